@@ -1,0 +1,72 @@
+# One entry point for everything; `make` alone lists the targets.
+# The environment is a stamp file that depends on pyproject.toml and constraints.txt, so it follows them by itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUTPUT ?= outputs/demo
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# torch goes first and pinned: pip then settles on the build at hand (the CPU one where only that is offered) before
+# anything else can ask for another. setuptools is pinned beside it and builds the package without a second download.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "error: $(PYTHON) must be Python 3.11, 3.12 or 3.13; choose one with 'make PYTHON=python3.11 ...'" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0 setuptools
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e ".[dev]"
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## Create or refresh the environment in .venv
+
+.PHONY: demo
+demo: $(STAMP) ## Simulate, prepare, train, evaluate, report: everything into outputs/demo
+	@$(BIN)/python scripts/demo.py --output-dir $(OUTPUT) $(DEMO_ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run every test, the fast ones first (PYTEST_ARGS="-k losses")
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-fast
+test-fast: $(STAMP) ## Run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: quality
+quality: $(STAMP) ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP) ## Repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: twin
+twin: $(STAMP) ## Write the simulated twins of the three corpora (PRESET=tiny|demo|full) into outputs/twin
+	$(BIN)/neural-clip simulate --preset $(or $(PRESET),demo) --output-dir outputs/twin
+
+.PHONY: calibrate
+calibrate: $(STAMP) ## Fit the noise of the simulated twins again (rewrites calibration.json and latent_basis.npz)
+	$(BIN)/python scripts/calibrate_twins.py
+
+.PHONY: tiny-clip
+tiny-clip: $(STAMP) ## Train the tiny CLIP again (into runs/tiny_clip/model, to be copied to simulation/tiny_clip)
+	$(BIN)/python scripts/train_tiny_clip.py --output-dir runs/tiny_clip
+
+.PHONY: clean
+clean: ## Remove the environment, caches and builds; outputs stay
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,247 @@
+"""Configurations of the encoders and of the model that aligns them with CLIP.
+
+A configuration holds what rebuilds the weights and what an input must look like, nothing of devices, paths or pushes.
+"""
+
+import difflib
+from dataclasses import fields
+from typing import Any
+
+from transformers import CLIPVisionConfig, PreTrainedConfig
+
+# Keys that transformers itself adds to a saved configuration.
+TRANSFORMERS_KEYS = {
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "is_encoder_decoder",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "torch_dtype",
+    "use_cache",
+}
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise a `ValueError` that names the parameter when `value` is not one of `allowed`."""
+    if value not in allowed:
+        quoted = ", ".join(repr(item) for item in allowed[:-1])
+        listed = f"{quoted} and {allowed[-1]!r}" if quoted else repr(allowed[-1])
+        raise ValueError(f"Invalid value for the {name!r} parameter. Allowed values are {listed}, but got {value!r}.")
+
+
+def check_positive(config: PreTrainedConfig, *names: str) -> None:
+    """Raise a `ValueError` naming the first of `names` whose value is not above zero."""
+    for name in names:
+        value = getattr(config, name)
+        if value is None or value <= 0:
+            raise ValueError(f"Invalid value for the {name!r} parameter. It must be above 0, but got {value!r}.")
+
+
+class StrictConfig(PreTrainedConfig):
+    """A configuration that refuses keys it does not know, naming the nearest known one."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        known = {field.name for field in fields(self)}
+        for key in kwargs:
+            if key in TRANSFORMERS_KEYS or key.startswith("_"):
+                continue
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else f" Known keys are {sorted(known)}."
+            raise ValueError(f"Unknown configuration key {key!r} for {type(self).__name__}.{hint}")
+        super().__post_init__(**kwargs)
+
+    def check_subjects(self, subjects: list[str]) -> None:
+        """Raise a `ValueError` when a subject is listed twice."""
+        if len(set(subjects)) != len(subjects):
+            raise ValueError(
+                f"Invalid value for the 'subjects' parameter. Each name may occur once, but got {subjects}."
+            )
+
+
+class SensorConfig(StrictConfig):
+    """What EEG and MEG encoders share: the window they read and the layers they are made of.
+
+    Args:
+        n_chans (`int`): Sensors in each recording.
+        n_times (`int`): Samples in each recording.
+        sfreq (`float`): Sampling rate, in Hz.
+        tmin (`float`): First sample, in seconds from image onset.
+        ch_names (`list[str]`, *optional*): Sensor names in the order of the rows of a recording.
+        subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
+        encoder_type (`str`): The shared network g. `"temporal_spatial"` (linear and log-power branch behind learned
+            spatial and temporal filters) for both; `"spectrogram_cnn"` for EEG and `"temporal_cnn"` for MEG are the
+            networks of arXiv 2411.09723.
+        alignment_kernel_size (`int`): Samples seen by the alignment layer a, a convolution over time per subject; 1
+            mixes sensors only.
+        alignment_init (`str`): `"identity"` starts each subject's layer as a copy of its input, `"random"` as
+            torch's convolution does (the paper's code).
+        hidden_size (`int`): Width of the first layer of the network.
+        temporal_kernel_size (`int`): Samples of a temporal filter of `"temporal_spatial"`.
+        n_windows (`int`): Time windows over which `"temporal_spatial"` pools.
+        stft_nperseg (`int`): Samples of a window of the short-time Fourier transform of `"spectrogram_cnn"`.
+        dropout (`float`): Share of features dropped before the projection while training.
+    """
+
+    n_chans: int = 128
+    n_times: int = 440
+    sfreq: float = 1000.0
+    tmin: float = 0.0
+    ch_names: list[str] | None = None
+    subjects: list[str] | tuple[str, ...] = ()
+    encoder_type: str = "temporal_spatial"
+    alignment_kernel_size: int = 1
+    alignment_init: str = "identity"
+    hidden_size: int = 192
+    temporal_kernel_size: int = 25
+    n_windows: int = 12
+    stft_nperseg: int = 40
+    dropout: float = 0.5
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.subjects = list(self.subjects)
+        self.check_subjects(self.subjects)
+        check_positive(
+            self, "n_chans", "n_times", "sfreq", "hidden_size", "temporal_kernel_size", "n_windows", "stft_nperseg"
+        )
+        check_choice("alignment_init", self.alignment_init, ("identity", "random"))
+        if self.alignment_kernel_size < 1 or self.alignment_kernel_size % 2 == 0:
+            raise ValueError(
+                "Invalid value for the 'alignment_kernel_size' parameter. It must be odd and at least 1, "
+                f"but got {self.alignment_kernel_size}."
+            )
+        if self.ch_names is not None and len(self.ch_names) != self.n_chans:
+            raise ValueError(f"'ch_names' lists {len(self.ch_names)} sensors but 'n_chans' is {self.n_chans}.")
+
+
+class EegConfig(SensorConfig):
+    """Configuration of [`EegEncoder`]; the arguments are those of [`SensorConfig`]."""
+
+    model_type = "neural_clip_eeg"
+    base_config_key = "eeg_config"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        check_choice("encoder_type", self.encoder_type, ("spectrogram_cnn", "temporal_spatial"))
+
+
+class MegConfig(SensorConfig):
+    """Configuration of [`MegEncoder`]; the arguments are those of [`SensorConfig`]."""
+
+    model_type = "neural_clip_meg"
+    base_config_key = "meg_config"
+
+    n_chans: int = 271
+    n_times: int = 181
+    sfreq: float = 120.0
+    tmin: float = -0.5
+    alignment_kernel_size: int = 11
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        check_choice("encoder_type", self.encoder_type, ("temporal_cnn", "temporal_spatial"))
+
+
+class FmriConfig(StrictConfig):
+    """Configuration of [`FmriEncoder`].
+
+    Args:
+        subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
+        n_voxels (`dict[str, int]`): Voxels of each subject's region of interest; they differ between subjects.
+        alignment_size (`int`): Width to which each subject's linear layer a maps the voxels (paper's code: 1024).
+        hidden_size (`int`): Width of the shared network's layers (paper's code: 768).
+        num_hidden_layers (`int`): Layers of the shared network g, each followed by a ReLU; 0 leaves a linear model.
+        input_dropout (`float`): Share of voxels dropped before the alignment layer while training.
+        dropout (`float`): Share of features dropped after each layer while training.
+    """
+
+    model_type = "neural_clip_fmri"
+    base_config_key = "fmri_config"
+
+    subjects: list[str] | tuple[str, ...] = ()
+    n_voxels: dict[str, int] | None = None
+    alignment_size: int = 1024
+    hidden_size: int = 768
+    num_hidden_layers: int = 1
+    input_dropout: float = 0.0
+    dropout: float = 0.5
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.subjects = list(self.subjects)
+        self.n_voxels = dict(self.n_voxels or {})
+        self.check_subjects(self.subjects)
+        check_positive(self, "alignment_size", "hidden_size")
+        if set(self.n_voxels) != set(self.subjects):
+            raise ValueError(
+                f"'n_voxels' must give a count for each of 'subjects' {self.subjects}, "
+                f"but names {sorted(self.n_voxels)}."
+            )
+
+
+class NeuralClipConfig(StrictConfig):
+    """Configuration of [`NeuralClipModel`].
+
+    Args:
+        eeg_config, meg_config, fmri_config (`dict` or configuration, *optional*): One encoder each; absent ones are
+            `None`, and at least one is needed to build a model.
+        projection_dim (`int`): Width of the space shared by images and recordings.
+        vision_config (`dict` or `CLIPVisionConfig`, *optional*): Architecture of the frozen image tower.
+        vision_model_name (`str`, *optional*): Hub name or folder of the image encoder that made the targets.
+        vision_revision (`str`, *optional*): Its revision (or the SHA-256 of its weights, for a folder).
+        image_pooling (`str`): `"projected"` (CLIP's image embedding), `"cls"`, or `"precomputed"` for ready-made
+            vectors of another encoder.
+        include_vision_tower (`bool`): Whether the tower's weights are part of the checkpoint.
+        logit_scale_init_value (`float`): Logarithm of the inverse temperature; 0 is the paper's temperature 1,
+            ln(1 / 0.07) = 2.6592 is CLIP's (Radford et al. 2021, arXiv:2103.00020, section 2.5).
+        learn_logit_scale (`bool`): Whether the temperature is trained.
+        contrastive_direction (`str`): `"both"` (symmetric) or `"neural_to_image"` (arXiv 2411.09723, eq. 1).
+        category_level (`bool`): Whether the model learnt categories rather than single images.
+    """
+
+    model_type = "neural_clip"
+
+    eeg_config: dict | EegConfig | None = None
+    meg_config: dict | MegConfig | None = None
+    fmri_config: dict | FmriConfig | None = None
+    vision_config: dict | CLIPVisionConfig | None = None
+    projection_dim: int = 768
+    vision_model_name: str | None = None
+    vision_revision: str | None = None
+    image_pooling: str = "projected"
+    include_vision_tower: bool = False
+    logit_scale_init_value: float = 2.6592
+    learn_logit_scale: bool = True
+    contrastive_direction: str = "both"
+    category_level: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name, config_class in MODALITY_CONFIGS.items():
+            key = f"{name}_config"
+            if isinstance(getattr(self, key), dict):
+                setattr(self, key, config_class(**getattr(self, key)))
+        if isinstance(self.vision_config, dict):
+            self.vision_config = CLIPVisionConfig(**self.vision_config)
+        super().__post_init__(**kwargs)
+        check_positive(self, "projection_dim")
+        check_choice("image_pooling", self.image_pooling, ("projected", "cls", "precomputed"))
+        check_choice("contrastive_direction", self.contrastive_direction, ("both", "neural_to_image"))
+        if self.include_vision_tower and self.vision_config is None:
+            raise ValueError(
+                "'include_vision_tower' is True but 'vision_config' is None; give the tower's architecture."
+            )
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities that have an encoder, in the order eeg, meg, fmri."""
+        return [name for name in MODALITY_CONFIGS if getattr(self, f"{name}_config") is not None]
+
+
+MODALITY_CONFIGS = {"eeg": EegConfig, "meg": MegConfig, "fmri": FmriConfig}
+
+__all__ = ["EegConfig", "FmriConfig", "MegConfig", "NeuralClipConfig"]

@@ -1,0 +1,36 @@
+"""The error that bad input raises, and the wrapper that shows it to people at a shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+
+class DataError(ValueError):
+    """Input that cannot be used as it is.
+
+    The message names the file or parameter, what was found and what is allowed.
+    """
+
+
+def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:
+    """Run a program and turn bad input into one line on stderr and exit code 2.
+
+    Args:
+        main (`Callable`): Takes the argument list (or `None` for `sys.argv[1:]`).
+        argv (`Sequence[str]`, *optional*): Arguments without the program's name.
+
+    Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. Errors of any other type are defects of this
+    package and keep their traceback.
+    """
+    try:
+        main(argv)
+    except (DataError, FileNotFoundError) as error:
+        if os.environ.get("NEURAL_CLIP_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,143 @@
+"""The model card of a checkpoint, written from its own records and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+RECORD_FILE = "training.json"
+REPORT_FILE = "report.json"
+TITLES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
+
+TEXT = """# {title}
+
+This checkpoint maps {modalities} recordings of people looking at images into the embedding space of a frozen image
+encoder (`{encoder}`, {projection_dim} dimensions). It follows Ferrante et al. 2024
+([arXiv:2411.09723](https://arxiv.org/abs/2411.09723)) and was made by `neural_clip`.
+{warning}
+## Use
+
+```python
+from neural_clip import NeuralClipModel, NeuralClipProcessor
+
+model = NeuralClipModel.from_pretrained("{name}")
+processor = NeuralClipProcessor.from_pretrained("{name}")
+inputs = processor({modality}=recordings, subject="{subject}")
+embeds = model.get_{modality}_features(**inputs)  # (batch_size, {projection_dim})
+```
+
+## Data
+
+{data}
+
+Subjects named above have an alignment layer each. Recordings of anyone else are refused.
+
+## Training
+
+Best validation 2-way accuracy {best} at step {best_step} of {steps} ({epochs:g} epochs), seed {seed}. Every decision
+was made on the validation split. The recipe, versions and scores of each epoch stand in `training.json`.
+
+```
+{command}
+```
+
+## Test scores
+
+{scores}
+
+## Limits
+
+Scores hold for the subjects, stimuli and preprocessing named here. The model retrieves images from a given gallery; it
+does not read thoughts, and a 2-way accuracy above one half says nothing of a single trial.
+"""
+
+
+def describe_data(record: dict) -> str:
+    """List the training data, one line a modality, simulated ones named so."""
+    lines = []
+    for modality, facts in record["data"].items():
+        simulated = " (**simulated** twin)" if modality in record["simulated"] else ""
+        counts = ", ".join(f"{split} {size['rows']} recordings" for split, size in facts["splits"].items())
+        lines.append(
+            f"- {TITLES[modality]}: {facts['corpus']}{simulated}, subjects {', '.join(facts['subjects'])}; {counts}; "
+            f"split: {facts['split_protocol']}; fingerprint `{facts['fingerprint'][:16]}`."
+        )
+    return "\n".join(lines)
+
+
+def score_rows(report: dict) -> list[dict]:
+    """Return the single-trial decoding rows of this model in a report, one a modality."""
+    return [
+        row for row in report["decoding"] if row.get("method") == "model" and row.get("aggregation") == "single trial"
+    ]
+
+
+def describe_scores(report: dict | None, simulated: list[str]) -> str:
+    """Table of decoding scores of an evaluation report."""
+    if report is None:
+        return "Not evaluated on test data yet; `neural-clip evaluate` fills this section."
+    lines = [
+        "| recordings to images | 2-way (95 % interval) | chance | gallery | top-1 | top-5 | data |",
+        "|---" * 7 + "|",
+    ]
+    for row in score_rows(report):
+        low, high = row["two_way_interval"]
+        lines.append(
+            f"| {TITLES[row['modality']]} | {row['two_way']:.4f} ({low:.4f} to {high:.4f}) | "
+            f"{row['chance_two_way']:.2f} | {row['gallery_size']} images | {row['top1']:.4f} | {row['top5']:.4f} | "
+            f"{'simulated' if row['modality'] in simulated else 'recorded'} |"
+        )
+    return "\n".join(lines)
+
+
+def write_model_card(folder: str | Path, report: dict | None = None, path: str | Path | None = None) -> Path:
+    """Write the card of a checkpoint from its `training.json` and, where there is one, an evaluation report.
+
+    Args:
+        folder (`str` or `Path`): Checkpoint with `training.json` and `config.json`.
+        report (`dict`, *optional*): Content of `report.json` as `neural-clip evaluate` wrote it.
+        path (`str` or `Path`, *optional*): Where to write; `README.md` in `folder` by default.
+
+    Returns:
+        `Path`: The card.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    folder = Path(folder)
+    record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    modalities = list(record["data"])
+    simulated = record["simulated"]
+    warning = ""
+    if simulated:
+        names = " and ".join(TITLES[name] for name in simulated)
+        warning = f"\n**It learnt from simulated {names} data and knows nothing of real brains.**\n"
+    text = TEXT.format(
+        title=folder.name,
+        name=folder.name,
+        modalities=", ".join(TITLES[name] for name in modalities),
+        modality=modalities[0],
+        subject=record["data"][modalities[0]]["subjects"][0],
+        encoder=record["image_encoder"]["name"],
+        projection_dim=record["image_encoder"]["projection_dim"],
+        warning=warning,
+        data=describe_data(record),
+        best=f"{record['best_validation_two_way']:.4f}",
+        best_step=record["best_step"],
+        steps=record["steps"],
+        epochs=record["epochs"],
+        seed=record["seed"],
+        command=record["command"],
+        scores=describe_scores(report, simulated),
+    )
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="neural_clip",
+        pipeline_tag="feature-extraction",
+        tags=["neural_clip", "clip", *modalities, *(["simulated"] if simulated else [])],
+    )
+    path = Path(path) if path is not None else folder / "README.md"
+    partial = path.with_name(path.name + ".partial")
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(partial)
+    os.replace(partial, path)
+    return path

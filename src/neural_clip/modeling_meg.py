@@ -1,0 +1,77 @@
+"""The MEG encoder: f = g∘a, one alignment layer a per subject and a network g shared by all."""
+
+import torch
+from torch import nn
+
+from .configuration_neural_clip import MegConfig
+from .modeling_sensors import EncoderOutput, SensorPreTrainedModel, SubjectConv, TemporalSpatialNet
+
+# Kernels (samples), strides and widths (in units of hidden_size) of the six convolutions of the paper's code.
+CNN_KERNELS = (11, 7, 5, 3, 3, 3)
+CNN_STRIDES = (3, 2, 2, 2, 2, 2)
+CNN_WIDTHS = (1, 1, 2, 2, 2, 2)
+
+
+class TemporalCnn(nn.Module):
+    """Six convolutions over time.
+
+    Source: kernels, strides and widths of the authors' code (github.com/matteoferrante/neural_CLIP, commit c0c4ce6).
+    Half a kernel of zeros at both ends, batch norm and ReLU are ours where that table is silent.
+    """
+
+    def __init__(self, config: MegConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        n_in, n_times = config.n_chans, config.n_times
+        for kernel, stride, width in zip(CNN_KERNELS, CNN_STRIDES, CNN_WIDTHS, strict=True):
+            n_out = width * config.hidden_size
+            layers += [nn.Conv1d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)]
+            layers += [nn.BatchNorm1d(n_out), nn.ReLU()]
+            n_in, n_times = n_out, -(-n_times // stride)
+        self.layers = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output_size = n_in * n_times
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, n_chans, n_times)` to `(batch_size, output_size)`."""
+        return self.dropout(self.layers(values).flatten(1))
+
+
+class MegEncoder(SensorPreTrainedModel):
+    """MEG recordings to one vector each.
+
+    Args:
+        config ([`MegConfig`]): Window, subjects and network.
+    """
+
+    config_class = MegConfig
+    main_input_name = "meg_values"
+
+    def __init__(self, config: MegConfig) -> None:
+        super().__init__(config)
+        self.alignment = SubjectConv(config)
+        self.network: nn.Module
+        self.network = TemporalCnn(config) if config.encoder_type == "temporal_cnn" else TemporalSpatialNet(config)
+        self.output_size = self.network.output_size
+        self.post_init()
+
+    def forward(self, meg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> EncoderOutput:
+        """Encode a batch.
+
+        Args:
+            meg_values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): In the unit of the prepared
+                data set the model was trained on.
+            subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in
+                `config.subjects`; subjects may be mixed.
+
+        Returns:
+            [`EncoderOutput`]
+
+        Raises:
+            ValueError: If a shape or a subject is not the configuration's.
+        """
+        aligned = self.align(meg_values, subject_ids)
+        return EncoderOutput(pooler_output=self.network(aligned), aligned_values=aligned)
+
+
+__all__ = ["MegEncoder", "TemporalCnn"]

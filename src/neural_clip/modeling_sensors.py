@@ -1,0 +1,128 @@
+"""What the EEG and the MEG encoder share: subject alignment and a compact temporal-spatial network."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_neural_clip import SensorConfig
+
+
+@dataclass
+class EncoderOutput(ModelOutput):
+    """What an encoder returns.
+
+    Args:
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, output_size)`): One vector a recording, before the
+            projection into the shared space.
+        aligned_values (`torch.FloatTensor`): Output of the alignment layer a: `(batch_size, n_chans, n_times)` for
+            EEG and MEG, `(batch_size, alignment_size)` for fMRI.
+    """
+
+    pooler_output: torch.Tensor | None = None
+    aligned_values: torch.Tensor | None = None
+
+
+def check_subject_ids(subject_ids: torch.Tensor | None, batch_size: int, subjects: list[str]) -> torch.Tensor:
+    """Return `subject_ids` if each row names one of `subjects`, else raise a `ValueError`."""
+    if subject_ids is None:
+        raise ValueError(f"'subject_ids' is missing; give one index a recording into {subjects}.")
+    if subject_ids.shape != (batch_size,):
+        raise ValueError(f"'subject_ids' must have shape ({batch_size},), but got {tuple(subject_ids.shape)}.")
+    if batch_size and (int(subject_ids.min()) < 0 or int(subject_ids.max()) >= len(subjects)):
+        raise ValueError(
+            f"'subject_ids' must lie between 0 and {len(subjects) - 1} (subjects {subjects}), "
+            f"but got {sorted(set(subject_ids.tolist()))}."
+        )
+    return subject_ids
+
+
+def rows_by_subject(subject_ids: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+    """List `(subject, row indices)` for the subjects present: layers are applied once a subject, not once a row."""
+    return [(int(subject), (subject_ids == subject).nonzero()[:, 0]) for subject in subject_ids.unique()]
+
+
+class SubjectConv(nn.Module):
+    """The alignment layer a of each subject: a convolution over time that mixes that person's sensors.
+
+    Source: arXiv 2411.09723, section 2 (one layer per subject); kernel of 11 samples for MEG in the authors' code.
+    Deviation: here the layers are registered, trained and saved.
+    """
+
+    def __init__(self, config: SensorConfig) -> None:
+        super().__init__()
+        size = config.alignment_kernel_size
+        self.subjects = list(config.subjects)
+        self.layers = nn.ModuleDict(
+            {name: nn.Conv1d(config.n_chans, config.n_chans, size, padding=size // 2) for name in self.subjects}
+        )
+        if config.alignment_init == "identity":
+            for layer in self.layers.values():
+                nn.init.dirac_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, n_chans, n_times)` to the same shape, each row by its own subject's layer."""
+        aligned = torch.empty_like(values)
+        for subject, rows in rows_by_subject(subject_ids):
+            aligned = aligned.index_copy(0, rows, self.layers[self.subjects[subject]](values[rows]).to(aligned.dtype))
+        return aligned
+
+
+class TemporalSpatialNet(nn.Module):
+    """Learned spatial and temporal filters, pooled once as they are and once as log power.
+
+    The linear branch keeps the sign of responses locked to onset; the power branch sees oscillations whose phase
+    varies from trial to trial, which averaging or any linear map destroys.
+
+    Source: the filter bank, squaring, pooling and logarithm are those of ShallowFBCSPNet (Schirrmeister et al. 2017,
+    doi:10.1002/hbm.23730, section 2.4.3). Deviation: a linear branch beside the power branch, and the spatial
+    filter comes first.
+    """
+
+    def __init__(self, config: SensorConfig) -> None:
+        super().__init__()
+        hidden, kernel = config.hidden_size, min(config.temporal_kernel_size, config.n_times)
+        self.spatial = nn.Conv1d(config.n_chans, hidden, 1, bias=False)
+        self.temporal = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2, groups=hidden, bias=False)
+        self.n_windows = min(config.n_windows, config.n_times)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.power_norm = nn.BatchNorm1d(hidden * self.n_windows)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output_size = 2 * hidden * self.n_windows
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, n_chans, n_times)` to `(batch_size, output_size)`."""
+        filtered = self.norm(self.temporal(self.spatial(values)))  # (batch_size, hidden_size, n_times)
+        evoked = functional.adaptive_avg_pool1d(filtered, self.n_windows).flatten(1)
+        power = functional.adaptive_avg_pool1d(filtered.square(), self.n_windows).flatten(1)
+        # 1e-4 keeps the logarithm finite for a silent channel; power is near 1 after the batch norm.
+        power = self.power_norm(torch.log(power + 1e-4))
+        return self.dropout(torch.cat([evoked, power], dim=1))
+
+
+class SensorPreTrainedModel(PreTrainedModel):
+    """Input checks common to [`EegEncoder`] and [`MegEncoder`]."""
+
+    config_class = SensorConfig
+    base_model_prefix = "encoder"
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Keep what each layer was constructed with; transformers would redraw it."""
+
+    def align(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
+        """Check a batch and pass it through the alignment layers."""
+        expected = (self.config.n_chans, self.config.n_times)
+        if values.ndim != 3 or tuple(values.shape[1:]) != expected:
+            raise ValueError(
+                f"'{self.main_input_name}' must have shape (batch_size, {expected[0]}, {expected[1]}) "
+                f"(sensors, samples), but got {tuple(values.shape)}."
+            )
+        subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
+        return self.alignment(values, subject_ids)
+
+
+__all__ = ["EncoderOutput", "SensorPreTrainedModel", "SubjectConv", "TemporalSpatialNet"]

@@ -1,0 +1,47 @@
+"""The calibrated noise level of the simulated twins and the physical units that follow from it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+from neural_clip.errors import DataError
+
+__all__ = ["CALIBRATION_FILE", "NOISE_RMS", "UNITS", "calibration", "noise_scale"]
+
+CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
+# Used before the first calibration only; noise amplitude over signal amplitude.
+_UNCALIBRATED = {"eeg": 4.0, "meg": 8.0, "fmri": 1.5}
+# Root mean square of the noise in real recordings, which fixes the physical unit: EEG and MEG broadband, single-trial
+# fMRI betas in % signal change. The orders of magnitude, not the digits, are meant.
+NOISE_RMS = {"eeg": 10.0, "meg": 4e-13, "fmri": 1.5}
+UNITS = {"eeg": "uV", "meg": "T", "fmri": "% signal change"}
+
+
+@lru_cache(maxsize=1)
+def calibration() -> dict:
+    """Content of `calibration.json`, or nothing."""
+    return json.loads(CALIBRATION_FILE.read_text()) if CALIBRATION_FILE.is_file() else {}
+
+
+def noise_scale(modality: str) -> float:
+    """Calibrated noise amplitude over signal amplitude.
+
+    Args:
+        modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+
+    Returns:
+        `float`: From `calibration.json`, which `scripts/calibrate_twins.py` writes.
+
+    Raises:
+        DataError: If the modality is unknown.
+    """
+    if modality not in _UNCALIBRATED:
+        raise DataError(
+            f"Invalid value for the 'modality' parameter. Allowed values are 'eeg', 'meg' and 'fmri', but got '{modality}' instead."
+        )
+    if modality not in calibration():
+        warnings.warn(f"{CALIBRATION_FILE.name} has no '{modality}': the noise is not calibrated.", stacklevel=2)
+    return float(calibration().get(modality, {}).get("noise_scale", _UNCALIBRATED[modality]))

@@ -1,0 +1,304 @@
+"""Sizes and dials of the simulated twins.
+
+A preset says how large the three simulated corpora are (`EegPreset`, `MegPreset`, `FmriPreset`) and how hard
+(`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores and two minutes, `tiny` is a test
+fixture of seconds. The noise level is not a dial: it is calibrated (`calibration.json`), see `generative.noise_scale`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from neural_clip.errors import DataError
+
+__all__ = ["N_LATENTS", "PRESETS", "Dials", "EegPreset", "FmriPreset", "MegPreset", "TwinPreset", "get_preset"]
+
+PRESETS = ("tiny", "demo", "full")
+
+# Raw columns of the twins are real-valued; 24 components carry most of what a 64-d embedding of procedural images holds.
+N_LATENTS = 24
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What makes a simulated recording hard, one number per phenomenon; 0 switches the phenomenon off.
+
+    Args:
+        evoked (`float`): Strength of responses locked to image onset, unitless factor on the signal.
+        induced (`float`): Strength of oscillations whose power, not phase, follows the image, unitless factor.
+            Gamma and beta power follow image content in recordings of visual cortex; averaging removes it.
+        latency_jitter_s (`float`): Standard deviation of the response delay over trials, in seconds. 5 to
+            10 ms is the order of single-trial visual responses; it blurs fast components for linear decoders.
+        gain_jitter (`float`): Standard deviation of the natural logarithm of the response size over trials.
+        nonstationarity (`float`): Standard deviation of the natural logarithm of the noise amplitude, which wanders
+            over tens of seconds (sensors) or trials (voxels).
+        artefact_rate (`float`): Blinks, and half as many sensor jumps, per minute. People blink 5 to 20 times a
+            minute, less often under instruction.
+        subject_deviation (`float`): Own part of a subject's maps, from 0 (all alike) to 1 (nothing shared):
+            map = sqrt(1 - deviation^2) * shared + deviation * own.
+        voxel_saturation (`float`): Share of voxels whose response saturates (compressive summation), 0 to 1.
+        voxel_energy (`float`): Share of voxels that answer to the energy of a pair of features, blind to their
+            sign (complex-cell-like), 0 to 1.
+        block_drift (`float`): Amplitude of a constant offset plus slow drift that every trial of one class block
+            shares, in units of the noise amplitude: the confound of block designs. 0 in all presets.
+    """
+
+    evoked: float = 1.0
+    induced: float = 1.0
+    latency_jitter_s: float = 0.005
+    gain_jitter: float = 0.25
+    nonstationarity: float = 0.25
+    artefact_rate: float = 4.0
+    subject_deviation: float = 0.6
+    voxel_saturation: float = 0.3
+    voxel_energy: float = 0.2
+    block_drift: float = 0.0
+
+    def __post_init__(self):
+        for name, value in self.__dict__.items():
+            if not value >= 0:
+                raise DataError(f"Invalid value for the '{name}' dial. Allowed values are >= 0, but got {value} instead.")
+        for name in ("subject_deviation", "voxel_saturation", "voxel_energy"):
+            if getattr(self, name) > 1:
+                raise DataError(
+                    f"Invalid value for the '{name}' dial. Allowed values are 0 to 1, but got {getattr(self, name)} instead."
+                )
+        if self.voxel_saturation + self.voxel_energy > 1:
+            raise DataError(
+                "Invalid values for the 'voxel_saturation' and 'voxel_energy' dials. Their sum may be at most 1, but is "
+                f"{self.voxel_saturation + self.voxel_energy} instead."
+            )
+
+
+@dataclass(frozen=True)
+class EegPreset:
+    """Size of the simulated ImageNetEEG corpus: images of one class in one block, every subject sees every image.
+
+    Args:
+        subjects (`tuple[int, ...]`): Subject numbers as in the raw files.
+        n_classes (`int`): Classes; at most 40.
+        images_per_class (`int`): Images of a class before `n_missing_images` are taken away.
+        n_missing_images (`int`): Images that no subject saw (the real corpus has 1,996 of 2,000).
+        n_missing_trials (`int`): Trials dropped at random after recording (the real corpus has 11,965 of 11,976).
+        n_chans (`int`): Electrodes.
+        sfreq (`float`): Sampling rate, in Hz.
+        n_times_range (`tuple[int, int]`): Shortest and longest trial, in samples from image onset, both inclusive.
+        image_duration_s (`float`): Time an image stays on, in seconds.
+        train_share, validation_share (`float`): Shares of images of each class; the rest is the test split.
+        image_size (`int`): Width and height of the images, in pixels.
+        dials (`Dials`): Difficulty.
+    """
+
+    subjects: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    n_classes: int = 40
+    images_per_class: int = 50
+    n_missing_images: int = 4
+    n_missing_trials: int = 11
+    n_chans: int = 128
+    sfreq: float = 1000.0
+    n_times_range: tuple[int, int] = (491, 530)
+    image_duration_s: float = 0.5
+    train_share: float = 2 / 3
+    validation_share: float = 1 / 6
+    image_size: int = 64
+    dials: Dials = field(default_factory=Dials)
+    modality: str = field(default="eeg", init=False)
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return len(self.subjects)
+
+    @property
+    def n_images(self) -> int:
+        """Number of images that were shown."""
+        return self.n_classes * self.images_per_class - self.n_missing_images
+
+    @property
+    def n_trials(self) -> int:
+        """Number of trials over all subjects."""
+        return self.n_subjects * self.n_images - self.n_missing_trials
+
+
+@dataclass(frozen=True)
+class MegPreset:
+    """Size of the simulated THINGS-MEG corpus: each session shows one image a concept, all test images, and catch trials.
+
+    Args:
+        subjects (`tuple[int, ...]`): Subject numbers as in the raw files (BIGMEG1 is 1).
+        n_concepts (`int`): Concepts with training ("exp") images; one new image of each in every session.
+        n_test_images (`int`): Test images, of that many of the concepts; each is shown once in every session.
+        n_catch_per_session (`int`): Catch trials (artificial images) in a session.
+        n_sessions (`int`): Sessions of each subject.
+        n_runs (`int`): Runs in a session; trials are spread over them as evenly as possible.
+        n_chans (`int`): MEG sensors, the malfunctioning MRO11 among them.
+        n_ref_chans (`int`): Reference sensors.
+        sfreq (`float`): Sampling rate, in Hz.
+        soa_s (`tuple[float, float]`): Shortest and longest time between image onsets, in seconds.
+        image_duration_s (`float`): Time an image stays on, in seconds.
+        lead_s (`float`): Recording before the first onset and after the last trial of a run, in seconds.
+        image_size (`int`): Width and height of the images, in pixels.
+        dials (`Dials`): Difficulty.
+    """
+
+    subjects: tuple[int, ...] = (1, 2, 3, 4)
+    n_concepts: int = 1854
+    n_test_images: int = 200
+    n_catch_per_session: int = 200
+    n_sessions: int = 12
+    n_runs: int = 10
+    n_chans: int = 272
+    n_ref_chans: int = 28
+    sfreq: float = 1200.0
+    soa_s: tuple[float, float] = (1.25, 1.70)
+    image_duration_s: float = 0.5
+    lead_s: float = 2.0
+    image_size: int = 64
+    dials: Dials = field(default_factory=lambda: Dials(artefact_rate=6.0))
+    modality: str = field(default="meg", init=False)
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return len(self.subjects)
+
+    @property
+    def n_exp_images(self) -> int:
+        """Number of training images, each shown once to every subject."""
+        return self.n_concepts * self.n_sessions
+
+    @property
+    def n_trials_per_session(self) -> int:
+        """Trials of one session: one image a concept, every test image, catch trials."""
+        return self.n_concepts + self.n_test_images + self.n_catch_per_session
+
+
+@dataclass(frozen=True)
+class FmriPreset:
+    """Size of the simulated NSD corpus: shared images for everybody, the others for one subject only, up to 3 times each.
+
+    Args:
+        subjects (`tuple[int, ...]`): Subject numbers as in the raw files (subj05 is 5).
+        n_shared (`int`): Images that every subject sees; they are the test split.
+        n_unshared (`int`): Images of each subject alone.
+        max_repeats (`int`): Times an image occurs in the planned order of all sessions.
+        n_sessions (`int`): Sessions that were recorded.
+        trials_per_session (`int`): Trials of a session, single-trial betas on disk.
+        grid_shapes (`tuple[tuple[int, int, int], ...]`): Size of each subject's volume, in voxels.
+        n_voxels (`tuple[int, ...]`): Voxels of each subject inside the nsdgeneral mask.
+        image_size (`int`): Width and height of the images, in pixels (425 in the real corpus).
+        dials (`Dials`): Difficulty.
+    """
+
+    subjects: tuple[int, ...] = (1, 2, 5, 7)
+    n_shared: int = 1000
+    n_unshared: int = 9000
+    max_repeats: int = 3
+    n_sessions: int = 40
+    trials_per_session: int = 750
+    grid_shapes: tuple[tuple[int, int, int], ...] = ((81, 104, 83), (82, 106, 84), (79, 97, 78), (78, 95, 81))
+    n_voxels: tuple[int, ...] = (15724, 14278, 13039, 12682)
+    image_size: int = 425
+    dials: Dials = field(default_factory=Dials)
+    modality: str = field(default="fmri", init=False)
+
+    def __post_init__(self):
+        if not len(self.subjects) == len(self.grid_shapes) == len(self.n_voxels):
+            raise DataError(
+                "Invalid values for the 'subjects', 'grid_shapes' and 'n_voxels' parameters. Their lengths must be equal, "
+                f"but are {len(self.subjects)}, {len(self.grid_shapes)} and {len(self.n_voxels)} instead."
+            )
+        if self.n_sessions * self.trials_per_session > self.max_repeats * self.n_images:
+            raise DataError(
+                f"Invalid value for the 'n_sessions' parameter. {self.n_images} images shown {self.max_repeats} times fill at "
+                f"most {self.max_repeats * self.n_images} trials, but got {self.n_sessions * self.trials_per_session} instead."
+            )
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return len(self.subjects)
+
+    @property
+    def n_images(self) -> int:
+        """Number of images in the plan of one subject."""
+        return self.n_shared + self.n_unshared
+
+    @property
+    def n_trials(self) -> int:
+        """Number of recorded trials of one subject."""
+        return self.n_sessions * self.trials_per_session
+
+
+@dataclass(frozen=True)
+class TwinPreset:
+    """The three corpora of one preset.
+
+    Args:
+        name (`str`): `"tiny"`, `"demo"` or `"full"`.
+        eeg (`EegPreset`), meg (`MegPreset`), fmri (`FmriPreset`): The parts.
+    """
+
+    name: str
+    eeg: EegPreset
+    meg: MegPreset
+    fmri: FmriPreset
+
+
+def _tiny() -> TwinPreset:
+    """Fixture of the tests: written in seconds, too small to learn from."""
+    return TwinPreset(
+        name="tiny",
+        eeg=EegPreset(
+            subjects=(1, 2), n_classes=4, images_per_class=12, n_missing_images=0, n_missing_trials=1, n_chans=16
+        ),
+        meg=MegPreset(
+            subjects=(1, 2), n_concepts=20, n_test_images=6, n_catch_per_session=2, n_sessions=2, n_runs=2, n_chans=16,
+            n_ref_chans=2, soa_s=(1.25, 1.30),
+        ),
+        fmri=FmriPreset(
+            subjects=(1, 2), n_shared=12, n_unshared=40, n_sessions=2, trials_per_session=40,
+            grid_shapes=((9, 8, 7), (8, 9, 7)), n_voxels=(80, 64), image_size=64,
+        ),
+    )
+
+
+def _demo() -> TwinPreset:
+    """What two CPU cores simulate, prepare and train on within minutes; ridge is calibrated here."""
+    return TwinPreset(
+        name="demo",
+        eeg=EegPreset(images_per_class=10, n_missing_images=0, n_missing_trials=3, n_chans=32),
+        # 8 runs of 80 trials; short pauses keep the raw files near 1 GB
+        meg=MegPreset(
+            n_concepts=240, n_test_images=60, n_catch_per_session=20, n_sessions=2, n_runs=4, n_chans=64, n_ref_chans=4,
+            soa_s=(1.25, 1.30),
+        ),
+        fmri=FmriPreset(
+            n_shared=80, n_unshared=600, n_sessions=4, trials_per_session=240,
+            grid_shapes=((22, 26, 20), (21, 25, 20), (22, 24, 19), (20, 25, 21)), n_voxels=(1500, 1250, 1000, 800),
+            image_size=64,
+        ),
+    )
+
+
+def get_preset(name: str) -> TwinPreset:
+    """Sizes and dials under a name.
+
+    Args:
+        name (`str`): `"tiny"` (seconds), `"demo"` (about two minutes) or `"full"` (the counts of the real corpora).
+
+    Returns:
+        `TwinPreset`: The preset; change parts of it with `dataclasses.replace`.
+
+    Raises:
+        DataError: If there is no preset of that name.
+    """
+    if name == "tiny":
+        return _tiny()
+    if name == "demo":
+        return _demo()
+    if name == "full":
+        return TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset())
+    raise DataError(
+        f"Invalid value for the 'preset' parameter. Allowed values are 'tiny', 'demo' and 'full', but got '{name}' instead."
+    )

@@ -1,0 +1,148 @@
+"""Write simulated twins of the corpora in their raw formats.
+
+    neural-clip simulate --preset demo --output-dir twins
+
+makes `twins/imagenet_eeg`, `twins/things_meg` and `twins/nsd`, each with a `SIMULATED.json`. A corpus appears whole or
+not at all; one that is there with the same preset, seed, dials and calibration is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from neural_clip.errors import DataError
+from neural_clip.simulation.presets import PRESETS, TwinPreset, get_preset
+
+__all__ = ["CORPORA", "main", "simulate"]
+
+# modality -> (name of the folder, module with `write(raw_dir, preset, seed)`)
+CORPORA = {
+    "eeg": ("imagenet_eeg", "neural_clip.simulation.imagenet_eeg_twin"),
+    "meg": ("things_meg", "neural_clip.simulation.things_meg_twin"),
+    "fmri": ("nsd", "neural_clip.simulation.nsd_twin"),
+}
+# What decides the content of a corpus; the rest of SIMULATED.json follows from it.
+_IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256")
+
+
+def _identity(preset: TwinPreset, modality: str, seed: int) -> dict:
+    """Entries of `SIMULATED.json` that must agree for a corpus to be kept, as JSON would give them back."""
+    from neural_clip.simulation.generative import simulated_stamp
+
+    stamp = json.loads(json.dumps(simulated_stamp(preset, modality, seed, ceiling={})))
+    return {name: stamp[name] for name in _IDENTITY}
+
+
+def _is_finished(folder: Path, identity: dict) -> bool:
+    """Whether the folder holds this very corpus; raises when it holds something else."""
+    if not folder.exists():
+        return False
+    path = folder / "SIMULATED.json"
+    if not path.is_file():
+        raise DataError(f"{folder} exists and holds no SIMULATED.json, so it is no simulated corpus. Name another folder.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from error
+    different = [name for name in _IDENTITY if found.get(name) != identity[name]]
+    if different:
+        raise DataError(
+            f"{folder} holds another simulated corpus: {', '.join(different)} differ from what was asked. "
+            "Remove it, give --overwrite, or name another folder."
+        )
+    return True
+
+
+def simulate(
+    output_dir: str | Path,
+    preset: TwinPreset,
+    seed: int = 0,
+    corpora: Sequence[str] = ("eeg", "meg", "fmri"),
+    overwrite: bool = False,
+) -> dict[str, Path]:
+    """Write simulated corpora.
+
+    Args:
+        output_dir (`str` or `Path`): Parent of the corpus folders.
+        preset (`TwinPreset`): Sizes and dials, see [`presets.get_preset`].
+        seed (`int`, defaults to 0): Same seed, same bytes.
+        corpora (`Sequence[str]`): Modalities: `"eeg"`, `"meg"`, `"fmri"`.
+        overwrite (`bool`, defaults to `False`): Replace simulated corpora that differ from what is asked.
+
+    Returns:
+        `dict[str, Path]`: Raw folder of each modality.
+
+    Raises:
+        DataError: If a modality is unknown or a folder is in the way.
+    """
+    unknown = [name for name in corpora if name not in CORPORA]
+    if unknown:
+        raise DataError(
+            f"Invalid value for the 'corpora' parameter. Allowed values are {', '.join(CORPORA)}, but got {unknown} instead."
+        )
+    output_dir, folders, todo = Path(output_dir), {}, []
+    for modality in corpora:  # all folders are looked at before the first minute is spent
+        folders[modality] = folder = output_dir / CORPORA[modality][0]
+        try:
+            finished = _is_finished(folder, _identity(preset, modality, seed))
+        except DataError:
+            if not (overwrite and (folder / "SIMULATED.json").is_file()):
+                raise
+            finished = False
+        if finished:
+            print(f"{folder}: kept, the same simulated corpus is there", file=sys.stderr)
+        else:
+            todo.append(modality)
+    for modality in todo:
+        _write(modality, folders[modality], preset, seed)
+    return folders
+
+
+def _write(modality: str, folder: Path, preset: TwinPreset, seed: int) -> None:
+    """Write one corpus aside, then move it to its place."""
+    start = time.monotonic()
+    print(f"{folder}: simulating {modality}, preset {preset.name}, seed {seed}", file=sys.stderr)
+    aside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)  # left by a run that was stopped
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    importlib.import_module(CORPORA[modality][1]).write(aside, preset, seed)
+    if not (aside / "SIMULATED.json").is_file():
+        raise RuntimeError(f"The writer of {modality} left no SIMULATED.json in {aside}.")
+    if folder.exists():
+        shutil.rmtree(folder)
+    aside.rename(folder)
+    print(f"{folder}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
+    """Run `neural-clip simulate`.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): Arguments without the program's name.
+
+    Returns:
+        `dict[str, Path]`: Raw folder of each modality.
+    """
+    parser = argparse.ArgumentParser(
+        prog="neural-clip simulate", description="Write simulated twins of the corpora in their raw formats."
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="demo", help="size (default: demo; full needs a large disk)")
+    parser.add_argument("--output-dir", required=True, help="parent of the folders imagenet_eeg, things_meg and nsd")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=list(CORPORA), help="default: all")
+    parser.add_argument("--overwrite", action="store_true", help="replace simulated corpora that differ")
+    args = parser.parse_args(argv)
+    return simulate(args.output_dir, get_preset(args.preset), args.seed, args.corpora, args.overwrite)
+
+
+if __name__ == "__main__":
+    from neural_clip.errors import run
+
+    run(main)

@@ -1,0 +1,106 @@
+"""Small prepared data sets with a planted linear signal, and a model that knows it, for the evaluation's tests."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from neural_clip.corpora.prepared import write_prepared
+from neural_clip.simulation.images import render, sample_specs
+
+WIDTH = 16
+COUNTS = {"train": 40, "validation": 12, "test": 24}
+SHAPES = {"eeg": (6, 10), "meg": (8, 7), "fmri": None}
+ENCODER = {"name": "planted", "revision": "0", "pooling": "projected"}
+
+
+def voxels(subject):
+    return 50 + 7 * subject
+
+
+def planted_maps(modality, n_subjects, seed=0):
+    """One matrix a subject from embedding to recording; sensors share most of it."""
+    rng = np.random.default_rng([seed, ["eeg", "meg", "fmri"].index(modality)])
+    if modality == "fmri":
+        return [rng.standard_normal((WIDTH, voxels(subject))) for subject in range(n_subjects)]
+    size = int(np.prod(SHAPES[modality]))
+    shared = rng.standard_normal((WIDTH, size))
+    return [shared + 0.3 * rng.standard_normal((WIDTH, size)) for _ in range(n_subjects)]
+
+
+def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=0, pixels=True, shuffled=False,
+                  encoder=ENCODER, counts=COUNTS, simulated=True):  # fmt: skip
+    """Write a prepared data set whose recordings are `embedding @ map + noise`; returns the folder."""
+    rng = np.random.default_rng([seed, 7])
+    specs = sample_specs(sum(counts.values()), rng)
+    embeds = rng.standard_normal((len(specs), WIDTH)).astype(np.float32)
+    images = []
+    for number, spec in enumerate(specs):
+        row = {
+            "image_id": f"{modality}{number:03d}",
+            "concept": spec.category_name,
+            "categories": [spec.category_name],
+        }
+        row["image_embeds"] = embeds[number]
+        images.append(row | ({"image": render(spec)} if pixels else {}))
+    splits = np.repeat(list(counts), list(counts.values()))
+    maps = planted_maps(modality, n_subjects)
+    answers = rng.permutation(len(specs)) if shuffled else np.arange(len(specs))
+
+    def recordings():
+        for subject in range(n_subjects):
+            for number in range(len(specs)):
+                for _ in range(repeats):
+                    values = embeds[answers[number]] @ maps[subject]
+                    values = values + noise * rng.standard_normal(values.shape)
+                    if modality != "fmri":
+                        values = values.reshape(SHAPES[modality])
+                    yield {"subject": f"sub-{subject + 1:02d}", "image_id": images[number]["image_id"],
+                           "split": splits[number], modality: values}  # fmt: skip
+
+    metadata = {
+        "corpus": "planted", "modality": modality, "split_protocol": "planted", "split_unit": "image",
+        "licence": "none", "redistribution": "allowed", "citation": "none", "source": "planted",
+        "image_encoder": encoder,
+        "simulated": {"preset": "planted", "seed": seed, "ceiling": {"two_way": 0.99, "what it knows": "all"}}
+        if simulated else None,
+    }  # fmt: skip
+    if modality != "fmri":
+        metadata |= {"sfreq": 100.0, "tmin": 0.0, "ch_names": [f"C{i}" for i in range(SHAPES[modality][0])]}
+    return write_prepared(folder, metadata, recordings(), images)
+
+
+class PlantedModel:
+    """Stands in for a trained model: inverts the planted maps."""
+
+    def __init__(self, modalities, n_subjects=2):
+        self.config = SimpleNamespace()
+        for modality in ("eeg", "meg", "fmri"):
+            config = None
+            if modality in modalities:
+                subjects = [f"sub-{subject + 1:02d}" for subject in range(n_subjects)]
+                config = SimpleNamespace(subjects=subjects, n_voxels=None)
+            setattr(self.config, f"{modality}_config", config)
+        self.inverses = {m: [np.linalg.pinv(a) for a in planted_maps(m, n_subjects)] for m in modalities}
+
+    def to(self, device):
+        return self
+
+    def eval(self):
+        return self
+
+    def _features(self, modality, values, subject_ids):
+        rows = []
+        for row, subject in zip(values.numpy().reshape(len(values), -1), subject_ids.tolist(), strict=True):
+            inverse = self.inverses[modality][subject]
+            rows.append(row[: len(inverse)] @ inverse)
+        return torch.tensor(np.array(rows), dtype=torch.float32)
+
+    def get_eeg_features(self, eeg_values, subject_ids):
+        return self._features("eeg", eeg_values, subject_ids)
+
+    def get_meg_features(self, meg_values, subject_ids):
+        return self._features("meg", meg_values, subject_ids)
+
+    def get_fmri_features(self, fmri_values, subject_ids):
+        return self._features("fmri", fmri_values, subject_ids)

@@ -1,0 +1,331 @@
+"""The model: shapes, alignment layers, loading, and code that travels with the weights."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import normalize
+from transformers import AutoConfig, AutoModel, AutoProcessor, CLIPVisionConfig
+
+from neural_clip import (
+    EegConfig,
+    EegEncoder,
+    FmriConfig,
+    FmriEncoder,
+    MegConfig,
+    MegEncoder,
+    NeuralClipConfig,
+    NeuralClipModel,
+    NeuralClipProcessor,
+)
+from neural_clip.modeling_eeg import stft_magnitude
+
+SUBJECTS = ["sub-01", "sub-02", "sub-03"]
+VOXELS = {"sub-01": 20, "sub-02": 31, "sub-03": 25}
+TOWER = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+TOWER |= {"image_size": 16, "patch_size": 8, "projection_dim": 12}
+
+
+def small_config(encoder_types=("temporal_spatial", "temporal_spatial"), **changes):
+    """All three modalities at a size that runs in milliseconds."""
+    sensor = {"n_chans": 5, "subjects": SUBJECTS, "hidden_size": 4, "temporal_kernel_size": 5, "n_windows": 4}
+    return NeuralClipConfig(
+        eeg_config=EegConfig(n_times=100, sfreq=250.0, encoder_type=encoder_types[0], stft_nperseg=20, **sensor),
+        meg_config=MegConfig(n_times=90, encoder_type=encoder_types[1], **sensor),
+        fmri_config=FmriConfig(subjects=SUBJECTS, n_voxels=VOXELS, alignment_size=8, hidden_size=8),
+        **({"projection_dim": 12} | changes),
+    )
+
+
+def small_batch(modality, subject_ids, seed=0):
+    """Random recordings of the given subjects; fMRI rows end in zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.tensor(subject_ids)
+    if modality != "fmri":
+        values = torch.randn(len(ids), 5, {"eeg": 100, "meg": 90}[modality], generator=generator)
+    else:
+        values = torch.randn(len(ids), 31, generator=generator)
+        for row, subject in enumerate(subject_ids):
+            values[row, VOXELS[SUBJECTS[subject]] :] = 0
+    return {f"{modality}_values": values, "subject_ids": ids}
+
+
+@pytest.fixture(params=[("temporal_spatial", "temporal_spatial"), ("spectrogram_cnn", "temporal_cnn")], ids="-".join)
+def model(request):
+    torch.manual_seed(0)
+    model = NeuralClipModel(small_config(request.param)).eval()
+    with torch.no_grad():  # identity alignment hides which subject's layer was used
+        for index, (name, parameter) in enumerate(model.named_parameters()):
+            if "alignment" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
+    return model
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+def test_mixed_batch_equals_one_recording_at_a_time(model, modality):
+    batch = small_batch(modality, [2, 0, 1, 0, 2])
+    mixed = model(**batch).neural_embeds
+    for row in range(5):
+        alone = model(**{name: values[row : row + 1] for name, values in batch.items()}).neural_embeds
+        torch.testing.assert_close(mixed[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+    swapped = (
+        model(**(batch | {"subject_ids": torch.tensor([1, 1, 1, 1, 1])})).neural_embeds if modality != "fmri" else None
+    )
+    if swapped is not None:
+        assert (swapped[0] - mixed[0]).abs().max() > 1e-3  # another subject's layer is another map
+    torch.testing.assert_close(mixed.norm(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+def test_alignment_layers_learn_and_are_saved(model, modality, tmp_path):
+    model.train()
+    batch = small_batch(modality, [0, 0, 1, 1])
+    images = torch.randn(4, 12, generator=torch.Generator().manual_seed(1))
+    output = model(**batch, image_embeds=images, image_ids=torch.arange(4))
+    output.loss.backward()
+    layers = model.encoders[modality].alignment.layers
+    for name in ("sub-01", "sub-02"):
+        assert layers[name].weight.grad.abs().max() > 1e-8
+    assert layers["sub-03"].weight.grad is None  # nobody of that name in the batch
+    model.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        for name in SUBJECTS:
+            stored = file.get_tensor(f"encoders.{modality}.alignment.layers.{name}.weight")
+            assert torch.equal(stored, layers[name].weight)
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+def test_identity_alignment_passes_recordings_through(modality):
+    model = NeuralClipModel(small_config()).eval()
+    if modality == "fmri":
+        assert model.encoders["fmri"].alignment.layers["sub-02"].in_features == 31
+        return
+    batch = small_batch(modality, [0, 1, 2])
+    aligned = model.encoders[modality](batch[f"{modality}_values"], batch["subject_ids"]).aligned_values
+    assert torch.equal(aligned, batch[f"{modality}_values"])
+
+
+def test_random_alignment_differs_between_subjects():
+    config = EegConfig(n_chans=5, n_times=50, subjects=SUBJECTS, alignment_init="random", hidden_size=4)
+    layers = EegEncoder(config).alignment.layers
+    assert (layers["sub-01"].weight - layers["sub-02"].weight).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("n_times", "nperseg"), [(440, 40), (100, 20), (181, 40), (33, 8)])
+def test_stft_equals_scipy(n_times, nperseg):
+    values = np.random.default_rng(0).standard_normal((2, 3, n_times))
+    expected = np.abs(scipy.signal.stft(values, 1000, nperseg=nperseg)[2])
+    got = stft_magnitude(torch.from_numpy(values), nperseg)
+    if (n_times, nperseg) == (440, 40):
+        assert got.shape == (2, 3, 21, 23)  # the shape of the paper's spectrograms, for 3 sensors
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+
+
+def test_paper_networks_have_the_widths_of_the_paper():
+    model = NeuralClipModel(small_config(("spectrogram_cnn", "temporal_cnn")))
+    eeg = [m for m in model.encoders["eeg"].network.modules() if isinstance(m, torch.nn.Conv2d)]
+    meg = [m for m in model.encoders["meg"].network.modules() if isinstance(m, torch.nn.Conv1d)]
+    assert [(m.out_channels // 4, m.stride[0], m.kernel_size[0]) for m in eeg] == [
+        (1, 1, 3), (1, 1, 3), (2, 2, 3), (2, 1, 3), (2, 2, 3), (2, 2, 3),
+    ]  # fmt: skip
+    assert [(m.out_channels // 4, m.stride[0], m.kernel_size[0]) for m in meg] == [
+        (1, 3, 11), (1, 2, 7), (2, 2, 5), (2, 2, 3), (2, 2, 3), (2, 2, 3),
+    ]  # fmt: skip
+
+
+def test_power_branch_sees_what_averaging_destroys():
+    """Oscillations of random phase and varying strength: zero mean, but the network's features follow the strength."""
+    torch.manual_seed(0)
+    encoder = EegEncoder(EegConfig(n_chans=2, n_times=200, sfreq=200.0, subjects=["sub-01"], hidden_size=8)).eval()
+    rng = np.random.default_rng(0)
+    strength = np.repeat([0.2, 2.0], 50)
+    phase = rng.uniform(0, 2 * np.pi, 100)
+    wave = strength[:, None, None] * np.sin(2 * np.pi * 20 * np.arange(200) / 200 + phase[:, None, None])
+    values = torch.from_numpy(np.repeat(wave, 2, axis=1).astype(np.float32))
+    features = encoder(values, torch.zeros(100, dtype=torch.long)).pooler_output.detach().numpy()
+    separation = np.abs(features[:50].mean(0) - features[50:].mean(0)) / (features.std(0) + 1e-6)
+    half = features.shape[1] // 2
+    assert separation[:half].max() < 1.0 < 1.5 < separation[half:].max()
+
+
+def test_loss_is_the_loss_of_losses(model):
+    from neural_clip.losses import clip_loss
+
+    batch = small_batch("meg", [0, 1, 2, 0])
+    images = torch.randn(4, 12, generator=torch.Generator().manual_seed(3))
+    ids = torch.tensor([3, 4, 3, 5])
+    output = model(**batch, image_embeds=images, image_ids=ids)
+    expected = clip_loss(output.neural_embeds, normalize(images, dim=1), model.logit_scale, ids)
+    assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    torch.testing.assert_close(output.logits_per_image, output.logits_per_neural.T)
+    torch.testing.assert_close(output.neural_embeds, normalize(model.get_meg_features(**batch), dim=1))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "Give exactly one of"),
+        ({"eeg_values": torch.zeros(1, 5, 100), "meg_values": torch.zeros(1, 5, 90)}, "Give exactly one of"),
+        (
+            {"eeg_values": torch.zeros(1, 5, 99), "subject_ids": torch.tensor([0])},
+            r"'eeg_values' must have shape .*5, 100",
+        ),
+        (
+            {"eeg_values": torch.zeros(1, 5, 100), "subject_ids": torch.tensor([3])},
+            "'subject_ids' must lie between 0 and 2",
+        ),
+        ({"eeg_values": torch.zeros(1, 5, 100), "subject_ids": torch.tensor([-1])}, "must lie between"),
+        ({"eeg_values": torch.zeros(1, 5, 100)}, "'subject_ids' is missing"),
+        ({"fmri_values": torch.zeros(1, 19), "subject_ids": torch.tensor([0])}, "must hold 20 voxels"),
+        ({"fmri_values": torch.ones(1, 31), "subject_ids": torch.tensor([0])}, "must hold 20 voxels"),
+        (
+            {"meg_values": torch.zeros(1, 5, 90), "subject_ids": torch.tensor([0]), "image_embeds": torch.zeros(2, 5)},
+            r"'image_embeds' must have shape \(n_images, 12\)",
+        ),
+    ],
+)
+def test_bad_input_is_named(inputs, message):
+    model = NeuralClipModel(small_config()).eval()
+    with pytest.raises(ValueError, match=message):
+        model(**inputs)
+
+
+def test_modality_that_is_absent_is_named():
+    config = small_config()
+    config.meg_config = None
+    model = NeuralClipModel(config)
+    assert list(model.encoders) == ["eeg", "fmri"]
+    with pytest.raises(ValueError, match="This model has no 'meg' encoder"):
+        model.get_meg_features(torch.zeros(1, 5, 90), torch.tensor([0]))
+    with pytest.raises(ValueError, match="holds no encoder"):
+        NeuralClipModel(NeuralClipConfig())
+
+
+def test_round_trip_in_another_process_is_bit_identical(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    batch = small_batch("eeg", [0, 1, 2])
+    save_file(batch, tmp_path / "batch.safetensors")
+    code = (
+        "import sys\nfrom safetensors.torch import load_file, save_file\nfrom neural_clip import NeuralClipModel\n"
+        "model = NeuralClipModel.from_pretrained(sys.argv[1] + '/model')\n"
+        "out = model(**load_file(sys.argv[1] + '/batch.safetensors')).neural_embeds\n"
+        "save_file({'embeds': out.detach().contiguous()}, sys.argv[1] + '/out.safetensors')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    assert torch.equal(load_file(tmp_path / "out.safetensors")["embeds"], model(**batch).neural_embeds)
+
+
+def test_checkpoint_works_where_the_package_is_not_installed(tmp_path):
+    config = small_config(include_vision_tower=True, vision_config=CLIPVisionConfig(**TOWER))
+    model = NeuralClipModel(config).eval()
+    model.save_pretrained(tmp_path)
+    NeuralClipProcessor.from_config(config).save_pretrained(tmp_path)
+    code = (
+        "import sys\nsys.modules['neural_clip'] = None\nimport torch\n"
+        "from transformers import AutoModel, AutoProcessor\n"
+        "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "inputs = processor(eeg=torch.ones(2, 5, 100), subject='sub-02')\n"
+        "print(float(model.get_eeg_features(**inputs).double().sum()))\n"
+        "print(tuple(model.get_image_features(torch.zeros(1, 3, 16, 16)).shape))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    value, shape = result.stdout.splitlines()
+    ids = torch.tensor([1, 1])
+    assert float(value) == pytest.approx(
+        float(model.get_eeg_features(torch.ones(2, 5, 100), ids).double().sum()), rel=1e-6
+    )
+    assert shape == "(1, 12)"
+
+
+def test_auto_classes(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    NeuralClipProcessor.from_config(model.config).save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is NeuralClipConfig
+    assert type(AutoModel.from_pretrained(tmp_path)) is NeuralClipModel
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is NeuralClipProcessor
+    for encoder_class, name in ((EegEncoder, "eeg"), (MegEncoder, "meg"), (FmriEncoder, "fmri")):
+        model.encoders[name].save_pretrained(tmp_path / name)
+        assert type(AutoModel.from_pretrained(tmp_path / name)) is encoder_class
+
+
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "reshaped"])
+def test_a_load_that_does_not_fit_raises(model, tmp_path, damage):
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "encoders.fmri.alignment.layers.sub-02.weight"
+    if damage == "missing":
+        del tensors[name]
+    elif damage == "unexpected":
+        tensors["encoders.fmri.alignment.layers.sub-09.weight"] = torch.zeros(1)
+    else:
+        tensors[name] = torch.zeros(8, 30)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises((ValueError, RuntimeError), match=r"sub-0|mismatched|ignore_mismatched_sizes"):
+        NeuralClipModel.from_pretrained(tmp_path)
+
+
+def test_frozen_tower_does_not_move(tmp_path):
+    config = small_config(include_vision_tower=True, vision_config=CLIPVisionConfig(**TOWER))
+    model = NeuralClipModel(config)
+    before = {name: value.clone() for name, value in model.vision_model.state_dict().items()}
+    model.train()
+    assert not model.vision_model.training
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    output = model(**small_batch("eeg", [0, 1]), pixel_values=torch.rand(2, 3, 16, 16), return_loss=True)
+    output.loss.backward()
+    optimiser.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.vision_model.state_dict().items())
+    model.save_pretrained(tmp_path)
+    loaded = NeuralClipModel.from_pretrained(tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in loaded.vision_model.state_dict().items())
+
+
+def test_images_without_a_tower_say_what_to_do():
+    model = NeuralClipModel(small_config(image_pooling="precomputed", vision_model_name="mobilenet"))
+    with pytest.raises(ValueError, match="ready-made image embeddings"):
+        model.get_image_features(torch.zeros(1, 3, 16, 16))
+    model = NeuralClipModel(small_config(vision_model_name="nobody/absent"))
+    with pytest.raises(OSError, match="nobody/absent"):
+        model.get_image_features(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("config_class", "settings", "message"),
+    [
+        (
+            EegConfig,
+            {"hiden_size": 3},
+            "Unknown configuration key 'hiden_size' for EegConfig. Did you mean 'hidden_size'",
+        ),
+        (NeuralClipConfig, {"fmri_confg": {}}, "Did you mean 'fmri_config'"),
+        (NeuralClipConfig, {"eeg_config": {"n_chan": 3}}, "Did you mean 'n_chans'"),
+        (EegConfig, {"encoder_type": "temporal_cnn"}, "Allowed values are 'spectrogram_cnn' and 'temporal_spatial'"),
+        (MegConfig, {"alignment_kernel_size": 4}, "must be odd"),
+        (MegConfig, {"subjects": ["sub-01", "sub-01"]}, "Each name may occur once"),
+        (EegConfig, {"n_chans": 2, "ch_names": ["Cz"]}, "'ch_names' lists 1 sensors but 'n_chans' is 2"),
+        (EegConfig, {"n_times": 0}, "'n_times' parameter. It must be above 0"),
+        (FmriConfig, {"subjects": ["sub-01"], "n_voxels": {}}, "must give a count for each"),
+        (NeuralClipConfig, {"include_vision_tower": True}, "'vision_config' is None"),
+        (NeuralClipConfig, {"contrastive_direction": "up"}, "'contrastive_direction'"),
+    ],
+)
+def test_bad_configuration_is_named(config_class, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config_class(**settings)
+
+
+def test_configuration_round_trip(tmp_path):
+    config = small_config()
+    config.save_pretrained(tmp_path)
+    loaded = NeuralClipConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert isinstance(loaded.fmri_config, FmriConfig)
+    assert json.loads(Path(tmp_path, "config.json").read_text())["meg_config"]["n_times"] == 90

@@ -1,0 +1,172 @@
+"""Training: it learns, it resumes bit for bit, it starts in every advertised way, and it refuses what it must."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from neural_clip import NeuralClipModel, NeuralClipProcessor
+from neural_clip.data import RecordingDataset
+from neural_clip.errors import DataError
+from neural_clip.model_card import write_model_card
+from neural_clip.recipes import read_recipe
+from neural_clip.training import check_push, common_image_encoder, train, validation_two_way
+from planted_data import ENCODER, write_planted
+
+REPOSITORY = Path(__file__).parents[1]
+READY = ENCODER | {"pooling": "precomputed"}
+MODEL = {
+    "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.1},
+    "fmri": {"alignment_size": 32, "num_hidden_layers": 0, "dropout": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("prepared")
+    return {name: str(write_planted(root / name, name, pixels=False, encoder=READY)) for name in ("eeg", "fmri")}
+
+
+@pytest.fixture
+def recipe_file(folders, tmp_path):
+    training = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 2, "per_device_train_batch_size": 16}
+    training |= {"learning_rate": 0.003, "seed": 5, "use_cpu": True, "disable_tqdm": True}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"data": folders, "model": MODEL, "training": training}))
+    return str(path)
+
+
+def test_learns_saves_and_says_what_it_did(recipe_file, folders):
+    output = train(read_recipe([recipe_file, "--num_train_epochs", "12"]))
+    model = NeuralClipModel.from_pretrained(output)
+    record = json.loads((output / "training.json").read_text())
+    scores = [entry["eval_two_way"] for entry in record["validation"]]
+    assert max(scores) == pytest.approx(record["best_validation_two_way"])
+    # What is saved is the best checkpoint, not the last: its scores can be had again.
+    again = []
+    for modality, folder in folders.items():
+        subjects = getattr(model.config, f"{modality}_config").subjects
+        again.append(validation_two_way(model, RecordingDataset(folder, "validation", subjects)))
+    assert sum(again) / 2 == pytest.approx(record["best_validation_two_way"], abs=1e-6)
+    assert min(again) > 0.7  # planted signal; chance is 0.5
+    assert NeuralClipProcessor.from_pretrained(output).recordings["eeg"]["n_chans"] == 6
+    assert record["simulated"] == ["eeg", "fmri"]
+    assert record["data"]["eeg"]["splits"]["train"]["rows"] == 160
+    card = (output / "README.md").read_text()
+    assert "simulated" in card
+    assert f"{record['best_validation_two_way']:.4f}" in card
+    initial = NeuralClipModel(model.config).encoders["eeg"].alignment.layers["sub-01"].weight
+    assert (model.encoders["eeg"].alignment.layers["sub-01"].weight - initial).abs().max() > 1e-3  # it was trained
+
+
+def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
+    """Interrupted after two of four epochs and resumed in the same schedule: the weights are the same bit for bit."""
+    keep = ["--num_train_epochs", "4", "--save_total_limit", "9"]
+    whole = train(read_recipe([recipe_file, *keep, "--output_dir", str(tmp_path / "whole")]))
+    checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert len(checkpoints) == 4
+    part = tmp_path / "part"
+    part.mkdir()
+    for checkpoint in checkpoints[:2]:
+        os.rename(checkpoint, part / checkpoint.name)
+    state = part / checkpoints[1].name / "trainer_state.json"
+    state.write_text(state.read_text().replace(str(whole), str(part)))
+    train(read_recipe([recipe_file, *keep, "--output_dir", str(part), "--resume", "true"]))
+    resumed = load_file(part / checkpoints[3].name / "model.safetensors")
+    expected = load_file(checkpoints[3] / "model.safetensors")
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_same_seed_same_weights_other_seed_others(recipe_file, tmp_path):
+    outputs = [
+        train(read_recipe([recipe_file, "--output_dir", str(tmp_path / name), "--seed", seed]))
+        for name, seed in (("a", "1"), ("b", "1"), ("c", "2"))
+    ]
+    a, b, c = (load_file(output / "model.safetensors") for output in outputs)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"],
+        [],
+        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"],
+    ],
+    ids=["accelerate", "python", "torchrun-2"],
+)
+def test_real_launchers(recipe_file, launcher, tmp_path):
+    command = [sys.executable, *launcher, "train.py", recipe_file]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["processes"] == (2 if "--nproc_per_node" in launcher else 1)
+    NeuralClipModel.from_pretrained(tmp_path / "out")
+    again = subprocess.run([sys.executable, "train.py", recipe_file], cwd=REPOSITORY, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert again.stderr.strip().splitlines()[-1].startswith("error: ") and "holds an earlier run" in again.stderr
+
+
+def test_an_earlier_run_is_never_overwritten_unasked(recipe_file):
+    recipe = read_recipe([recipe_file])
+    output = train(recipe)
+    before = (output / "model.safetensors").read_bytes()
+    with pytest.raises(DataError, match="holds an earlier run"):
+        train(read_recipe([recipe_file, "--seed", "9"]))
+    assert (output / "model.safetensors").read_bytes() == before
+    train(read_recipe([recipe_file, "--seed", "9", "--overwrite", "true"]))
+    assert (output / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "true"], "holds no checkpoint to resume from"),
+        (["--data.eeg", "/nowhere/at/all"], "is no folder"),
+        (["--model.eeg.hiden_size", "3"], "Did you mean 'hidden_size'"),
+        (["--model.include_vision_tower", "true"], "targets are ready-made embeddings"),
+    ],
+)
+def test_bad_recipes_stop_before_anything_is_written(recipe_file, tmp_path, arguments, message):
+    with pytest.raises(DataError, match=message):
+        train(read_recipe([recipe_file, *arguments]))
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_swapped_modalities_are_noticed(recipe_file, folders):
+    with pytest.raises(DataError, match=r"'data.fmri' is .* but that data set holds eeg"):
+        train(read_recipe([recipe_file, "--data", f"{{fmri: {folders['eeg']}}}"]))
+
+
+def test_encoders_that_differ_are_refused():
+    facts = {"eeg": {"image_encoder": READY | {"projection_dim": 4}}, "meg": {"image_encoder": None}}
+    with pytest.raises(DataError, match=r"images of \['meg'\] have no embeddings"):
+        common_image_encoder(facts)
+    facts["meg"] = {"image_encoder": READY | {"projection_dim": 4, "revision": "other"}}
+    with pytest.raises(DataError, match="different image encoders"):
+        common_image_encoder(facts)
+
+
+def test_data_that_must_not_spread_is_not_pushed_public(recipe_file):
+    facts = {"fmri": {"redistribution": "forbidden"}}
+    push = ["--push_to_hub", "true", "--hub_private_repo"]
+    with pytest.raises(DataError, match="forbid redistribution"):
+        check_push(read_recipe([recipe_file, *push, "false"]), facts)
+    check_push(read_recipe([recipe_file, *push, "true"]), facts)
+
+
+def test_card_repeats_the_report(recipe_file, tmp_path):
+    output = train(read_recipe([recipe_file]))
+    row = {"method": "model", "aggregation": "single trial", "modality": "eeg", "two_way": 0.71234, "top1": 0.125}
+    row |= {"two_way_interval": [0.6, 0.8], "chance_two_way": 0.5, "gallery_size": 24, "top5": 0.25}
+    path = write_model_card(output, {"decoding": [row]}, tmp_path / "card.md")
+    assert "| EEG | 0.7123 (0.6000 to 0.8000) | 0.50 | 24 images | 0.1250 | 0.2500 | simulated |" in path.read_text()

@@ -1,0 +1,14 @@
+"""Train a model from a recipe.
+
+    accelerate launch train.py configs/demo.yaml [--training.learning_rate 1e-3 ...]
+    python train.py configs/demo.yaml --help
+    torchrun --nproc_per_node 2 train.py configs/demo.yaml
+
+The work is done in `neural_clip.training`; recipes are described in `neural_clip.recipes`.
+"""
+
+from neural_clip.errors import run
+from neural_clip.training import main
+
+if __name__ == "__main__":
+    run(main)
