@@ -181,12 +181,7 @@ def n170(data_dir: Path, work: Path) -> dict:
         number = 1 + sum((r["subject"], r["session"]) == (file.subject, file.session) for r in recordings)
         entry = {"file": name, "kind": "epochs", "subject": file.subject, "session": file.session}
         recordings.append(entry | {"run": f"run-{number:02d}"})
-    for subject in {entry["subject"] for entry in recordings}:
-        own = [entry for entry in recordings if entry["subject"] == subject]
-        for i, entry in enumerate(own):
-            from_end = len(own) - i
-            is_validation = from_end == 2 and len(own) > 2
-            entry["split"] = "test" if from_end == 1 and len(own) > 1 else "validation" if is_validation else "train"
+    _hold_out_last(recordings)
     for line in skipped:
         print(f"n170: skipped {line}")
     print(f"n170: {len(recordings)} recordings used, {len(skipped)} skipped")
@@ -215,6 +210,18 @@ def n170(data_dir: Path, work: Path) -> dict:
             *(f"skipped {line}" for line in skipped),
         ],
     }  # fmt: skip
+
+
+def _hold_out_last(recordings: list[dict]) -> None:
+    """Set the split of each recording by the rule that `n170` states."""
+    for subject in {entry["subject"] for entry in recordings}:
+        own = [entry for entry in recordings if entry["subject"] == subject]
+        for entry in own:
+            entry["split"] = "train"
+        if len(own) > 1:
+            own[-1]["split"] = "test"
+        if len(own) > 2:
+            own[-2]["split"] = "validation"
 
 
 def _muse_files(folder: Path) -> tuple[list[MuseFile], list[str]]:

@@ -5,15 +5,14 @@ sees fresh renderings of `neural_clip.simulation.images`, so nothing can be lear
 InfoNCE of images and captions (Radford et al. 2021, arXiv:2103.00020) plus a cross-entropy against the prompts of the
 40 categories: with captions alone, colour and background solve the task and shapes stay at chance.
 
-Train, evaluate on 4,000 unseen renderings and write the folder (CPU, well below an hour on one core):
+Train, evaluate on 4,000 unseen renderings and write the folder (CPU, 7 to 15 minutes on one core):
 
     python scripts/train_tiny_clip.py --output-dir runs/tiny_clip
 
 writes `runs/tiny_clip/model/` (config, fp16 weights, tokenizer, image processor, evaluation.json, README.md), whole or
-not at all, and `runs/tiny_clip/checkpoint.pt`. The same command again resumes from the checkpoint; with `--stop-after
-0` it evaluates and writes the model as it is. Replace the shipped model by copying `model/` over
-`src/neural_clip/simulation/tiny_clip/`. On Linux, `MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2147483648`
-in front of the command keeps freed memory in the process and makes a step faster.
+not at all, and `runs/tiny_clip/checkpoint.pt`, from which the same command resumes; with `--stop-after 0` it evaluates
+and writes the model as it is. Replace the shipped model by copying `model/` over `src/neural_clip/simulation/tiny_clip/`.
+The sums of a CPU's matrix products depend on its make and its threads: another machine gets equally good, other weights.
 """
 
 from __future__ import annotations
@@ -85,9 +84,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_processor() -> CLIPProcessor:
     """Tokenizer and the image pipeline: shorter side to 64, centre crop, [0, 255] to [-1, 1]."""
-    size = images.NATIVE_SIZE
-    sizes = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
-    options: dict[str, Any] = {**sizes, "image_mean": [MEAN] * 3, "image_std": [STD] * 3}
+    side = images.NATIVE_SIZE
+    options: dict[str, Any] = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    options |= {"image_mean": [MEAN] * 3, "image_std": [STD] * 3}
     return CLIPProcessor(CLIPImageProcessorPil(**options), build_tokenizer())
 
 
@@ -126,11 +125,10 @@ def render_batch(n: int, seed: Sequence[int]) -> tuple[np.ndarray, list[images.I
 
 def batches(args: argparse.Namespace, first_step: int) -> Iterator[tuple[np.ndarray, list[images.ImageSpec]]]:
     """Fresh training batches, drawn ahead by one worker process; the step number is their seed."""
-    jobs = ((args.batch_size, (TRAIN_STREAM, args.seed, step)) for step in range(first_step, args.steps))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         pending = []
-        for job in jobs:
-            pending.append(pool.apply_async(render_batch, job))
+        for step in range(first_step, args.steps):
+            pending.append(pool.apply_async(render_batch, (args.batch_size, (TRAIN_STREAM, args.seed, step))))
             if len(pending) == 8:
                 yield pending.pop(0).get()
         for result in pending:
@@ -163,8 +161,8 @@ def compute_loss(model, tokenizer, batch, template: str, category_weight: float)
     caption_loss = sum(functional.cross_entropy(direction, targets) for direction in directions) / 2
     labels = torch.tensor([spec.category for spec in specs])
     category_loss = functional.cross_entropy(category_logits, labels)
-    loss = caption_loss + category_weight * category_loss
     accuracy = (category_logits.argmax(dim=1) == labels).float().mean()
+    loss = caption_loss + category_weight * category_loss
     return {"loss": loss, "caption": caption_loss, "category": category_loss, "accuracy": accuracy}
 
 
@@ -209,13 +207,11 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 
 def build_optimizers(model: CLIPModel, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices (it learns shapes in fewer steps than AdamW does), AdamW for everything else."""
-    named = list(model.named_parameters())
-    matrices = [p for name, p in named if p.ndim == 2 and "encoder.layers" in name]
-    others = [p for name, p in named if not (p.ndim == 2 and "encoder.layers" in name)]
-    return [
-        Float32Muon(matrices, lr=learning_rate),
-        torch.optim.AdamW(others, lr=learning_rate / 2, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        (matrices if parameter.ndim == 2 and "encoder.layers" in name else others).append(parameter)
+    adam = torch.optim.AdamW(others, lr=learning_rate / 2, betas=(0.9, 0.98), weight_decay=0.0)
+    return [Float32Muon(matrices, lr=learning_rate), adam]
 
 
 def schedule(step: int, steps: int, warmup: int = 100) -> float:
@@ -228,8 +224,9 @@ def schedule(step: int, steps: int, warmup: int = 100) -> float:
 def save_checkpoint(path: Path, model: CLIPModel, optimizers: list, progress: dict) -> None:
     """Write the state of the training aside, then rename it."""
     state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], **progress}
-    torch.save(state, path.with_suffix(".partial"))
-    path.with_suffix(".partial").rename(path)
+    aside = path.with_suffix(".partial")
+    torch.save(state, aside)
+    aside.rename(path)
 
 
 def train(args: argparse.Namespace, model: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> dict:
@@ -307,13 +304,13 @@ def evaluate(model_dir: Path, n_images: int, seed: int) -> dict:
 
 def caption_accuracy(model, tokenizer, image_embeds, specs, kind: str, names: Sequence[str]) -> float:
     """How often the true caption beats those that differ from it in the colour or the background alone."""
-    hits = 0
-    for index, embed in enumerate(image_embeds[:1000]):  # of the first 1,000 images: 6 to 8 captions each
-        value = getattr(specs[index], kind)
-        old = f" {names[value]} " if kind == "colour" else f" {names[value]} background"
-        captions = [specs[index].caption.replace(old, old.replace(names[value], name)) for name in names]
-        hits += int((embed @ embed_text(model, tokenizer, captions).T).argmax()) == value
-    return hits / min(1000, len(specs))
+    hits = []
+    for embed, spec in zip(image_embeds[:1000], specs[:1000], strict=True):  # 6 to 8 captions each
+        truth = getattr(spec, kind)
+        old = f" {names[truth]} " if kind == "colour" else f" {names[truth]} background"
+        captions = [spec.caption.replace(old, old.replace(names[truth], name)) for name in names]
+        hits.append(int((embed @ embed_text(model, tokenizer, captions).T).argmax()) == truth)
+    return float(np.mean(hits))
 
 
 def card(facts: dict) -> str:
@@ -401,8 +398,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     processor = build_processor()
     model = build_model(processor.tokenizer)
     progress = train(args, model, processor.tokenizer)
-    facts = write_model(args, model, processor, progress)
-    print(json.dumps(facts, indent=2))
+    print(json.dumps(write_model(args, model, processor, progress), indent=2))
 
 
 if __name__ == "__main__":

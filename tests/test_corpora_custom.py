@@ -388,10 +388,11 @@ def test_nan_patterns_are_named(tmp_path):
 def test_damaged_array_files_are_named(tmp_path):
     manifest, _ = patterns(tmp_path)
     whole = (tmp_path / "p.npz").read_bytes()
-    for name, content in (("p.npz", whole[: len(whole) // 2]), ("p.mat", b"no matlab file" * 20), ("p.npy", b"")):
+    for name, content in (("q.npz", whole[: len(whole) // 2]), ("q.mat", b"no matlab file" * 20), ("q.npy", b"")):
         (tmp_path / name).write_bytes(content)
-        manifest["recordings"][0] |= {"file": name}
-        manifest["recordings"][0].pop("data_key", None)
+        manifest["recordings"][0] |= {"file": name, "first_image": 0}
+        for key in ("data_key", "image_key", "index_base"):
+            manifest["recordings"][0].pop(key, None)
         with pytest.raises(DataError, match=f"{name}' cannot be read.*damaged or truncated"):
             prepared(tmp_path, manifest)
 
@@ -460,7 +461,7 @@ def test_bad_epochs_files_are_named(tmp_path):
         (lambda: save_epochs(path, names=("B", "A", "C")), r"ch_names \['B', 'A', 'C'\].*order"),
         (lambda: save_epochs(path, sfreq=200.0), "has sfreq 200.0"),
         (lambda: save_epochs(path), "shows 'im00'|nearest"),
-        (lambda: path.write_bytes(path.read_bytes()[:3000]), "cannot be read"),
+        (lambda: path.write_bytes(path.read_bytes()[:1000]), "cannot be read"),
         (lambda: path.write_bytes(b"junk"), "cannot be read"),
         (path.unlink, "There is no recording"),
     ]
@@ -478,7 +479,7 @@ def test_epochs_cut_off_in_their_data_are_named(tmp_path):
     whole = path.read_bytes()
     for share in (0.3, 0.5, 0.7, 0.9, 0.97):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(DataError, match="2-epo.fif"):
+        with pytest.raises(DataError, match="2-epo"):
             prepared(tmp_path, manifest)
         assert not (tmp_path / "set").exists()
 
@@ -532,12 +533,12 @@ def test_bad_series_entries_are_named(tmp_path, changes, message):
 
 
 def test_bad_series_files_are_named(tmp_path):
-    manifest, volumes, mask = series_manifest(tmp_path)
+    manifest, _, _ = series_manifest(tmp_path)
     path, table = tmp_path / "run1.nii.gz", tmp_path / "run1.tsv"
     whole, events = path.read_bytes(), table.read_text()
     for content in (whole[: len(whole) // 2], b"", b"junk" * 100):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="run1.nii.gz"):
+        with pytest.raises(DataError, match="run1"):
             prepared(tmp_path, manifest)
     path.write_bytes(whole)
     for content, message in (
@@ -625,7 +626,7 @@ def test_manifest_must_be_a_mapping(tmp_path):
             prepare(path, tmp_path / "set")
     with pytest.raises(DataError, match="no manifest"):
         prepare(tmp_path / "none.yaml", tmp_path / "set")
-    with pytest.raises(DataError, match="needs 'sfreq'|need 'sfreq'"):
+    with pytest.raises(DataError, match="need 'sfreq'"):
         parse_manifest(patterns(tmp_path, "eeg")[0] | {"sfreq": None})
 
 

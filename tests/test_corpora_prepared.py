@@ -80,7 +80,8 @@ def test_load_dataset_gives_back_what_was_written(tmp_path):
 
 def test_fmri_rows_are_as_long_as_the_subject_s_region(tmp_path):
     rows = [
-        {key: value for key, value in row.items() if key != "eeg"} | {"fmri": signal(int(row["subject"][-1]), 0, (width,))}
+        {key: value for key, value in row.items() if key != "eeg"}
+        | {"fmri": signal(int(row["subject"][-1]), 0, (width,))}
         for row in recordings()
         for width in [4 if row["subject"] == "sub-01" else 7]
     ]
@@ -247,7 +248,7 @@ def test_subject_with_few_runs_may_lack_a_test_split_but_not_training(tmp_path):
 def test_existing_folders_are_kept(tmp_path):
     folder = write(tmp_path / "set")
     before = (folder / "neural_clip.json").read_text()
-    with pytest.raises(DataError, match="not empty.*--overwrite"):
+    with pytest.raises(DataError, match=r"not empty.*--overwrite"):
         write(folder)
     with pytest.raises(DataError, match="has no 'image_id'"):
         write(folder, one_changed(3, image_id=...), overwrite=True)
@@ -279,7 +280,12 @@ def test_leftovers_of_a_killed_run_do_not_get_in(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "is no prepared data set"), ("{", "is damaged"), ("[]", "format_version None"), ('{"format_version": 9}', "9")],
+    [
+        (None, "is no prepared data set"),
+        ("{", "is damaged"),
+        ("[]", "format_version None"),
+        ('{"format_version": 9}', "9"),
+    ],
 )
 def test_read_metadata_says_what_is_wrong(tmp_path, content, message):
     if content is not None:

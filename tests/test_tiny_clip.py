@@ -89,11 +89,11 @@ def test_zero_shot_names_unseen_renderings(model, processor, unseen, image_embed
     prompts = _embed_text(model, processor, _category_prompts())
     predicted = (image_embeds @ prompts.T).argmax(dim=1).numpy()
     truth = np.array([spec.category for spec in unseen])
-    # The card's accuracy less four standard errors of 400 images stays above this; chance is 0.025.
-    assert (predicted == truth).mean() >= 0.75
+    # The card reports 0.996 on 4,000 images; five standard errors of 400 images are 0.016. Chance is 0.025.
+    assert (predicted == truth).mean() >= 0.97
     # No shape and no texture is given up for the others.
     for values in (truth // 4, truth % 4):
-        assert min((predicted == truth)[values == value].mean() for value in np.unique(values)) >= 0.5
+        assert min((predicted == truth)[values == value].mean() for value in np.unique(values)) >= 0.85
 
 
 def test_accuracy_agrees_with_the_card(model, processor, unseen, image_embeds):
@@ -124,13 +124,13 @@ def test_embeddings_are_not_collapsed_and_keep_graded_facts(image_embeds, unseen
     # Linear read-out of what categories do not hold, on images that did not fit it.
     features = torch.cat([image_embeds, torch.ones(len(unseen), 1)], dim=1).numpy()
     half = len(unseen) // 2
-    for fact in ("x", "y"):
+    for fact in ("x", "y", "size"):
         values = np.array([getattr(spec, fact) for spec in unseen])
         weights = np.linalg.lstsq(features[:half], values[:half], rcond=None)[0]
-        assert np.corrcoef(features[half:] @ weights, values[half:])[0, 1] > 0.4, fact
+        assert np.corrcoef(features[half:] @ weights, values[half:])[0, 1] > 0.7, fact
     colours = np.eye(8)[[spec.colour for spec in unseen]]
     weights = np.linalg.lstsq(features[:half], colours[:half], rcond=None)[0]
-    assert ((features[half:] @ weights).argmax(1) == colours[half:].argmax(1)).mean() > 0.5  # chance 0.125
+    assert ((features[half:] @ weights).argmax(1) == colours[half:].argmax(1)).mean() > 0.9  # chance 0.125
 
 
 def test_text_is_pooled_at_its_end_whatever_the_padding(model, processor):

@@ -41,14 +41,14 @@ class BaselineSplit:
         targets (`np.ndarray` of shape `(n, projection_dim)`): Embedding of each row's image.
     """
 
-    recordings: Sequence[np.ndarray]
+    recordings: Sequence[np.ndarray] | np.ndarray
     subjects: np.ndarray
     image_ids: np.ndarray
     targets: np.ndarray
 
     def of_subject(self, subject: str) -> np.ndarray:
         """Recordings of one person, `(n_rows, ...)`."""
-        return np.stack([np.asarray(self.recordings[row]) for row in np.flatnonzero(self.subjects == subject)])
+        return np.stack([self.recordings[int(row)] for row in np.flatnonzero(self.subjects == subject)])
 
 
 class KernelRidge:
@@ -76,7 +76,7 @@ class KernelRidge:
         self.projected = self.vectors.T @ (targets - self.target_mean)  # (n, projection_dim)
         self.mean_eigenvalue = max(float(self.eigenvalues.mean()), np.finfo(np.float64).tiny)
 
-    def predict(self, inputs: np.ndarray, relative_alphas: Sequence[float]) -> np.ndarray:
+    def predict(self, inputs: np.ndarray, relative_alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions `(n_alphas, n_rows, projection_dim)`; alpha = relative alpha x mean eigenvalue of the kernel."""
         cross = ((inputs - self.input_mean) @ self.inputs.T) @ self.vectors  # (n_rows, n)
         return np.stack(
@@ -118,7 +118,7 @@ def _ridge_of_subjects(
 
 
 def _subject_paths(
-    train: BaselineSplit, others: Sequence[BaselineSplit], scaler: Callable, alphas: Sequence[float]
+    train: BaselineSplit, others: Sequence[BaselineSplit], scaler: Callable, alphas: Sequence[float] | np.ndarray
 ) -> list[np.ndarray]:
     """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own person's ridge."""
     paths = [np.empty((len(alphas), len(split.subjects), train.targets.shape[1])) for split in others]
@@ -198,12 +198,13 @@ def _pooled_sensors(
     subjects = _subjects(train, validation, test)
     means: dict[str, np.ndarray] = {}
     spatial: dict[str, np.ndarray] = {}
-    temporal_sum, n_samples = 0.0, 0
+    temporal_sum: np.ndarray = np.zeros(())
+    n_samples = 0
     for subject in subjects:
         recordings = train.of_subject(subject)  # (n, n_chans, n_times)
         means[subject] = recordings.mean(axis=0)
         noise = _noise(_flat(recordings), train.targets[train.subjects == subject]).reshape(recordings.shape)
-        n_chans, n_times = noise.shape[1:]
+        n_chans, n_times = recordings.shape[1:]
         by_chan = noise.transpose(1, 0, 2).reshape(n_chans, -1)
         covariance = by_chan @ by_chan.T / by_chan.shape[1]  # (n_chans, n_chans)
         spatial[subject] = inverse_square_root(covariance, MIN_SHRINKAGE).astype(recordings.dtype)
@@ -320,5 +321,5 @@ def _image_folds(image_ids: np.ndarray) -> np.ndarray:
 
 def _rows(split: BaselineSplit, mask: np.ndarray) -> BaselineSplit:
     """The rows of a split where `mask` is true."""
-    recordings = [split.recordings[row] for row in np.flatnonzero(mask)]
+    recordings = [split.recordings[int(row)] for row in np.flatnonzero(mask)]
     return BaselineSplit(recordings, split.subjects[mask], split.image_ids[mask], split.targets[mask])

@@ -94,19 +94,23 @@ class ImageEncoder:
     def __init__(self, name: str, revision: str | None = None, device: str | None = None):
         source, local = _locate(name, revision)  # before the slow imports, so that a missing model is told at once
         import torch
-        from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
+        from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
 
         self.device = _device(device)
         options: dict[str, Any] = (
             {} if local else {"revision": revision, "local_files_only": _is_cached(name, revision)}
         )
         try:
+            whole = AutoConfig.from_pretrained(source, **options)
+            config = _vision_config(whole, name)
             loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
-                source, output_loading_info=True, dtype=torch.float32, **options
+                source, config=config, output_loading_info=True, dtype=torch.float32, **options
             )
             model, report = loaded
             self.processor = AutoImageProcessor.from_pretrained(source, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except DataError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise DataError(f"'{name}' cannot be loaded as a CLIP vision model: {error}") from error
         faults = [*report["missing_keys"], *report["mismatched_keys"]]
         if faults:
@@ -114,7 +118,7 @@ class ImageEncoder:
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.description = {
             "name": Path(name).resolve().name if local and name != TINY_CLIP else name,
-            "revision": _weights_digest(Path(source)) if local else getattr(model.config, "_commit_hash", revision),
+            "revision": _weights_digest(Path(source)) if local else getattr(whole, "_commit_hash", None) or revision,
             "pooling": POOLING,
             "projection_dim": model.config.projection_dim,
         }
@@ -126,6 +130,16 @@ class ImageEncoder:
         with torch.inference_mode():
             pixel_values = self.processor(images=images, return_tensors="pt")["pixel_values"].to(self.device)
             return self.model(pixel_values=pixel_values).image_embeds.float().cpu().numpy()
+
+
+def _vision_config(config: Any, name: str) -> Any:
+    """Configuration of the vision tower with its projection, of a whole CLIP or of the tower alone."""
+    if config.model_type == "clip":
+        config.vision_config.projection_dim = config.projection_dim  # the tower's own may be left at its default
+        return config.vision_config
+    if config.model_type == "clip_vision_model":
+        return config
+    raise DataError(f"'{name}' is a model of type {config.model_type!r}; allowed are 'clip' and 'clip_vision_model'.")
 
 
 def _device(device: str | None) -> torch.device:

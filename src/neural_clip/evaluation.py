@@ -59,7 +59,7 @@ def score_record(
     reference_ids: np.ndarray,
     *,
     seed: int,
-    classes: Sequence[str] | None = None,
+    classes: list[str] | None = None,
     by_recording: bool = False,
     groups: np.ndarray | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
@@ -85,8 +85,8 @@ def score_record(
     enough = len(set(clusters)) >= MIN_CLUSTERS
     for name in record.keys() & per_query.keys():
         record[f"{name}_interval"] = list(bootstrap_interval(per_query[name], clusters, seed)) if enough else None
-    unit, groups = ("query", groups) if by_recording else ("image", None)
-    record["two_way_p"] = permutation_p_value(*arguments, seed=seed, unit=unit, groups=groups)
+    shuffled = {"unit": "query", "groups": groups} if by_recording else {"unit": "image"}
+    record["two_way_p"] = permutation_p_value(*arguments, seed=seed, **shuffled)
     record["resampled_unit"] = "recording" if by_recording else "image"
     return dict(sorted(record.items())), per_query
 
@@ -189,7 +189,7 @@ def baseline_rows(data: EmbeddedSplit, split: str, seed: int) -> list[dict]:
     from neural_clip.baselines import per_subject_ridge, pooled_whitened_ridge
 
     splits = [_baseline_split(data, name) for name in ("train", "validation", split)]
-    rows = []
+    rows: list[dict] = []
     for name, fit in (("per-subject ridge", per_subject_ridge), ("pooled whitened ridge", pooled_whitened_ridge)):
         started = time.monotonic()
         try:

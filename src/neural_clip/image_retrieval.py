@@ -89,7 +89,7 @@ def unit_vectors(embeds: np.ndarray, name: str = "embeds") -> np.ndarray:
     return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-def unique_gallery(references: np.ndarray, reference_ids: list) -> tuple[np.ndarray, dict]:
+def unique_gallery(references: np.ndarray, reference_ids: list | np.ndarray) -> tuple[np.ndarray, dict]:
     """Keep the first row of each image.
 
     Args:
@@ -104,12 +104,13 @@ def unique_gallery(references: np.ndarray, reference_ids: list) -> tuple[np.ndar
         ValueError: If one image id stands for two different embeddings, or the lengths differ.
     """
     ids = _plain_ids(reference_ids, len(references), "reference_ids")
-    columns, rows = {}, []
+    columns: dict = {}
+    first_rows: list[int] = []
     for row, image_id in enumerate(ids):
         if image_id not in columns:
-            columns[image_id] = len(rows)
-            rows.append(row)
-    rows = np.array(rows)
+            columns[image_id] = len(first_rows)
+            first_rows.append(row)
+    rows = np.array(first_rows)
     first = rows[[columns[image_id] for image_id in ids]]
     for start in range(0, len(ids), 4096):  # in blocks: no second copy of a large gallery
         stop = min(start + 4096, len(ids))
@@ -168,7 +169,9 @@ def retrieval_ranks(
     return (greater + greater_or_equal - 1) / 2.0, greater_or_equal - greater - 1
 
 
-def two_way_accuracy(similarity: np.ndarray, query_ids: list, gallery_ids: list, tolerance: float = 0.0) -> float:
+def two_way_accuracy(
+    similarity: np.ndarray, query_ids: list | np.ndarray, gallery_ids: list | np.ndarray, tolerance: float = 0.0
+) -> float:
     """All-pairs 2-way accuracy of a similarity matrix (definition A), queries to images.
 
     Args:
@@ -186,7 +189,8 @@ def two_way_accuracy(similarity: np.ndarray, query_ids: list, gallery_ids: list,
     similarity = np.asarray(similarity, dtype=np.float64)
     if similarity.ndim != 2 or not np.isfinite(similarity).all():
         raise ValueError("Invalid value for the 'similarity' parameter. Allowed is a finite (queries, gallery) array.")
-    rows, columns = {}, []
+    rows: dict = {}
+    columns: list[int] = []
     for column, image_id in enumerate(_plain_ids(gallery_ids, similarity.shape[1], "gallery_ids")):
         if image_id not in rows:
             rows[image_id] = len(columns)
@@ -289,9 +293,9 @@ class _Task:
 def score_queries(
     predictions: np.ndarray,
     references: np.ndarray,
-    prediction_ids: list | None = None,
-    reference_ids: list | None = None,
-    classes: list | None = None,
+    prediction_ids: list | np.ndarray | None = None,
+    reference_ids: list | np.ndarray | None = None,
+    classes: list | np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Contribution of every query to every score; the scores are their means.
 
@@ -354,9 +358,9 @@ def _image_to_neural(task):
 def retrieval_scores(
     predictions: np.ndarray,
     references: np.ndarray,
-    prediction_ids: list | None = None,
-    reference_ids: list | None = None,
-    classes: list | None = None,
+    prediction_ids: list | np.ndarray | None = None,
+    reference_ids: list | np.ndarray | None = None,
+    classes: list | np.ndarray | None = None,
 ) -> dict:
     """Every score, its chance level and the sizes it depends on.
 
@@ -413,7 +417,7 @@ def nearest_rows(queries: np.ndarray, gallery: np.ndarray, k: int = 1) -> np.nda
 
 
 def bootstrap_interval(
-    per_query: np.ndarray, cluster_ids: list, seed: int, n: int = 2000, level: float = 0.95
+    per_query: np.ndarray, cluster_ids: list | np.ndarray, seed: int, n: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile interval of a mean, resampling clusters (images) with replacement.
 
@@ -450,13 +454,13 @@ def bootstrap_interval(
 def permutation_p_value(
     predictions: np.ndarray,
     references: np.ndarray,
-    prediction_ids: list | None = None,
-    reference_ids: list | None = None,
+    prediction_ids: list | np.ndarray | None = None,
+    reference_ids: list | np.ndarray | None = None,
     *,
     seed: int,
     n: int = 1000,
     unit: str = "image",
-    groups: list | None = None,
+    groups: list | np.ndarray | None = None,
 ) -> float:
     """One-sided p-value of the 2-way score against shuffled labels.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import CLIPVisionModelWithProjection, PreTrainedModel
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_neural_clip import NeuralClipConfig
@@ -69,11 +69,11 @@ class NeuralClipModel(PreTrainedModel):
             torch.tensor(float(config.logit_scale_init_value)), requires_grad=config.learn_logit_scale
         )
         self.vision_model = None
-        if config.include_vision_tower:
+        if isinstance(config.vision_config, CLIPVisionConfig) and config.include_vision_tower:
             self.vision_model = CLIPVisionModelWithProjection(config.vision_config)
             freeze(self.vision_model)
         # A tower loaded on demand is kept out of the registered modules, so that it is never trained or saved.
-        self._external_vision_model: CLIPVisionModelWithProjection | None
+        self._external_vision_model: Any
         object.__setattr__(self, "_external_vision_model", None)
         self.post_init()
 
@@ -96,7 +96,8 @@ class NeuralClipModel(PreTrainedModel):
         """
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[has-type]
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model, info = loaded
         problems = {key: sorted(map(str, info.get(key) or [])) for key in LOADING_PROBLEMS}
         found = {key: names for key, names in problems.items() if names}
         if found:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 ROWS_DECODING, ROWS_CONVERSION = 3, 2  # queries shown of each modality and of each ordered pair
 # frame and caption of a hit; colours that stay apart for colour-blind readers, and a word beside them
-SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same concept"), ("#c0392b", "")
+SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same concept or category"), ("#c0392b", "")
 CELL_INCHES = 1.1
 LABEL_WIDTH, PITCH, GROUP_GAP = 1.0, 1.25, 0.12  # in cells: of row titles, from row to row, extra between groups
 MAX_CAPTION = 24
@@ -220,7 +220,7 @@ def _draw(rows: list[Row], galleries: dict[str, Gallery], title: str, path: Path
     pairs = [(row.source, row.target) for row in rows]
     tops = np.cumsum([PITCH + (GROUP_GAP if pairs[n] != pairs[n - 1] else 0) for n in range(len(rows))])  # below heads
     width, height = LABEL_WIDTH + 1.1 * n_columns + 0.1, tops[-1] + 1.0  # in cells
-    figure = Figure(figsize=(CELL_INCHES * width, CELL_INCHES * height), dpi=130, facecolor="white")
+    figure = Figure(figsize=(CELL_INCHES * width, CELL_INCHES * height), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")

@@ -12,7 +12,7 @@ from .configuration_neural_clip import NeuralClipConfig
 try:  # resizing by Pillow gives the same pixels with and without torchvision
     from transformers import CLIPImageProcessorPil as ClipPixels
 except ImportError:  # before transformers had two backends
-    from transformers import CLIPImageProcessor as ClipPixels
+    from transformers import CLIPImageProcessor as ClipPixels  # type: ignore[assignment]
 
 SENSOR_KEYS = ("ch_names", "n_chans", "n_times", "sfreq", "tmin", "subjects")
 # Two rates or times are the same when they differ by less than this share of a sample: files store rounded values.
@@ -111,6 +111,7 @@ class NeuralClipProcessor(ProcessorMixin):
         for modality in modalities:
             spec = self.specification(modality)
             recordings, subject = unpack_rows(given[modality], modality, subject)
+            rows: Any
             if modality == "fmri":
                 rows = voxel_rows(recordings, mask)
             else:
@@ -262,7 +263,7 @@ def subject_names(subject: str | Sequence[str] | None, count: int, known: list[s
     return names
 
 
-def check_voxel_counts(rows: list[np.ndarray], names: list[str], n_voxels: dict[str, int]) -> None:
+def check_voxel_counts(rows: Sequence[np.ndarray], names: list[str], n_voxels: dict[str, int]) -> None:
     """Each row must be as long as its subject's region."""
     for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         if len(row) != n_voxels[name]:

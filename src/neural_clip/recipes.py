@@ -38,7 +38,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "remove_unused_columns": False,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
-    "save_total_limit": 1,  # the best one stays besides
+    "save_total_limit": 1,  # beside the best one
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_two_way",
     "greater_is_better": True,

@@ -131,7 +131,7 @@ def _check_fit(model: NeuralClipModel, metadata: dict, folder: str, subjects: li
 def _forward(
     model: NeuralClipModel,
     modality: str,
-    values: Sequence[np.ndarray],
+    values: Sequence[np.ndarray] | np.ndarray,
     subjects: np.ndarray,
     batch_size: int,
     device: str,
@@ -141,7 +141,7 @@ def _forward(
     from tqdm import tqdm
 
     known = list(getattr(model.config, f"{modality}_config").subjects)
-    features = getattr(model.to(device).eval(), f"get_{modality}_features")
+    features = getattr(model.eval().to(torch.device(device)), f"get_{modality}_features")
     parts = []
     for start in tqdm(range(0, len(values), batch_size), desc=f"embed {modality}", unit="batch", file=sys.stderr):
         rows = values[start : start + batch_size]

@@ -147,7 +147,7 @@ class NeuralClipTrainer(Trainer):
 
     def __init__(self, recordings: JointDataset, validation: list[RecordingDataset], **kwargs: Any) -> None:
         self.recordings, self.validation = recordings, validation
-        super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)  # type: ignore[arg-type]
+        super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches whose order depends on seed and epoch alone."""
@@ -155,7 +155,7 @@ class NeuralClipTrainer(Trainer):
         sizes = [len(part) for part in self.recordings.parts]
         loader = DataLoader(
             self.recordings,
-            batch_sampler=ModalityBatchSampler(sizes, self.args.train_batch_size, seed),  # type: ignore[arg-type]
+            batch_sampler=ModalityBatchSampler(sizes, self.args.train_batch_size, seed),
             collate_fn=whole_batch,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),

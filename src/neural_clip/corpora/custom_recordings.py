@@ -31,16 +31,9 @@ UNITS = {"eeg": "V", "meg": "T"}
 EDGE = 1e-6  # s; times are sums of rounded decimals
 # What mne's readers raise on damaged files.
 FIF_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    struct.error,
-    KeyError,
-    TypeError,
-    IndexError,
-    RuntimeError,
-    AssertionError,
-)
+    OSError, ValueError, EOFError, struct.error, KeyError, TypeError, IndexError, RuntimeError, AssertionError,
+    AttributeError,
+)  # fmt: skip
 
 
 @dataclass

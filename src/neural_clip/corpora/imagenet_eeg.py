@@ -97,11 +97,9 @@ def prepare(
     raw_dir = Path(raw_dir)
     standardize = _check_parameters(variant, window, length_range, standardize, missing_images)
     stamp = read_stamp(raw_dir)
-    path = find_recordings(raw_dir, VARIANTS[variant])
-    data = read_recordings(path)
-    ch_names = _channel_names(data.n_chans, ch_names_file)
+    data = read_recordings(find_recordings(raw_dir, VARIANTS[variant]))
     facts = None if allow_partial else (stamp["counts"] if stamp else FACTS)
-    defects = check_counts(path, data, facts, official=not stamp)
+    defects = check_counts(data, facts, official=not stamp)
     split_of = read_splits(find_splits(raw_dir, splits_file), data, allow_partial)
     image_paths, absent = _find_images(data, Path(image_dir) if image_dir else raw_dir / IMAGE_DIR, missing_images)
     # the split indices are global: subjects and filters come after them, never before
@@ -110,12 +108,12 @@ def prepare(
         defects.append(f"{len(absent)} images were absent; their trials are left out")
     scale = _fit_scale(data, rows, split_of, window, standardize, variant)
     readable = stamp["category_names"] if stamp else SYNSETS
-    metadata = _metadata(data, variant, window, length_range, standardize, stamp, ch_names, defects)
+    ch_names = _channel_names(data.n_chans, ch_names_file)
     if not stamp:
         _warn_about_block_design(variant)
     return write_prepared(
         output_dir,
-        metadata,
+        _metadata(data, variant, window, length_range, standardize, stamp, ch_names, defects),
         _recordings(data, rows, split_of, window, scale, readable),
         _images(data, rows, image_paths, readable),
         overwrite=overwrite,

@@ -234,7 +234,7 @@ def _check_indices(path: Path, data: Trials) -> None:
         )
 
 
-def check_counts(path: Path, data: Trials, facts: dict | None, official: bool) -> list[str]:
+def check_counts(data: Trials, facts: dict | None, official: bool) -> list[str]:
     """Compare the counts with the published (or the simulated corpus' own) ones; return what to tell about defects."""
     found = {
         "trials": len(data.eeg), "images": len(data.images), "classes": len(data.labels),
@@ -243,12 +243,12 @@ def check_counts(path: Path, data: Trials, facts: dict | None, official: bool) -
     for name, value in found.items():
         if facts is not None and value != facts[name]:
             raise DataError(
-                f"'{path}' has {value} {name}, but the corpus has {facts[name]}. "
+                f"'{data.path}' has {value} {name}, but the corpus has {facts[name]}. "
                 "If you want to use a part of it, say so: allow_partial (--allow-partial)."
             )
     unknown = sorted(set(data.labels) - set(SYNSETS))
     if unknown:
-        raise DataError(f"'{path}' has class '{unknown[0]}', which is none of the 40 classes of ImageNetEEG.")
+        raise DataError(f"'{data.path}' has class '{unknown[0]}', which is none of the 40 classes of ImageNetEEG.")
     if facts is None:
         return ["part of the corpus: " + ", ".join(f"{value} {name}" for name, value in found.items())]
     return ["11 of 11,976 trials are missing; the upstream README tells 11,964 trials"] if official else []

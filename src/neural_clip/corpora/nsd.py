@@ -114,7 +114,7 @@ def prepare(
 
     Memory: one session of masked betas, and, when averaging, one vector for each image that will be shown again.
     """
-    from neural_clip.corpora.prepared import validation_split, write_prepared
+    from neural_clip.corpora.prepared import write_prepared
 
     if session_zscore not in ("train_only", "none"):
         raise DataError(
@@ -122,10 +122,7 @@ def prepare(
             f"but got '{session_zscore}' instead."
         )
     corpus = _open(Path(raw_dir), subjects, n_sessions, betas_format)
-    shared = corpus.design.shared(corpus.n_trials)
-    for subject in corpus.subjects:  # one choice a subject, so that it does not depend on who else is prepared
-        unshared = [i for i, is_shared in zip(corpus.image_ids(subject), shared, strict=True) if not is_shared]
-        corpus.validation |= validation_split(unshared, validation_fraction, seed)
+    _choose_validation(corpus, validation_fraction, seed)
     stim_info = read_stim_info(corpus.raw_dir)
     for subject in corpus.subjects:
         check_stim_info(corpus.raw_dir, stim_info, corpus.design, subject)
@@ -228,6 +225,16 @@ def _check_masks(masks: dict[int, np.ndarray], stamp: dict | None) -> None:
         grid = None if stamp else GRIDS.get(subject)
         if grid and mask.shape != grid:
             raise DataError(f"nsdgeneral of subj{subject:02d} should have shape {grid}, but has {mask.shape}.")
+
+
+def _choose_validation(corpus: _Corpus, fraction: float, seed: int) -> None:
+    """Take validation images from each subject's own, so that the choice does not depend on who else is prepared."""
+    from neural_clip.corpora.prepared import validation_split
+
+    shared = corpus.design.shared(corpus.n_trials)
+    for subject in corpus.subjects:
+        unshared = [i for i, is_shared in zip(corpus.image_ids(subject), shared, strict=True) if not is_shared]
+        corpus.validation |= validation_split(unshared, fraction, seed)
 
 
 def _read_behaviour(corpus: _Corpus) -> None:

@@ -96,6 +96,14 @@ def check_downloaded(path: Path) -> None:
                 raise DataError(f"'{path}' was not downloaded (it is a git-annex pointer): {hint}.")
 
 
+def _is_downloaded(path: Path) -> bool:
+    try:
+        check_downloaded(path)
+    except DataError:
+        return False
+    return True
+
+
 def find_runs(
     raw_dir: Path, subjects: Sequence[int] | None, sessions: Sequence[int] | None, *, simulated: bool
 ) -> list[Run]:
@@ -268,12 +276,13 @@ class Stimuli:
         files = _listed_files(paths_file) if paths_file else {}
         for subject in subjects:
             path = attribute_path(raw_dir, subject)
-            if not path.exists() and files:
-                continue
-            if not path.exists() and not files:
+            if files and not _is_downloaded(path):
+                continue  # the list of all images is enough
+            if not path.exists() and not path.is_symlink():
                 raise DataError(
-                    f"The names of the images are unknown: neither '{path}' nor image_paths.csv (in or beside '{folder}') "
-                    "was found. The first is part of ds004212 (sourcedata), the second of the THINGS database."
+                    f"The names of the images are unknown: neither '{path}' nor image_paths.csv (in or beside "
+                    f"'{folder}') was found. The first is part of ds004212 (sourcedata), the second of the THINGS "
+                    "database."
                 )
             _merge_files(files, path)
         return cls(files, folder, _read_categories(raw_dir / "sourcedata" / "category_mat_manual.tsv", simulated))

@@ -164,15 +164,18 @@ def write_ds(
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    n_trials = -(-data.shape[1] // trial_samples)
-    stem = path.name[: -len(".ds")]
-    (partial / f"{stem}.res4").write_bytes(_res4(channels, sfreq, trial_samples, n_trials, date, time, subject))
-    (partial / f"{stem}.hc").write_text(_head_coils(coils or HeadCoils()), encoding="ascii")
-    (partial / "BadChannels").write_text("")
-    (partial / "bad.segments").write_text("")
-    (partial / "ClassFile.cls").write_text(_class_file(path.name))
-    _write_meg4(partial / f"{stem}.meg4", data, channels, trial_samples)
-    partial.rename(path)
+    try:
+        n_trials = -(-data.shape[1] // trial_samples)
+        stem = path.name[: -len(".ds")]
+        (partial / f"{stem}.res4").write_bytes(_res4(channels, sfreq, trial_samples, n_trials, date, time, subject))
+        (partial / f"{stem}.hc").write_text(_head_coils(coils or HeadCoils()), encoding="ascii")
+        (partial / "BadChannels").write_text("")
+        (partial / "bad.segments").write_text("")
+        (partial / "ClassFile.cls").write_text(_class_file(path.name))
+        _write_meg4(partial / f"{stem}.meg4", data, channels, trial_samples)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return path
 
 

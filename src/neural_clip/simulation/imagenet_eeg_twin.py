@@ -57,7 +57,8 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     Raises:
         DataError: If the preset asks for more than 40 classes.
 
-    The files hold microvolts (raw) or z-scores, float32 of shape (n_chans, length), lengths differing by trial.
+    The files hold microvolts (raw) or z-scores, float32 of shape (n_chans, length), lengths differing by trial. Two
+    variants are in memory at a time, 6 GB for the full preset.
     """
     from neural_clip.simulation import ceiling
     from neural_clip.simulation.generative import SensorModel, simulated_stamp
@@ -227,7 +228,7 @@ def _folds(images: _Images, sizes: EegPreset, seed: int) -> list[dict[str, np.nd
         for members in of_class:
             n = len(members)
             n_val = max(1, round(n * sizes.validation_share))
-            n_test = max(1, n - n_val - round(n * sizes.train_share))
+            n_test = max(1, round(n * (1 - sizes.train_share - sizes.validation_share)))
             rolled = np.roll(members, -fold * n // _N_FOLDS)
             for name, part in zip(("val", "test", "train"), np.split(rolled, [n_val, n_val + n_test]), strict=True):
                 parts[name].append(part)

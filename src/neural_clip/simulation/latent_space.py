@@ -53,7 +53,7 @@ def _tiny_clip(folder: str):
 
     tiny_clip_sha256(Path(folder))  # a missing model raises here, before anything tries a download
     model = CLIPModel.from_pretrained(folder, local_files_only=True).float().eval()
-    return model, AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
+    return model, AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
 
 
 def image_embeds(images) -> np.ndarray:

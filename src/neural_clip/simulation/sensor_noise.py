@@ -11,10 +11,11 @@ from scipy.interpolate import CubicSpline
 
 __all__ = ["N_SOURCES", "add_artefacts", "amplitude", "source_density", "stationary", "white_density"]
 
-N_SOURCES = 48  # independent generators of background activity: enough to leave no direction of the signal quiet
+N_SOURCES = 64  # independent generators of background activity: enough to leave no direction of the signal quiet
 _BANDWIDTH = 500.0  # Hz over which amplitudes are stated
 _EXPONENT = 1.0  # power ~ 1 / f, the slope of background EEG and MEG between 1 and 40 Hz
 _KNEE = 1.0  # Hz below which the spectrum is flat, as behind the high-pass of an amplifier
+_TOP = 150.0  # Hz above which sensor noise is all there is
 _ALPHA = (10.0, 1.5, 2.0)  # resting rhythm: centre and width in Hz, height over the 1/f background
 _WHITE = {"eeg": 0.7, "meg": 1.0}  # sensor noise over smooth noise, root mean squares; sensors of MEG are quieter
 _BLINK = {"eeg": 10.0, "meg": 5.0}  # height of a blink at the eyes: about 100 uV in EEG of 10 uV noise
@@ -27,7 +28,7 @@ _WANDER_S = 10.0  # time scale of the noise amplitude
 def _shape(frequencies: np.ndarray) -> np.ndarray:
     """Spectral density of background activity, arbitrary unit."""
     centre, width, height = _ALPHA
-    background = 1 / (1 + (frequencies / _KNEE) ** _EXPONENT)
+    background = (frequencies <= _TOP) / (1 + (frequencies / _KNEE) ** _EXPONENT)
     return background * (1 + height * np.exp(-(((frequencies - centre) / width) ** 2) / 2))
 
 
@@ -66,6 +67,7 @@ def stationary(modality: str, maps: np.ndarray, n_times: int, sfreq: float, rng:
     """
     n_fft = fft.next_fast_len(max(n_times, 2), real=True)
     frequencies = fft.rfftfreq(n_fft, 1 / sfreq)
+    frequencies = frequencies[frequencies <= _TOP]  # irfft takes the missing ones for zero
     # E|X|^2 = density * sfreq * n_fft / 2 makes the variance the integral of the density; half of it is real
     size = np.sqrt(source_density(modality, frequencies) * sfreq * n_fft / 4).astype(np.float32)
     sources = np.empty((maps.shape[1], n_times), np.float32)

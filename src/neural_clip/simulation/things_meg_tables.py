@@ -39,6 +39,8 @@ EVENT_DICTIONARY = {
     "value": ("THINGS image number", "Image, counted from 1"),
     "sample": ("Event onset in samples", "Onset in samples of the recording"),
 }
+UNCATEGORISED = ("ring", "crescent", "hourglass")
+DOUBLY_CATEGORISED = ("cross", "heart")
 SCREEN_LEAD_S = 0.0125  # image_on of the table (stimulus computer) before the optical sensor; value of the simulation
 
 
@@ -97,14 +99,14 @@ def category_names() -> list[str]:
 
 
 def concept_categories(spec: ImageSpec) -> list[str]:
-    """Categories of a concept: its shape; of dotted things none, of checkered ones also the texture.
+    """Categories of a concept by a rule of the simulation: mostly its shape, of some shapes none or also the texture.
 
-    A rule of the simulation that gives concepts without a category and with several, like the real matrix, where 559
-    of 1,854 have none and 302 several.
+    The real matrix has concepts without a category (559 of 1,854) and with several (302), too.
     """
-    if TEXTURES[spec.texture] == "dotted":
+    shape = SHAPES[spec.shape]
+    if shape in UNCATEGORISED:
         return []
-    return [SHAPES[spec.shape]] + (["checkered"] if TEXTURES[spec.texture] == "checkered" else [])
+    return [shape, TEXTURES[spec.texture]] if shape in DOUBLY_CATEGORISED else [shape]
 
 
 def write_category_matrix(path: Path, stimuli: Sequence[Stimulus]) -> None:
