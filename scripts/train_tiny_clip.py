@@ -11,8 +11,8 @@ Train, evaluate on 4,000 unseen renderings and write the folder (CPU, 7 to 15 mi
 
 writes `runs/tiny_clip/model/` (config, fp16 weights, tokenizer, image processor, evaluation.json, README.md), whole or
 not at all, and `runs/tiny_clip/checkpoint.pt`, from which the same command resumes; with `--stop-after 0` it evaluates
-and writes the model as it is. Replace the shipped model by copying `model/` over `src/neural_clip/simulation/tiny_clip/`.
-The sums of a CPU's matrix products depend on its make and its threads: another machine gets equally good, other weights.
+and writes the model as it is. Replace the shipped model by copying `model/` over `neural_clip/simulation/tiny_clip/`.
+Another CPU or another number of threads rounds differently and ends with other weights.
 """
 
 from __future__ import annotations
@@ -207,7 +207,8 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 
 def build_optimizers(model: CLIPModel, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices (it learns shapes in fewer steps than AdamW does), AdamW for everything else."""
-    matrices, others = [], []
+    matrices: list[torch.Tensor] = []
+    others: list[torch.Tensor] = []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "encoder.layers" in name else others).append(parameter)
     adam = torch.optim.AdamW(others, lr=learning_rate / 2, betas=(0.9, 0.98), weight_decay=0.0)
@@ -352,11 +353,12 @@ those of `evaluation.json` beside this file, written by the same command.
 """
 
 
-def write_model(args: argparse.Namespace, model: CLIPModel, processor: CLIPProcessor, progress: dict) -> dict:
+def write_model(args: argparse.Namespace, model: CLIPModel, progress: dict) -> dict:
     """Save weights, processor, evaluation and card aside, then put the folder in place; returns the facts."""
     target, aside = args.output_dir / "model", args.output_dir / "model.partial"
     shutil.rmtree(aside, ignore_errors=True)
     copy.deepcopy(model).half().save_pretrained(aside)
+    processor = build_processor()  # a used tokenizer would save the padding of its last call
     processor.save_pretrained(aside)
     processor.image_processor.save_pretrained(aside)
     facts = {
@@ -384,8 +386,7 @@ def write_model(args: argparse.Namespace, model: CLIPModel, processor: CLIPProce
 
 def command_line(args: argparse.Namespace, step: int) -> str:
     """Options that repeat this run; the output folder under its documented name."""
-    stop_after = step if step < args.steps else None
-    given = {**vars(args), "output_dir": "runs/tiny_clip", "stop_after": stop_after}
+    given = {**vars(args), "output_dir": "runs/tiny_clip", "stop_after": step if step < args.steps else None}
     return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value is not None)
 
 
@@ -395,10 +396,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    processor = build_processor()
-    model = build_model(processor.tokenizer)
-    progress = train(args, model, processor.tokenizer)
-    print(json.dumps(write_model(args, model, processor, progress), indent=2))
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    progress = train(args, model, tokenizer)
+    print(json.dumps(write_model(args, model, progress), indent=2))
 
 
 if __name__ == "__main__":

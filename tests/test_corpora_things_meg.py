@@ -202,7 +202,7 @@ def test_both_routes_tell_the_same(prepared):
     assert raw.keys() == derivative.keys()
     for key, row in raw.items():
         for name in ("image_id", "concept", "split", "session", "run", "categories"):
-            assert row[name] == derivative[key][name] or list(row[name]) == list(derivative[key][name])
+            assert np.array_equal(row[name], derivative[key][name]), (key, name)
         assert_allclose(
             row["meg"], derivative[key]["meg"], atol=1e-2 * np.std(row["meg"])
         )  # int32 steps in the raw one

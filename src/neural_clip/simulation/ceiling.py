@@ -17,6 +17,7 @@ during the response, and a broken sensor is taken as sound: three more advantage
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import singledispatch
 
 import numpy as np
@@ -30,7 +31,7 @@ from neural_clip.simulation.latent_space import check_latents
 from neural_clip.simulation.presets import EegPreset, FmriPreset, MegPreset
 from neural_clip.simulation.voxel_model import VoxelModel
 
-__all__ = ["compute", "distances_to_scores", "whitened_means"]
+__all__ = ["compute", "observer_scores", "whitened_means"]
 
 _KNOWS = {
     "sensors": "the model, the subject's maps, the noise covariance, all other trials, and of this trial the latency, "
@@ -66,12 +67,14 @@ def component_gram(model: SensorModel, subject: int) -> np.ndarray:
     count[0] = 1.0
     if n_fft % 2 == 0:
         count[-1] = 1.0
-    gram = np.zeros((courses.shape[0],) * 2)
+    density = sensor_noise.source_density(model.modality, frequencies)
+    white = sensor_noise.white_density(model.modality)
+    whitening = np.tile(count / (sfreq * n_fft / 2), 2)  # 1 / E|N_k|^2 at unit density, see sensor_noise.stationary
+    quiet = np.tile(density == 0, 2)  # where all channels hold sensor noise only, one product does for all
+    gram = (courses[:, quiet] * whitening[quiet] / white) @ courses[:, quiet].T * (rotated.T @ rotated)
+    courses, whitening, density = courses[:, ~quiet], whitening[~quiet], np.tile(density, 2)[~quiet]
     for power, row in zip(np.maximum(powers, 0), rotated, strict=True):
-        density = power * sensor_noise.source_density(model.modality, frequencies)
-        density = density + sensor_noise.white_density(model.modality)
-        weight = np.tile(count / (density * sfreq * n_fft / 2), 2)  # 1 / E|N_k|^2, see sensor_noise.stationary
-        gram += (courses * weight) @ courses.T * np.outer(row, row)
+        gram += (courses * (whitening / (power * density + white))) @ courses.T * np.outer(row, row)
     return gram
 
 
@@ -83,7 +86,9 @@ def _smallest_amplitude(model: SensorModel, n: int, rng: np.random.Generator) ->
 
 
 @singledispatch
-def whitened_means(model, subject: int, latents: np.ndarray, n_draws: int, rng: np.random.Generator):
+def whitened_means(
+    model, subject: int, latents: np.ndarray, n_draws: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
     """Mean recordings under every candidate image, in coordinates in which the noise is white with unit variance.
 
     Args:
@@ -94,8 +99,8 @@ def whitened_means(model, subject: int, latents: np.ndarray, n_draws: int, rng: 
         rng (`np.random.Generator`): Draws the nuisances.
 
     Yields:
-        `np.ndarray` of shape `(n, n, k)`: One draw; entry `(i, j)` is the mean of the trial that showed image `i` had
-        it shown image `j`. `k` is at most the number of components.
+        `np.ndarray` of shape `(n, k)`: One trial, `n_draws` times one of each image in turn; row `j` is the mean of the
+        trial had it shown image `j`. `k` is at most the number of components or images.
 
     Raises:
         DataError: If the model is of another type.
@@ -113,25 +118,23 @@ def _(model: SensorModel, subject: int, latents: np.ndarray, n_draws: int, rng: 
     for _ in range(n_draws):
         trials = model.nuisances(n, rng)
         size = trials["gain"] / (_positive(model.noise_scale) * _smallest_amplitude(model, n, rng))
-        means = np.empty((n, n, factor.shape[1]))
         for i in range(n):
             phases = np.broadcast_to(trials["phases"][i], (n, trials["phases"].shape[1]))
-            means[i] = size[i] * (model.coefficients(latents, phases) @ factor)
-        yield means
+            yield size[i] * (model.coefficients(latents, phases) @ factor)
 
 
 @whitened_means.register
 def _(model: VoxelModel, subject: int, latents: np.ndarray, n_draws: int, rng: np.random.Generator):
     response = model.response(subject, latents)
-    whitened = model.whiten(subject, response - response.mean(0))
-    values, vectors = np.linalg.eigh(whitened @ (response - response.mean(0)).T)
+    response -= response.mean(0)
+    values, vectors = np.linalg.eigh(model.whiten(subject, response) @ response.T)
     means = vectors * np.sqrt(np.maximum(values, 0))  # the same distances in at most n dimensions
-    n = len(latents)
+    n, spread = len(latents), model.dials.nonstationarity
     for _ in range(n_draws):
         gain = np.exp(model.dials.gain_jitter * rng.standard_normal(n))
-        spread = model.dials.nonstationarity
         amplitude = np.exp(spread * rng.standard_normal(n) - spread**2)
-        yield (gain / (_positive(model.noise_scale) * amplitude))[:, None, None] * means[None]
+        for size in gain / (_positive(model.noise_scale) * amplitude):
+            yield size * means
 
 
 def _positive(noise_scale: float) -> float:
@@ -139,26 +142,28 @@ def _positive(noise_scale: float) -> float:
     return max(noise_scale, 1e-9)
 
 
-def distances_to_scores(means: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+def observer_scores(trials: Iterator[np.ndarray], n: int, rng: np.random.Generator) -> tuple[float, float, float]:
     """Scores of the observer on one trial of each image.
 
     Args:
-        means (`np.ndarray` of shape `(n, n, k)`): From [`whitened_means`].
+        trials (`Iterator[np.ndarray]`): From [`whitened_means`]; `n` of them are taken.
+        n (`int`): Images.
         rng (`np.random.Generator`): Draws the noise, for top-1 only.
 
     Returns:
         `tuple[float, float, float]`: 2-way given a recording and two images, 2-way given an image and two recordings,
         and top-1 over the gallery (ties share the point), each the mean over trials.
     """
-    n = len(means)
-    own = means[np.arange(n), np.arange(n)]
-    difference = means - own[:, None]  # (n, n, k)
-    squares = (difference**2).sum(-1)
+    squares, evidence = np.empty((2, n, n))
+    for i in range(n):
+        means = next(trials)
+        difference = means - means[i]
+        squares[i] = (difference**2).sum(1)
+        evidence[i] = difference @ rng.standard_normal(means.shape[1]) - squares[i] / 2  # log likelihood ratio
     others = ~np.eye(n, dtype=bool)
     decoding = ndtr(np.sqrt(squares) / 2)[others].mean()
     encoding = ndtr(np.sqrt(squares + squares.T) / 2)[others].mean()
-    log_likelihood = np.einsum("ijk,ik->ij", difference, rng.standard_normal(own.shape)) - squares / 2
-    best = log_likelihood >= log_likelihood.max(1, keepdims=True)
+    best = evidence >= evidence.max(1, keepdims=True)
     return float(decoding), float(encoding), float((best.diagonal() / best.sum(1)).mean())
 
 
@@ -197,8 +202,9 @@ def compute(
     scores = np.empty((preset.n_subjects, n_draws, 3))
     for subject in range(preset.n_subjects):
         rng = np.random.default_rng([seed, 51, subject])
-        for draw, means in enumerate(whitened_means(model, subject, latents, n_draws, rng)):
-            scores[subject, draw] = distances_to_scores(means, rng)
+        trials = whitened_means(model, subject, latents, n_draws, np.random.default_rng([seed, 52, subject]))
+        for draw in range(n_draws):
+            scores[subject, draw] = observer_scores(trials, len(latents), rng)
     decoding, encoding, top1 = scores.mean((0, 1)).round(4).tolist()
     return {
         "two_way": decoding,
