@@ -126,7 +126,7 @@ def test_shared_voxel_map_does_no_harm():
     single, _ = per_subject_ridge(*splits)
     pooled, chosen = pooled_whitened_ridge(*splits)
     assert two_way(pooled, splits[2]) > two_way(single, splits[2]) - 0.02
-    assert set(chosen) == {"relative_alpha", "relative_alpha_shared", "validation_two_way"}
+    assert set(chosen) == {"least_shrinkage", "relative_alpha", "relative_alpha_shared", "validation_two_way"}
 
 
 def test_inverse_square_root_whitens():
@@ -147,8 +147,8 @@ def test_voxel_whitener_equals_the_explicit_matrix():
     noise = baselines._noise(standardised, targets)
     covariance = noise.T @ noise / 20
     eigenvalues = np.linalg.eigvalsh(covariance)
-    share = shrinkage_of(eigenvalues, 35, 20)
-    whitened = baselines._voxel_whitener(recordings, targets)(recordings)
+    share = shrinkage_of(eigenvalues, 35, 20, 0.1)
+    whitened = baselines._voxel_whitener(recordings, targets, 0.1)(recordings)
     np.testing.assert_allclose(whitened, standardised @ inverse_square_root(covariance, share), atol=1e-6)
 
 
@@ -158,7 +158,8 @@ def test_shrinkage_equals_sklearn(shape):
     centred = data - data.mean(0)
     eigenvalues = np.linalg.eigvalsh(centred.T @ centred / len(data))
     _, expected = oas(centred, assume_centered=True)
-    assert shrinkage_of(eigenvalues, shape[1], shape[0]) == pytest.approx(max(expected, baselines.MIN_SHRINKAGE))
+    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.0) == pytest.approx(expected)
+    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.9) == pytest.approx(max(expected, 0.9))
 
 
 def test_constant_features_do_not_break_ridge():

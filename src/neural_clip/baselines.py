@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,9 +21,10 @@ from neural_clip.image_retrieval import two_way_accuracy, unit_vectors
 
 # Ridge strengths relative to the mean eigenvalue of the kernel: from nearly interpolating to nearly constant.
 RELATIVE_ALPHAS = np.logspace(-3, 3, 13)
-# Smallest share of the mean variance mixed into a covariance before it is inverted. Band-limited recordings have
-# directions with hardly any noise; without a floor they would be amplified without limit.
-MIN_SHRINKAGE = 0.1
+# Least share of the mean variance mixed into a noise covariance before it is inverted; validation chooses. 0.01 keeps
+# band-limited recordings, which have directions with hardly any noise, from being amplified without limit; 1 leaves
+# them unwhitened, which is better where the directions of least noise hold no signal either.
+LEAST_SHRINKAGES = (0.01, 1.0)
 # Largest number of training rows: the kernel of 20,000 takes 3.2 GB in float64 and its eigenvectors as much again.
 MAX_TRAIN_ROWS = 20_000
 N_FOLDS = 4  # of the out-of-fold predictions behind the shared fMRI map; each fit keeps 75 % of the images
@@ -89,7 +91,7 @@ class KernelRidge:
 
 def per_subject_ridge(
     train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, object]]:
+) -> tuple[np.ndarray, dict[str, float]]:
     """Ridge regression from each person's standardised recording to the image embedding.
 
     One relative strength for all people is chosen on the validation rows of all together: single people's validation
@@ -110,7 +112,7 @@ def per_subject_ridge(
 
 def _ridge_of_subjects(
     train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, scaler: Callable
-) -> tuple[np.ndarray, dict[str, object]]:
+) -> tuple[np.ndarray, dict[str, float]]:
     """Per-subject ridge after a scaling that `scaler(train rows, targets)` fits."""
     tuned, tested = _subject_paths(train, (validation, test), scaler, RELATIVE_ALPHAS)
     best, score = _best_alpha(tuned, validation)
@@ -168,7 +170,7 @@ def _standardiser(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np.n
 
 def pooled_whitened_ridge(
     train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, object]]:
+) -> tuple[np.ndarray, dict[str, float]]:
     """Ridge regression over all people of a modality after noise whitening.
 
     The noise is what a ridge regression from the image embedding leaves of the training recordings.
@@ -184,16 +186,18 @@ def pooled_whitened_ridge(
         train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
 
     Returns:
-        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with the strengths and `validation_two_way`.
+        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with the strengths, `least_shrinkage` (1: the
+        recordings were pooled but not whitened) and `validation_two_way`.
     """
-    if np.asarray(train.recordings[0]).ndim == 1:
-        return _pooled_voxels(train, validation, test)
-    return _pooled_sensors(train, validation, test)
+    fit = _pooled_voxels if np.asarray(train.recordings[0]).ndim == 1 else _pooled_sensors
+    fits = [fit(train, validation, test, least) for least in LEAST_SHRINKAGES]
+    best = int(np.argmax([chosen["validation_two_way"] for _, chosen in fits]))
+    return fits[best][0], {"least_shrinkage": LEAST_SHRINKAGES[best], **fits[best][1]}
 
 
 def _pooled_sensors(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, object]]:
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, least: float
+) -> tuple[np.ndarray, dict[str, float]]:
     """Pooled ridge over spatially and temporally whitened sensors."""
     subjects = _subjects(train, validation, test)
     means: dict[str, np.ndarray] = {}
@@ -207,11 +211,11 @@ def _pooled_sensors(
         n_chans, n_times = recordings.shape[1:]
         by_chan = noise.transpose(1, 0, 2).reshape(n_chans, -1)
         covariance = by_chan @ by_chan.T / by_chan.shape[1]  # (n_chans, n_chans)
-        spatial[subject] = inverse_square_root(covariance, MIN_SHRINKAGE).astype(recordings.dtype)
+        spatial[subject] = inverse_square_root(covariance, least).astype(recordings.dtype)
         by_time = (spatial[subject] @ by_chan).reshape(-1, n_times)  # (n_chans * n, n_times)
         temporal_sum = temporal_sum + np.asarray(by_time.T @ by_time, dtype=np.float64)
         n_samples += len(by_time)
-    temporal = inverse_square_root(temporal_sum / n_samples, MIN_SHRINKAGE).astype(recordings.dtype)
+    temporal = inverse_square_root(temporal_sum / n_samples, least).astype(recordings.dtype)
 
     def whitened(split: BaselineSplit) -> np.ndarray:
         """All rows of a split, `(n, n_chans * n_times)`."""
@@ -238,17 +242,18 @@ def _noise(recordings: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return recordings - hat.astype(recordings.dtype) @ recordings
 
 
-def shrinkage_of(variances: np.ndarray, n_features: int, n_samples: int) -> float:
-    """Share of the mean variance to mix into a covariance: oracle-approximating shrinkage, at least MIN_SHRINKAGE.
+def shrinkage_of(variances: np.ndarray, n_features: int, n_samples: int, least: float) -> float:
+    """Share of the mean variance to mix into a covariance: oracle-approximating shrinkage, at least `least`.
 
     Args:
         variances (`np.ndarray` of shape `(n_kept,)`): Eigenvalues of the covariance that are not zero.
         n_features (`int`): Width of the covariance.
         n_samples (`int`): Rows it was computed from. With fewer rows than features it fits their noise, and the
             share is large.
+        least (`float`): Lower bound, 0 to 1.
 
     Returns:
-        `float`: Between MIN_SHRINKAGE and 1.
+        `float`: Between `least` and 1.
 
     Source: Chen et al. 2010, IEEE Trans. Signal Processing 58, eq. 23; also `sklearn.covariance.oas`.
     """
@@ -256,7 +261,7 @@ def shrinkage_of(variances: np.ndarray, n_features: int, n_samples: int) -> floa
     squared_mean = (variances.sum() / n_features) ** 2  # of its diagonal
     denominator = (n_samples + 1) * (mean_square - squared_mean / n_features)
     oas = 1.0 if denominator <= 0 else (mean_square + squared_mean) / denominator
-    return float(np.clip(oas, MIN_SHRINKAGE, 1.0))
+    return float(np.clip(oas, least, 1.0))
 
 
 def inverse_square_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
@@ -274,7 +279,7 @@ def inverse_square_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
     return (vectors / np.sqrt((1 - shrinkage) * np.maximum(eigenvalues, 0.0) + shrinkage * mean)) @ vectors.T
 
 
-def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray, least: float) -> Callable[[np.ndarray], np.ndarray]:
     """Inverse square root of the shrunk voxel noise covariance, without forming it (n_voxels may be large)."""
     standardise = _standardiser(recordings, targets)
     noise = _noise(standardise(recordings), targets)
@@ -282,7 +287,7 @@ def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np
     kept = eigenvalues > 1e-6 * eigenvalues[-1]  # float32 products: smaller ones are rounding
     directions = ((vectors[:, kept] / np.sqrt(eigenvalues[kept])).astype(noise.dtype).T) @ noise  # (n_kept, n_voxels)
     variances = eigenvalues[kept].astype(np.float64) / len(noise)
-    shrinkage = shrinkage_of(variances, noise.shape[1], len(noise))
+    shrinkage = shrinkage_of(variances, noise.shape[1], len(noise), least)
     floor = shrinkage * variances.sum() / noise.shape[1]  # outside the noise's own directions the covariance is this
     gains = 1 / np.sqrt((1 - shrinkage) * variances + floor) - 1 / np.sqrt(floor)
 
@@ -294,16 +299,17 @@ def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np
 
 
 def _pooled_voxels(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, object]]:
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, least: float
+) -> tuple[np.ndarray, dict[str, float]]:
     """Whitened ridge of each person, then one linear map of the embedding space for all."""
-    tuned, tested = _subject_paths(train, (validation, test), _voxel_whitener, RELATIVE_ALPHAS)
+    whitener = partial(_voxel_whitener, least=least)
+    tuned, tested = _subject_paths(train, (validation, test), whitener, RELATIVE_ALPHAS)
     first, _ = _best_alpha(tuned, validation)
     held_out = np.empty_like(train.targets, dtype=np.float64)  # (n_train, projection_dim)
     folds = _image_folds(train.image_ids)
     for fold in range(N_FOLDS):
         fitted, left = _rows(train, folds != fold), _rows(train, folds == fold)
-        held_out[folds == fold] = _subject_paths(fitted, (left,), _voxel_whitener, RELATIVE_ALPHAS[[first]])[0][0]
+        held_out[folds == fold] = _subject_paths(fitted, (left,), whitener, RELATIVE_ALPHAS[[first]])[0][0]
     shared = KernelRidge(held_out, train.targets - held_out)  # towards the identity: strong ridge adds a constant only
     shared_tuned = tuned[first] + shared.predict(tuned[first], RELATIVE_ALPHAS)
     second, score = _best_alpha(shared_tuned, validation)

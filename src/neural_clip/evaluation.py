@@ -186,6 +186,8 @@ def _behind(
 
 def baseline_rows(data: EmbeddedSplit, split: str, seed: int) -> list[dict]:
     """Ridge baselines on the same recordings and gallery; one that cannot be computed says why."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     from neural_clip.baselines import per_subject_ridge, pooled_whitened_ridge
 
     splits = [_baseline_split(data, name) for name in ("train", "validation", split)]
@@ -193,7 +195,10 @@ def baseline_rows(data: EmbeddedSplit, split: str, seed: int) -> list[dict]:
     for name, fit in (("per-subject ridge", per_subject_ridge), ("pooled whitened ridge", pooled_whitened_ridge)):
         started = time.monotonic()
         try:
-            predictions, chosen = fit(*splits)
+            # one thread: where cores are shared, the threads of a small decomposition wait for one another far longer
+            # than they work, and the sums do not depend on the machine
+            with threadpool_limits(limits=1, user_api="blas"):
+                predictions, chosen = fit(*splits)
         except DataError as error:
             rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
             continue

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 ROWS_DECODING, ROWS_CONVERSION = 3, 2  # queries shown of each modality and of each ordered pair
 # frame and caption of a hit; colours that stay apart for colour-blind readers, and a word beside them
-SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same concept or category"), ("#c0392b", "")
+SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same kind"), ("#c0392b", "")
+LEGEND = {"same kind": "same kind: concept or category", "": "neither"}
 CELL_INCHES = 1.1
 LABEL_WIDTH, PITCH, GROUP_GAP = 1.0, 1.25, 0.12  # in cells: of row titles, from row to row, extra between groups
-MAX_CAPTION = 24
+MAX_CAPTION = 21
 THUMBNAIL = 192  # pixels; more than a cell has
 
 
@@ -232,7 +233,7 @@ def _draw(rows: list[Row], galleries: dict[str, Gallery], title: str, path: Path
     for column, (colour, word) in enumerate((SAME_IMAGE, SAME_CONCEPT, OTHER)):
         left = LABEL_WIDTH + 2.2 * column
         _frame(axes, left, height - 0.2, 0.12, colour)
-        axes.text(left + 0.2, height - 0.14, word or "neither", va="center", fontsize=7)
+        axes.text(left + 0.2, height - 0.14, LEGEND.get(word, word), va="center", fontsize=7)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -260,6 +261,7 @@ def _cell(axes: Axes, left: float, top: float, pixels: np.ndarray | None, colour
         x, y = left + (1 - width) / 2, top + (1 - height) / 2
         axes.imshow(pixels, extent=(x, x + width, y + height, y), interpolation="antialiased")
     _frame(axes, left, top, 1.0, colour)
+    caption = caption.replace("_", " ")
     text = caption if len(caption) <= MAX_CAPTION else caption[: MAX_CAPTION - 1] + "…"
     axes.text(left + 0.5, top + 1.05, text, ha="center", va="top", fontsize=6)
 

@@ -40,7 +40,8 @@ def noise_scale(modality: str) -> float:
     """
     if modality not in _UNCALIBRATED:
         raise DataError(
-            f"Invalid value for the 'modality' parameter. Allowed values are 'eeg', 'meg' and 'fmri', but got '{modality}' instead."
+            "Invalid value for the 'modality' parameter. Allowed values are 'eeg', 'meg' and 'fmri', "
+            f"but got '{modality}' instead."
         )
     if modality not in calibration():
         warnings.warn(f"{CALIBRATION_FILE.name} has no '{modality}': the noise is not calibrated.", stacklevel=2)

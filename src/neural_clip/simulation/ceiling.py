@@ -8,8 +8,8 @@ tightly.
 
 With `m_i` the whitened mean recording of image `i`, two images at distance `d = |m_i - m_j|` are told apart with
 probability `Phi(d / 2)` (Green and Swets 1966); no noise needs to be simulated for it. For encoding, where two
-recordings are assigned to two images, the distances of both trials add up: `Phi(sqrt(d_1^2 + d_2^2) / 2)`. Top-1 is the
-maximum likelihood over the gallery, with simulated noise.
+recordings are assigned to two images, the distances of both trials add up: `Phi(sqrt(d_1^2 + d_2^2) / 2)`. Top-1 is
+the maximum likelihood over the gallery, with simulated noise.
 
 The sensors' noise is whitened over an endless stationary recording, its wandering amplitude held at the smallest value
 during the response, and a broken sensor is taken as sound: three more advantages of the observer.
@@ -36,8 +36,8 @@ __all__ = ["compute", "observer_scores", "whitened_means"]
 _KNOWS = {
     "sensors": "the model, the subject's maps, the noise covariance, all other trials, and of this trial the latency, "
     "gain, phases of induced oscillations, noise amplitude and artefacts; not the image",
-    "voxels": "the model, the subject's tuning, the noise covariance, session offset and drift, all other trials, and of "
-    "this trial the gain and the noise amplitude; not the image",
+    "voxels": "the model, the subject's tuning, the noise covariance, session offset and drift, all other trials, and "
+    "of this trial the gain and the noise amplitude; not the image",
 }
 _MIN_TRIALS = 240  # a subject; top-1 is then within about .03, the 2-way score much closer
 _PAD = 4  # recordings are this many times as long as the response when noise is whitened
@@ -51,8 +51,8 @@ def component_gram(model: SensorModel, subject: int) -> np.ndarray:
         subject (`int`): Counted from 0.
 
     Returns:
-        `np.ndarray` of shape `(n_components, n_components)`: Entry `(p, q)` is the response `p` times the inverse noise
-        covariance times the response `q`, for components of size 1.
+        `np.ndarray` of shape `(n_components, n_components)`: Entry `(p, q)` is the response `p` times the inverse
+        noise covariance times the response `q`, for components of size 1.
     """
     sfreq = model.preset.sfreq
     n_times = round(model.response.duration * sfreq)
@@ -99,14 +99,15 @@ def whitened_means(
         rng (`np.random.Generator`): Draws the nuisances.
 
     Yields:
-        `np.ndarray` of shape `(n, k)`: One trial, `n_draws` times one of each image in turn; row `j` is the mean of the
-        trial had it shown image `j`. `k` is at most the number of components or images.
+        `np.ndarray` of shape `(n, k)`: One trial, `n_draws` times one of each image in turn; row `j` is the mean of
+        the trial had it shown image `j`. `k` is at most the number of components or images.
 
     Raises:
         DataError: If the model is of another type.
     """
     raise DataError(
-        f"Invalid type of the 'model' parameter. Allowed are SensorModel and VoxelModel, but got {type(model).__name__}."
+        "Invalid type of the 'model' parameter. Allowed are SensorModel and VoxelModel, but got "
+        f"{type(model).__name__}."
     )
 
 

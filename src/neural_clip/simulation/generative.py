@@ -30,6 +30,7 @@ from neural_clip.simulation.voxel_model import VoxelModel
 
 __all__ = ["SensorModel", "VoxelModel", "image_embeds", "latents", "noise_scale", "simulated_stamp"]
 
+
 @dataclass(frozen=True)
 class _Response:
     """Time courses of one modality: ranges from which components are drawn; frequencies in Hz, times in s."""
@@ -126,7 +127,7 @@ class SensorModel:
 
     @lru_cache(maxsize=16)  # noqa: B019 - a model lives as long as its maps are needed
     def maps(self, subject: int) -> np.ndarray:
-        """Sensor maps of one subject, `(n_chans, n_components)` float64; cosine and sine of an oscillation share theirs."""
+        """Sensor maps of one subject, `(n_chans, n_components)`; cosine and sine of an oscillation share theirs."""
         check_subject(subject, self.preset.n_subjects)
         n_evoked, n_induced, length = self.n_evoked, self.response.n_induced, _LENGTHS[self.modality]
         draw = [
@@ -209,7 +210,7 @@ class SensorModel:
             subject (`int`): Counted from 0.
             n_times (`int`): Samples.
             rng (`np.random.Generator`): Draws the noise.
-            sfreq (`float`, *optional*): Sampling rate in Hz; the preset's by default. The density is the same at any rate.
+            sfreq (`float`, *optional*): Sampling rate in Hz; the preset's by default. It leaves the density as it is.
 
         Returns:
             `np.ndarray` of shape `(n_chans, n_times)`, float32, in `self.unit`.
@@ -221,7 +222,7 @@ class SensorModel:
         sensor_noise.add_artefacts(noise, self.modality, self.positions, self.dials.artefact_rate, sfreq, rng)
         if BROKEN_SENSOR in self.ch_names:
             broken = noise[self.ch_names.index(BROKEN_SENSOR)]
-            broken += 20 * rng.standard_normal(n_times, dtype=np.float32)  # far beyond any other sensor, as a defect is
+            broken += 20 * rng.standard_normal(n_times, dtype=np.float32)  # far beyond all others
         noise *= amplitude
         return noise
 

@@ -17,7 +17,10 @@ from neural_clip.errors import DataError
 from neural_clip.simulation import images as procedural
 from neural_clip.simulation.presets import N_LATENTS
 
-__all__ = ["BASIS_FILE", "LATENT_GAIN", "basis_from_embeds", "check_latents", "image_embeds", "latents", "reference_embeds", "tiny_clip_sha256"]
+__all__ = [
+    "BASIS_FILE", "LATENT_GAIN", "basis_from_embeds", "check_latents", "image_embeds", "latents", "reference_embeds",
+    "tiny_clip_sha256",
+]  # fmt: skip
 
 BASIS_FILE = Path(__file__).parent / "latent_basis.npz"
 # The basis is fitted on this many fixed renderings: 60 times the embedding's width, stable to a few per cent.
@@ -90,7 +93,9 @@ def check_latents(z: np.ndarray) -> np.ndarray:
     """
     z = np.asarray(z, np.float64)
     if z.ndim != 2 or z.shape[1] != N_LATENTS:
-        raise DataError(f"Invalid shape of the 'latents' parameter. Allowed is (n, {N_LATENTS}), but got {z.shape} instead.")
+        raise DataError(
+            f"Invalid shape of the 'latents' parameter. Allowed is (n, {N_LATENTS}), but got {z.shape} instead."
+        )
     if not np.isfinite(z).all():
         raise DataError("Invalid value for the 'latents' parameter. Only finite numbers are allowed.")
     return z
@@ -151,7 +156,8 @@ def latents(embeds: np.ndarray) -> np.ndarray:
     embeds = np.asarray(embeds, np.float64)
     if embeds.ndim != 2 or embeds.shape[1] != len(basis["mean"]):
         raise DataError(
-            f"Invalid shape of the 'embeds' parameter. Allowed is (n, {len(basis['mean'])}), but got {embeds.shape} instead."
+            f"Invalid shape of the 'embeds' parameter. Allowed is (n, {len(basis['mean'])}), but got "
+            f"{embeds.shape} instead."
         )
     if not np.isfinite(embeds).all():
         raise DataError("Invalid value for the 'embeds' parameter. Only finite numbers are allowed.")

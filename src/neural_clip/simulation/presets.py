@@ -15,7 +15,7 @@ __all__ = ["N_LATENTS", "PRESETS", "Dials", "EegPreset", "FmriPreset", "MegPrese
 
 PRESETS = ("tiny", "demo", "full")
 
-# Raw columns of the twins are real-valued; 24 components carry most of what a 64-d embedding of procedural images holds.
+# 24 principal components carry nearly all that the embedding tells of procedural images.
 N_LATENTS = 24
 
 
@@ -57,15 +57,19 @@ class Dials:
     def __post_init__(self):
         for name, value in self.__dict__.items():
             if not value >= 0:
-                raise DataError(f"Invalid value for the '{name}' dial. Allowed values are >= 0, but got {value} instead.")
+                raise DataError(
+                    f"Invalid value for the '{name}' dial. Allowed values are >= 0, but got {value} instead."
+                )
         for name in ("subject_deviation", "voxel_saturation", "voxel_energy"):
             if getattr(self, name) > 1:
                 raise DataError(
-                    f"Invalid value for the '{name}' dial. Allowed values are 0 to 1, but got {getattr(self, name)} instead."
+                    f"Invalid value for the '{name}' dial. Allowed values are 0 to 1, but got "
+                    f"{getattr(self, name)} instead."
                 )
         if self.voxel_saturation + self.voxel_energy > 1:
             raise DataError(
-                "Invalid values for the 'voxel_saturation' and 'voxel_energy' dials. Their sum may be at most 1, but is "
+                "Invalid values for the 'voxel_saturation' and 'voxel_energy' dials. Their sum may "
+                "be at most 1, but is "
                 f"{self.voxel_saturation + self.voxel_energy} instead."
             )
 
@@ -122,7 +126,7 @@ class EegPreset:
 
 @dataclass(frozen=True)
 class MegPreset:
-    """Size of the simulated THINGS-MEG corpus: each session shows one image a concept, all test images, and catch trials.
+    """Size of the simulated THINGS-MEG corpus: a session shows one image a concept, all test images, and catch trials.
 
     Args:
         subjects (`tuple[int, ...]`): Subject numbers as in the raw files (BIGMEG1 is 1).
@@ -175,7 +179,7 @@ class MegPreset:
 
 @dataclass(frozen=True)
 class FmriPreset:
-    """Size of the simulated NSD corpus: shared images for everybody, the others for one subject only, up to 3 times each.
+    """Size of the simulated NSD corpus: shared images for everybody, the others for one subject, up to 3 times each.
 
     Args:
         subjects (`tuple[int, ...]`): Subject numbers as in the raw files (subj05 is 5).
@@ -205,13 +209,16 @@ class FmriPreset:
     def __post_init__(self):
         if not len(self.subjects) == len(self.grid_shapes) == len(self.n_voxels):
             raise DataError(
-                "Invalid values for the 'subjects', 'grid_shapes' and 'n_voxels' parameters. Their lengths must be equal, "
+                "Invalid values for the 'subjects', 'grid_shapes' and 'n_voxels' parameters. Their "
+                "lengths must be equal, "
                 f"but are {len(self.subjects)}, {len(self.grid_shapes)} and {len(self.n_voxels)} instead."
             )
         if self.n_sessions * self.trials_per_session > self.max_repeats * self.n_images:
             raise DataError(
-                f"Invalid value for the 'n_sessions' parameter. {self.n_images} images shown {self.max_repeats} times fill at "
-                f"most {self.max_repeats * self.n_images} trials, but got {self.n_sessions * self.trials_per_session} instead."
+                f"Invalid value for the 'n_sessions' parameter. {self.n_images} images shown "
+                f"{self.max_repeats} times fill at "
+                f"most {self.max_repeats * self.n_images} trials, but got "
+                f"{self.n_sessions * self.trials_per_session} instead."
             )
 
     @property
@@ -253,12 +260,25 @@ def _tiny() -> TwinPreset:
             subjects=(1, 2), n_classes=4, images_per_class=12, n_missing_images=0, n_missing_trials=1, n_chans=16
         ),
         meg=MegPreset(
-            subjects=(1, 2), n_concepts=20, n_test_images=6, n_catch_per_session=2, n_sessions=2, n_runs=2, n_chans=16,
-            n_ref_chans=2, soa_s=(1.25, 1.30),
+            subjects=(1, 2),
+            n_concepts=20,
+            n_test_images=6,
+            n_catch_per_session=2,
+            n_sessions=2,
+            n_runs=2,
+            n_chans=16,
+            n_ref_chans=2,
+            soa_s=(1.25, 1.30),
         ),
         fmri=FmriPreset(
-            subjects=(1, 2), n_shared=12, n_unshared=40, n_sessions=2, trials_per_session=40,
-            grid_shapes=((9, 8, 7), (8, 9, 7)), n_voxels=(80, 64), image_size=64,
+            subjects=(1, 2),
+            n_shared=12,
+            n_unshared=40,
+            n_sessions=2,
+            trials_per_session=40,
+            grid_shapes=((9, 8, 7), (8, 9, 7)),
+            n_voxels=(80, 64),
+            image_size=64,
         ),
     )
 
@@ -270,12 +290,22 @@ def _demo() -> TwinPreset:
         eeg=EegPreset(images_per_class=10, n_missing_images=0, n_missing_trials=3, n_chans=32),
         # 8 runs of 80 trials; short pauses keep the raw files near 1 GB
         meg=MegPreset(
-            n_concepts=240, n_test_images=60, n_catch_per_session=20, n_sessions=2, n_runs=4, n_chans=64, n_ref_chans=4,
+            n_concepts=240,
+            n_test_images=60,
+            n_catch_per_session=20,
+            n_sessions=2,
+            n_runs=4,
+            n_chans=64,
+            n_ref_chans=4,
             soa_s=(1.25, 1.30),
         ),
         fmri=FmriPreset(
-            n_shared=80, n_unshared=600, n_sessions=4, trials_per_session=240,
-            grid_shapes=((22, 26, 20), (21, 25, 20), (22, 24, 19), (20, 25, 21)), n_voxels=(1500, 1250, 1000, 800),
+            n_shared=80,
+            n_unshared=600,
+            n_sessions=4,
+            trials_per_session=240,
+            grid_shapes=((22, 26, 20), (21, 25, 20), (22, 24, 19), (20, 25, 21)),
+            n_voxels=(1500, 1250, 1000, 800),
             image_size=64,
         ),
     )
@@ -300,5 +330,6 @@ def get_preset(name: str) -> TwinPreset:
     if name == "full":
         return TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset())
     raise DataError(
-        f"Invalid value for the 'preset' parameter. Allowed values are 'tiny', 'demo' and 'full', but got '{name}' instead."
+        "Invalid value for the 'preset' parameter. Allowed values are 'tiny', 'demo' and 'full', but "
+        f"got '{name}' instead."
     )

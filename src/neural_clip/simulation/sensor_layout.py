@@ -11,10 +11,11 @@ from neural_clip.errors import DataError
 __all__ = ["BROKEN_SENSOR", "check_subject", "eeg_layout", "meg_layout", "mix_maps", "smooth_maps"]
 
 # The order in which the ImageNetEEG maintainers name the first channels of their cap (their issue 4).
-_EEG_FIRST = (
-    "Fp1 Fp2 F7 F3 Fz F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 TP9 CP5 CP1 CP2 CP6 TP10 P7 P3 Pz P4 P8 PO9 O1 Oz O2 PO10 "
-    "AF7 AF3 AF4 AF8 F5 F1 F2"
-).split()
+_EEG_FIRST = [
+    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "FC5", "FC1", "FC2", "FC6", "T7", "C3",
+    "Cz", "C4", "T8", "TP9", "CP5", "CP1", "CP2", "CP6", "TP10", "P7", "P3", "Pz", "P4",
+    "P8", "PO9", "O1", "Oz", "O2", "PO10", "AF7", "AF3", "AF4", "AF8", "F5", "F1", "F2",
+]  # fmt: skip
 # Old names of T7/T8/P7/P8, ear and mastoid references and low-lying points that caps do not use.
 _EEG_EXCLUDED = ("T3", "T4", "T5", "T6", "A1", "A2", "M1", "M2")
 
@@ -58,7 +59,7 @@ def eeg_layout(n_chans: int) -> tuple[list[str], np.ndarray]:
     """EEG electrodes of the extended 10-05 system.
 
     Args:
-        n_chans (`int`): Electrodes; the first 39 follow the list of the ImageNetEEG maintainers, the others are spread.
+        n_chans (`int`): Electrodes; the first 39 follow the ImageNetEEG maintainers' list, the others are spread.
 
     Returns:
         `tuple`: Names and positions `(n_chans, 3)` in metres, x right, y front, z up.
@@ -72,7 +73,9 @@ def eeg_layout(n_chans: int) -> tuple[list[str], np.ndarray]:
     montage = make_standard_montage(new if new in get_builtin_montages() else old).get_positions()["ch_pos"]
     names = [name for name in montage if name not in _EEG_EXCLUDED and not name.endswith("h")]  # no 10-05 half steps
     if not 1 <= n_chans <= len(names):
-        raise DataError(f"Invalid value for the 'n_chans' parameter. Allowed are 1 to {len(names)}, but got {n_chans} instead.")
+        raise DataError(
+            f"Invalid value for the 'n_chans' parameter. Allowed are 1 to {len(names)}, but got {n_chans} instead."
+        )
     first = _EEG_FIRST[:n_chans]
     others = [name for name in names if name not in first][: len(names) - len(first)]
     if n_chans > len(first):
@@ -103,14 +106,17 @@ def meg_layout(n_chans: int) -> tuple[list[str], np.ndarray]:
     stems += [f"MZ{region}{n}" for region, part in _CTF_MIDLINE.items() for n in _expand(part)]
     stems = sorted(stem for stem in stems if stem not in _CTF_ABSENT)
     if not 1 <= n_chans <= len(stems):
-        raise DataError(f"Invalid value for the 'n_chans' parameter. Allowed are 1 to {len(stems)}, but got {n_chans} instead.")
+        raise DataError(
+            f"Invalid value for the 'n_chans' parameter. Allowed are 1 to {len(stems)}, but got {n_chans} instead."
+        )
     layout = read_layout("CTF275")
     flat = {name.split("-")[0]: box[:2] + box[2:] / 2 for name, box in zip(layout.names, layout.pos, strict=True)}
     planar = np.array([flat[stem] for stem in stems])
     planar -= (planar.max(0) + planar.min(0)) / 2
     radius = np.linalg.norm(planar, axis=1)
     polar, azimuth = radius / radius.max() * _MEG_RIM, np.arctan2(planar[:, 1], planar[:, 0])
-    sphere = np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)], 1) * _MEG_RADIUS
+    across = np.sin(polar)
+    sphere = np.stack([across * np.cos(azimuth), across * np.sin(azimuth), np.cos(polar)], 1) * _MEG_RADIUS
     names = [stem + _CTF_SUFFIX for stem in stems]
     chosen = _spread(sphere, n_chans, names.index(BROKEN_SENSOR))
     return [names[i] for i in chosen], sphere[chosen]
@@ -147,5 +153,6 @@ def check_subject(subject: int, n_subjects: int) -> None:
     """Raise `DataError` unless the subject, counted from 0, exists."""
     if not 0 <= subject < n_subjects:
         raise DataError(
-            f"Invalid value for the 'subject' parameter. Allowed values are 0 to {n_subjects - 1}, but got {subject} instead."
+            f"Invalid value for the 'subject' parameter. Allowed values are 0 to {n_subjects - 1}, "
+            f"but got {subject} instead."
         )

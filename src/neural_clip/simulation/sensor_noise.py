@@ -112,7 +112,7 @@ def add_artefacts(
     n_times = noise.shape[1]
     minutes = n_times / sfreq / 60
     height = np.linalg.norm(positions, axis=1).max()
-    eyes = np.exp((positions[:, 1] - positions[:, 1].max()) / (0.35 * height)) * np.exp(-np.abs(positions[:, 2]) / height)
+    eyes = np.exp((positions[:, 1] - positions[:, 1].max()) / (0.35 * height) - np.abs(positions[:, 2]) / height)
     blink = _BLINK[modality] * np.hanning(max(3, round(_BLINK_S * sfreq)))
     for _ in range(rng.poisson(rate * minutes)):
         start, size = rng.integers(n_times), rng.uniform(0.6, 1.4)

@@ -46,7 +46,9 @@ def _is_finished(folder: Path, identity: dict) -> bool:
         return False
     path = folder / "SIMULATED.json"
     if not path.is_file():
-        raise DataError(f"{folder} exists and holds no SIMULATED.json, so it is no simulated corpus. Name another folder.")
+        raise DataError(
+            f"{folder} exists and holds no SIMULATED.json, so it is no simulated corpus. Name another folder."
+        )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -85,7 +87,8 @@ def simulate(
     unknown = [name for name in corpora if name not in CORPORA]
     if unknown:
         raise DataError(
-            f"Invalid value for the 'corpora' parameter. Allowed values are {', '.join(CORPORA)}, but got {unknown} instead."
+            f"Invalid value for the 'corpora' parameter. Allowed values are {', '.join(CORPORA)}, but "
+            f"got {unknown} instead."
         )
     output_dir, folders, todo = Path(output_dir), {}, []
     for modality in corpora:  # all folders are looked at before the first minute is spent
@@ -133,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
     parser = argparse.ArgumentParser(
         prog="neural-clip simulate", description="Write simulated twins of the corpora in their raw formats."
     )
-    parser.add_argument("--preset", choices=PRESETS, default="demo", help="size (default: demo; full needs a large disk)")
+    parser.add_argument("--preset", choices=PRESETS, default="demo", help="size (default: demo; full fills a disk)")
     parser.add_argument("--output-dir", required=True, help="parent of the folders imagenet_eeg, things_meg and nsd")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=list(CORPORA), help="default: all")

@@ -68,7 +68,7 @@ class VoxelModel:
 
     @lru_cache(maxsize=16)  # noqa: B019 - a model lives as long as its tuning is needed
     def _tuning(self, subject: int) -> dict[str, np.ndarray]:
-        """Tuning of one subject: two `(24, n_voxels)` maps, voxel kind (0 linear, 1 saturating, 2 energy), strength."""
+        """Tuning of one subject: two `(24, n_voxels)` maps, kind (0 linear, 1 saturating, 2 energy), strength."""
         centres = self._centres(subject)[self.mask(subject).ravel()]
         draws = [
             smooth_maps(centres, 2 * N_LATENTS, _LENGTH, np.random.default_rng([*self._seed, 1, who]))
