@@ -21,7 +21,9 @@ from neural_clip.errors import DataError, run
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
-ACCELERATE = ("launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+# accelerate asks for these unless they are given; the recipe and the machine decide the rest
+ACCELERATE = ["launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
+ACCELERATE += ["--dynamo_backend", "no"]
 
 
 def step(title: str, started: float, *commands: Sequence[str | Path]) -> None:
@@ -57,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     output, started = arguments.output_dir.resolve(), time.monotonic()
     raw, data = output / "raw", output / "data"
-    neural_clip, python = BIN / "neural-clip", sys.executable
+    neural_clip, python, seed = BIN / "neural-clip", sys.executable, str(arguments.seed)
 
-    simulate = [neural_clip, "simulate", "--preset", arguments.preset, "--seed", str(arguments.seed), "--output-dir", raw]
+    simulate = [neural_clip, "simulate", "--preset", arguments.preset, "--seed", seed, "--output-dir", raw]
     step(
         "simulate the raw files of the three corpora",
         started,
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         step("embed the images", started, *[[neural_clip, "embed-images", data / name] for name in stale.values()])
     folders = {modality: data / name for modality, name in CORPORA.items()}
     overrides = [word for modality, folder in folders.items() for word in (f"--data.{modality}", folder)]
-    overrides += ["--training.output_dir", output / "checkpoint", "--training.seed", str(arguments.seed)]
+    overrides += ["--training.output_dir", output / "checkpoint", "--training.seed", seed]
     overrides += ["--overwrite", "true"]
     if arguments.epochs is not None:
         overrides += ["--training.num_train_epochs", str(arguments.epochs)]

@@ -26,6 +26,7 @@ from neural_clip import (
     NeuralClipProcessor,
 )
 from neural_clip.modeling_eeg import stft_magnitude
+from neural_clip.modeling_sensors import TemporalFilter
 
 SUBJECTS = ["sub-01", "sub-02", "sub-03"]
 VOXELS = {"sub-01": 20, "sub-02": 31, "sub-03": 25}
@@ -329,3 +330,12 @@ def test_configuration_round_trip(tmp_path):
     assert loaded.to_dict() == config.to_dict()
     assert isinstance(loaded.fmri_config, FmriConfig)
     assert json.loads(Path(tmp_path, "config.json").read_text())["meg_config"]["n_times"] == 90
+
+
+@pytest.mark.parametrize(("kernel_size", "n_times"), [(5, 50), (4, 50), (1, 7), (41, 440), (9, 9)])
+def test_temporal_filter_is_a_depthwise_convolution(kernel_size, n_times):
+    layer = TemporalFilter(3, kernel_size).double()
+    values = torch.randn(2, 3, n_times, generator=torch.Generator().manual_seed(0))
+    weight = layer.weight.detach().float()[:, None]
+    expected = torch.nn.functional.conv1d(values, weight, padding=kernel_size // 2, groups=3)
+    torch.testing.assert_close(layer(values), expected, rtol=1e-5, atol=1e-5)

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_neural_clip import FmriConfig
-from .modeling_sensors import EncoderOutput, check_subject_ids, rows_by_subject
+from .modeling_sensors import EncoderOutput, apply_by_subject, check_subject_ids, rows_by_subject
 
 
 class SubjectLinear(nn.Module):
@@ -18,18 +18,17 @@ class SubjectLinear(nn.Module):
     def __init__(self, config: FmriConfig) -> None:
         super().__init__()
         self.subjects = list(config.subjects)
-        self.alignment_size = config.alignment_size
-        self.layers = nn.ModuleDict(
-            {name: nn.Linear(config.n_voxels[name], config.alignment_size) for name in self.subjects}
-        )
+        sizes = config.n_voxels or {}
+        self.layers = nn.ModuleDict({name: nn.Linear(sizes[name], config.alignment_size) for name in self.subjects})
 
     def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, max_n_voxels)` to `(batch_size, alignment_size)`, each row by its subject's layer."""
-        aligned = values.new_empty(len(values), self.alignment_size)
-        for subject, rows in rows_by_subject(subject_ids):
+
+        def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
             layer = self.layers[self.subjects[subject]]
-            aligned = aligned.index_copy(0, rows, layer(values[rows, : layer.in_features]).to(aligned.dtype))
-        return aligned
+            return layer(values[rows, : layer.in_features])
+
+        return apply_by_subject(layer_of, subject_ids)
 
 
 class FmriEncoder(PreTrainedModel):

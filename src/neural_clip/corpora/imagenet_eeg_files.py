@@ -185,7 +185,7 @@ def read_recordings(path: Path) -> Trials:
     data = Trials(
         path,
         [trial["eeg"] for trial in trials],
-        *(np.array([int(trial[name]) for trial in trials]) for name in _FIELDS[1:]),
+        **{name: np.array([int(trial[name]) for trial in trials]) for name in _FIELDS[1:]},
         labels=[str(name) for name in content["labels"]],
         images=[str(name) for name in content["images"]],
     )

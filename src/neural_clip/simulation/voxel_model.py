@@ -70,11 +70,11 @@ class VoxelModel:
     def _tuning(self, subject: int) -> dict[str, np.ndarray]:
         """Tuning of one subject: two `(24, n_voxels)` maps, kind (0 linear, 1 saturating, 2 energy), strength."""
         centres = self._centres(subject)[self.mask(subject).ravel()]
-        draws = [
+        shared, own = (
             smooth_maps(centres, 2 * N_LATENTS, _LENGTH, np.random.default_rng([*self._seed, 1, who]))
             for who in (0, 1 + subject)
-        ]
-        maps = mix_maps(*draws, self.dials.subject_deviation).T * np.tile(LATENT_GAIN, 2)[:, None]
+        )
+        maps = mix_maps(shared, own, self.dials.subject_deviation).T * np.tile(LATENT_GAIN, 2)[:, None]
         rng = np.random.default_rng([*self._seed, 2, subject])
         place = rng.uniform(size=len(centres))
         kind = np.where(place < self.dials.voxel_energy, 2, 0)
