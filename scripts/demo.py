@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError, run
+from neural_clip.model_card import write_model_card
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
     arguments = parser.parse_args(argv)
     output, started = arguments.output_dir.resolve(), time.monotonic()
+    if output.is_relative_to(REPOSITORY):
+        output = output.relative_to(REPOSITORY)  # every command runs in the repository; short paths read better
     raw, data = output / "raw", output / "data"
     neural_clip, python, seed = BIN / "neural-clip", sys.executable, str(arguments.seed)
 
@@ -68,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         [*simulate, "--corpora", "meg"],
         [*simulate, "--corpora", "eeg", "fmri"],
     )
+    os.chdir(REPOSITORY)
     stale = {m: name for m, name in CORPORA.items() if not is_current(raw / name, data / name)}
     if stale:
         prepare = [
@@ -85,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     step("train", started, [BIN / "accelerate", *ACCELERATE, "train.py", "configs/demo.yaml", *overrides])
     evaluate = [neural_clip, "evaluate", "--checkpoint", output / "checkpoint", "--output-dir", output, "--data"]
     step("evaluate on the test splits", started, [*evaluate, *[f"{m}={folder}" for m, folder in folders.items()]])
-    print(f"\ndone in {time.monotonic() - started:.0f} s")
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    card = write_model_card(output / "checkpoint", report)
+    print(f"model card: {card}\ndone in {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

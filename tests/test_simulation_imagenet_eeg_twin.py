@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import f_oneway
 
 from neural_clip.corpora import imagenet_eeg
 from neural_clip.errors import DataError
@@ -138,3 +139,19 @@ def test_too_many_classes_are_refused(tmp_path):
     preset = replace(PRESET, eeg=replace(PRESET.eeg, n_classes=41))
     with pytest.raises(DataError, match="'n_classes'"):
         imagenet_eeg_twin.write(tmp_path / "raw", preset, seed=0)
+
+
+@pytest.mark.parametrize(("block_drift", "leaks"), [(0.0, False), (1.0, True)])
+def test_noise_level_tells_the_class_only_in_the_block_design(block_drift, leaks, tmp_path):
+    """Without any response to images, slow changes of the noise may follow the class only if blocks are asked for."""
+    dials = replace(PRESET.eeg.dials, evoked=0.0, induced=0.0, nonstationarity=1.0, block_drift=block_drift)
+    preset = replace(PRESET, eeg=replace(PRESET.eeg, dials=dials))
+    imagenet_eeg_twin.write(tmp_path / "raw", preset, seed=1)
+    trials = load(tmp_path / "raw", "eeg_signals_raw_with_mean_std")["dataset"]
+    p_values = []
+    for subject in (1, 2):
+        rows = [trial for trial in trials if trial["subject"] == subject]
+        power = np.array([np.log(trial["eeg"].diff(dim=1).var().item()) for trial in rows])
+        labels = np.array([trial["label"] for trial in rows])
+        p_values.append(f_oneway(*[power[labels == label] for label in np.unique(labels)]).pvalue)
+    assert (min(p_values) < 1e-3) if leaks else (min(p_values) > 0.005)

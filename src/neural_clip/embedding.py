@@ -95,11 +95,14 @@ class ImageEncoder:
         source, local = _locate(name, revision)  # before the slow imports, so that a missing model is told at once
         import torch
         from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
+        from transformers.utils import logging
 
         self.device = _device(device)
         options: dict[str, Any] = (
             {} if local else {"revision": revision, "local_files_only": _is_cached(name, revision)}
         )
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # a whole CLIP holds a text tower too; that it is left out is no news
         try:
             whole = AutoConfig.from_pretrained(source, **options)
             config = _vision_config(whole, name)
@@ -112,6 +115,8 @@ class ImageEncoder:
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise DataError(f"'{name}' cannot be loaded as a CLIP vision model: {error}") from error
+        finally:
+            logging.set_verbosity(verbosity)
         faults = [*report["missing_keys"], *report["mismatched_keys"]]
         if faults:
             raise DataError(f"'{name}' lacks weights of a CLIP vision tower: {', '.join(map(str, faults[:3]))} ...")

@@ -186,7 +186,7 @@ def _behind(
 
 def baseline_rows(data: EmbeddedSplit, split: str, seed: int) -> list[dict]:
     """Ridge baselines on the same recordings and gallery; one that cannot be computed says why."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     from neural_clip.baselines import per_subject_ridge, pooled_whitened_ridge
 

@@ -91,31 +91,26 @@ def describe_scores(report: dict | None, simulated: list[str]) -> str:
     return "\n".join(lines)
 
 
-def write_model_card(folder: str | Path, report: dict | None = None, path: str | Path | None = None) -> Path:
-    """Write the card of a checkpoint from its `training.json` and, where there is one, an evaluation report.
+def model_card(name: str, record: dict, report: dict | None = None) -> str:
+    """Text of a model card.
 
     Args:
-        folder (`str` or `Path`): Checkpoint with `training.json` and `config.json`.
+        name (`str`): Name of the checkpoint, as people load it.
+        record (`dict`): Content of its `training.json`.
         report (`dict`, *optional*): Content of `report.json` as `neural-clip evaluate` wrote it.
-        path (`str` or `Path`, *optional*): Where to write; `README.md` in `folder` by default.
-
-    Returns:
-        `Path`: The card.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    folder = Path(folder)
-    record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     modalities = list(record["data"])
     simulated = record["simulated"]
     warning = ""
     if simulated:
-        names = " and ".join(TITLES[name] for name in simulated)
+        names = " and ".join(TITLES[modality] for modality in simulated)
         warning = f"\n**It learnt from simulated {names} data and knows nothing of real brains.**\n"
     text = TEXT.format(
-        title=folder.name,
-        name=folder.name,
-        modalities=", ".join(TITLES[name] for name in modalities),
+        title=name,
+        name=name,
+        modalities=", ".join(TITLES[modality] for modality in modalities),
         modality=modalities[0],
         subject=record["data"][modalities[0]]["subjects"][0],
         encoder=record["image_encoder"]["name"],
@@ -136,8 +131,22 @@ def write_model_card(folder: str | Path, report: dict | None = None, path: str |
         pipeline_tag="feature-extraction",
         tags=["neural_clip", "clip", *modalities, *(["simulated"] if simulated else [])],
     )
-    path = Path(path) if path is not None else folder / "README.md"
-    partial = path.with_name(path.name + ".partial")
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(partial)
-    os.replace(partial, path)
-    return path
+    return f"---\n{data.to_yaml()}\n---\n\n{text}"
+
+
+def write_model_card(folder: str | Path, report: dict | None = None) -> Path:
+    """Write `README.md` of a checkpoint from its `training.json` and, where there is one, an evaluation report."""
+    folder = Path(folder)
+    record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    partial = folder / "README.md.partial"
+    partial.write_text(model_card(folder.name, record, report), encoding="utf-8")
+    os.replace(partial, folder / "README.md")
+    return folder / "README.md"
+
+
+def publish(folder: str | Path, report: dict, target: str | Path) -> None:
+    """Write a card as `target` and everything it was made from beside it, as JSON of the same name."""
+    record = json.loads((Path(folder) / RECORD_FILE).read_text(encoding="utf-8"))
+    source = {"name": Path(target).stem, "training": record, "report": {"decoding": score_rows(report)}}
+    Path(target).with_suffix(".json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+    Path(target).write_text(model_card(source["name"], record, source["report"]), encoding="utf-8")

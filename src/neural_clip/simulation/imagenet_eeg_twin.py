@@ -147,11 +147,17 @@ def _record(
     recordings: list[np.ndarray] = [np.empty(0)] * len(trials)
     blocks = []
     for subject in range(sizes.n_subjects):
-        for block, label in enumerate(np.random.default_rng([seed, 0, subject]).permutation(sizes.n_classes)):
-            rng = np.random.default_rng([seed, 0, subject, 1, block])
-            rows = rng.permutation(np.flatnonzero((trials[:, 0] == subject) & (images.labels[trials[:, 1]] == label)))
+        rng = np.random.default_rng([seed, 0, subject])
+        order = rng.permutation(np.flatnonzero(trials[:, 0] == subject))
+        if model.dials.block_drift > 0:  # the block design of the real corpus, with its confound
+            labels = images.labels[trials[order, 1]]
+            groups = [order[labels == label] for label in rng.permutation(sizes.n_classes)]
+        else:  # random order: a noise level that wanders over minutes must not tell the class
+            groups = np.array_split(order, sizes.n_classes)
+        for block, rows in enumerate(groups):
             if rows.size == 0:
                 continue
+            rng = np.random.default_rng([seed, 0, subject, 1, block])
             for row, recording in zip(rows, _block(model, subject, images, trials[rows], rng), strict=True):
                 recordings[row] = recording
             blocks.append(rows)
@@ -159,7 +165,7 @@ def _record(
 
 
 def _block(model, subject: int, images: _Images, trials: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """One class block: continuous noise, responses added at the onsets, cut at the onsets."""
+    """One block of trials: continuous noise, responses added at the onsets, cut at the onsets."""
     longest = int(trials[:, 2].max())
     noise = model.noise(subject, int(trials[:, 2].sum()), rng)  # (n_chans, n_samples)
     signal, _ = model.signal(subject, images.latents[trials[:, 1]], rng, tmin=0.0, n_times=longest)

@@ -1,0 +1,29 @@
+"""Published model cards say what their JSON says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from neural_clip.model_card import TITLES, model_card
+
+CARDS = sorted((Path(__file__).parents[1] / "model_cards").glob("*.md"))
+
+
+def test_there_is_a_card_of_the_demo():
+    assert "demo" in {path.stem for path in CARDS}
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_card_is_made_from_its_json(path):
+    source = json.loads(path.with_suffix(".json").read_text())
+    text = path.read_text()
+    assert text == model_card(source["name"], source["training"], source["report"])
+    for row in source["report"]["decoding"]:  # read back, number by number
+        line = next(line for line in text.splitlines() if line.startswith(f"| {TITLES[row['modality']]} |"))
+        numbers = [float(number) for number in re.findall(r"\d+\.\d+", line)]
+        low, high = row["two_way_interval"]
+        expected = [row["two_way"], low, high, row["chance_two_way"], row["top1"], row["top5"]]
+        assert numbers == pytest.approx(expected, abs=5e-5)
+        assert row["modality"] not in source["training"]["simulated"] or line.endswith("| simulated |")
