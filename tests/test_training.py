@@ -166,7 +166,9 @@ def test_data_that_must_not_spread_is_not_pushed_public(recipe_file):
 
 def test_card_repeats_the_report(recipe_file):
     output = train(read_recipe([recipe_file]))
-    row = {"method": "model", "aggregation": "single trial", "modality": "eeg", "two_way": 0.71234, "top1": 0.125}
+    row = {"method": "neural_clip", "aggregation": "single trial", "two_way": 0.71234, "top1": 0.125}
     row |= {"two_way_interval": [0.6, 0.8], "chance_two_way": 0.5, "gallery_size": 24, "top5": 0.25}
-    path = write_model_card(output, {"decoding": [row]})
+    path = write_model_card(
+        output, {"decoding": {"eeg": {"rows": [row | {"method": "per-subject ridge", "two_way": 0.9}, row]}}}
+    )
     assert "| EEG | 0.7123 (0.6000 to 0.8000) | 0.50 | 24 images | 0.1250 | 0.2500 | simulated |" in path.read_text()

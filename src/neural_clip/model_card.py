@@ -66,11 +66,14 @@ def describe_data(record: dict) -> str:
     return "\n".join(lines)
 
 
-def score_rows(report: dict) -> list[dict]:
-    """Return the single-trial decoding rows of this model in a report, one a modality."""
-    return [
-        row for row in report["decoding"] if row.get("method") == "model" and row.get("aggregation") == "single trial"
-    ]
+def score_rows(report: dict) -> dict[str, dict]:
+    """Return the single-trial decoding scores of the checkpoint in a report, by modality."""
+    return {
+        modality: row
+        for modality, table in report["decoding"].items()
+        for row in table["rows"]
+        if (row["method"], row["aggregation"]) == ("neural_clip", "single trial")
+    }
 
 
 def describe_scores(report: dict | None, simulated: list[str]) -> str:
@@ -81,12 +84,12 @@ def describe_scores(report: dict | None, simulated: list[str]) -> str:
         "| recordings to images | 2-way (95 % interval) | chance | gallery | top-1 | top-5 | data |",
         "|---" * 7 + "|",
     ]
-    for row in score_rows(report):
+    for modality, row in score_rows(report).items():
         low, high = row["two_way_interval"]
         lines.append(
-            f"| {TITLES[row['modality']]} | {row['two_way']:.4f} ({low:.4f} to {high:.4f}) | "
+            f"| {TITLES[modality]} | {row['two_way']:.4f} ({low:.4f} to {high:.4f}) | "
             f"{row['chance_two_way']:.2f} | {row['gallery_size']} images | {row['top1']:.4f} | {row['top5']:.4f} | "
-            f"{'simulated' if row['modality'] in simulated else 'recorded'} |"
+            f"{'simulated' if modality in simulated else 'recorded'} |"
         )
     return "\n".join(lines)
 
@@ -147,6 +150,7 @@ def write_model_card(folder: str | Path, report: dict | None = None) -> Path:
 def publish(folder: str | Path, report: dict, target: str | Path) -> None:
     """Write a card as `target` and everything it was made from beside it, as JSON of the same name."""
     record = json.loads((Path(folder) / RECORD_FILE).read_text(encoding="utf-8"))
-    source = {"name": Path(target).stem, "training": record, "report": {"decoding": score_rows(report)}}
+    scores = {modality: {"rows": [row]} for modality, row in score_rows(report).items()}
+    source = {"name": Path(target).stem, "training": record, "report": {"decoding": scores}}
     Path(target).with_suffix(".json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
     Path(target).write_text(model_card(source["name"], record, source["report"]), encoding="utf-8")

@@ -17,6 +17,7 @@ NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 ROWS_DECODING, ROWS_CONVERSION = 3, 2  # queries shown of each modality and of each ordered pair
 # frame and caption of a hit; colours that stay apart for colour-blind readers, and a word beside them
 SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same kind"), ("#c0392b", "")
+NOT_COMPARABLE = ("#9a9a9a", "")
 LEGEND = {"same kind": "same kind: concept or category", "": "neither"}
 CELL_INCHES = 1.1
 LABEL_WIDTH, PITCH, GROUP_GAP = 1.0, 1.25, 0.12  # in cells: of row titles, from row to row, extra between groups
@@ -43,6 +44,10 @@ class Gallery:
     columns: np.ndarray
     subjects: np.ndarray
     pixels: dict[int, np.ndarray]
+
+    def labels(self) -> set[str]:
+        """All concepts and categories of the corpus."""
+        return {str(concept) for concept in self.concepts}.union(*self.categories) - {""}
 
 
 @dataclass
@@ -204,9 +209,11 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Gallery], report: dict) -
 
 
 def match(source: Gallery, query: int, target: Gallery, hit: int, same_corpus: bool) -> tuple[str, str]:
-    """Colour and word for a hit: the same image, the same concept or category, or neither."""
+    """Colour and word for a hit: the same image, the same concept or category, neither, or labels not comparable."""
     if same_corpus and query == hit:
         return SAME_IMAGE
+    if not source.labels() & target.labels():
+        return NOT_COMPARABLE
     here = {str(source.concepts[query])} | source.categories[query]
     there = {str(target.concepts[hit])} | target.categories[hit]
     return SAME_CONCEPT if (here & there) - {""} else OTHER
@@ -230,10 +237,11 @@ def _draw(rows: list[Row], galleries: dict[str, Gallery], title: str, path: Path
         axes.text(LABEL_WIDTH + 1.1 * column + 0.5, tops[0] - 0.62, head, ha="center", va="bottom", fontsize=7)
     for row, top in zip(rows, tops - 0.55, strict=True):
         _draw_row(axes, row, galleries, float(top))
-    for column, (colour, word) in enumerate((SAME_IMAGE, SAME_CONCEPT, OTHER)):
-        left = LABEL_WIDTH + 2.2 * column
+    for column, (colour, word) in enumerate((SAME_IMAGE, SAME_CONCEPT, OTHER, NOT_COMPARABLE)):
+        left = LABEL_WIDTH + (0.0, 1.3, 3.4, 4.5)[column]
         _frame(axes, left, height - 0.2, 0.12, colour)
-        axes.text(left + 0.2, height - 0.14, LEGEND.get(word, word), va="center", fontsize=7)
+        text = "labels of the two corpora differ" if colour == NOT_COMPARABLE[0] else LEGEND.get(word, word)
+        axes.text(left + 0.2, height - 0.14, text, va="center", fontsize=7)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

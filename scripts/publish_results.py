@@ -1,0 +1,62 @@
+"""Carry results into the repository: model card, tables of README.md and docs/real_recordings.md, pictures.
+
+    python scripts/publish_results.py --demo outputs/demo --real outputs/real
+
+No number in those files is typed by hand: each comes from the `report.json` of a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from neural_clip.errors import DataError, run
+from neural_clip.model_card import publish
+from neural_clip.reporting import as_markdown, conversion_table, decoding_table, encoding_table
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TABLES = {"decoding": decoding_table, "encoding": encoding_table, "conversion": conversion_table}
+
+
+def read_report(folder: Path) -> dict:
+    """Report of an evaluation."""
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def fill(path: Path, name: str, tables: Sequence[str], report: dict) -> None:
+    """Put tables between `<!-- results: name -->` and `<!-- end -->`."""
+    text = path.read_text(encoding="utf-8")
+    begin = f"<!-- results: {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?<!-- end -->", re.DOTALL)
+    if not pattern.search(text):
+        raise DataError(f"'{path}' has no place marked {begin} ... <!-- end -->.")
+    content = "\n\n".join(as_markdown(TABLES[table](report)) for table in tables)
+    path.write_text(pattern.sub(lambda _: f"{begin}\n\n{content}\n\n<!-- end -->", text), encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Rewrite everything in the repository that states a result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, help="folder of `make demo`")
+    parser.add_argument("--real", type=Path, help="folder of the real recordings (docs/real_recordings.md)")
+    arguments = parser.parse_args(argv)
+    if arguments.demo:
+        report = read_report(arguments.demo)
+        publish(arguments.demo / "checkpoint", report, REPOSITORY / "model_cards" / "demo.md")
+        fill(REPOSITORY / "README.md", "demo", ["decoding", "encoding", "conversion"], report)
+        for name in ("decoding", "conversion"):
+            picture = arguments.demo / "pictures" / f"{name}.png"
+            shutil.copy(picture, REPOSITORY / "docs" / "images" / f"demo_{name}.png")
+    if arguments.real:
+        page = REPOSITORY / "docs" / "real_recordings.md"
+        for name in ("digits", "digits_mobilenet"):
+            fill(page, name, ["decoding"], read_report(arguments.real / f"{name}_report"))
+        fill(page, "faces", ["decoding", "conversion"], read_report(arguments.real / "faces_report"))
+
+
+if __name__ == "__main__":
+    run(main)
