@@ -111,6 +111,16 @@ def test_metadata_says_what_it_is(prepared):
     assert "block" in (prepared / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("block_drift", "confounded"), [(0.0, False), (0.5, True)])
+def test_simulation_without_blocks_is_not_called_confounded(tmp_path, block_drift, confounded):
+    raw = build(tmp_path / "raw")
+    stamp = json.loads((raw / "SIMULATED.json").read_text())
+    (raw / "SIMULATED.json").write_text(json.dumps(stamp | {"dials": {"block_drift": block_drift}}))
+    facts = json.loads((imagenet_eeg.prepare(raw, tmp_path / "out") / "neural_clip.json").read_text())
+    assert facts["block_confounded"] is confounded
+    assert any("block design" in defect for defect in facts["known_defects"]) is confounded
+
+
 def test_streams(prepared):
     first = next(iter(load_dataset(str(prepared), "sub-04", split="test", streaming=True)))
     assert first["subject"] == "sub-04" and np.shape(first["eeg"]) == (N_CHANS, 440)

@@ -303,7 +303,8 @@ CONVERSION_TEXT = (
 )
 PICTURES_TEXT = (
     "Left: the image behind the query. Right: the five nearest, best first. Frames: green, the same image; amber, "
-    "another image of the same concept or category; red, neither. Rows are not chosen by eye: queries were ordered by "
+    "another image of the same concept or category; red, neither; grey, "
+    "the labels of the two corpora cannot be compared. Rows are not chosen by eye: queries were ordered by "
     "their own score and taken at evenly spaced positions from best to worst."
 )
 

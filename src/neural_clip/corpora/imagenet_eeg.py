@@ -3,7 +3,7 @@
 The corpus: six people, 40 ImageNet classes, 1,996 images, 128 channels at 1 kHz, 0.5 s an image, released at
 https://github.com/perceivelab/eeg_visual_classification. All images of a class were shown in one block, so class and
 block coincide: a decoder may read the block instead of the image (Li et al. 2021, doi:10.1109/TPAMI.2020.2973153), and
-every prepared set is stamped `block_confounded`.
+every prepared set is stamped `block_confounded`, unless it is a simulation without blocks.
 
 Facts that the release leaves open and this module therefore does not assert: how the `_std` files were standardised
 (possibly over all trials, the test trials among them), the order of channels 40 to 128, the origin of the count 11,466
@@ -281,6 +281,8 @@ def _warn_about_block_design(variant: str) -> None:
 
 def _metadata(data, variant, window, length_range, standardize, stamp, ch_names, defects) -> dict:
     """Everything that neural_clip.json tells and that is not counted while writing."""
+    # only a simulation that says so is free of the confound: its trials follow each other in random order
+    in_blocks = not (stamp and stamp.get("dials", {}).get("block_drift") == 0)
     as_is = "microvolts to volts" if variant == "raw" else "as released: standardised over an unstated scope"
     scopes = {
         "train": {"method": "z-score per subject and channel", "fit_scope": "train"},
@@ -296,7 +298,7 @@ def _metadata(data, variant, window, length_range, standardize, stamp, ch_names,
             "variant": variant, "window_samples": list(window), "standardize": standardize,
             "length_range": list(length_range) if length_range else None,
         },
-        "category_level": False, "block_confounded": True, "average_repeats": False, "image_encoder": None,
+        "category_level": False, "block_confounded": in_blocks, "average_repeats": False, "image_encoder": None,
         "licence": "Research use; ImageNet's terms of access hold for the images. "
         "The licence of the recordings could not be established.",
         "redistribution": "forbidden",
@@ -304,5 +306,5 @@ def _metadata(data, variant, window, length_range, standardize, stamp, ch_names,
         "Palazzo et al. 2020, Decoding Brain Representations by Multimodal Learning of Neural Activity and Visual "
         "Features, doi:10.1109/TPAMI.2020.2995909",
         "source": "https://github.com/perceivelab/eeg_visual_classification",
-        "known_defects": ["block design: class and block coincide, see Li et al. 2021", *defects],
+        "known_defects": [*(["block design: class and block coincide, see Li et al. 2021"] * in_blocks), *defects],
     }  # fmt: skip
