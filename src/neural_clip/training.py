@@ -1,7 +1,8 @@
 """Training on `transformers.Trainer`: from a recipe and prepared data sets to a checkpoint.
 
 Start it with `accelerate launch train.py RECIPE.yaml`, `python train.py ...`, `torchrun ... train.py ...` or
-`neural-clip train RECIPE.yaml`. See [`Recipe`] for what a recipe holds.
+`neural-clip train RECIPE.yaml`. See [`Recipe`] for what a recipe holds. With several processes each compares its own
+recordings with its own images: negatives are not gathered, so two processes with batches of 64 are not one with 128.
 """
 
 from __future__ import annotations
