@@ -16,10 +16,15 @@ from pathlib import Path
 
 from neural_clip.errors import DataError, run
 from neural_clip.model_card import publish
-from neural_clip.reporting import as_markdown, conversion_table, decoding_table, encoding_table
+from neural_clip.reporting import as_markdown, conversion_table, decoding_table, encoding_table, sizes_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TABLES = {"decoding": decoding_table, "encoding": encoding_table, "conversion": conversion_table}
+TABLES = {
+    "decoding": decoding_table,
+    "sizes": sizes_table,
+    "encoding": encoding_table,
+    "conversion": conversion_table,
+}
 
 
 def read_report(folder: Path) -> dict:
@@ -47,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.demo:
         report = read_report(arguments.demo)
         publish(arguments.demo / "checkpoint", report, REPOSITORY / "model_cards" / "demo.md")
-        fill(REPOSITORY / "README.md", "demo", ["decoding", "encoding", "conversion"], report)
+        fill(REPOSITORY / "README.md", "demo", ["decoding", "sizes", "encoding", "conversion"], report)
         for name in ("decoding", "conversion"):
             picture = arguments.demo / "pictures" / f"{name}.png"
             shutil.copy(picture, REPOSITORY / "docs" / "images" / f"demo_{name}.png")
     if arguments.real:
         page = REPOSITORY / "docs" / "real_recordings.md"
         for name in ("digits", "digits_mobilenet"):
-            fill(page, name, ["decoding"], read_report(arguments.real / f"{name}_report"))
-        fill(page, "faces", ["decoding", "conversion"], read_report(arguments.real / "faces_report"))
+            fill(page, name, ["decoding", "sizes"], read_report(arguments.real / f"{name}_report"))
+        fill(page, "faces", ["decoding", "sizes", "conversion"], read_report(arguments.real / "faces_report"))
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ class SubjectConv(nn.Module):
 class TemporalFilter(nn.Module):
     """One filter over time per channel: `nn.Conv1d(n, n, kernel, padding=kernel // 2, groups=n, bias=False)`.
 
-    Computed by the fast Fourier transform, which on a CPU is four to five times quicker than torch's depthwise
-    convolution at 41 samples (`benchmarks/temporal_filter.py`).
+    Computed by the fast Fourier transform: on two CPU cores about twice as quick as torch's depthwise convolution at
+    the 41 samples of the demo's EEG, and a third slower at the 9 samples of its MEG (`benchmarks/temporal_filter.py`).
     """
 
     def __init__(self, n_chans: int, kernel_size: int) -> None:
