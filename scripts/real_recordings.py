@@ -4,7 +4,7 @@
 python scripts/real_recordings.py --data-dir $NEURAL_CLIP_REAL_DATA --output-dir outputs/real
 ```
 
-makes these prepared data sets, and the manifest of each (`<output-dir>/work/<name>/manifest.yaml`):
+makes these prepared data sets, and the manifest of each (`<output-dir>/converted/<name>/manifest.yaml`):
 
 - `digit69`: fMRI patterns of 100 handwritten digits; targets are coarse pixels, 14 x 14.
 - `digit69_mobilenet`: the same patterns; targets are MobileNetV2 embeddings.
@@ -303,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments.data_dir.is_dir():
         raise DataError(f"There is no folder '{arguments.data_dir}' of real recordings.")
     for name in arguments.sets:
-        work = (arguments.output_dir / "work" / name).absolute()
+        work = (arguments.output_dir / "converted" / name).absolute()
         work.mkdir(parents=True, exist_ok=True)
         manifest = SETS[name](arguments.data_dir.absolute(), work)
         text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=110)
