@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import butter, sosfiltfilt
 
+from neural_clip.image_retrieval import two_way_accuracy, unit_vectors
 from neural_clip.simulation import generative, images, latent_space
 from neural_clip.simulation.calibration import CALIBRATION_FILE, noise_scale
 from neural_clip.simulation.presets import TwinPreset, get_preset
@@ -49,14 +50,10 @@ class Recordings:
 
 
 def two_way(predicted: np.ndarray, embeds: np.ndarray, shown: np.ndarray) -> float:
-    """All-pairs 2-way identification over unique images: share of other images less similar, ties one half."""
+    """2-way accuracy of predictions (definition A of the metric) among the images that were shown."""
     gallery = np.unique(shown)
-    truths = embeds[gallery] / np.linalg.norm(embeds[gallery], axis=1, keepdims=True)
-    scores = predicted / np.linalg.norm(predicted, axis=1, keepdims=True) @ truths.T
-    position = np.searchsorted(gallery, shown)
-    own = scores[np.arange(len(shown)), position][:, None]
-    better = (own > scores) + 0.5 * (own == scores)
-    return float((better.sum(1) - 0.5).mean() / (len(gallery) - 1))
+    scores = unit_vectors(predicted) @ unit_vectors(embeds[gallery]).T
+    return two_way_accuracy(scores, shown.tolist(), gallery.tolist())
 
 
 def ridge_two_way(recordings: Recordings, scale: float, embeds: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from neural_clip.corpora.prepared import METADATA_FILE, read_metadata
+from neural_clip.corpora.prepared import read_metadata
 from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
@@ -258,7 +258,6 @@ def whole_batch(batch: Any) -> Any:
 
 
 __all__ = [
-    "METADATA_FILE",
     "ImageTable",
     "JointDataset",
     "ModalityBatchSampler",

@@ -29,8 +29,8 @@ from neural_clip.corpora.imagenet_eeg_files import (
     find_splits,
     read_recordings,
     read_splits,
-    read_stamp,
 )
+from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError
 
 __all__ = ["VARIANTS", "main", "prepare"]

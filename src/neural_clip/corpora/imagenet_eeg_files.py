@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FACTS", "SPLITS_FILE", "SYNSETS", "Trials", "check_counts", "find_recordings", "find_splits", "read_recordings",
-    "read_splits", "read_stamp",
+    "read_splits",
 ]  # fmt: skip
 
 SPLITS_FILE = "block_splits_by_image_all.pth"
@@ -73,14 +72,6 @@ class Trials:
     def length(self) -> np.ndarray:
         """Samples of every trial, int array of shape `(n_trials,)`."""
         return np.array([eeg.shape[1] for eeg in self.eeg])
-
-
-def read_stamp(raw_dir: Path) -> dict | None:
-    """Content of the SIMULATED.json that marks a simulated corpus; None for a real one."""
-    if not raw_dir.is_dir():
-        raise DataError(f"Raw folder '{raw_dir}' does not exist.")
-    path = raw_dir / "SIMULATED.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _places(raw_dir: Path, name: str) -> list[Path]:

@@ -9,7 +9,6 @@ NSD's terms forbid redistribution: what this module writes stays with those who 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import warnings
 from collections import Counter
@@ -28,6 +27,7 @@ from neural_clip.corpora.nsd_design import (
     read_design,
     read_stim_info,
 )
+from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError
 
 __all__ = ["main", "prepare"]
@@ -166,10 +166,7 @@ def _image_id(nsd_id: int) -> str:
 
 def _open(raw_dir: Path, subjects: Sequence[str] | None, n_sessions: int | None, betas_format: str) -> _Corpus:
     """Find subjects and sessions, read design and masks, and check their sizes."""
-    if not raw_dir.is_dir():
-        raise DataError(f"Raw folder '{raw_dir}' does not exist.")
-    path = raw_dir / "SIMULATED.json"
-    stamp = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    stamp = read_stamp(raw_dir)
     numbers = _find_subjects(raw_dir, subjects)
     if n_sessions is None:
         n_sessions = stamp["n_sessions"] if stamp else N_SESSIONS

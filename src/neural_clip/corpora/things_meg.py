@@ -24,6 +24,7 @@ import numpy as np
 
 from neural_clip.corpora.meg_preprocessing import PREPROCESSINGS, PUBLISHED, SCALINGS, MegPreprocessing
 from neural_clip.corpora.prepared import validation_split, write_prepared
+from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg_files import (
     BROKEN_SENSOR,
     RAW_SFREQ,
@@ -31,7 +32,6 @@ from neural_clip.corpora.things_meg_files import (
     check_downloaded,
     check_version,
     find_runs,
-    read_simulated,
     run_trials,
 )
 from neural_clip.corpora.things_meg_sources import DerivativeSource, RawSource, Source
@@ -118,7 +118,7 @@ def prepare(
     """
     raw_dir = Path(raw_dir)
     recipe = _recipe(route, preprocessing, split, scaling)
-    simulated = read_simulated(raw_dir)
+    simulated = read_stamp(raw_dir)
     version = check_version(raw_dir, required=route == "raw")
     source, trials = _open(raw_dir, route, recipe, scaling, subjects, sessions, simulated)
     images = _describe(raw_dir, images_dir, trials, simulated)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BROKEN_SENSOR", "MEG_NAME", "N_CHANS", "RAW_SFREQ", "Run", "Stimuli", "attribute_trials", "check_downloaded",
-    "check_recording", "check_version", "find_runs", "read_simulated", "run_trials",
+    "check_recording", "check_version", "find_runs", "run_trials",
 ]  # fmt: skip
 
 SUBJECTS = (1, 2, 3, 4)
@@ -49,12 +49,6 @@ class Run:
     run: int
     recording: Path
     events: Path
-
-
-def read_simulated(raw_dir: Path) -> dict | None:
-    """Stamp of a simulated corpus, `None` for a real one."""
-    path = raw_dir / "SIMULATED.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def check_version(raw_dir: Path, *, required: bool) -> str | None:

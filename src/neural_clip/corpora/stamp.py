@@ -1,0 +1,30 @@
+"""The mark that keeps a simulated raw corpus from being taken for a real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from neural_clip.errors import DataError
+
+STAMP_FILE = "SIMULATED.json"
+
+
+def read_stamp(raw_dir: Path) -> dict | None:
+    """Content of the `SIMULATED.json` of a simulated raw corpus, `None` for a real one.
+
+    Raises:
+        DataError: If the folder does not exist, or the mark is damaged.
+    """
+    if not raw_dir.is_dir():
+        raise DataError(f"Raw folder '{raw_dir}' does not exist.")
+    path = raw_dir / STAMP_FILE
+    if not path.is_file():
+        return None
+    try:
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' is damaged: {error}. Simulate the corpus again.") from error
+    if not isinstance(stamp, dict):
+        raise DataError(f"'{path}' should hold a JSON object, but holds {type(stamp).__name__}.")
+    return stamp
