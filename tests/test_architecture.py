@@ -280,7 +280,8 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [row for name, rows in project["optional-dependencies"].items() if name != skipped_extra for row in rows]
     declared = {re.match(r"[\w-]+", row).group() for row in project["dependencies"] + extras}
-    distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu",
+                     "mne_bids": "mne-bids"}  # fmt: skip
     faults = [
         f"{path.relative_to(REPOSITORY)}:{item.line}: {top}"
         for path in _python_files(*folders)

@@ -81,7 +81,7 @@ def test_load_dataset_gives_back_what_was_written(tmp_path):
 def test_fmri_rows_are_as_long_as_the_subject_s_region(tmp_path):
     rows = [
         {key: value for key, value in row.items() if key != "eeg"}
-        | {"fmri": signal(int(row["subject"][-1]), 0, (width,))}
+        | {"fmri": signal(int(row["subject"][-1]), row["trial"], (width,))}
         for row in recordings()
         for width in [4 if row["subject"] == "sub-01" else 7]
     ]
@@ -106,6 +106,19 @@ def test_metadata_and_card_tell_the_counts(tmp_path):
     assert [config["config_name"] for config in front["configs"]] == ["all", "sub-01", "sub-02", "images"]
     assert front["license"] == "cc0-1.0"
     assert metadata["fingerprint"] in card
+
+
+def test_card_tells_terms_parts_and_declared_facts(tmp_path):
+    folder = write(
+        tmp_path / "set", terms="For research.", declared={"trials": 20, "images": 11},
+        partial={"images": {"found": 10, "declared": 11}},
+    )  # fmt: skip
+    card = (folder / "README.md").read_text()
+    assert "Terms: For research." in card
+    assert "**Part of the corpus.**" in card
+    assert "images 10 of 11" in card
+    assert "checked against: trials 20, images 11" in card
+    assert "Part of the corpus" not in (write(tmp_path / "whole") / "README.md").read_text()
 
 
 def test_fingerprint_is_over_names_and_contents(tmp_path):
@@ -259,6 +272,16 @@ def test_existing_folders_are_kept(tmp_path):
     with pytest.raises(DataError, match="no prepared data set, so it is not overwritten"):
         write(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "precious"
+
+
+def test_a_data_set_that_was_moved_aside_by_a_killed_run_comes_back(tmp_path):
+    folder = write(tmp_path / "set")
+    kept = (folder / "neural_clip.json").read_bytes()
+    folder.rename(tmp_path / "set.old")  # where it is between the two renames that replace it
+    with pytest.raises(DataError, match=r"not empty.*--overwrite"):
+        write(folder)
+    assert (folder / "neural_clip.json").read_bytes() == kept
+    assert not (tmp_path / "set.old").exists()
 
 
 def test_interruption_leaves_nothing_behind(tmp_path):

@@ -17,10 +17,12 @@ from neural_clip.errors import DataError, run
 COMMANDS = {
     "simulate": ("neural_clip.simulation.simulate", "write simulated twins of the three corpora in their raw formats"),
     "prepare": ("", "turn a raw corpus folder into a data set for `load_dataset`"),
+    "doctor": ("neural_clip.corpora.doctor", "examine a prepared data set for leaks and defects"),
     "embed-images": ("neural_clip.embedding", "add CLIP embeddings of the images to a prepared data set"),
     "train": ("neural_clip.training", "train a model from a recipe"),
     "evaluate": ("neural_clip.evaluation", "score decoding, encoding and conversion on the test splits"),
     "report": ("neural_clip.reporting", "write report.md from the scores, beside the paper's figures"),
+    "push": ("neural_clip.pushing", "send a data set or a checkpoint to the Hub, private unless you say otherwise"),
 }
 CORPORA = {
     "imagenet_eeg": ("neural_clip.corpora.imagenet_eeg", "ImageNetEEG: six people, 2,000 images, EEG"),

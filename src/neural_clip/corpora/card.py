@@ -33,7 +33,7 @@ def card_text(metadata: dict) -> str:
 
     front = yaml.safe_dump(_front_matter(metadata), sort_keys=False, allow_unicode=True, width=110)
     parts = [f"---\n{front}---\n", f"# {_pretty_name(metadata)}\n", _warnings(metadata), _usage(metadata)]
-    parts += [_split_table(metadata), _facts(metadata), _terms(metadata)]
+    parts += [_split_table(metadata), _facts(metadata), _findings(metadata), _terms(metadata)]
     return "\n".join(part for part in parts if part)
 
 
@@ -86,6 +86,11 @@ def _warnings(metadata: dict) -> str:
     lines = []
     if metadata.get("simulated"):
         lines.append("**Simulated recordings.** They come from a generative model, not from people or a scanner.")
+    if metadata.get("partial"):
+        listed = "; ".join(
+            f"{name} {both['found']} of {both['declared']}" for name, both in metadata["partial"].items()
+        )
+        lines.append(f"**Part of the corpus.** Scores cannot be compared with those of the whole: {listed}.")
     if metadata.get("category_level"):
         lines.append(
             "**Category level.** Only the category shown is known per trial: `image_id` names a category and its "
@@ -138,6 +143,10 @@ def _facts(metadata: dict) -> str:
         lines.append("- repeats of an image were averaged (`n_repeats` tells how many)")
     for key in ("preprocessing", "scaling"):
         lines += [f"- {key}: {name} = {value}" for name, value in (metadata.get(key) or {}).items()]
+    if metadata.get("declared"):
+        lines.append(
+            "- checked against: " + ", ".join(f"{name} {value}" for name, value in metadata["declared"].items())
+        )
     encoder = metadata.get("image_encoder")
     if encoder:
         lines.append("- image embeddings: " + ", ".join(f"{name} {value}" for name, value in encoder.items()))
@@ -148,9 +157,20 @@ def _facts(metadata: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _findings(metadata: dict) -> str:
+    """What the leak guard found."""
+    findings = metadata.get("findings")
+    if not findings:
+        return ""
+    lines = [f"- {one['severity']}: {one['check']}: {one['message']} {one['consequence']}" for one in findings]
+    return "## What the leak guard found\n\n" + "\n".join(lines) + "\n"
+
+
 def _terms(metadata: dict) -> str:
+    terms = f"Terms: {metadata['terms']}\n\n" if metadata.get("terms") else ""
     return (
         f"## Licence and source\n\nLicence: {metadata['licence']}\n\nRedistribution: {metadata['redistribution']}\n\n"
+        f"{terms}"
         f"Source: {metadata['source']}\n\nPlease cite: {metadata['citation']}\n\n"
         f"Fingerprint of the Parquet files (SHA-256): `{metadata['fingerprint']}`\n"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,34 +16,70 @@ if TYPE_CHECKING:
     import datasets
 
 
-def write_images(shards: ParquetShards, images: Iterable[dict]) -> tuple[dict[str, dict], int | None]:
-    """Write the `images` config; return concept and categories by image id, and the width of the embeddings."""
+def write_images(
+    folder: Path, rows: Iterable[dict], label: str, tick: Callable[[int], object], *, shard_rows: int
+) -> dict:
+    """Write the rows of a part; return concept and categories by image id, the columns, and the embeddings' width."""
     known: dict[str, dict] = {}
-    columns, width = None, None
-    for row in images:
-        image_id = str(row["image_id"])
-        where = f"image {image_id!r}"
-        if image_id in known:
-            raise DataError(f"{where} occurs twice among the images.")
-        stored: dict = {"image_id": image_id, "concept": str(row.get("concept") or "")}
-        stored["categories"] = [str(category) for category in row.get("categories") or []]
-        known[image_id] = {"concept": stored["concept"], "categories": stored["categories"]}
-        if row.get("image") is not None:
-            stored["image"] = {"bytes": image_bytes(row["image"], where), "path": None}
-        if row.get("image_embeds") is not None:
-            stored["image_embeds"] = checked_embedding(row["image_embeds"], where, width)
-            width = stored["image_embeds"].size
-        if not stored.keys() & {"image", "image_embeds"}:
-            raise DataError(f"{where} has neither pixels nor an embedding.")
-        if columns is None:
-            columns = stored.keys()
-            features = image_features("image" in stored, width)
-        if columns != stored.keys():
-            raise DataError(f"{where} has {sorted(stored)}, other images have {sorted(columns)}; give all the same.")
-        shards.add("images/images", features, stored)
+    columns: list[str] | None = None
+    width = None
+    with ParquetShards(folder, shard_rows) as shards:
+        for row in rows:
+            stored = _checked(row, width)
+            if stored["image_id"] in known:
+                raise DataError(f"image {stored['image_id']!r} occurs twice among the images.")
+            known[stored["image_id"]] = {"concept": stored["concept"], "categories": stored["categories"]}
+            if columns is None:
+                columns, width = sorted(stored), stored["image_embeds"].size if "image_embeds" in stored else None
+                features = image_features("image" in stored, width)
+            _check_alike(stored["image_id"], sorted(stored), columns)
+            shards.add(f"images/images{label}", features, stored)
+            tick(1)
+    return {"images": known, "columns": columns, "width": width}
+
+
+def merge_images(summaries: Iterable[dict]) -> tuple[dict[str, dict], int | None]:
+    """Concept and categories of all images by id, and the width of the embeddings, `None` without any.
+
+    Raises:
+        DataError: If there are no images, an image occurs in two parts, or parts have other columns or widths.
+    """
+    known: dict[str, dict] = {}
+    first: dict = {}
+    for part in summaries:
+        twice = sorted(known.keys() & part["images"].keys())
+        if twice:
+            raise DataError(f"image {twice[0]!r} occurs twice among the images.")
+        known |= part["images"]
+        if part["columns"] is not None:
+            first = first or part
+            name = next(iter(part["images"]))
+            _check_alike(name, part["columns"], first["columns"])
+            if part["width"] != first["width"]:
+                raise DataError(f"The embedding of image {name!r} has width {part['width']}, others {first['width']}.")
     if not known:
         raise DataError("There are no images to write.")
-    return known, width
+    return known, first["width"]
+
+
+def _checked(row: dict, width: int | None) -> dict:
+    """The row as it is stored."""
+    image_id = str(row["image_id"])
+    where = f"image {image_id!r}"
+    stored: dict = {"image_id": image_id, "concept": str(row.get("concept") or "")}
+    stored["categories"] = [str(category) for category in row.get("categories") or []]
+    if row.get("image") is not None:
+        stored["image"] = {"bytes": image_bytes(row["image"], where), "path": None}
+    if row.get("image_embeds") is not None:
+        stored["image_embeds"] = checked_embedding(row["image_embeds"], where, width)
+    if not stored.keys() & {"image", "image_embeds"}:
+        raise DataError(f"{where} has neither pixels nor an embedding.")
+    return stored
+
+
+def _check_alike(image_id: str, columns: list[str], expected: list[str]) -> None:
+    if columns != expected:
+        raise DataError(f"image {image_id!r} has {columns}, other images have {expected}; give all the same.")
 
 
 def checked_embedding(vector: np.ndarray, where: str, width: int | None = None) -> np.ndarray:

@@ -7,7 +7,8 @@
          images/images-00000.parquet
 ```
 
-A folder is written aside as `<folder>.partial` and renamed when it is complete and checked.
+A folder is written aside as `<folder>.partial` and renamed when it is complete and checked. Data sets made of parts
+(`corpora/parts.py`) have the part's number in the names: `train-0002-00000.parquet`.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from neural_clip.corpora.card import SPLITS, write_card
-from neural_clip.corpora.image_rows import write_images
-from neural_clip.corpora.parquet import ParquetShards
+from neural_clip.corpora.card import write_card
+from neural_clip.corpora.image_rows import merge_images, write_images
+from neural_clip.corpora.parts import Part, finished_parts, remove_marks, run_parts
+from neural_clip.corpora.recording_rows import merge_recordings, write_recordings
 from neural_clip.errors import DataError
 
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 1
 MODALITIES = ("eeg", "meg", "fmri")
 SPLIT_UNITS = ("image", "run", "recording")
-SUBJECT_PATTERN = re.compile(r"sub-[A-Za-z0-9]+")
 REQUIRED_KEYS = (
     "corpus",
     "modality",
@@ -49,61 +51,82 @@ DEFAULTS: dict = {
     "ch_names": None, "n_chans": None, "n_times": None, "sfreq": None, "tmin": None, "unit": None, "n_voxels": None,
     "roi": None, "split_protocol": None, "split_unit": None, "splits": None, "subject_splits": None,
     "scaling": {"method": "none", "fit_scope": "none"}, "preprocessing": {}, "category_level": False,
-    "block_confounded": False, "average_repeats": False, "image_encoder": None, "licence": None,
-    "redistribution": None, "citation": None, "source": None, "known_defects": [], "fingerprint": None,
+    "block_confounded": False, "presentation_order": False, "average_repeats": False, "image_encoder": None,
+    "licence": None, "redistribution": None, "terms": None, "citation": None, "source": None, "known_defects": [],
+    "declared": None, "partial": None, "findings": [], "fingerprint": None,
 }  # fmt: skip
 
 
 def write_prepared(
     output_dir: str | Path,
     metadata: Mapping,
-    recordings: Iterable[dict],
-    images: Iterable[dict],
+    recordings: Iterable[dict] | Sequence[Part],
+    images: Iterable[dict] | Sequence[Part],
     *,
     overwrite: bool = False,
     shard_rows: int = 2000,
     extra_files: Mapping[str, bytes] | None = None,
+    num_proc: int = 1,
 ) -> Path:
     """Write a prepared data set in one pass, whole or not at all.
 
     Args:
         output_dir (`str` or `Path`): Folder to make.
-        metadata (`Mapping`): Facts of `neural_clip.json`; `subjects`, `n_voxels`, `splits`, `subject_splits` and
-            `fingerprint` are filled in here.
-        recordings (`Iterable[dict]`): Rows with `subject`, `image_id`, `split` (`"train"`, `"validation"` or
-            `"test"`) and one float array under the modality's name, of shape `(n_chans, n_times)` for `eeg` and
-            `meg` and `(n_voxels,)` for `fmri`; optional `session`, `run`, `trial`, `concept`, `categories`,
-            `n_repeats`.
-        images (`Iterable[dict]`): Rows with `image_id`, `concept`, `categories`, and at least one of `image`
-            (`PIL.Image`, `np.uint8` array `(height, width[, 3])`, bytes of an image file, or its path) and
-            `image_embeds` (`np.ndarray` of shape `(projection_dim,)`).
+        metadata (`Mapping`): Facts of `neural_clip.json`; `subjects`, `n_voxels`, `splits`, `subject_splits`,
+            `findings` and `fingerprint` are filled in here.
+        recordings (iterable of `dict`, or sequence of [`Part`]): Rows with `subject`, `image_id`, `split` (`"train"`,
+            `"validation"` or `"test"`) and one float array under the modality's name, of shape `(n_chans, n_times)`
+            for `eeg` and `meg` and `(n_voxels,)` for `fmri`; optional `session`, `run`, `trial`, `concept`,
+            `categories`, `n_repeats`. Parts can be written by several processes, and those that are finished when
+            the work is interrupted stay in `<output_dir>.partial` for the next try.
+        images (iterable of `dict`, or sequence of [`Part`]): Rows with `image_id`, `concept`, `categories`, and at
+            least one of `image` (`PIL.Image`, `np.uint8` array `(height, width[, 3])`, bytes of an image file, or its
+            path) and `image_embeds` (`np.ndarray` of shape `(projection_dim,)`).
         overwrite (`bool`, *optional*, defaults to `False`): Replace an older prepared data set.
         shard_rows (`int`, *optional*, defaults to 2000): Most rows a Parquet file.
         extra_files (`Mapping[str, bytes]`, *optional*): Further files by their name in the folder.
+        num_proc (`int`, *optional*, defaults to 1): Processes that write parts at the same time.
 
     Returns:
         `Path`: The folder.
 
     Raises:
         DataError: If a value is not finite, a shape differs, an image is unknown or occurs twice, the splits
-            overlap in images (or in runs, for category-level sets), a split is empty, or `output_dir` is taken.
+            overlap in images (or in runs, for category-level sets), a split is empty, the leak guard
+            (`corpora/doctor.py`) finds an error, or `output_dir` is taken.
     """
+    if num_proc < 1:
+        raise DataError(f"Invalid value for the 'num_proc' parameter. Allowed are 1 and more, but got {num_proc}.")
     metadata = _checked_metadata(metadata)
-    with replaced_folder(output_dir, overwrite=overwrite) as folder:
-        with ParquetShards(folder, shard_rows) as shards:
-            image_ids, width = write_images(shards, images)
-            _describe_embeddings(metadata, width)
-            audit = _Audit(metadata, image_ids)
-            features = None
-            for row in recordings:
-                checked = audit.check(row)
-                features = features or _recording_features(metadata)
-                shards.add(f"data/{checked['subject']}/{row['split']}", features, checked)
-            audit.finish()
+    key = {"metadata": json.dumps(metadata, sort_keys=True, default=_plain), "shard_rows": shard_rows}
+    with replaced_folder(output_dir, overwrite=overwrite, resumable=True) as folder:
+        write = partial(write_images, shard_rows=shard_rows)
+        known, width = merge_images(run_parts(folder, "images", images, write, key=key, num_proc=num_proc))
+        _describe_embeddings(metadata, width)
+        audited = partial(write_recordings, metadata=dict(metadata), images=known, shard_rows=shard_rows)
+        key["images"] = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        merge_recordings(metadata, run_parts(folder, "recordings", recordings, audited, key=key, num_proc=num_proc))
+        metadata["findings"] = _examined(folder, metadata, num_proc)
         for name, content in (extra_files or {}).items():
             (folder / name).write_bytes(content)
         save_metadata(folder, metadata)
+        remove_marks(folder)
     return Path(output_dir)
+
+
+def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
+    """Findings of the leak guard; an error refuses the data set, a warning is shown."""
+    from neural_clip.corpora.doctor import inspect
+
+    findings = inspect(folder, metadata=metadata, num_proc=num_proc)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        listed = "; ".join(f"{finding.check}: {finding.message} ({finding.consequence})" for finding in errors)
+        raise DataError(f"The data set is not written, because its scores would be wrong. {listed}")
+    for finding in findings:
+        if finding.severity == "warning":
+            print(f"{finding.check}: {finding.message} {finding.consequence}", file=sys.stderr)
+    return [asdict(finding) for finding in findings]
 
 
 def read_metadata(folder: str | Path) -> dict:
@@ -188,22 +211,38 @@ def validation_split(image_ids: Iterable[str], fraction: float, seed: int) -> se
 
 
 @contextmanager
-def replaced_folder(output_dir: str | Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to fill that takes `output_dir`'s place only if the block ends without an error."""
+def replaced_folder(output_dir: str | Path, *, overwrite: bool, resumable: bool = False) -> Iterator[Path]:
+    """Give a folder to fill that takes `output_dir`'s place only if the block ends without an error.
+
+    With `resumable`, finished parts that an earlier run left in that folder are still there, and stay after an error.
+    """
     output_dir = Path(output_dir).absolute()
+    old = output_dir.with_name(output_dir.name + ".old")
+    if not output_dir.exists() and (old / METADATA_FILE).is_file():
+        os.rename(old, output_dir)  # a run was killed between the two steps of `_swap`
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         if not overwrite:
             raise DataError(f"'{output_dir}' exists and is not empty. Choose another --output-dir or add --overwrite.")
         if not (output_dir / METADATA_FILE).is_file():
             raise DataError(f"'{output_dir}' is no prepared data set, so it is not overwritten. Remove it yourself.")
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir(parents=True)
+    partial_dir = output_dir.with_name(output_dir.name + ".partial")
+    if not (resumable and finished_parts(partial_dir)):
+        shutil.rmtree(partial_dir, ignore_errors=True)  # of a run that was killed
+    partial_dir.mkdir(parents=True, exist_ok=True)
+    for path in partial_dir.iterdir():
+        if path.is_file():  # metadata and extra files; parts lie in folders
+            path.unlink()
     try:
-        yield partial
-        _swap(partial, output_dir)
+        yield partial_dir
+        _swap(partial_dir, output_dir)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        kept = finished_parts(partial_dir) if resumable else 0
+        if kept:
+            print(
+                f"{kept} finished parts stay in '{partial_dir}'; the same command goes on from there.", file=sys.stderr
+            )
+        else:
+            shutil.rmtree(partial_dir, ignore_errors=True)
 
 
 def _swap(partial: Path, output_dir: Path) -> None:
@@ -244,110 +283,6 @@ def _checked_metadata(metadata: Mapping) -> dict:
     return {**json.loads(json.dumps(DEFAULTS)), **metadata}
 
 
-class _Audit:
-    """Checks each recording as it passes and counts what the metadata must tell."""
-
-    def __init__(self, metadata: dict, image_ids: dict[str, dict]):
-        self.metadata, self.image_ids, self.modality = metadata, image_ids, metadata["modality"]
-        self.row = 0
-        self.declared_subjects = metadata["subjects"]
-        self.image_split: dict[str, str] = {}
-        self.run_split: dict[tuple, str] = {}
-        self.voxels: dict[str, int] = dict(metadata["n_voxels"] or {})
-        self.rows: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        self.seen: dict[str, dict[str, set]] = {split: {"images": set(), "concepts": set()} for split in SPLITS}
-
-    def check(self, row: dict) -> dict:
-        """Return the row as it is stored, or raise a `DataError` that names it."""
-        where = f"recording {self.row} (subject {row.get('subject')!r}, image {row.get('image_id')!r})"
-        for key in ("subject", "image_id", "split", self.modality):
-            if row.get(key) is None:
-                raise DataError(f"{where} has no {key!r}.")
-        subject, image_id, split = row["subject"], str(row["image_id"]), row["split"]
-        if split not in SPLITS:
-            raise DataError(
-                f"{where}: allowed splits are 'train', 'validation' and 'test', but got {split!r} instead."
-            )
-        if not SUBJECT_PATTERN.fullmatch(subject):
-            raise DataError(f"{where}: subjects are named like 'sub-01', but got {subject!r} instead.")
-        if image_id not in self.image_ids:
-            raise DataError(f"{where}: image {image_id!r} is not among the {len(self.image_ids)} images.")
-        self._check_split(where, row, image_id, split)
-        values = self._check_values(where, row[self.modality], subject)
-        concept = str(row.get("concept") or self.image_ids[image_id]["concept"])
-        categories = row.get("categories")
-        categories = self.image_ids[image_id]["categories"] if categories is None else [str(c) for c in categories]
-        self.rows[subject][split] += 1
-        self.seen[split]["images"].add(image_id)
-        self.seen[split]["concepts"].add(concept)
-        self.row += 1
-        return {
-            "subject": subject, "session": str(row.get("session") or ""), "run": str(row.get("run") or ""),
-            "trial": int(row.get("trial", self.row - 1)), "image_id": image_id, "concept": concept,
-            "categories": categories, "n_repeats": int(row.get("n_repeats", 1)), self.modality: values,
-        }  # fmt: skip
-
-    def _check_split(self, where: str, row: dict, image_id: str, split: str) -> None:
-        if not self.metadata["category_level"]:
-            other = self.image_split.setdefault(image_id, split)
-            if other != split:
-                raise DataError(
-                    f"{where} is in split {split!r}, but image {image_id!r} is in split {other!r} as well."
-                )
-        if self.metadata["split_unit"] != "image":
-            key = (row["subject"], row.get("session") or "", row.get("run") or "")
-            other = self.run_split.setdefault(key, split)
-            if other != split:
-                raise DataError(f"{where} is in split {split!r}, but its run {'/'.join(key)} is in {other!r} as well.")
-
-    def _check_values(self, where: str, values: np.ndarray, subject: str) -> np.ndarray:
-        values = np.asarray(values, dtype=np.float32)
-        if self.modality == "fmri":
-            expected: tuple = (self.voxels.setdefault(subject, values.size),)
-        else:
-            if self.metadata["n_chans"] is None and values.ndim == 2:
-                self.metadata["n_chans"], self.metadata["n_times"] = map(int, values.shape)
-            expected = (self.metadata["n_chans"], self.metadata["n_times"])
-            names = self.metadata["ch_names"]
-            if names is not None and len(names) != expected[0]:
-                raise DataError(f"'ch_names' lists {len(names)} channels, but the recordings have {expected[0]}.")
-        if values.shape != expected or values.size == 0:
-            raise DataError(f"{where} has shape {values.shape}; expected {expected}.")
-        if not np.isfinite(values).all():
-            count = int((~np.isfinite(values)).sum())
-            raise DataError(f"{where} holds {count} values that are not finite (NaN or infinite) of {values.size}.")
-        return values
-
-    def finish(self) -> None:
-        """Check the whole and fill the metadata in."""
-        if not self.row:
-            raise DataError("There are no recordings to write.")
-        subjects = sorted(self.rows)
-        if self.declared_subjects is not None and sorted(self.declared_subjects) != subjects:
-            raise DataError(
-                f"Recordings were expected of subjects {sorted(self.declared_subjects)}, but got {subjects}."
-            )
-        for split in SPLITS:
-            lacking = [subject for subject in subjects if not self.rows[subject].get(split)]
-            # Whole runs or recordings cannot be cut up, so a subject with few of them may lack a split.
-            allowed = self.metadata["split_unit"] != "image" and split != "train" and len(lacking) < len(subjects)
-            if lacking and not allowed:
-                raise DataError(f"Split {split!r} is empty for {', '.join(lacking)}; every subject needs all splits.")
-        self.metadata["subjects"] = subjects
-        self.metadata["n_voxels"] = {s: self.voxels[s] for s in subjects} if self.modality == "fmri" else None
-        self.metadata["subject_splits"] = {
-            s: {k: self.rows[s][k] for k in SPLITS if self.rows[s].get(k)} for s in subjects
-        }
-        self.metadata["splits"] = {
-            split: {
-                "rows": sum(self.rows[subject].get(split, 0) for subject in subjects),
-                "images": len(self.seen[split]["images"]),
-                "concepts": len(self.seen[split]["concepts"]),
-            }
-            for split in SPLITS
-        }
-
-
 def _describe_embeddings(metadata: dict, width: int | None) -> None:
     """Let the metadata tell the width, and insist that embeddings have a named maker."""
     if (width is None) != (metadata["image_encoder"] is None):
@@ -357,17 +292,3 @@ def _describe_embeddings(metadata: dict, width: int | None) -> None:
     if width is not None:
         metadata["image_encoder"] = {"name": None, "revision": None, "pooling": None} | metadata["image_encoder"]
         metadata["image_encoder"]["projection_dim"] = width
-
-
-def _recording_features(metadata: dict):
-    """Columns of a recording (`datasets.Features`)."""
-    from datasets import Array2D, Features, List, Value
-
-    columns = {name: Value("string") for name in ("subject", "session", "run")}
-    columns |= {"trial": Value("int32"), "image_id": Value("string"), "concept": Value("string")}
-    columns |= {"categories": List(Value("string")), "n_repeats": Value("int32")}
-    if metadata["modality"] == "fmri":
-        columns["fmri"] = List(Value("float32"))  # as long as the subject's region: no padding on disk
-    else:
-        columns[metadata["modality"]] = Array2D((metadata["n_chans"], metadata["n_times"]), "float32")
-    return Features(columns)

@@ -1,0 +1,60 @@
+"""What a corpus must hold, against what was found, and names from tables against the folder they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from neural_clip.errors import DataError
+
+__all__ = ["check_facts", "path_inside"]
+
+
+def check_facts(where: str | Path, declared: Mapping, found: Mapping, *, allow_partial: bool) -> dict | None:
+    """Compare what a corpus must hold with what was found.
+
+    Args:
+        where (`str` or `Path`): The file or folder that was read.
+        declared (`Mapping`): Published facts by name, such as `{"trials": 11965}`.
+        found (`Mapping`): The same facts as found.
+        allow_partial (`bool`): Accept differences; they are returned and belong into the metadata as `partial`.
+
+    Returns:
+        `dict`, *optional*: `{name: {"found": ..., "declared": ...}}` of the facts that differ, `None` if none does.
+
+    Raises:
+        DataError: If facts differ and `allow_partial` is false; all differences are listed.
+    """
+    different = {
+        name: {"found": found.get(name), "declared": value}
+        for name, value in declared.items()
+        if found.get(name) != value
+    }
+    if different and not allow_partial:
+        listed = "; ".join(
+            f"{name}: {facts['found']} instead of {facts['declared']}" for name, facts in different.items()
+        )
+        raise DataError(
+            f"'{where}' is not the corpus as published: {listed}. If you have a part of it, say so with the "
+            "'allow_partial' parameter (--allow-partial); the data set is then marked as partial."
+        )
+    return different or None
+
+
+def path_inside(folder: Path, name: str, where: str | Path) -> Path:
+    """Join a relative path that a table names to the folder that must hold it.
+
+    Links within the folder are followed, because downloads by datalad consist of them; the name itself cannot leave.
+
+    Args:
+        folder (`Path`): The folder.
+        name (`str`): Path below it, with `/` between its parts.
+        where (`str` or `Path`): The table, for the message.
+
+    Raises:
+        DataError: If the name is empty or absolute, steps up, or holds a backslash or a NUL.
+    """
+    parts = PurePosixPath(name).parts
+    if not name or "\\" in name or "\0" in name or not parts or parts[0] == "/" or ".." in parts:
+        raise DataError(f"'{where}' names the file {name!r}, which is not a path inside '{folder}'.")
+    return folder / PurePosixPath(name)
