@@ -6,45 +6,57 @@ block coincide: a decoder may read the block instead of the image (Li et al. 202
 every prepared set is stamped `block_confounded`, unless it is a simulation without blocks.
 
 Facts that the release leaves open and this module therefore does not assert: how the `_std` files were standardised
-(possibly over all trials, the test trials among them), the order of channels 40 to 128, the origin of the count 11,466
-in early papers. The upstream README tells 11,964 trials; the files hold 11,965.
+and the `means` and `stddevs` of the raw file computed (possibly over all trials, the test trials among them), the
+order of channels 40 to 128, the origin of the count 11,466 in early papers. The upstream README tells 11,964 trials;
+the files hold 11,965. How the values are made is told in `imagenet_eeg_signals.py`, what damage is noticed in
+`imagenet_eeg_files.py`, and where images may lie in `imagenet_images.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from neural_clip.corpora.facts import check_facts
+from neural_clip.corpora.imagenet_eeg_about import MISSING_IMAGES_FILE, describe
 from neural_clip.corpora.imagenet_eeg_files import (
-    FACTS,
+    RAW_FILE,
+    SPLIT_FACTS,
     SPLITS_FILE,
-    SYNSETS,
     Trials,
-    check_counts,
+    declared_facts,
     find_recordings,
     find_splits,
+    found_facts,
+    opened_recordings,
     read_recordings,
     read_splits,
+    readable_names,
+    split_sizes,
 )
+from neural_clip.corpora.imagenet_eeg_signals import Signals, check_filters, fit_scale, released_scale
+from neural_clip.corpora.imagenet_images import IMAGE_DIR, ImageFile, find_images
+from neural_clip.corpora.parts import Part
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError
 
-__all__ = ["VARIANTS", "main", "prepare"]
+__all__ = ["IMAGE_DIR", "VARIANTS", "main", "prepare"]
 
 VARIANTS = {
     "eeg_14_70_std": "eeg_14_70_std.pth",
     "eeg_55_95_std": "eeg_55_95_std.pth",
     "eeg_5_95_std": "eeg_5_95_std.pth",
-    "raw": "eeg_signals_raw_with_mean_std.pth",
+    "raw": RAW_FILE,
 }
 """Names of the variants and their files; the numbers are the pass band in Hz."""
-IMAGE_DIR = "ILSVRC/Data/CLS-LOC/train"
-"""Where the official ImageNet archive keeps the training images, below the raw folder."""
-SFREQ = 1000.0
+IMAGES_A_PART = 1000
+_CHOICES = {"standardize": ("train", "none", "released"), "missing_images": ("error", "drop")}
 
 
 def prepare(
@@ -55,6 +67,8 @@ def prepare(
     window: tuple[int, int] = (40, 480),
     length_range: tuple[int, int] | None = None,
     standardize: str | None = None,
+    band_pass: tuple[float, float] | None = None,
+    notch: float | None = None,
     subjects: Sequence[str] | None = None,
     image_dir: str | Path | None = None,
     splits_file: str | Path | None = None,
@@ -62,6 +76,7 @@ def prepare(
     missing_images: str = "error",
     allow_partial: bool = False,
     overwrite: bool = False,
+    num_proc: int = 1,
 ) -> Path:
     """Turn a local copy of ImageNetEEG into a prepared data set folder.
 
@@ -74,16 +89,27 @@ def prepare(
         length_range (`tuple[int, int]`, *optional*): Keep recordings of this many samples only, both ends inclusive;
             the releasers' loader uses (450, 600). The paper's code has no such filter, nor has the default.
         standardize (`str`, *optional*): `"train"` z-scores each subject's channels with mean and standard deviation
-            of that subject's training trials, `"none"` leaves the values as released. Default: `"train"` for the raw
-            variant, `"none"` for the others, which the releasers standardised over a scope they do not state.
+            of that subject's training trials, after the filters; `"none"` leaves the values as released (the raw ones
+            in V); `"released"` takes the `means` and `stddevs` of the raw file, before the filters, whose scope is
+            unknown. Default: `"train"` for the raw variant, `"none"` for the others, which the releasers
+            standardised over a scope they do not state.
+        band_pass (`tuple[float, float]`, *optional*): Edges of a pass band in Hz, for the raw variant. Zero-phase; the
+            ends of such short recordings suffer, see `imagenet_eeg_signals.py`.
+        notch (`float`, *optional*): Line frequency to take out in Hz, 50 in Europe, for the raw variant; 3 Hz on
+            either side go with it. Zero-phase; near the ends half of the line stays.
         subjects (`Sequence[str]`, *optional*): Such as `["sub-01"]`; default all.
-        image_dir (`str` or `Path`, *optional*): Folder of the ImageNet training images, one folder a synset. Default
-            `ILSVRC/Data/CLS-LOC/train` below `raw_dir`.
+        image_dir (`str` or `Path`, *optional*): ImageNet training images: a folder (the tree of the official archive,
+            folders of synsets, or a flat one; also with archives in it), a zip file, `ILSVRC2012_img_train.tar` or the
+            tar of one synset. Archives are not unpacked. Default `raw_dir`.
         splits_file (`str` or `Path`, *optional*): Default `block_splits_by_image_all.pth`; its split 0 is used.
         ch_names_file (`str` or `Path`, *optional*): Text file, one channel name a line. Default EEG000, EEG001, ...
-        missing_images (`str`): `"error"` stops when an image file is absent, `"drop"` leaves its trials out.
-        allow_partial (`bool`): Accept a corpus that is not simulated and whose counts differ from the release.
+        missing_images (`str`): `"error"` stops when images are absent and lists them in
+            `<output_dir>.missing_images.txt`, `"drop"` leaves their trials out and lists them in the data set.
+        allow_partial (`bool`): Accept a corpus whose counts differ from the release (or from what a simulated one
+            tells of itself); the differences are kept in the metadata as `partial`.
         overwrite (`bool`): Replace an existing `output_dir`.
+        num_proc (`int`): Processes that write subjects at the same time. Each takes memory of about 1 GB, and a file
+            of torch before 1.6 (no zip file) is held by each of them as a whole, 3 GB.
 
     Returns:
         `Path`: The folder; recordings are float32 of shape (n_chans, window length), z or V.
@@ -94,30 +120,54 @@ def prepare(
     """
     from neural_clip.corpora.prepared import write_prepared
 
-    raw_dir = Path(raw_dir)
+    raw_dir, output_dir = Path(raw_dir), Path(output_dir)
     standardize = _check_parameters(variant, window, length_range, standardize, missing_images)
+    check_filters(variant, band_pass, notch)
     stamp = read_stamp(raw_dir)
+    declared = declared_facts(raw_dir, stamp)
     data = read_recordings(find_recordings(raw_dir, VARIANTS[variant]))
-    facts = None if allow_partial else (stamp["counts"] if stamp else FACTS)
-    defects = check_counts(data, facts, official=not stamp)
-    split_of = read_splits(find_splits(raw_dir, splits_file), data, allow_partial)
-    image_paths, absent = _find_images(data, Path(image_dir) if image_dir else raw_dir / IMAGE_DIR, missing_images)
+    lacking = check_facts(data.path, declared, found_facts(data), allow_partial=allow_partial) or {}
+    splits_path = find_splits(raw_dir, splits_file)
+    split_of = read_splits(splits_path, data, allow_partial)
+    if stamp is None and splits_path.name == SPLITS_FILE:
+        declared |= SPLIT_FACTS
+        lacking |= check_facts(splits_path, SPLIT_FACTS, split_sizes(split_of), allow_partial=allow_partial) or {}
+    if len(split_of) < len(data.eeg):
+        lacking["trials_in_splits"] = {"found": len(split_of), "declared": len(data.eeg)}
     # the split indices are global: subjects and filters come after them, never before
-    rows = _select(data, split_of, subjects, length_range, absent)
-    if absent:
-        defects.append(f"{len(absent)} images were absent; their trials are left out")
-    scale = _fit_scale(data, rows, split_of, window, standardize, variant)
-    readable = stamp["category_names"] if stamp else SYNSETS
-    ch_names = _channel_names(data.n_chans, ch_names_file)
+    rows = _select(data, split_of, subjects, length_range)
+    files, absent = _find_images(data, rows, Path(image_dir) if image_dir else raw_dir, missing_images, output_dir)
+    rows = [i for i in rows if data.images[data.image[i]] not in absent]
+    signals = Signals(window, band_pass, notch, released_scale(data) if standardize == "released" else None)
+    _check_rows(data, rows, split_of, signals, standardize)
+    about = describe(data, rows, split_of, signals, standardize, stamp, lacking, absent)
+    about["preprocessing"] |= {
+        "variant": variant, "length_range": list(length_range) if length_range else None,
+        "missing_images": missing_images,
+    }  # fmt: skip
+    about |= {
+        "declared": declared, "partial": lacking or None, "subjects": _subjects_of(data, rows),
+        "ch_names": _channel_names(data.n_chans, ch_names_file),
+        "split_protocol": f"split 0 of {splits_path.stem}, applied to all trials",
+    }  # fmt: skip
+    readable = readable_names(data, raw_dir, stamp)
+    recordings = _recording_parts(data, splits_path, rows, split_of, signals, standardize, readable)
+    images = _image_parts(data, rows, files, readable)
+    del data  # an old file is not mapped, and each process that writes holds it for itself
     if not stamp:
         _warn_about_block_design(variant)
-    return write_prepared(
-        output_dir,
-        _metadata(data, variant, window, length_range, standardize, stamp, ch_names, defects),
-        _recordings(data, rows, split_of, window, scale, readable),
-        _images(data, rows, image_paths, readable),
-        overwrite=overwrite,
-    )
+    try:
+        return write_prepared(
+            output_dir,
+            about,
+            recordings,
+            images,
+            overwrite=overwrite,
+            extra_files={MISSING_IMAGES_FILE: _listed(absent)} if absent else None,
+            num_proc=num_proc,
+        )
+    finally:
+        opened_recordings.cache_clear()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -128,17 +178,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="eeg_14_70_std", help="which .pth file to read")
     parser.add_argument("--window", type=int, nargs=2, default=(40, 480), metavar=("FIRST", "END"), help="samples")
     parser.add_argument("--length-range", type=int, nargs=2, metavar=("MIN", "MAX"), help="keep such lengths only")
-    parser.add_argument("--standardize", choices=("train", "none"), help="default: train for raw, none for *_std")
+    parser.add_argument(
+        "--standardize", choices=_CHOICES["standardize"],
+        help="train: by training trials; released: by means and stddevs of the raw file; default: train for raw, none "
+        "for *_std",
+    )  # fmt: skip
+    parser.add_argument("--band-pass", type=float, nargs=2, metavar=("LOW", "HIGH"), help="Hz, zero-phase; raw only")
+    parser.add_argument("--notch", type=float, metavar="HZ", help="line frequency to take out, zero-phase; raw only")
     parser.add_argument("--subjects", nargs="+", help="such as sub-01 sub-04; default all")
-    parser.add_argument("--image-dir", type=Path, help=f"ImageNet training images; default RAW_DIR/{IMAGE_DIR}")
+    parser.add_argument(
+        "--image-dir", type=Path,
+        help=f"ImageNet training images: folder ({IMAGE_DIR}, synset folders or flat), tar or zip; default RAW_DIR",
+    )  # fmt: skip
     parser.add_argument("--splits-file", type=Path, help=f"default RAW_DIR/{SPLITS_FILE}")
     parser.add_argument("--ch-names-file", type=Path, help="text file with one channel name a line")
-    parser.add_argument("--missing-images", choices=("error", "drop"), default="error")
+    parser.add_argument(
+        "--missing-images", choices=_CHOICES["missing_images"], default="error",
+        help="error: stop and list them in OUTPUT_DIR.missing_images.txt; drop: leave their trials out",
+    )  # fmt: skip
     parser.add_argument("--allow-partial", action="store_true", help="accept counts that differ from the release")
+    parser.add_argument("--num-proc", type=int, default=1, metavar="N", help="processes that write; default 1")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output folder")
     arguments = vars(parser.parse_args(argv))
-    arguments["window"] = tuple(arguments["window"])
-    arguments["length_range"] = tuple(arguments["length_range"]) if arguments["length_range"] else None
+    for name in ("window", "length_range", "band_pass"):
+        arguments[name] = tuple(arguments[name]) if arguments[name] is not None else None
     print(prepare(arguments.pop("raw_dir"), arguments.pop("output_dir"), **arguments))
 
 
@@ -149,15 +212,17 @@ def _check_parameters(variant, window, length_range, standardize, missing_images
         raise DataError(f"Invalid value for the 'variant' parameter. Allowed values are {names}, but got '{variant}'.")
     if standardize is None:
         standardize = "train" if variant == "raw" else "none"
-    for name, value, allowed in (
-        ("standardize", standardize, ("train", "none")),
-        ("missing_images", missing_images, ("error", "drop")),
-    ):
-        if value not in allowed:
+    for name, value in (("standardize", standardize), ("missing_images", missing_images)):
+        if value not in _CHOICES[name]:
+            allowed = " and ".join(f"'{choice}'" for choice in _CHOICES[name])
             raise DataError(
-                f"Invalid value for the '{name}' parameter. Allowed values are '{allowed[0]}' and '{allowed[1]}', "
-                f"but got '{value}' instead."
+                f"Invalid value for the '{name}' parameter. Allowed values are {allowed}, but got '{value}' instead."
             )
+    if standardize == "released" and variant != "raw":
+        raise DataError(
+            "Invalid value for the 'standardize' parameter. 'released' takes means and stddevs that only the raw file "
+            f"holds; allowed values for '{variant}' are 'train' and 'none'."
+        )
     for name, value in (("window", window), ("length_range", length_range)):
         if value is not None and not (len(value) == 2 and 0 <= value[0] < value[1]):
             raise DataError(
@@ -167,17 +232,33 @@ def _check_parameters(variant, window, length_range, standardize, missing_images
     return standardize
 
 
-def _find_images(data: Trials, image_dir: Path, missing_images: str) -> tuple[list[Path], set[int]]:
-    """Paths of all images, and the indices of those whose file is absent."""
-    paths = [image_dir / name.rsplit("_", 1)[0] / f"{name}.JPEG" for name in data.images]
-    absent = {i for i, path in enumerate(paths) if not path.is_file()}
+def _find_images(
+    data: Trials, rows: Sequence[int], place: Path, missing_images: str, output_dir: Path
+) -> tuple[dict[str, ImageFile], list[str]]:
+    """Places of the images of trials, and the names of those that are absent."""
+    names = [data.images[i] for i in np.unique(data.image[rows])]
+    files = find_images(place, names)
+    absent = sorted(set(names) - set(files))
     if absent:
-        names = ", ".join(data.images[i] for i in sorted(absent))
-        message = f"{len(absent)} of {len(paths)} ImageNet images are absent from '{image_dir}': {names}."
-        if missing_images == "error" or len(absent) == len(paths):
-            raise DataError(f"{message} Name their folder (--image-dir), or leave them out (--missing-images drop).")
-        warnings.warn(message, stacklevel=3)
-    return paths, absent
+        few = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        message = f"{len(absent)} of {len(names)} ImageNet images are absent from '{place}': {few}."
+        if missing_images == "error" or len(absent) == len(names):
+            listing = output_dir.absolute().with_name(f"{output_dir.name}.{MISSING_IMAGES_FILE}")
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            aside = listing.with_name(f"{listing.name}.partial")
+            aside.write_bytes(_listed(absent))
+            os.replace(aside, listing)
+            raise DataError(
+                f"{message} All are listed in '{listing}'. Name their folder or archive (--image-dir), or leave their "
+                "trials out (--missing-images drop)."
+            )
+        warnings.warn(f"{message} Their trials are left out; '{MISSING_IMAGES_FILE}' lists them.", stacklevel=3)
+    return files, absent
+
+
+def _listed(names: Sequence[str]) -> bytes:
+    """Content of the list of missing images: one name a line."""
+    return "".join(f"{name}\n" for name in names).encode()
 
 
 def _channel_names(n_chans: int, path: str | Path | None) -> list[str]:
@@ -190,9 +271,14 @@ def _channel_names(n_chans: int, path: str | Path | None) -> list[str]:
     return names
 
 
-def _select(data: Trials, split_of: dict[int, str], subjects, length_range, absent: set[int]) -> list[int]:
-    """Trials of the asked-for subjects and lengths whose image is there, in the order of the file."""
-    available = sorted({f"sub-{s:02d}" for s in data.subject.tolist()})
+def _subjects_of(data: Trials, rows: Sequence[int]) -> list[str]:
+    """Subjects of trials by name."""
+    return [f"sub-{subject:02d}" for subject in np.unique(data.subject[rows])]
+
+
+def _select(data: Trials, split_of: dict[int, str], subjects, length_range) -> list[int]:
+    """Trials of the asked-for subjects and lengths, in the order of the file."""
+    available = _subjects_of(data, range(len(data.eeg)))
     wanted = list(subjects) if subjects is not None else available
     for subject in wanted:
         if subject not in available:
@@ -201,44 +287,19 @@ def _select(data: Trials, split_of: dict[int, str], subjects, length_range, abse
                 f"but got '{subject}' instead."
             )
     low, high = length_range or (0, int(data.length.max()))
-    rows = [
-        i
-        for i in sorted(split_of)
-        if f"sub-{data.subject[i]:02d}" in wanted
-        and low <= data.length[i] <= high
-        and int(data.image[i]) not in absent
-    ]
+    rows = [i for i in sorted(split_of) if f"sub-{data.subject[i]:02d}" in wanted and low <= data.length[i] <= high]
     if not rows:
         raise DataError(f"No trial of '{data.path}' is left: check the 'subjects' and 'length_range' parameters.")
     return rows
 
 
-def _cut(data: Trials, i: int, window: tuple[int, int]) -> np.ndarray:
-    """Window of one trial, float64 of shape (n_chans, window length)."""
-    if data.length[i] < window[1]:
-        raise DataError(
-            f"Trial {i} of '{data.path}' has {data.length[i]} samples, fewer than the end of the 'window' "
-            f"parameter, {window[1]}. Choose another window or drop such trials with the 'length_range' parameter."
-        )
-    return data.eeg[i][:, window[0] : window[1]].double().numpy()
-
-
-def _fit_scale(data, rows, split_of, window, standardize, variant) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Per subject: what to subtract from and divide by each channel, both of shape (n_chans, 1)."""
-    subjects = sorted({int(data.subject[i]) for i in rows})
-    if standardize == "none":  # the raw file is in microvolts, prepared sets are in volts
-        divisor = np.full((data.n_chans, 1), 1e6 if variant == "raw" else 1.0)
-        return {subject: (np.zeros_like(divisor), divisor) for subject in subjects}
-    scale = {}
-    for subject in subjects:
-        train = [i for i in rows if data.subject[i] == subject and split_of[i] == "train"]
-        if not train:
+def _check_rows(data: Trials, rows: Sequence[int], split_of: dict[int, str], signals: Signals, standardize: str):
+    """Refuse before anything is written what cannot be cut or scaled."""
+    signals.check_length(data, rows)
+    fitted = {int(data.subject[i]) for i in rows if split_of[i] == "train"}
+    for subject in np.unique(data.subject[rows]).tolist():
+        if standardize == "train" and subject not in fitted:
             raise DataError(f"Subject {subject} of '{data.path}' has no training trial to fit its scaling on.")
-        n = len(train) * (window[1] - window[0])
-        mean = sum(_cut(data, i, window).sum(1, keepdims=True) for i in train) / n
-        variance = sum(((_cut(data, i, window) - mean) ** 2).sum(1, keepdims=True) for i in train) / n
-        scale[subject] = (mean, np.where(variance > 0, np.sqrt(variance), 1.0))
-    return scale
 
 
 def _concept(synset: str, readable: dict[str, str]) -> str:
@@ -246,27 +307,56 @@ def _concept(synset: str, readable: dict[str, str]) -> str:
     return f"{synset} {readable[synset]}"
 
 
-def _recordings(data, rows, split_of, window, scale, readable) -> Iterator[dict]:
-    """Rows for `write_prepared`."""
-    from tqdm import tqdm
+def _recording_parts(data, splits_path, rows, split_of, signals, standardize, readable) -> list[Part]:
+    """One part for each subject, in the order of the file; each opens the file for itself."""
+    parts: list[Part] = []
+    for subject in dict.fromkeys(data.subject[rows].tolist()):
+        trials = [(i, split_of[i]) for i in rows if data.subject[i] == subject]
+        make = partial(_recording_rows, data.path, trials, signals, standardize, readable)
+        parts.append(Part(f"sub-{subject:02d}", make, (data.path, splits_path), len(trials)))
+    return parts
 
-    for i in tqdm(rows, desc="ImageNetEEG", unit="trial"):
-        subject, synset = int(data.subject[i]), data.labels[data.label[i]]
-        mean, divisor = scale[subject]
+
+def _recording_rows(
+    path: Path, trials: Sequence[tuple[int, str]], signals: Signals, standardize: str, readable: dict[str, str]
+) -> Iterator[dict]:
+    """Rows of one subject for `write_prepared`, scaled by the subject's own training trials if so asked."""
+    stat = path.stat()
+    data = opened_recordings(path, stat.st_size, stat.st_mtime_ns)
+    mean, divisor = np.zeros((data.n_chans, 1)), np.ones((data.n_chans, 1))
+    if standardize == "train":
+        mean, divisor = fit_scale(data, [i for i, split in trials if split == "train"], signals)
+    elif standardize == "none" and path.name == RAW_FILE:
+        divisor = np.full((data.n_chans, 1), 1e6)  # the raw file is in microvolts, prepared sets are in volts
+    for i, split in trials:
+        synset = data.labels[data.label[i]]
         yield {
-            "subject": f"sub-{subject:02d}", "session": "ses-01", "run": "", "trial": i,
+            "subject": f"sub-{data.subject[i]:02d}", "session": "ses-01", "run": "", "trial": i,
             "image_id": data.images[data.image[i]], "concept": _concept(synset, readable),
-            "categories": [synset], "n_repeats": 1, "split": split_of[i],
-            "eeg": ((_cut(data, i, window) - mean) / divisor).astype(np.float32),
+            "categories": [synset], "n_repeats": 1, "split": split,
+            "eeg": ((signals.cut(data, i) - mean) / divisor).astype(np.float32),
         }  # fmt: skip
 
 
-def _images(data, rows, image_paths, readable) -> Iterator[dict]:
-    """Image rows for `write_prepared`, each image once."""
-    for image in sorted({int(data.image[i]) for i in rows}):
-        synset = data.images[image].rsplit("_", 1)[0]
+def _image_parts(data: Trials, rows: Sequence[int], files: dict[str, ImageFile], readable) -> list[Part]:
+    """Images of trials, each once, in parts of bounded size."""
+    names = [data.images[i] for i in np.unique(data.image[rows])]
+    parts: list[Part] = []
+    for first in range(0, len(names), IMAGES_A_PART):
+        some = [(name, files[name]) for name in names[first : first + IMAGES_A_PART]]
+        make = partial(_image_rows, some, readable)
+        parts.append(Part(f"images-{len(parts)}", make, sorted({file.path for _, file in some}), len(some)))
+    return parts
+
+
+def _image_rows(images: Sequence[tuple[str, ImageFile]], readable: dict[str, str]) -> Iterator[dict]:
+    """Rows of images for `write_prepared`."""
+    from neural_clip.corpora.image_rows import image_bytes
+
+    for name, file in images:
+        synset = name.rsplit("_", 1)[0]
         yield {
-            "image_id": data.images[image], "image": image_paths[image],
+            "image_id": name, "image": image_bytes(file.read(), f"image {name!r} in '{file.path}'"),
             "concept": _concept(synset, readable), "categories": [synset],
         }  # fmt: skip
 
@@ -277,34 +367,3 @@ def _warn_about_block_design(variant: str) -> None:
     if variant in ("raw", "eeg_5_95_std"):
         message += f" The slow frequencies of '{variant}' carry most of this confound; 'eeg_14_70_std' carries less."
     warnings.warn(message, stacklevel=3)
-
-
-def _metadata(data, variant, window, length_range, standardize, stamp, ch_names, defects) -> dict:
-    """Everything that neural_clip.json tells and that is not counted while writing."""
-    # only a simulation that says so is free of the confound: its trials follow each other in random order
-    in_blocks = not (stamp and stamp.get("dials", {}).get("block_drift") == 0)
-    as_is = "microvolts to volts" if variant == "raw" else "as released: standardised over an unstated scope"
-    scopes = {
-        "train": {"method": "z-score per subject and channel", "fit_scope": "train"},
-        "none": {"method": as_is, "fit_scope": "none"},
-    }
-    return {
-        "format_version": 1, "corpus": "imagenet_eeg", "modality": "eeg", "simulated": stamp,
-        "ch_names": ch_names, "n_chans": data.n_chans, "n_times": window[1] - window[0], "sfreq": SFREQ,
-        "tmin": window[0] / SFREQ, "unit": "V" if variant == "raw" and standardize == "none" else "z",
-        "n_voxels": None, "roi": None, "split_protocol": "split 0 of block_splits_by_image_all, applied to all trials",
-        "split_unit": "image", "scaling": scopes[standardize],
-        "preprocessing": {
-            "variant": variant, "window_samples": list(window), "standardize": standardize,
-            "length_range": list(length_range) if length_range else None,
-        },
-        "category_level": False, "block_confounded": in_blocks, "average_repeats": False, "image_encoder": None,
-        "licence": "Research use; ImageNet's terms of access hold for the images. "
-        "The licence of the recordings could not be established.",
-        "redistribution": "forbidden",
-        "citation": "Spampinato et al. 2017, Deep Learning Human Mind for Automated Visual Classification, CVPR; "
-        "Palazzo et al. 2020, Decoding Brain Representations by Multimodal Learning of Neural Activity and Visual "
-        "Features, doi:10.1109/TPAMI.2020.2995909",
-        "source": "https://github.com/perceivelab/eeg_visual_classification",
-        "known_defects": [*(["block design: class and block coincide, see Li et al. 2021"] * in_blocks), *defects],
-    }  # fmt: skip

@@ -1,29 +1,51 @@
-"""Files of the ImageNetEEG release: reading them without running what they may carry, and checking what they say."""
+"""Files of the ImageNetEEG release: reading them without running what they may carry, and checking what they say.
+
+What damage can be seen depends on the format. Files of torch 1.6 and later are zip files, whose checksums are
+compared before anything is used: a flipped bit anywhere ends in an error or changes nothing. Older files have no
+checksums: what does not parse, or contradicts the rest or the declared facts, is refused, but a flipped bit within a
+sample passes unless the sample is no longer finite, and so may one in the number of an image name if the other image
+exists. Tables can only be held against each other, the splits and the declared facts. That two whole subjects were
+exchanged (but for subject 4, who comes first), or images of one class and one split within a subject, is told by
+nothing in the release.
+"""
 
 from __future__ import annotations
 
+import operator
 import re
+import zipfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.corpora.imagenet_images import IMAGE_NAME
+from neural_clip.corpora.stamp import STAMP_FILE
 from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "FACTS", "SPLITS_FILE", "SYNSETS", "Trials", "check_counts", "find_recordings", "find_splits", "read_recordings",
-    "read_splits",
+    "FACTS", "RAW_FILE", "SPLITS_FILE", "SPLIT_FACTS", "SYNSETS", "Trials", "declared_facts", "find_recordings",
+    "find_splits", "found_facts", "opened_recordings", "read_recordings", "read_splits", "readable_names",
+    "split_sizes",
 ]  # fmt: skip
 
+RAW_FILE = "eeg_signals_raw_with_mean_std.pth"
 SPLITS_FILE = "block_splits_by_image_all.pth"
-FACTS = {"trials": 11965, "images": 1996, "classes": 40, "subjects": 6, "n_chans": 128}
-"""Counts of the complete corpus, read from the released files."""
+FACTS = {
+    "trials": 11965, "images": 1996, "classes": 40, "subjects": 6, "n_chans": 128,
+    # trials lie grouped by subject, so a subject number that was changed here and there interrupts a group
+    "groups_of_subjects": 6, "first_trial": "image 0, label 10, subject 4",
+}  # fmt: skip
+"""What the complete corpus holds, read from the released files."""
+SPLIT_FACTS = {"train_trials": 7970, "validation_trials": 1998, "test_trials": 1997}
+"""Trials in the parts of split 0 of `SPLITS_FILE`."""
 SYNSETS = {
     "n02106662": "German shepherd", "n02124075": "Egyptian cat", "n02281787": "lycaenid", "n02389026": "sorrel",
     "n02492035": "capuchin", "n02504458": "African elephant", "n02510455": "giant panda", "n02607072": "anemone fish",
@@ -39,6 +61,8 @@ SYNSETS = {
 }  # fmt: skip
 """The 40 ImageNet classes of the corpus and their names."""
 _FIELDS = ("eeg", "image", "label", "subject")
+_SYNSET = re.compile(r"n[0-9]{8}")
+_EXAMPLES = {"labels": "'n02951358'", "images": "'n02951358_31190'"}
 _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -53,6 +77,7 @@ class Trials:
             number from 1 to 6.
         labels (`list[str]`): Synsets.
         images (`list[str]`): Image names without extension, `<synset>_<number>`.
+        means, stddevs (*optional*): What the raw file holds under these names, unchecked; see `released_scale`.
     """
 
     path: Path
@@ -62,6 +87,8 @@ class Trials:
     subject: np.ndarray
     labels: list[str]
     images: list[str]
+    means: Any = None
+    stddevs: Any = None
 
     @property
     def n_chans(self) -> int:
@@ -112,33 +139,52 @@ def find_splits(raw_dir: Path, splits_file: str | Path | None) -> Path:
     return path
 
 
-def _load_pth(path: Path) -> dict:
+def _load_pth(path: Path, verify: bool = True) -> dict:
     """Load a file that may hold tensors, numbers, strings, lists and dicts and nothing that runs code.
 
     Files in the zip format are mapped, so the full corpus (3 GB) needs no such memory; those of older torch are read.
     """
     import pickle
-    import zipfile
 
     import torch
 
     if not path.is_file():
         raise DataError(f"File '{path}' does not exist.")
+    is_zip = _is_zip(path)
+    if is_zip and verify:
+        _verify_checksums(path)
     try:
         with torch.serialization.safe_globals(_numpy_values()):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise DataError(
             f"'{path}' is damaged or holds more than tensors and plain values"
             f"{f', namely {found[1]},' if found else ','} and was not loaded, because that could run code."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # on a damaged file torch raises nearly anything, AssertionError included
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"'{path}' cannot be read; the copy may be incomplete: {reason}") from error
+        raise DataError(f"'{path}' cannot be read; the copy may be incomplete or damaged: {reason}") from error
     if not isinstance(content, dict):
         raise DataError(f"'{path}' should hold a dict, but holds a {type(content).__name__}.")
     return content
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether torch will take a file for one in the zip format."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _verify_checksums(path: Path) -> None:
+    """Compare the contents of a file in the zip format with its CRC-32, at which torch does not look when it maps."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except Exception as error:  # damaged directories make zipfile raise many types
+        raise DataError(f"'{path}' cannot be read; the copy may be incomplete or damaged: {error}") from error
+    if damaged is not None:
+        raise DataError(f"'{path}' is damaged: the checksum of '{damaged}' in it differs. Get the file again.")
 
 
 def _numpy_values() -> list:
@@ -151,50 +197,110 @@ def _numpy_values() -> list:
     return [*functions, *old_names, np.ndarray, np.dtype, *types]
 
 
-def read_recordings(path: Path) -> Trials:
+def read_recordings(path: Path, *, verify: bool = True) -> Trials:
     """Read and check a file with recordings; those in the zip format stay on disk until they are used.
+
+    Args:
+        path (`Path`): The `.pth` file.
+        verify (`bool`): Compare the checksums of a file in the zip format, which reads all of it.
 
     Raises:
         DataError: If it is damaged, another corpus, or contradicts itself.
     """
-    import torch
-
-    content = _load_pth(path)
+    content = _load_pth(path, verify)
     absent = [key for key in ("dataset", "labels", "images") if key not in content]
     if absent:
-        raise DataError(f"'{path}' has no entry '{absent[0]}'; is it a file of ImageNetEEG? It has {sorted(content)}.")
+        raise DataError(
+            f"'{path}' has no entry '{absent[0]}'; is it a file of ImageNetEEG? It has {sorted(map(str, content))}."
+        )
     trials = content["dataset"]
-    if not trials:
+    if not isinstance(trials, list) or not trials:
         raise DataError(f"'{path}' holds no trials.")
-    for i, trial in enumerate(trials):
-        if not isinstance(trial, dict) or set(_FIELDS) - set(trial) or not isinstance(trial["eeg"], torch.Tensor):
-            found = sorted(trial) if isinstance(trial, dict) else type(trial).__name__
-            raise DataError(
-                f"Trial {i} of '{path}' should be a dict with {', '.join(_FIELDS)}, eeg a tensor, but has {found}. "
-                "EEG-ImageNet (Tsinghua University) is a different corpus."
-            )
+    numbers = np.array([_numbers(path, i, trial) for i, trial in enumerate(trials)], dtype=np.int64)
     data = Trials(
         path,
-        [trial["eeg"] for trial in trials],
-        **{name: np.array([int(trial[name]) for trial in trials]) for name in _FIELDS[1:]},
-        labels=[str(name) for name in content["labels"]],
-        images=[str(name) for name in content["images"]],
+        [trial["eeg"].detach() for trial in trials],
+        **dict(zip(_FIELDS[1:], numbers.T, strict=True)),
+        labels=_checked_names(path, "labels", content["labels"]),
+        images=_checked_names(path, "images", content["images"]),
+        means=content.get("means"),
+        stddevs=content.get("stddevs"),
     )
     _check_shapes(path, data)
     _check_indices(path, data)
+    if not _is_zip(path):
+        _check_layout(path, data)
     return data
 
 
+@lru_cache(maxsize=1)
+def opened_recordings(path: Path, size: int, mtime_ns: int) -> Trials:
+    """The trials of a file whose checksums were compared before, kept for the next call on the unchanged file.
+
+    Opening takes seconds for the many tensors of the full corpus, and the whole file for one of old torch. Call
+    `opened_recordings.cache_clear()` when it is no longer needed.
+    """
+    return read_recordings(path, verify=False)
+
+
+def _numbers(path: Path, i: int, trial: object) -> tuple[int, int, int]:
+    """Image, label and subject of a trial."""
+    import torch
+
+    if not isinstance(trial, dict) or set(_FIELDS) - set(trial) or not isinstance(trial["eeg"], torch.Tensor):
+        found = [str(key) for key in trial] if isinstance(trial, dict) else type(trial).__name__
+        raise DataError(
+            f"Trial {i} of '{path}' should be a dict with {', '.join(_FIELDS)}, eeg a tensor, but has {found}. "
+            "EEG-ImageNet (Tsinghua University) is a different corpus."
+        )
+    try:
+        image, label, subject = (operator.index(trial[name]) for name in _FIELDS[1:])
+    except TypeError as error:
+        raise DataError(f"Trial {i} of '{path}' should have whole numbers as image, label and subject.") from error
+    # numbers beyond 32 bits would not fit an array, and are out of any range here
+    return tuple(min(max(number, -1), 2**31) for number in (image, label, subject))  # type: ignore[return-value]
+
+
+def _checked_names(path: Path, key: str, names: object) -> list[str]:
+    """Synsets, or image names of ImageNet: they become parts of paths, so nothing else may stand there."""
+    pattern = IMAGE_NAME if key == "images" else _SYNSET
+    if not isinstance(names, list | tuple):
+        raise DataError(f"'{path}' should have a list of names under '{key}', but has a {type(names).__name__}.")
+    for name in names:
+        if not isinstance(name, str) or not pattern.fullmatch(name):
+            raise DataError(f"'{path}' has {name!r} under '{key}'; allowed are names like {_EXAMPLES[key]}.")
+    repeated = [name for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise DataError(f"'{path}' lists '{repeated[0]}' more than once under '{key}'.")
+    unknown = sorted({name.rsplit("_", 1)[0] for name in names} - set(SYNSETS))
+    if unknown:
+        raise DataError(f"'{path}' has class '{unknown[0]}', which is none of the 40 classes of ImageNetEEG.")
+    return list(names)
+
+
 def _check_shapes(path: Path, data: Trials) -> None:
-    """Require (n_chans, length) with one n_chans; 1-D or ragged channels cannot be stacked."""
-    wrong = next((i for i, eeg in enumerate(data.eeg) if eeg.ndim != 2), None)
-    if wrong is not None:
-        raise DataError(f"Trial {wrong} of '{path}' should be 2-D, but has shape {tuple(data.eeg[wrong].shape)}.")
+    """Require (n_chans, length) with one n_chans and real numbers; 1-D or ragged channels cannot be stacked."""
+    import torch
+
+    for i, eeg in enumerate(data.eeg):
+        if eeg.ndim != 2 or eeg.dtype not in (torch.float32, torch.float64) or eeg.layout != torch.strided:
+            raise DataError(
+                f"Trial {i} of '{path}' should be 2-D, float32 or float64, but is {eeg.dtype} of shape "
+                f"{tuple(eeg.shape)}."
+            )
     counts = Counter(eeg.shape[0] for eeg in data.eeg)
     n_chans = counts.most_common(1)[0][0]
     wrong = next((i for i, eeg in enumerate(data.eeg) if eeg.shape[0] != n_chans), None)
     if wrong is not None:
         raise DataError(f"Trial {wrong} of '{path}' has {data.eeg[wrong].shape[0]} channels, the others {n_chans}.")
+
+
+def _check_layout(path: Path, data: Trials) -> None:
+    """Require that trials lie in memory alike; without checksums a damaged size or stride would shear one."""
+    fills = [eeg.is_contiguous() and eeg.nbytes == eeg.untyped_storage().nbytes() for eeg in data.eeg]
+    if any(fills) and not all(fills):
+        odd = fills.index(sum(fills) * 2 < len(fills))
+        raise DataError(f"'{path}' is damaged: trial {odd} does not fill its memory as other trials do.")
 
 
 def _check_indices(path: Path, data: Trials) -> None:
@@ -225,33 +331,55 @@ def _check_indices(path: Path, data: Trials) -> None:
         )
 
 
-def check_counts(data: Trials, facts: dict | None, official: bool) -> list[str]:
-    """Compare the counts with the published (or the simulated corpus' own) ones; return what to tell about defects."""
-    found = {
+def declared_facts(raw_dir: Path, stamp: Mapping | None) -> dict:
+    """What a corpus must hold: the published facts, or the counts that a simulated one tells of itself.
+
+    Raises:
+        DataError: If the stamp of a simulated corpus lacks the counts.
+    """
+    if stamp is None:
+        return dict(FACTS)
+    counts = stamp.get("counts")
+    if not isinstance(counts, dict):
+        raise DataError(f"'{raw_dir / STAMP_FILE}' is damaged: it has no 'counts'. Simulate the corpus again.")
+    facts = {name: counts[name] for name in FACTS if name in counts}
+    return facts | {"groups_of_subjects": counts.get("subjects")}
+
+
+def readable_names(data: Trials, raw_dir: Path, stamp: Mapping | None) -> dict[str, str]:
+    """Names of the classes by synset: ImageNet's, or what a simulated corpus shows in their place.
+
+    Raises:
+        DataError: If the stamp of a simulated corpus does not name all classes.
+    """
+    if stamp is None:
+        return SYNSETS
+    names = stamp.get("category_names")
+    if not isinstance(names, dict) or set(data.labels) - set(names):
+        raise DataError(f"'{raw_dir / STAMP_FILE}' is damaged: 'category_names' lacks classes of '{data.path}'.")
+    return names
+
+
+def found_facts(data: Trials) -> dict:
+    """The facts of `FACTS`, as a file has them."""
+    return {
         "trials": len(data.eeg), "images": len(data.images), "classes": len(data.labels),
         "subjects": len(set(data.subject.tolist())), "n_chans": data.n_chans,
+        "groups_of_subjects": 1 + int(np.count_nonzero(np.diff(data.subject))),
+        "first_trial": f"image {data.image[0]}, label {data.label[0]}, subject {data.subject[0]}",
     }  # fmt: skip
-    for name, value in found.items():
-        if facts is not None and value != facts[name]:
-            raise DataError(
-                f"'{data.path}' has {value} {name}, but the corpus has {facts[name]}. "
-                "If you want to use a part of it, say so: allow_partial (--allow-partial)."
-            )
-    unknown = sorted(set(data.labels) - set(SYNSETS))
-    if unknown:
-        raise DataError(f"'{data.path}' has class '{unknown[0]}', which is none of the 40 classes of ImageNetEEG.")
-    if facts is None:
-        return ["part of the corpus: " + ", ".join(f"{value} {name}" for name, value in found.items())]
-    return ["11 of 11,976 trials are missing; the upstream README tells 11,964 trials"] if official else []
 
 
 def read_splits(path: Path, data: Trials, allow_partial: bool) -> dict[int, str]:
     """Split name of every trial, from split 0; image-disjoint and complete or refused."""
     content = _load_pth(path)
     try:
-        parts = {ours: [int(i) for i in content["splits"][0][theirs]] for theirs, ours in _SPLIT_NAMES.items()}
+        first = content["splits"][0]
+        parts = {ours: [operator.index(i) for i in first[theirs]] for theirs, ours in _SPLIT_NAMES.items()}
     except (KeyError, IndexError, TypeError) as error:
-        raise DataError(f"'{path}' should hold 'splits', a list of dicts with train, val and test.") from error
+        raise DataError(
+            f"'{path}' should hold 'splits', a list of dicts with train, val and test, lists of trial numbers."
+        ) from error
     n_trials = len(data.eeg)
     split_of: dict[int, str] = {}
     for name, indices in parts.items():
@@ -275,3 +403,9 @@ def read_splits(path: Path, data: Trials, allow_partial: bool) -> dict[int, str]
                 f"'{name}'; images must not cross splits."
             )
     return split_of
+
+
+def split_sizes(split_of: Mapping[int, str]) -> dict:
+    """The facts of `SPLIT_FACTS`, as a file has them."""
+    counts = Counter(split_of.values())
+    return {f"{name}_trials": counts[name] for name in _SPLIT_NAMES.values()}
