@@ -8,33 +8,37 @@ Three split protocols. `paper`: training images against the 200 test images, who
 `zero_shot`: the same test images, but no training image of their concepts. `large`: that training set against the
 2,400 training images of the test concepts. Validation images are taken from the training images, the same for all
 subjects. Catch trials are dropped.
+
+Counts are compared with those of the published corpus. Events are compared with the triggers of each recording and
+with the tables of attributes, so that a swapped or reordered file is refused.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from neural_clip.corpora.facts import check_facts
 from neural_clip.corpora.meg_preprocessing import PREPROCESSINGS, PUBLISHED, SCALINGS, MegPreprocessing
 from neural_clip.corpora.prepared import validation_split, write_prepared
 from neural_clip.corpora.stamp import read_stamp
-from neural_clip.corpora.things_meg_files import (
+from neural_clip.corpora.things_meg_facts import (
     BROKEN_SENSOR,
-    RAW_SFREQ,
-    Stimuli,
-    check_downloaded,
-    check_version,
-    find_runs,
-    run_trials,
+    CorpusFacts,
+    check_repeats,
+    corpus_facts,
+    declared_splits,
+    declared_trials,
+    found_splits,
+    found_trials,
 )
-from neural_clip.corpora.things_meg_sources import DerivativeSource, RawSource, Source
+from neural_clip.corpora.things_meg_files import check_agreement, check_version, find_runs, run_trials
+from neural_clip.corpora.things_meg_recordings import open_raw
+from neural_clip.corpora.things_meg_rows import image_parts, recording_parts, trials_digest
+from neural_clip.corpora.things_meg_sources import Reader, derivative_trials, open_derivative
+from neural_clip.corpora.things_meg_stimuli import CATEGORIES, Stimuli, check_images
 from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,6 +68,11 @@ CITATION = (
     "Vaziri-Pashkam, M., Baker, C. I. (2023). THINGS-data, a multimodal collection of large-scale datasets for "
     "investigating object representations in human brain and behavior. eLife 12:e82580. doi:10.7554/eLife.82580"
 )
+CATEGORY_FACTS = {
+    "27": "27 categories: 559 of 1,854 concepts have none (here: none), 302 have several.",
+    "53": "53 categories, joined by row: 406 of 1,854 concepts have none (here: none), 664 have several.",
+}
+NOT_DOWNLOADED = "not_downloaded.txt"
 SOURCE = "OpenNeuro ds004212 (doi:10.18112/openneuro.ds004212)"
 IMAGE_TERMS = (
     "The recordings are CC0. The images are from the THINGS database (osf.io/jum2f) and under its own terms, which "
@@ -79,7 +88,6 @@ KNOWN_DEFECTS = [
 REAL_DEFECTS = [  # not simulated
     IMAGE_TERMS,
     "P1 ses-11 run-05 and P2 ses-10 run-03 lost 0.2 s of signal; it is filled with each channel's median.",
-    "559 of 1,854 concepts have no category (here: none), 302 have several.",
     "coordsystem.json states cm but holds m; sensor positions are not used here.",
 ]
 
@@ -87,8 +95,9 @@ REAL_DEFECTS = [  # not simulated
 def prepare(
     raw_dir: str | Path, output_dir: str | Path, *, images_dir: str | Path | None = None, route: str = "raw",
     preprocessing: str | None = None, split: str = "paper", scaling: str = "baseline_zscore",
-    average_repeats: bool = False, subjects: Sequence[int] | None = None, sessions: Sequence[int] | None = None,
-    validation_fraction: float = 0.1, seed: int = 0, overwrite: bool = False,
+    average_repeats: bool = False, categories: str = "27", categories_file: str | Path | None = None,
+    subjects: Sequence[int] | None = None, sessions: Sequence[int] | None = None, validation_fraction: float = 0.1,
+    seed: int = 0, allow_partial: bool = False, num_proc: int = 1, overwrite: bool = False,
 ) -> Path:  # fmt: skip
     """Read a raw THINGS-MEG folder, real or simulated, and write a prepared data set.
 
@@ -105,9 +114,16 @@ def prepare(
             so nothing is fitted; `"train_std"` subtracts that mean and divides by the root mean square of the training
             epochs, by subject and channel; `"none"` subtracts the mean and keeps T.
         average_repeats (`bool`): One row per subject and image, the mean of all its presentations.
+        categories (`str`): `"27"`, the matrix of the raw folder, or `"53"`; several or none (`"none"`) a concept.
+        categories_file (`str` or `Path`, *optional*): `Categories_final_20200131.tsv` of the public repository
+            ViCCo-Group/THINGS-data (MRI/data), for `"53"`. It is joined by row: its words are not unique.
         subjects, sessions (`Sequence[int]`, *optional*): Numbers to read, all by default.
         validation_fraction (`float`): Share of the training images, the same for all subjects.
         seed (`int`): Of the choice of validation images.
+        allow_partial (`bool`): Use the runs that are downloaded (of the derivative: the subjects); what is lacking is
+            listed in `not_downloaded.txt` and in the metadata. Damaged files are refused all the same.
+        num_proc (`int`): Processes that read at the same time. Each holds one run (2 GB at real size) in memory; with
+            `"train_std"` each also needs room for a subject's epochs (5 GB) beside `output_dir`.
         overwrite (`bool`): Replace an older prepared data set.
 
     Returns:
@@ -117,40 +133,61 @@ def prepare(
         DataError: If a parameter is unknown, or a file is missing, not downloaded, truncated or contradicts another.
     """
     raw_dir = Path(raw_dir)
-    recipe = _recipe(route, preprocessing, split, scaling)
+    recipe = _recipe(route, preprocessing, split, scaling, categories, categories_file)
     simulated = read_stamp(raw_dir)
+    facts = corpus_facts(simulated)
     version = check_version(raw_dir, required=route == "raw")
-    source, trials = _open(raw_dir, route, recipe, scaling, subjects, sessions, simulated)
-    images = _describe(raw_dir, images_dir, trials, simulated)
+    subjects = _chosen("subjects", subjects, facts.subjects)
+    sessions = _chosen("sessions", sessions, range(1, facts.n_sessions + 1))
+    reader, trials, lacking = _open(raw_dir, route, recipe, scaling, subjects, sessions, facts, allow_partial)
+    declared = declared_trials(facts, subjects, sessions)
+    partial = check_facts(raw_dir, declared, found_trials(trials), allow_partial=allow_partial) or {}
+    folder, table = (Path(path) if path else None for path in (images_dir, categories_file))
+    stimuli = Stimuli.read(raw_dir, folder, sorted(set(trials.subject.tolist())), facts, categories, table)
+    images = _describe(stimuli, trials)
     assign_splits(trials, split, validation_fraction, seed)
+    sizes = declared_splits(facts, subjects, sessions, split)
+    partial |= check_facts(raw_dir, sizes, found_splits(trials, split), allow_partial=allow_partial) or {}
     used = [images[image_id] for image_id in sorted(trials.image_id[trials.split != ""].unique())]
-    for image in used:
-        check_downloaded(image["image"])
-    source.check()
-    metadata = _metadata(source, recipe, scaling, simulated, version) | {
-        "split_protocol": SPLIT_PROTOCOLS[split], "average_repeats": average_repeats,
+    check_images(image["image"] for image in used)
+    metadata = _metadata(reader, recipe, scaling, simulated, facts, version) | {
+        "split_protocol": SPLIT_PROTOCOLS[split], "average_repeats": average_repeats, "partial": partial or None,
+        "presentation_order": not average_repeats,
+        "declared": declared | sizes | {"channels": facts.n_chans, "sfreq of the recordings in Hz": facts.sfreq},
     }  # fmt: skip
-    metadata["preprocessing"] |= {"route": route, "validation_fraction": validation_fraction, "seed": seed}
-    with contextlib.ExitStack() as stack:
-        rows = _rows(source, trials)
-        if scaling == "train_std":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=_parent(output_dir), prefix=".things_meg-"))
-            rows = _scaled(rows, trials, Path(folder) / "epochs.npy")
-        if average_repeats:
-            rows = _averaged(rows, trials)
-        return write_prepared(output_dir, metadata, rows, used, overwrite=overwrite)
+    metadata["preprocessing"] |= {
+        "route": route, "validation_fraction": validation_fraction, "seed": seed, "categories": categories,
+        "subjects": subjects, "sessions": sessions, "trials_sha256": trials_digest(trials),
+    }  # fmt: skip
+    if scaling == "train_std":
+        metadata["scaling"]["fit_rows_sha256"] = trials_digest(trials[trials.split == "train"])
+    metadata["known_defects"] += [] if simulated else [CATEGORY_FACTS[categories]]
+    if lacking:
+        metadata["known_defects"].append(f"{len(lacking)} files are lacking; {NOT_DOWNLOADED} lists them.")
+    recordings = recording_parts(
+        reader, trials, stimuli.tables, train_std=scaling == "train_std", average=average_repeats,
+        workspace=_parent(output_dir),
+    )  # fmt: skip
+    return write_prepared(
+        output_dir, metadata, recordings, image_parts(used, stimuli.tables), overwrite=overwrite, num_proc=num_proc,
+        extra_files=_listed(raw_dir, lacking),
+    )  # fmt: skip
 
 
-def _recipe(route: str, preprocessing: str | None, split: str, scaling: str) -> MegPreprocessing:
+def _recipe(
+    route: str, preprocessing: str | None, split: str, scaling: str, categories: str, categories_file: object
+) -> MegPreprocessing:
     """Preprocessing to apply, after checking that the parameters go together."""
     choices = {"route": (route, ROUTES), "split": (split, SPLIT_PROTOCOLS), "scaling": (scaling, SCALINGS)}
-    choices["preprocessing"] = (preprocessing or "paper", PREPROCESSINGS)
+    choices |= {"preprocessing": (preprocessing or "paper", PREPROCESSINGS), "categories": (categories, CATEGORIES)}
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             listed = ", ".join(f"'{option}'" for option in allowed)
             raise DataError(
                 f"Invalid value for the '{name}' parameter. Allowed values are {listed}, but got '{value}'."
             )
+    if categories_file and categories != "53":
+        raise DataError("'categories_file' is the table of 53 categories; give categories '53' with it.")
     if route == "raw":
         return PREPROCESSINGS[preprocessing or "paper"]
     if preprocessing not in (None, "published") or scaling != "baseline_zscore":
@@ -161,18 +198,31 @@ def _recipe(route: str, preprocessing: str | None, split: str, scaling: str) -> 
     return PUBLISHED
 
 
+def _chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:
+    """Numbers to read, in order, each once."""
+    if wanted is not None and (not wanted or set(wanted) - set(known)):
+        raise DataError(
+            f"Invalid value for the '{name}' parameter. Allowed are numbers of {list(known)}, but got {list(wanted)}."
+        )
+    return sorted(set(wanted or known))
+
+
 def _open(
-    raw_dir: Path, route: str, recipe: MegPreprocessing, scaling: str, subjects: Sequence[int] | None,
-    sessions: Sequence[int] | None, simulated: dict | None,
-) -> tuple[Source, pd.DataFrame]:  # fmt: skip
-    """Source of the epochs and all its trials."""
+    raw_dir: Path, route: str, recipe: MegPreprocessing, scaling: str, subjects: list[int], sessions: list[int],
+    facts: CorpusFacts, allow_partial: bool,
+) -> tuple[Reader, pd.DataFrame, list[Path]]:  # fmt: skip
+    """Reader of the epochs, all trials, and the files that are not downloaded."""
     if route == "derivative":
-        derivative = DerivativeSource(raw_dir, subjects, sessions, simulated)
-        return derivative, derivative.trials
-    runs = find_runs(raw_dir, subjects, sessions, simulated=simulated is not None)
-    sfreq = simulated["sizes"]["sfreq"] if simulated else RAW_SFREQ
-    trials = run_trials(runs, sfreq=sfreq, simulated=simulated is not None)
-    return RawSource(runs, recipe, scaling, sfreq, simulated), trials
+        trials, lacking = derivative_trials(raw_dir, subjects, sessions, facts, allow_partial=allow_partial)
+    else:
+        runs, lacking = find_runs(raw_dir, subjects, sessions, facts, allow_partial=allow_partial)
+        trials = run_trials(runs, facts)
+    present = sorted(set(trials.subject.tolist()))
+    check_agreement(raw_dir, present, sessions, facts)
+    check_repeats(trials)
+    if route == "derivative":
+        return open_derivative(raw_dir, present, facts), trials, lacking
+    return open_raw(runs, recipe, scaling, facts), trials, lacking
 
 
 def _parent(output_dir: str | Path) -> Path:
@@ -182,13 +232,14 @@ def _parent(output_dir: str | Path) -> Path:
     return parent
 
 
-def _describe(
-    raw_dir: Path, images_dir: str | Path | None, trials: pd.DataFrame, simulated: dict | None
-) -> dict[str, dict]:
+def _listed(raw_dir: Path, lacking: Sequence[Path]) -> dict[str, bytes]:
+    """File that lists what is not downloaded, relative to the raw folder."""
+    lines = [f"{path.relative_to(raw_dir).as_posix()}\n" for path in lacking]
+    return {NOT_DOWNLOADED: "".join(lines).encode()} if lines else {}
+
+
+def _describe(stimuli: Stimuli, trials: pd.DataFrame) -> dict[str, dict]:
     """Add `image_id` and `concept` to the trials; return the image rows by id."""
-    subjects = sorted(int(subject) for subject in trials.subject.unique())
-    images = Path(images_dir) if images_dir else None
-    stimuli = Stimuli.read(raw_dir, images, subjects, simulated=simulated is not None)
     shown = trials[trials.trial_type != "catch"].drop_duplicates(["value", "category"])
     described: dict[int, dict] = {}
     numbers: dict[str, int] = {}
@@ -201,6 +252,11 @@ def _describe(
                 f"Concept '{row['concept']}' has the THINGS numbers {numbers[row['concept']]} and {category}; the "
                 "list of image names and the events do not belong together."
             )
+    if len(set(numbers.values())) != len(numbers):
+        raise DataError(
+            f"{len(numbers)} concepts share {len(set(numbers.values()))} THINGS numbers; the list of image names and "
+            "the events do not belong together."
+        )
     for name in ("image_id", "concept"):
         trials[name] = [described[value][name] if value in described else "" for value in trials.value]
     return {row["image_id"]: row for row in described.values()}
@@ -233,75 +289,22 @@ def assign_splits(trials: pd.DataFrame, split: str, validation_fraction: float, 
     trials.loc[train & trials.image_id.isin(chosen), "split"] = "validation"
 
 
-def _rows(source: Source, trials: pd.DataFrame) -> Iterator[dict]:
-    """Recording rows, one presentation each."""
-    facts = trials.to_dict("index")
-    for label, epoch in source.epochs(trials):
-        trial = facts[label]
-        yield {
-            "subject": f"sub-{trial['subject']:02d}", "session": f"ses-{trial['session']:02d}",
-            "run": f"run-{trial['run']:02d}", "trial": trial["trial"], "image_id": trial["image_id"],
-            "concept": trial["concept"], "n_repeats": 1, "split": trial["split"], "meg": epoch,
-        }  # fmt: skip
-
-
-def _used(trials: pd.DataFrame, subject: str) -> pd.DataFrame:
-    """Trials with a split of the subject named like `sub-01`."""
-    return trials[(trials.subject == int(subject.removeprefix("sub-"))) & (trials.split != "")]
-
-
-def _scaled(rows: Iterator[dict], trials: pd.DataFrame, path: Path) -> Iterator[dict]:
-    """Divide by the root mean square of the subject's training epochs, by channel; epochs wait in a file meanwhile."""
-    for subject, group in groupby(rows, key=lambda row: row["subject"]):
-        first = next(group)
-        shape = (len(_used(trials, subject)), *first["meg"].shape)
-        store = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        facts, power = [], []
-        for number, row in enumerate(chain([first], group)):
-            epoch = store[number] = row.pop("meg")
-            facts.append(row)
-            if row["split"] == "train":
-                power.append(np.square(epoch, dtype=np.float64).mean(axis=1))  # the baseline mean is the zero
-        scale = np.sqrt(np.mean(power, axis=0)).astype(np.float32)[:, None]  # (n_chans, 1)
-        if not (scale > 0).all():
-            raise DataError(f"{subject}: channel {int(scale.argmin())} is flat in all training epochs.")
-        for number, row in enumerate(facts):
-            yield row | {"meg": store[number] / scale}
-
-
-def _averaged(rows: Iterator[dict], trials: pd.DataFrame) -> Iterator[dict]:
-    """Mean of the presentations of an image to a subject; only images with several are held in memory."""
-    for subject, group in groupby(rows, key=lambda row: row["subject"]):
-        expected = _used(trials, subject).image_id.value_counts().to_dict()
-        sums: dict[str, dict] = {}
-        for row in group:
-            count = expected[row["image_id"]]
-            if count > 1:
-                held = sums.setdefault(row["image_id"], row | {"meg": 0.0, "n_repeats": 0, "session": "", "run": ""})
-                held["meg"] = held["meg"] + row["meg"].astype(np.float64)
-                held["n_repeats"] += 1
-                if held["n_repeats"] < count:
-                    continue
-                row = held | {"meg": (held["meg"] / count).astype(np.float32)}
-                del sums[row["image_id"]]
-            yield row
-
-
 def _metadata(
-    source: Source, recipe: MegPreprocessing, scaling: str, simulated: dict | None, version: str | None
-) -> dict:
+    reader: Reader, recipe: MegPreprocessing, scaling: str, simulated: dict | None, facts: CorpusFacts,
+    version: str | None,
+) -> dict:  # fmt: skip
     """Facts of `neural_clip.json`."""
     description, scope = SCALING_FACTS[scaling]
     preprocessing = {
         "recipe": recipe.name, "high_pass_hz": recipe.high_pass, "low_pass_hz": recipe.low_pass,
         "filter": "zero-phase FIR, Hamming window, MNE's default lengths; the low-pass edge is the anti-alias filter",
-        "raw_sfreq_hz": simulated["sizes"]["sfreq"] if simulated else RAW_SFREQ,
+        "raw_sfreq_hz": facts.sfreq,
         "decimation": "every n-th sample from the exact onset", "tmin_s": recipe.tmin, "tmax_s": recipe.tmax,
         "onset": "optical sensor (events.tsv, column sample)", "catch_trials": "dropped", "left_out": [BROKEN_SENSOR],
     }  # fmt: skip
     return {
         "corpus": "things_meg", "pretty_name": "THINGS-MEG prepared for neural_clip", "modality": "meg",
-        "simulated": simulated, "ch_names": source.ch_names, "n_chans": len(source.ch_names),
+        "simulated": simulated, "ch_names": reader.ch_names, "n_chans": len(reader.ch_names),
         "n_times": recipe.n_times, "sfreq": recipe.sfreq, "tmin": recipe.tmin,
         "unit": "T" if scaling == "none" else "z", "split_unit": "image",
         "scaling": {"method": scaling, "fit_scope": scope, "description": description},
@@ -334,10 +337,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--split", choices=tuple(SPLIT_PROTOCOLS), default="paper", help="default: paper")
     add("--scaling", choices=SCALINGS, default="baseline_zscore", help="default: baseline_zscore")
     add("--average-repeats", action="store_true", help="one row per subject and image")
+    add("--categories", choices=CATEGORIES, default="27", help="table of categories, several a concept (default: 27)")
+    add("--categories-file", help="Categories_final_20200131.tsv of ViCCo-Group/THINGS-data (MRI/data), for 53")
     add("--subjects", nargs="+", type=_subject_number, help="numbers, such as 1 2 (default: all)")
     add("--sessions", nargs="+", type=int, help="numbers, such as 1 2 (default: all)")
     add("--validation-fraction", type=float, default=0.1, help="share of the training images (default: 0.1)")
     add("--seed", type=int, default=0, help="of the choice of validation images (default: 0)")
+    add(
+        "--allow-partial",
+        action="store_true",
+        help="use the runs that are downloaded, and mark the data set as partial",
+    )
+    add("--num-proc", type=int, default=1, help="processes; each holds one run, 2 GB at real size (default: 1)")
     add("--overwrite", action="store_true", help="replace an older prepared data set")
     arguments = vars(parser.parse_args(argv))
     folder = prepare(arguments.pop("raw_dir"), arguments.pop("output_dir"), **arguments)
