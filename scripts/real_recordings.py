@@ -133,6 +133,7 @@ def haxby(data_dir: Path, work: Path) -> dict:
         "name": "haxby_faces_houses",
         "modality": "fmri",
         "category_level": True,
+        "block_design": True,
         "unit": "z of the run",
         "roi": "one axial slice, voxels inside the published mask",
         "recordings": recordings,

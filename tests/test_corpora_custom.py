@@ -75,6 +75,21 @@ def test_patterns_of_an_npz_with_one_based_index(tmp_path):
     np.testing.assert_array_equal(np.asarray(pictures[4]["image"])[..., 0], arrays["pictures"][4])
 
 
+def test_scaling_done_before_and_block_designs_are_declared(tmp_path):
+    manifest, arrays = patterns(tmp_path, unit="z")
+    betas = arrays["betas"]
+    arrays["betas"] = (betas - betas.mean(axis=0)) / betas.std(axis=0)  # over test trials as well
+    np.savez(tmp_path / "p.npz", **arrays)
+    with pytest.raises(DataError, match="test split"):  # the leak guard sees it
+        prepared(tmp_path, manifest)
+    folder = prepared(tmp_path, manifest | {"scaling": "unknown", "block_design": True})
+    metadata = read_metadata(folder)
+    assert metadata["scaling"]["fit_scope"] == "unknown" and metadata["block_confounded"]
+    warnings = {finding["check"] for finding in metadata["findings"] if finding["severity"] == "warning"}
+    assert {"fit scope", "block design"} <= warnings
+    assert not metadata["presentation_order"]
+
+
 def test_patterns_of_a_mat_file_row_by_row_with_labels(tmp_path):
     import scipy.io
 
@@ -324,7 +339,7 @@ def test_raw_dir_is_where_paths_begin(tmp_path):
     ("changes", "message"),
     [
         ({"scalling": "train"}, "unknown key 'scalling'; the nearest known one is 'scaling'"),
-        ({"scaling": "test"}, "'none', 'train', but got 'test'"),
+        ({"scaling": "test"}, "'none', 'train', 'unknown', but got 'test'"),
         ({"modality": "ecog"}, "'eeg', 'meg', 'fmri', but got 'ecog'"),
         ({"splits": {"bye": "image"}}, "'splits': unknown key 'bye'; the nearest known one is 'by'"),
         ({"splits": {"test": 1.5}}, "shares between 0 and 1"),
@@ -350,7 +365,7 @@ def test_bad_manifests_are_named(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "raw"}, "'epochs', 'series', 'patterns', but got 'raw'"),
+        ({"kind": "raw"}, "'epochs', 'continuous', 'bids', 'series', 'patterns', but got 'raw'"),
         ({"t_r": 2.0}, "of kind 'patterns' do not use 't_r'"),
         ({"data_kye": "x"}, "recording 0: unknown key 'data_kye'; the nearest known one is 'data_key'"),
         ({"index_base": 2}, "allowed values for 'index_base' are 0 and 1"),
@@ -500,7 +515,7 @@ def test_channels_marked_bad_are_not_taken_in_silence(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mask": "nowhere.nii"}, "There is no NIfTI file '.*nowhere.nii'"),
+        ({"mask": "nowhere.nii"}, "There is no mask '.*nowhere.nii'"),
         ({"mask": None}, "'mask' must name the voxels"),
         ({"mask": "small.npy"}, r"has shape \(2, 2, 2\), but '.*run0.nii.gz' has shape \(3, 4, 2, 40\)"),
         ({"mask": "empty.npy"}, "no voxel above 0"),
@@ -553,25 +568,6 @@ def test_bad_series_files_are_named(tmp_path):
             prepared(tmp_path, manifest)
     table.write_text(events)
     assert prepared(tmp_path, manifest).is_dir()
-
-
-def test_interrupted_reading_leaves_nothing_behind(tmp_path, monkeypatch):
-    manifest, _, _ = series_manifest(tmp_path)
-    from neural_clip.corpora import custom_recordings
-
-    calls = []
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    original = custom_recordings.read_volumes
-    monkeypatch.setattr(custom_recordings, "read_volumes", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepared(tmp_path, manifest)
-    assert not (tmp_path / "set").exists() and not (tmp_path / "set.partial").exists()
 
 
 def test_program_shows_one_line_and_exit_code_2(tmp_path, capsys):

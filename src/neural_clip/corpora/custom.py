@@ -1,8 +1,9 @@
 """Recordings of one's own: `neural-clip prepare custom MANIFEST --output-dir FOLDER`.
 
 A manifest (`custom_manifest.py` documents every key) names files of recordings: `mne.Epochs` with metadata that names
-the images, fMRI time series with a mask and a table of onsets, or patterns with an image index; and the images, or
-embeddings made elsewhere. The result is a prepared data set like those of the public corpora.
+the images, continuous EEG or MEG with a table of onsets, alone or in a BIDS data set, fMRI time series with a mask and
+a table of onsets, or patterns with an image index; and the images, or embeddings made elsewhere. The result is a
+prepared data set like those of the public corpora.
 
 Where only a category is known per trial (`category_level: true`), the target is the mean embedding of the category's
 images, runs or recordings are split instead of images, and every output says "category level".
@@ -12,23 +13,41 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neural_clip.corpora.custom_manifest import Manifest, read_manifest
-from neural_clip.corpora.custom_recordings import UNITS, Trials, read_trials
+from neural_clip.corpora.custom_manifest import KIND_KEYS, Manifest, read_manifest
+from neural_clip.corpora.custom_parts import design_hash, image_parts, recording_parts
+from neural_clip.corpora.custom_recordings import read_trials
+from neural_clip.corpora.custom_scaling import fit_scaling, scaling_arrays, scaling_facts
 from neural_clip.corpora.custom_splits import assign_splits
 from neural_clip.corpora.custom_stimuli import Stimuli, read_stimuli
+from neural_clip.corpora.custom_trials import Trials, unit_of
+from neural_clip.corpora.facts import check_facts
 from neural_clip.corpora.prepared import write_prepared
 from neural_clip.errors import DataError
 
+# What was done to the recordings, told in the card.
+SETTINGS = {
+    "series": ("window", "block_step", "detrend", "standardise"),
+    "continuous": ("high_pass", "low_pass", "notch", "tmin", "tmax", "baseline", "decimate_to", "bad_segments"),
+}
+SETTINGS["bids"] = SETTINGS["continuous"]
+
 
 def prepare(
-    manifest_path: str | Path, output_dir: str | Path, *, raw_dir: str | Path | None = None, overwrite: bool = False
+    manifest_path: str | Path,
+    output_dir: str | Path,
+    *,
+    raw_dir: str | Path | None = None,
+    subjects: Sequence[str] | None = None,
+    num_proc: int = 1,
+    allow_partial: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Turn the recordings of a manifest into a prepared data set.
 
@@ -36,6 +55,11 @@ def prepare(
         manifest_path (`str` or `Path`): The manifest, a YAML file.
         output_dir (`str` or `Path`): Folder to make.
         raw_dir (`str` or `Path`, *optional*): Where the manifest's relative paths begin; by default its own folder.
+        subjects (`Sequence[str]`, *optional*): Subjects to take, like `sub-01`; by default all. The data set is
+            marked as partial.
+        num_proc (`int`, *optional*, defaults to 1): Processes that read and write files at the same time.
+        allow_partial (`bool`, *optional*, defaults to `False`): Accept other counts than the manifest's `expect`
+            says; the data set is then marked as partial.
         overwrite (`bool`, *optional*, defaults to `False`): Replace an older prepared data set.
 
     Returns:
@@ -45,33 +69,63 @@ def prepare(
         DataError: If the manifest, a recording or an image cannot be used; the message names it.
     """
     manifest = read_manifest(manifest_path)
+    chosen = _of_subjects(manifest, subjects, manifest_path)
     root = Path(raw_dir) if raw_dir is not None else Path(manifest_path).parent
-    stimuli = read_stimuli(manifest, root)
-    trials = [read_trials(entry, manifest, root) for entry in manifest.recordings]
-    facts = _common_facts(trials, manifest)
-    image_ids = [_shown_ids(trial, stimuli, manifest.category_level) for trial in trials]
-    splits = assign_splits(manifest.recordings, image_ids, [trial.runs for trial in trials], manifest.splits)
-    scaling = _Scaling(trials, splits) if manifest.scaling == "train" else None
-    extra_files = {"scaling.npz": _npz(scaling.arrays())} if scaling else {}
-    if manifest.embeddings and manifest.embeddings.centre == "train":
-        mean = stimuli.centre(_train_images(image_ids, splits))
-        extra_files["embedding_mean.npz"] = _npz({"mean": mean})
+    stimuli = read_stimuli(chosen, root)
+    trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
+    facts = _common_facts(trials, chosen)
+    image_ids = [_shown_ids(trial, stimuli, chosen.category_level) for trial in trials]
+    partial = check_facts(
+        manifest_path, _declared(chosen), _found(trials, image_ids, facts, chosen), allow_partial=allow_partial
+    )
+    if len(chosen.recordings) < len(manifest.recordings):
+        partial = (partial or {}) | {"subjects": {"found": _subjects(chosen), "declared": _subjects(manifest)}}
+    splits = assign_splits(chosen.recordings, image_ids, [trial.runs for trial in trials], chosen.splits)
+    scaling = fit_scaling(trials, splits, unit_of(chosen)) if chosen.scaling == "train" else None
+    fits = {"scaling.npz": scaling_arrays(scaling)} if scaling else {}
+    if chosen.embeddings and chosen.embeddings.centre == "train":
+        fits["embedding_mean.npz"] = {"mean": stimuli.centre(_train_images(image_ids, splits))}
+    metadata = _metadata(chosen, stimuli, trials) | facts | {"partial": partial, "declared": _declared(chosen) or None}
+    if scaling:
+        metadata["scaling"] = scaling_facts(scaling)
+    metadata["design_sha256"] = design_hash(
+        chosen, image_ids, splits, {name: array for arrays in fits.values() for name, array in arrays.items()}
+    )
     return write_prepared(
         output_dir,
-        _metadata(manifest, stimuli, facts, scaling),
-        _rows(trials, image_ids, splits, manifest.modality, scaling),
-        ({"image_id": image_id, **row} for image_id, row in stimuli.rows.items()),
+        metadata,
+        recording_parts(trials, image_ids, splits, chosen, scaling),
+        image_parts(stimuli.rows),
         overwrite=overwrite,
-        extra_files=extra_files,
+        extra_files={name: _npz(arrays) for name, arrays in fits.items()},
+        num_proc=num_proc,
     )
+
+
+def _subjects(manifest: Manifest) -> list[str]:
+    return sorted({entry.subject for entry in manifest.recordings})
+
+
+def _of_subjects(manifest: Manifest, subjects: Sequence[str] | None, where: str | Path) -> Manifest:
+    """The manifest with the recordings of some subjects."""
+    if subjects is None:
+        return manifest
+    known = _subjects(manifest)
+    unknown = [subject for subject in subjects if subject not in known]
+    if unknown or not subjects:
+        got = repr(unknown[0]) if unknown else "none"
+        raise DataError(f"'{where}' has recordings of {', '.join(known)}, but the 'subjects' parameter names {got}.")
+    return replace(manifest, recordings=[entry for entry in manifest.recordings if entry.subject in subjects])
 
 
 def _shown_ids(trials: Trials, stimuli: Stimuli, category_level: bool) -> list[str]:
     """Image id of each row."""
     file = trials.entry.file
-    if category_level:
-        return [stimuli.find(f"category:{shown}", f"'{file}', row {i}") for i, shown in enumerate(trials.shown)]
-    return [stimuli.find(shown, f"'{file}', row {i}") for i, shown in enumerate(trials.shown)]
+    prefix = "category:" if category_level else ""
+    return [
+        stimuli.find(f"{prefix}{shown}" if prefix else shown, f"'{file}', row {number}")
+        for shown, number in zip(trials.shown, trials.numbers, strict=True)
+    ]
 
 
 def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
@@ -85,79 +139,39 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
                     "Files of one data set must agree, in order as well."
                 )
     facts = dict(first.facts)
-    if manifest.modality != "fmri":
-        facts.setdefault("ch_names", manifest.ch_names)
-        for key in ("ch_names", "sfreq", "tmin"):
-            stated = getattr(manifest, key)
-            if stated is not None and stated != facts[key]:
-                raise DataError(f"The manifest says {key} is {stated}, but '{first.entry.file}' has {facts[key]}.")
+    if manifest.modality == "fmri":
+        return facts
+    facts.setdefault("ch_names", manifest.ch_names)
+    for key in ("ch_names", "sfreq", "tmin"):
+        stated = getattr(manifest, key)
+        same = stated == facts[key] if key == "ch_names" else np.isclose(stated or 0, facts[key], rtol=0, atol=1e-6)
+        if stated is not None and not same:
+            raise DataError(f"The manifest says {key} is {stated}, but '{first.entry.file}' has {facts[key]}.")
+    if facts["ch_names"] is not None:
+        facts["n_chans"] = len(facts["ch_names"])
     return facts
 
 
-class _Scaling:
-    """Mean and deviation of each channel or voxel over the training rows of each subject.
+def _declared(manifest: Manifest) -> dict:
+    """Facts that the manifest expects."""
+    return {} if manifest.expect is None else {k: v for k, v in asdict(manifest.expect).items() if v is not None}
 
-    Files are merged one by one with the update of Chan, Golub & LeVeque 1979 ("Updating formulae and a pairwise
-    algorithm for computing sample variances"), which stays exact where the offset is large beside the deviation.
-    """
 
-    def __init__(self, trials: list[Trials], splits: list[list[str]]):
-        self.moments: dict[str, tuple[int, np.ndarray, np.ndarray]] = {}
-        for trial, split in zip(trials, splits, strict=True):
-            rows = np.array(split) == "train"
-            if rows.any():
-                self._add(trial, _finite(trial)[rows].astype(np.float64))
-
-    def _add(self, trial: Trials, values: np.ndarray) -> None:
-        axes = (0,) if values.ndim == 2 else (0, 2)
-        count, mean = values.size // values.shape[1], values.mean(axis=axes)
-        squares = ((values - _column(mean, values)) ** 2).sum(axis=axes)
-        old = self.moments.get(trial.entry.subject)
-        if old is not None:
-            if old[1].shape != mean.shape:
-                raise DataError(
-                    f"'{trial.entry.file}' has {mean.size} channels or voxels, other files of "
-                    f"{trial.entry.subject} have {old[1].size}."
-                )
-            total, difference = old[0] + count, mean - old[1]
-            squares = old[2] + squares + difference**2 * old[0] * count / total
-            mean = old[1] + difference * count / total
-            count = total
-        self.moments[trial.entry.subject] = (count, mean, squares)
-
-    def deviation(self, subject: str) -> np.ndarray:
-        """Deviation (ddof 0); 1 where a channel or voxel is constant, which then becomes 0."""
-        count, _, squares = self.moments[subject]
-        deviation = np.sqrt(squares / count)
-        return np.where(deviation > 0, deviation, 1.0)
-
-    def apply(self, trial: Trials, values: np.ndarray) -> np.ndarray:
-        """Values as z-scores of the training split."""
-        subject = trial.entry.subject
-        if subject not in self.moments:
-            raise DataError(f"{subject} has no training rows, so 'scaling: train' has nothing to be fitted on.")
-        mean, deviation = self.moments[subject][1], self.deviation(subject)
-        if mean.size != values.shape[1]:
-            raise DataError(
-                f"'{trial.entry.file}' has {values.shape[1]} channels or voxels, other files of {subject} "
-                f"have {mean.size}."
-            )
-        return ((values - _column(mean, values)) / _column(deviation, values)).astype(np.float32)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Contents of `scaling.npz`: `<subject>_mean` and `<subject>_std`, in the recordings' own unit."""
-        means = {f"{subject}_mean": moments[1] for subject, moments in sorted(self.moments.items())}
-        return means | {f"{subject}_std": self.deviation(subject) for subject in sorted(self.moments)}
-
-    def facts(self) -> dict:
-        """What the metadata tells of the scaling."""
-        constant = {subject: int((moments[2] == 0).sum()) for subject, moments in sorted(self.moments.items())}
-        return {
-            "method": "z-score of each channel or voxel",
-            "fit_scope": "train",
-            "file": "scaling.npz",
-            "constant": constant,
-        }
+def _found(trials: list[Trials], image_ids: list[list[str]], facts: dict, manifest: Manifest) -> dict:
+    """The same facts as they are; files are loaded only where nothing else tells a fact that is expected."""
+    runs = {(t.entry.subject, t.entry.session, run) for t in trials for run in t.runs}
+    found = {
+        "n_recordings": len(trials), "n_rows": sum(map(len, image_ids)), "n_subjects": len(_subjects(manifest)),
+        "n_sessions": len({run[:2] for run in runs}), "n_runs": len(runs),
+        "n_images": len({image_id for ids in image_ids for image_id in ids}),
+    } | {key: facts.get(key) for key in ("n_chans", "n_times", "sfreq")}  # fmt: skip
+    expected = _declared(manifest)
+    if "n_voxels" in expected and manifest.modality == "fmri":
+        firsts = {trial.entry.subject: trial for trial in reversed(trials)}
+        found["n_voxels"] = {subject: trial.load().shape[1] for subject, trial in sorted(firsts.items())}
+    if manifest.modality != "fmri" and any(found[key] is None for key in ("n_chans", "n_times") if key in expected):
+        found["n_chans"], found["n_times"] = trials[0].load().shape[1:]
+    return found
 
 
 def _npz(arrays: dict[str, Any]) -> bytes:
@@ -173,59 +187,36 @@ def _train_images(image_ids: list[list[str]], splits: list[list[str]]) -> set[st
     return {image_id for image_id, split in pairs if split == "train"}
 
 
-def _column(vector: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A value per channel or voxel, shaped to be broadcast over `values`."""
-    return vector if values.ndim == 2 else vector[:, np.newaxis]
-
-
-def _finite(trial: Trials) -> np.ndarray:
-    """The values of a file, checked."""
-    values = trial.load()
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    if bad.size:
-        raise DataError(
-            f"'{trial.entry.file}': {bad.size} rows hold values that are not finite, the first is row {bad[0]}."
-        )
-    return values
-
-
-def _rows(
-    trials: list[Trials], image_ids: list[list[str]], splits: list[list[str]], modality: str, scaling: _Scaling | None
-) -> Iterator[dict]:
-    """Rows for `write_prepared`, file by file."""
-    from tqdm import tqdm
-
-    for trial, ids, split in zip(tqdm(trials, desc="preparing", unit="file"), image_ids, splits, strict=True):
-        values = _finite(trial)
-        if scaling is not None:
-            values = scaling.apply(trial, values)
-        for i, image_id in enumerate(ids):
-            yield {
-                "subject": trial.entry.subject, "session": trial.entry.session, "run": trial.runs[i],
-                "trial": int(trial.numbers[i]), "image_id": image_id, "split": split[i], modality: values[i],
-            }  # fmt: skip
-
-
-def _metadata(manifest: Manifest, stimuli: Stimuli, facts: dict, scaling: _Scaling | None) -> dict:
+def _metadata(manifest: Manifest, stimuli: Stimuli, trials: list[Trials]) -> dict:
     """Facts for `neural_clip.json`."""
-    preprocessing = dict(manifest.preprocessing)
-    defaults = manifest.recordings[0]
-    if defaults.kind == "series":
-        keys = ("window", "block_step", "detrend", "standardise")
-        preprocessing |= {key: getattr(defaults, key) for key in keys}
+    preprocessing = dict(manifest.preprocessing) | _settings(manifest)
     if "category_images" in stimuli.facts:
         preprocessing["images per category target"] = stimuli.facts["category_images"]
-    unit = manifest.unit or UNITS.get(manifest.modality)
-    metadata = {
-        "corpus": manifest.name, "modality": manifest.modality, "roi": manifest.roi,
-        "unit": unit if scaling is None else f"z ({unit or 'unit not stated'} before scaling)",
+    if any(trial.dropped for trial in trials):
+        preprocessing["events left out, in segments marked bad"] = sum(trial.dropped for trial in trials)
+    unit = unit_of(manifest)
+    stated = ("roi", "category_level", "licence", "redistribution", "citation", "source", "terms")
+    return {
+        "corpus": manifest.name, "modality": manifest.modality,
+        "unit": unit if manifest.scaling != "train" else f"z ({unit or 'unit not stated'} before scaling)",
         "split_protocol": _protocol(manifest), "split_unit": manifest.splits.by,
-        "scaling": {"method": "none", "fit_scope": "none"} if scaling is None else scaling.facts(),
-        "preprocessing": preprocessing, "category_level": manifest.category_level,
+        "scaling": {"method": "none" if manifest.scaling == "none" else "before preparation",
+                    "fit_scope": manifest.scaling}, "preprocessing": preprocessing,
+        "block_confounded": manifest.block_design,
+        # files of recordings hold trials in order of time, tables of patterns may not
+        "presentation_order": all(entry.kind != "patterns" for entry in manifest.recordings),
         "image_encoder": stimuli.facts.get("image_encoder"), "known_defects": list(manifest.known_defects),
-    }  # fmt: skip
-    stated = {key: getattr(manifest, key) for key in ("licence", "redistribution", "citation", "source")}
-    return metadata | facts | stated
+    } | {key: getattr(manifest, key) for key in stated}  # fmt: skip
+
+
+def _settings(manifest: Manifest) -> dict:
+    """Settings of the recordings; a list where files differ."""
+    settings: dict[str, Any] = {}
+    for key in dict.fromkeys(key for entry in manifest.recordings for key in SETTINGS.get(entry.kind, ())):
+        values = [getattr(entry, key) for entry in manifest.recordings if key in KIND_KEYS[entry.kind]]
+        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+        settings[key] = distinct[0] if len(distinct) == 1 else distinct
+    return settings
 
 
 def _protocol(manifest: Manifest) -> str:
@@ -248,10 +239,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser.add_argument("manifest", type=Path, help="YAML file that lists recordings, images and splits")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to make")
     parser.add_argument("--raw-dir", type=Path, help="where relative paths begin (default: the manifest's folder)")
+    parser.add_argument("--subjects", nargs="+", help="such as sub-01 sub-02 (default: all of the manifest)")
+    parser.add_argument("--num-proc", type=int, default=1, help="processes that work at the same time (default: 1)")
+    parser.add_argument("--allow-partial", action="store_true", help="accept other counts than 'expect' says")
     parser.add_argument("--overwrite", action="store_true", help="replace an older prepared data set")
-    arguments = parser.parse_args(argv)
-    folder = prepare(
-        arguments.manifest, arguments.output_dir, raw_dir=arguments.raw_dir, overwrite=arguments.overwrite
-    )
+    options = vars(parser.parse_args(argv))
+    folder = prepare(options.pop("manifest"), options.pop("output_dir"), **options)
     print(f"{folder}: ready for load_dataset")
     return folder

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,28 @@ from neural_clip.errors import DataError
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header of unknown unit does not tell the repetition time
+
+CHUNK = 1 << 24  # bytes that are read at once where only a checksum is wanted
+
+
+@contextmanager
+def reading(path: Path | str, what: str = "") -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into a `DataError` that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # parsers of binary files raise nearly every type when a byte is wrong
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise DataError(f"'{path}' cannot be read{what}: {reason}. Is it damaged or truncated?") from error
+
+
+def check_gzip(path: Path) -> None:
+    """Read a `.gz` file to its end, because only there the checksum is compared."""
+    with gzip.open(path) as packed:
+        while packed.read(CHUNK):
+            pass
 
 
 def existing(path: Path, what: str) -> Path:
@@ -41,14 +65,8 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
     if suffix == ".npy" and key is not None:
         raise DataError(f"'{path}' holds one array without a name, but array {key!r} was asked for.")
     reader = {".npy": _read_npy, ".npz": _read_npz, ".mat": _read_mat}[suffix]
-    try:
+    with reading(path):
         array = reader(path, key)
-    except DataError:
-        raise
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise DataError(
-            f"'{path}' cannot be read: {error or type(error).__name__}. Is it damaged or truncated?"
-        ) from error
     if array.dtype.kind not in "biufUS":
         raise DataError(f"'{path}': array {key!r} has type {array.dtype}; expected numbers or text.")
     return array
@@ -60,7 +78,17 @@ def _read_npy(path: Path, key: str | None) -> np.ndarray:
 
 def _read_npz(path: Path, key: str | None) -> np.ndarray:
     with np.load(path, allow_pickle=False) as archive:
-        return archive[_chosen(path, key, list(archive.files))]
+        name = _chosen(path, key, list(archive.files))
+        # To the end, because only there zipfile compares the checksum, and a damaged shape makes NumPy stop before.
+        with zipfile.ZipFile(path) as packed, packed.open(_member(packed, name)) as member:
+            while member.read(CHUNK):
+                pass
+        return archive[name]
+
+
+def _member(packed: zipfile.ZipFile, name: str) -> str:
+    """NumPy leaves the suffix out of the names of its arrays."""
+    return name if name in packed.namelist() else f"{name}.npy"
 
 
 def _read_mat(path: Path, key: str | None) -> np.ndarray:
@@ -150,15 +178,16 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
     import nibabel
 
     existing(path, "NIfTI file")
-    try:
+    with reading(path):
+        if path.suffix == ".gz":
+            check_gzip(path)
         image: Any = nibabel.load(path)
         data = np.asarray(image.dataobj, dtype=np.float32)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"'{path}' cannot be read: {error}. Is it damaged or truncated?") from error
-    zooms = image.header.get_zooms()
-    unit = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else "sec"
-    factor = {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
-    return data, image.affine, float(zooms[3]) * factor if len(zooms) > 3 and zooms[3] > 0 else None
+        zooms = image.header.get_zooms()
+        factor = TIME_UNITS.get(image.header.get_xyzt_units()[1])
+    if factor is None or len(zooms) < 4 or not zooms[3] > 0:
+        return data, image.affine, None
+    return data, image.affine, float(str(zooms[3])) * factor  # the decimal that was stored with 24 bits
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -173,11 +202,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise DataError(f"'{path}' has suffix {path.suffix!r}; allowed are '.tsv' and '.csv'.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter=delimiter))
-    except (UnicodeDecodeError, csv.Error) as error:
+            reader = csv.DictReader(file, delimiter=delimiter)
+            names = list(reader.fieldnames or [])
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"'{path}' is no table: {error}.") from error
     if not rows or any(None in row or None in row.values() for row in rows):
         raise DataError(f"'{path}' is no table: it is empty, or its rows differ in length.")
+    if len(set(names)) < len(names):
+        raise DataError(f"'{path}' has two columns of one name; its columns are {', '.join(map(repr, names))}.")
     return rows
 
 
@@ -188,14 +221,16 @@ def column(rows: list[dict], name: str, where: object) -> list[str]:
     return [str(row[name]) for row in rows]
 
 
-def numbers(values: list[str], name: str, where: object) -> np.ndarray:
-    """A column as finite numbers."""
-    try:
-        array = np.array([float(value) for value in values])
-    except ValueError as error:
-        raise DataError(f"'{where}', column {name!r}: {error}.") from error
-    if not np.isfinite(array).all():
-        raise DataError(f"'{where}', column {name!r} holds values that are not finite.")
+def numbers(values: list[str], name: str, where: object, rows: np.ndarray) -> np.ndarray:
+    """A column as finite numbers; `rows` are the values' rows in the table, for the message."""
+    array = np.empty(len(values))
+    for i, value in enumerate(values):
+        try:
+            array[i] = float(value)
+        except ValueError as error:
+            raise DataError(f"'{where}', column {name!r}, row {rows[i]}: {error}.") from error
+        if not np.isfinite(array[i]):
+            raise DataError(f"'{where}', column {name!r}, row {rows[i]}: {value!r} is not finite.")
     return array
 
 

@@ -21,18 +21,23 @@ Paths are relative to the manifest, or to `--raw-dir`.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from neural_clip.corpora.custom_sections import built, check_interval, check_unique, checked
+from neural_clip.corpora.recording_rows import SUBJECT_PATTERN
 from neural_clip.errors import DataError
 
+# What cuts epochs out of a continuous recording.
+CONTINUOUS_KEYS = {
+    "image_column", "run_column", "keep", "picks", "tmin", "tmax", "high_pass", "low_pass", "notch", "baseline",
+    "decimate_to", "bad_segments",
+}  # fmt: skip
 # Keys of a recording that only some kinds read; anything else would be ignored in silence.
 KIND_KEYS = {
     "epochs": {"image_column", "run_column", "keep", "picks", "tmin", "tmax"},
+    "continuous": CONTINUOUS_KEYS | {"events"},
+    "bids": CONTINUOUS_KEYS | {"bids_subject", "bids_session", "task", "bids_run", "datatype"},
     "series": {
         "image_column", "keep", "events", "data_key", "mask", "t_r", "window", "block_step", "detrend", "standardise",
     },
@@ -40,14 +45,20 @@ KIND_KEYS = {
         "image_column", "run_column", "keep", "events", "data_key", "image_key", "index_base", "first_image", "mask",
     },
 }  # fmt: skip
+# Keys without which a recording of that kind cannot be read.
+KIND_NEEDS = {
+    "continuous": ("events", "tmin", "tmax"), "bids": ("task", "tmin", "tmax"), "series": ("events",),
+}  # fmt: skip
 CHOICES = {
     "modality": ("eeg", "meg", "fmri"),
     "kind": tuple(KIND_KEYS),
     "split": ("train", "validation", "test"),
     "detrend": ("none", "linear"),
     "standardise": ("none", "run"),
+    "bad_segments": ("refuse", "drop"),
+    "datatype": ("eeg", "meg"),
     "by": ("image", "run", "recording"),
-    "scaling": ("none", "train"),
+    "scaling": ("none", "train", "unknown"),
     "redistribution": ("allowed", "forbidden"),
     "concept": ("none", "folder"),
     "order": ("C", "F"),
@@ -60,18 +71,34 @@ class Recording:
     """One file of recordings.
 
     Args:
-        file (`str`): `-epo.fif` for `epochs`; `.nii`, `.nii.gz`, `.npy`, `.npz` or `.mat` for the others.
-        kind (`str`): `"epochs"` (an `mne.Epochs` file whose metadata names the images), `"series"` (fMRI time series
-            with a table of onsets) or `"patterns"` (one array row, or one NIfTI volume, a trial).
+        file (`str`): `-epo.fif` for `epochs`; what `mne.io.read_raw` reads for `continuous`; the root of the data set
+            for `bids`; `.nii`, `.nii.gz`, `.npy`, `.npz` or `.mat` for the others.
+        kind (`str`): `"epochs"` (an `mne.Epochs` file whose metadata names the images), `"continuous"` (an EEG or MEG
+            recording with a table of onsets), `"bids"` (the same, found in a BIDS data set), `"series"` (fMRI time
+            series with a table of onsets) or `"patterns"` (one array row, or one NIfTI volume, a trial).
         subject (`str`): Like `sub-01`.
         session, run (`str`): Labels; runs that share subject, session and run must share a split.
         split (`str`, *optional*): Puts the whole file into this split, whatever `splits` says.
-        events (`str`, *optional*): Table (`.tsv` or `.csv`) with `image_column` and, for `series`, `onset` (s).
+        events (`str`, *optional*): Table (`.tsv` or `.csv`) with `image_column` and, but for `patterns`, `onset` (s
+            from the first sample or volume).
         image_column (`str`): Column of the table or of the Epochs' metadata that names image or category.
         run_column (`str`, *optional*): Column that names the run of each trial.
         keep (`dict`): Column name to the list of values whose rows are kept.
         picks (`list[str]`, *optional*): Channels, in this order; by default all of the modality.
         tmin, tmax (`float`, *optional*): Window in s from onset, both ends included.
+        high_pass, low_pass (`float`, *optional*): Band in Hz, by mne's zero-phase FIR filter on the continuous
+            recording.
+        notch (`float` or `list[float]`, *optional*): Mains frequency and its multiples in Hz, removed before that.
+        baseline (`list`, *optional*): `[first, last]` in s, null for an end of the window: the mean of these samples
+            is subtracted from each channel of each epoch.
+        decimate_to (`float`, *optional*): Rate in Hz to keep every so-many-th sample for, counted from the sample of
+            the onset. The rate must divide the recording's, and the stop band of `low_pass` must begin below half of
+            it: what lies above would come back as false slow waves.
+        bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad; `"refuse"` stops.
+        bids_subject, bids_session, bids_run (`str`, *optional*): Entities of the BIDS file without their prefix; by
+            default those of `subject`, `session` and `run`.
+        task (`str`, *optional*): Entity of the BIDS file.
+        datatype (`str`, *optional*): `"eeg"` or `"meg"`; by default the modality.
         data_key (`str`, *optional*): Array in an `.npz` or `.mat` file.
         image_key (`str`, *optional*): Array of image names or numbers in the same file.
         index_base (`int`, *optional*): 0 or 1: number of the first image where `image_key` holds numbers.
@@ -98,6 +125,17 @@ class Recording:
     picks: list | None = None
     tmin: float | None = None
     tmax: float | None = None
+    high_pass: float | None = None
+    low_pass: float | None = None
+    notch: float | list | None = None
+    baseline: list | None = None
+    decimate_to: float | None = None
+    bad_segments: str = "refuse"
+    bids_subject: str | None = None
+    bids_session: str | None = None
+    task: str | None = None
+    bids_run: str | None = None
+    datatype: str | None = None
     data_key: str | None = None
     image_key: str | None = None
     index_base: int | None = None
@@ -183,15 +221,52 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Expect:
+    """What the recordings must hold; anything else stops, or with `--allow-partial` marks the data set as partial.
+
+    Args:
+        n_recordings, n_rows, n_subjects (`int`, *optional*): Files, rows and people.
+        n_sessions, n_runs (`int`, *optional*): Of all subjects together.
+        n_images (`int`, *optional*): Different images (or categories) that rows show.
+        n_chans, n_times (`int`), sfreq (`float`, *optional*): Of each epoch as it is stored; Hz.
+        n_voxels (`dict`, *optional*): Subject to its number of voxels.
+    """
+
+    n_recordings: int | None = None
+    n_rows: int | None = None
+    n_subjects: int | None = None
+    n_sessions: int | None = None
+    n_runs: int | None = None
+    n_images: int | None = None
+    n_chans: int | None = None
+    n_times: int | None = None
+    sfreq: float | None = None
+    n_voxels: dict | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole manifest; see the module's docstring for an example and the sections' own for their keys.
 
     Args:
+        name (`str`): Of the data set.
+        modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+        recordings (`list`): One [`Recording`] a file.
+        defaults (`dict`): Keys that all recordings share unless they say otherwise.
+        splits ([`Splits`]), images ([`Images`]), embeddings ([`Embeddings`]), expect ([`Expect`]): Sections.
+        source, licence, redistribution, citation (`str`): Where the recordings come from and what may be done.
+        terms (`str`, *optional*): What else their users must know, such as the limits of consent.
         category_level (`bool`): Recordings name categories, not images; the target of a category is the mean of the
             embeddings of its images.
         scaling (`str`): `"train"` z-scores each channel or voxel with mean and deviation of the training split of
-            that subject.
-        sfreq, tmin (`float`), ch_names (`list[str]`): Of EEG and MEG given as arrays: Hz, s from onset, names.
+            that subject; `"none"` leaves values as they are; so does `"unknown"`, which says that they were scaled
+            before by statistics that may have seen the test split.
+        block_design (`bool`): Images of a category were shown one after the other, so slow drifts tell categories.
+        unit (`str`, *optional*): Of the values; by default V for EEG and T for MEG.
+        roi (`str`, *optional*): Where the voxels lie, in words.
+        sfreq, tmin (`float`), ch_names (`list[str]`): Of EEG and MEG given as arrays: Hz, s from onset, names. For
+            other kinds they are compared with the files.
+        preprocessing (`dict`), known_defects (`list`): What was done before, and what is wrong; shown in the card.
     """
 
     name: str
@@ -202,9 +277,12 @@ class Manifest:
     licence: str
     redistribution: str
     citation: str
+    terms: str | None = None
     images: Images | None = None
     embeddings: Embeddings | None = None
+    expect: Expect | None = None
     category_level: bool = False
+    block_design: bool = False
     scaling: str = "none"
     unit: str | None = None
     roi: str | None = None
@@ -214,6 +292,9 @@ class Manifest:
     preprocessing: dict = field(default_factory=dict)
     known_defects: list = field(default_factory=list)
     defaults: dict = field(default_factory=dict)
+
+
+SECTIONS = {"splits": Splits, "images": Images, "embeddings": Embeddings, "expect": Expect}
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -235,11 +316,15 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def parse_manifest(content: object, where: str = "manifest") -> Manifest:
-    """Check the contents of a manifest, as YAML gives them."""
-    fields = _checked(content, Manifest, where)
-    for key, kind in (("images", Images), ("embeddings", Embeddings), ("splits", Splits)):
+    """Check the contents of a manifest, as YAML gives them.
+
+    Raises:
+        DataError: If a key is unknown or missing, or a value is not allowed.
+    """
+    fields = checked(content, Manifest, where, CHOICES)
+    for key, kind in SECTIONS.items():
         if fields.get(key) is not None:
-            fields[key] = _built(fields[key], kind, f"{where}, '{key}'")
+            fields[key] = built(fields[key], kind, f"{where}, '{key}'", CHOICES)
     shared = fields.get("defaults") or {}
     if not isinstance(shared, dict):
         raise DataError(f"{where}: 'defaults' must be a mapping.")
@@ -264,75 +349,44 @@ def _check_whole(manifest: Manifest, where: str) -> None:
     if manifest.category_level and manifest.splits.by == "image":
         raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or 'recording'.")
     kinds = {entry.kind for entry in manifest.recordings}
-    if manifest.modality == "fmri" and "epochs" in kinds:
-        raise DataError(f"{where}: recordings of kind 'epochs' are EEG or MEG, but the modality is 'fmri'.")
+    for kind in sorted(kinds & {"epochs", "continuous", "bids"}):
+        if manifest.modality == "fmri":
+            raise DataError(f"{where}: recordings of kind {kind!r} are EEG or MEG, but the modality is 'fmri'.")
     if manifest.modality != "fmri" and "series" in kinds:
         raise DataError(f"{where}: recordings of kind 'series' are fMRI, but the modality is {manifest.modality!r}.")
     if manifest.modality != "fmri" and "patterns" in kinds and None in (manifest.sfreq, manifest.tmin):
         raise DataError(f"{where}: EEG and MEG given as arrays need 'sfreq' (Hz) and 'tmin' (s).")
+    check_unique(manifest.ch_names, "ch_names", where)
 
 
 def _recording(entry: object, shared: dict, where: str) -> Recording:
     given = {**shared, **entry} if isinstance(entry, dict) else entry
-    recording = typing.cast(Recording, _built(given, Recording, where))
+    recording = built(given, Recording, where, CHOICES)
     common = {"file", "kind", "subject", "session", "run", "split"}
-    unused = sorted(set(typing.cast(dict, given)) - common - KIND_KEYS[recording.kind])
+    unused = sorted(set(given if isinstance(given, dict) else ()) - common - KIND_KEYS[recording.kind])
     if unused:
         raise DataError(f"{where}: recordings of kind {recording.kind!r} do not use {', '.join(map(repr, unused))}.")
-    if len(recording.window) != 2 or not recording.window[0] < recording.window[1]:
-        raise DataError(f"{where}: 'window' is [first, last] in s, but got {recording.window}.")
+    lacking = [key for key in KIND_NEEDS.get(recording.kind, ()) if getattr(recording, key) is None]
+    if lacking:
+        raise DataError(f"{where}: recordings of kind {recording.kind!r} need {', '.join(map(repr, lacking))}.")
+    if not SUBJECT_PATTERN.fullmatch(recording.subject):
+        raise DataError(f"{where}: subjects are named like 'sub-01', but got {recording.subject!r} instead.")
     if recording.index_base not in (None, 0, 1):
         raise DataError(f"{where}: allowed values for 'index_base' are 0 and 1, but got {recording.index_base}.")
+    check_interval(recording.window, "window", where)
+    check_interval(recording.baseline, "baseline", where, open_ends=True)
+    check_unique(recording.picks, "picks", where)
+    _check_positive(recording, where)
     return recording
 
 
-def _built(content: object, kind: type, where: str) -> object:
-    return kind(**_checked(content, kind, where))
-
-
-def _checked(content: object, kind: type, where: str) -> dict:
-    """Keys and values of a mapping that are fields of the dataclass `kind`."""
-    if not isinstance(content, dict):
-        raise DataError(f"{where} must be a mapping of keys to values, but is {type(content).__name__}.")
-    hints = typing.get_type_hints(kind)
-    for key, value in content.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0)
-            raise DataError(f"{where}: unknown key {key!r}; the nearest known one is {near[0]!r}.")
-        choices = CHOICES.get(key)
-        if choices and value is not None and value not in choices:
-            names = ", ".join(repr(choice) for choice in choices)
-            raise DataError(
-                f"{where}: Invalid value for {key!r}. Allowed values are {names}, but got {value!r} instead."
-            )
-        if not _fits(value, hints[key]):
-            raise DataError(f"{where}: {key!r} must be {_type_name(hints[key])}, but got {value!r}.")
-    required = [
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in content
-    ]
-    if required:
-        raise DataError(f"{where} lacks {', '.join(map(repr, required))}.")
-    return dict(content)
-
-
-def _allowed_types(hint: object) -> tuple:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _fits(value: object, hint: object) -> bool:
-    for kind in _allowed_types(hint):
-        if dataclasses.is_dataclass(kind):
-            return True  # checked as a section of its own
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return True
-        if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-            return True
-    return False
-
-
-def _type_name(hint: object) -> str:
-    names = {"str": "text", "float": "a number", "int": "a whole number", "dict": "a mapping", "list": "a list"}
-    kinds = [kind for kind in _allowed_types(hint) if kind is not type(None)]
-    return " or ".join(names.get(kind.__name__, kind.__name__) for kind in kinds)
+def _check_positive(recording: Recording, where: str) -> None:
+    """Check that rates, frequencies and durations are above 0, and the window's end after its beginning."""
+    notch = recording.notch if isinstance(recording.notch, list) else [recording.notch]
+    named = [("notch", value) for value in notch]
+    named += [(key, getattr(recording, key)) for key in ("high_pass", "low_pass", "decimate_to", "t_r", "block_step")]
+    for key, value in named:
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise DataError(f"{where}: Invalid value for {key!r}. Allowed are numbers above 0, but got {value!r}.")
+    if recording.tmin is not None and recording.tmax is not None and recording.tmin > recording.tmax:
+        raise DataError(f"{where}: 'tmin' ({recording.tmin} s) lies after 'tmax' ({recording.tmax} s).")

@@ -56,7 +56,8 @@ class Stimuli:
         if found is None:
             near = difflib.get_close_matches(shown, self.order, n=1, cutoff=0)
             raise DataError(
-                f"{where} shows {shown!r}, which is none of the {len(self.order)} images; the nearest is {near[0]!r}."
+                f"{where} shows {shown!r}, which is none of the {len(self.order)} images; the nearest is {near[0]!r}. "
+                "Rows that show no image are left out by 'keep'."
             )
         return found
 
