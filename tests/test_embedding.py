@@ -1,6 +1,8 @@
 """Embedding the images of a prepared data set: each once, with the encoder recorded, or a clear refusal."""
 
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -19,8 +21,32 @@ from neural_clip import embedding
 from neural_clip.corpora.prepared import read_metadata, verify_prepared, write_prepared
 from neural_clip.embedding import DEFAULT_MODEL, TINY_CLIP, embed_images, main
 from neural_clip.errors import DataError, run
+from neural_clip.image_encoder import ImageEncoder, check_same_encoder, configured_encoder, weights_digest
 
 N = 7
+READY = np.random.default_rng(1).standard_normal((N, 3))
+# An embedding program that counts the images it embeds in a file and waits before a given batch.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from neural_clip.image_encoder import ImageEncoder
+from neural_clip import embedding
+
+folder, clip, log, wait_at = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+original, calls = ImageEncoder.encode, []
+
+def encode(self, images):
+    calls.append(len(images))
+    if len(calls) == wait_at:
+        Path(log.with_suffix(".waiting")).touch()
+        time.sleep(60)
+    with log.open("a") as file:
+        file.write(f"{len(images)} ")
+    return original(self, images)
+
+ImageEncoder.encode = encode
+embedding.main([folder, "--model", clip, "--batch-size", "2", "--device", "cpu"])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +69,7 @@ def pixels():
     return np.random.default_rng(0).integers(0, 255, (N, 20, 16, 3), dtype=np.uint8)
 
 
-def make_set(folder, *, simulated=None, embeds=None, with_pixels=True, **changes):
+def make_set(folder, *, simulated=None, embeds=None, with_pixels=True, twins=(), **changes):
     facts = {
         "corpus": "toy", "modality": "fmri", "split_protocol": "by hand", "split_unit": "image", "licence": "CC0-1.0",
         "redistribution": "allowed", "citation": "nobody", "source": "made up", "simulated": simulated,
@@ -51,7 +77,7 @@ def make_set(folder, *, simulated=None, embeds=None, with_pixels=True, **changes
     } | changes  # fmt: skip
     images = [{"image_id": f"im{i}", "concept": "c"} for i in range(N)]
     for i, row in enumerate(images):
-        row |= {"image": pixels()[i]} if with_pixels else {}
+        row |= {"image": pixels()[dict(twins).get(i, i)]} if with_pixels else {}
         row |= {} if embeds is None else {"image_embeds": embeds[i]}
     splits = ["train"] * (N - 2) + ["validation", "test"]
     rows = [
@@ -81,7 +107,13 @@ def test_embeddings_are_those_of_the_tower_image_by_image(tmp_path, clip, batch_
     np.testing.assert_array_equal(np.asarray(images[3]["image"]), pixels()[3])
     after = verify_prepared(folder)
     assert after["image_encoder"] == {
-        "name": clip.name, "revision": embedding._weights_digest(clip), "pooling": "projected", "projection_dim": 8,
+        "name": clip.name, "revision": weights_digest(clip), "pooling": "projected", "projection_dim": 8,
+        "image_processor": {
+            "do_convert_rgb": True, "do_resize": True, "size": {"shortest_edge": 16}, "resample": 3,
+            "do_center_crop": True, "crop_size": {"height": 16, "width": 16}, "do_rescale": True,
+            "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(processor.image_mean),
+            "image_std": list(processor.image_std),
+        },
     }  # fmt: skip
     assert after["image_encoder"]["revision"].startswith("sha256:")
     changed = {key for key in after if after[key] != before[key]}
@@ -103,7 +135,7 @@ def test_same_weights_give_the_same_bytes(tmp_path, clip):
 
 
 def test_embeddings_already_there_are_kept_unless_told(tmp_path, clip):
-    folder = make_set(tmp_path / "set", embeds=np.ones((N, 3)))
+    folder = make_set(tmp_path / "set", embeds=READY)
     with pytest.raises(DataError, match=r"already have embeddings, made by 'ready'.*--overwrite"):
         embed_images(folder, str(clip))
     assert embeddings(folder, tmp_path)[0].shape == (N, 3)
@@ -113,7 +145,7 @@ def test_embeddings_already_there_are_kept_unless_told(tmp_path, clip):
 
 
 def test_sets_without_pixels_are_refused(tmp_path, clip):
-    folder = make_set(tmp_path / "set", embeds=np.ones((N, 3)), with_pixels=False)
+    folder = make_set(tmp_path / "set", embeds=READY, with_pixels=False)
     with pytest.raises(DataError, match="no pixels, only ready-made embeddings"):
         embed_images(folder, str(clip), overwrite=True)
     assert verify_prepared(folder)["image_encoder"]["name"] == "ready"
@@ -124,23 +156,197 @@ def test_sets_without_pixels_are_refused(tmp_path, clip):
         embed_images(tmp_path, str(clip))
 
 
-def test_interruption_leaves_the_set_as_it_was(tmp_path, clip, monkeypatch):
-    folder = make_set(tmp_path / "set")
-    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    original, calls = embedding.ImageEncoder.encode, []
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Sizes of the batches that were embedded; `calls.fail[n]` is raised instead of embedding the n-th."""
+
+    class Calls(list):
+        fail = {}  # noqa: RUF012 - made anew for each test
+
+    made, original = Calls(), ImageEncoder.encode
 
     def encode(self, images):
-        calls.append(len(images))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
+        if error := made.fail.pop(len(made), None):
+            raise error
+        made.append(len(images))
         return original(self, images)
 
-    monkeypatch.setattr(embedding.ImageEncoder, "encode", encode)
+    monkeypatch.setattr(ImageEncoder, "encode", encode)
+    return made
+
+
+@pytest.fixture
+def whole(tmp_path, clip):
+    """What an uninterrupted run writes."""
+    return contents(embed_images(make_set(tmp_path / "whole" / "set"), str(clip), batch_size=2, device="cpu"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["key", "disk"])
+def test_an_interrupted_run_leaves_the_set_as_it_was_and_goes_on(tmp_path, clip, calls, whole, capsys, error):
+    folder = make_set(tmp_path / "set")
+    before = contents(folder)
+    calls.clear()
+    calls.fail = {2: error}
+    with pytest.raises(type(error)):
+        embed_images(folder, str(clip), batch_size=2, device="cpu")
+    assert contents(folder) == before
+    kept = tmp_path / "set.embeds-partial"
+    assert f"2 embedded batches stay in '{kept}'; the same command goes on" in capsys.readouterr().err
+    assert calls == [2, 2]
+    embed_images(folder, str(clip), batch_size=2, device="cpu")
+    assert calls == [2, 2, 2, 1]  # 7 images: none was embedded twice
+    assert f"going on from the batches in '{kept}'" in capsys.readouterr().err
+    assert contents(folder) == whole
+    assert not kept.exists() and not (tmp_path / "set.partial").exists()
+
+
+def test_interruption_before_the_first_batch_leaves_nothing(tmp_path, clip, calls):
+    folder = make_set(tmp_path / "set")
+    calls.fail = {0: KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
         embed_images(folder, str(clip), batch_size=2, device="cpu")
-    after = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert after == before
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_error_while_the_folder_is_written_keeps_the_embeddings(tmp_path, clip, calls, whole, monkeypatch):
+    folder = make_set(tmp_path / "set")
+    calls.clear()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "save_metadata", full)
+        with pytest.raises(OSError, match="No space left"):
+            embed_images(folder, str(clip), batch_size=2, device="cpu")
+    assert calls == [2, 2, 2, 1]
+    embed_images(folder, str(clip), batch_size=2, device="cpu")
+    assert calls == [2, 2, 2, 1]
+    assert contents(folder) == whole
+
+
+@pytest.mark.slow
+def test_killed_process_is_gone_on_from(tmp_path, clip, whole):
+    """`kill -9` in the third of four batches; a second real process embeds what is left and nothing else."""
+    folder, log = make_set(tmp_path / "set"), tmp_path / "log"
+    before = contents(folder)
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(clip), str(log)]
+    process = subprocess.Popen([*command, "3"], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not log.with_suffix(".waiting").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()  # SIGKILL
+        process.wait()
+    assert contents(folder) == before
+    assert log.read_text() == "2 2 "
+    done = subprocess.run([*command, "99"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert log.read_text() == "2 2 2 1 "
+    assert f"going on from the batches in '{folder}.embeds-partial'" in done.stderr
+    assert contents(folder) == whole
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "cut off", "emptied", "other width"])
+def test_damaged_batches_are_embedded_again(tmp_path, clip, calls, whole, damage):
+    folder = make_set(tmp_path / "set")
+    calls.clear()
+    calls.fail = {3: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(folder, str(clip), batch_size=2, device="cpu")
+    path = sorted((tmp_path / "set.embeds-partial").glob("*.npz"))[1]
+    content = bytearray(path.read_bytes())
+    if damage == "flipped bit":
+        content[content.index(b"\x93NUMPY") + 128 + 9] ^= 1  # in the numbers: only a checksum can tell
+    if damage == "other width":
+        np.savez(path, embeds=np.ones((2, 3), np.float32))
+    else:
+        path.write_bytes(content[: {"cut off": len(content) // 2, "emptied": 0}.get(damage)])
+    embed_images(folder, str(clip), batch_size=2, device="cpu")
+    assert calls == [2, 2, 2, 2, 1]
+    assert contents(folder) == whole
+
+
+@pytest.fixture
+def other_clip(tmp_path, clip):
+    """The same architecture under the same name with other weights."""
+    import safetensors.torch
+
+    folder = tmp_path / "other" / clip.name
+    shutil.copytree(clip, folder)
+    weights = safetensors.torch.load_file(clip / "model.safetensors")
+    weights["visual_projection.weight"] *= 1.5
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("change", ["weights", "processor", "batch size", "data"])
+def test_kept_batches_of_something_else_are_not_used(tmp_path, clip, other_clip, calls, change, capsys):
+    folder, options = make_set(tmp_path / "set"), {"batch_size": 2, "device": "cpu"}
+    calls.fail = {2: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(folder, str(clip), **options)
+    model = clip
+    if change == "weights":
+        model = other_clip
+    elif change == "processor":
+        model = tmp_path / "sharper" / clip.name
+        shutil.copytree(clip, model)
+        text = (model / "preprocessor_config.json").read_text()
+        (model / "preprocessor_config.json").write_text(text.replace('"resample": 3', '"resample": 2'))
+    elif change == "batch size":
+        options["batch_size"] = 3
+    else:
+        shutil.rmtree(folder)
+        make_set(folder, twins={1: 0})
+    calls.clear()
+    embed_images(folder, str(model), **options)
+    assert "going on" not in capsys.readouterr().err
+    assert calls == {"batch size": [3, 3, 1], "data": [2, 2, 2]}.get(change, [2, 2, 2, 1])
+    # "data": six different images are left. Each run equals one that never saw the others' batches.
+    fresh = make_set(tmp_path / "fresh" / "set", twins={1: 0} if change == "data" else ())
+    assert contents(embed_images(fresh, str(model), **options)) == contents(folder)
+    assert not (tmp_path / "set.embeds-partial").exists()
+
+
+def test_images_with_the_same_bytes_are_embedded_once(tmp_path, clip, calls):
+    folder = make_set(tmp_path / "set", twins={3: 0, 4: 2})
+    embed_images(folder, str(clip), batch_size=3, device="cpu")
+    assert calls == [3, 2]
+    stored, images = embeddings(folder, tmp_path)
+    assert images["image_id"][:] == [f"im{i}" for i in range(N)]
+    assert np.array_equal(stored[3], stored[0]) and np.array_equal(stored[4], stored[2])
+    assert len(np.unique(stored, axis=0)) == 5
+    apart, _ = embeddings(embed_images(make_set(tmp_path / "apart"), str(clip), device="cpu"), tmp_path)
+    np.testing.assert_allclose(stored[[0, 1, 2, 5, 6]], apart[[0, 1, 2, 5, 6]], rtol=1e-4, atol=1e-6)
+
+
+def test_a_changed_set_is_not_embedded(tmp_path, clip):
+    folder = make_set(tmp_path / "set")
+    shutil.copy(folder / "images" / "images-00000.parquet", folder / "images" / "images-00001.parquet")
+    with pytest.raises(DataError, match="not those that were prepared"):
+        embed_images(folder, str(clip), device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_encoders_are_told_apart():
+    clip = {"name": "a/clip", "revision": "1", "pooling": "projected", "projection_dim": 8}
+    check_same_encoder(clip, "the model", clip | {"image_processor": {}}, "the data")
+    check_same_encoder({"name": "a/clip"}, "the recipe", clip, "the data")
+    for key, other in (("name", "b/clip"), ("revision", "2"), ("pooling", "cls"), ("projection_dim", 9)):
+        with pytest.raises(DataError) as caught:
+            check_same_encoder(clip, "the model", clip | {key: other}, "the data")
+        for part in ("the model", "the data", f"'{key}'", repr(clip[key]), repr(other)):
+            assert part in str(caught.value)
+    assert configured_encoder(clip | {"image_processor": {}}) == clip
+    assert configured_encoder(clip | {"pooling": "mean of patches"}) == clip | {"pooling": "precomputed"}
 
 
 def test_hub_model_that_is_not_here_fails_at_once_and_says_what_to_do(tmp_path):

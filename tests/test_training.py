@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,22 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from loopback_hub import LoopbackHub
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.data import RecordingDataset
 from neural_clip.errors import DataError
+from neural_clip.image_encoder import TINY_CLIP, weights_digest
 from neural_clip.model_card import write_model_card
 from neural_clip.recipes import read_recipe
-from neural_clip.training import check_push, common_image_encoder, train, validation_two_way
+from neural_clip.training import (
+    check_named_encoder,
+    check_push,
+    common_image_encoder,
+    load_tower,
+    main,
+    train,
+    validation_two_way,
+)
 from planted_data import ENCODER, write_planted
 
 REPOSITORY = Path(__file__).parents[1]
@@ -134,6 +145,7 @@ def test_an_earlier_run_is_never_overwritten_unasked(recipe_file):
         (["--data.eeg", "/nowhere/at/all"], "is no folder"),
         (["--model.eeg.hiden_size", "3"], "Did you mean 'hidden_size'"),
         (["--model.include_vision_tower", "true"], "targets are ready-made embeddings"),
+        (["--resume_from_checkpoint", "elsewhere"], "'training.resume_from_checkpoint' is 'elsewhere'"),
     ],
 )
 def test_bad_recipes_stop_before_anything_is_written(recipe_file, tmp_path, arguments, message):
@@ -155,13 +167,114 @@ def test_encoders_that_differ_are_refused():
     with pytest.raises(DataError, match="different image encoders"):
         common_image_encoder(facts)
 
+    processors = [{"size": 224}, {"size": 336}]
+    for encoder, processor in zip(("eeg", "meg"), processors, strict=True):
+        facts[encoder] = {"image_encoder": READY | {"projection_dim": 4, "image_processor": processor}}
+    with pytest.raises(DataError, match=r"different image encoders.*'size': 224.*'size': 336"):
+        common_image_encoder(facts)
+    del facts["meg"]["image_encoder"]["image_processor"]  # data sets of before it was recorded
+    assert common_image_encoder(facts)["image_processor"] == {"size": 224}
 
-def test_data_that_must_not_spread_is_not_pushed_public(recipe_file):
-    facts = {"fmri": {"redistribution": "forbidden"}}
-    push = ["--push_to_hub", "true", "--hub_private_repo"]
-    with pytest.raises(DataError, match="forbid redistribution"):
-        check_push(read_recipe([recipe_file, *push, "false"]), facts)
-    check_push(read_recipe([recipe_file, *push, "true"]), facts)
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vision_model_name", "other/clip"),
+        ("vision_revision", "abc"),
+        ("image_pooling", "cls"),
+        ("projection_dim", 17),
+    ],
+)
+def test_recipe_that_names_another_encoder_is_refused(recipe_file, folders, tmp_path, key, value):
+    with pytest.raises(DataError) as caught:
+        main([recipe_file, f"--model.{key}", str(value)])
+    for part in ("The recipe's 'model' section", repr(value), "'planted'", folders["eeg"], folders["fmri"]):
+        assert part in str(caught.value)
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_recipe_may_name_the_encoder_of_its_data(recipe_file, tmp_path):
+    names = {"vision_model_name": "planted", "vision_revision": "'0'", "image_pooling": "precomputed"}
+    named = [part for key, value in names.items() for part in (f"--model.{key}", value)]
+    main([recipe_file, *named, "--model.projection_dim", "16", "--max_steps", "1"])
+    config = NeuralClipModel.from_pretrained(tmp_path / "out").config
+    assert (config.vision_model_name, config.vision_revision, config.projection_dim) == ("planted", "0", 16)
+
+
+def test_recipe_may_name_the_folder_of_its_encoder(recipe_file, tmp_path):
+    folder = tmp_path / "clips" / "planted"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    recipe = read_recipe([recipe_file, "--model.vision_model_name", str(folder)])
+    encoder = READY | {"revision": weights_digest(folder), "projection_dim": 16}
+    check_named_encoder(recipe, encoder)
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(DataError, match="differ in 'revision'"):
+        check_named_encoder(recipe, encoder)
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", "other"), ("revision", "1"), ("pooling", "projected")])
+def test_data_embedded_anew_do_not_continue_a_run(recipe_file, folders, tmp_path, monkeypatch, key, value):
+    """The widths agree, so that nothing but the record tells the two spaces apart."""
+    data = {name: str(shutil.copytree(folder, tmp_path / name)) for name, folder in folders.items()}
+    arguments = [recipe_file, "--data", yaml.safe_dump(data, default_flow_style=True)]
+    main([*arguments, "--num_train_epochs", "1"])
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    for folder in data.values():
+        path = Path(folder, "neural_clip.json")
+        metadata = json.loads(path.read_text())
+        metadata["image_encoder"][key] = value
+        path.write_text(json.dumps(metadata))
+    with pytest.raises(DataError) as caught:
+        main([*arguments, "--num_train_epochs", "2", "--resume", "true"])
+    for part in (f"The checkpoint '{tmp_path}/out/checkpoint-", *data.values(), "'planted'", repr(value)):
+        assert part in str(caught.value)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    main([*arguments, "--num_train_epochs", "1", "--overwrite", "true"])  # anew is fine
+
+
+def test_checkpoint_without_configuration_is_not_resumed(recipe_file, tmp_path):
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    with pytest.raises(DataError, match="checkpoint-1' cannot be resumed from"):
+        main([recipe_file, "--resume", "true"])
+
+
+def test_tower_that_prepares_images_otherwise_is_refused():
+    from neural_clip.simulation.images import TINY_CLIP_DIR
+
+    if not (TINY_CLIP_DIR / "model.safetensors").is_file():
+        pytest.skip("the tiny CLIP has not been trained yet")
+    made = load_tower(
+        {"name": TINY_CLIP, "revision": weights_digest(TINY_CLIP_DIR), "pooling": "projected"}, required=True
+    ).description
+    assert load_tower(made, required=True).description == made
+    with pytest.raises(DataError, match=r"images were prepared for .*'resample': 99.*Embed the images again"):
+        load_tower(made | {"image_processor": made["image_processor"] | {"resample": 99}}, required=True)
+
+
+def test_data_that_must_not_spread_is_not_pushed_public(recipe_file, monkeypatch):
+    from huggingface_hub import constants
+
+    facts = {"fmri": {"corpus": "nsd", "redistribution": "forbidden"}}
+    push = ["--push_to_hub", "true", "--hub_model_id", "lab/model", "--hub_private_repo"]
+    with LoopbackHub() as hub:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        for private in ("false", "null"):  # by "null" the Hub would make a public one
+            recipe = read_recipe([recipe_file, *push, private])
+            with pytest.raises(DataError, match=r"redistribution of nsd \(fmri\) is forbidden"):
+                check_push(recipe, facts)
+            check_push(recipe, {"fmri": {"corpus": "own", "redistribution": "allowed"}})
+        assert hub.requests == []
+        recipe = read_recipe([recipe_file, *push, "true"])
+        check_push(recipe, facts)
+        hub.add("model", "lab/model", private=True)
+        check_push(recipe, facts)
+        hub.add("model", "lab/model", private=False)
+        with pytest.raises(DataError, match="'lab/model' is a public repository"):
+            check_push(recipe, facts)
+    with pytest.raises(DataError, match=r"Give 'training\.hub_model_id' as ORG/NAME"):
+        check_push(read_recipe([recipe_file, *push, "true", "--hub_model_id", "model"]), facts)
 
 
 def test_card_repeats_the_report(recipe_file):

@@ -31,15 +31,25 @@ from neural_clip.data import (
     resolve_folder,
     whole_batch,
 )
-from neural_clip.embedding import ImageEncoder
 from neural_clip.errors import DataError
+from neural_clip.image_encoder import (
+    CONFIG_KEYS,
+    ENCODER_KEYS,
+    ImageEncoder,
+    check_same_encoder,
+    configured_encoder,
+    model_encoder,
+    weights_digest,
+)
 from neural_clip.image_retrieval import retrieval_scores
 from neural_clip.model_card import write_model_card
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
+from neural_clip.pushing import check_terms, find_repository, hub
 from neural_clip.recipes import Recipe, read_recipe
 
 VALIDATION_BATCH = 256
+RECORDED_FACTS = ("corpus", "fingerprint", "splits", "subjects", "split_protocol", "redistribution")
 
 
 def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | None = None) -> NeuralClipConfig:
@@ -64,13 +74,9 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
         settings[f"{modality}_config"] = {**shape, "subjects": metadata["subjects"], **per_modality[modality]}
     if tower is not None:
         settings["vision_config"] = tower.model.config.to_dict()
-    settings |= {
-        "projection_dim": encoder["projection_dim"],
-        "vision_model_name": encoder["name"],
-        "vision_revision": encoder["revision"],
-        "image_pooling": encoder["pooling"] if encoder["pooling"] in ("projected", "cls") else "precomputed",
-        "category_level": any(metadata["category_level"] for metadata in facts.values()),
-    }
+    expected = configured_encoder(encoder)
+    settings |= {key: expected[name] for name, key in CONFIG_KEYS.items()}
+    settings["category_level"] = any(metadata["category_level"] for metadata in facts.values())
     try:
         return NeuralClipConfig(**settings)
     except (TypeError, ValueError) as error:
@@ -83,12 +89,36 @@ def common_image_encoder(facts: dict[str, dict]) -> dict:
     lacking = [modality for modality, encoder in encoders.items() if encoder is None]
     if lacking:
         raise DataError(f"The images of {lacking} have no embeddings; run `neural-clip embed-images FOLDER` first.")
-    keys = ("name", "revision", "pooling", "projection_dim")
-    distinct = {tuple(encoder[key] for key in keys) for encoder in encoders.values()}
-    if len(distinct) > 1:
-        found = {modality: {key: encoder[key] for key in keys} for modality, encoder in encoders.items()}
-        raise DataError(f"The data sets were embedded by different image encoders: {found}. Embed them alike.")
+    distinct = {tuple(encoder[key] for key in ENCODER_KEYS) for encoder in encoders.values()}
+    processors = {json.dumps(encoder.get("image_processor"), sort_keys=True) for encoder in encoders.values()}
+    if len(distinct) > 1 or len(processors - {"null"}) > 1:  # ready-made embeddings have none
+        raise DataError(f"The data sets were embedded by different image encoders: {encoders}. Embed them alike.")
     return next(iter(encoders.values()))
+
+
+def check_named_encoder(recipe: Recipe, encoder: dict) -> None:
+    """Raise a `DataError` when the recipe names another image encoder than the one that embedded the images."""
+    named = {name: recipe.model[key] for name, key in CONFIG_KEYS.items() if recipe.model.get(key) is not None}
+    folder = Path(str(named.get("name"))).expanduser()
+    if folder.is_dir():  # data sets keep the name of a folder and the digest of its weights
+        named = {"revision": weights_digest(folder)} | named | {"name": folder.resolve().name}
+    check_same_encoder(named, "The recipe's 'model' section", configured_encoder(encoder), data_places(recipe))
+
+
+def check_resumed_encoder(checkpoint: str, recipe: Recipe, encoder: dict) -> None:
+    """Raise a `DataError` when a checkpoint was trained on embeddings of another image encoder than the data's."""
+    if not Path(checkpoint, "config.json").is_file():
+        raise DataError(f"'{checkpoint}' cannot be resumed from: it has no config.json.")
+    expected = model_encoder(NeuralClipConfig.from_pretrained(checkpoint))
+    if expected is not None:
+        check_same_encoder(
+            expected, f"The checkpoint '{checkpoint}'", configured_encoder(encoder), data_places(recipe)
+        )
+
+
+def data_places(recipe: Recipe) -> str:
+    """The data sets of a recipe, for messages."""
+    return " and ".join(f"'{folder}'" for folder in recipe.data.values())
 
 
 def check_modalities(data: dict[str, str], facts: dict[str, dict]) -> None:
@@ -124,6 +154,12 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
         raise DataError(
             f"The images were embedded by {encoder['name']} with weights {encoder['revision']}, but those on this "
             f"machine are {tower.description['revision']}. Embed the images again with `neural-clip embed-images`."
+        )
+    found, recorded = tower.description["image_processor"], encoder.get("image_processor")
+    if recorded is not None and found != recorded:
+        raise DataError(
+            f"The images were prepared for {encoder['name']} with {recorded}, but its processor on this machine has "
+            f"{found}. Embed the images again with `neural-clip embed-images`."
         )
     return tower
 
@@ -237,6 +273,11 @@ def validation_two_way(model: PreTrainedModel, recordings: RecordingDataset) -> 
 
 def prepare_output(recipe: Recipe, output_dir: Path) -> str | None:
     """Return the checkpoint to resume from, or raise a `DataError` rather than overwrite a run."""
+    if given := recipe.training_arguments.resume_from_checkpoint:
+        raise DataError(
+            f"'training.resume_from_checkpoint' is {given!r}, but runs go on from the last checkpoint in their own "
+            "'output_dir'. Copy it there and pass `--resume true`."
+        )
     checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
     if recipe.resume:
         if checkpoint is None:
@@ -258,12 +299,18 @@ def check_push(recipe: Recipe, facts: dict[str, dict]) -> None:
     arguments = recipe.training_arguments
     if not arguments.push_to_hub:
         return
-    forbidden = [name for name, metadata in facts.items() if metadata["redistribution"] == "forbidden"]
-    if forbidden and arguments.hub_private_repo is False:
-        raise DataError(
-            f"The terms of the {forbidden} data forbid redistribution, so this model is not pushed to a public "
-            "repository. Leave 'hub_private_repo' true."
-        )
+    terms = {f"{metadata['corpus']} ({name})": metadata["redistribution"] for name, metadata in facts.items()}
+    what = "This model ('training.push_to_hub' is true)"
+    if arguments.hub_private_repo is not True:
+        check_terms(f"{what}, for which 'training.hub_private_repo' is {arguments.hub_private_repo},", terms)
+    elif any(term != "allowed" for term in terms.values()):
+        # a repository that is public already would stay so
+        repo = str(arguments.hub_model_id or "")
+        if "/" not in repo:
+            raise DataError(f"Give 'training.hub_model_id' as ORG/NAME, so that it can be checked; it is {repo!r}.")
+        known = find_repository(hub(repo), repo, "model")
+        if known is not None and not known.private:
+            check_terms(f"{what}, for which '{repo}' is a public repository,", terms)
 
 
 def training_record(recipe: Recipe, facts: dict[str, dict], trainer: Trainer) -> dict:
@@ -274,10 +321,7 @@ def training_record(recipe: Recipe, facts: dict[str, dict], trainer: Trainer) ->
         "command": " ".join(sys.argv),
         "recipe": recipe.as_dict(),
         "seed": recipe.training_arguments.seed,
-        "data": {
-            name: {key: metadata[key] for key in ("corpus", "fingerprint", "splits", "subjects", "split_protocol")}
-            for name, metadata in facts.items()
-        },
+        "data": {name: {key: metadata[key] for key in RECORDED_FACTS} for name, metadata in facts.items()},
         "simulated": simulated,
         "image_encoder": common_image_encoder(facts),
         "best_validation_two_way": trainer.state.best_metric,
@@ -310,8 +354,12 @@ def train(recipe: Recipe) -> Path:
     facts = {modality: load_metadata(folder) for modality, folder in folders.items()}
     check_modalities(folders, facts)
     check_push(recipe, facts)
+    encoder = common_image_encoder(facts)
+    check_named_encoder(recipe, encoder)
     resume_from = prepare_output(recipe, output_dir)
-    tower = load_tower(common_image_encoder(facts), required=bool(recipe.model.get("include_vision_tower")))
+    if resume_from is not None:
+        check_resumed_encoder(resume_from, recipe, encoder)
+    tower = load_tower(encoder, required=bool(recipe.model.get("include_vision_tower")))
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
     train_parts = [RecordingDataset(folders[name], "train", subjects[name]) for name in facts]

@@ -1,0 +1,216 @@
+"""Upload a prepared data set or a checkpoint to the Hub: `neural-clip push FOLDER --repo ORG/NAME`.
+
+Repositories are private unless `--public` is given. Data whose terms forbid redistribution, and models that learnt
+from them, never become public: neither by `--public` nor in a repository that is public already. Credentials are those
+of `hf auth login` or `HF_TOKEN`; this program neither asks for any nor keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neural_clip.corpora.prepared import METADATA_FILE, read_metadata, verify_prepared
+from neural_clip.errors import DataError
+from neural_clip.model_card import RECORD_FILE
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short enough to wait for
+# What belongs to a data set or a checkpoint. Whatever is pickled, hidden or unfinished stays here, and so do
+# intermediate checkpoints.
+OWN_FILES = {
+    "dataset": ("README.md", "*.json", "*.npz", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet", "images/*.parquet"),
+    "model": ("README.md", "*.json", "*.safetensors", "*.py"),
+}
+REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "config.json")}
+# Files of an earlier push that this one lacks would be read together with the new ones.
+STALE_FILES = {"dataset": ["data/*", "images/*", "*.npz"], "model": ["*.safetensors", "*.safetensors.index.json"]}
+
+
+def push(folder: str | Path, repo: str, *, public: bool = False, message: str | None = None) -> str:
+    """Upload a prepared data set or a checkpoint.
+
+    Args:
+        folder (`str` or `Path`): Prepared data set (with `neural_clip.json`) or checkpoint (with `config.json`).
+        repo (`str`): `ORG/NAME`; made if it does not exist.
+        public (`bool`, *optional*, defaults to `False`): Let everybody see it.
+        message (`str`, *optional*): Message of the commit.
+
+    Returns:
+        `str`: Address of the repository.
+
+    Raises:
+        DataError: Before anything is sent, if the folder is incomplete or was changed, the leak guard finds an error
+            in it, or it would become public against its terms; also if the Hub is out of reach or refuses.
+    """
+    folder = Path(folder)
+    kind = "dataset" if (folder / METADATA_FILE).is_file() else "model"
+    files = own_files(folder, kind)
+    terms = data_terms(folder) if kind == "dataset" else model_terms(folder)
+    if public:
+        check_terms(f"'{folder}'", terms)
+    api = hub(repo)
+    known = find_repository(api, repo, kind)
+    if known is not None:
+        _check_repository(known, repo, kind, f"'{folder}'", terms, public)
+    if kind == "dataset":
+        _check_data_set(folder)
+    with hub_errors(repo):
+        if known is None:
+            api.create_repo(repo, private=not public, repo_type=kind)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type=kind,
+            folder_path=folder,
+            allow_patterns=[glob.escape(name) for name in files],
+            delete_patterns=STALE_FILES[kind],
+            commit_message=message or f"Upload {folder.absolute().name}, made by neural_clip",
+        )
+    return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+
+
+def own_files(folder: Path, kind: str) -> list[str]:
+    """Paths below `folder` that belong to a `"dataset"` or a `"model"`, and nothing else that lies there.
+
+    Raises:
+        DataError: If a file is missing without which it is none.
+    """
+    found = {path for pattern in OWN_FILES[kind] for path in folder.glob(pattern) if path.is_file()}
+    names = sorted(path.relative_to(folder).as_posix() for path in found)
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    missing = [name for name in REQUIRED[kind] if name not in names]
+    if kind == "model" and not any(name.endswith(".safetensors") for name in names):
+        missing.append("model.safetensors")
+    if missing:
+        raise DataError(
+            f"'{folder}' is neither a prepared data set ({METADATA_FILE}) nor a whole checkpoint (config.json, "
+            f"model.safetensors, README.md): it lacks {', '.join(missing)}."
+        )
+    return names
+
+
+def data_terms(folder: Path) -> dict[str, str | None]:
+    """Whether a prepared data set may be redistributed (`"allowed"` or `"forbidden"`), by its corpus."""
+    metadata = read_metadata(folder)
+    return {metadata["corpus"]: metadata["redistribution"]}
+
+
+def model_terms(folder: Path) -> dict[str, str | None]:
+    """Whether the data that a checkpoint learnt from may be redistributed, by corpus; `None` where nobody knows."""
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return {"its training data": None}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))["data"]
+        return {f"{facts['corpus']} ({modality})": facts.get("redistribution") for modality, facts in data.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"'{path}' is damaged ({error!r}); what the model learnt from cannot be told.") from error
+
+
+def check_terms(what: str, terms: Mapping[str, str | None]) -> None:
+    """Raise a `DataError` unless all terms allow that `what` becomes public.
+
+    Args:
+        what (`str`): For the message.
+        terms (`Mapping[str, str]`): `"allowed"`, `"forbidden"` or, where nothing is recorded, `None`, by data set.
+    """
+    held_back = {"forbidden": [name for name, term in terms.items() if term == "forbidden"]}
+    held_back["not recorded"] = [name for name, term in terms.items() if term not in ("allowed", "forbidden")]
+    listed = [f"redistribution of {', '.join(names)} is {state}" for state, names in held_back.items() if names]
+    if listed:
+        raise DataError(
+            f"{what} must not become public: {' and '.join(listed)}. Push it to a private repository, and let nobody "
+            "into it who has not accepted the terms of the source."
+        )
+
+
+def hub(repo: str) -> HfApi:
+    """Client of the Hub for a repository `ORG/NAME`; asks nothing yet.
+
+    Raises:
+        DataError: If the name is none, or `HF_HUB_OFFLINE` is set.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+        if repo.count("/") != 1:
+            raise HFValidationError("the name must hold one '/'")
+    except HFValidationError as error:
+        raise DataError(f"Invalid value for the 'repo' parameter: {error}. Give ORG/NAME, not {repo!r}.") from error
+    if constants.HF_HUB_OFFLINE:
+        raise DataError(f"'{repo}' cannot be reached: HF_HUB_OFFLINE is set. Unset it where there is a network.")
+    return HfApi()
+
+
+def find_repository(api: HfApi, repo: str, kind: str) -> Any:
+    """What the Hub says of a repository, `None` if it does not exist (or is hidden from whoever asks)."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with hub_errors(repo):
+        try:
+            return api.repo_info(repo, repo_type=kind, timeout=HUB_TIMEOUT)
+        except RepositoryNotFoundError:
+            return None
+
+
+@contextmanager
+def hub_errors(repo: str) -> Iterator[None]:
+    """Turn whatever the Hub's client raises into a `DataError` that says what to do."""
+    try:
+        yield
+    except Exception as error:  # the HTTP client's own errors differ between versions; all mean "not done"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"'{repo}' cannot be pushed to ({reason}). Check the network, and that you are logged in with the right "
+            "to write there (`hf auth login`, or HF_TOKEN). The same command sends what is still missing."
+        ) from error
+
+
+def _check_repository(
+    known: Any, repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool
+) -> None:
+    """Raise where a repository that exists is not what was asked for: its visibility does not change by a push."""
+    if not known.private:
+        check_terms(f"'{repo}' is a public repository, and {what}", terms)
+    if bool(known.private) is public:
+        state, advice = ("private", "leave --public away") if known.private else ("public", "add --public")
+        raise DataError(
+            f"'{repo}' exists and is {state}. If that is meant, {advice}; otherwise change it in the settings of the "
+            "repository on the Hub, or choose another name."
+        )
+    names = {file.rfilename for file in known.siblings or []} - {".gitattributes", "README.md"}
+    if names and REQUIRED[kind][-1] not in names:
+        raise DataError(f"'{repo}' exists and holds something else ({sorted(names)[0]} ...). Choose another name.")
+
+
+def _check_data_set(folder: Path) -> None:
+    """Raise unless the files are those that were prepared and the leak guard finds no error."""
+    from neural_clip.corpora.doctor import inspect
+
+    verify_prepared(folder)
+    errors = [finding for finding in inspect(folder) if finding.severity == "error"]
+    if errors:
+        listed = " ".join(f"{finding.check}: {finding.message}" for finding in errors)
+        raise DataError(f"'{folder}' is not pushed, because `neural-clip doctor` finds errors. {listed}")
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Run `neural-clip push`; returns the address."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="prepared data set or checkpoint")
+    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub; made if missing")
+    parser.add_argument("--public", action="store_true", help="let everybody see it (default: private)")
+    parser.add_argument("--revision-message", metavar="TEXT", help="message of the commit")
+    arguments = parser.parse_args(argv)
+    address = push(arguments.folder, arguments.repo, public=arguments.public, message=arguments.revision_message)
+    print(f"{arguments.folder} is at {address} ({'public' if arguments.public else 'private'})")
+    return address
