@@ -1,8 +1,8 @@
 """NSD builder, on small corpora written here by hand in the layout of the real files."""
 
-import csv
 import gzip
 import json
+import pickle
 import runpy
 import sys
 from pathlib import Path
@@ -14,98 +14,26 @@ import pytest
 from datasets import load_dataset
 from scipy.io import loadmat, savemat
 
-from neural_clip.corpora import nsd
+from neural_clip.corpora import nsd, nsd_plan
 from neural_clip.corpora.nsd_betas import read_mask, read_session
-from neural_clip.corpora.nsd_design import SPLIT_COUNTS, _visible_area, read_design
+from neural_clip.corpora.nsd_coco import visible_area
+from neural_clip.corpora.nsd_design import SPLIT_COUNTS, read_design, read_stim_info
+from neural_clip.corpora.nsd_mat import read_matrices
 from neural_clip.errors import DataError
-
-SUBJECTS, N_SHARED, N_UNSHARED, N_SESSIONS, PER_SESSION = (1, 5), 3, 9, 2, 14
-N_IMAGES, N_STIMULI = N_SHARED + N_UNSHARED, N_SHARED + 2 * N_UNSHARED
-GRIDS = {1: (4, 3, 5), 5: (3, 5, 4)}
-EXPERIMENT = "nsddata/experiments/nsd"
-
-
-def build(root: Path) -> Path:
-    """Write a corpus: two subjects, two sessions, NIfTI betas, masks, tables and stimuli."""
-    rng = np.random.default_rng(1)
-    ids = rng.permutation(N_STIMULI) + 1  # 1-based
-    shared = np.sort(ids[:N_SHARED])
-    lists = np.zeros((8, N_IMAGES))
-    lists[:, :N_SHARED] = shared
-    for own, subject in zip(np.split(ids[N_SHARED:], 2), SUBJECTS, strict=True):
-        lists[subject - 1, N_SHARED:] = own
-    order = rng.permutation(np.repeat(np.arange(1, N_IMAGES + 1), 3))
-    folder = root / EXPERIMENT
-    folder.mkdir(parents=True)
-    savemat(
-        folder / "nsd_expdesign.mat", {"masterordering": order[None], "subjectim": lists, "sharedix": shared[None]}
-    )
-    write_stim_info(folder / "nsd_stim_info_merged.csv", order, lists, shared)
-    for subject in SUBJECTS:
-        write_subject(root, subject, lists[subject - 1, order - 1].astype(int), order, rng)
-    (root / "nsddata_stimuli/stimuli/nsd").mkdir(parents=True)
-    with h5py.File(root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5", "w") as file:
-        pixels = np.broadcast_to(np.arange(N_STIMULI, dtype=np.uint8)[:, None, None, None], (N_STIMULI, 6, 6, 3))
-        file.create_dataset("imgBrick", data=pixels)
-    stamp = {
-        "simulated": True, "n_sessions": N_SESSIONS, "trials_per_session": PER_SESSION,
-        "n_voxels": {"sub-01": 17, "sub-05": 11},
-    }  # fmt: skip
-    (root / "SIMULATED.json").write_text(json.dumps(stamp))
-    return root
-
-
-def write_stim_info(path, order, lists, shared):
-    """The stimulus table: 0-based nsdId, 1-based trials."""
-    names = [f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3)]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["", "cocoId", "cocoSplit", "cropBox", "nsdId", "shared1000", *names])
-        for i in range(N_STIMULI):
-            trials = []
-            for subject in range(1, 9):
-                hits = np.flatnonzero(lists[subject - 1, order - 1] == i + 1) + 1 if subject in SUBJECTS else []
-                trials += [*hits, 0, 0, 0][:3]
-            split = "val2017" if i == 4 else "train2017"
-            writer.writerow([i, 500 + i, split, (0, 0, 0.1, 0.1), i, i + 1 in shared, *trials])
-
-
-def write_subject(root, subject, image_ids, order, rng):
-    """Mask, betas and behaviour of one subject."""
-    ppdata = root / f"nsddata/ppdata/subj{subject:02d}"
-    shape, n_voxels = GRIDS[subject], {1: 17, 5: 11}[subject]
-    mask = np.repeat([1, 0, -1], [n_voxels, 10, np.prod(shape) - n_voxels - 10])
-    (ppdata / "func1pt8mm/roi").mkdir(parents=True)
-    mask = rng.permutation(mask).reshape(shape).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), ppdata / "func1pt8mm/roi/nsdgeneral.nii.gz")
-    for session in range(1, N_SESSIONS + 1):
-        path = betas_path(root, subject, session)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        betas = rng.integers(-900, 900, (*shape, PER_SESSION)).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(betas, np.eye(4)), path)
-    (ppdata / "behav").mkdir()
-    with (ppdata / "behav/responses.tsv").open("w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t")
-        writer.writerow(["SUBJECT", "SESSION", "RUN", "TRIAL", "73KID", "10KID", "RT"])
-        for t in range(N_SESSIONS * PER_SESSION):
-            row = t % PER_SESSION
-            writer.writerow([subject, t // PER_SESSION + 1, row // 7 + 1, row % 7 + 1, image_ids[t], order[t], "NaN"])
-
-
-def betas_path(root, subject, session, suffix=".nii.gz"):
-    folder = root / f"nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/betas_fithrf_GLMdenoise_RR"
-    return folder / f"betas_session{session:02d}{suffix}"
-
-
-def to_hdf5(root, subject, keep=False):
-    """Write a subject's betas as MATLAB does: h5py sees the axes reversed."""
-    for session in range(1, N_SESSIONS + 1):
-        path = betas_path(root, subject, session)
-        values = np.asanyarray(nibabel.load(path).dataobj)  # (X, Y, Z, trial)
-        with h5py.File(betas_path(root, subject, session, ".hdf5"), "w") as file:
-            file.create_dataset("betas", data=values.transpose(3, 2, 1, 0), chunks=(PER_SESSION, 1, 1, 1))
-        if not keep:
-            path.unlink()
+from nsd_raw import (
+    EXPERIMENT,
+    N_IMAGES,
+    N_SESSIONS,
+    N_SHARED,
+    N_STIMULI,
+    PER_SESSION,
+    SUBJECTS,
+    betas_path,
+    build,
+    region_path,
+    responses_path,
+    to_hdf5,
+)
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +173,23 @@ def test_images_and_metadata(raw_dir, tmp_path):
     assert len(first["fmri"]) == 11
 
 
+def test_masks_tell_where_the_voxels_lie(raw_dir, tmp_path):
+    folder = nsd.prepare(raw_dir, tmp_path / "out", subjects=["sub-05"])
+    region = nibabel.load(raw_dir / "nsddata/ppdata/subj05/func1pt8mm/roi/nsdgeneral.nii.gz")
+    mask = nibabel.load(folder / "masks" / "sub-05.nii.gz")
+    np.testing.assert_array_equal(mask.get_fdata(), region.get_fdata() > 0)
+    np.testing.assert_array_equal(mask.affine, region.affine)
+
+
+def test_matrices_written_by_matlab_itself(real_data):
+    path = real_data / "digit69_fmri" / "digit69_28x28.mat"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    expected = loadmat(path)
+    for name, matrix in read_matrices(path, ["fmriTest", "labelTrn", "stimTrn"]).items():
+        np.testing.assert_array_equal(matrix, expected[name])
+
+
 def test_statistics_ignore_test_and_validation(own_raw_dir, tmp_path):
     """Changing the responses to shared images changes no training row."""
     before = rows_of(nsd.prepare(own_raw_dir, tmp_path / "before"))
@@ -268,10 +213,15 @@ def annotations(folder, without=None):
         boxes = [(i, 1, [30, 30, 20, 20]) for i in ids] + [(i, 2, [0, 0, 10, 100]) for i in ids]
         boxes += [(i, 3, [20, 20, 60, 60]) for i in ids if i % 2]
         content = {
+            "licenses": [{"id": 1, "name": "a licence", "url": "https://example.org"}],
             "images": [{"id": 500 + i, "width": 100, "height": 100} for i in ids],
-            "annotations": [{"image_id": 500 + i, "category_id": c, "bbox": box} for i, c, box in boxes],
+            "annotations": [
+                {"segmentation": {"counts": [3], "size": [1, 1]}, "image_id": 500 + i, "category_id": c, "bbox": box}
+                for i, c, box in boxes
+            ],
             "categories": [{"id": c + 1, "name": name} for c, name in enumerate(("cat", "gone", "sofa"))],
         }
+        content = dict(reversed(content.items())) if split == "val2017" else content
         (folder / f"instances_{split}.json").write_text(json.dumps(content))
     return folder
 
@@ -296,222 +246,203 @@ def test_unknown_coco_images_are_named(raw_dir, tmp_path):
 
 def test_visible_area_by_hand():
     # 100 x 50 image, 10 % cut from the top, 20 % from the left
-    assert _visible_area([0, 0, 100, 50], "(0.1, 0, 0.2, 0)", 100, 50) == pytest.approx(80 * 45)
-    assert _visible_area([10, 10, 20, 10], "(0.1, 0, 0.2, 0)", 100, 50) == pytest.approx(10 * 10)
-    assert _visible_area([0, 0, 20, 50], "(0.1, 0, 0.2, 0)", 100, 50) == 0
+    assert visible_area((0, 0, 100, 50), (0.1, 0, 0.2, 0), 100, 50) == pytest.approx(80 * 45)
+    assert visible_area((10, 10, 20, 10), (0.1, 0, 0.2, 0), 100, 50) == pytest.approx(10 * 10)
+    assert visible_area((0, 0, 20, 50), (0.1, 0, 0.2, 0), 100, 50) == 0
 
 
-def truncate_nifti(root):
-    path = betas_path(root, 5, 2)
-    path.write_bytes(path.read_bytes()[:-60])
+def facts_of(folder):
+    return json.loads((folder / "neural_clip.json").read_text())
 
 
-def shorten_nifti(root):
-    path = betas_path(root, 5, 2)
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-10]))
+def test_absent_behaviour_makes_a_set_partial(own_raw_dir, tmp_path):
+    responses_path(own_raw_dir, 5).unlink()
+    folder = nsd.prepare(own_raw_dir, tmp_path / "out", allow_partial=True, average_repeats=False)
+    facts = facts_of(folder)
+    assert facts["partial"] == {"sub-05 responses.tsv": {"found": "absent", "declared": "present"}}
+    assert any("responses.tsv of sub-05" in defect for defect in facts["known_defects"])
+    assert {row["run"] for _, row in rows_of(folder, "sub-05")} == {""}
+    assert {row["run"] for _, row in rows_of(folder, "sub-01")} == {"run-01", "run-02"}
 
 
-def empty_nifti(root):
-    betas_path(root, 5, 2).write_bytes(b"")
+@pytest.mark.parametrize("averaged", [False, True])
+def test_partial_copies_keep_trial_numbers(raw_dir, own_raw_dir, tmp_path, averaged):
+    """Session 1 of a subject is missing; what is left equals those rows of the full set."""
+    betas_path(own_raw_dir, 1, 1).unlink()
+    folder = nsd.prepare(own_raw_dir, tmp_path / "part", allow_partial=True, average_repeats=averaged)
+    ids, shared, _ = truth(raw_dir, 1)
+    here = range(PER_SESSION, 2 * PER_SESSION)
+    rows = [row for _, row in rows_of(folder, "sub-01")]
+    facts = facts_of(folder)
+    assert facts["partial"]["sub-01 sessions"] == {"found": 1, "declared": 2}
+    assert facts["partial"]["sub-01 trials of shared images"]["found"] == int(shared[PER_SESSION:].sum())
+    assert not any(name.startswith("sub-05") for name in facts["partial"])
+    assert facts["preprocessing"]["sessions"] == {"sub-01": "2", "sub-05": "1-2"}
+    if averaged:
+        counts = {row["image_id"]: int(row["n_repeats"]) for row in rows}
+        assert counts == {name: ids[PER_SESSION:].count(name) for name in ids[PER_SESSION:]}
+        assert all(int(row["trial"]) == ids.index(row["image_id"], PER_SESSION) for row in rows)
+        return
+    assert sorted(int(row["trial"]) for row in rows) == list(here)
+    full = nsd.prepare(raw_dir, tmp_path / "full", average_repeats=False)
+    whole = {(row["subject"], int(row["trial"])): (split, row) for split, row in rows_of(full)}
+    for split, row in rows_of(folder):
+        expected_split, expected = whole[row["subject"], int(row["trial"])]
+        assert split == expected_split and row["image_id"] == expected["image_id"]
+        np.testing.assert_array_equal(row["fmri"], expected["fmri"])
 
 
-def damage_nifti(root):
-    content = bytearray(betas_path(root, 5, 2).read_bytes())
-    content[len(content) // 2] ^= 255
-    betas_path(root, 5, 2).write_bytes(content)
-
-
-def truncate_hdf5(root):
-    to_hdf5(root, 5)
-    path = betas_path(root, 5, 2, ".hdf5")
-    path.write_bytes(path.read_bytes()[:-500])
-
-
-def unnamed_hdf5(root):
-    to_hdf5(root, 5)
-    with h5py.File(betas_path(root, 5, 2, ".hdf5"), "a") as file:
-        file.move("betas", "data")
-
-
-def scaled_betas(root):
-    image = nibabel.load(betas_path(root, 5, 2))
-    image.header.set_slope_inter(2, 0)
-    raw = nibabel.Nifti1Image(np.asanyarray(image.dataobj), np.eye(4))
-    raw.header.set_slope_inter(1, 0)
-    content = bytearray(raw.to_bytes())
-    content[112:116] = np.float32(2).tobytes()  # scl_slope
-    betas_path(root, 5, 2).write_bytes(gzip.compress(bytes(content)))
-
-
-def float_betas(root):
-    values = np.asanyarray(nibabel.load(betas_path(root, 5, 2)).dataobj).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), betas_path(root, 5, 2))
-
-
-def swapped_subject(root):
+def test_partial_needs_a_session(own_raw_dir, tmp_path):
     for session in (1, 2):
-        one, two = betas_path(root, 1, session), betas_path(root, 5, session)
-        content = one.read_bytes()
-        one.write_bytes(two.read_bytes())
-        two.write_bytes(content)
+        betas_path(own_raw_dir, 5, session).unlink()
+    with pytest.raises(DataError, match="sub-05 lacks the betas of session 1"):
+        nsd.prepare(own_raw_dir, tmp_path / "out", allow_partial=True)
 
 
-def swapped_masks(root):
-    one, two = (root / f"nsddata/ppdata/subj{s:02d}/func1pt8mm/roi/nsdgeneral.nii.gz" for s in SUBJECTS)
-    content = one.read_bytes()
-    one.write_bytes(two.read_bytes())
-    two.write_bytes(content)
+def write_region(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    return path
 
 
-def swapped_behaviour(root):
-    one, two = (root / f"nsddata/ppdata/subj{s:02d}/behav/responses.tsv" for s in SUBJECTS)
-    one.write_bytes(two.read_bytes())
-
-
-def edit_responses(root, row, column, value):
-    path = root / "nsddata/ppdata/subj05/behav/responses.tsv"
-    lines = [line.split("\t") for line in path.read_text().splitlines()]
-    lines[row + 1][lines[0].index(column)] = value
-    path.write_text("\n".join("\t".join(line) for line in lines) + "\n")
-
-
-def zero_based_responses(root):
-    path = root / "nsddata/ppdata/subj05/behav/responses.tsv"
-    lines = [line.split("\t") for line in path.read_text().splitlines()]
-    for line in lines[1:]:
-        line[4] = str(int(line[4]) - 1)
-    path.write_text("\n".join("\t".join(line) for line in lines) + "\n")
-
-
-def wrong_session(root):
-    edit_responses(root, 20, "SESSION", "1")
-
-
-def short_responses(root):
-    path = root / "nsddata/ppdata/subj05/behav/responses.tsv"
-    path.write_text("\n".join(path.read_text().splitlines()[:20]))
-
-
-def edit_design(root, **changes):
-    path = root / EXPERIMENT / "nsd_expdesign.mat"
-    tables = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    savemat(path, tables | {name: change(tables[name]) for name, change in changes.items()})
-
-
-def zero_based_design(root):
-    edit_design(root, masterordering=lambda x: x - 1)
-
-
-def other_shared(root):
-    edit_design(root, sharedix=lambda x: x + 1)
-
-
-def other_order(root):
-    edit_design(root, masterordering=lambda x: np.roll(x, 1))
-
-
-def repeated_id(root):
-    def twice(lists):
-        lists[4, -1] = lists[4, -2]
-        return lists
-
-    edit_design(root, subjectim=twice)
-
-
-def edit_stim_info(root, change):
-    path = root / EXPERIMENT / "nsd_stim_info_merged.csv"
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    change(rows)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def one_based_stim_info(root):
-    def change(rows):
-        for row in rows:
-            row["nsdId"] = int(row["nsdId"]) + 1
-
-    edit_stim_info(root, change)
-
-
-def other_trial_in_stim_info(root):
-    def change(rows):
-        first, second = [row for row in rows if row["subject1_rep0"] not in ("0", "")][:2]
-        first["subject1_rep0"], second["subject1_rep0"] = second["subject1_rep0"], first["subject1_rep0"]
-
-    edit_stim_info(root, change)
-
-
-def nothing_shared(root):
-    def change(rows):
-        for row in rows:
-            row["shared1000"] = "False"
-
-    edit_stim_info(root, change)
-
-
-def empty_mask(root):
-    path = root / "nsddata/ppdata/subj05/func1pt8mm/roi/nsdgeneral.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.zeros(GRIDS[5], np.int16), np.eye(4)), path)
-
-
-def lost_stimuli(root):
-    path = root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-    path.write_bytes(path.read_bytes()[:-700])
-
-
-def few_stimuli(root):
-    path = root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("imgBrick", data=np.zeros((5, 6, 6, 3), np.uint8))
+def regions(root, name="prf-visualrois"):
+    """A file of numbered regions for each subject; the voxels of each."""
+    found = {}
+    for subject in SUBJECTS:
+        shape = read_mask(region_path(root, subject)).shape
+        found[subject] = np.random.default_rng(subject).integers(-1, 5, shape).astype(np.int16)
+        write_region(region_path(root, subject, name), found[subject])
+    return found
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("roi", "values", "wanted"),
+    [("prf-visualrois", None, (1, 2, 3, 4)), ("prf-visualrois", [2, 4], (2, 4)), ("PATH", [1], (1,))],
+)
+def test_other_regions(own_raw_dir, tmp_path, roi, values, wanted):
+    numbered = regions(own_raw_dir)
+    if roi == "PATH":
+        roi = str(region_path(own_raw_dir, 1, "prf-visualrois")).replace("subj01", "{subject}")
+    options = {"roi": roi, "roi_values": values, "session_zscore": "none", "average_repeats": False}
+    folder = nsd.prepare(own_raw_dir, tmp_path / "out", **options)
+    facts = facts_of(folder)
+    assert facts["roi"].startswith("prf-visualrois") and facts["roi_values"] == values
+    for subject in SUBJECTS:
+        marked = np.isin(numbered[subject], wanted)
+        assert facts["n_voxels"][f"sub-{subject:02d}"] == marked.sum() > 0
+        for session in (1, 2):
+            betas = nibabel.load(betas_path(own_raw_dir, subject, session)).get_fdata()[marked].T / 300
+            for _, row in rows_of(folder, f"sub-{subject:02d}"):
+                if row["session"] == f"ses-{session:02d}":
+                    np.testing.assert_allclose(row["fmri"], betas[int(row["trial"]) % PER_SESSION], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("roi", "values", "message"),
     [
-        (truncate_nifti, r"subj05.*betas_session02\.nii\.gz.*incomplete"),
-        (shorten_nifti, r"betas_session02\.nii\.gz.*incomplete.*trial 14 of 14"),
-        (empty_nifti, r"betas_session02\.nii\.gz"),
-        (damage_nifti, r"betas_session02\.nii\.gz.*incomplete"),
-        (truncate_hdf5, r"subj05.*betas_session02\.hdf5.*incomplete"),
-        (unnamed_hdf5, r"betas_session02\.hdf5"),
-        (scaled_betas, "slope 2"),
-        (float_betas, "int16"),
-        (swapped_subject, "same subject"),
-        (swapped_masks, "subj01 should mark 17 voxels .* marks 11"),
-        (empty_mask, "marks no voxel"),
-        (swapped_behaviour, r"subj01.*responses\.tsv' contradicts .*expdesign.* trial 1 "),
-        (zero_based_responses, "subj05.*contradicts .* trial 1 "),
-        (wrong_session, "contradicts .* trial 21 "),
-        (short_responses, "28 rows"),
-        (zero_based_design, "masterordering should span 1 to 12, but spans 0 to 11"),
-        (other_shared, "differ from sharedix"),
-        (other_order, "disagree"),
-        (repeated_id, "different ids"),
-        (one_based_stim_info, "0-based"),
-        (other_trial_in_stim_info, "disagree"),
-        (nothing_shared, "shared1000"),
-        (lost_stimuli, r"nsd_stimuli\.hdf5.*incomplete"),
-        (few_stimuli, "imgBrick should be uint8"),
+        ("prf-visualrois", [2, 7], "'roi_values'.* holds 1, 2, 3, 4, but got 7 instead"),
+        ("prf-visualrois", [0], "'roi_values' parameter. Allowed are numbers of regions"),
+        ("prf-visualrois", [], "'roi_values'"),
+        ("Kastner2015", None, r"Kastner2015\.nii\.gz' does not exist"),
+        ("../secrets", None, "'roi' parameter. Allowed are a name"),
+        ("/rois/V1.nii.gz", None, "'roi' parameter. A file holds the region of one subject"),
+        ("float", None, "holds float32, scaled by|should be 3-D"),
     ],
 )
-def test_damage_is_named(own_raw_dir, tmp_path, damage, message):
-    damage(own_raw_dir)
+def test_wrong_regions_are_named(own_raw_dir, tmp_path, roi, values, message):
+    regions(own_raw_dir)
+    write_region(region_path(own_raw_dir, 1, "float"), np.zeros((2, 2, 2, 2), np.float32))
     with pytest.raises(DataError, match=message):
-        nsd.prepare(own_raw_dir, tmp_path / "out")
+        nsd.prepare(own_raw_dir, tmp_path / "out", roi=roi, roi_values=values)
     assert not (tmp_path / "out").exists()
 
 
-def test_absent_behaviour_is_said(own_raw_dir, tmp_path):
-    (own_raw_dir / "nsddata/ppdata/subj05/behav/responses.tsv").unlink()
-    with pytest.warns(UserWarning, match=r"responses\.tsv of subj05 is absent"):
-        folder = nsd.prepare(own_raw_dir, tmp_path / "out")
-    assert any(
-        "responses.tsv" in defect for defect in json.loads((folder / "neural_clip.json").read_text())["known_defects"]
+def test_one_file_serves_one_subject(own_raw_dir, tmp_path):
+    path = write_region(tmp_path / "V1.nii", regions(own_raw_dir)[5])
+    folder = nsd.prepare(own_raw_dir, tmp_path / "out", roi=str(path), subjects=["sub-05"])
+    assert facts_of(folder)["roi"] == "V1.nii"
+    with pytest.raises(DataError, match="same subject"):
+        nsd.prepare(own_raw_dir, tmp_path / "other", roi=str(path), subjects=["sub-01"])
+
+
+def test_scaled_region_files_are_refused(tmp_path):
+    values = np.arange(8, dtype=np.int16).reshape(2, 2, 2)
+    image = nibabel.Nifti1Image(values, np.eye(4))
+    content = bytearray(image.to_bytes())
+    content[112:116] = np.float32(-1).tobytes()  # scl_slope
+    (tmp_path / "V1.nii").write_bytes(content)
+    with pytest.raises(DataError, match="plain numbers"):
+        read_mask(tmp_path / "V1.nii")
+
+
+@pytest.mark.slow
+def test_processes_write_the_same(raw_dir, tmp_path):
+    alone = nsd.prepare(raw_dir, tmp_path / "alone", average_repeats=False)
+    together = nsd.prepare(raw_dir, tmp_path / "together", average_repeats=False, num_proc=2)
+    assert facts_of(alone)["fingerprint"] == facts_of(together)["fingerprint"]
+
+
+def parts_of(raw_dir, monkeypatch, **parameters):
+    """The parts that `prepare` hands to the writer, as (images, recordings)."""
+    handed = []
+    monkeypatch.setattr(
+        "neural_clip.corpora.prepared.write_prepared",
+        lambda output_dir, metadata, recordings, images, **options: handed.append((images, recordings)),
     )
+    nsd.prepare(raw_dir, "unused", **parameters)
+    return handed[0]
+
+
+def test_parts_are_picklable_and_name_their_files(raw_dir, monkeypatch):
+    monkeypatch.setattr(nsd, "IMAGES_PER_PART", 8)
+    images, recordings = parts_of(raw_dir, monkeypatch, average_repeats=False)
+    assert [part.n_rows for part in images] == [8, 8, 5]
+    assert [part.name for part in recordings] == ["sub-01_ses-01", "sub-01_ses-02", "sub-05_ses-01", "sub-05_ses-02"]
+    whole = parts_of(raw_dir, monkeypatch)[1]
+    assert [part.name for part in whole] == ["sub-01", "sub-05"]
+    for part in [*images, *recordings, *whole]:
+        again = pickle.loads(pickle.dumps(part.rows))
+        assert pickle.dumps(again) == pickle.dumps(part.rows)  # else finished parts would not be known again
+        rows, others = list(part.rows()), list(again())
+        assert len(rows) == part.n_rows
+        assert all(map(str.__eq__, map(str, rows), map(str, others)))
+    tables = {"nsdgeneral.nii.gz", "nsd_expdesign.mat", "nsd_stim_info_merged.csv", "responses.tsv"}
+    assert {path.name for path in recordings[1].files} == tables | {"betas_session02.nii.gz"}
+    assert {path.name for path in whole[0].files} == tables | {"betas_session01.nii.gz", "betas_session02.nii.gz"}
+    assert {path.name for path in images[0].files} == {"nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"}
+
+
+def test_card_tells_the_terms(raw_dir, tmp_path):
+    folder = nsd.prepare(raw_dir, tmp_path / "out", average_repeats=False)
+    facts, card = facts_of(folder), (folder / "README.md").read_text()
+    assert facts["pretty_name"] == "NSD, 2 sessions, single trials, prepared for neural_clip"
+    assert facts["pretty_name"] in card and facts["terms"] in card and facts["licence"] in card
+    assert facts["partial"] is None and facts["declared"]["sessions"] == 2
+    shared = truth(raw_dir, 1)[1]
+    assert facts["declared"]["trials of shared images"] == int(shared.sum())
+    averaged = facts_of(nsd.prepare(raw_dir, tmp_path / "averaged", n_sessions=1))
+    assert averaged["pretty_name"] == "NSD, 1 sessions, repeats averaged, prepared for neural_clip"
+
+
+def test_several_gzip_members_are_read(own_raw_dir):
+    path, mask = betas_path(own_raw_dir, 5, 1), read_mask(region_path(own_raw_dir, 5))
+    expected = read_session(path, mask, PER_SESSION)
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]) + bytes(70))
+    np.testing.assert_array_equal(read_session(path, mask, PER_SESSION), expected)
+    path.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:])[:-4])
+    with pytest.raises(DataError, match="end early"):
+        read_session(path, mask, PER_SESSION)
+
+
+@pytest.mark.parametrize("chunks", [(PER_SESSION, 1, 1, 1), (5, 2, 3, 2), None])
+def test_hdf5_layouts_give_the_same(own_raw_dir, chunks):
+    path, mask = betas_path(own_raw_dir, 5, 1), read_mask(region_path(own_raw_dir, 5))
+    values = np.asanyarray(nibabel.load(path).dataobj).transpose(3, 2, 1, 0)
+    other = path.with_name("other.hdf5")
+    with h5py.File(other, "w") as file:
+        file.create_dataset("betas", data=values, chunks=chunks, compression="gzip" if chunks else None)
+    np.testing.assert_array_equal(read_session(other, mask, PER_SESSION), read_session(path, mask, PER_SESSION))
 
 
 def test_sessions_must_be_asked_for(own_raw_dir, tmp_path):
@@ -545,6 +476,64 @@ def test_official_design_must_have_the_published_counts(tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DataError, match="damaged"):
         read_design(tmp_path, [1], official=True)
+
+
+def official_order():
+    """An order of 30,000 trials with the published counts after 30, 37 and 40 sessions."""
+    rng = np.random.default_rng(0)
+    blocks = [[], [], []]
+    for first, n_images, trials, images in (
+        (1000, 9000, (20312, 24980), (8302, 8859)),
+        (0, 1000, (2188, 2770), (907, 982)),
+    ):
+        ids = first + np.arange(n_images)
+        left = np.full(n_images, 3)
+        for block, (until, seen) in enumerate(zip((*trials, 3 * n_images), (*images, n_images), strict=True)):
+            new = [i for i in range(seen) if left[i] == 3]
+            left[new] -= 1
+            spare = np.repeat(np.arange(seen), left[:seen])
+            n_more = until - (3 * n_images - left.sum())
+            more = rng.permutation(spare)[:n_more]
+            np.subtract.at(left, more, 1)
+            blocks[block] += [*ids[new], *ids[more]]
+    return np.concatenate([rng.permutation(block) for block in blocks]) + 1
+
+
+def test_official_design_gives_the_published_counts(tmp_path):
+    lists = np.concatenate([np.tile(np.arange(1, 1001), (8, 1)), 1000 + np.arange(1, 72001).reshape(8, 9000)], axis=1)
+    (tmp_path / EXPERIMENT).mkdir(parents=True)
+    tables = {"masterordering": official_order()[None], "subjectim": lists, "sharedix": np.arange(1, 1001)[None]}
+    savemat(tmp_path / EXPERIMENT / "nsd_expdesign.mat", tables, do_compression=True)
+    design = read_design(tmp_path, range(1, 9), official=True)
+    for n_sessions, counts in ((30, (20312, 2188, 8302, 907)), (37, (24980, 2770, 8859, 982))):
+        n_trials = n_sessions * 750
+        splits = nsd_plan._splits(design, 7, n_trials, 0.1, 0)
+        ids = design.nsd_ids(7, n_trials)
+        test = splits == 2
+        assert (n_trials - test.sum(), test.sum()) == counts[:2]
+        assert (np.unique(ids[~test]).size, np.unique(ids[test]).size) == counts[2:]
+        assert np.unique(ids[splits == 1]).size == round(0.1 * counts[2])
+        assert not set(ids[splits == 1]) & set(ids[splits == 0])
+
+
+def test_declared_voxels_and_grid(raw_dir, monkeypatch):
+    """Without a mark of simulation the published numbers hold; those of voxels for nsdgeneral alone."""
+    path = region_path(raw_dir, 1)
+    monkeypatch.setattr(nsd_plan, "NSDGENERAL_VOXELS", {1: 17})
+    monkeypatch.setattr(nsd_plan, "GRIDS", {1: (4, 3, 5)})
+    assert nsd_plan._mask(raw_dir, path, 1, "nsdgeneral", None, None).sum() == 17
+    monkeypatch.setattr(nsd_plan, "NSDGENERAL_VOXELS", {1: 18})
+    with pytest.raises(DataError, match="should mark 18 voxels"):
+        nsd_plan._mask(raw_dir, path, 1, "nsdgeneral", None, None)
+    assert nsd_plan._mask(raw_dir, path, 1, "streams", None, None).sum() == 17
+    monkeypatch.setattr(nsd_plan, "GRIDS", {1: (4, 3, 6)})
+    with pytest.raises(DataError, match=r"should have shape \(4, 3, 6\)"):
+        nsd_plan._mask(raw_dir, path, 1, "streams", None, None)
+
+
+def test_official_stimulus_table_is_whole(raw_dir):
+    with pytest.raises(DataError, match="should have 73000 images, but has 21"):
+        read_stim_info(raw_dir, [1], official=True)
 
 
 @pytest.mark.parametrize(

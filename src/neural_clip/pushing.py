@@ -26,9 +26,10 @@ HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short eno
 # What belongs to a data set or a checkpoint. Whatever is pickled, hidden or unfinished stays here, and so do
 # intermediate checkpoints.
 OWN_FILES = {
-    "dataset": ("README.md", "*.json", "*.npz", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet", "images/*.parquet"),
+    "dataset": ("README.md", "*.json", "*.npz", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet", "images/*.parquet",
+                "masks/*.nii.gz"),
     "model": ("README.md", "*.json", "*.safetensors", "*.py"),
-}
+}  # fmt: skip
 REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "config.json")}
 # Files of an earlier push that this one lacks would be read together with the new ones.
 STALE_FILES = {"dataset": ["data/*", "images/*", "*.npz"], "model": ["*.safetensors", "*.safetensors.index.json"]}

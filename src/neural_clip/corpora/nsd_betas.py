@@ -8,66 +8,66 @@ from both: the C order of the NIfTI mask, `numpy.argwhere(mask)`.
 from __future__ import annotations
 
 import gzip
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from neural_clip.corpora.nsd_hdf5 import check_storage, open_dataset, read_slab
+from neural_clip.corpora.nsd_nifti import open_nifti, read_all
 from neural_clip.errors import DataError
 
-__all__ = ["BETAS_DIR", "SCALE", "available_sessions", "read_mask", "read_session"]
+__all__ = ["SCALE", "read_mask", "read_session"]
 
-BETAS_DIR = "func1pt8mm/betas_fithrf_GLMdenoise_RR"
 SCALE = 300.0
 """Stored integers per percent signal change."""
-_SUFFIXES = {"nifti": ".nii.gz", "hdf5": ".hdf5"}
-_BLOCK = 64 * 2**20  # bytes of volumes held at once while a NIfTI stream is read
 
 
-def subject_folder(raw_dir: Path, subject: int) -> Path:
-    """Folder of a subject's betas."""
-    return raw_dir / "nsddata_betas" / "ppdata" / f"subj{subject:02d}" / BETAS_DIR
+def read_mask(path: Path, values: Sequence[int] | None = None) -> np.ndarray:
+    """Voxels of a region file, bool of shape (X, Y, Z).
 
-
-def available_sessions(raw_dir: Path, subject: int, betas_format: str = "auto") -> dict[int, Path]:
-    """Files of a subject by session, counted from 1; NIfTI is preferred where both exist and the format is "auto".
+    Args:
+        path (`Path`): NIfTI-1 file of whole numbers: -1 and 0 outside of all regions, 1, 2, ... inside.
+        values (`Sequence[int]`, *optional*): The regions to take; default all above 0.
 
     Raises:
-        DataError: If `betas_format` is unknown.
+        DataError: If the file is absent, damaged, not 3-D or scaled, or does not hold each of `values`.
     """
-    if betas_format != "auto" and betas_format not in _SUFFIXES:
+    with open_nifti(path) as stream:
+        if len(stream.shape) != 3:
+            raise DataError(f"'{path}' should be 3-D, but has shape {stream.shape}.")
+        if stream.scaled or stream.dtype.kind not in "iuf":
+            raise DataError(
+                f"'{path}' should hold plain numbers, but holds {stream.dtype}, scaled by {stream.scaling}."
+            )
+        regions = read_all(stream)
+    if values is None:
+        mask = regions > 0
+        if not mask.any():
+            raise DataError(f"'{path}' marks no voxel: no value is above 0.")
+        return mask
+    present = np.unique(regions[regions > 0]).tolist()
+    absent = [value for value in values if value not in present]
+    if absent:
+        known = ", ".join(f"{value:g}" for value in present[:40])
         raise DataError(
-            "Invalid value for the 'betas_format' parameter. Allowed values are 'auto', 'nifti' and 'hdf5', "
-            f"but got '{betas_format}' instead."
+            f"Invalid value for the 'roi_values' parameter. '{path}' holds {known or 'no value above 0'}, "
+            f"but got {', '.join(map(str, absent))} instead."
         )
-    found: dict[int, Path] = {}
-    for name, suffix in _SUFFIXES.items():
-        if betas_format in ("auto", name):
-            for path in sorted(subject_folder(raw_dir, subject).glob(f"betas_session[0-9][0-9]{suffix}")):
-                found.setdefault(int(path.name[len("betas_session") : -len(suffix)]), path)
-    return dict(sorted(found.items()))
+    return np.isin(regions, list(values))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Voxels of a region file whose value is above 0 (nsdgeneral holds -1 and 0 outside), bool of shape (X, Y, Z).
+def mask_file(path: Path, mask: np.ndarray) -> bytes:
+    """A mask as a `.nii.gz` file with the place in space of the region file that it was taken from.
 
-    Raises:
-        DataError: If the file is absent, damaged, not 3-D or marks no voxel.
+    Args:
+        path (`Path`): The region file.
+        mask (`numpy.ndarray` of shape `(X, Y, Z)`, bool): Voxels; the columns of the recordings are these, in C order.
     """
     import nibabel
 
-    if not path.is_file():
-        raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
-    try:
-        values = np.asanyarray(nibabel.Nifti1Image.from_filename(path).dataobj)
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise DataError(f"'{path}' cannot be read; the copy may be incomplete: {error}") from error
-    if values.ndim != 3:
-        raise DataError(f"'{path}' should be 3-D, but has shape {values.shape}.")
-    mask = values > 0
-    if not mask.any():
-        raise DataError(f"'{path}' marks no voxel: no value is above 0.")
-    return mask
+    image = nibabel.Nifti1Image(mask.astype(np.uint8), nibabel.Nifti1Image.from_filename(path).affine)
+    return gzip.compress(image.to_bytes(), mtime=0)
 
 
 def read_session(path: Path, mask: np.ndarray, n_trials: int) -> np.ndarray:
@@ -83,62 +83,54 @@ def read_session(path: Path, mask: np.ndarray, n_trials: int) -> np.ndarray:
 
     Raises:
         DataError: If the file is truncated, has another shape or type, or is scaled by its header.
+
+    Memory: the result, its integers, and a volume (NIfTI) or the list of chunks (HDF5).
     """
     reader = _read_hdf5 if path.suffix == ".hdf5" else _read_nifti
-    try:
-        return reader(path, mask, n_trials).astype(np.float32) / np.float32(SCALE)
-    except DataError:
-        raise
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error) as error:
-        raise DataError(f"'{path}' cannot be read; the copy may be incomplete: {error}") from error
+    betas = reader(path, mask, n_trials).astype(np.float32)
+    betas /= np.float32(SCALE)
+    return betas
 
 
 def _read_nifti(path: Path, mask: np.ndarray, n_trials: int) -> np.ndarray:
-    """Masked int16 values from a NIfTI stream; a few volumes are in memory at a time."""
-    import nibabel
-
-    with gzip.open(path, "rb") as stream:
-        try:
-            header = nibabel.Nifti1Header.from_fileobj(stream)
-        except (nibabel.wrapstruct.WrapStructError, nibabel.spatialimages.HeaderDataError) as error:
-            raise ValueError(f"no NIfTI-1 header: {error}") from error
-        _check_layout(path, tuple(header.get_data_shape()), (*mask.shape, n_trials), header.get_data_dtype())
-        slope, intercept = header.get_slope_inter()
-        if slope not in (None, 1) or intercept not in (None, 0):
+    """Masked int16 values from a NIfTI stream, volume by volume."""
+    # positions in the file, which is in Fortran order, listed in the C order of the mask
+    voxels = np.arange(mask.size).reshape(mask.shape, order="F")[mask]
+    out = np.empty((n_trials, voxels.size), np.int16)
+    with open_nifti(path) as stream:
+        _check_layout(path, stream.shape, (*mask.shape, n_trials), stream.dtype)
+        if stream.scaled:
+            slope, intercept = stream.scaling
             raise DataError(f"'{path}' should hold unscaled integers, but its header has slope {slope}, {intercept}.")
-        stream.seek(int(header.get_data_offset()))
-        voxels = np.flatnonzero(mask.ravel(order="F"))  # position in the file
-        # file order is Fortran order; argsort turns it into the C order of the mask
-        c_rank = np.arange(mask.size).reshape(mask.shape).ravel(order="F")[voxels]
-        voxels = voxels[np.argsort(c_rank)]
-        out = np.empty((n_trials, voxels.size), np.int16)
-        size = mask.size * 2
-        step = max(1, _BLOCK // size)
-        for start in range(0, n_trials, step):
-            count = min(step, n_trials - start)
-            block = stream.read(count * size)
-            if len(block) != count * size:
-                raise EOFError(f"it ends within trial {start + len(block) // size + 1} of {n_trials}")
-            out[start : start + count] = np.frombuffer(block, header.get_data_dtype()).reshape(count, -1)[:, voxels]
-        if stream.read(1):  # also makes gzip verify its checksum
-            raise DataError(f"'{path}' is longer than its header says.")
+        for trial in range(n_trials):
+            try:
+                volume = stream.values(mask.size)
+            except EOFError as error:
+                raise EOFError(f"it ends within trial {trial + 1} of {n_trials}; {error}") from error
+            out[trial] = volume[voxels]
     return out
 
 
 def _read_hdf5(path: Path, mask: np.ndarray, n_trials: int) -> np.ndarray:
-    """Masked int16 values from an HDF5 file, slab by slab along z."""
+    """Masked int16 values from an HDF5 file, by runs of voxels along x, the fastest axis on disk."""
     import h5py
 
-    x, y, z = np.nonzero(mask)  # in C order of the mask
+    # columns of the result, which are in C order of the mask, listed in the order of the file
+    columns = np.full(mask.shape, -1)
+    columns[mask] = np.arange(mask.sum())
+    z, y, x = np.nonzero(mask.T)
+    columns = columns[x, y, z]
+    broken = (np.diff(x) != 1) | (np.diff(y) != 0) | (np.diff(z) != 0)
     out = np.empty((n_trials, x.size), np.int16)
-    with h5py.File(path, "r") as file:
-        betas = file["betas"]
+    with open_dataset(path, "betas") as betas:
         _check_layout(path, betas.shape, (n_trials, *mask.shape[::-1]), betas.dtype)
-        for level in np.unique(z):
-            rows = np.flatnonzero(z == level)
-            low_y, low_x = y[rows].min(), x[rows].min()
-            slab = betas[:, level, low_y : y[rows].max() + 1, low_x : x[rows].max() + 1]
-            out[:, rows] = slab[:, y[rows] - low_y, x[rows] - low_x]
+        if not betas.id.get_type().equal(h5py.h5t.STD_I16LE):  # another precision would be converted silently
+            raise DataError(f"'{path}' should hold little-endian int16, but holds {betas.id.get_type().dtype}.")
+        check_storage(path, betas)
+        for run in np.split(np.arange(x.size), np.flatnonzero(broken) + 1):
+            first, last = run[0], run[-1]
+            spans = [(int(axis[first]), int(axis[last]) + 1) for axis in (z, y, x)]
+            out[:, columns[run]] = read_slab(betas, (0, n_trials), *spans)[:, 0, 0]
     return out
 
 

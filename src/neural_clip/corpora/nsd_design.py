@@ -6,22 +6,24 @@ This module returns 0-based ids only, and checks the four sources against each o
 
 from __future__ import annotations
 
-import ast
-import csv
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from neural_clip.corpora.nsd_mat import read_matrices
+from neural_clip.corpora.nsd_tables import read_columns, whole_number
 from neural_clip.errors import DataError
 
-__all__ = ["Design", "check_responses", "check_stim_info", "coco_categories", "read_design", "read_stim_info"]
+__all__ = ["Design", "StimInfo", "check_responses", "check_stim_info", "read_design", "read_stim_info"]
 
 EXPERIMENT_DIR = "nsddata/experiments/nsd"
+N_SUBJECTS, N_STIMULI = 8, 73000
 MAX_REPEATS = 3
 """NSD shows an image at most three times to a subject."""
+COCO_SPLITS = ("train2017", "val2017")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 SPLIT_COUNTS = {30: (20312, 2188, 8302, 907), 37: (24980, 2770, 8859, 982), 40: (27000, 3000, 9000, 1000)}
 """By number of sessions: trials of unshared and shared images, unshared and shared images; equal for all subjects."""
 
@@ -65,17 +67,21 @@ def read_design(raw_dir: Path, subjects: Iterable[int], official: bool) -> Desig
     Raises:
         DataError: If the file is absent or damaged, or its tables contradict each other.
     """
-    from scipy.io import loadmat
-
     path = raw_dir / EXPERIMENT_DIR / "nsd_expdesign.mat"
     if not path.is_file():
         raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
+    names = ["masterordering", "subjectim", "sharedix"]
     try:
-        tables = loadmat(path, variable_names=["masterordering", "subjectim", "sharedix"])
-        order, lists, shared = (tables[name].astype(np.int64) for name in ("masterordering", "subjectim", "sharedix"))
-    except (KeyError, ValueError, TypeError, OSError, EOFError, NotImplementedError) as error:
+        tables = read_matrices(path, names)
+        order, lists, shared = (_whole_numbers(tables[name]) for name in names)
+    except (OSError, ValueError) as error:
         raise DataError(f"'{path}' is damaged or no design of NSD: {error}") from error
     order, shared = order.ravel(), shared.ravel()
+    if not order.size or not shared.size or lists.ndim != 2 or len(lists) != N_SUBJECTS:
+        raise DataError(
+            f"'{path}' should hold subjectim of {N_SUBJECTS} subjects and a masterordering and sharedix that are not "
+            f"empty, but holds {lists.shape}, {order.size} and {shared.size}."
+        )
     if official and (order.size, lists.shape, shared.size) != (30000, (8, 10000), 1000):
         raise DataError(
             f"'{path}' should hold masterordering of 30000, subjectim of (8, 10000) and sharedix of 1000 entries, "
@@ -97,6 +103,15 @@ def read_design(raw_dir: Path, subjects: Iterable[int], official: bool) -> Desig
     return design
 
 
+def _whole_numbers(table: np.ndarray) -> np.ndarray:
+    """A numeric table as int64."""
+    if not (np.isfinite(table) & (table == np.round(table))).all():
+        raise ValueError("it holds values that are no whole numbers")
+    if (np.abs(table.astype(np.float64)) > 2**31).any():
+        raise ValueError("it holds numbers that are too large")
+    return table.astype(np.int64)
+
+
 def _check_split_counts(design: Design) -> None:
     """Compare trials and images after 30, 37 and 40 sessions with the published design."""
     for n_sessions, expected in SPLIT_COUNTS.items():
@@ -110,138 +125,153 @@ def _check_split_counts(design: Design) -> None:
             )
 
 
-def read_stim_info(raw_dir: Path) -> list[dict[str, str]]:
-    """Rows of `nsd_stim_info_merged.csv`; row i tells of nsdId i.
+@dataclass(frozen=True)
+class StimInfo:
+    """The stimulus table; place i tells of nsdId i.
+
+    Args:
+        path (`Path`): File it was read from.
+        coco_ids (`list[int]`), coco_splits (`list[str]`): Image of COCO, and "train2017" or "val2017".
+        crop_boxes (`list[tuple]`): Fractions of the COCO image that were cut away: top, bottom, left, right.
+        shared (`numpy.ndarray` of shape `(n_images,)`): Whether all subjects share an image.
+        trials (`dict[int, numpy.ndarray]`): For each subject, 1-based trials of shape `(n_images, 3)`; 0: none.
+    """
+
+    path: Path
+    coco_ids: list[int]
+    coco_splits: list[str]
+    crop_boxes: list[tuple[float, float, float, float]]
+    shared: np.ndarray
+    trials: dict[int, np.ndarray]
+
+
+def read_stim_info(raw_dir: Path, subjects: Sequence[int], official: bool) -> StimInfo:
+    """Read `nsd_stim_info_merged.csv`.
+
+    Args:
+        raw_dir (`Path`): Root of the corpus.
+        subjects (`Sequence[int]`): Subjects, 1 to 8, whose trials are wanted.
+        official (`bool`): Require all images of the real experiment.
 
     Raises:
-        DataError: If the file is absent, lacks a column, or its rows are not numbered from 0.
+        DataError: If the file is absent, lacks a column, holds what is no number, or its rows are not numbered from 0.
     """
     path = raw_dir / EXPERIMENT_DIR / "nsd_stim_info_merged.csv"
-    if not path.is_file():
-        raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    needed = {"cocoId", "cocoSplit", "cropBox", "nsdId", "shared1000", "subject1_rep0"}
-    if not rows or needed - set(rows[0]):
-        raise DataError(f"'{path}' should have the columns {', '.join(sorted(needed))}.")
-    for i, row in enumerate(rows):
-        if row["nsdId"] != str(i):
-            raise DataError(f"'{path}': row {i} should have nsdId {i} (0-based), but has {row['nsdId']!r}.")
-    return rows
+    repeats = [f"subject{subject}_rep{repeat}" for subject in subjects for repeat in range(MAX_REPEATS)]
+    columns = ["nsdId", "cocoId", "cocoSplit", "cropBox", "shared1000", *repeats]
+    coco_ids, coco_splits, crop_boxes, shared, trials = [], [], [], [], []
+    for i, (line, cells) in enumerate(read_columns(path, columns, ",")):
+        nsd_id, coco_id, split, crop_box, is_shared = cells[:5]
+        if nsd_id != str(i):
+            raise DataError(f"'{path}': line {line} should have nsdId {i} (0-based), but has {nsd_id!r}.")
+        if split not in COCO_SPLITS:
+            raise DataError(f"'{path}': line {line} should have cocoSplit {' or '.join(COCO_SPLITS)}, not {split!r}.")
+        if is_shared.strip().lower() not in _TRUTH:
+            raise DataError(f"'{path}': line {line} should have shared1000 True or False, but has {is_shared!r}.")
+        coco_ids.append(whole_number(path, line, "cocoId", coco_id))
+        coco_splits.append(split)
+        crop_boxes.append(_crop_box(path, line, crop_box))
+        shared.append(_TRUTH[is_shared.strip().lower()])
+        trials.append([whole_number(path, line, *cell) for cell in zip(repeats, cells[5:], strict=True)])
+    if not trials or (official and len(trials) != N_STIMULI):
+        raise DataError(f"'{path}' should have {N_STIMULI if official else 'some'} images, but has {len(trials)}.")
+    parts = np.split(np.array(trials, np.int64), len(subjects), axis=1)
+    return StimInfo(path, coco_ids, coco_splits, crop_boxes, np.array(shared), dict(zip(subjects, parts, strict=True)))
 
 
-def check_stim_info(raw_dir: Path, rows: list[dict[str, str]], design: Design, subject: int) -> None:
+def _crop_box(path: Path, line: int, text: str) -> tuple[float, float, float, float]:
+    """Four fractions, written like (0, 0, 0.1, 0.1), that leave something of the image."""
+    try:
+        top, bottom, left, right = (
+            float(part) for part in text.strip().removeprefix("(").removesuffix(")").split(",")
+        )
+    except ValueError:
+        top = bottom = left = right = -1.0
+    if not (min(top, bottom, left, right) >= 0 and top + bottom < 1 and left + right < 1):
+        raise DataError(
+            f"'{path}': line {line} should have a cropBox of four fractions (top, bottom, left, right) that leave a "
+            f"part of the image, but has {text!r}."
+        )
+    return top, bottom, left, right
+
+
+def check_stim_info(stim_info: StimInfo, design: Design, subject: int, recorded: np.ndarray) -> None:
     """Require that the stimulus table agrees with the design on shared images and on every trial of a subject.
+
+    Args:
+        stim_info (`StimInfo`): From `read_stim_info`.
+        design (`Design`): From `read_design`.
+        subject (`int`): 1 to 8.
+        recorded (`numpy.ndarray` of int): 0-based trials that the table must name; others may be absent, not differ.
 
     Raises:
         DataError: At the first contradiction.
     """
-    path = raw_dir / EXPERIMENT_DIR / "nsd_stim_info_merged.csv"
-    shared = {i for i, row in enumerate(rows) if row["shared1000"].strip().lower() in ("true", "1")}
+    path = stim_info.path
+    shared = set(np.flatnonzero(stim_info.shared).tolist())
     if shared != set(design.lists[subject - 1, : design.n_shared].tolist()):
         raise DataError(f"'{path}': the images marked shared1000 differ from sharedix of '{design.path}'.")
-    # -1 marks trials that the table does not name
-    stated = np.full(design.order.size, -1)
-    for i, row in enumerate(rows):
-        for repeat in range(MAX_REPEATS):
-            trial = int(row[f"subject{subject}_rep{repeat}"])  # 1-based, 0: not shown
-            if trial > stated.size:
-                raise DataError(f"'{path}': image {i} names trial {trial} of subject {subject} of {stated.size}.")
-            if trial > 0:
-                stated[trial - 1] = i
-    wrong = np.flatnonzero(stated != design.nsd_ids(subject, design.order.size))
-    if wrong.size:
-        expected = design.nsd_ids(subject, design.order.size)[wrong[0]]
+    images, repeats = np.nonzero(stim_info.trials[subject])
+    trials = stim_info.trials[subject][images, repeats] - 1
+    outside = np.flatnonzero((trials < 0) | (trials >= design.order.size))
+    if outside.size:
         raise DataError(
-            f"'{path}' and '{design.path}' disagree: trial {wrong[0] + 1} of subject {subject} shows image "
-            f"{stated[wrong[0]]} or {expected} (0-based; -1 stands for none)."
+            f"'{path}': image {images[outside[0]]} names trial {trials[outside[0]] + 1} of subject {subject}; allowed "
+            f"are 1 to {design.order.size}, and 0 for none."
+        )
+    stated = np.full(design.order.size, -1)  # -1 marks trials that the table does not name
+    stated[trials] = images
+    expected = design.nsd_ids(subject, design.order.size)
+    needed = stated != -1
+    needed[recorded] = True
+    wrong = np.flatnonzero(needed & (stated != expected))
+    if wrong.size or np.unique(trials).size != trials.size:
+        trial = wrong[0] if wrong.size else np.flatnonzero(np.bincount(trials) > 1)[0]
+        raise DataError(
+            f"'{path}' and '{design.path}' disagree: trial {trial + 1} of subject {subject} shows image "
+            f"{stated[trial]} or {expected[trial]} (0-based; -1 stands for none), or is named twice."
         )
 
 
-def check_responses(path: Path, subject: int, design: Design, n_sessions: int, trials_per_session: int) -> list[str]:
+def check_responses(
+    path: Path, subject: int, design: Design, recorded: np.ndarray, trials_per_session: int
+) -> np.ndarray:
     """Require that the behavioural record agrees with the design, trial by trial.
 
     Args:
         path (`Path`): `responses.tsv` of the subject.
         subject (`int`): 1 to 8.
         design (`Design`): From `read_design`.
-        n_sessions, trials_per_session (`int`): The trials to check; later rows may be absent.
+        recorded (`numpy.ndarray` of int): 0-based trials to check, rising; other rows may be absent.
+        trials_per_session (`int`): Trials of a session.
 
     Returns:
-        `list[str]`: Run of every trial, such as "run-01".
+        `numpy.ndarray` of shape `(max(recorded) + 1,)`, int: Run of every such trial, 0 elsewhere.
 
     Raises:
-        DataError: If a trial is missing or its subject, session or image differs.
+        DataError: If a trial is missing, its subject, session or image differs, or runs go back within a session.
     """
-    n_trials = n_sessions * trials_per_session
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    needed = {"SUBJECT", "SESSION", "RUN", "73KID", "10KID"}
-    if len(rows) < n_trials or needed - set(rows[0]):
-        names = ", ".join(sorted(needed))
-        raise DataError(f"'{path}' should have the columns {names} and {n_trials} rows or more, not {len(rows)}.")
-    ids = design.nsd_ids(subject, n_trials)
-    for t, row in enumerate(rows[:n_trials]):
-        found = tuple(int(float(row[name])) for name in ("SUBJECT", "SESSION", "73KID", "10KID"))
+    names = ("SUBJECT", "SESSION", "73KID", "10KID", "RUN")
+    rows = list(read_columns(path, names, "\t"))
+    if len(rows) <= recorded[-1]:
+        raise DataError(f"'{path}' should have {recorded[-1] + 1} rows or more, but has {len(rows)}.")
+    ids = design.nsd_ids(subject, recorded[-1] + 1)
+    runs = np.zeros(recorded[-1] + 1, np.int64)
+    for trial in recorded.tolist():
+        line, cells = rows[trial]
+        *found, run = (whole_number(path, line, *cell) for cell in zip(names, cells, strict=True))
         # both ids are 1-based in this file
-        expected = (subject, t // trials_per_session + 1, int(ids[t]) + 1, int(design.order[t]) + 1)
+        expected = [subject, trial // trials_per_session + 1, int(ids[trial]) + 1, int(design.order[trial]) + 1]
         if found != expected:
             raise DataError(
-                f"'{path}' contradicts '{design.path}': trial {t + 1} has (SUBJECT, SESSION, 73KID, 10KID) {found}, "
-                f"expected {expected}."
+                f"'{path}' contradicts '{design.path}': trial {trial + 1} (line {line}) has (SUBJECT, SESSION, 73KID, "
+                f"10KID) {tuple(found)}, expected {tuple(expected)}."
             )
-    return [f"run-{int(float(row['RUN'])):02d}" for row in rows[:n_trials]]
-
-
-def coco_categories(annotations_dir: Path, rows: list[dict[str, str]], nsd_ids: Iterable[int]) -> dict[int, list[str]]:
-    """COCO categories visible in the crop that NSD showed.
-
-    Args:
-        annotations_dir (`Path`): Holds `instances_train2017.json` and `instances_val2017.json`.
-        rows (`list[dict]`): From `read_stim_info`.
-        nsd_ids (`Iterable[int]`): 0-based ids to look up.
-
-    Returns:
-        `dict[int, list[str]]`: Category names of each image, largest visible bounding box first; may be empty.
-
-    Raises:
-        DataError: If a file is absent or damaged, or does not know an image.
-
-    cropBox is (top, bottom, left, right), fractions cut away (NSD data manual, "Experiments"). The bounding box
-    decides what is visible: a category whose box reaches into the crop with background only is still listed.
-    """
-    wanted: dict[str, dict[int, int]] = {}
-    for i in nsd_ids:
-        wanted.setdefault(rows[i]["cocoSplit"], {})[int(rows[i]["cocoId"])] = i
-    result: dict[int, list[str]] = {}
-    for split, ids in wanted.items():
-        path = annotations_dir / f"instances_{split}.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-            names = {category["id"]: category["name"] for category in content["categories"]}
-            boxes = [(a["image_id"], a["category_id"], a["bbox"]) for a in content["annotations"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"'{path}' is absent, damaged or no COCO instances file: {error}") from error
-        unknown = sorted(set(ids) - set(sizes))
-        if unknown:
-            raise DataError(f"'{path}' does not know COCO image {unknown[0]}, NSD's image {ids[unknown[0]]}.")
-        areas: dict[int, dict[str, float]] = {i: {} for i in ids.values()}
-        for coco_id, category, box in boxes:
-            if coco_id in ids:
-                area = _visible_area(box, rows[ids[coco_id]]["cropBox"], *sizes[coco_id])
-                if area > 0:
-                    largest = areas[ids[coco_id]]
-                    largest[names[category]] = max(area, largest.get(names[category], 0.0))
-        for i, found in areas.items():
-            result[i] = [name for _, name in sorted((-area, name) for name, area in found.items())]
-    return result
-
-
-def _visible_area(box: list[float], crop_box: str, width: float, height: float) -> float:
-    """Area in pixels of the part of a COCO box (x, y, width, height) that the crop keeps."""
-    top, bottom, left, right = ast.literal_eval(crop_box)
-    x, y, box_width, box_height = box
-    across = min(x + box_width, (1 - right) * width) - max(x, left * width)
-    down = min(y + box_height, (1 - bottom) * height) - max(y, top * height)
-    return max(across, 0.0) * max(down, 0.0)
+        before = runs[trial - 1] if trial % trials_per_session else 0
+        if not 0 < run < 100 or run < before:
+            raise DataError(
+                f"'{path}': trial {trial + 1} (line {line}) is of run {run} after run {before}; rows should be in "
+                "order of time."
+            )
+        runs[trial] = run
+    return runs

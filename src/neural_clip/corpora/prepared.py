@@ -108,6 +108,7 @@ def write_prepared(
         merge_recordings(metadata, run_parts(folder, "recordings", recordings, audited, key=key, num_proc=num_proc))
         metadata["findings"] = _examined(folder, metadata, num_proc)
         for name, content in (extra_files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
         save_metadata(folder, metadata)
         remove_marks(folder)
