@@ -1,0 +1,96 @@
+"""The programs of the three corpora on simulated raw files: killed half-way, started again, with two processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+from neural_clip.corpora.doctor import inspect
+from neural_clip.corpora.prepared import fingerprint, read_metadata
+from neural_clip.simulation.presets import get_preset
+from neural_clip.simulation.simulate import simulate
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "dataset_scripts"
+CORPORA = {"imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    return simulate(tmp_path_factory.mktemp("raw"), get_preset("tiny"))
+
+
+def command(corpus, raw_dir, output_dir, *options):
+    script = [sys.executable, str(SCRIPTS / f"{corpus}.py"), "--raw-dir", str(raw_dir)]
+    return [*script, "--output-dir", str(output_dir), *options]
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_killed_program_goes_on_where_it_stopped(raw, tmp_path, corpus):
+    output, partial = tmp_path / "set", tmp_path / "set.partial"
+    with subprocess.Popen(
+        command(corpus, raw[CORPORA[corpus]], output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(partial.glob(".parts/recordings-*.json")):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert not output.exists()
+    kept = {
+        path.relative_to(partial): path.stat().st_mtime_ns
+        for mark in partial.glob(".parts/recordings-*.json")
+        for path in partial.glob(f"data/*/*{mark.stem.removeprefix('recordings')}-*.parquet")
+    }
+    assert kept
+    subprocess.run(command(corpus, raw[CORPORA[corpus]], output), check=True, capture_output=True)
+    assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept  # not written again
+    subprocess.run(
+        command(corpus, raw[CORPORA[corpus]], tmp_path / "fresh", "--num-proc", "2"), check=True, capture_output=True
+    )
+    assert fingerprint(output) == fingerprint(tmp_path / "fresh") == read_metadata(output)["fingerprint"]
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_data_sets_load_stream_and_are_free_of_errors(raw, tmp_path, corpus):
+    folder = tmp_path / "set"
+    subprocess.run(command(corpus, raw[CORPORA[corpus]], folder), check=True, capture_output=True)
+    metadata, modality = read_metadata(folder), CORPORA[corpus]
+    subject = metadata["subjects"][-1]
+    rows = load_dataset(str(folder), subject, split="test", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == metadata["subject_splits"][subject]["test"] and set(rows["subject"]) == {subject}
+    stream = load_dataset(str(folder), "all", split="train", streaming=True)
+    shards = [list(stream.shard(num_shards=2, index=index)) for index in range(2)]
+    assert len(shards[0]) + len(shards[1]) == metadata["splits"]["train"]["rows"] and all(shards)
+    names = [(row["subject"], row["trial"], row["image_id"]) for shard in shards for row in shard]
+    assert len(set(names)) == len(names)
+    assert np.isfinite(np.asarray(shards[0][0][modality])).all()
+    found = inspect(folder)
+    assert [finding for finding in found if finding.severity == "error"] == []
+    assert [vars(finding) for finding in found] == metadata["findings"]
+
+
+def test_interrupted_program_says_where_it_can_go_on(raw, tmp_path):
+    with subprocess.Popen(
+        command("things_meg", raw["meg"], tmp_path / "set"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("set.partial/.parts/recordings-*.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGINT)
+        message = process.communicate()[1]
+    assert process.returncode == 130
+    assert "finished parts stay in" in message and "Traceback" not in message
