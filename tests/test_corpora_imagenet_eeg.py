@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.signal import butter, sosfiltfilt
 
 from neural_clip.corpora import imagenet_eeg
-from neural_clip.corpora.imagenet_eeg_files import FACTS, SPLIT_FACTS, SYNSETS, opened_recordings
+from neural_clip.corpora.imagenet_eeg_files import FACTS, SPLIT_FACTS, SYNSETS, forget_recordings
 from neural_clip.errors import DataError
 
 N_CHANS, N_IMAGES, SUBJECTS = 3, 12, (4, 1)
@@ -839,7 +839,7 @@ def tree_digest(folder: Path) -> dict[str, str]:
 
 def outcome(monkeypatch, raw_dir):
     """All rows that would be written, `None` if there is an error that says so."""
-    opened_recordings.cache_clear()  # the file may have been rewritten within a tick of the clock
+    forget_recordings()  # the file may have been rewritten within a tick of the clock
     try:
         about, recordings, images, _ = planned(monkeypatch, raw_dir)
         rows = [row for part in recordings for row in part.rows()]

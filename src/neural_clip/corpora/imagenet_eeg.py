@@ -33,9 +33,9 @@ from neural_clip.corpora.imagenet_eeg_files import (
     declared_facts,
     find_recordings,
     find_splits,
+    forget_recordings,
     found_facts,
     opened_recordings,
-    read_recordings,
     read_splits,
     readable_names,
     split_sizes,
@@ -125,7 +125,8 @@ def prepare(
     check_filters(variant, band_pass, notch)
     stamp = read_stamp(raw_dir)
     declared = declared_facts(raw_dir, stamp)
-    data = read_recordings(find_recordings(raw_dir, VARIANTS[variant]))
+    forget_recordings()  # what a call that failed may have left
+    data = opened_recordings(find_recordings(raw_dir, VARIANTS[variant]))
     lacking = check_facts(data.path, declared, found_facts(data), allow_partial=allow_partial) or {}
     splits_path = find_splits(raw_dir, splits_file)
     split_of = read_splits(splits_path, data, allow_partial)
@@ -153,7 +154,9 @@ def prepare(
     readable = readable_names(data, raw_dir, stamp)
     recordings = _recording_parts(data, splits_path, rows, split_of, signals, standardize, readable)
     images = _image_parts(data, rows, files, readable)
-    del data  # an old file is not mapped, and each process that writes holds it for itself
+    if num_proc > 1:  # an old file is not mapped, and each process that writes holds it for itself
+        del data
+        forget_recordings()
     if not stamp:
         _warn_about_block_design(variant)
     try:
@@ -167,7 +170,7 @@ def prepare(
             num_proc=num_proc,
         )
     finally:
-        opened_recordings.cache_clear()
+        forget_recordings()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -321,8 +324,7 @@ def _recording_rows(
     path: Path, trials: Sequence[tuple[int, str]], signals: Signals, standardize: str, readable: dict[str, str]
 ) -> Iterator[dict]:
     """Rows of one subject for `write_prepared`, scaled by the subject's own training trials if so asked."""
-    stat = path.stat()
-    data = opened_recordings(path, stat.st_size, stat.st_mtime_ns)
+    data = opened_recordings(path)
     mean, divisor = np.zeros((data.n_chans, 1)), np.ones((data.n_chans, 1))
     if standardize == "train":
         mean, divisor = fit_scale(data, [i for i, split in trials if split == "train"], signals)

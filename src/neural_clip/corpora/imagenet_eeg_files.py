@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FACTS", "RAW_FILE", "SPLITS_FILE", "SPLIT_FACTS", "SYNSETS", "Trials", "declared_facts", "find_recordings",
-    "find_splits", "found_facts", "opened_recordings", "read_recordings", "read_splits", "readable_names",
-    "split_sizes",
+    "find_splits", "forget_recordings", "found_facts", "opened_recordings", "read_recordings", "read_splits",
+    "readable_names", "split_sizes",
 ]  # fmt: skip
 
 RAW_FILE = "eeg_signals_raw_with_mean_std.pth"
@@ -139,7 +139,7 @@ def find_splits(raw_dir: Path, splits_file: str | Path | None) -> Path:
     return path
 
 
-def _load_pth(path: Path, verify: bool = True) -> dict:
+def _load_pth(path: Path) -> dict:
     """Load a file that may hold tensors, numbers, strings, lists and dicts and nothing that runs code.
 
     Files in the zip format are mapped, so the full corpus (3 GB) needs no such memory; those of older torch are read.
@@ -151,7 +151,7 @@ def _load_pth(path: Path, verify: bool = True) -> dict:
     if not path.is_file():
         raise DataError(f"File '{path}' does not exist.")
     is_zip = _is_zip(path)
-    if is_zip and verify:
+    if is_zip:
         _verify_checksums(path)
     try:
         with torch.serialization.safe_globals(_numpy_values()):
@@ -197,17 +197,16 @@ def _numpy_values() -> list:
     return [*functions, *old_names, np.ndarray, np.dtype, *types]
 
 
-def read_recordings(path: Path, *, verify: bool = True) -> Trials:
+def read_recordings(path: Path) -> Trials:
     """Read and check a file with recordings; those in the zip format stay on disk until they are used.
 
     Args:
-        path (`Path`): The `.pth` file.
-        verify (`bool`): Compare the checksums of a file in the zip format, which reads all of it.
+        path (`Path`): The `.pth` file; the checksums of one in the zip format are compared, which reads all of it.
 
     Raises:
         DataError: If it is damaged, another corpus, or contradicts itself.
     """
-    content = _load_pth(path, verify)
+    content = _load_pth(path)
     absent = [key for key in ("dataset", "labels", "images") if key not in content]
     if absent:
         raise DataError(
@@ -233,14 +232,24 @@ def read_recordings(path: Path, *, verify: bool = True) -> Trials:
     return data
 
 
-@lru_cache(maxsize=1)
-def opened_recordings(path: Path, size: int, mtime_ns: int) -> Trials:
-    """The trials of a file whose checksums were compared before, kept for the next call on the unchanged file.
+def opened_recordings(path: Path) -> Trials:
+    """The trials of a file, kept for the next call on the unchanged file until `forget_recordings`.
 
-    Opening takes seconds for the many tensors of the full corpus, and the whole file for one of old torch. Call
-    `opened_recordings.cache_clear()` when it is no longer needed.
+    Opening takes seconds for the many tensors of the full corpus, and the whole file for one of old torch.
     """
-    return read_recordings(path, verify=False)
+    stat = path.stat()
+    return _opened(path, stat.st_size, stat.st_mtime_ns)
+
+
+def forget_recordings() -> None:
+    """Let go of what `opened_recordings` keeps."""
+    _opened.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, size: int, mtime_ns: int) -> Trials:
+    """The trials of a file of this size and time."""
+    return read_recordings(path)
 
 
 def _numbers(path: Path, i: int, trial: object) -> tuple[int, int, int]:
