@@ -1,0 +1,129 @@
+"""The metric's all-pairs scores against the bare similarity product: seconds, ratio, and peak memory.
+
+    OMP_NUM_THREADS=1 python benchmarks/image_retrieval.py              # 10,000 x 10,000 x 768, float32
+    OMP_NUM_THREADS=1 python benchmarks/image_retrieval.py --million    # and 1,000 queries in a gallery of 1,000,000
+
+The bare product is `predictions @ references.T` of the same float32 arrays by the same threads. Product and scores
+take turns in one process; the fastest of each is compared, in seconds of the processor, which other programs on the
+machine disturb less than those of the clock. `reused` is the product into memory that is already there: without the
+time the system needs to hand out 400 MB. Memory is the peak of a process that does nothing else, above what it held
+when the inputs were in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from neural_clip import image_retrieval
+
+WIDTH, N_CLASSES = 768, 1000
+MEGABYTE = 2**20
+
+
+def embeddings(n_queries: int, n_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images without structure, and queries that resemble theirs a little; image i belongs to query i."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((n_images, WIDTH), dtype=np.float32)
+    return images[:n_queries] * np.float32(0.1) + rng.standard_normal((n_queries, WIDTH), dtype=np.float32), images
+
+
+def seconds(work) -> float:
+    """Seconds of the processor, all threads, per thread."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def speed(n: int, rounds: int) -> None:
+    """Print the fastest of several rounds of everything."""
+    predictions, references = embeddings(n, n)
+    classes = [row % N_CLASSES for row in range(n)]
+    product = np.empty((n, n), np.float32)
+    task = image_retrieval.RetrievalTask(predictions, references, classes=classes)
+    truth = image_retrieval.pair_cosines(task.queries, task.gallery, np.arange(n), task.true_columns)
+
+    def limits(centred: bool = False) -> image_retrieval._Limits:
+        return image_retrieval._Limits(truth, centred)
+
+    def count(by_query, by_image=None) -> None:
+        image_retrieval._Screen(task.queries, task.gallery, task.true_columns).count(by_query, by_image)
+
+    works = {
+        "bare product": lambda: predictions @ references.T,
+        "bare product, reused": lambda: np.matmul(predictions, references.T, out=product),
+        "product in tiles": lambda: count([]),
+        "+ queries to images": lambda: count([limits()]),
+        "+ images to queries": lambda: count([limits()], limits()),
+        "+ Pearson": lambda: count([limits(), limits(True)], limits()),
+        "class preparation": lambda: image_retrieval._classes(task),
+        "30 pools of 300": lambda: image_retrieval._sampled_pools(task, 0),
+        "score_queries": lambda: image_retrieval.score_queries(predictions, references),
+        "retrieval_scores": lambda: image_retrieval.retrieval_scores(predictions, references),
+        f"retrieval_scores, {N_CLASSES} classes": lambda: image_retrieval.retrieval_scores(
+            predictions, references, classes=classes
+        ),
+    }
+    best = dict.fromkeys(works, float("inf"))
+    for _ in range(rounds):
+        for name, work in works.items():
+            best[name] = min(best[name], seconds(work))
+    bare, reused = best["bare product"], best["bare product, reused"]
+    print(f"{n:,} x {n:,} x {WIDTH}, float32; ratio to the bare product, to the reused one")
+    for name, value in best.items():
+        print(f"{name:<32}{value:7.2f} s {value / bare:6.2f} {value / reused:6.2f}")
+
+
+def peak(n_queries: int, n_images: int) -> None:
+    """Print seconds and MB of scores in this process, beyond the inputs, as JSON."""
+    predictions, references = embeddings(n_queries, n_images)
+    ids = np.arange(n_images)
+    image_retrieval.score_queries(predictions[:100], references[:100])  # what libraries load on first use
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # sets the peak back to what is held now: making the inputs took more
+    before, begin = _peak_kilobytes(), time.perf_counter()
+    image_retrieval.score_queries(predictions, references, ids[:n_queries], ids)
+    print(json.dumps([time.perf_counter() - begin, (_peak_kilobytes() - before) / 1024, references.nbytes / MEGABYTE]))
+
+
+def _peak_kilobytes() -> int:
+    """Largest memory of this process so far."""
+    with open("/proc/self/status") as file:
+        lines = [line for line in file if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) if lines else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory(n_queries: int, n_images: int) -> None:
+    """Print what a process of its own needs."""
+    order = [sys.executable, __file__, "--peak", str(n_queries), str(n_images)]
+    took, more, size = json.loads(subprocess.run(order, capture_output=True, text=True, check=True).stdout)
+    print(
+        f"{n_queries:,} queries, {n_images:,} images ({size:,.0f} MB): {took:.1f} s, {more:.0f} MB beyond the inputs"
+    )
+
+
+def main() -> None:
+    """Print everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=10_000, help="queries and images (default: 10,000)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--million", action="store_true", help="also a gallery of a million images: 3 GB")
+    parser.add_argument("--peak", type=int, nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        peak(*arguments.peak)
+        return
+    memory(arguments.n, arguments.n)
+    if arguments.million:
+        memory(1_000, 1_000_000)
+    speed(arguments.n, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

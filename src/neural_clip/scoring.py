@@ -1,0 +1,51 @@
+"""One retrieval with everything that must stand beside its score: sizes, chance, interval and p-value."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MIN_CLUSTERS = 5  # resampling fewer units gives an interval of a handful of distinct values
+
+
+def score_record(
+    predictions: np.ndarray,
+    references: np.ndarray,
+    prediction_ids: np.ndarray,
+    reference_ids: np.ndarray,
+    *,
+    seed: int,
+    classes: list[str] | None = None,
+    by_recording: bool = False,
+    groups: np.ndarray | None = None,
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Scores, 95 % intervals and p-value of one retrieval.
+
+    Args:
+        predictions, references, prediction_ids, reference_ids, classes: see `image_retrieval.score_queries`.
+        seed (`int`): Seed of resampling and shuffling.
+        by_recording (`bool`): Resample and shuffle recordings instead of images; for galleries of a few categories,
+            where there are not enough images to resample.
+        groups (`np.ndarray` of shape `(n,)`, *optional*): With `by_recording`, shuffle inside these (subjects).
+
+    Returns:
+        `tuple` of the scores (`dict`, JSON-serialisable; an interval is `None` with fewer than five units) and the
+        contributions of each query.
+    """
+    from neural_clip.image_retrieval import retrieval_scores, score_queries
+    from neural_clip.uncertainty import bootstrap_interval, permutation_p_value
+
+    arguments = (predictions, references, list(prediction_ids), list(reference_ids))
+    record = retrieval_scores(*arguments, classes)
+    per_query = score_queries(*arguments, classes)
+    clusters = list(range(len(predictions))) if by_recording else list(prediction_ids)
+    enough = len(set(clusters)) >= MIN_CLUSTERS
+    names = sorted(record.keys() & per_query.keys())
+    intervals: list = [None] * len(names)
+    if enough:
+        ends = bootstrap_interval(np.stack([per_query[name] for name in names], axis=1), clusters, seed)
+        intervals = np.stack(ends, axis=1).tolist()  # (n_scores, 2)
+    record |= {f"{name}_interval": interval for name, interval in zip(names, intervals, strict=True)}
+    shuffled = {"unit": "query", "groups": groups} if by_recording else {"unit": "image"}
+    record["two_way_p"] = permutation_p_value(*arguments, seed=seed, **shuffled)
+    record["resampled_unit"] = "recording" if by_recording else "image"
+    return dict(sorted(record.items())), per_query
