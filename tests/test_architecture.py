@@ -281,7 +281,7 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
     extras = [row for name, rows in project["optional-dependencies"].items() if name != skipped_extra for row in rows]
     declared = {re.match(r"[\w-]+", row).group() for row in project["dependencies"] + extras}
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu",
-                     "mne_bids": "mne-bids"}  # fmt: skip
+                     "mne_bids": "mne-bids", "markdown_it": "markdown-it-py"}  # fmt: skip
     faults = [
         f"{path.relative_to(REPOSITORY)}:{item.line}: {top}"
         for path in _python_files(*folders)

@@ -14,6 +14,7 @@ from neural_clip.evaluation import conversion_record, encoding_record, evaluate_
 from neural_clip.image_retrieval import retrieval_scores
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.recording_embeddings import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, aggregate, embed_split
+from neural_clip.reporting import markdown
 from planted_data import ENCODER, WIDTH, PlantedModel, write_planted
 
 
@@ -64,6 +65,18 @@ def test_rows_name_method_and_aggregation(evaluated):
     assert rows == expected
     means = [r["two_way"] for r in report["decoding"]["eeg"]["rows"][:3]]
     assert means[0] < means[2]  # averaging takes noise away
+
+
+def test_controls_stand_beside_the_scores(evaluated):
+    report, _ = evaluated
+    checks = {record["check"]: record for record in report["audits"]["eeg"]}
+    assert checks["shuffled labels"]["two_way"] == pytest.approx(0.5, abs=0.2)
+    assert checks["2 repeats"]["two_way"] >= checks["1 repeat"]["two_way"]
+    assert "not known" in checks["time alone"]["not_computed"]  # nothing says that trials are in order of time
+    assert all(record["meaning"] for records in report["audits"].values() for record in records)
+    text = markdown(report, {})
+    assert "## Controls beside the scores" in text
+    assert f"| EEG simulated | shuffled labels | ridge | {checks['shuffled labels']['two_way']:.3f} [" in text
 
 
 def test_report_states_where_it_comes_from(evaluated, folders):
@@ -218,7 +231,11 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     checkpoint = save_model(tmp_path / "model")
     output_dir = tmp_path / "out"
     arguments = ["--checkpoint", str(checkpoint), "--data", f"eeg={folders['eeg']}", "--output-dir", str(output_dir)]
-    report = main([*arguments, "--no-baselines", "--no-pictures"])
+    report = main([*arguments, "--no-baselines", "--no-pictures", "--no-audits", "--understand", "6"])
+    assert report["audits"] == {}
+    assert {"eeg_time_course.png", "similarity.png"} <= set(report["understanding"]["pictures"].values())
+    assert "understanding/similarity.png" in (output_dir / "report.md").read_text()
+    assert (output_dir / "report.html").is_file()
     row = report["decoding"]["eeg"]["rows"][0]
     assert row["two_way"] == pytest.approx(0.5, abs=0.25)  # never trained
     assert len(report["checkpoint"]["sha256"]) == 64
@@ -275,3 +292,19 @@ def test_a_model_that_gives_nan_raises(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "_load_model", lambda checkpoint: Broken(("eeg",)))
     with pytest.raises(DataError, match="NaN or infinity"):
         evaluate_checkpoint("planted", [folders["eeg"]], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", "other"), ("revision", "1"), ("pooling", "cls")])
+def test_embeddings_of_another_encoder_than_the_models_raise(folders, tmp_path, key, value):
+    """The widths agree, so that nothing but the record tells the two spaces apart."""
+    named = {"vision_model_name": "planted", "vision_revision": "0", "image_pooling": "projected"}
+    checkpoint = save_model(tmp_path / "model")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | named))
+    arguments = ["--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "out"), "--no-baselines"]
+    main([*arguments, "--no-pictures", "--data", f"eeg={folders['eeg']}"])
+    folder = write_planted(tmp_path / "again", "eeg", encoder=ENCODER | {key: value})
+    with pytest.raises(DataError) as caught:
+        main([*arguments, "--data", f"eeg={folder}"])
+    for part in (f"The checkpoint '{checkpoint}'", f"'{folder}'", "'planted'", repr(value), f"differ in '{key}'"):
+        assert part in str(caught.value)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError, run
+from neural_clip.image_encoder import check_same_encoder, configured_encoder, model_encoder
 from neural_clip.recording_embeddings import (
     IMAGE_MEAN,
     SINGLE_TRIAL,
@@ -38,8 +39,10 @@ from neural_clip.recording_embeddings import (
     aggregate,
     embed_split,
 )
+from neural_clip.scoring import score_record
 
 if TYPE_CHECKING:
+    from neural_clip.audits import AuditData
     from neural_clip.baselines import BaselineSplit
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
@@ -49,46 +52,6 @@ FORMAT_VERSION = 1
 MODEL_ROW = "neural_clip"
 PICTURE_HITS = 5  # images shown beside a query, as in the paper's figures
 NEAREST_KEPT = 50  # recordings looked through for five different images: several show the same one
-MIN_CLUSTERS = 5  # resampling fewer units gives an interval of a handful of distinct values
-
-
-def score_record(
-    predictions: np.ndarray,
-    references: np.ndarray,
-    prediction_ids: np.ndarray,
-    reference_ids: np.ndarray,
-    *,
-    seed: int,
-    classes: list[str] | None = None,
-    by_recording: bool = False,
-    groups: np.ndarray | None = None,
-) -> tuple[dict, dict[str, np.ndarray]]:
-    """Scores, 95 % intervals and p-value of one retrieval.
-
-    Args:
-        predictions, references, prediction_ids, reference_ids, classes: see `image_retrieval.score_queries`.
-        seed (`int`): Seed of resampling and shuffling.
-        by_recording (`bool`): Resample and shuffle recordings instead of images; for galleries of a few categories,
-            where there are not enough images to resample.
-        groups (`np.ndarray` of shape `(n,)`, *optional*): With `by_recording`, shuffle inside these (subjects).
-
-    Returns:
-        `tuple` of the scores (`dict`, JSON-serialisable; an interval is `None` with fewer than five units) and the
-        contributions of each query.
-    """
-    from neural_clip.image_retrieval import bootstrap_interval, permutation_p_value, retrieval_scores, score_queries
-
-    arguments = (predictions, references, list(prediction_ids), list(reference_ids))
-    record = retrieval_scores(*arguments, classes)
-    per_query = score_queries(*arguments, classes)
-    clusters = list(range(len(predictions))) if by_recording else list(prediction_ids)
-    enough = len(set(clusters)) >= MIN_CLUSTERS
-    for name in record.keys() & per_query.keys():
-        record[f"{name}_interval"] = list(bootstrap_interval(per_query[name], clusters, seed)) if enough else None
-    shuffled = {"unit": "query", "groups": groups} if by_recording else {"unit": "image"}
-    record["two_way_p"] = permutation_p_value(*arguments, seed=seed, **shuffled)
-    record["resampled_unit"] = "recording" if by_recording else "image"
-    return dict(sorted(record.items())), per_query
 
 
 def decoding_rows(data: EmbeddedSplit, embeds: np.ndarray, method: str, seed: int) -> list[dict]:
@@ -207,6 +170,24 @@ def baseline_rows(data: EmbeddedSplit, split: str, seed: int) -> list[dict]:
     return rows
 
 
+def _audit_data(data: EmbeddedSplit, split: str) -> AuditData:
+    """Raw recordings of one modality, and when they were shown where that is known."""
+    from neural_clip.audits import AuditData
+    from neural_clip.data import load_recordings
+
+    times = None
+    if data.metadata.get("presentation_order"):
+        times = {}
+        for name, source in (("train", "train"), ("test", split)):
+            rows = load_recordings(data.folder, source).select_columns(["subject", "session", "trial"])[:]
+            sessions = [
+                f"{subject}/{session}" for subject, session in zip(rows["subject"], rows["session"], strict=True)
+            ]
+            times[name] = (np.array(sessions), np.array(rows["trial"]))
+    train, validation, scored = (_baseline_split(data, name) for name in ("train", "validation", split))
+    return AuditData(data, train, validation, scored, times)
+
+
 def _baseline_split(data: EmbeddedSplit, split: str) -> BaselineSplit:
     """Recordings of one split with the embeddings of their images."""
     from neural_clip.baselines import BaselineSplit
@@ -227,6 +208,8 @@ def evaluate_checkpoint(
     *,
     split: str = "test",
     baselines: bool = True,
+    audits: bool = True,
+    understand: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
     device: str = "cpu",
@@ -240,6 +223,9 @@ def evaluate_checkpoint(
         output_dir (`str` or `Path`): Made if missing; files of earlier evaluations are replaced.
         split (`str`, defaults to `"test"`): Split that is scored.
         baselines (`bool`, defaults to `True`): Also fit ridge regressions.
+        audits (`bool`, defaults to `True`): Also run the controls of `audits.py`.
+        understand (`int`, *optional*): Also write `<output_dir>/understanding` (see [`understand`]), with maps over so
+            many recordings; needs captum.
         seed (`int`, defaults to 0): Seed of intervals and p-values; nothing else is random.
         batch_size (`int`, defaults to 64): Recordings a forward pass.
         device (`str`, defaults to `"cpu"`): Where the model computes.
@@ -250,25 +236,33 @@ def evaluate_checkpoint(
 
     Raises:
         DataError: If the checkpoint cannot be read, a data set does not fit it, a modality is given twice, or image
-            encoders differ.
+            encoders differ, among the data sets or from the one that the checkpoint was trained on.
     """
+    from neural_clip.audits import audit
     from neural_clip.reporting import PAPER
+    from neural_clip.understanding import require_captum
+    from neural_clip.understanding import understand as analyse
 
+    if understand is not None:
+        require_captum()  # before an hour is spent
     _check_data(data)
     model = _load_model(checkpoint)
+    _check_encoder(model, checkpoint, data)
     splits = {}
     for folder in data:
         part = embed_split(model, str(folder), split, batch_size=batch_size, device=device)
         splits[part.modality] = part
     splits = {modality: splits[modality] for modality in MODALITIES if modality in splits}
     report = _header(checkpoint, splits, split, seed, command)
-    report["decoding"], report["encoding"], report["conversion"] = {}, {}, []
+    report |= {"decoding": {}, "encoding": {}, "conversion": [], "audits": {}}
     for modality, part in splits.items():
         rows = decoding_rows(part, part.embeds, MODEL_ROW, seed)
         rows += baseline_rows(part, split, seed) if baselines else []
         ceiling = (part.metadata.get("simulated") or {}).get("ceiling")
         report["decoding"][modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
         report["encoding"][modality] = {**encoding_record(part, seed), "paper": PAPER["encoding"][modality]}
+        if audits:
+            report["audits"][modality] = audit(_audit_data(part, split), seed)
     for source in splits.values():
         for target in splits.values():
             if source is not target:
@@ -276,6 +270,11 @@ def evaluate_checkpoint(
                 record = conversion_record(source, target, denominator, split, seed)
                 record["paper"] = PAPER["conversion"][f"{source.modality}->{target.modality}"]
                 report["conversion"].append(record)
+    if understand is not None:
+        report["understanding"] = analyse(
+            model, splits, Path(output_dir) / "understanding",
+            split=split, seed=seed, device=device, max_recordings=understand,
+        )  # fmt: skip
     _write_outputs(Path(output_dir), report, splits)
     return report
 
@@ -301,6 +300,18 @@ def _check_data(data: Sequence[str | Path]) -> None:
                 f"The images of '{first}' and '{folder}' were embedded by different encoders, {encoder} and {other}; "
                 f"their spaces cannot be compared."
             )
+
+
+def _check_encoder(model: NeuralClipModel, checkpoint: str | Path, data: Sequence[str | Path]) -> None:
+    """Raise where images were embedded by another encoder than the one whose space the model was trained on."""
+    from neural_clip.data import load_metadata
+
+    expected = model_encoder(model.config)
+    if expected is None:  # a model that was not made from data sets names none
+        return
+    for folder in data:
+        if encoder := load_metadata(folder)["image_encoder"]:
+            check_same_encoder(expected, f"The checkpoint '{checkpoint}'", configured_encoder(encoder), f"'{folder}'")
 
 
 def _load_model(checkpoint: str | Path) -> NeuralClipModel:
@@ -428,6 +439,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", required=True, help="folder for report.json, report.md and pictures")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--no-baselines", action="store_true", help="leave ridge regression out")
+    parser.add_argument("--no-audits", action="store_true", help="leave the controls beside the scores out")
+    parser.add_argument(
+        "--understand", nargs="?", type=int, const=64, metavar="N",
+        help="also show what was learned: similarity, time, sensor and voxel maps over N recordings (default: 64)",
+    )  # fmt: skip
     parser.add_argument("--no-pictures", action="store_true", help="leave the panels of retrieved images out")
     parser.add_argument("--seed", type=int, default=0, help="of intervals and p-values (default: 0)")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -466,6 +482,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
         arguments.output_dir,
         split=arguments.split,
         baselines=not arguments.no_baselines,
+        audits=not arguments.no_audits,
+        understand=arguments.understand,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         device=arguments.device,

@@ -1,4 +1,4 @@
-"""Turn `report.json` into `report.md`, pictures and the tables at the end of an evaluation.
+"""Turn `report.json` into `report.md`, `report.html`, pictures and the tables at the end of an evaluation.
 
 ```
 neural-clip report outputs/demo/report.json
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError, run
+from neural_clip.report_page import write_page
 
 # arXiv 2411.09723, tables 1 and 2; the EEG and MEG top-k of the paper are no ranks, see PAPER_REMARKS
 PAPER: dict[str, dict] = {
@@ -207,6 +208,35 @@ def aggregation_table(report: dict) -> Table:
     return head, rows
 
 
+def audit_table(report: dict) -> Table:
+    """Controls beside the scores."""
+    head = ["recordings", "control", "decoder", "2-way [95 % CI]", "p", "queries"]
+    rows = []
+    for modality, records in report.get("audits", {}).items():
+        for record in records:
+            cells = [label(report, modality), record["check"], record["by"]]
+            if "not_computed" in record:
+                rows.append([*cells, "not computed", "", ""])
+            else:
+                interval = with_interval(record["two_way"], record["two_way_interval"])
+                rows.append([*cells, interval, score(record["two_way_p"]), str(record["n_queries"])])
+    return head, rows
+
+
+def _audit_text(report: dict) -> str:
+    """What each control means, and why some were not computed."""
+    lines: dict[str, str] = {}
+    for modality, records in report["audits"].items():
+        for record in records:
+            name = "Repeats" if "n_repeats" in record else record["check"].capitalize()
+            lines.setdefault(name, f"* *{name}.* {record['meaning']}")
+            if "not_computed" in record:
+                lines[f"{modality} {name}"] = (
+                    f"* {label(report, modality)}, {record['check']}: {record['not_computed']}."
+                )
+    return "\n".join(lines.values())
+
+
 def subjects_table(report: dict) -> Table:
     """Single-trial decoding of each person."""
     head = ["recordings", "subject", "queries", "top-1 %", "top-5 %", "2-way"]
@@ -250,11 +280,6 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
     notes = [SIMULATED_NOTE] if report["simulated"] else []
     notes += [CATEGORY_NOTE] if report["category_level"] else []
     notes += [
-        f"{NAMES[m]}: {part['corpus']}, known defect: {d}"
-        for m, part in report["data"].items()
-        for d in part["known_defects"] or []
-    ]
-    notes += [
         f"{NAMES[m]}: classes were shown in blocks; slow drift alone can tell them apart."
         for m, part in report["data"].items()
         if part["block_confounded"]
@@ -282,9 +307,21 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
             as_markdown(conversion_table(report)),
             CONVERSION_TEXT,
         ]
+    if report.get("audits"):
+        sections += ["## Controls beside the scores", as_markdown(audit_table(report)), _audit_text(report)]
     sections += ["## Pictures", missing or PICTURES_TEXT, *(f"![{title}]({name})" for title, name in pictures.items())]
+    if report.get("understanding"):
+        found = report["understanding"]["pictures"].items()
+        sections += ["## What was learned", UNDERSTANDING_TEXT]
+        sections += [f"![{title}](understanding/{name})" for title, name in found]
     sections += ["## All aggregations, both directions", as_markdown(aggregation_table(report))]
     sections += ["## Each subject, single trial", as_markdown(subjects_table(report))]
+    defects = [
+        f"* {NAMES[m]}, {part['corpus']}: {defect}"
+        for m, part in report["data"].items()
+        for defect in part["known_defects"] or []
+    ]
+    sections += ["## Known defects of the data", "\n".join(defects)] if defects else []
     sections += ["## The paper's figures", "\n".join(f"* {remark}" for remark in PAPER_REMARKS)]
     sections += ["## How this was made", _provenance(report)]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -300,6 +337,10 @@ CONVERSION_TEXT = (
     "compared with the image behind the query by their image embeddings. *Normalised*: divided by the single-trial "
     "decoding 2-way score of the target modality in Table 1, same split; its interval carries the numerator's "
     "uncertainty only."
+)
+UNDERSTANDING_TEXT = (
+    "Numbers behind each picture lie beside it as CSV, all of them in `understanding/understanding.json`, which also "
+    "says how far maps from two halves of the images agree: maps that do not agree are noise."
 )
 PICTURES_TEXT = (
     "Left: the image behind the query. Right: the five nearest, best first. Frames: green, the same image; amber, "
@@ -369,8 +410,46 @@ def read_report(path: str | Path) -> dict:
     return report
 
 
+def interval_groups(report: dict) -> dict[str, list]:
+    """Lines of the pictures of intervals by their title: decoding with baselines and controls, and conversion."""
+    decoding, conversion = [], []
+    for modality, part in report["decoding"].items():
+        lines = [
+            (METHODS.get(row["method"], row["method"]), row["two_way"], row["two_way_interval"],
+             "ours" if row["method"] == "neural_clip" else "baseline")
+            for row in part["rows"]
+            if row["aggregation"] == "single trial" and "not_computed" not in row
+        ]  # fmt: skip
+        lines += [
+            (f"control: {record['check']}", record["two_way"], record["two_way_interval"], "control")
+            for record in report.get("audits", {}).get(modality, [])
+            if "not_computed" not in record and "n_repeats" not in record
+        ]
+        lines.append((f"the paper, {part['paper']['corpus']}", part["paper"]["two_way"], None, "paper"))
+        decoding.append((label(report, modality), lines))
+    for record in report["conversion"]:
+        lines = [("neural_clip (ours)", record["two_way"], record["two_way_interval"], "ours")]
+        lines.append(("the paper", record["paper"]["two_way"], None, "paper"))
+        conversion.append((label(report, record["source"], record["target"]), lines))
+    groups = {"Decoding, single trial, with baselines and controls": decoding, "Conversion": conversion}
+    return {title: found for title, found in groups.items() if found}
+
+
+def _draw_intervals(report: dict, folder: Path) -> dict[str, str]:
+    """Pictures of the intervals: title and file name."""
+    from neural_clip.interval_pictures import draw_intervals
+
+    drawn = {}
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    for title, groups in interval_groups(report).items():
+        name = f"pictures/intervals_{title.split(',')[0].lower()}.png"
+        draw_intervals(groups, title + (" (SIMULATED recordings)" if report["simulated"] else ""), 0.5, folder / name)
+        drawn[f"{title}: scores and 95 % intervals"] = name
+    return drawn
+
+
 def write_report(path: str | Path, *, pictures: bool = True) -> Path:
-    """Write `report.md` and the pictures beside `report.json`.
+    """Write `report.md`, `report.html` and the pictures beside `report.json`.
 
     Args:
         path (`str` or `Path`): `report.json`, or its folder.
@@ -390,11 +469,13 @@ def write_report(path: str | Path, *, pictures: bool = True) -> Path:
     if pictures:
         from neural_clip.pictures import draw_panels
 
-        drawn, missing = draw_panels(report, folder)
+        panels, missing = draw_panels(report, folder)
+        drawn = _draw_intervals(report, folder) | panels
     target = folder / "report.md"
     partial = target.with_name("report.md.partial")
     partial.write_text(markdown(report, drawn, missing), encoding="utf-8")
     os.replace(partial, target)
+    write_page(target)
     return target
 
 
@@ -420,7 +501,7 @@ def print_tables(report: dict, folder: str | Path | None = None) -> None:
 
 def _where(folder: Path, report: dict) -> list[str]:
     """Files of an evaluation that exist."""
-    names = {"report.md": "report", "report.json": "numbers", "embeddings.npz": "embeddings"}
+    names = {"report.html": "page", "report.md": "report", "report.json": "numbers", "embeddings.npz": "embeddings"}
     lines = [f"{text + ':':<12}{folder / name}" for name, text in names.items() if (folder / name).is_file()]
     lines += [f"{'picture:':<12}{path}" for path in sorted((folder / "pictures").glob("*.png"))]
     return [*lines, f"{'checkpoint:':<12}{report['checkpoint']['path']}"]

@@ -81,7 +81,7 @@ IMAGE_TERMS = (
 KNOWN_DEFECTS = [
     "MRO11-1609 malfunctions and is left out.",
     "channels.tsv types all gradiometers as OTHER and good; sensors are chosen by name.",
-    "The projector's delay is corrected by the optical sensor (events since version 2.0.0); triggers are not used.",
+    "Onsets are those of the optical sensor (events since version 2.0.0); triggers lag and only check the events.",
     "The test concepts also occur in the training images; use the split zero_shot to keep them apart.",
     "No head motion compensation between runs and sessions.",
 ]

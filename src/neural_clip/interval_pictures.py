@@ -1,0 +1,63 @@
+"""Scores with their intervals, drawn: what decodes better than what, and whether a control is off chance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+# colours that stay apart for colour-blind readers; a marker shape goes with each
+STYLES = {
+    "ours": ("#0072b2", "D"), "baseline": ("#e69f00", "o"), "control": ("#666666", "s"), "paper": ("#cc79a7", "x"),
+}  # fmt: skip
+LINE_INCHES, WIDTH_INCHES = 0.28, 8.0
+Line = tuple[str, float, Sequence[float] | None, str]
+
+
+def draw_intervals(groups: Sequence[tuple[str, Sequence[Line]]], title: str, chance: float, path: Path) -> None:
+    """Draw a line a score: point, 95 % interval, and a dashed line at chance.
+
+    Args:
+        groups (sequence of `tuple`): Heading and lines `(label, score, interval or None, kind)`; the kind is a key of
+            `STYLES`.
+        title (`str`): Above the picture; says what is simulated.
+        chance (`float`): Chance level of all of them.
+        path (`Path`): PNG file, written aside and renamed.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    n_lines = sum(len(lines) + 1 for _, lines in groups)
+    figure, axes = pyplot.subplots(figsize=(WIDTH_INCHES, 1.0 + LINE_INCHES * n_lines))
+    place, ticks, labels = 0.0, [], []
+    for heading, lines in groups:
+        ticks.append(place)
+        labels.append(heading)
+        place -= 1
+        for label, score, interval, kind in lines:
+            colour, marker = STYLES[kind]
+            if interval:
+                axes.plot(interval, [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot([score], [place], marker, color=colour, markersize=5)
+            ticks.append(place)
+            labels.append(label)
+            place -= 1
+    axes.axvline(chance, color="black", linestyle="--", linewidth=0.8)
+    axes.annotate("chance", (chance, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    for tick, text in zip(axes.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if text in {heading for heading, _ in groups} else "normal")
+    axes.set_ylim(place + 0.4, 0.8)
+    axes.set_xlabel("2-way score, 95 % interval")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.5)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(title, fontsize=10, pad=16)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(figure)
+    os.replace(partial, path)
