@@ -31,6 +31,7 @@ import numpy as np
 
 from neural_clip.errors import DataError, run
 from neural_clip.image_encoder import check_same_encoder, configured_encoder, model_encoder
+from neural_clip.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.recording_embeddings import (
     IMAGE_MEAN,
     SINGLE_TRIAL,
@@ -210,6 +211,7 @@ def evaluate_checkpoint(
     baselines: bool = True,
     audits: bool = True,
     understand: int | None = None,
+    protocol: str = "strict",
     seed: int = 0,
     batch_size: int = 64,
     device: str = "cpu",
@@ -226,7 +228,8 @@ def evaluate_checkpoint(
         audits (`bool`, defaults to `True`): Also run the controls of `audits.py`.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` (see [`understand`]), with maps over so
             many recordings; needs captum.
-        seed (`int`, defaults to 0): Seed of intervals and p-values; nothing else is random.
+        protocol (`str`, defaults to `"strict"`): Key of `protocols.PROTOCOLS`: which scores the report puts first.
+        seed (`int`, defaults to 0): Seed of intervals, p-values and sampled scores; nothing else is random.
         batch_size (`int`, defaults to 64): Recordings a forward pass.
         device (`str`, defaults to `"cpu"`): Where the model computes.
         command (`str`): Command line for the record.
@@ -246,6 +249,7 @@ def evaluate_checkpoint(
     if understand is not None:
         require_captum()  # before an hour is spent
     _check_data(data)
+    check_protocol(protocol, [str(folder) for folder in data])
     model = _load_model(checkpoint)
     _check_encoder(model, checkpoint, data)
     splits = {}
@@ -255,11 +259,13 @@ def evaluate_checkpoint(
     splits = {modality: splits[modality] for modality in MODALITIES if modality in splits}
     report = _header(checkpoint, splits, split, seed, command)
     report |= {"decoding": {}, "encoding": {}, "conversion": [], "audits": {}}
+    report["protocol"] = {"name": protocol, "meaning": PROTOCOLS[protocol].meaning, "decoding": {}, "conversion": {}}
     for modality, part in splits.items():
         rows = decoding_rows(part, part.embeds, MODEL_ROW, seed)
         rows += baseline_rows(part, split, seed) if baselines else []
         ceiling = (part.metadata.get("simulated") or {}).get("ceiling")
         report["decoding"][modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
+        report["protocol"]["decoding"][modality] = decoding_entries(protocol, part, rows[0])
         report["encoding"][modality] = {**encoding_record(part, seed), "paper": PAPER["encoding"][modality]}
         if audits:
             report["audits"][modality] = audit(_audit_data(part, split), seed)
@@ -270,6 +276,9 @@ def evaluate_checkpoint(
                 record = conversion_record(source, target, denominator, split, seed)
                 record["paper"] = PAPER["conversion"][f"{source.modality}->{target.modality}"]
                 report["conversion"].append(record)
+                singles = {m: found["rows"][0]["two_way_permutation"] for m, found in report["decoding"].items()}
+                entries = conversion_entries(protocol, record, singles)
+                report["protocol"]["conversion"][f"{source.modality}->{target.modality}"] = entries
     if understand is not None:
         report["understanding"] = analyse(
             model, splits, Path(output_dir) / "understanding",
@@ -438,6 +447,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", nargs="+", required=True, metavar="MODALITY=FOLDER", help="prepared data sets")
     parser.add_argument("--output-dir", required=True, help="folder for report.json, report.md and pictures")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="strict", help="which scores the report puts first (default: strict)"
+    )
     parser.add_argument("--no-baselines", action="store_true", help="leave ridge regression out")
     parser.add_argument("--no-audits", action="store_true", help="leave the controls beside the scores out")
     parser.add_argument(
@@ -484,6 +496,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         baselines=not arguments.no_baselines,
         audits=not arguments.no_audits,
         understand=arguments.understand,
+        protocol=arguments.protocol,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         device=arguments.device,

@@ -237,6 +237,19 @@ def _audit_text(report: dict) -> str:
     return "\n".join(lines.values())
 
 
+def protocol_table(report: dict) -> Table:
+    """The scores that the protocol puts first."""
+    head = ["recordings", "score", "value [95 % CI]", "chance"]
+    rows = []
+    found = [((name,), entries) for name, entries in report["protocol"]["decoding"].items()]
+    found += [(tuple(pair.split("->")), entries) for pair, entries in report["protocol"]["conversion"].items()]
+    for names, entries in found:
+        for entry in entries:
+            value = with_interval(entry["score"], entry["interval"])
+            rows.append([label(report, *names), entry["label"], value, score(entry["chance"])])
+    return head, rows
+
+
 def subjects_table(report: dict) -> Table:
     """Single-trial decoding of each person."""
     head = ["recordings", "subject", "queries", "top-1 %", "top-5 %", "2-way"]
@@ -290,6 +303,9 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
         *(f"**{note}**" for note in notes),
         what,
     ]
+    if "protocol" in report:
+        protocol = report["protocol"]
+        sections += [f"## Protocol: {protocol['name']}", protocol["meaning"], as_markdown(protocol_table(report))]
     sections += [
         "## Table 1. Decoding: which image was seen?",
         as_markdown(decoding_table(report)),
