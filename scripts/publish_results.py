@@ -16,7 +16,14 @@ from pathlib import Path
 
 from neural_clip.errors import DataError, run
 from neural_clip.model_card import publish
-from neural_clip.reporting import as_markdown, conversion_table, decoding_table, encoding_table, sizes_table
+from neural_clip.reporting import (
+    as_markdown,
+    audit_table,
+    conversion_table,
+    decoding_table,
+    encoding_table,
+    sizes_table,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TABLES = {
@@ -24,7 +31,9 @@ TABLES = {
     "sizes": sizes_table,
     "encoding": encoding_table,
     "conversion": conversion_table,
+    "controls": audit_table,
 }
+PICTURES = ("decoding", "conversion", "intervals_decoding")
 
 
 def read_report(folder: Path) -> dict:
@@ -52,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.demo:
         report = read_report(arguments.demo)
         publish(arguments.demo / "checkpoint", report, REPOSITORY / "model_cards" / "demo.md")
-        fill(REPOSITORY / "README.md", "demo", ["decoding", "sizes", "encoding", "conversion"], report)
-        for name in ("decoding", "conversion"):
+        fill(REPOSITORY / "README.md", "demo", ["decoding", "sizes", "encoding", "conversion", "controls"], report)
+        for name in PICTURES:
             picture = arguments.demo / "pictures" / f"{name}.png"
             shutil.copy(picture, REPOSITORY / "docs" / "images" / f"demo_{name}.png")
     if arguments.real:
