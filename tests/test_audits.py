@@ -87,7 +87,9 @@ def test_what_cannot_be_computed_says_why():
     data = planted("post", n_subjects=1)
     data.scored.metadata["tmin"] = 0.0
     data = AuditData(data.scored, data.train, data.validation, data.test, None)
+    data.scored.metadata["category_level"] = True
     records = by_check(audit(data, seed=0))
+    assert "a few categories" in records["shuffled labels"]["not_computed"]
     assert "order in which images were shown is not known" in records["time alone"]["not_computed"]
     assert "no sample before" in records["before onset"]["not_computed"]
     assert "one person" in records["leave one subject out"]["not_computed"]

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -77,6 +78,14 @@ def test_controls_stand_beside_the_scores(evaluated):
     text = markdown(report, {})
     assert "## Controls beside the scores" in text
     assert f"| EEG simulated | shuffled labels | ridge | {checks['shuffled labels']['two_way']:.3f} [" in text
+
+
+def test_trials_numbered_anew_in_each_run_are_told_apart_by_run():
+    table = pd.DataFrame({"subject": ["sub-01"] * 4, "session": ["a"] * 4, "run": ["1", "1", "2", "2"]})
+    once = {"train": table.assign(trial=[0, 1, 2, 3])}
+    assert evaluation._stretches(once["train"], once).tolist() == ["sub-01/a"] * 4
+    anew = {"train": table.assign(trial=[0, 1, 0, 1])}
+    assert evaluation._stretches(anew["train"], anew).tolist() == ["sub-01/a/1"] * 2 + ["sub-01/a/2"] * 2
 
 
 def test_report_states_where_it_comes_from(evaluated, folders):

@@ -120,6 +120,8 @@ def _ridge_on(data: AuditData, change: Callable[[np.ndarray], np.ndarray]) -> np
 
 def _shuffled_labels(data: AuditData, seed: int) -> np.ndarray:
     """Images exchanged among a person's training recordings, whole images at a time."""
+    if data.scored.category_level:
+        raise DataError("of a few categories one shuffle leaves many in place; the p-values come from 1,000 shuffles")
     rng = np.random.default_rng([seed, 1])
     targets = data.train.targets.copy()
     for subject in sorted(set(data.train.subjects)):

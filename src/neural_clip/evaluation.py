@@ -43,6 +43,8 @@ from neural_clip.recording_embeddings import (
 from neural_clip.scoring import score_record
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from neural_clip.audits import AuditData
     from neural_clip.baselines import BaselineSplit
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -178,15 +180,22 @@ def _audit_data(data: EmbeddedSplit, split: str) -> AuditData:
 
     times = None
     if data.metadata.get("presentation_order"):
-        times = {}
-        for name, source in (("train", "train"), ("test", split)):
-            rows = load_recordings(data.folder, source).select_columns(["subject", "session", "trial"])[:]
-            sessions = [
-                f"{subject}/{session}" for subject, session in zip(rows["subject"], rows["session"], strict=True)
-            ]
-            times[name] = (np.array(sessions), np.array(rows["trial"]))
+        columns = ["subject", "session", "run", "trial"]
+        tables = {
+            name: load_recordings(data.folder, source).select_columns(columns).to_pandas()
+            for name, source in (("train", "train"), ("test", split))
+        }
+        times = {name: (_stretches(table, tables), table["trial"].to_numpy()) for name, table in tables.items()}
     train, validation, scored = (_baseline_split(data, name) for name in ("train", "validation", split))
     return AuditData(data, train, validation, scored, times)
+
+
+def _stretches(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> np.ndarray:
+    """Names of what trials are numbered within: sessions, or runs where numbers begin anew with each."""
+    keys = ["subject", "session"]
+    if any(other.duplicated([*keys, "trial"]).any() for other in tables.values()):
+        keys.append("run")
+    return table[keys].agg("/".join, axis=1).to_numpy()
 
 
 def _baseline_split(data: EmbeddedSplit, split: str) -> BaselineSplit:

@@ -43,7 +43,8 @@ def score_record(
     intervals: list = [None] * len(names)
     if enough:
         ends = bootstrap_interval(np.stack([per_query[name] for name in names], axis=1), clusters, seed)
-        intervals = np.stack(ends, axis=1).tolist()  # (n_scores, 2)
+        # all scores are shares: an end that the correction for few images puts beyond 0 or 1 says no more than that
+        intervals = np.clip(np.stack(ends, axis=1), 0.0, 1.0).tolist()  # (n_scores, 2)
     record |= {f"{name}_interval": interval for name, interval in zip(names, intervals, strict=True)}
     shuffled = {"unit": "query", "groups": groups} if by_recording else {"unit": "image"}
     record["two_way_p"] = permutation_p_value(*arguments, seed=seed, **shuffled)
