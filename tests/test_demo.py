@@ -36,7 +36,9 @@ def test_demo_leaves_what_it_promises(demo):
     assert len(report["conversion"]) == 6
     text = (output / "report.md").read_text()
     assert "Table 1" in text and "Table 2" in text and "simulated" in text
-    assert len(list((output / "pictures").glob("*.png"))) == 3
+    pictures = {path.stem for path in (output / "pictures").glob("*.png")}
+    assert pictures == {"decoding", "encoding", "conversion", "intervals_decoding", "intervals_conversion"}
+    assert "Controls beside the scores" in text and (output / "report.html").is_file()
     tail = printed[-6000:]
     assert "Table 1" in tail and "Table 2" in tail and str(output / "report.md") in tail
 
