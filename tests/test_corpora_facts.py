@@ -21,7 +21,7 @@ def test_all_differences_are_listed_and_accepted_only_on_request():
     assert check_facts("raw", declared, declared, allow_partial=True) is None
 
 
-@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\\..\\x", "a\0b", ".."])
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "//etc/passwd", "../x", "a/../../x", "a\\..\\x", "a\0b", ".."])
 def test_names_that_leave_the_folder_are_refused(name):
     with pytest.raises(DataError, match=r"'t.csv' names the file .* not a path inside '/raw'"):
         path_inside(Path("/raw"), name, "t.csv")
@@ -35,7 +35,7 @@ def test_accepted_names_stay_inside(name):
         path = path_inside(Path("/raw/images"), name, "t.csv")
     except DataError:
         return
-    assert os.path.normpath(path).startswith("/raw/images/") or os.path.normpath(path) == "/raw/images"
+    assert os.path.normpath(path).startswith("/raw/images/")
 
 
 def test_links_to_downloads_are_followed(tmp_path):

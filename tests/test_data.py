@@ -137,7 +137,7 @@ def test_bad_input_is_named(folders, tmp_path):
 def test_images_without_embeddings(tmp_path):
     metadata = {"corpus": "none", "modality": "fmri", "split_protocol": "none", "split_unit": "image"}
     metadata |= {"licence": "none", "redistribution": "allowed", "citation": "none", "source": "none"}
-    images = [{"image_id": name, "image": np.zeros((4, 4, 3), np.uint8)} for name in "abc"]
+    images = [{"image_id": name, "image": np.full((4, 4, 3), i, np.uint8)} for i, name in enumerate("abc")]
     rows = [
         {"subject": "sub-01", "image_id": name, "split": split, "fmri": np.ones(3, np.float32)}
         for name, split in zip("abc", ("train", "validation", "test"), strict=True)

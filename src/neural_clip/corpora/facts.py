@@ -54,7 +54,7 @@ def path_inside(folder: Path, name: str, where: str | Path) -> Path:
     Raises:
         DataError: If the name is empty or absolute, steps up, or holds a backslash or a NUL.
     """
-    parts = PurePosixPath(name).parts
-    if not name or "\\" in name or "\0" in name or not parts or parts[0] == "/" or ".." in parts:
+    path = PurePosixPath(name)
+    if "\\" in name or "\0" in name or not path.parts or path.is_absolute() or ".." in path.parts:
         raise DataError(f"'{where}' names the file {name!r}, which is not a path inside '{folder}'.")
-    return folder / PurePosixPath(name)
+    return folder / path
