@@ -139,8 +139,8 @@ def test_images_without_embeddings(tmp_path):
     metadata |= {"licence": "none", "redistribution": "allowed", "citation": "none", "source": "none"}
     images = [{"image_id": name, "image": np.full((4, 4, 3), i, np.uint8)} for i, name in enumerate("abc")]
     rows = [
-        {"subject": "sub-01", "image_id": name, "split": split, "fmri": np.ones(3, np.float32)}
-        for name, split in zip("abc", ("train", "validation", "test"), strict=True)
+        {"subject": "sub-01", "image_id": name, "split": split, "fmri": np.float32([i, 1, -i])}
+        for i, (name, split) in enumerate(zip("abc", ("train", "validation", "test"), strict=True))
     ]
     folder = write_prepared(tmp_path / "bare", metadata, rows, images)
     with pytest.raises(DataError, match="run `neural-clip embed-images"):
