@@ -11,7 +11,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUTPUT ?= outputs/demo
-PYTEST_ARGS ?=
+# two processes, a file each at a time; fixtures of a file are made once
+PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_ARGS ?=
 
 .PHONY: help
