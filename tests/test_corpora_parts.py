@@ -177,6 +177,8 @@ def test_what_other_parts_left_does_not_get_in(tmp_path):
     with pytest.raises(DataError):
         write(tmp_path / "set", raw, log)
     (tmp_path / "set.partial" / "scaling.npz").write_bytes(b"of other parameters")
+    (tmp_path / "set.partial" / "masks").mkdir()
+    (tmp_path / "set.partial" / "masks" / "sub-02.nii.gz").write_bytes(b"of another subject")
     fewer = parts(raw)[:1]
     folder = write_prepared(tmp_path / "set", FACTS, fewer, IMAGES)
     assert read_metadata(folder)["subjects"] == ["sub-01"]

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from neural_clip.errors import DataError
 
-__all__ = ["MARKS_DIR", "Part", "finished_parts", "remove_marks", "run_parts"]
+__all__ = ["FOLDERS", "MARKS_DIR", "Part", "finished_parts", "remove_marks", "run_parts"]
 
 MARKS_DIR = ".parts"
 FOLDERS = {"images": "images", "recordings": "data"}

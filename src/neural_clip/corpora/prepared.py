@@ -28,7 +28,7 @@ import numpy as np
 
 from neural_clip.corpora.card import write_card
 from neural_clip.corpora.image_rows import merge_images, write_images
-from neural_clip.corpora.parts import Part, finished_parts, remove_marks, run_parts
+from neural_clip.corpora.parts import FOLDERS, MARKS_DIR, Part, finished_parts, remove_marks, run_parts
 from neural_clip.corpora.recording_rows import merge_recordings, write_recordings
 from neural_clip.errors import DataError
 
@@ -231,8 +231,10 @@ def replaced_folder(output_dir: str | Path, *, overwrite: bool, resumable: bool 
         shutil.rmtree(partial_dir, ignore_errors=True)  # of a run that was killed
     partial_dir.mkdir(parents=True, exist_ok=True)
     for path in partial_dir.iterdir():
-        if path.is_file():  # metadata and extra files; parts lie in folders
+        if path.is_file():  # metadata and extra files
             path.unlink()
+        elif path.name not in (*FOLDERS.values(), MARKS_DIR):  # parts lie in these, extra files in others
+            shutil.rmtree(path)
     try:
         yield partial_dir
         _swap(partial_dir, output_dir)
