@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from neural_clip.corpora import things_meg_files, things_meg_recordings
 from neural_clip.corpora.meg_preprocessing import PAPER
+from neural_clip.corpora.prepared import fingerprint, read_metadata
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg import main, prepare
 from neural_clip.corpora.things_meg_facts import REAL, corpus_facts
@@ -367,6 +368,20 @@ def test_raw_faults_are_named(mini, complete, tmp_path, fault):
     damage, words = RAW_FAULTS[fault]
     damage(mini)
     assert_refused(mini, complete, tmp_path, words)
+
+
+def test_triggers_can_be_left_out_and_that_is_told(mini, tmp_path):
+    whole = prepare(mini, tmp_path / "whole")
+    drop_trigger(mini)
+    with pytest.raises(DataError, match=r"4 triggers, but 5 events.*--triggers"):
+        prepare(mini, tmp_path / "set")
+    folder = prepare(mini, tmp_path / "set", triggers="ignore")
+    metadata = read_metadata(folder)
+    assert metadata["preprocessing"]["triggers"] == "ignore"
+    assert "Events were not compared with triggers." in metadata["known_defects"]
+    assert fingerprint(folder) == fingerprint(whole)  # triggers decide nothing but whether events are believed
+    with pytest.raises(DataError, match="'triggers' parameter"):
+        prepare(mini, tmp_path / "other", triggers="never")
 
 
 def epo(raw, part="", subject=1):

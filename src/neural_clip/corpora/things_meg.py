@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ from neural_clip.corpora.things_meg_facts import (
     found_trials,
 )
 from neural_clip.corpora.things_meg_files import check_agreement, check_version, find_runs, run_trials
-from neural_clip.corpora.things_meg_recordings import open_raw
+from neural_clip.corpora.things_meg_recordings import RawReader, open_raw
 from neural_clip.corpora.things_meg_rows import image_parts, recording_parts, trials_digest
 from neural_clip.corpora.things_meg_sources import Reader, derivative_trials, open_derivative
 from neural_clip.corpora.things_meg_stimuli import CATEGORIES, Stimuli, check_images
@@ -97,7 +98,7 @@ def prepare(
     preprocessing: str | None = None, split: str = "paper", scaling: str = "baseline_zscore",
     average_repeats: bool = False, categories: str = "27", categories_file: str | Path | None = None,
     subjects: Sequence[int] | None = None, sessions: Sequence[int] | None = None, validation_fraction: float = 0.1,
-    seed: int = 0, allow_partial: bool = False, num_proc: int = 1, overwrite: bool = False,
+    seed: int = 0, triggers: str = "compare", allow_partial: bool = False, num_proc: int = 1, overwrite: bool = False,
 ) -> Path:  # fmt: skip
     """Read a raw THINGS-MEG folder, real or simulated, and write a prepared data set.
 
@@ -120,6 +121,8 @@ def prepare(
         subjects, sessions (`Sequence[int]`, *optional*): Numbers to read, all by default.
         validation_fraction (`float`): Share of the training images, the same for all subjects.
         seed (`int`): Of the choice of validation images.
+        triggers (`str`): `"compare"` refuses recordings whose triggers (UPPT001) contradict their events; `"ignore"`
+            leaves them out, which the metadata tell. Only the raw route has triggers.
         allow_partial (`bool`): Use the runs that are downloaded (of the derivative: the subjects); what is lacking is
             listed in `not_downloaded.txt` and in the metadata. Damaged files are refused all the same.
         num_proc (`int`): Processes that read at the same time. Each holds one run (2 GB at real size) in memory; with
@@ -133,13 +136,15 @@ def prepare(
         DataError: If a parameter is unknown, or a file is missing, not downloaded, truncated or contradicts another.
     """
     raw_dir = Path(raw_dir)
-    recipe = _recipe(route, preprocessing, split, scaling, categories, categories_file)
+    recipe = _recipe(route, preprocessing, split, scaling, categories, categories_file, triggers)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(simulated)
     version = check_version(raw_dir, required=route == "raw")
     subjects = _chosen("subjects", subjects, facts.subjects)
     sessions = _chosen("sessions", sessions, range(1, facts.n_sessions + 1))
     reader, trials, lacking = _open(raw_dir, route, recipe, scaling, subjects, sessions, facts, allow_partial)
+    if triggers == "ignore" and isinstance(reader, RawReader):
+        reader = replace(reader, compare_triggers=False)
     declared = declared_trials(facts, subjects, sessions)
     partial = check_facts(raw_dir, declared, found_trials(trials), allow_partial=allow_partial) or {}
     folder, table = (Path(path) if path else None for path in (images_dir, categories_file))
@@ -159,6 +164,9 @@ def prepare(
         "route": route, "validation_fraction": validation_fraction, "seed": seed, "categories": categories,
         "subjects": subjects, "sessions": sessions, "trials_sha256": trials_digest(trials),
     }  # fmt: skip
+    if route == "raw":
+        metadata["preprocessing"]["triggers"] = triggers
+        metadata["known_defects"] += ["Events were not compared with triggers."] if triggers == "ignore" else []
     if scaling == "train_std":
         metadata["scaling"]["fit_rows_sha256"] = trials_digest(trials[trials.split == "train"])
     metadata["known_defects"] += [] if simulated else [CATEGORY_FACTS[categories]]
@@ -175,11 +183,13 @@ def prepare(
 
 
 def _recipe(
-    route: str, preprocessing: str | None, split: str, scaling: str, categories: str, categories_file: object
-) -> MegPreprocessing:
+    route: str, preprocessing: str | None, split: str, scaling: str, categories: str, categories_file: object,
+    triggers: str,
+) -> MegPreprocessing:  # fmt: skip
     """Preprocessing to apply, after checking that the parameters go together."""
     choices = {"route": (route, ROUTES), "split": (split, SPLIT_PROTOCOLS), "scaling": (scaling, SCALINGS)}
     choices |= {"preprocessing": (preprocessing or "paper", PREPROCESSINGS), "categories": (categories, CATEGORIES)}
+    choices["triggers"] = (triggers, ("compare", "ignore"))
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             listed = ", ".join(f"'{option}'" for option in allowed)
@@ -343,6 +353,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--sessions", nargs="+", type=int, help="numbers, such as 1 2 (default: all)")
     add("--validation-fraction", type=float, default=0.1, help="share of the training images (default: 0.1)")
     add("--seed", type=int, default=0, help="of the choice of validation images (default: 0)")
+    add("--triggers", choices=("compare", "ignore"), default="compare", help="with the events (default: compare)")
     add(
         "--allow-partial",
         action="store_true",

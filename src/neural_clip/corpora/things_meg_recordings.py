@@ -58,6 +58,7 @@ class RawReader:
         facts (`CorpusFacts`): Rate and dropouts.
         ch_names (`list[str]`): Gradiometers to deliver, in this order.
         channels (`Mapping`): Channels of the first run of each (subject, session); all its runs must have the same.
+        compare_triggers (`bool`): Compare the triggers of each recording with its events.
     """
 
     runs: tuple[Run, ...]
@@ -66,6 +67,7 @@ class RawReader:
     facts: CorpusFacts
     ch_names: list[str]
     channels: Mapping[tuple[int, int], list[Channel]]
+    compare_triggers: bool = True
 
     def files(self, trials: pd.DataFrame) -> list[Path]:
         """Files on which the epochs of some trials depend."""
@@ -97,7 +99,8 @@ class RawReader:
     def _cut(self, run: Run, table: pd.DataFrame, used: pd.DataFrame, taps: np.ndarray) -> np.ndarray:
         """Epochs of a run, `(n, n_chans, n_times)` float32."""
         data, triggers = self._read(run)
-        check_triggers(run, triggers, table["sample"].to_numpy(), self.facts.sfreq)
+        if self.compare_triggers:
+            check_triggers(run, triggers, table["sample"].to_numpy(), self.facts.sfreq)
         try:
             filtered = filter_continuous(data, taps)
             return cut_epochs(filtered, used["sample"].to_numpy(), self.recipe, self.facts.sfreq, self.scaling)
@@ -289,15 +292,18 @@ def check_triggers(run: Run, triggers: np.ndarray, samples: np.ndarray, sfreq: f
         DataError: If there are more or fewer triggers than events, or their lag is too long or varies too much.
     """
     name = f"'{run.recording}' and '{run.events.name}' do not belong together"
+    hint = (
+        "Should the triggers be wrong and the events right, leave them out by the 'triggers' parameter (--triggers)."
+    )
     if len(triggers) != len(samples):
-        raise DataError(f"{name}: {len(triggers)} triggers, but {len(samples)} events.")
+        raise DataError(f"{name}: {len(triggers)} triggers, but {len(samples)} events. {hint}")
     lags = (np.asarray(samples) - triggers) / sfreq
     typical = float(np.median(lags))
     late = int((np.abs(lags - typical) > LAG_TOLERANCE_S).sum())
     if abs(typical) > MAX_LAG_S or late > MAX_LATE_TRIALS * len(lags):
         raise DataError(
             f"{name}: onsets follow the triggers by {typical:.3f} s (median; allowed {MAX_LAG_S} s), and {late} of "
-            f"{len(lags)} by {LAG_TOLERANCE_S} s more or less than that (allowed {MAX_LATE_TRIALS:.0%})."
+            f"{len(lags)} by {LAG_TOLERANCE_S} s more or less than that (allowed {MAX_LATE_TRIALS:.0%}). {hint}"
         )
 
 
