@@ -108,10 +108,10 @@ def test_a_gallery_below_300_has_no_pools():
 
 def test_conversions_name_what_they_are_divided_by():
     record = {"target": "meg", "two_way_permutation": 0.6}
-    assert conversion_entries("strict", record, {}) == []
-    paper = conversion_entries("paper", record, {"meg": 0.75})
+    assert conversion_entries("strict", record, 0.75) == []
+    paper = conversion_entries("paper", record, 0.75)
     assert [entry["score"] for entry in paper] == [0.6, pytest.approx(0.8)]
-    legacy = conversion_entries("legacy", record, {})
+    legacy = conversion_entries("legacy", record, 0.75)
     assert legacy[1]["score"] == pytest.approx(0.6 / LEGACY_DENOMINATORS["meg"]) and "0.595" in legacy[1]["label"]
 
 

@@ -41,6 +41,7 @@ from neural_clip.recording_embeddings import (
     embed_split,
 )
 from neural_clip.scoring import score_record
+from neural_clip.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,13 +151,12 @@ def _behind(
     return {name: value for name, value in record.items() if name.startswith(kept)}
 
 
-def baseline_rows(data: EmbeddedSplit, split: str, seed: int) -> list[dict]:
+def baseline_rows(data: EmbeddedSplit, splits: Sequence[BaselineSplit], seed: int) -> list[dict]:
     """Ridge baselines on the same recordings and gallery; one that cannot be computed says why."""
     from threadpoolctl import threadpool_limits
 
     from neural_clip.baselines import per_subject_ridge, pooled_whitened_ridge
 
-    splits = [_baseline_split(data, name) for name in ("train", "validation", split)]
     rows: list[dict] = []
     for name, fit in (("per-subject ridge", per_subject_ridge), ("pooled whitened ridge", pooled_whitened_ridge)):
         started = time.monotonic()
@@ -173,8 +173,8 @@ def baseline_rows(data: EmbeddedSplit, split: str, seed: int) -> list[dict]:
     return rows
 
 
-def _audit_data(data: EmbeddedSplit, split: str) -> AuditData:
-    """Raw recordings of one modality, and when they were shown where that is known."""
+def _audit_data(data: EmbeddedSplit, splits: Sequence[BaselineSplit], split: str) -> AuditData:
+    """What the controls look at: raw recordings, and when they were shown where that is known."""
     from neural_clip.audits import AuditData
     from neural_clip.data import load_recordings
 
@@ -186,7 +186,7 @@ def _audit_data(data: EmbeddedSplit, split: str) -> AuditData:
             for name, source in (("train", "train"), ("test", split))
         }
         times = {name: (_stretches(table, tables), table["trial"].to_numpy()) for name, table in tables.items()}
-    train, validation, scored = (_baseline_split(data, name) for name in ("train", "validation", split))
+    train, validation, scored = splits
     return AuditData(data, train, validation, scored, times)
 
 
@@ -271,13 +271,15 @@ def evaluate_checkpoint(
     report["protocol"] = {"name": protocol, "meaning": PROTOCOLS[protocol].meaning, "decoding": {}, "conversion": {}}
     for modality, part in splits.items():
         rows = decoding_rows(part, part.embeds, MODEL_ROW, seed)
-        rows += baseline_rows(part, split, seed) if baselines else []
+        names = ("train", "validation", split) if baselines or audits else ()
+        recordings = [_baseline_split(part, name) for name in names]
+        rows += baseline_rows(part, recordings, seed) if baselines else []
         ceiling = (part.metadata.get("simulated") or {}).get("ceiling")
         report["decoding"][modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
         report["protocol"]["decoding"][modality] = decoding_entries(protocol, part, rows[0])
         report["encoding"][modality] = {**encoding_record(part, seed), "paper": PAPER["encoding"][modality]}
         if audits:
-            report["audits"][modality] = audit(_audit_data(part, split), seed)
+            report["audits"][modality] = audit(_audit_data(part, recordings, split), seed)
     for source in splits.values():
         for target in splits.values():
             if source is not target:
@@ -285,8 +287,8 @@ def evaluate_checkpoint(
                 record = conversion_record(source, target, denominator, split, seed)
                 record["paper"] = PAPER["conversion"][f"{source.modality}->{target.modality}"]
                 report["conversion"].append(record)
-                singles = {m: found["rows"][0]["two_way_permutation"] for m, found in report["decoding"].items()}
-                entries = conversion_entries(protocol, record, singles)
+                single = report["decoding"][target.modality]["rows"][0]["two_way_permutation"]
+                entries = conversion_entries(protocol, record, single)
                 report["protocol"]["conversion"][f"{source.modality}->{target.modality}"] = entries
     if understand is not None:
         report["understanding"] = analyse(
@@ -444,9 +446,7 @@ def _write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSpl
     with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     os.replace(partial, output_dir / EMBEDDINGS_FILE)
-    partial = output_dir / f"{REPORT_FILE}.partial"
-    partial.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, output_dir / REPORT_FILE)
+    write_whole(output_dir / REPORT_FILE, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -686,6 +686,19 @@ def retrieval_scores(
         `n_ties_pearson` (tied competitors, summed over queries); with subjects `subjects`: for each, `n_queries` and
         the means over its queries, in the same gallery.
     """
+    return scores_and_contributions(predictions, references, prediction_ids, reference_ids, classes, subjects, seed)[0]
+
+
+def scores_and_contributions(
+    predictions: np.ndarray,
+    references: np.ndarray,
+    prediction_ids: list | np.ndarray | None = None,
+    reference_ids: list | np.ndarray | None = None,
+    classes: list | np.ndarray | None = None,
+    subjects: list | np.ndarray | None = None,
+    seed: int = 0,
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """What [`retrieval_scores`] and [`score_queries`] give for the same arguments, from one pass over all pairs."""
     task = RetrievalTask(predictions, references, prediction_ids, reference_ids, classes)
     people = None if subjects is None else _plain_ids(subjects, len(task.queries), "subjects")
     scores, chance = _score_task(task, seed)
@@ -702,7 +715,7 @@ def retrieval_scores(
             rows = np.array([other == person for other in people])
             means = _means({name: values[rows] for name, values in scores.items()})
             summary["subjects"][str(person)] = {"n_queries": int(rows.sum())} | means
-    return summary
+    return summary, scores
 
 
 def _means(scores):

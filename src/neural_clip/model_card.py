@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+
+from neural_clip.whole_files import write_whole
 
 RECORD_FILE = "training.json"
 REPORT_FILE = "report.json"
@@ -141,9 +142,7 @@ def write_model_card(folder: str | Path, report: dict | None = None) -> Path:
     """Write `README.md` of a checkpoint from its `training.json` and, where there is one, an evaluation report."""
     folder = Path(folder)
     record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    partial = folder / "README.md.partial"
-    partial.write_text(model_card(folder.name, record, report), encoding="utf-8")
-    os.replace(partial, folder / "README.md")
+    write_whole(folder / "README.md", model_card(folder.name, record, report))
     return folder / "README.md"
 
 

@@ -171,17 +171,17 @@ def legacy_top_k(part: EmbeddedSplit, n_nearest: int, k: int) -> dict[str, float
     return {"score": float(score.mean()), "chance": float(chance.mean())}
 
 
-def conversion_entries(name: str, record: dict, denominators: dict[str, float]) -> list[dict]:
+def conversion_entries(name: str, record: dict, denominator: float) -> list[dict]:
     """Conversion of one pair of modalities as a protocol counts it; nothing for protocols that do not.
 
     Args:
         name (`str`): Key of `PROTOCOLS`.
         record (`dict`): Scores of the conversion, from `evaluation.conversion_record`.
-        denominators (`dict[str, float]`): One-permutation decoding score of each modality.
+        denominator (`float`): One-permutation decoding score of the target.
     """
     if name not in ("paper", "legacy"):
         return []
-    divisor = LEGACY_DENOMINATORS[record["target"]] if name == "legacy" else denominators[record["target"]]
+    divisor = LEGACY_DENOMINATORS[record["target"]] if name == "legacy" else denominator
     score = record["two_way_permutation"]
     of = "a constant of the authors' code" if name == "legacy" else "the decoding score of the target"
     return [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
 
 from neural_clip.errors import DataError
+from neural_clip.whole_files import write_whole
 
 MIME_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 STYLE = """
@@ -53,9 +53,7 @@ def write_page(path: str | Path) -> Path:
         f"<body>\n{body}</body>\n</html>\n"
     )
     target = path.with_suffix(".html")
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
+    write_whole(target, page)
     return target
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError, run
 from neural_clip.report_page import write_page
+from neural_clip.whole_files import write_whole
 
 # arXiv 2411.09723, tables 1 and 2; the EEG and MEG top-k of the paper are no ranks, see PAPER_REMARKS
 PAPER: dict[str, dict] = {
@@ -488,9 +488,7 @@ def write_report(path: str | Path, *, pictures: bool = True) -> Path:
         panels, missing = draw_panels(report, folder)
         drawn = _draw_intervals(report, folder) | panels
     target = folder / "report.md"
-    partial = target.with_name("report.md.partial")
-    partial.write_text(markdown(report, drawn, missing), encoding="utf-8")
-    os.replace(partial, target)
+    write_whole(target, markdown(report, drawn, missing))
     write_page(target)
     return target
 

@@ -31,12 +31,11 @@ def score_record(
         `tuple` of the scores (`dict`, JSON-serialisable; an interval is `None` with fewer than five units) and the
         contributions of each query.
     """
-    from neural_clip.image_retrieval import retrieval_scores, score_queries
+    from neural_clip.image_retrieval import scores_and_contributions
     from neural_clip.uncertainty import bootstrap_interval, permutation_p_value
 
     arguments = (predictions, references, list(prediction_ids), list(reference_ids))
-    record = retrieval_scores(*arguments, classes)
-    per_query = score_queries(*arguments, classes)
+    record, per_query = scores_and_contributions(*arguments, classes)
     clusters = list(range(len(predictions))) if by_recording else list(prediction_ids)
     enough = len(set(clusters)) >= MIN_CLUSTERS
     names = sorted(record.keys() & per_query.keys())

@@ -8,7 +8,6 @@ recordings with its own images: negatives are not gathered, so two processes wit
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import sys
@@ -47,6 +46,7 @@ from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.pushing import check_terms, find_repository, hub
 from neural_clip.recipes import Recipe, read_recipe
+from neural_clip.whole_files import write_whole
 
 VALIDATION_BATCH = 256
 RECORDED_FACTS = ("corpus", "fingerprint", "splits", "subjects", "split_protocol", "redistribution")
@@ -383,13 +383,6 @@ def train(recipe: Recipe) -> Path:
     if arguments.push_to_hub:
         trainer.push_to_hub()
     return output_dir
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file aside, then rename it, so that it is never half there."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

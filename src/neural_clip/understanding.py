@@ -24,10 +24,11 @@ from neural_clip.errors import DataError
 from neural_clip.recording_embeddings import SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.understanding_attribution import require_captum
 from neural_clip.understanding_maps import sensor_maps, voxel_maps
-from neural_clip.understanding_pictures import KINDS, draw_latent_space, write_csv, write_whole
+from neural_clip.understanding_pictures import KINDS, draw_latent_space, write_csv
 from neural_clip.understanding_recordings import Analysis, SplitRecordings, display_name, some_simulated
 from neural_clip.understanding_rsa import DISTANCE
 from neural_clip.understanding_similarity import across_modalities, modality_similarity, write_similarity
+from neural_clip.whole_files import write_whole
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel

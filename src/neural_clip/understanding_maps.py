@@ -12,11 +12,11 @@ from neural_clip.understanding_pictures import (
     draw_sorted_voxels,
     draw_time_course,
     write_csv,
-    write_whole,
 )
 from neural_clip.understanding_recordings import Analysis, SplitRecordings, display_name
 from neural_clip.understanding_sensors import sensor_positions
 from neural_clip.understanding_voxels import VoxelMask, read_mask
+from neural_clip.whole_files import write_whole
 
 WINDOW_SECONDS = 0.04  # of the time course
 N_WINDOWS = 6  # of the maps of sensors

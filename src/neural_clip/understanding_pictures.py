@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.understanding_sensors import SensorPositions, draw_topography
+from neural_clip.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,13 +32,6 @@ KINDS = (ORANGE, SKY, GREEN, BLUE, RED, PURPLE)  # of the categories shown by na
 PAIR_COLOURS = (BLUE, ORANGE, GREEN)
 SLICES = 12  # of a volume, from the lowest to the highest that holds voxels
 STYLE: Any = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False}
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:

@@ -1,0 +1,28 @@
+"""A file that cannot be written whole leaves the older one as it was."""
+
+import os
+
+import pytest
+
+from neural_clip.whole_files import write_whole
+
+
+def test_text_and_bytes_take_the_older_file_s_place(tmp_path):
+    path = tmp_path / "a.txt"
+    write_whole(path, "µV\n")
+    assert path.read_bytes() == b"\xc2\xb5V\n"
+    write_whole(path, b"\x00\x01")
+    assert path.read_bytes() == b"\x00\x01" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_failure_keeps_the_older_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_whole(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
