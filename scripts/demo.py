@@ -1,5 +1,8 @@
 """The whole job on simulated recordings: raw files, data sets, training, evaluation, report.
 
+Two models are trained side by side: one joint model, and the same with alignment layers that stay as they started, as
+in the code behind arXiv 2411.09723, so that the tables show what the layers of each subject are worth.
+
     make demo            # or: python scripts/demo.py --output-dir outputs/demo
 
 Each step is one of the commands that work on real corpora too; they are printed as they run. A finished simulation or
@@ -28,6 +31,7 @@ CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 # accelerate asks for these unless they are given; the recipe and the machine decide the rest
 ACCELERATE = ["launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
 ACCELERATE += ["--dynamo_backend", "no"]
+ACCELERATE += ["--num_cpu_threads_per_process", "1"]  # two models share two cores; sums do not depend on the machine
 
 
 def step(title: str, started: float, *commands: Sequence[object]) -> None:
@@ -70,17 +74,20 @@ def make_data(arguments: argparse.Namespace, raw: Path, data: Path, started: flo
 
 
 def train_and_evaluate(arguments: argparse.Namespace, output: Path, data: Path, started: float) -> None:
-    """Train one joint model and score it on the test splits."""
+    """Train one joint model and one with frozen alignment layers, and score both on the test splits."""
     folders = {modality: data / name for modality, name in CORPORA.items()}
     train = [BIN / "accelerate", *ACCELERATE, "train.py", "configs/demo.yaml", "--overwrite", "true"]
     train += [word for modality, folder in folders.items() for word in (f"--data.{modality}", folder)]
-    train += ["--training.output_dir", output / "checkpoint", "--training.seed", str(arguments.seed)]
+    train += ["--training.seed", str(arguments.seed)]
     if arguments.epochs is not None:
         train += ["--training.num_train_epochs", str(arguments.epochs)]
     if arguments.vision_model != TINY_CLIP:
         train += ["--model.include_vision_tower", "false"]  # a large tower would make the checkpoint large
-    step("train", started, train)
-    evaluate = [NEURAL_CLIP, "evaluate", "--checkpoint", output / "checkpoint", "--output-dir", output, "--data"]
+    frozen = [*train, "--model.freeze_alignment", "true", "--model.include_vision_tower", "false"]
+    frozen += ["--training.output_dir", output / "frozen_alignment"]
+    step("train", started, [*train, "--training.output_dir", output / "checkpoint"], frozen)
+    evaluate = [NEURAL_CLIP, "evaluate", "--checkpoint", output / "checkpoint"]
+    evaluate += [f"frozen alignment={output / 'frozen_alignment'}", "--output-dir", output, "--data"]
     step("evaluate on the test splits", started, [*evaluate, *[f"{m}={folder}" for m, folder in folders.items()]])
 
 

@@ -2,22 +2,24 @@
 
 import numpy as np
 import pytest
-from sklearn.covariance import oas
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from neural_clip import baselines
 from neural_clip.baselines import (
+    BASELINES,
     RELATIVE_ALPHAS,
     BaselineSplit,
     KernelRidge,
-    inverse_square_root,
+    frozen_identity_alignment,
+    frozen_random_alignment,
     per_subject_ridge,
     pooled_whitened_ridge,
-    shrinkage_of,
 )
 from neural_clip.errors import DataError
 from neural_clip.image_retrieval import retrieval_scores
+from neural_clip.whitening import inverse_square_root, residual_noise, shrinkage_of
 
 WIDTH = 8
 
@@ -129,37 +131,16 @@ def test_shared_voxel_map_does_no_harm():
     assert set(chosen) == {"least_shrinkage", "relative_alpha", "relative_alpha_shared", "validation_two_way"}
 
 
-def test_inverse_square_root_whitens():
-    rng = np.random.default_rng(0)
-    data = rng.standard_normal((500, 6)) @ rng.standard_normal((6, 6))
-    covariance = data.T @ data / 500
-    whitener = inverse_square_root(covariance, 0.0)
-    np.testing.assert_allclose(whitener @ covariance @ whitener, np.eye(6), atol=1e-8)
-    np.testing.assert_allclose(whitener, whitener.T)
-    flat = inverse_square_root(covariance, 1.0)
-    np.testing.assert_allclose(flat, np.eye(6) / np.sqrt(np.trace(covariance) / 6), atol=1e-12)
-
-
 def test_voxel_whitener_equals_the_explicit_matrix():
     rng = np.random.default_rng(0)
     recordings, targets = rng.standard_normal((20, 35)), rng.standard_normal((20, WIDTH))
     standardised = (recordings - recordings.mean(0)) / recordings.std(0)
-    noise = baselines._noise(standardised, targets)
+    noise = residual_noise(standardised, targets)
     covariance = noise.T @ noise / 20
     eigenvalues = np.linalg.eigvalsh(covariance)
     share = shrinkage_of(eigenvalues, 35, 20, 0.1)
     whitened = baselines._voxel_whitener(recordings, targets, 0.1)(recordings)
     np.testing.assert_allclose(whitened, standardised @ inverse_square_root(covariance, share), atol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(30, 50), (400, 20)])
-def test_shrinkage_equals_sklearn(shape):
-    data = np.random.default_rng(0).standard_normal(shape) * np.linspace(0.1, 3, shape[1])
-    centred = data - data.mean(0)
-    eigenvalues = np.linalg.eigvalsh(centred.T @ centred / len(data))
-    _, expected = oas(centred, assume_centered=True)
-    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.0) == pytest.approx(expected)
-    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.9) == pytest.approx(max(expected, 0.9))
 
 
 def test_constant_features_do_not_break_ridge():
@@ -178,6 +159,150 @@ def test_unknown_subject_and_too_many_rows_raise(monkeypatch):
                           train.subjects[keep], train.image_ids[keep], train.targets[keep])  # fmt: skip
     with pytest.raises(DataError, match="'sub-01' has no training rows"):
         per_subject_ridge(short, validation, test)
-    monkeypatch.setattr(baselines, "MAX_TRAIN_ROWS", 100)
-    with pytest.raises(DataError, match="at most 100 training rows, but got 120"):
+    for _, fit in BASELINES:
+        with pytest.raises(DataError, match="'sub-01' has no training rows"):
+            fit(short, validation, test)
+    frozen_identity_alignment(train, validation, test)
+    monkeypatch.setattr(baselines, "MAX_TRAIN_ROWS", 29)  # of 120 rows of 30 features
+    with pytest.raises(DataError, match="at most 29 training rows of more features, but got 120 rows of 30"):
         pooled_whitened_ridge(train, validation, test)
+
+
+FEW_ALPHAS = np.array([0.01, 0.3, 10.0])
+
+
+def pooled_oracle(train, validation, test, align):
+    """One scikit-learn ridge on aligned recordings, its strength chosen on the validation split."""
+
+    def rows(split):
+        aligned = [np.ravel(align(subject, np.asarray(recording, dtype=np.float64)))
+                   for subject, recording in zip(split.subjects, split.recordings, strict=True)]  # fmt: skip
+        return np.array(aligned)
+
+    scaler = StandardScaler().fit(rows(train))
+    inputs = scaler.transform(rows(train))
+    mean_eigenvalue = (inputs**2).sum() / len(inputs)
+    found = []
+    for relative in FEW_ALPHAS:
+        ridge = Ridge(alpha=relative * mean_eigenvalue, solver="svd").fit(inputs, train.targets)
+        predictions = [ridge.predict(scaler.transform(rows(split))) for split in (validation, test)]
+        found.append((two_way(predictions[0], validation), predictions[1], relative))
+    return max(found, key=lambda entry: (round(entry[0], 9), entry[2]))  # the stronger ridge wins a tie
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_frozen_random_alignment_equals_sklearn_behind_the_same_layers(modality, monkeypatch):
+    monkeypatch.setattr(baselines, "RELATIVE_ALPHAS", FEW_ALPHAS)
+    splits = planted(modality)
+    names = sorted(set(splits[0].subjects))
+
+    def align(subject, recording):
+        n_in = len(recording)
+        n_out = n_in if modality == "sensors" else 1024
+        rng = np.random.default_rng([0, names.index(subject)])
+        return (rng.uniform(-1, 1, (n_out, n_in)) / np.sqrt(n_in)).astype(np.float32) @ recording
+
+    score, expected, relative = pooled_oracle(*splits, align)
+    predictions, chosen = frozen_random_alignment(*splits)
+    assert chosen["relative_alpha"] == pytest.approx(relative)
+    assert chosen["validation_two_way"] == pytest.approx(score, abs=1e-6)
+    np.testing.assert_allclose(predictions, expected, atol=1e-3)
+
+
+def test_random_layers_are_drawn_as_torch_draws_them():
+    """Bounds and spread of the weights that the pooled ridge gets, against torch's own layers."""
+    import torch
+
+    for modality, layer in (("sensors", torch.nn.Conv1d(400, 400, 1)), ("voxels", torch.nn.Linear(400, 1024))):
+        seen = {}
+
+        def spy(align, train, *others, modality=modality, seen=seen):
+            unit = np.eye(400, dtype=np.float32)
+            for subject in ("a", "b"):
+                seen[subject] = align(subject, unit if modality == "voxels" else unit[None])
+            return np.zeros((1, 1)), {}
+
+        size = (400, 1) if modality == "sensors" else (400,)
+        split = BaselineSplit(np.zeros((2, *size), np.float32), np.array(["a", "b"]), np.array(["x", "y"]), np.eye(2))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(baselines, "_pooled", spy)
+            frozen_random_alignment(split, split, split)
+        drawn = layer.weight.detach().numpy().ravel()
+        for weights in seen.values():
+            assert np.abs(weights).max() == pytest.approx(np.abs(drawn).max(), rel=1e-3)
+            assert weights.std() == pytest.approx(drawn.std(), rel=0.02) and abs(weights.mean()) < 1e-3
+        assert not np.allclose(seen["a"], seen["b"])
+
+
+def test_frozen_identity_alignment_equals_sklearn_on_recordings_as_they_are(monkeypatch):
+    monkeypatch.setattr(baselines, "RELATIVE_ALPHAS", FEW_ALPHAS)
+    splits = planted("sensors")
+    score, expected, relative = pooled_oracle(*splits, lambda subject, recording: recording)
+    predictions, chosen = frozen_identity_alignment(*splits)
+    assert chosen == pytest.approx({"relative_alpha": relative, "validation_two_way": score}, abs=1e-6)
+    np.testing.assert_allclose(predictions, expected, atol=1e-3)
+
+
+def test_random_layers_spoil_what_people_have_in_common():
+    """Alike people can be pooled as they are; behind a mixture of each person's own there is less to share."""
+    splits = planted("sensors", n_subjects=6, noise=4.0, own=0.0)
+    identity, _ = frozen_identity_alignment(*splits)
+    mixed, _ = frozen_random_alignment(*splits)
+    assert two_way(identity, splits[2]) > two_way(mixed, splits[2]) + 0.1
+
+
+def test_voxels_cannot_be_pooled_as_they_are():
+    with pytest.raises(DataError, match="Voxels of different people do not correspond"):
+        frozen_identity_alignment(*planted("voxels"))
+
+
+def test_baselines_are_listed_by_name():
+    assert (
+        ("per-subject ridge", per_subject_ridge),
+        ("pooled whitened ridge", pooled_whitened_ridge),
+        ("ridge, identity alignment", frozen_identity_alignment),
+        ("ridge, random alignment", frozen_random_alignment),
+    ) == BASELINES
+
+
+def test_whitening_is_shared_between_shrinkages_but_equals_each_alone(monkeypatch):
+    splits = planted("sensors", coloured=True)
+    both, chosen = pooled_whitened_ridge(*splits)
+    scores = {}
+    for least in (0.01, 1.0):
+        monkeypatch.setattr(baselines, "LEAST_SHRINKAGES", (least,))
+        predictions, alone = pooled_whitened_ridge(*splits)
+        scores[least] = alone["validation_two_way"]
+        if chosen["least_shrinkage"] == least:
+            np.testing.assert_array_equal(predictions, both)
+    assert chosen["validation_two_way"] == max(scores.values()) and len(set(scores.values())) == 2
+
+
+def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
+    """At 1 the whitener multiplies all voxels by one number, which the strength takes out."""
+    splits = planted("voxels", noise=6.0)
+    plain, chosen = baselines._pooled_voxels(*splits, 1.0)
+    just_below = 1.0 - 1e-12  # takes the way through the noise covariance
+    scaled, also = baselines._pooled_voxels(*splits, just_below)
+    assert chosen == pytest.approx(also)
+    np.testing.assert_allclose(plain, scaled, atol=1e-4)
+    standardiser, calls = baselines._voxel_whitener, []
+    monkeypatch.setattr(baselines, "_voxel_whitener", lambda *args, **kw: calls.append(1) or standardiser(*args, **kw))
+    baselines._pooled_voxels(*splits, 1.0)
+    assert not calls
+
+
+@pytest.mark.parametrize(("name", "fit"), BASELINES)
+def test_fits_hold_blas_to_one_thread(name, fit, monkeypatch):
+    """Whatever is allowed outside; what a second thread does to sums is seen in two processes, in test_audits.py."""
+    seen, ridge = [], baselines.KernelRidge
+
+    def spy(*arguments):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return ridge(*arguments)
+
+    monkeypatch.setattr(baselines, "KernelRidge", spy)
+    with threadpool_limits(limits=2, user_api="blas"):
+        fit(*planted("sensors", rows=20))
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert set(seen) == {1}

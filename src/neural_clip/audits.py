@@ -3,21 +3,27 @@
 Each control is a score of its own, with interval and p-value, and a sentence that says what it means. Those that need
 a decoder of their own fit ridge regression on the training split (strength chosen on the validation split), because a
 linear map on crippled input is quick and finds what is there to find; none is fitted on the split that is scored.
+What the scored split shares with training is counted (`audit_overlap.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neural_clip.audit_overlap import overlap_records
 from neural_clip.baselines import BaselineSplit, per_subject_ridge
 from neural_clip.errors import DataError
 from neural_clip.recording_embeddings import EmbeddedSplit
 from neural_clip.scoring import score_record
 
-__all__ = ["AuditData", "audit"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["AuditData", "audit", "presentation_times"]
 
 MAX_TRAIN_ROWS = 4000  # a subject's training rows that controls are fitted on; keeps each fit below a minute
 NEIGHBOURS = 5  # training trials whose mean image is the guess from time alone; blocks last 10 trials and more
@@ -42,6 +48,28 @@ class AuditData:
     times: dict[str, tuple[np.ndarray, np.ndarray]] | None
 
 
+def presentation_times(scored: EmbeddedSplit, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """When recordings of training and of `split` were shown, for `AuditData.times`, where the data set knows it."""
+    from neural_clip.data import load_recordings
+
+    if not scored.metadata.get("presentation_order"):
+        return None
+    columns = ["subject", "session", "run", "trial"]
+    tables = {
+        name: load_recordings(scored.folder, source).select_columns(columns).to_pandas()
+        for name, source in (("train", "train"), ("test", split))
+    }
+    return {name: (_stretches(table, tables), table["trial"].to_numpy()) for name, table in tables.items()}
+
+
+def _stretches(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> np.ndarray:
+    """Names of what trials are numbered within: sessions, or runs where numbers begin anew with each."""
+    keys = ["subject", "session"]
+    if any(other.duplicated([*keys, "trial"]).any() for other in tables.values()):
+        keys.append("run")
+    return table[keys].agg("/".join, axis=1).to_numpy()
+
+
 def audit(data: AuditData, seed: int) -> list[dict]:
     """Run every control that the recordings allow.
 
@@ -50,11 +78,12 @@ def audit(data: AuditData, seed: int) -> list[dict]:
         seed (`int`): Seed of shuffles, subsets and resampling.
 
     Returns:
-        `list[dict]`: `check`, `meaning`, `by` (`"model"` or `"ridge"`), scores as in [`score_record`], or
-        `not_computed` with the reason.
+        `list[dict]`: `check`, `meaning`, `by` (`"count"`, `"model"`, `"ridge"` or `"order"`), and scores as in
+        [`score_record`], `not_computed` with the reason, or counts with `found`, a sentence.
     """
     small = replace(data, train=_subset(data.train, seed))
-    records = [_record(small, "shuffled labels", _shuffled_labels, seed)]
+    records = overlap_records(data.scored, data.train, seed)
+    records.append(_record(small, "shuffled labels", _shuffled_labels, seed))
     records.append(_record(data, "time alone", _time_alone, seed))
     if data.scored.modality != "fmri":
         records.append(_record(small, "slow drift alone", _slow_drift, seed))
@@ -65,7 +94,8 @@ def audit(data: AuditData, seed: int) -> list[dict]:
 
 MEANINGS = {
     "shuffled labels": "Ridge fitted on training recordings whose images were exchanged at random within each person. "
-    "Should be at chance; above it, the scored recordings or the gallery give something away.",
+    "Should be at chance; above it, who was recorded tells what was shown. It is blind to test images that leaked "
+    "into training: the overlap counts those.",
     "time alone": "No recording is looked at: the guess is the mean image of the training trials shown nearest in "
     "time. Above chance, the order of presentation tells what was shown, as in a block design.",
     "slow drift alone": "Ridge sees each channel's mean and slope over the window, nothing else. What it reaches can "
@@ -96,15 +126,14 @@ def _record(data: AuditData, check: str, predict: Callable, seed: int) -> dict:
 
 def _subset(train: BaselineSplit, seed: int) -> BaselineSplit:
     """At most MAX_TRAIN_ROWS rows of each person."""
+    return train.at(_kept(train.subjects, seed))
+
+
+def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of at most MAX_TRAIN_ROWS of each person, in order."""
     rng = np.random.default_rng(seed)
-    rows = []
-    for subject in sorted(set(train.subjects)):
-        own = np.flatnonzero(train.subjects == subject)
-        rows.append(np.sort(rng.permutation(own)[:MAX_TRAIN_ROWS]))
-    kept = np.sort(np.concatenate(rows))
-    return BaselineSplit(
-        [train.recordings[int(row)] for row in kept], train.subjects[kept], train.image_ids[kept], train.targets[kept]
-    )
+    rows = [rng.permutation(np.flatnonzero(subjects == name))[:MAX_TRAIN_ROWS] for name in sorted(set(subjects))]
+    return np.sort(np.concatenate(rows))
 
 
 def _changed(split: BaselineSplit, change: Callable[[np.ndarray], np.ndarray]) -> BaselineSplit:
@@ -173,9 +202,9 @@ def _leave_one_out(data: AuditData, seed: int) -> np.ndarray:
     for subject in subjects:
         others = [name for name in subjects if name != subject]
         predictions[data.test.subjects == subject], _ = per_subject_ridge(
-            _subset(_standardised(data.train, scales, others), seed),
-            _standardised(data.validation, scales, others),
-            _standardised(data.test, scales, [subject]),
+            _as_one(data.train, scales, others, seed),
+            _as_one(data.validation, scales, others),
+            _as_one(data.test, scales, [subject]),
         )
     return predictions
 
@@ -187,14 +216,17 @@ def _channel_scale(train: BaselineSplit, subject: str) -> tuple[np.ndarray, np.n
     return recordings.mean(axis=(0, 2))[:, None], np.where(deviation > 0, deviation, 1.0)
 
 
-def _standardised(split: BaselineSplit, scales: dict, subjects: Sequence[str]) -> BaselineSplit:
-    """Rows of some people by that person's own scale, as if they were one person."""
+def _as_one(split: BaselineSplit, scales: dict, subjects: Sequence[str], seed: int | None = None) -> BaselineSplit:
+    """Rows of some people, each by that person's own scale, as if they were one person's; with a seed a subset."""
     rows = np.flatnonzero(np.isin(split.subjects, list(subjects)))
+    if seed is not None:
+        rows = rows[_kept(np.full(len(rows), "anyone"), seed)]
+    chosen = split.at(rows)
     recordings = []
-    for row in rows:
-        mean, deviation = scales[split.subjects[row]]
-        recordings.append((np.asarray(split.recordings[int(row)]) - mean) / deviation)
-    return BaselineSplit(recordings, np.full(len(rows), "anyone"), split.image_ids[rows], split.targets[rows])
+    for subject, recording in zip(chosen.subjects, chosen.recordings, strict=True):
+        mean, deviation = scales[subject]
+        recordings.append((np.asarray(recording) - mean) / deviation)
+    return replace(chosen, recordings=recordings, subjects=np.full(len(rows), "anyone"))
 
 
 def _by_repeats(scored: EmbeddedSplit, seed: int) -> list[dict]:

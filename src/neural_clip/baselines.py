@@ -3,9 +3,13 @@
 * `per_subject_ridge`: the usual yardstick. One person's flattened, standardised recordings to the embedding.
 * `pooled_whitened_ridge`: the strong one. All people of a modality together, after noise whitening; much of
   an encoder's lead over per-subject ridge is pooling and whitening, which a linear map can have too.
+* `frozen_identity_alignment`, `frozen_random_alignment`: one ridge for all people whose alignment layers never learn:
+  what trained ones must beat.
 
 Everything is fitted on the training split; the ridge strength is chosen on the validation split by the 2-way score;
-the test split is read once. All solutions are closed forms in the dual (n x n), so that wide recordings are quick.
+the test split is read once. All solutions are closed forms in the smaller of rows and features, so that wide
+recordings and long tables are quick. Each fit holds BLAS to one thread: where cores are shared, the threads of a small
+decomposition wait for one another far longer than they work, and the sums do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -15,9 +19,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from neural_clip.errors import DataError
 from neural_clip.image_retrieval import two_way_accuracy, unit_vectors
+from neural_clip.whitening import inverse_square_root, residual_noise, shrinkage_of
 
 # Ridge strengths relative to the mean eigenvalue of the kernel: from nearly interpolating to nearly constant.
 RELATIVE_ALPHAS = np.logspace(-3, 3, 13)
@@ -25,10 +31,15 @@ RELATIVE_ALPHAS = np.logspace(-3, 3, 13)
 # band-limited recordings, which have directions with hardly any noise, from being amplified without limit; 1 leaves
 # them unwhitened, which is better where the directions of least noise hold no signal either.
 LEAST_SHRINKAGES = (0.01, 1.0)
-# Largest number of training rows: the kernel of 20,000 takes 3.2 GB in float64 and its eigenvectors as much again.
+# Largest number of training rows, unless features are fewer: the kernel of 20,000 takes 3.2 GB in float64 and its
+# eigenvectors as much again.
 MAX_TRAIN_ROWS = 20_000
 N_FOLDS = 4  # of the out-of-fold predictions behind the shared fMRI map; each fit keeps 75 % of the images
 FOLD_SEED = 0
+ALIGNMENT_SEED = 0
+ALIGNMENT_SIZE = 1024  # outputs of the fMRI alignment layer in the code of arXiv 2411.09723
+
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True)
@@ -50,37 +61,69 @@ class BaselineSplit:
 
     def of_subject(self, subject: str) -> np.ndarray:
         """Recordings of one person, `(n_rows, ...)`."""
-        return np.stack([self.recordings[int(row)] for row in np.flatnonzero(self.subjects == subject)])
+        rows = np.flatnonzero(self.subjects == subject)
+        if isinstance(self.recordings, np.ndarray):
+            return self.recordings[rows]
+        return np.stack([self.recordings[int(row)] for row in rows])
+
+    def at(self, rows: np.ndarray) -> BaselineSplit:
+        """Some of the rows, by their indices; recordings are not copied."""
+        recordings = [self.recordings[int(row)] for row in rows]
+        return BaselineSplit(recordings, self.subjects[rows], self.image_ids[rows], self.targets[rows])
+
+
+def read_split(folder: str, split: str) -> BaselineSplit:
+    """Recordings of one split of a prepared data set, with the embeddings of their images."""
+    from neural_clip.data import load_image_table, load_metadata, load_recordings, recording_array
+
+    recordings, images = load_recordings(folder, split), load_image_table(folder)
+    image_ids = np.array(recordings["image_id"][:])
+    return BaselineSplit(
+        recording_array(recordings, load_metadata(folder)["modality"]), np.array(recordings["subject"][:]), image_ids,
+        images.embeds[images.rows_of(image_ids.tolist())],
+    )  # fmt: skip
 
 
 class KernelRidge:
-    """Ridge regression for many strengths at once, solved in the dual.
+    """Ridge regression for many strengths at once, by one eigendecomposition.
 
     Args:
         inputs (`np.ndarray` of shape `(n, n_features)`): Training inputs; centred here.
         targets (`np.ndarray` of shape `(n, projection_dim)`): Training targets; centred here, mean added back.
 
-    With K = X X^T = U diag(l) U^T the prediction for x is x X^T U diag(1 / (l + alpha)) U^T Y: the same numbers as
-    `sklearn.linear_model.Ridge(alpha)` with an intercept, one eigendecomposition for all alphas.
+    With X X^T = U diag(l) U^T the prediction for x is x X^T U diag(1 / (l + alpha)) U^T Y; with fewer features than
+    rows, and X^T X = V diag(l) V^T, it is x V diag(1 / (l + alpha)) V^T X^T Y. Both are the numbers of
+    `sklearn.linear_model.Ridge(alpha)` with an intercept.
 
     Raises:
-        DataError: If there are more training rows than [`MAX_TRAIN_ROWS`].
+        DataError: If there are more training rows than [`MAX_TRAIN_ROWS`], and as many features.
     """
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray):
-        if len(inputs) > MAX_TRAIN_ROWS:
-            raise DataError(f"Ridge in the dual takes at most {MAX_TRAIN_ROWS} training rows, but got {len(inputs)}.")
+        if min(inputs.shape) > MAX_TRAIN_ROWS:
+            raise DataError(
+                f"Ridge takes at most {MAX_TRAIN_ROWS} training rows of more features, but got {len(inputs)} rows "
+                f"of {inputs.shape[1]}."
+            )
         self.input_mean, self.target_mean = inputs.mean(axis=0), targets.mean(axis=0)
-        self.inputs = inputs - self.input_mean
-        kernel = np.asarray(self.inputs @ self.inputs.T, dtype=np.float64)  # (n, n)
-        eigenvalues, self.vectors = np.linalg.eigh(kernel)
+        centred = inputs - self.input_mean
+        self.inputs: np.ndarray | None = None  # kept where predictions need them
+        if len(inputs) <= inputs.shape[1]:
+            self.inputs = centred
+            eigenvalues, self.vectors = np.linalg.eigh(np.asarray(centred @ centred.T, dtype=np.float64))  # (n, n)
+            self.projected = self.vectors.T @ (targets - self.target_mean)  # (n, projection_dim)
+        else:
+            centred = np.asarray(centred, dtype=np.float64)
+            eigenvalues, self.vectors = np.linalg.eigh(centred.T @ centred)  # (n_features, n_features)
+            self.projected = self.vectors.T @ (centred.T @ (targets - self.target_mean))
         self.eigenvalues = np.maximum(eigenvalues, 0.0)
-        self.projected = self.vectors.T @ (targets - self.target_mean)  # (n, projection_dim)
-        self.mean_eigenvalue = max(float(self.eigenvalues.mean()), np.finfo(np.float64).tiny)
+        # of the n x n matrix in both cases
+        self.mean_eigenvalue = max(float(self.eigenvalues.sum()) / len(inputs), np.finfo(np.float64).tiny)
 
     def predict(self, inputs: np.ndarray, relative_alphas: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Predictions `(n_alphas, n_rows, projection_dim)`; alpha = relative alpha x mean eigenvalue of the kernel."""
-        cross = ((inputs - self.input_mean) @ self.inputs.T) @ self.vectors  # (n_rows, n)
+        """Predictions `(n_alphas, n_rows, projection_dim)`; alpha = relative alpha x mean eigenvalue of X X^T."""
+        centred = inputs - self.input_mean
+        cross = (centred if self.inputs is None else centred @ self.inputs.T) @ self.vectors  # (n_rows, n_eigenvalues)
         return np.stack(
             [
                 (cross / (self.eigenvalues + alpha * self.mean_eigenvalue)) @ self.projected + self.target_mean
@@ -89,6 +132,7 @@ class KernelRidge:
         )
 
 
+@one_thread
 def per_subject_ridge(
     train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
 ) -> tuple[np.ndarray, dict[str, float]]:
@@ -107,14 +151,7 @@ def per_subject_ridge(
     Raises:
         DataError: If a subject has no training or validation rows.
     """
-    return _ridge_of_subjects(train, validation, test, _standardiser)
-
-
-def _ridge_of_subjects(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, scaler: Callable
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Per-subject ridge after a scaling that `scaler(train rows, targets)` fits."""
-    tuned, tested = _subject_paths(train, (validation, test), scaler, RELATIVE_ALPHAS)
+    tuned, tested = _subject_paths(train, (validation, test), _standardiser, RELATIVE_ALPHAS)
     best, score = _best_alpha(tuned, validation)
     return tested[best], {"relative_alpha": float(RELATIVE_ALPHAS[best]), "validation_two_way": score}
 
@@ -122,12 +159,15 @@ def _ridge_of_subjects(
 def _subject_paths(
     train: BaselineSplit, others: Sequence[BaselineSplit], scaler: Callable, alphas: Sequence[float] | np.ndarray
 ) -> list[np.ndarray]:
-    """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own person's ridge."""
+    """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own person's ridge.
+
+    `scaler(training recordings, targets)` fits what recordings pass through.
+    """
     paths = [np.empty((len(alphas), len(split.subjects), train.targets.shape[1])) for split in others]
     for subject in _subjects(train, *others):
-        rows = train.subjects == subject
-        scale = scaler(train.of_subject(subject), train.targets[rows])
-        ridge = KernelRidge(scale(train.of_subject(subject)), train.targets[rows])
+        recordings, targets = train.of_subject(subject), train.targets[train.subjects == subject]
+        scale = scaler(recordings, targets)
+        ridge = KernelRidge(scale(recordings), targets)
         for path, split in zip(paths, others, strict=True):
             mask = split.subjects == subject
             if mask.any():
@@ -168,6 +208,7 @@ def _standardiser(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np.n
     return lambda rows: (_flat(rows) - mean) * scale
 
 
+@one_thread
 def pooled_whitened_ridge(
     train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
 ) -> tuple[np.ndarray, dict[str, float]]:
@@ -189,100 +230,135 @@ def pooled_whitened_ridge(
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with the strengths, `least_shrinkage` (1: the
         recordings were pooled but not whitened) and `validation_two_way`.
     """
-    fit = _pooled_voxels if np.asarray(train.recordings[0]).ndim == 1 else _pooled_sensors
-    fits = [fit(train, validation, test, least) for least in LEAST_SHRINKAGES]
+    if _are_voxels(train):
+        fits = [_pooled_voxels(train, validation, test, least) for least in LEAST_SHRINKAGES]
+    else:
+        whiteners = _sensor_whiteners(train, _subjects(train, validation, test))
+        fits = [_pooled(whiten, train, validation, test) for whiten in whiteners]
     best = int(np.argmax([chosen["validation_two_way"] for _, chosen in fits]))
     return fits[best][0], {"least_shrinkage": LEAST_SHRINKAGES[best], **fits[best][1]}
 
 
-def _pooled_sensors(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, least: float
+def _are_voxels(split: BaselineSplit) -> bool:
+    """Whether recordings are rows of voxels, which do not correspond between people."""
+    return np.asarray(split.recordings[0]).ndim == 1
+
+
+def _pooled(
+    align: Callable[[str, np.ndarray], np.ndarray],
+    train: BaselineSplit,
+    validation: BaselineSplit,
+    test: BaselineSplit,
+    scaler: Callable | None = None,
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Pooled ridge over spatially and temporally whitened sensors."""
-    subjects = _subjects(train, validation, test)
+    """One ridge for all people on `align(subject, recordings)`, scaled by what `scaler` fits on the training rows."""
+
+    def aligned(split: BaselineSplit) -> np.ndarray:
+        """All rows of a split, `(n, n_features)`."""
+        rows = np.empty((len(split.subjects), 0))
+        for subject in sorted(set(split.subjects)):
+            part = _flat(align(subject, split.of_subject(subject)))
+            if not rows.size:
+                rows = np.empty((len(rows), part.shape[1]), dtype=part.dtype)
+            rows[split.subjects == subject] = part
+        return rows
+
+    _subjects(train, validation, test)
+    rows = aligned(train)
+    scale = scaler(rows, train.targets) if scaler else _flat
+    ridge = KernelRidge(scale(rows), train.targets)
+    best, score = _best_alpha(ridge.predict(scale(aligned(validation)), RELATIVE_ALPHAS), validation)
+    chosen = float(RELATIVE_ALPHAS[best])
+    predictions = ridge.predict(scale(aligned(test)), [chosen])[0]
+    return predictions, {"relative_alpha": chosen, "validation_two_way": score}
+
+
+@one_thread
+def frozen_identity_alignment(
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
+) -> tuple[np.ndarray, dict[str, float]]:
+    """One ridge regression for all people, who are taken as they are: every alignment layer is the identity.
+
+    Args:
+        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
+
+    Raises:
+        DataError: If the recordings are voxels, or a subject has no training rows.
+    """
+    if _are_voxels(train):
+        raise DataError("Voxels of different people do not correspond; they cannot be pooled without an alignment.")
+    return _pooled(lambda subject, recordings: recordings, train, validation, test, _standardiser)
+
+
+@one_thread
+def frozen_random_alignment(
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
+) -> tuple[np.ndarray, dict[str, float]]:
+    """One ridge regression for all people behind random linear alignment layers, one a person, that never learn.
+
+    What a shared linear readout reaches in an encoder whose subject layers are left as they were drawn, as in the
+    code released with arXiv 2411.09723, whose optimiser never sees them.
+
+    * Sensors: a random mixture of the channels, `(n_chans, n_chans)`, like `torch.nn.Conv1d` with a kernel of one.
+    * Voxels: a random projection to [`ALIGNMENT_SIZE`] numbers, like `torch.nn.Linear`.
+
+    Both layers draw weights evenly from +-1 / sqrt(inputs). Their bias is left out: it would add a constant to all
+    recordings of a person, of a size that depends on the unit.
+
+    Args:
+        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
+
+    Raises:
+        DataError: If a subject has no training rows.
+    """
+    layers = {}
+    for number, subject in enumerate(_subjects(train, validation, test)):
+        recording = train.recordings[int(np.argmax(train.subjects == subject))]
+        n_in, rng = len(recording), np.random.default_rng([ALIGNMENT_SEED, number])
+        size = (ALIGNMENT_SIZE if _are_voxels(train) else n_in, n_in)
+        layers[subject] = (rng.uniform(-1, 1, size) / np.sqrt(n_in)).astype(recording.dtype)
+    if _are_voxels(train):
+        return _pooled(lambda subject, rows: rows @ layers[subject].T, train, validation, test, _standardiser)
+    return _pooled(lambda subject, rows: layers[subject] @ rows, train, validation, test, _standardiser)
+
+
+def _sensor_whiteners(train: BaselineSplit, subjects: Sequence[str]) -> list[Callable[[str, np.ndarray], np.ndarray]]:
+    """Spatial and temporal whitening of sensors, for each of LEAST_SHRINKAGES."""
     means: dict[str, np.ndarray] = {}
-    spatial: dict[str, np.ndarray] = {}
-    temporal_sum: np.ndarray = np.zeros(())
+    spatial: list[dict[str, np.ndarray]] = [{} for _ in LEAST_SHRINKAGES]
+    temporal_sums: list[np.ndarray] = [np.zeros(()) for _ in LEAST_SHRINKAGES]
     n_samples = 0
     for subject in subjects:
         recordings = train.of_subject(subject)  # (n, n_chans, n_times)
         means[subject] = recordings.mean(axis=0)
-        noise = _noise(_flat(recordings), train.targets[train.subjects == subject]).reshape(recordings.shape)
+        noise = residual_noise(_flat(recordings), train.targets[train.subjects == subject]).reshape(recordings.shape)
         n_chans, n_times = recordings.shape[1:]
         by_chan = noise.transpose(1, 0, 2).reshape(n_chans, -1)
         covariance = by_chan @ by_chan.T / by_chan.shape[1]  # (n_chans, n_chans)
-        spatial[subject] = inverse_square_root(covariance, least).astype(recordings.dtype)
-        by_time = (spatial[subject] @ by_chan).reshape(-1, n_times)  # (n_chans * n, n_times)
-        temporal_sum = temporal_sum + np.asarray(by_time.T @ by_time, dtype=np.float64)
-        n_samples += len(by_time)
-    temporal = inverse_square_root(temporal_sum / n_samples, least).astype(recordings.dtype)
+        for number, least in enumerate(LEAST_SHRINKAGES):
+            spatial[number][subject] = inverse_square_root(covariance, least).astype(recordings.dtype)
+            by_time = (spatial[number][subject] @ by_chan).reshape(-1, n_times)  # (n_chans * n, n_times)
+            temporal_sums[number] = temporal_sums[number] + np.asarray(by_time.T @ by_time, dtype=np.float64)
+        n_samples += by_chan.size // n_times
 
-    def whitened(split: BaselineSplit) -> np.ndarray:
-        """All rows of a split, `(n, n_chans * n_times)`."""
-        rows = np.empty((len(split.subjects), n_chans * n_times), dtype=recordings.dtype)
-        for subject in sorted(set(split.subjects)):
-            centred = split.of_subject(subject) - means[subject]
-            rows[split.subjects == subject] = _flat(spatial[subject] @ centred @ temporal)
-        return rows
+    def whitener(number: int, least: float) -> Callable[[str, np.ndarray], np.ndarray]:
+        """Whitening with one least share."""
+        temporal = inverse_square_root(temporal_sums[number] / n_samples, least).astype(recordings.dtype)
+        return lambda subject, rows: spatial[number][subject] @ (rows - means[subject]) @ temporal
 
-    ridge = KernelRidge(whitened(train), train.targets)
-    best, score = _best_alpha(ridge.predict(whitened(validation), RELATIVE_ALPHAS), validation)
-    chosen = float(RELATIVE_ALPHAS[best])
-    return ridge.predict(whitened(test), [chosen])[0], {"relative_alpha": chosen, "validation_two_way": score}
-
-
-def _noise(recordings: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """What ridge regression from the image embedding leaves of centred recordings `(n, n_features)`."""
-    centred = targets - targets.mean(axis=0)
-    gram = centred.T @ centred
-    # strength: the mean eigenvalue, which keeps a fit with few rows from swallowing the noise
-    strength = max(np.trace(gram) / len(gram), np.finfo(np.float64).tiny)
-    hat = centred @ np.linalg.solve(gram + strength * np.eye(len(gram)), centred.T)  # (n, n)
-    recordings = recordings - recordings.mean(axis=0)
-    return recordings - hat.astype(recordings.dtype) @ recordings
-
-
-def shrinkage_of(variances: np.ndarray, n_features: int, n_samples: int, least: float) -> float:
-    """Share of the mean variance to mix into a covariance: oracle-approximating shrinkage, at least `least`.
-
-    Args:
-        variances (`np.ndarray` of shape `(n_kept,)`): Eigenvalues of the covariance that are not zero.
-        n_features (`int`): Width of the covariance.
-        n_samples (`int`): Rows it was computed from. With fewer rows than features it fits their noise, and the
-            share is large.
-        least (`float`): Lower bound, 0 to 1.
-
-    Returns:
-        `float`: Between `least` and 1.
-
-    Source: Chen et al. 2010, IEEE Trans. Signal Processing 58, eq. 23; also `sklearn.covariance.oas`.
-    """
-    mean_square = (variances**2).sum() / n_features**2  # of the covariance's elements
-    squared_mean = (variances.sum() / n_features) ** 2  # of its diagonal
-    denominator = (n_samples + 1) * (mean_square - squared_mean / n_features)
-    oas = 1.0 if denominator <= 0 else (mean_square + squared_mean) / denominator
-    return float(np.clip(oas, least, 1.0))
-
-
-def inverse_square_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
-    """Symmetric inverse square root of a shrunk covariance.
-
-    Args:
-        covariance (`np.ndarray` of shape `(n, n)`): Symmetric, positive semi-definite.
-        shrinkage (`float`): Share of the mean variance that is mixed in, 0 to 1.
-
-    Returns:
-        `np.ndarray` of shape `(n, n)`, float64: ((1 - shrinkage) C + shrinkage tr(C)/n I)^(-1/2).
-    """
-    eigenvalues, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-    mean = max(float(eigenvalues.mean()), np.finfo(np.float64).tiny)
-    return (vectors / np.sqrt((1 - shrinkage) * np.maximum(eigenvalues, 0.0) + shrinkage * mean)) @ vectors.T
+    return [whitener(number, least) for number, least in enumerate(LEAST_SHRINKAGES)]
 
 
 def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray, least: float) -> Callable[[np.ndarray], np.ndarray]:
     """Inverse square root of the shrunk voxel noise covariance, without forming it (n_voxels may be large)."""
     standardise = _standardiser(recordings, targets)
-    noise = _noise(standardise(recordings), targets)
+    noise = residual_noise(standardise(recordings), targets)
     eigenvalues, vectors = np.linalg.eigh(noise @ noise.T)  # (n, n): quicker than an SVD
     kept = eigenvalues > 1e-6 * eigenvalues[-1]  # float32 products: smaller ones are rounding
     directions = ((vectors[:, kept] / np.sqrt(eigenvalues[kept])).astype(noise.dtype).T) @ noise  # (n_kept, n_voxels)
@@ -302,13 +378,14 @@ def _pooled_voxels(
     train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, least: float
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Whitened ridge of each person, then one linear map of the embedding space for all."""
-    whitener = partial(_voxel_whitener, least=least)
+    # at 1 whitening is one factor for all voxels of a person, which the strength relative to the kernel takes out
+    whitener = _standardiser if least == 1.0 else partial(_voxel_whitener, least=least)
     tuned, tested = _subject_paths(train, (validation, test), whitener, RELATIVE_ALPHAS)
     first, _ = _best_alpha(tuned, validation)
     held_out = np.empty_like(train.targets, dtype=np.float64)  # (n_train, projection_dim)
     folds = _image_folds(train.image_ids)
     for fold in range(N_FOLDS):
-        fitted, left = _rows(train, folds != fold), _rows(train, folds == fold)
+        fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
         held_out[folds == fold] = _subject_paths(fitted, (left,), whitener, RELATIVE_ALPHAS[[first]])[0][0]
     shared = KernelRidge(held_out, train.targets - held_out)  # towards the identity: strong ridge adds a constant only
     shared_tuned = tuned[first] + shared.predict(tuned[first], RELATIVE_ALPHAS)
@@ -325,7 +402,10 @@ def _image_folds(image_ids: np.ndarray) -> np.ndarray:
     return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % N_FOLDS)[codes]
 
 
-def _rows(split: BaselineSplit, mask: np.ndarray) -> BaselineSplit:
-    """The rows of a split where `mask` is true."""
-    recordings = [split.recordings[int(row)] for row in np.flatnonzero(mask)]
-    return BaselineSplit(recordings, split.subjects[mask], split.image_ids[mask], split.targets[mask])
+# Rows of the decoding table after the model's, in this order.
+BASELINES: tuple[tuple[str, Callable[..., tuple[np.ndarray, dict[str, float]]]], ...] = (
+    ("per-subject ridge", per_subject_ridge),
+    ("pooled whitened ridge", pooled_whitened_ridge),
+    ("ridge, identity alignment", frozen_identity_alignment),
+    ("ridge, random alignment", frozen_random_alignment),
+)
