@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from neural_clip import uncertainty
 from neural_clip.errors import DataError
-from neural_clip.image_retrieval import retrieval_scores
+from neural_clip.image_retrieval import retrieval_scores, score_queries
 from neural_clip.uncertainty import bootstrap_interval, compare_paired, permutation_p_value
 
 
@@ -138,10 +138,30 @@ def subjects_of_a_corpus(rng):
     return *crossed_values(rng, 4, 100, 0.0, 1.0, 1.0), 0.0
 
 
+def people_who_saw_different_images(rng):
+    """Twelve people, each of whom saw about half of the images."""
+    values, images, subjects, truth = *crossed_values(rng, 12, 60, 0.3, 1.0, 1.0), 0.0
+    seen = rng.random(len(values)) < 0.5
+    return values[seen], images[seen], subjects[seen], truth
+
+
+def few_people(rng):
+    """Four people who differ."""
+    return *crossed_values(rng, 4, 100, 0.3, 1.0, 1.0), 0.0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("design", [repeats_of_images, people_and_images, noisy_trials, subjects_of_a_corpus])
+@pytest.mark.parametrize(
+    "design",
+    [repeats_of_images, people_and_images, noisy_trials, subjects_of_a_corpus, people_who_saw_different_images],
+)
 def test_intervals_cover_the_truth(design):
     assert 0.92 <= coverage(design, 1200) <= 0.98  # standard error of the share: 0.006
+
+
+@pytest.mark.slow
+def test_four_people_who_differ_are_covered_as_far_as_the_docstring_says():
+    assert 0.89 <= coverage(few_people, 1200) <= 0.96
 
 
 def test_trials_taken_for_images_do_not_cover():
@@ -246,6 +266,96 @@ def test_paired_comparison_finds_what_unpaired_intervals_hide_and_no_more():
     assert swapped["p"] == found["p"] and swapped["difference"] == pytest.approx(-found["difference"])
     null = [compare_paired(*rng.standard_normal((2, 60)), np.arange(60), seed=i, n=199)["p"] for i in range(100)]
     assert 0.4 < np.mean(null) < 0.6 and np.mean(np.array(null) <= 0.05) < 0.12
+
+
+def shared_difficulty(rng):
+    """Two checkpoints that are equal on average, four trials of each of 40 images."""
+    images = np.repeat(np.arange(40), 4)
+    hard, better = rng.standard_normal(40), 0.5 * rng.standard_normal(40)  # what helps the one hurts the other
+    a, b = (hard[images] + sign * better[images] + rng.standard_normal(160) for sign in (1, -1))
+    return a, b, images, None, 0.0
+
+
+def constant_lead(rng):
+    """The same, but the first leads by 0.3."""
+    a, b, images, _, _ = shared_difficulty(rng)
+    return a + 0.3, b, images, None, 0.3
+
+
+def people_and_images_paired(rng):
+    """Ten people, to some of whom the first checkpoint is better suited; it leads by 0.2 on average."""
+    images, people = np.tile(np.arange(50), 10), np.repeat(np.arange(10), 50)
+    shared = rng.standard_normal(50)[images]
+    suited = 0.3 * rng.standard_normal(10)[people] + 0.5 * rng.standard_normal(50)[images]
+    return shared + suited + 0.2 + rng.standard_normal(500), shared, images, people, 0.2
+
+
+def equally_noisy_copies(rng):
+    """2-way scores of two noisy copies of embeddings, two queries an image: no difference is expected."""
+    embeds, ids = rng.standard_normal((40, 6)), np.repeat(np.arange(40), 2)
+    a, b = (
+        score_queries(
+            embeds[ids] + rng.standard_normal((40, 6))[ids] + rng.standard_normal((80, 6)), embeds, ids, range(40)
+        )["two_way"]
+        for _ in range(2)
+    )
+    return a, b, ids, None, 0.0
+
+
+def partly_replaced_copies(rng):
+    """2-way scores of two copies in which the embedding of an image is another's with a known chance.
+
+    A replaced one is as near to its image as to any other: it wins one half of the comparisons on average, a kept one
+    all. The difference is half of that of the chances, whatever the images.
+    """
+    embeds, ids, scores = rng.standard_normal((40, 6)), np.repeat(np.arange(40), 2), []
+    for chance in (0.2, 0.5):
+        replaced = (rng.random(40) < chance)[ids]
+        copy = np.where(replaced[:, None], rng.standard_normal((80, 6)), embeds[ids])
+        scores.append(score_queries(copy, embeds, ids, range(40))["two_way"])
+    return *scores, ids, None, 0.15
+
+
+def paired_shares(design, n_trials, n=399):
+    """Shares of intervals that hold the true difference and of p-values up to 0.05, and the mean difference."""
+    rng = np.random.default_rng(0)
+    found = []
+    for trial in range(n_trials):
+        a, b, images, subjects, truth = design(rng)
+        record = compare_paired(a, b, images, seed=trial, n=n, subjects=subjects)
+        low, high = record["interval"]
+        found.append((low <= truth <= high, record["p"] <= 0.05, record["difference"]))
+    return np.mean(found, axis=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("design", "truth"),
+    [
+        (shared_difficulty, 0.0),
+        (constant_lead, 0.3),
+        (people_and_images_paired, 0.2),
+        (equally_noisy_copies, 0.0),
+        (partly_replaced_copies, 0.15),
+    ],
+)
+def test_intervals_of_differences_cover_the_truth_and_p_values_keep_their_level(design, truth):
+    covered, significant, difference = paired_shares(design, 1000)
+    assert 0.92 <= covered <= 0.98
+    assert difference == pytest.approx(truth, abs=0.015)
+    if truth == 0:
+        assert 0.03 <= significant <= 0.07  # standard error of the share: 0.007
+    else:
+        assert significant > 0.2
+
+
+def test_trials_taken_for_images_find_differences_that_are_none():
+    def wrong(rng):
+        a, b, images, _, truth = shared_difficulty(rng)
+        return a, b, np.arange(len(images)), None, truth
+
+    covered, significant, _ = paired_shares(wrong, 150, n=199)
+    assert covered < 0.88 and significant > 0.1
 
 
 def test_paired_comparison_refuses_other_queries():

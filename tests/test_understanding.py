@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist, squareform
-from scipy.stats import kstest, spearmanr
+from scipy.stats import kstest, spearmanr, t
 
-from neural_clip import understanding_rsa
+from neural_clip import understanding_pictures, understanding_rdms, understanding_rsa
 from neural_clip.corpora.prepared import write_prepared
 from neural_clip.errors import DataError
 from neural_clip.recording_embeddings import embed_split
@@ -29,11 +29,12 @@ from neural_clip.understanding_attribution import (
     training_mean,
 )
 from neural_clip.understanding_maps import image_intervals
-from neural_clip.understanding_pictures import scale_of, write_csv
-from neural_clip.understanding_rsa import compare_spaces, dissimilarities, spearman
+from neural_clip.understanding_pictures import draw_similarity, draw_slices, draw_time_course, scale_of, write_csv
+from neural_clip.understanding_rdms import draw_dissimilarities, main_kinds, mean_distances, rank_shares
+from neural_clip.understanding_rsa import compare_spaces, dissimilarities, noise_ceiling, spearman
 from neural_clip.understanding_sensors import sensor_positions
-from neural_clip.understanding_similarity import across_modalities
-from neural_clip.understanding_voxels import VoxelMask, read_mask
+from neural_clip.understanding_similarity import _noise_ceiling, across_modalities
+from neural_clip.understanding_voxels import SLICES, VoxelMask, cut_planes, read_mask
 from planted_data import ENCODER
 
 pytest.importorskip("captum")
@@ -289,6 +290,167 @@ def test_a_collapsed_space_has_no_correlation():
     assert record["subjects"][1]["spearman"] is not None
 
 
+# --- noise ceiling
+
+
+def slow_ranks(values):
+    return [sum(other < own for other in values) + (1 + sum(other == own for other in values)) / 2 for own in values]
+
+
+def slow_spearman(first, second):
+    first, second = slow_ranks(first), slow_ranks(second)
+    middle = (len(first) + 1) / 2
+    products = [(a - middle) * (b - middle) for a, b in zip(first, second, strict=True)]
+    squares = [sum((rank - middle) ** 2 for rank in side) for side in (first, second)]
+    return sum(products) / (squares[0] * squares[1]) ** 0.5
+
+
+def slow_ceiling(distances):
+    n = len(distances[0])
+    pairs = [[float(matrix[i, j]) for i in range(n) for j in range(i + 1, n)] for matrix in distances]
+    ranks = [slow_ranks(subject) for subject in pairs]
+    lower, upper = [], []
+    for number, own in enumerate(pairs):
+        others = [subject for other, subject in enumerate(ranks) if other != number]
+        lower.append(slow_spearman(own, [sum(column) for column in zip(*others, strict=True)]))
+        upper.append(slow_spearman(own, [sum(column) for column in zip(*ranks, strict=True)]))
+    return sum(lower) / len(lower), sum(upper) / len(upper)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 4), st.integers(5, 9), st.booleans())
+def test_noise_ceiling_equals_loops_also_with_ties(seed, n_subjects, n_images, coarse):
+    rng = np.random.default_rng(seed)
+    shared = rng.random(n_images * (n_images - 1) // 2)
+    distances = [squareform(shared + rng.random(len(shared))) for _ in range(n_subjects)]
+    if coarse:
+        distances = [np.round(4 * matrix) for matrix in distances]
+    assert noise_ceiling(distances) == pytest.approx(slow_ceiling(distances), abs=1e-12)
+
+
+def test_noise_ceiling_holds_what_the_true_space_reaches():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(30):
+        truth = rng.random(190)
+        subjects = [squareform(truth + 0.4 * rng.standard_normal(190)) for _ in range(5)]
+        reached = np.mean([spearman(subject, squareform(truth)) for subject in subjects])
+        found.append([*noise_ceiling(subjects), reached])
+    lower, upper, reached = np.mean(found, axis=0)
+    assert 0 < lower < reached < upper and upper - lower < 0.2
+
+
+def test_noise_ceiling_at_its_ends():
+    one, two = (squareform(np.random.default_rng(seed).random(45)) for seed in (0, 1))
+    assert noise_ceiling([one, one, one]) == pytest.approx((1, 1))
+    assert noise_ceiling([one, two])[0] == pytest.approx(spearman(one, two))
+    assert np.isnan(noise_ceiling([one, np.zeros((10, 10))])[0])
+    with pytest.raises(DataError, match="2 or more subjects, but got 1"):
+        noise_ceiling([one])
+
+
+def test_noise_ceiling_is_over_common_images_or_says_why_there_is_none():
+    rng = np.random.default_rng(3)
+    members = [np.arange(14), np.array([0, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13])]
+    spaces = [{"encoder": dissimilarities(rng.standard_normal((len(m), 4)), "x")} for m in members]
+    found = _noise_ceiling(spaces, members, "encoder", "images")
+    cut = spaces[0]["encoder"][np.ix_(members[1], members[1])]
+    lower, upper = slow_ceiling([cut, spaces[1]["encoder"]])
+    assert found == {"lower": pytest.approx(lower), "upper": pytest.approx(upper), "n_subjects": 2, "n_images": 12}
+    assert "each subject's own" in _noise_ceiling(spaces, members, "encoder", "recordings")["not_computed"]
+    assert "One subject" in _noise_ceiling(spaces[:1], members[:1], "encoder", "images")["not_computed"]
+    few = _noise_ceiling(spaces, [members[0], members[1] + 5], "encoder", "images")["not_computed"]
+    assert few.startswith("7 images that all subjects saw; at least 10")
+    flat = [spaces[0], {"encoder": np.zeros((12, 12))}]
+    assert _noise_ceiling(flat, members, "encoder", "images") == {
+        "not_computed": "All distances of one side are equal."
+    }
+
+
+# --- pictures of dissimilarities
+
+
+def test_mean_distances_equal_loops():
+    rng = np.random.default_rng(0)
+    members = [np.array([0, 2, 3]), np.array([0, 1, 3])]
+    distances = [squareform(rng.random(3)) for _ in members]
+    found = mean_distances(distances, members, 5)
+    for i in range(5):
+        for j in range(5):
+            seen = [
+                d[list(m).index(i), list(m).index(j)]
+                for d, m in zip(distances, members, strict=True)
+                if {i, j} <= {*m}
+            ]
+            if seen and i != j:
+                assert found[i, j] == pytest.approx(np.mean(seen))
+            else:
+                assert np.isnan(found[i, j])
+    assert np.isfinite(found).sum() == 10
+
+
+def test_rank_shares_run_from_nearest_to_farthest_and_ties_share_one():
+    distances = np.array([[np.nan, 3.0, 1.0], [3.0, np.nan, 7.0], [1.0, 7.0, np.nan]])
+    # six distances, two by two: ranks 1.5, 3.5 and 5.5
+    ranks = np.array([[np.nan, 3.5, 1.5], [3.5, np.nan, 5.5], [1.5, 5.5, np.nan]])
+    np.testing.assert_allclose(rank_shares(distances), (ranks - 1.5) / 4)
+
+
+def test_an_image_stands_under_its_most_frequent_category():
+    part = SimpleNamespace(
+        gallery_categories=[["dog", "animal"], ["animal"], ["zebra"], [], ["dog", "cat"], ["car"]],
+        gallery_concepts=["a", "b", "c", "d", "e", "f"],
+    )
+    assert main_kinds(part, np.arange(5)) == ["animal", "animal", "zebra", "d", "dog"]
+    assert main_kinds(part, np.array([0, 5])) == ["animal", "car"]  # a tie, by name
+
+
+def captured(monkeypatch, module):
+    figures = []
+    monkeypatch.setattr(module, "save_figure", lambda figure, stem: figures.append(figure))
+    return figures
+
+
+def test_maps_of_dissimilarities_show_ranks_and_name_kinds(monkeypatch, tmp_path):
+    figures = captured(monkeypatch, understanding_rdms)
+    rng = np.random.default_rng(0)
+    maps = {name: squareform(rng.random(780)) + np.diag(np.full(40, np.nan)) for name in ("one", "two")}
+    kinds = ["bird_of_prey"] * 20 + ["cat"] * 19 + ["an uncommonly long name"]
+    draw_dissimilarities(maps, kinds, ("Title", "Note"), tmp_path / "x")
+    (figure,) = figures
+    for axes, (name, distances) in zip(figure.axes, maps.items(), strict=False):
+        np.testing.assert_allclose(np.ma.filled(axes.images[0].get_array(), np.nan), rank_shares(distances))
+        assert axes.get_title().startswith(name) and f"{np.nanmax(distances):.2f}" in axes.get_title()
+    names = {label.get_text(): place for label, place in zip(figure.axes[0].get_yticklabels(),
+             figure.axes[0].get_yticks(), strict=True)}  # fmt: skip
+    assert names == {"bird of prey": 9.5, "cat": 29.0, "an uncommonly long …": 39.0}
+    assert figure.axes[0].get_yticks(minor=True).tolist() == [19.5, 38.5]
+
+
+def test_the_ceiling_is_drawn_as_a_band_where_there_is_one(monkeypatch, tmp_path):
+    figures = captured(monkeypatch, understanding_pictures)
+    value = {"spearman": 0.2, "interval": [0.1, 0.3], "p": 0.5, "group": 0, "subjects": []}
+    records = [
+        value | {"label": "a", "noise_ceiling": {"lower": 0.4, "upper": 0.6}},
+        value | {"label": "b", "noise_ceiling": {"not_computed": "One subject; at least 2 are needed."}},
+    ]
+    draw_similarity(records, "Title", tmp_path / "x")
+    (band,) = figures[0].axes[0].patches
+    assert (band.get_x(), band.get_width()) == (pytest.approx(0.4), pytest.approx(0.2))
+    assert band.get_y() < 0 < band.get_y() + band.get_height() < 1
+    assert "No ceiling: One subject" in figures[0].get_supxlabel().replace("\n", " ")
+
+
+def test_bands_of_time_courses_lie_inside_the_axes(monkeypatch, tmp_path):
+    figures = captured(monkeypatch, understanding_pictures)
+    curve = {"label": "a", "intact": 1.0, "mean": np.array([0.1, 0.2]), "low": np.array([-5.0, 0.1])}
+    curve["high"] = np.array([0.3, 4.0])
+    draw_time_course(np.array([0.0, 0.1, 0.2]), [curve], ("Title", "Note"), tmp_path / "x")
+    low, high = figures[0].axes[0].get_ylim()
+    assert low < -5 and high > 4
+    (band,) = figures[0].axes[0].collections
+    assert band.get_paths()[0].contains_points([(50, -4), (50, 1), (150, 3), (150, 0)]).tolist() == [1, 0, 1, 0]
+
+
 def test_modalities_compare_only_over_shared_images(planted):
     _, _, splits = planted
     records = across_modalities(splits, 0)
@@ -407,7 +569,10 @@ def test_intervals_resample_images_not_recordings():
     low, high = image_intervals(np.repeat(by_image, 6, axis=0), ids, seed=0)
     once_low, once_high = image_intervals(by_image, ids[::6], seed=0)
     np.testing.assert_allclose([low, high], [once_low, once_high])  # copies of recordings add no certainty
-    np.testing.assert_allclose((high - low) / 2, 1.96 * by_image.std(axis=0) / np.sqrt(40), rtol=0.1)
+    few_low, few_high = image_intervals(by_image[:6], ids[:36:6], seed=0)
+    for width, values in ((high - low, by_image), (few_high - few_low, by_image[:6])):
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        np.testing.assert_allclose(width, 2 * t.ppf(0.975, len(values) - 1) * error, rtol=0.12)
     assert np.isnan(image_intervals(by_image[:4], ids[:24:6], seed=0)).all()
 
 
@@ -434,6 +599,73 @@ def test_voxels_return_to_their_places(tmp_path_factory, data):
                 assert volume[i, j, k] == (np.float32(next(following)) if inside[i, j, k] else 0)
     np.testing.assert_array_equal(image.affine, affine)
     assert image.header["descrip"].item() == b"SIMULATED; planted" and image.get_data_dtype() == np.float32
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_slices_show_voxels_where_they_lie(data):
+    order = data.draw(st.permutations([0, 1, 2]))
+    signs = data.draw(st.lists(st.sampled_from([-1, 1]), min_size=3, max_size=3))
+    sizes = data.draw(st.lists(st.sampled_from([1.0, 1.8, 3.0]), min_size=3, max_size=3))  # mm along x, y, z
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    for grid_axis, (axis, sign) in enumerate(zip(order, signs, strict=True)):
+        affine[axis, grid_axis] = sign * sizes[axis]
+    affine[:3, 3] = [-7.0, 20.0, 3.5]
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    inside = rng.random((7, 9, 8)) < data.draw(st.sampled_from([0.02, 0.3, 0.9]))
+    inside[3, 4, 5] = True
+    grid = np.stack(np.meshgrid(*map(np.arange, inside.shape), indexing="ij"), axis=-1)
+    places = grid @ affine[:3, :3].T + affine[:3, 3]  # mm of every voxel
+    planes = [cut_planes(places[..., axis], inside, affine) for axis in range(3)]
+    assert [(plane.axis, plane.sides) for plane in planes[0]] == [("z", "LRPA"), ("y", "LRIS"), ("x", "PAIS")]
+    for number, (cut, across, up) in enumerate([(2, 0, 1), (1, 0, 2), (0, 1, 2)]):
+        shown = [planes[axis][number] for axis in range(3)]
+        centres = places[inside][:, cut]
+        assert (
+            1 <= len(shown[0].slices) <= SLICES and np.ptp(centres) + 0.1 > max(shown[0].places) - centres.min() > -0.1
+        )
+        for which, place in enumerate(shown[0].places):
+            values = [plane.slices[which] for plane in shown]
+            at_place = inside & (np.abs(places[..., cut] - place) < 1e-4)
+            found = np.stack([part[np.isfinite(part)] for part in values], axis=-1)
+            expected = places[at_place]
+            assert len(found) == len(expected) > 0
+            np.testing.assert_allclose(sorted(map(tuple, found)), sorted(map(tuple, expected)), atol=1e-4)
+            rows, columns = np.nonzero(np.isfinite(values[0]))
+            for axis, cells in ((across, columns), (up, rows)):  # right, front and above come last
+                np.testing.assert_allclose(
+                    values[axis][rows, columns] - values[axis][rows[0], columns[0]],
+                    sizes[axis] * (cells - cells[0]), atol=1e-4,
+                )  # fmt: skip
+            assert shown[0].extent == pytest.approx(
+                (values[0].shape[1] * sizes[across], values[0].shape[0] * sizes[up])
+            )
+
+
+def test_slices_pass_through_where_most_voxels_are():
+    inside = np.zeros((60, 6, 6), dtype=bool)
+    inside[[2, 50]] = True
+    inside[0, 0, 0] = inside[59, 0, 0] = True  # two stray voxels get no slice
+    planes = {plane.axis: plane for plane in cut_planes(inside.astype(float), inside, np.eye(4))}
+    assert planes["x"].places == [2, 50] and planes["z"].places == [0, 1, 2, 3, 4, 5]
+
+
+def test_slices_of_a_mask_of_real_size_are_drawn(tmp_path, monkeypatch):
+    figures = captured(monkeypatch, understanding_pictures)
+    x, y, z = np.indices((81, 104, 83)) - np.array([40, 30, 40])[:, None, None, None]
+    shell = np.abs(np.sqrt((x / 35) ** 2 + (y / 28) ** 2 + (z / 30) ** 2) - 0.95) < 0.05
+    volume = np.where(shell, x / 40.0, 0)
+    draw_slices(volume, shell, np.diag([1.8, 1.8, 1.8, 1]), ("Title", "Note"), tmp_path / "x")
+    axes = [axes for axes in figures[0].axes if axes.images]
+    assert len(axes) == 3 * SLICES and all(
+        np.isfinite(np.ma.filled(a.images[0].get_array(), np.nan)).any() for a in axes
+    )
+    assert all(a.images[0].get_array().shape[1] < 75 for a in axes)  # cropped
+    limits = {a.images[0].get_clim() for a in axes}
+    assert len(limits) == 1 and limits.pop() == pytest.approx((-825, 825), rel=0.1)  # 10⁻³
+    assert axes[0].get_title().startswith("z = ") and [text.get_text() for text in axes[0].texts] == list("LRPA")
+    scales = {round(float(np.diff(a.get_xlim())[0]), 6) for a in axes}
+    assert len(scales) == 1  # one scale in all planes
 
 
 def test_masks_that_do_not_fit_raise(tmp_path):
@@ -556,10 +788,42 @@ def test_similarity_is_that_of_the_embeddings(understood, planted):
     expected = spearmanr(encoder, pdist(part.gallery_embeds, "correlation")).statistic
     assert pairs[0]["subjects"]["sub-01"]["spearman"] == pytest.approx(expected, abs=1e-4)
     assert pairs[0]["p"] < 0.01 and pairs[0]["spearman"] > 0.3
+    spaces = []
+    for subject in SUBJECTS:
+        own = part.subjects == subject
+        spaces.append(squareform(pdist(part.embeds[own][np.argsort(part.image_ids[own])], "correlation")))
+    lower, upper = slow_ceiling(spaces)
+    ceiling = pairs[0]["noise_ceiling"]
+    assert (ceiling["lower"], ceiling["upper"]) == pytest.approx((lower, upper), abs=1e-4)
+    assert (ceiling["n_subjects"], ceiling["n_images"]) == (2, 14) and "not_computed" in pairs[2]["noise_ceiling"]
     written = [
         row for row in table(folder / "similarity.csv") if row["modality"] == "eeg" and row["subject"] == "mean"
     ]
     assert [float(row["spearman"]) for row in written] == pytest.approx([pair["spearman"] for pair in pairs], rel=1e-4)
+    assert float(written[0]["ceiling_upper"]) == pytest.approx(upper, abs=1e-4) and written[2]["ceiling_lower"] == ""
+
+
+def test_dissimilarities_are_written_in_the_order_that_is_drawn(understood, planted):
+    result, folder = understood
+    part = planted[2]["eeg"]
+    rows = table(folder / "eeg_rdms.csv")
+    # three concepts, no categories: concept after concept, image ids inside
+    ordered = sorted(range(14), key=lambda row: (part.gallery_concepts[row], part.gallery_ids[row]))
+    ids = [str(part.gallery_ids[row]) for row in ordered]
+    pairs = [(i, j) for i in range(14) for j in range(i + 1, 14)]
+    assert [(row["first"], row["second"]) for row in rows] == [(ids[i], ids[j]) for i, j in pairs]
+    assert rows[0]["first_kind"] == "a" and rows[-1]["second_kind"] == "c"
+    by_image = {image: number for number, image in enumerate(sorted(set(part.image_ids)))}
+    means = np.zeros((14, 14))
+    for subject in SUBJECTS:
+        own = part.subjects == subject
+        embeds = part.embeds[own][np.argsort(part.image_ids[own])]
+        means += squareform(pdist(embeds, "correlation")) / len(SUBJECTS)
+    gallery = squareform(pdist(part.gallery_embeds, "correlation"))
+    places = [(by_image[ids[i]], by_image[ids[j]]) for i, j in pairs]
+    np.testing.assert_allclose([float(row["encoder"]) for row in rows], [means[place] for place in places], rtol=1e-4)
+    np.testing.assert_allclose([float(row["images"]) for row in rows], [gallery[place] for place in places], rtol=1e-4)
+    assert result["similarity"]["modalities"]["eeg"]["shown"]["kinds"] == 3
 
 
 def test_latent_space_is_the_principal_plane_of_the_images(understood, planted):
@@ -603,11 +867,12 @@ def test_simulated_recordings_are_called_so_where_they_stand(understood):
     assert not list(folder.glob("*.partial")) and result["captum"] == require_captum()
 
 
+@pytest.mark.slow
 def test_two_runs_write_the_same_bytes(planted, understood, tmp_path):
     _, model, splits = planted
     understand(model, splits, tmp_path, progress=False, max_recordings=20)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) == 1 + 3 * 8 + 1  # numbers; eight times picture, picture, table; an image
+    assert len(files) == 1 + 3 * 11 + 1  # numbers; eleven times picture, picture, table; an image
     for name in files:
         assert (tmp_path / name).read_bytes() == (understood[1] / name).read_bytes(), name
 

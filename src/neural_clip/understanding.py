@@ -3,7 +3,9 @@
 Written beside one another, each picture as PNG and SVG with its numbers as CSV, and all of it in `understanding.json`:
 
 * `similarity`: for each modality, do the encoder's space, the image encoder's and the raw recordings find the same
-  images alike? (`understanding_rsa`)
+  images alike, and how far could any space agree with the subjects' (noise ceiling)? (`understanding_rsa`)
+* `<modality>_rdms`: the dissimilarities of images behind that, in each space, images ordered by category
+  (`understanding_rdms`).
 * `<modality>_time_course`, `<modality>_sensors`: what the score loses without a window of time or a sensor
   (`understanding_maps`, `understanding_sensors`).
 * `<modality>_<subject>_voxels` and `<subject>_importance.nii.gz`: what each voxel adds to the score. The image is
@@ -64,7 +66,9 @@ def understand(
         progress (`bool`, defaults to `True`): Show a bar on stderr.
 
     Returns:
-        `dict`: What `understanding.json` holds; `pictures` maps titles to files in `output_dir`.
+        `dict`: What `understanding.json` holds; `pictures` maps titles to files in `output_dir`. The same input gives
+            the same bytes on one machine with one number of threads; another number of threads changes the last bits
+            of what the model computes in float32, and with them correlations by about 0.00001.
 
     Raises:
         DataError: If captum is not installed, a parameter is out of range, an embedded split does not belong to its

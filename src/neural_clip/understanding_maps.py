@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.uncertainty import bootstrap_interval
 from neural_clip.understanding_attribution import MARGIN, TWO_WAY, Scorer, split_half, training_mean
 from neural_clip.understanding_pictures import (
     draw_sensors,
@@ -22,8 +23,7 @@ WINDOW_SECONDS = 0.04  # of the time course
 N_WINDOWS = 6  # of the maps of sensors
 REPLACEMENT = "the mean training recording of the same subject, sensor by sensor and sample by sample"
 START = "the mean training recording of the same subject"
-RESAMPLES = 2000
-MIN_CLUSTERS = 5  # images; resampling fewer gives an interval of a handful of distinct values
+MIN_IMAGES = 5  # of an interval; resampling fewer gives one of a handful of distinct values
 
 
 class SubjectChoice:
@@ -95,26 +95,19 @@ def sensor_maps(recordings: SplitRecordings, run: Analysis) -> dict:
 
 
 def image_intervals(values: np.ndarray, image_ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile intervals of means over recordings, images resampled with replacement.
+    """95 % intervals of means over recordings, images resampled, with one set of resamples for all points.
 
     Args:
         values (`np.ndarray` of shape `(n, n_points)`): One row a recording.
         image_ids (`np.ndarray` of shape `(n,)`): Image of each; recordings of one image rise and fall together.
-        seed (`int`): Seed of the resampling, the same resamples for all points.
+        seed (`int`): Seed of the resampling.
 
     Returns:
         `tuple` of lower and upper ends `(n_points,)`; NaN with fewer than five images.
     """
-    names, codes = np.unique(image_ids, return_inverse=True)
-    if len(names) < MIN_CLUSTERS:
+    if len(set(image_ids)) < MIN_IMAGES:
         return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, codes, values)
-    rng = np.random.default_rng([seed, 5])
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    means = (draws @ sums) / (draws @ np.bincount(codes))[:, None]  # (RESAMPLES, n_points)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return low, high
+    return bootstrap_interval(values, image_ids, seed)
 
 
 def _agreement(halves: float | None) -> str:
@@ -247,6 +240,7 @@ def _write_voxels(
         reason = f"No map in space: the data set holds no masks/{subject}.nii.gz."
         draw_sorted_voxels(values, (f"Where: {shown}", f"{note} {reason}"), stem)
         return {"image": None, "why_no_image": reason}
+    note += " L, R: left and right; P, A: back and front; I, S: below and above."
     name = f"{subject}_importance.nii.gz"
     description = f"{'SIMULATED; ' if simulated else ''}integrated gradients of the cosine margin"
     write_whole(run.output_dir / name, mask.nifti(values, description))

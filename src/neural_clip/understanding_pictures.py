@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.understanding_sensors import SensorPositions, draw_topography
+from neural_clip.understanding_voxels import SLICES, cut_planes
 from neural_clip.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -25,12 +26,11 @@ CHARACTERS_PER_INCH = 14  # of a note
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-GREY = "#9a9a9a"
+GREY, BAND, OUTSIDE = "#9a9a9a", "#d5d5d5", "#efefef"
 COLOURS = {"image": GREY, "eeg": ORANGE, "meg": BLUE, "fmri": GREEN}
 MARKERS = {"image": "o", "eeg": "^", "meg": "s", "fmri": "D"}
 KINDS = (ORANGE, SKY, GREEN, BLUE, RED, PURPLE)  # of the categories shown by name
 PAIR_COLOURS = (BLUE, ORANGE, GREEN)
-SLICES = 12  # of a volume, from the lowest to the highest that holds voxels
 STYLE: Any = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -80,18 +80,28 @@ def draw_similarity(records: list[dict], title: str, stem: Path) -> None:
     """Draw Spearman correlations of spaces: a row each, its interval, and a point for each subject.
 
     Args:
-        records (`list[dict]`): `label`, `group` (position of its colour), `spearman`, `interval`, `p`, `subjects`.
+        records (`list[dict]`): `label`, `group` (position of its colour), `spearman`, `interval`, `p`, `subjects` and
+            `noise_ceiling`, which is drawn where it has `lower` and `upper`.
         title (`str`): Over the picture.
         stem (`Path`): Path without ending.
     """
     with styled():
-        note = "Diamond: mean over subjects; bar: 95 % interval, images resampled; small points: subjects."
+        note = (
+            "Diamond: mean over subjects; bar: 95 % interval, images resampled; small points: subjects. Grey: noise "
+            "ceiling, what the true space could reach: subjects against the mean of the others (left), of all (right)."
+        )
+        missing = {record["noise_ceiling"].get("not_computed") for record in records} - {None}
+        note = " ".join([note, *(f"No ceiling: {reason}" for reason in sorted(missing))])
         figure = new_figure(7.5, 1.5 + 0.42 * len(records), title, note)
         axes = figure.subplots()
         for row, record in enumerate(records):
             colour = PAIR_COLOURS[record["group"] % len(PAIR_COLOURS)]
             people = [subject["spearman"] for subject in record["subjects"] if subject["spearman"] is not None]
             axes.plot(people, [row + 0.22] * len(people), "o", color=colour, markersize=3.5, alpha=0.6, mew=0)
+            ceiling = record["noise_ceiling"]
+            if "lower" in ceiling:
+                width = ceiling["upper"] - ceiling["lower"]
+                axes.barh(row, width, left=ceiling["lower"], height=0.7, color=BAND, edgecolor=GREY, linewidth=0.5)
             if record["spearman"] is None:
                 axes.text(0, row, " not defined: all distances of one space are equal", va="center", fontsize=8)
                 continue
@@ -127,7 +137,8 @@ def draw_time_course(edges: np.ndarray, curves: list[dict], texts: tuple[str, st
         figure = new_figure(7.5, 1.4 + 1.9 * len(curves), *texts)
         rows = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for axes, curve, colour in zip(rows, curves, (BLUE, RED), strict=False):
-            axes.stairs(curve["high"], 1000 * edges, baseline=curve["low"], fill=True, color=colour, alpha=0.25)
+            low, high = (np.append(curve[end], curve[end][-1]) for end in ("low", "high"))
+            axes.fill_between(1000 * edges, low, high, step="post", color=colour, alpha=0.25, linewidth=0)
             axes.stairs(curve["mean"], 1000 * edges, baseline=None, color=colour, linewidth=1.6)
             axes.axhline(0, color=BLACK, linewidth=0.8)
             if edges[0] < 0 < edges[-1]:
@@ -245,51 +256,55 @@ def _few_ticks() -> Any:
 def draw_slices(
     volume: np.ndarray, inside: np.ndarray, affine: np.ndarray, texts: tuple[str, str], stem: Path
 ) -> None:
-    """Draw axial slices of a volume, from below to above.
+    """Draw slices of a volume in three planes, cropped to the region, all planes at one scale.
 
     Args:
         volume (`np.ndarray` of shape `(x, y, z)`): Values; only those inside are shown.
         inside (`np.ndarray` of shape `(x, y, z)`, bool): The region.
-        affine (`np.ndarray` of shape `(4, 4)`): From voxels to mm; slices are turned so that left is left.
+        affine (`np.ndarray` of shape `(4, 4)`): From voxels to mm.
         texts (`tuple[str, str]`): Title, and what is drawn.
         stem (`Path`): Path without ending.
     """
-    import nibabel
+    import matplotlib
 
-    images = [
-        nibabel.as_closest_canonical(nibabel.Nifti1Image(a.astype(np.float32), affine)) for a in (volume, inside)
-    ]
-    values, region = images[0].get_fdata(), images[1].get_fdata() > 0
-    box = tuple(slice(found.min(), found.max() + 1) for found in np.nonzero(region))
-    values, region = values[box], region[box]
-    levels = np.unique(np.linspace(0, values.shape[2] - 1, min(SLICES, values.shape[2])).round().astype(int))
-    limit = np.quantile(np.abs(values[region]), 0.99)  # a few voxels would leave the rest without colour
+    planes = cut_planes(volume, inside, affine)
+    limit = np.quantile(np.abs(volume[inside]), 0.99)  # a few voxels would leave the rest without colour
     factor, unit = scale_of(limit)
+    widths, heights = np.array([plane.extent for plane in planes]).T  # mm
+    scale = min(8.8 / (SLICES * widths.max()), 2.0 / heights.max())  # inches a mm
+    style = {"vmin": -factor * limit, "vmax": factor * limit, "origin": "lower", "interpolation": "nearest"}
     with styled():
-        n_columns = min(6, len(levels))
-        n_rows = -(-len(levels) // n_columns)
-        figure = new_figure(9.0, 1.7 + 1.75 * n_rows, *texts)
-        grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-        for axes in grid:
+        figure = new_figure(9.0, 1.6 + scale * heights.sum() + 0.3 * len(planes), *texts)
+        grid = figure.subplots(len(planes), SLICES, height_ratios=heights, squeeze=False)
+        for axes in grid.ravel():
             axes.axis("off")
-        for axes, level in zip(grid, levels, strict=False):
-            shown = np.where(region[:, :, level], factor * values[:, :, level], np.nan).T
-            axes.imshow(np.zeros_like(shown), cmap="Greys", vmin=-0.15, vmax=1, origin="lower")
-            image = axes.imshow(shown, cmap="RdBu_r", vmin=-factor * limit, vmax=factor * limit, origin="lower",
-                                interpolation="nearest")  # fmt: skip
-            height = images[0].affine[2, 3] + images[0].affine[2, 2] * (level + box[2].start)
-            axes.set_title(f"z = {height:.0f} mm", fontsize=8)
-        _sides(grid[0])
-        bar = figure.colorbar(image, ax=list(grid), orientation="horizontal", shrink=0.5, aspect=35, extend="both")
+        for row, plane in zip(grid, planes, strict=True):
+            for axes, place, shown in zip(row, plane.places, plane.slices, strict=False):
+                image = axes.imshow(
+                    factor * shown,
+                    cmap=matplotlib.colormaps["RdBu_r"].with_extremes(bad=OUTSIDE),
+                    extent=(-plane.extent[0] / 2, plane.extent[0] / 2, 0, plane.extent[1]),
+                    **style,
+                )
+                axes.set_xlim(-widths.max() / 2, widths.max() / 2)
+                axes.set_title(f"{plane.axis} = {place:.0f} mm".replace("-", "−"), fontsize=8)
+            _sides(row[0], plane.sides)
+        bar = figure.colorbar(image, ax=list(grid.ravel()), orientation="horizontal", shrink=0.5, aspect=35,
+                              extend="both")  # fmt: skip
         bar.set_label(f"what the voxel adds to the cosine margin{unit}", fontsize=8)
         bar.ax.tick_params(labelsize=7)
         save_figure(figure, stem)
 
 
-def _sides(axes: Axes) -> None:
-    """Left and right of the person, front up."""
-    for text, place, side in (("L", 0.03, "left"), ("R", 0.97, "right")):
-        axes.text(place, 0.5, text, transform=axes.transAxes, ha=side, va="center", fontsize=8)
+def _sides(axes: Axes, sides: str) -> None:
+    """Letters at the left, right, lower and upper edge of a slice."""
+    from matplotlib.patheffects import withStroke
+
+    places = (("left", "center", 0.02, 0.5), ("right", "center", 0.98, 0.5),
+              ("center", "bottom", 0.5, 0.02), ("center", "top", 0.5, 0.98))  # fmt: skip
+    outline = [withStroke(linewidth=2, foreground="white")]
+    for text, (ha, va, x, y) in zip(sides, places, strict=True):
+        axes.text(x, y, text, transform=axes.transAxes, ha=ha, va=va, fontsize=8, path_effects=outline)
 
 
 def draw_sorted_voxels(values: np.ndarray, texts: tuple[str, str], stem: Path) -> None:

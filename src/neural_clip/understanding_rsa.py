@@ -13,6 +13,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 
+SPACES = {"encoder": "encoder's space", "images": "image embeddings", "recordings": "raw recordings"}
 DISTANCE = "1 - Pearson correlation over features"
 PERMUTATIONS, RESAMPLES = 1000, 1000
 MIN_IMAGES = 10  # 45 pairs; with fewer, neither resampling nor shuffling images says anything
@@ -105,6 +106,31 @@ def spearman(first: np.ndarray, second: np.ndarray, image_counts: np.ndarray | N
     counts = np.ones(len(first)) if image_counts is None else np.asarray(image_counts, dtype=np.float64)
     pairs = counts[rows] * counts[columns]
     return weighted_correlation(RankedPairs.of(first).ranks(pairs), RankedPairs.of(second).ranks(pairs), pairs)
+
+
+def noise_ceiling(distances: list[np.ndarray]) -> tuple[float, float]:
+    """Best mean correlation with the subjects that any one space common to all could reach, from below and above.
+
+    The ranks of each subject's distances are correlated with their mean over the other subjects, which a perfect space
+    should reach, and over all of them, which fits the noise of the subject too and cannot be beaten by much. Source:
+    Nili et al. 2014, doi:10.1371/journal.pcbi.1003553.
+
+    Args:
+        distances (`list[np.ndarray]` of shapes `(n_images, n_images)`): Of two subjects or more, over the same images.
+
+    Returns:
+        `tuple` of lower and upper bound, means over subjects; NaN where all distances of a side are equal.
+    """
+    from scipy.stats import rankdata
+
+    if len(distances) < 2:
+        raise DataError(f"A noise ceiling needs the distances of 2 or more subjects, but got {len(distances)}.")
+    pairs = np.triu_indices(len(distances[0]), 1)
+    ranks = np.stack([rankdata(matrix[pairs]) for matrix in distances])
+    total, once = ranks.sum(axis=0), np.ones(ranks.shape[1])  # sums of ranks are exact, and rank as means do
+    bounds = [[weighted_correlation(own, rankdata(pooled), once) for pooled in (total - own, total)] for own in ranks]
+    lower, upper = np.mean(bounds, axis=0)
+    return float(lower), float(upper)
 
 
 def compare_spaces(

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from neural_clip.recording_embeddings import IMAGE_MEAN, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.understanding_pictures import draw_similarity, write_csv
+from neural_clip.understanding_rdms import write_dissimilarities
 from neural_clip.understanding_recordings import NAMES, Analysis, SplitRecordings, display_name, some_simulated
-from neural_clip.understanding_rsa import DISTANCE, MIN_IMAGES, compare_spaces, dissimilarities
+from neural_clip.understanding_rsa import (
+    DISTANCE,
+    MIN_IMAGES,
+    SPACES,
+    compare_spaces,
+    dissimilarities,
+    noise_ceiling,
+)
 
-SPACES = {"encoder": "encoder's space", "images": "image embeddings", "recordings": "raw recordings"}
 PAIRS = [("encoder", "images"), ("recordings", "images"), ("encoder", "recordings")]
 MAX_IMAGES = 500  # the time of an analysis grows with their square, times resamples
 
@@ -44,16 +52,34 @@ def modality_similarity(recordings: SplitRecordings, run: Analysis) -> dict:
     if not spaces:
         return {"not_computed": f"No subject saw {MIN_IMAGES} of the images."}
     records = compare_spaces(spaces, members, PAIRS, n_images, run.seed)
+    ceilings = [_noise_ceiling(spaces, members, first, second) for first, second in PAIRS]
     return {
         "unit": "mean over a subject's recordings of an image",
         "n_images": n_images,
         "left_out": sorted(set(recordings.subjects()) - set(subjects)),
+        "shown": write_dissimilarities(spaces, members, kept, recordings, run),
         "pairs": [
-            {"first": first, "second": second, **record,
+            {"first": first, "second": second, **record, "noise_ceiling": ceiling,
              "subjects": {name: values for name, values in zip(subjects, record["subjects"], strict=True)}}
-            for (first, second), record in zip(PAIRS, records, strict=True)
+            for (first, second), record, ceiling in zip(PAIRS, records, ceilings, strict=True)
         ],
     }  # fmt: skip
+
+
+def _noise_ceiling(spaces: list[dict[str, np.ndarray]], members: list[np.ndarray], first: str, second: str) -> dict:
+    """Noise ceiling over the images that all subjects saw; where there is none, why."""
+    common = reduce(np.intersect1d, members)
+    if second != "images":
+        return {"not_computed": "Both spaces are each subject's own; a ceiling is that of one space common to all."}
+    if len(spaces) < 2:
+        return {"not_computed": "One subject; at least 2 are needed."}
+    if len(common) < MIN_IMAGES:
+        return {"not_computed": f"{len(common)} images that all subjects saw; at least {MIN_IMAGES} are needed."}
+    rows = [np.searchsorted(member, common) for member in members]
+    lower, upper = noise_ceiling([space[first][np.ix_(row, row)] for space, row in zip(spaces, rows, strict=True)])
+    if np.isnan(lower + upper):
+        return {"not_computed": "All distances of one side are equal."}
+    return {"lower": lower, "upper": upper, "n_subjects": len(spaces), "n_images": len(common)}
 
 
 def _raw_means(recordings: SplitRecordings, subject: str, columns: np.ndarray) -> np.ndarray:
@@ -77,13 +103,15 @@ def write_similarity(similarity: dict[str, dict], splits: dict[str, EmbeddedSpli
             )
             for subject, values in {"mean": pair, **pair["subjects"]}.items():
                 low, high = values["interval"] or (None, None)
-                cells = [pair["first"], pair["second"], subject, values["spearman"], low, high, values["p"]]
+                ceiling = [values.get("noise_ceiling", {}).get(end) for end in ("lower", "upper")]
+                cells = [pair["first"], pair["second"], subject, values["spearman"], low, high, values["p"], *ceiling]
                 rows.append([modality, bool(splits[modality].metadata.get("simulated")), *cells])
     if not drawn:
         return
     title = f"Representational similarity: which images are alike?{some_simulated(splits)}, {run.split} images"
     stem = run.stem(title, "similarity")
-    head = ("modality", "simulated", "first", "second", "subject", "spearman", "low", "high", "p")
+    head = ("modality", "simulated", "first", "second", "subject", "spearman", "low", "high", "p",
+            "ceiling_lower", "ceiling_upper")  # fmt: skip
     write_csv(stem.with_suffix(".csv"), dict(zip(head, zip(*rows, strict=True), strict=True)))
     draw_similarity(drawn, f"{title}\n{DISTANCE}; image means within subject", stem)
 
