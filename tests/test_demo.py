@@ -33,7 +33,9 @@ def test_demo_leaves_what_it_promises(demo):
     output, printed = demo
     report = json.loads((output / "report.json").read_text())
     assert set(report["decoding"]) == set(MODALITIES)
-    assert len(report["conversion"]) == 6
+    assert [part["name"] for part in report["checkpoints"]] == ["neural_clip", "frozen alignment"]
+    assert len(report["conversion"]) == 12  # six pairs, two checkpoints
+    assert {part["other"] for part in report["comparisons"] if part["task"] == "conversion"} == {"frozen alignment"}
     text = (output / "report.md").read_text()
     assert "Table 1" in text and "Table 2" in text and "simulated" in text
     pictures = {path.stem for path in (output / "pictures").glob("*.png")}

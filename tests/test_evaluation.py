@@ -1,17 +1,21 @@
 """From prepared data sets and a model to `report.json`, on planted signals with known answers."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from neural_clip import evaluation
+from neural_clip.baselines import BASELINES
 from neural_clip.configuration_neural_clip import EegConfig, NeuralClipConfig
 from neural_clip.corpora.prepared import write_prepared
 from neural_clip.errors import DataError
-from neural_clip.evaluation import conversion_record, encoding_record, evaluate_checkpoint, main, picture_hits
+from neural_clip.evaluation import evaluate_checkpoints, main, named_checkpoints
 from neural_clip.image_retrieval import retrieval_scores
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.recording_embeddings import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, aggregate, embed_split
@@ -33,7 +37,7 @@ def evaluated(folders, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(evaluation, "_load_model", lambda checkpoint: PlantedModel(("eeg", "meg", "fmri")))
     output_dir = tmp_path_factory.mktemp("evaluated")
-    report = evaluate_checkpoint("planted", list(folders.values()), output_dir, command="test")
+    report = evaluate_checkpoints({"neural_clip": "planted"}, list(folders.values()), output_dir, command="test")
     patch.undo()
     return report, output_dir
 
@@ -45,8 +49,9 @@ def test_planted_signal_scores_high_everywhere(evaluated):
         assert row["two_way"] > 0.95 and row["two_way_p"] < 0.01 and row["two_way_interval"][0] > 0.9
         assert (row["method"], row["aggregation"]) == ("neural_clip", SINGLE_TRIAL)
         assert (row["n_queries"], row["gallery_size"], row["chance_top1"]) == (96, 24, pytest.approx(1 / 24))
-        assert report["encoding"][modality]["two_way"] > 0.9
-        assert report["encoding"][modality]["top1"] > 0.5
+        (encoded,) = report["encoding"][modality]["rows"]
+        assert encoded["two_way"] > 0.9 and encoded["same_image"] > 0.5
+        assert encoded["direct"]["two_way"] > 0.9 and encoded["direct"]["chance_top1"] == pytest.approx(1 / 24)
     assert [(r["source"], r["target"]) for r in report["conversion"]] == [
         ("eeg", "meg"), ("eeg", "fmri"), ("meg", "eeg"), ("meg", "fmri"), ("fmri", "eeg"), ("fmri", "meg")
     ]  # fmt: skip
@@ -55,13 +60,14 @@ def test_planted_signal_scores_high_everywhere(evaluated):
         denominator = report["decoding"][record["target"]]["rows"][0]["two_way"]
         assert record["normalised"] == pytest.approx(record["two_way"] / denominator)
         assert record["denominator_two_way"] == denominator and "test" in record["denominator"]
+        assert record["direct"] is None  # the three corpora show different pictures
 
 
 def test_rows_name_method_and_aggregation(evaluated):
     report, _ = evaluated
     rows = [(r["method"], r["aggregation"], r["n_queries"]) for r in report["decoding"]["eeg"]["rows"]]
     expected = []
-    for method in ("neural_clip", "per-subject ridge", "pooled whitened ridge"):
+    for method in ("neural_clip", *(name for name, _ in BASELINES)):
         expected += [(method, SINGLE_TRIAL, 96), (method, IMAGE_MEAN, 48), (method, SUBJECT_MEAN, 24)]
     assert rows == expected
     means = [r["two_way"] for r in report["decoding"]["eeg"]["rows"][:3]]
@@ -78,14 +84,6 @@ def test_controls_stand_beside_the_scores(evaluated):
     text = markdown(report, {})
     assert "## Controls beside the scores" in text
     assert f"| EEG simulated | shuffled labels | ridge | {checks['shuffled labels']['two_way']:.3f} [" in text
-
-
-def test_trials_numbered_anew_in_each_run_are_told_apart_by_run():
-    table = pd.DataFrame({"subject": ["sub-01"] * 4, "session": ["a"] * 4, "run": ["1", "1", "2", "2"]})
-    once = {"train": table.assign(trial=[0, 1, 2, 3])}
-    assert evaluation._stretches(once["train"], once).tolist() == ["sub-01/a"] * 4
-    anew = {"train": table.assign(trial=[0, 1, 0, 1])}
-    assert evaluation._stretches(anew["train"], anew).tolist() == ["sub-01/a/1"] * 2 + ["sub-01/a/2"] * 2
 
 
 def test_report_states_where_it_comes_from(evaluated, folders):
@@ -112,10 +110,88 @@ def test_decoding_equals_the_metric_on_the_saved_embeddings(evaluated):
     }
 
 
+def test_several_checkpoints_stand_in_one_report(folders, tmp_path, monkeypatch):
+    """A copy of the first differs by nothing, a spoilt one by what the paired comparison says."""
+
+    class Noisy(PlantedModel):
+        def _features(self, modality, values, subject_ids):
+            features = super()._features(modality, values, subject_ids)
+            return features + 2 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+
+    models = {
+        "planted": PlantedModel(("eeg", "meg")), "copy": PlantedModel(("eeg", "meg")), "noisy": Noisy(("eeg",)),
+    }  # fmt: skip
+    monkeypatch.setattr(evaluation, "_load_model", models.get)
+    names = named_checkpoints(["planted", "again=copy", "spoilt=noisy"])
+    data = [folders["eeg"], folders["meg"]]
+    report = evaluate_checkpoints(names, data, tmp_path, baselines=False, audits=False)
+    assert [(part["name"], part["modalities"]) for part in report["checkpoints"]] == [
+        ("neural_clip", ["eeg", "meg"]), ("again", ["eeg", "meg"]), ("spoilt", ["eeg"])
+    ]  # fmt: skip
+    methods = {m: [row["method"] for row in report["encoding"][m]["rows"]] for m in ("eeg", "meg")}
+    assert methods == {"eeg": ["neural_clip", "again", "spoilt"], "meg": ["neural_clip", "again"]}
+    rows = {row["method"]: row for row in reversed(report["decoding"]["eeg"]["rows"])}  # single trials come first
+    for part in report["comparisons"]:
+        if part["other"] == "again":
+            assert (part["difference"], part["interval"], part["p"]) == (0, [0, 0], 1)
+        elif part["task"] == "decoding":
+            score = part["score"]
+            assert part["difference"] == pytest.approx(rows["neural_clip"][score] - rows["spoilt"][score])
+            assert part["interval"][0] > 0.05 and part["p"] < 0.01
+    found = [(part["task"], *part["modalities"], part["score"], part["other"]) for part in report["comparisons"]]
+    assert found == [
+        ("decoding", "eeg", "two_way", "again"), ("decoding", "eeg", "top1", "again"),
+        ("decoding", "eeg", "two_way", "spoilt"), ("decoding", "eeg", "top1", "spoilt"),
+        ("encoding", "eeg", "two_way", "again"), ("encoding", "eeg", "two_way", "spoilt"),
+        ("decoding", "meg", "two_way", "again"), ("decoding", "meg", "top1", "again"),
+        ("encoding", "meg", "two_way", "again"),
+        ("conversion", "eeg", "meg", "two_way", "again"), ("conversion", "meg", "eeg", "two_way", "again"),
+    ]  # fmt: skip
+    text = markdown(report, {})
+    spoilt = next(part for part in report["comparisons"] if part["other"] == "spoilt")
+    row = f"| EEG simulated | decoding | 2-way | neural_clip (ours) | spoilt | {spoilt['difference']:+.3f} ["
+    assert row in text
+
+
+def test_baselines_are_compared_with_the_model(evaluated):
+    report, _ = evaluated
+    others = [
+        part["other"] for part in report["comparisons"] if part["modalities"] == ["eeg"] and part["score"] == "top1"
+    ]
+    assert others == [name for name, _ in BASELINES]
+    assert all(part["method"] == "neural_clip" for part in report["comparisons"])
+
+
+def test_the_first_checkpoint_needs_every_encoder_and_others_one(folders, tmp_path, monkeypatch):
+    models = {"a": PlantedModel(("eeg",)), "b": PlantedModel(("eeg", "meg")), "c": PlantedModel(("fmri",))}
+    monkeypatch.setattr(evaluation, "_load_model", models.get)
+    data = [folders["eeg"], folders["meg"]]
+    with pytest.raises(DataError, match="the model 'a' has no meg encoder, and the first checkpoint needs one"):
+        evaluate_checkpoints({"x": "a", "y": "b"}, data, tmp_path / "out")
+    with pytest.raises(DataError, match="the model 'c' has no eeg encoder"):
+        evaluate_checkpoints({"y": "b", "z": "c"}, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoints_have_names():
+    assert named_checkpoints(["runs/a"]) == {"neural_clip": "runs/a"}
+    assert named_checkpoints(["new=runs/a", "runs/b", "runs/lr=1e-3"]) == {
+        "new": "runs/a", "b": "runs/b", "lr=1e-3": "runs/lr=1e-3"
+    }  # fmt: skip
+    for arguments, message in (
+        (["runs/a", "neural_clip=runs/b"], "both called 'neural_clip'"),
+        (["x/a", "runs/b", "other/b"], "both called 'b'"),
+        (["=runs/a"], "got '=runs/a'"),
+        (["a="], "got 'a='"),
+    ):
+        with pytest.raises(DataError, match=message):
+            named_checkpoints(arguments)
+
+
 def test_same_seed_gives_the_same_report(evaluated, folders, tmp_path, monkeypatch):
     report, _ = evaluated
     monkeypatch.setattr(evaluation, "_load_model", lambda checkpoint: PlantedModel(("eeg", "meg", "fmri")))
-    again = evaluate_checkpoint("planted", [folders["eeg"]], tmp_path, command="test")
+    again = evaluate_checkpoints({"neural_clip": "planted"}, [folders["eeg"]], tmp_path, command="test")
     assert again["decoding"]["eeg"] == report["decoding"]["eeg"]
     assert again["encoding"]["eeg"] == report["encoding"]["eeg"]
     assert again["conversion"] == []
@@ -124,52 +200,11 @@ def test_same_seed_gives_the_same_report(evaluated, folders, tmp_path, monkeypat
 def test_shuffled_labels_score_chance(tmp_path, monkeypatch):
     folder = write_planted(tmp_path / "eeg", "eeg", n_subjects=3, shuffled=True)
     monkeypatch.setattr(evaluation, "_load_model", lambda checkpoint: PlantedModel(("eeg",), 3))
-    report = evaluate_checkpoint("planted", [folder], tmp_path / "out")
+    report = evaluate_checkpoints({"neural_clip": "planted"}, [folder], tmp_path / "out")
     for row in report["decoding"]["eeg"]["rows"]:
         assert row["two_way"] == pytest.approx(0.5, abs=0.2)
         assert row["two_way_p"] > 0.01
-    assert report["encoding"]["eeg"]["two_way"] == pytest.approx(0.5, abs=0.25)
-
-
-def test_encoding_and_conversion_equal_a_slow_computation(folders):
-    model = PlantedModel(("eeg", "fmri"))
-    eeg, fmri = (embed_split(model, str(folders[m]), "test") for m in ("eeg", "fmri"))
-
-    def cosine(a, b):
-        return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
-
-    def behind(query, target):  # embedding of the image behind the nearest recording
-        nearest = max(range(len(target.embeds)), key=lambda row: cosine(query, target.embeds[row]))
-        return target.gallery_embeds[list(target.gallery_ids).index(target.image_ids[nearest])]
-
-    def two_way(found, ids, part):
-        images = dict(zip(part.gallery_ids, part.gallery_embeds, strict=True))
-        return np.mean([
-            np.mean([np.heaviside(cosine(f, images[i]) - cosine(f, images[j]), 0.5) for j in images if j != i])
-            for f, i in zip(found, ids, strict=True)
-        ])  # fmt: skip
-
-    found = [behind(query, eeg) for query in eeg.gallery_embeds]
-    assert encoding_record(eeg, seed=0)["two_way"] == pytest.approx(two_way(found, eeg.gallery_ids, eeg), abs=1e-6)
-    found = [behind(query, fmri) for query in eeg.embeds]
-    record = conversion_record(eeg, fmri, 0.8, "test", seed=0)
-    assert record["two_way"] == pytest.approx(two_way(found, eeg.image_ids, eeg), abs=1e-6)
-    assert record["normalised"] == pytest.approx(record["two_way"] / 0.8)
-
-
-def test_picture_hits_are_the_nearest_of_each_image(folders):
-    model = PlantedModel(("eeg", "meg"))
-    parts = {m: embed_split(model, str(folders[m]), "test") for m in ("eeg", "meg")}
-    arrays = picture_hits(parts)
-    similarity = parts["eeg"].embeds @ parts["meg"].embeds.T
-    for query in range(0, 96, 17):
-        images = []
-        for row in np.argsort(-similarity[query]):
-            if parts["meg"].image_ids[row] not in images:
-                images.append(parts["meg"].image_ids[row])
-        got = [parts["meg"].image_ids[row] for row in arrays["eeg_to_meg_hits"][query]]
-        assert got == images[:5]
-    assert arrays["eeg_decoding_scores"].shape == (96,) and arrays["meg_encoding_hits"].shape == (24, 5)
+    assert report["encoding"]["eeg"]["rows"][0]["two_way"] == pytest.approx(0.5, abs=0.25)
 
 
 def test_aggregate_averages_unit_vectors():
@@ -218,13 +253,13 @@ class TwoCategoryModel(PlantedModel):
 
 def test_category_level_resamples_recordings_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "_load_model", lambda checkpoint: TwoCategoryModel(("eeg",)))
-    report = evaluate_checkpoint("planted", [category_folder(tmp_path / "faces")], tmp_path / "out")
+    report = evaluate_checkpoints({"neural_clip": "planted"}, [category_folder(tmp_path / "faces")], tmp_path / "out")
     assert report["category_level"] and report["data"]["eeg"]["category_level"]
     row = report["decoding"]["eeg"]["rows"][0]
     assert (row["gallery_size"], row["n_queries"], row["resampled_unit"]) == (2, 40, "recording")
     assert row["two_way"] > 0.75 and row["two_way_p"] < 0.01 and row["two_way_interval"][0] > 0.5
-    assert [r["aggregation"] for r in report["decoding"]["eeg"]["rows"]] == [SINGLE_TRIAL] * 3
-    assert report["encoding"]["eeg"]["two_way_interval"] is None  # two queries are too few to resample
+    assert [r["aggregation"] for r in report["decoding"]["eeg"]["rows"]] == [SINGLE_TRIAL] * (1 + len(BASELINES))
+    assert report["encoding"]["eeg"]["rows"][0]["two_way_interval"] is None  # two queries are too few to resample
 
 
 def save_model(path, **changes):
@@ -247,7 +282,7 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     assert (output_dir / "report.html").is_file()
     row = report["decoding"]["eeg"]["rows"][0]
     assert row["two_way"] == pytest.approx(0.5, abs=0.25)  # never trained
-    assert len(report["checkpoint"]["sha256"]) == 64
+    assert len(report["checkpoints"][0]["sha256"]) == 64
     assert "EEG simulated" in capsys.readouterr().out
     assert (output_dir / "report.md").is_file() and not (output_dir / "pictures").exists()
     with torch.no_grad():
@@ -256,6 +291,25 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     np.testing.assert_allclose(np.linalg.norm(part.embeds, axis=1), 1, atol=1e-6)
     whole = embed_split(model, str(folders["eeg"]), "test", batch_size=500)
     np.testing.assert_allclose(part.embeds, whole.embeds, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_write_identical_files(folders, tmp_path):
+    """Two checkpoints, baselines, controls and pictures, with hash seeds of their own."""
+    (tmp_path / "data").symlink_to(folders["eeg"])
+    save_model(tmp_path / "model")
+    save_model(tmp_path / "wide", hidden_size=12)
+    program = [str(Path(sys.executable).parent / "neural-clip"), "evaluate", "--checkpoint", "../model", "../wide"]
+    written = []
+    for number in ("1", "2"):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        command = [*program, "--data", "eeg=../data", "--output-dir", "out"]
+        subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONHASHSEED": number}, check=True)
+        files = [path for path in sorted((folder / "out").rglob("*")) if path.is_file()]
+        written.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    assert {"out/report.json", "out/report.html", "out/pictures/intervals_decoding.png"} <= written[0].keys()
 
 
 @pytest.mark.parametrize(
@@ -271,21 +325,21 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
 def test_a_data_set_that_does_not_fit_the_model_raises(folders, tmp_path, changes, message):
     checkpoint = save_model(tmp_path / "model", **changes)
     with pytest.raises(DataError, match=message):
-        evaluate_checkpoint(checkpoint, [folders["eeg"]], tmp_path / "out")
+        evaluate_checkpoints({"neural_clip": checkpoint}, [folders["eeg"]], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_input_raises(folders, tmp_path):
     checkpoint = save_model(tmp_path / "model")
     with pytest.raises(DataError, match="no meg encoder"):
-        evaluate_checkpoint(checkpoint, [folders["meg"]], tmp_path / "out")
+        evaluate_checkpoints({"neural_clip": checkpoint}, [folders["meg"]], tmp_path / "out")
     with pytest.raises(DataError, match="both hold eeg"):
-        evaluate_checkpoint(checkpoint, [folders["eeg"], folders["eeg"]], tmp_path / "out")
+        evaluate_checkpoints({"neural_clip": checkpoint}, [folders["eeg"], folders["eeg"]], tmp_path / "out")
     other = write_planted(tmp_path / "other", "fmri", encoder=ENCODER | {"revision": "1"})
     with pytest.raises(DataError, match="different encoders"):
-        evaluate_checkpoint(checkpoint, [folders["eeg"], other], tmp_path / "out")
+        evaluate_checkpoints({"neural_clip": checkpoint}, [folders["eeg"], other], tmp_path / "out")
     with pytest.raises(DataError, match="no readable checkpoint"):
-        evaluate_checkpoint(tmp_path / "nothing", [folders["eeg"]], tmp_path / "out")
+        evaluate_checkpoints({"neural_clip": tmp_path / "nothing"}, [folders["eeg"]], tmp_path / "out")
     common = ["--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "out")]
     with pytest.raises(DataError, match="says meg, but the data set holds eeg"):
         main([*common, "--data", f"meg={folders['eeg']}"])
@@ -300,7 +354,7 @@ def test_a_model_that_gives_nan_raises(folders, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation, "_load_model", lambda checkpoint: Broken(("eeg",)))
     with pytest.raises(DataError, match="NaN or infinity"):
-        evaluate_checkpoint("planted", [folders["eeg"]], tmp_path / "out")
+        evaluate_checkpoints({"neural_clip": "planted"}, [folders["eeg"]], tmp_path / "out")
 
 
 @pytest.mark.parametrize(("key", "value"), [("name", "other"), ("revision", "1"), ("pooling", "cls")])

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neural_clip import evaluation, pictures, reporting
+from neural_clip import evaluation, pictures, report_tables, reporting
+from neural_clip.baselines import BASELINES
 from neural_clip.errors import DataError
-from neural_clip.reporting import main, print_tables, read_report, write_report
+from neural_clip.report_tables import print_tables
+from neural_clip.reporting import main, read_report, write_report
 from planted_data import PlantedModel, write_planted
 
 
@@ -20,7 +22,7 @@ def make_report(root, *, modalities=("eeg", "fmri"), **options):
     ]
     patch = pytest.MonkeyPatch()
     patch.setattr(evaluation, "_load_model", lambda checkpoint: PlantedModel(modalities))
-    evaluation.evaluate_checkpoint("planted", folders, root / "out", command="test")
+    evaluation.evaluate_checkpoints({"neural_clip": "planted"}, folders, root / "out", command="test")
     patch.undo()
     return root / "out"
 
@@ -45,27 +47,38 @@ def cells(text, *starts):
 def test_numbers_of_the_report_equal_the_json(output_dir):
     report, text = read_report(output_dir), (output_dir / "report.md").read_text()
     names = {"neural_clip": "neural_clip (ours)"}
+    decoding = text.split("## Table 1")[1]
     for modality, label in (("eeg", "EEG simulated"), ("fmri", "fMRI simulated")):
         for row in report["decoding"][modality]["rows"]:
-            if row["aggregation"] == "single trial":
-                got = cells(text, label, names.get(row["method"], row["method"]))
+            if row["aggregation"] == "single trial" and "not_computed" not in row:
+                got = cells(decoding, label, names.get(row["method"], row["method"]))
                 tops = [row[name] for name in ("top1", "top5", "class_top1", "class_top5")]
                 assert got[2:6] == [f"{100 * value:.1f}" for value in tops]
                 low, high = row["two_way_interval"]
                 assert got[6] == f"{row['two_way']:.3f} [{low:.3f}, {high:.3f}]"
                 assert got[7] == f"{row['two_way_p']:.3f}"
-        part = report["encoding"][modality]
+        (part,) = report["encoding"][modality]["rows"]
         got = next(
             [c.strip() for c in line.strip("|").split("|")]
             for line in text.split("## Encoding")[1].splitlines()
             if line.startswith(f"| {label}")
         )
-        assert got[1].startswith(f"{part['two_way']:.3f} [") and got[3] == f"{100 * part['top1']:.1f}"
+        assert got[2].startswith(f"{part['two_way']:.3f} [") and got[4].startswith(f"{100 * part['same_image']:.1f} (")
+        direct = part["direct"]
+        got = cells(text, f"image -> {label}")
+        assert got[2:4] == [f"{100 * direct[name]:.1f}" for name in ("top1", "top5")]
+        assert got[5].startswith(f"{direct['two_way']:.3f} [") and got[7:] == [str(direct["n_queries"]), "12 images"]
     for part in report["conversion"]:
-        label = f"{reporting.NAMES[part['source']]} -> {reporting.NAMES[part['target']]} simulated"
-        got = cells(text, label)
-        assert got[1].startswith(f"{part['two_way']:.3f} [") and got[3].startswith(f"{part['normalised']:.3f} [")
-        assert got[5:7] == [f"{part['paper']['two_way']:.3f}", f"{part['paper']['normalised']:.3f}"]
+        label = f"{report_tables.NAMES[part['source']]} -> {report_tables.NAMES[part['target']]} simulated"
+        got = cells(text, label, "neural_clip (ours)")
+        assert got[2].startswith(f"{part['two_way']:.3f} [") and got[4].startswith(f"{part['normalised']:.3f} [")
+        assert got[5] == f"{part['paper']['two_way']:.3f} ({part['paper']['normalised']:.3f})"
+    for part in report["comparisons"]:
+        low, high = part["interval"]
+        label = report_tables.label(report, *part["modalities"])
+        names = {"two_way": "2-way", "top1": "top-1"}
+        got = cells(text, label, part["task"], names[part["score"]], "neural_clip (ours)", part["other"])
+        assert got[5] == f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" and got[6] == f"{part['p']:.3f}"
 
 
 def test_a_changed_number_changes_the_report(output_dir, tmp_path):
@@ -81,7 +94,7 @@ def test_every_line_of_results_says_simulated(output_dir, capsys):
     print_tables(report, output_dir)
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if re.match(r"(EEG|fMRI) ", line) and "the paper" not in line]
-    assert len(rows) == 2 * 5 + 2 + 2 + 2
+    assert len(rows) == 2 * (3 + len(BASELINES)) + 2 + 2 + 2
     assert all("simulated" in row for row in rows)
     assert max(map(len, out.splitlines())) <= 110 or str(output_dir) in max(out.splitlines(), key=len)
     for name in ("report.md", "report.json", "embeddings.npz", "pictures/decoding.png", "pictures/conversion.png"):
@@ -119,7 +132,7 @@ def test_category_level_is_said_in_every_row(output_dir, capsys):
 def test_top_5_of_a_gallery_of_five_is_left_out(output_dir):
     report = read_report(output_dir)
     report["decoding"]["eeg"]["rows"][0]["gallery_size"] = 5
-    assert cells(reporting.as_markdown(reporting.decoding_table(report)), "EEG simulated", "chance")[3] == "-"
+    assert cells(report_tables.as_markdown(report_tables.decoding_table(report)), "EEG simulated", "chance")[3] == "-"
 
 
 def test_a_baseline_that_was_not_computed_says_why(output_dir):

@@ -69,11 +69,12 @@ def describe_data(record: dict) -> str:
 
 def score_rows(report: dict) -> dict[str, dict]:
     """Return the single-trial decoding scores of the checkpoint in a report, by modality."""
+    name = report["checkpoints"][0]["name"]
     return {
         modality: row
         for modality, table in report["decoding"].items()
         for row in table["rows"]
-        if (row["method"], row["aggregation"]) == ("neural_clip", "single trial")
+        if (row["method"], row["aggregation"]) == (name, "single trial")
     }
 
 
@@ -150,6 +151,10 @@ def publish(folder: str | Path, report: dict, target: str | Path) -> None:
     """Write a card as `target` and everything it was made from beside it, as JSON of the same name."""
     record = json.loads((Path(folder) / RECORD_FILE).read_text(encoding="utf-8"))
     scores = {modality: {"rows": [row]} for modality, row in score_rows(report).items()}
-    source = {"name": Path(target).stem, "training": record, "report": {"decoding": scores}}
+    source = {
+        "name": Path(target).stem,
+        "training": record,
+        "report": {"checkpoints": report["checkpoints"][:1], "decoding": scores},
+    }
     Path(target).with_suffix(".json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
     Path(target).write_text(model_card(source["name"], record, source["report"]), encoding="utf-8")

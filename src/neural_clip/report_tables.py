@@ -1,0 +1,263 @@
+"""Tables of an evaluation, read from `report.json`; nothing is computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
+SCORES = {"two_way": "2-way", "top1": "top-1"}
+Table = tuple[list[str], list[list[str]]]
+
+
+def score(value: float | None) -> str:
+    """Share with three digits, or a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def percent(value: float | None) -> str:
+    """Share in percent with one digit, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """Score and its 95 % interval."""
+    return score(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def label(report: dict, *modalities: str) -> str:
+    """Modality, marked when simulated or at category level: `"EEG simulated"`, `"EEG -> MEG simulated"`."""
+    text = " -> ".join(NAMES[name] for name in modalities)
+    if any(name in report["simulated_modalities"] for name in modalities):
+        text += " simulated"
+    if any(report["data"][name]["category_level"] for name in modalities):
+        text += " (category level)"
+    return text
+
+
+def method_name(method: str) -> str:
+    """Method as tables show it."""
+    return "neural_clip (ours)" if method == "neural_clip" else method
+
+
+def decoding_table(report: dict) -> Table:
+    """Table 1: single-trial decoding by checkpoints and baselines, chance, ceiling and the paper's figures."""
+    head = ["recordings", "method", "top-1 %", "top-5 %", "cls-1 %", "cls-5 %", "2-way [95 % CI]", "p"]
+    rows = []
+    for modality, part in report["decoding"].items():
+        singles = [row for row in part["rows"] if row["aggregation"] == "single trial"]
+        for row in singles:
+            rows.append([label(report, modality), *_decoding_cells(row)])
+        ours = singles[0]
+        chance = [percent(_top(ours, f"chance_{name}", name)) for name in ("top1", "top5", "class_top1", "class_top5")]
+        rows.append([label(report, modality), "chance", *chance, score(0.5), ""])
+        known = known_ceiling(part["ceiling"], "two_way")
+        if known is not None:
+            rows.append([label(report, modality), "known-model ceiling", "", "", "", "", score(known), ""])
+        paper = part["paper"]
+        figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
+        rows.append([f"{NAMES[modality]} {paper['corpus']}", "the paper", *figures])
+    return head, rows
+
+
+def _decoding_cells(row: dict) -> list[str]:
+    """Method and scores of one row; a baseline that was not computed has dashes."""
+    method = method_name(row["method"])
+    if "not_computed" in row:
+        return [method, "-", "-", "-", "-", "not computed", ""]
+    tops = [percent(_top(row, name, name)) for name in ("top1", "top5", "class_top1", "class_top5")]
+    return [method, *tops, with_interval(row["two_way"], row["two_way_interval"]), score(row["two_way_p"])]
+
+
+def _top(row: dict, key: str, name: str) -> float | None:
+    """Value of a top-k score, or nothing where the list is as long as the gallery and every model scores 1."""
+    return None if name.endswith("5") and row["gallery_size"] <= 5 else row.get(key)
+
+
+def known_ceiling(ceiling: object, key: str) -> float | None:
+    """Score of the observer that knows the generative model, where the simulation left one that holds."""
+    if not isinstance(ceiling, dict) or ceiling.get("valid") is False:
+        return None
+    return ceiling.get(key)
+
+
+def sizes_table(report: dict) -> Table:
+    """What the galleries hold."""
+    head = ["recordings", "queries", "gallery", "classes", "subjects", "split", "resampled", "split by"]
+    rows = []
+    for modality, part in report["decoding"].items():
+        row, data = part["rows"][0], report["data"][modality]
+        unit = "categories" if data["category_level"] else "images"
+        sizes = [str(row["n_queries"]), f"{row['gallery_size']} {unit}", str(row["n_classes"] or "-")]
+        people = str(len(row["subjects"]))
+        rows.append(
+            [label(report, modality), *sizes, people, report["split"], row["resampled_unit"], str(data["split_unit"])]
+        )
+    return head, rows
+
+
+def encoding_table(report: dict) -> Table:
+    """Encoding: image to recordings, scored by the images behind them; ceiling and paper beside the first method."""
+    head = ["recordings", "method", "2-way [95 % CI]", "p", "same image % (chance)", "ceiling", "the paper"]
+    rows = []
+    for modality, part in report["encoding"].items():
+        known = known_ceiling(report["decoding"][modality]["ceiling"], "two_way_encoding")
+        beside = [score(known), score(part["paper"]["two_way"])]
+        for row in part["rows"]:
+            cells = [method_name(row["method"]), *_two_way_cells(row)]
+            cells.append(f"{percent(row['same_image'])} ({percent(row['chance_same_image'])})")
+            rows.append([label(report, modality), *cells, *(beside if row is part["rows"][0] else ["", ""])])
+    return head, rows
+
+
+def conversion_table(report: dict) -> Table:
+    """Table 2: conversions, plain and normalised; the paper's figures beside the first method."""
+    head = ["conversion", "method", "2-way [95 % CI]", "p", "normalised [95 % CI]", "paper (norm.)"]
+    rows = []
+    for part in report["conversion"]:
+        cells = [method_name(part["method"]), *_two_way_cells(part)]
+        cells.append(with_interval(part["normalised"], part["normalised_interval"]))
+        first = part["method"] == report["checkpoints"][0]["name"]
+        paper = f"{score(part['paper']['two_way'])} ({score(part['paper']['normalised'])})"
+        rows.append([label(report, part["source"], part["target"]), *cells, paper if first else ""])
+    return head, rows
+
+
+def direct_table(report: dict) -> Table:
+    """Direct forms: the query looks for its own image among mean recordings."""
+    head = ["query -> recordings", "method", "top-1 %", "top-5 %", "chance %", "2-way [95 % CI]", "p", "queries"]
+    head.append("gallery")
+    found = [
+        (f"image -> {label(report, modality)}", row)
+        for modality, part in report["encoding"].items()
+        for row in part["rows"]
+    ]
+    found += [(label(report, part["source"], part["target"]), part) for part in report["conversion"] if part["direct"]]
+    rows = []
+    for name, row in found:
+        direct = row["direct"]
+        tops = [percent(_top(direct, key, key)) for key in ("top1", "top5")]
+        tops.append(" / ".join(percent(_top(direct, f"chance_{key}", key)) for key in ("top1", "top5")))
+        sizes = [str(direct["n_queries"]), f"{direct['gallery_size']} images"]
+        rows.append([name, method_name(row["method"]), *tops, *_two_way_cells(direct), *sizes])
+    return head, rows
+
+
+def comparison_table(report: dict) -> Table:
+    """Differences of the first checkpoint to every other method, on the same queries."""
+    head = ["recordings", "task", "score", "first", "minus", "difference [95 % CI]", "p", "queries"]
+    rows = []
+    for part in report["comparisons"]:
+        low, high = part["interval"]
+        cells = [part["task"], SCORES[part["score"]], method_name(part["method"]), method_name(part["other"])]
+        cells += [f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", score(part["p"]), str(part["n_queries"])]
+        rows.append([label(report, *part["modalities"]), *cells])
+    return head, rows
+
+
+def _two_way_cells(row: dict) -> list[str]:
+    """2-way score with interval, and p."""
+    return [with_interval(row["two_way"], row["two_way_interval"]), score(row["two_way_p"])]
+
+
+def aggregation_table(report: dict) -> Table:
+    """Decoding at every level of aggregation, in both directions, and for other people."""
+    head = ["recordings", "method", "aggregation", "queries", "top-1 %", "top-5 %", "2-way [95 % CI]"]
+    head += ["[95 % CI, subjects drawn]", "2-way image to recording"]
+    rows = []
+    for modality, part in report["decoding"].items():
+        for row in part["rows"]:
+            if "not_computed" not in row:
+                cells = [method_name(row["method"]), row["aggregation"], str(row["n_queries"])]
+                cells += [percent(_top(row, name, name)) for name in ("top1", "top5")]
+                cells.append(with_interval(row["two_way"], row["two_way_interval"]))
+                drawn = row.get("two_way_interval_subjects_drawn")
+                cells.append(f"[{drawn[0]:.3f}, {drawn[1]:.3f}]" if drawn else "-")
+                other = with_interval(row["two_way_image_to_neural"], row["two_way_image_to_neural_interval"])
+                rows.append([label(report, modality), *cells, other])
+    return head, rows
+
+
+def audit_table(report: dict) -> Table:
+    """Controls beside the scores; those that are no score stand in the text."""
+    head = ["recordings", "control", "decoder", "2-way [95 % CI]", "p", "queries"]
+    rows = []
+    for modality, records in report["audits"].items():
+        for record in records:
+            cells = [label(report, modality), record["check"], record["by"]]
+            if "not_computed" in record:
+                rows.append([*cells, "not computed", "", ""])
+            elif "two_way" in record:
+                rows.append([*cells, *_two_way_cells(record), str(record["n_queries"])])
+    return head, rows
+
+
+def protocol_table(report: dict) -> Table:
+    """The scores that the protocol puts first."""
+    head = ["recordings", "method", "score", "value [95 % CI]", "chance"]
+    rows = []
+    found = [((name,), entries) for name, entries in report["protocol"]["decoding"].items()]
+    found += [(tuple(pair.split("->")), entries) for pair, entries in report["protocol"]["conversion"].items()]
+    for names, entries in found:
+        for entry in entries:
+            value = with_interval(entry["score"], entry["interval"])
+            cells = [method_name(entry["method"]), entry["label"], value, score(entry["chance"])]
+            rows.append([label(report, *names), *cells])
+    return head, rows
+
+
+def subjects_table(report: dict) -> Table:
+    """Single-trial decoding of each person."""
+    head = ["recordings", "subject", "queries", "top-1 %", "top-5 %", "2-way"]
+    rows = []
+    for modality, part in report["decoding"].items():
+        ours = part["rows"][0]
+        for subject, scores in ours["subjects"].items():
+            tops = [percent(scores["top1"]), percent(None if ours["gallery_size"] <= 5 else scores["top5"])]
+            rows.append([label(report, modality), subject, str(scores["n_queries"]), *tops, score(scores["two_way"])])
+    return head, rows
+
+
+def as_markdown(table: Table) -> str:
+    """Table in Markdown."""
+    head, rows = table
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+def as_text(table: Table) -> str:
+    """Table in columns for a terminal. Labels are repeated: each line says by itself what is simulated."""
+    head, rows = table
+    widths = [max(len(cells[column]) for cells in (head, *rows)) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(c, widths, strict=True)).rstrip() for c in (head, *rows)
+    ]
+    return "\n".join([lines[0], "-" * len(max(lines, key=len)), *lines[1:]])
+
+
+def print_tables(report: dict, folder: str | Path | None = None) -> None:
+    """Print the tables to stdout, at most 110 columns wide, and where everything lies.
+
+    Args:
+        report (`dict`): What `report.json` holds.
+        folder (`str` or `Path`, *optional*): Where the report was written.
+    """
+    simulated = " of SIMULATED recordings" if report["simulated"] else ""
+    parts = [f"Table 1. Decoding{simulated}, {report['split']} split, single trial", as_text(decoding_table(report))]
+    parts += ["", f"Galleries{simulated}", as_text(sizes_table(report))]
+    parts += ["", f"Encoding{simulated}, image -> recording", as_text(encoding_table(report))]
+    if report["conversion"]:
+        parts += ["", f"Table 2. Conversion{simulated}", as_text(conversion_table(report))]
+    if report["category_level"]:
+        parts += ["", "Category level: targets and galleries are categories, not images."]
+    if folder is not None:
+        parts += ["", *_where(Path(folder), report)]
+    print("\n".join(parts))
+
+
+def _where(folder: Path, report: dict) -> list[str]:
+    """Files of an evaluation that exist."""
+    names = {"report.html": "page", "report.md": "report", "report.json": "numbers", "embeddings.npz": "embeddings"}
+    lines = [f"{text + ':':<12}{folder / name}" for name, text in names.items() if (folder / name).is_file()]
+    lines += [f"{'picture:':<12}{path}" for path in sorted((folder / "pictures").glob("*.png"))]
+    return [*lines, *(f"{'checkpoint:':<12}{part['path']}" for part in report["checkpoints"])]
