@@ -1,12 +1,15 @@
 """Calibrate the noise of the simulated twins so that plain ridge regression scores what the paper reports.
 
-    python scripts/calibrate_twins.py            # rewrites latent_basis.npz and calibration.json, about two minutes
-    python scripts/calibrate_twins.py --check    # measures at the stored noise with other seeds, writes nothing
+    python scripts/calibrate_twins.py                        # rewrites latent_basis.npz and calibration.json
+    python scripts/calibrate_twins.py --preset realistic     # rewrites that preset's part of calibration.json
+    python scripts/calibrate_twins.py --check                # measures at the stored noise with other seeds
+    python scripts/calibrate_twins.py --cross --seeds 0 1    # the same, and how well ridge transfers between subjects
 
-Plain ridge: for each subject alone, from the preprocessed single trial (demo preset) to the 64-d image embedding,
+Each takes about two minutes on two cores; the last two write nothing.
+Plain ridge: for each subject alone, from the preprocessed single trial to the 64-d image embedding,
 penalty chosen on validation images, scored by 2-way identification over the unique test images. The paper's 2-way
 scores, EEG .79, MEG .60, fMRI .90 (Ferrante et al., arXiv 2411.09723), serve as the mark of a realistic difficulty.
-Run it again whenever the tiny CLIP, the generative model or the demo dials change.
+Run it again, for every preset, whenever the tiny CLIP, the generative model or the dials change.
 """
 
 from __future__ import annotations
@@ -16,15 +19,19 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.signal import butter, sosfiltfilt
+from scipy.spatial import cKDTree
+from scipy.special import ndtri
 
 from neural_clip.image_retrieval import two_way_accuracy, unit_vectors
 from neural_clip.simulation import generative, images, latent_space
 from neural_clip.simulation.calibration import CALIBRATION_FILE, noise_scale
-from neural_clip.simulation.presets import TwinPreset, get_preset
+from neural_clip.simulation.presets import DEMO_SIZED, TwinPreset, get_preset
 
 TARGETS = {"eeg": 0.79, "meg": 0.60, "fmri": 0.90}
 # Two seeds of the generator move the score of one by about this much (test sets of 60 to 80 images).
@@ -43,10 +50,18 @@ class Recordings:
         signal, noise (`np.ndarray` of shape `(n_trials, n_features)`): In units of signal amplitude; noise at scale 1.
         images (`np.ndarray` of shape `(n_trials,)`): Row of the embedding table.
         split (`np.ndarray` of shape `(n_trials,)`): 0 train, 1 validation, 2 test.
+        places (`np.ndarray` of shape `(n_features, 3)`, *optional*): Voxel centres as fractions of the volume's size.
     """
 
-    def __init__(self, signal: np.ndarray, noise: np.ndarray, images: np.ndarray, split: np.ndarray):
-        self.signal, self.noise, self.images, self.split = signal, noise, images, split
+    def __init__(
+        self,
+        signal: np.ndarray,
+        noise: np.ndarray,
+        images: np.ndarray,
+        split: np.ndarray,
+        places: np.ndarray | None = None,
+    ):
+        self.signal, self.noise, self.images, self.split, self.places = signal, noise, images, split, places
 
 
 def two_way(predicted: np.ndarray, embeds: np.ndarray, shown: np.ndarray) -> float:
@@ -56,26 +71,76 @@ def two_way(predicted: np.ndarray, embeds: np.ndarray, shown: np.ndarray) -> flo
     return two_way_accuracy(scores, shown.tolist(), gallery.tolist())
 
 
-def ridge_two_way(recordings: Recordings, scale: float, embeds: np.ndarray) -> float:
-    """Test 2-way of one subject's ridge regression at a noise scale, the penalty chosen on validation images."""
-    train, validation, test = (recordings.split == part for part in range(3))
-    features = recordings.signal + np.float32(scale) * recordings.noise
-    features -= features[train].mean(0)
-    features /= features[train].std(0) + 1e-12
-    kernel = (features @ features[train].T).astype(np.float64)
-    targets = embeds[recordings.images]
-    mean = targets[train].mean(0)
-    values, vectors = np.linalg.eigh(kernel[train])
-    rotated = vectors.T @ (targets[train] - mean)
-    rest = kernel[~train] @ vectors
+def features(recordings: Recordings, scale: float) -> np.ndarray:
+    """Trials at a noise scale, standardised over the training split, `(n_trials, n_features)` float32."""
+    trials = recordings.signal + np.float32(scale) * recordings.noise
+    train = recordings.split == 0
+    trials -= trials[train].mean(0)
+    trials /= trials[train].std(0) + 1e-12
+    return trials
+
+
+def ridge_two_way(parts: Sequence[tuple[np.ndarray, np.ndarray]], embeds: np.ndarray) -> float:
+    """Test 2-way of ridge regression, the penalty chosen on validation images.
+
+    Args:
+        parts (sequence of `tuple[np.ndarray, np.ndarray]`): Features and rows of `embeds` of train, validation, test.
+        embeds (`np.ndarray` of shape `(n_images, dim)`): Embeddings of all images.
+    """
+    (inputs, shown), *others = parts
+    targets = embeds[shown]
+    mean = targets.mean(0)
+    values, vectors = np.linalg.eigh((inputs @ inputs.T).astype(np.float64))
+    rotated = vectors.T @ (targets - mean)
+    rest = [((rows @ inputs.T).astype(np.float64) @ vectors, images) for rows, images in others]
     best = (-1.0, 0.0)
     for penalty in PENALTIES:
-        predicted = rest @ (rotated / (np.maximum(values, 0) + penalty)[:, None]) + mean
-        chosen_by, score = (
-            two_way(predicted[part[~train]], embeds, recordings.images[part]) for part in (validation, test)
-        )
+        weights = rotated / (np.maximum(values, 0) + penalty)[:, None]
+        chosen_by, score = (two_way(rows @ weights + mean, embeds, images) for rows, images in rest)
         best = max(best, (chosen_by, score))
     return best[1]
+
+
+def own_ridge(recordings: Recordings, scale: float, embeds: np.ndarray) -> float:
+    """Test 2-way of one subject's ridge regression on the subject's own trials."""
+    trials = features(recordings, scale)
+    masks = [recordings.split == part for part in range(3)]
+    return ridge_two_way([(trials[mask], recordings.images[mask]) for mask in masks], embeds)
+
+
+def others_ridge(subjects: Sequence[Recordings], who: int, scale: float, embeds: np.ndarray, matched: bool) -> float:
+    """Test 2-way of one subject under a ridge regression fitted to all others, none of the subject's trials seen.
+
+    Sensors are matched by name, voxels to the nearest place in a volume of unit size ("anatomical alignment").
+
+    Args:
+        subjects (sequence of `Recordings`): All subjects of one seed.
+        who (`int`): The subject left out.
+        scale (`float`): Noise scale.
+        embeds (`np.ndarray` of shape `(n_images, dim)`): Embeddings of all images.
+        matched (`bool`): Train on as many trials as the subject itself has, spread over the others, not on all.
+    """
+    target, others = subjects[who], [subject for number, subject in enumerate(subjects) if number != who]
+    parts = []
+    for part in range(2):
+        inputs, shown = [], []
+        for other in others:
+            rows = np.flatnonzero(other.split == part)[:: len(others) if matched else 1]
+            inputs.append(features(other, scale)[rows][:, nearest(other.places, target.places)])
+            shown.append(other.images[rows])
+        parts.append((np.concatenate(inputs), np.concatenate(shown)))
+    test = target.split == 2
+    return ridge_two_way([*parts, (features(target, scale)[test], target.images[test])], embeds)
+
+
+def nearest(places: np.ndarray | None, wanted: np.ndarray | None) -> slice | np.ndarray:
+    """Index of the place closest to each wanted one; everything where features need no matching."""
+    return slice(None) if places is None or wanted is None else cKDTree(places).query(wanted)[1]
+
+
+def sensitivity(score: float) -> float:
+    """Distance d' of two equal Gaussians that are told apart with probability `score` (Green and Swets 1966)."""
+    return float(np.sqrt(2) * ndtri(score))
 
 
 def eeg_recordings(preset: TwinPreset, seed: int, embed: Embed) -> tuple[list[Recordings], np.ndarray]:
@@ -156,50 +221,62 @@ def fmri_recordings(preset: TwinPreset, seed: int, embed: Embed) -> tuple[list[R
         sessions = [model.noise(subject, part.trials_per_session, rng) for _ in range(part.n_sessions)]
         noise = np.concatenate(sessions) / np.float32(model.scale)
         split = np.where(shown < part.n_shared, 2, np.isin(shown, validation).astype(int))
-        subjects.append(Recordings(signal, noise, shown, split))
+        places = np.argwhere(model.mask(subject)) / part.grid_shapes[subject]
+        subjects.append(Recordings(signal, noise, shown, split, places))
     return subjects, embeds
 
 
 RECORDINGS = {"eeg": eeg_recordings, "meg": meg_recordings, "fmri": fmri_recordings}
 
 
-def measure(subjects: Sequence[tuple[Recordings, np.ndarray]], scale: float) -> float:
-    """Mean 2-way of plain ridge over subjects."""
-    return float(np.mean([ridge_two_way(recordings, scale, embeds) for recordings, embeds in subjects]))
+Simulated = tuple[list[Recordings], np.ndarray]  # all subjects of one seed, and the embedding table
 
 
-def calibrate(modality: str, subjects: Sequence[tuple[Recordings, np.ndarray]]) -> tuple[float, float]:
+def measure(seeds: Sequence[Simulated], scale: float) -> float:
+    """Mean 2-way of plain ridge over the subjects of all seeds."""
+    return float(np.mean([own_ridge(one, scale, embeds) for subjects, embeds in seeds for one in subjects]))
+
+
+def measure_transfer(seeds: Sequence[Simulated], scale: float, matched: bool) -> float:
+    """Mean 2-way over the subjects of all seeds, each under a ridge regression fitted to the others of its seed."""
+    return float(
+        np.mean(
+            [
+                others_ridge(subjects, who, scale, embeds, matched)
+                for subjects, embeds in seeds
+                for who in range(len(subjects))
+            ]
+        )
+    )
+
+
+def calibrate(modality: str, seeds: Sequence[Simulated], guess: float) -> tuple[float, float]:
     """Noise scale at which plain ridge meets the target, and the 2-way it then has.
 
-    The score falls nearly linearly with the logarithm of the scale, so secants from the present scale need few steps.
+    The guess stands where it is within .002; else the score, which falls with the scale, is bracketed and solved for.
     """
-    tried: list[tuple[float, float]] = []  # (logarithm of the scale, score)
-    guess = np.log(noise_scale(modality))
-    for _ in range(8):
-        scale = round(float(np.exp(guess)), 4)
-        tried.append((np.log(scale), measure(subjects, scale)))
-        print(f"  {modality}: noise scale {scale:.4f} -> simulated ridge 2-way {tried[-1][1]:.4f}", file=sys.stderr)
-        tried.sort(key=lambda pair: abs(pair[1] - TARGETS[modality]))
-        miss = tried[0][1] - TARGETS[modality]
-        if abs(miss) < 0.002:
-            break
-        (x, y), (other_x, other_y) = tried[0], tried[-1]
-        slope = (y - other_y) / (x - other_x) if len(tried) > 1 else -0.15  # about what all three show
-        guess = x + float(np.clip(-miss / min(slope, -0.03), -1, 1))
-    return float(np.round(np.exp(tried[0][0]), 4)), tried[0][1]
+
+    @cache
+    def miss(logarithm: float) -> float:
+        score = measure(seeds, float(np.exp(logarithm)))
+        print(
+            f"  {modality}: noise scale {np.exp(logarithm):.4f} -> simulated ridge 2-way {score:.4f}", file=sys.stderr
+        )
+        return score - TARGETS[modality]
+
+    found = low = high = float(np.log(guess))
+    if abs(miss(found)) >= 0.002:
+        while miss(low) < 0:
+            low -= 0.5
+        while miss(high) > 0:
+            high += 0.5
+        found = brentq(miss, low, high, xtol=0.01)
+    scale = round(float(np.exp(found)), 4)
+    return scale, measure(seeds, scale)
 
 
-def simulate(modality: str, seeds: Sequence[int], embed: Embed) -> list[tuple[Recordings, np.ndarray]]:
-    """All subjects of all seeds, each with its embedding table."""
-    pairs = []
-    for seed in seeds:
-        subjects, embeds = RECORDINGS[modality](get_preset("demo"), seed, embed)
-        pairs += [(recordings, embeds) for recordings in subjects]
-    return pairs
-
-
-def write_basis() -> str:
-    """Fit the latents to the tiny CLIP that is installed; returns its fingerprint."""
+def write_basis() -> None:
+    """Fit the latents to the tiny CLIP that is installed."""
     sha256 = latent_space.tiny_clip_sha256()
     basis = latent_space.basis_from_embeds(latent_space.reference_embeds())
     aside = latent_space.BASIS_FILE.with_name("latent_basis.partial.npz")
@@ -212,32 +289,49 @@ def write_basis() -> str:
     )
     aside.replace(latent_space.BASIS_FILE)
     latent_space._basis.cache_clear()
-    return sha256
+
+
+def transfer(modality: str, seeds: Sequence[Simulated], scale: float, own: float) -> str:
+    """One line on ridge between subjects: 2-way of a subject that was left out, and its d' as a share of the own."""
+    scores = [measure_transfer(seeds, scale, matched) for matched in (True, False)]
+    shares = [sensitivity(score) / sensitivity(own) for score in scores]
+    return (
+        f"{modality}: fitted to the others, {scores[0]:.4f} with as many trials ({shares[0]:.2f} of the own d'), "
+        f"{scores[1]:.4f} with all of theirs ({shares[1]:.2f})"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Calibrate or check, see the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=DEMO_SIZED, default="demo", help="twin to calibrate (default: demo)")
     parser.add_argument("--check", action="store_true", help="only measure, at the stored noise scale")
+    parser.add_argument("--cross", action="store_true", help="only measure, also with a ridge of the other subjects")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds of the generator (0 1; with --check 2)")
     parser.add_argument("--modalities", nargs="+", choices=sorted(TARGETS), default=["eeg", "meg", "fmri"])
     args = parser.parse_args(argv)
-    seeds = args.seeds or ([2] if args.check else [0, 1])
-    sha256 = latent_space.tiny_clip_sha256() if args.check else write_basis()
+    measuring = args.check or args.cross
+    numbers = args.seeds or ([2] if measuring else [0, 1])
+    if args.preset == "demo" and not measuring:
+        write_basis()
     result = json.loads(CALIBRATION_FILE.read_text()) if CALIBRATION_FILE.is_file() else {}
     for modality in args.modalities:
         start = time.time()
-        subjects = simulate(modality, seeds, latent_space.image_embeds)
-        if args.check:
-            scale, score = noise_scale(modality), measure(subjects, noise_scale(modality))
+        seeds = [RECORDINGS[modality](get_preset(args.preset), seed, latent_space.image_embeds) for seed in numbers]
+        scale = noise_scale(modality, args.preset)
+        if measuring:
+            score = measure(seeds, scale)
         else:
-            scale, score = calibrate(modality, subjects)
-            result[modality] = {
+            scale, score = calibrate(modality, seeds, scale)
+            result.setdefault(args.preset, {})[modality] = {
                 "noise_scale": scale, "ridge_two_way": round(score, 4), "target": TARGETS[modality],
-                "tolerance": TOLERANCE[modality], "preset": "demo", "seeds": seeds, "tiny_clip_sha256": sha256,
+                "tolerance": TOLERANCE[modality], "preset": args.preset, "seeds": numbers,
+                "tiny_clip_sha256": latent_space.tiny_clip_sha256(),
             }  # fmt: skip
         print(f"{modality}: noise scale {scale:.4f}, simulated ridge 2-way {score:.4f} ({time.time() - start:.0f} s)")
-    if not args.check:
+        if args.cross:
+            print(transfer(modality, seeds, scale, score))
+    if not measuring:
         aside = Path(f"{CALIBRATION_FILE}.partial")
         aside.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
         aside.replace(CALIBRATION_FILE)

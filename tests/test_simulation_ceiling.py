@@ -148,6 +148,33 @@ def pairs_won(scores, filters, templates):
     return ((own > scores).sum() + 0.5 * (own == scores).sum() - 0.5 * len(scores)) / (len(scores) * (len(scores) - 1))
 
 
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+@pytest.mark.parametrize("name", ["realistic", "linear"])
+def test_ceilings_of_the_other_twins_are_valid(name, modality):
+    part = getattr(get_preset(name), modality)
+    part = replace(getattr(TINY, modality), dials=part.dials, noise_of=part.noise_of)
+    score = compute((VoxelModel if modality == "fmri" else SensorModel)(part, 3))
+    assert score["valid"] and score["chance"]["two_way"] == 0.5
+    assert 0.6 < score["two_way"] <= score["two_way_encoding"] <= 1.0
+
+
+def test_a_linear_map_that_knows_the_model_reaches_the_ceiling_of_the_linear_twin():
+    """Whitened matched filters are linear, and there is nothing else to know."""
+    dials = get_preset("linear").fmri.dials
+    model = VoxelModel(replace(TINY.fmri, dials=dials), 3, 10.0)
+    rng = np.random.default_rng(0)
+    templates = model.response(0, Z) * model.scale
+    filters = model.whiten(0, templates)
+    hits = []
+    for _ in range(150):
+        trials = model.signal(0, Z, rng)[0] + model.noise(0, len(Z), rng)
+        trials -= trials.mean(0)
+        hits.append(pairs_won(trials @ filters.T, filters, templates - templates.mean(0)))
+    bound = compute(model)["per_subject"][0]
+    assert 0.6 < bound < 0.95
+    assert np.mean(hits) == pytest.approx(bound, abs=0.025)  # its standard error is .007
+
+
 def test_mismatched_model_and_too_few_images_raise():
     model = make("eeg")
     with pytest.raises(DataError, match="'model'"):

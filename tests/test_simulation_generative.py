@@ -12,7 +12,7 @@ from neural_clip.errors import DataError
 from neural_clip.simulation import calibration, generative, latent_space, sensor_layout, sensor_noise
 from neural_clip.simulation.generative import SensorModel, VoxelModel, simulated_stamp
 from neural_clip.simulation.images import TINY_CLIP_DIR
-from neural_clip.simulation.presets import N_LATENTS, Dials, get_preset
+from neural_clip.simulation.presets import DEMO_SIZED, N_LATENTS, Dials, get_preset
 
 TINY = get_preset("tiny")
 pytestmark = pytest.mark.filterwarnings("ignore:calibration.json has no")
@@ -295,12 +295,14 @@ def test_stored_basis_and_calibration_were_made_with_the_shipped_tiny_clip(tiny_
     with np.load(latent_space.BASIS_FILE, allow_pickle=False) as stored:
         made_with = {str(stored["tiny_clip_sha256"])}
     stored = json.loads(calibration.CALIBRATION_FILE.read_text())
-    assert set(stored) == {"eeg", "meg", "fmri"}
-    made_with |= {entry["tiny_clip_sha256"] for entry in stored.values()}
+    assert set(stored) == set(DEMO_SIZED)
+    assert all(set(of_preset) == {"eeg", "meg", "fmri"} for of_preset in stored.values())
+    entries = [(name, entry) for name, of_preset in stored.items() for entry in of_preset.values()]
+    made_with |= {entry["tiny_clip_sha256"] for _, entry in entries}
     if made_with != {tiny_clip}:
         warnings.warn("The tiny CLIP has changed: run scripts/calibrate_twins.py.", stacklevel=1)
-    for entry in stored.values():
-        assert entry["noise_scale"] > 0
+    for name, entry in entries:
+        assert entry["noise_scale"] > 0 and entry["preset"] == name
         assert abs(entry["ridge_two_way"] - entry["target"]) <= entry["tolerance"]
 
 
@@ -330,3 +332,25 @@ def test_stamp_says_simulated_and_is_json(monkeypatch):
     assert stamp["dials"]["subject_deviation"] == Dials().subject_deviation
     assert stamp["sizes"]["n_chans"] == TINY.meg.n_chans
     assert stamp["calibration"]["noise_scale"] == generative.noise_scale("meg")
+    assert "noise_of" not in stamp["sizes"]  # told by the calibration
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+def test_each_preset_has_the_noise_that_was_calibrated_for_it(modality):
+    scales = {}
+    for name in DEMO_SIZED:
+        part = getattr(get_preset(name), modality)
+        model = (VoxelModel if modality == "fmri" else SensorModel)(part, 0)
+        scales[name] = model.noise_scale
+        assert model.noise_scale == json.loads(calibration.CALIBRATION_FILE.read_text())[name][modality]["noise_scale"]
+        assert model.scale * model.noise_scale == pytest.approx(calibration.NOISE_RMS[modality])
+        stamp = simulated_stamp(get_preset(name), modality, 0, {})
+        assert (stamp["calibration"]["preset"], stamp["calibration"]["noise_scale"]) == (name, model.noise_scale)
+    assert len(set(scales.values())) == 3
+    tiny = getattr(get_preset("tiny"), modality)
+    assert (VoxelModel if modality == "fmri" else SensorModel)(tiny, 0).noise_scale == scales["demo"]
+
+
+def test_noise_of_an_uncalibrated_preset_warns():
+    with pytest.warns(UserWarning, match="no 'eeg' of 'other'"):
+        assert generative.noise_scale("eeg", "other") > 0

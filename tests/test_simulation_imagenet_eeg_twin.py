@@ -43,6 +43,13 @@ def test_one_seed_gives_the_same_bytes(raw_dir, tmp_path):
         assert changed[name] != same[name]
 
 
+def test_presets_of_the_demos_size_write_one_band(tmp_path):
+    preset = replace(get_preset("realistic"), eeg=replace(PRESET.eeg, images_per_class=3, n_chans=2))
+    imagenet_eeg_twin.write(tmp_path, preset, seed=3)
+    assert {path.name for path in tmp_path.glob("eeg_[0-9]*_std.pth")} == {"eeg_14_70_std.pth"}
+    assert json.loads((tmp_path / "SIMULATED.json").read_text())["preset"] == "realistic"
+
+
 def test_files_look_like_the_release(raw_dir):
     raw = load(raw_dir, "eeg_signals_raw_with_mean_std")
     assert set(raw) == {"dataset", "labels", "images", "means", "stddevs"}
@@ -90,7 +97,7 @@ def test_recordings_follow_the_clean_signal(tmp_path, monkeypatch):
     """With little noise and no jitter, every trial is the model's response to the image that the file names."""
     from neural_clip.simulation import generative
 
-    monkeypatch.setattr(generative, "calibrated_scale", lambda modality: 0.1)
+    monkeypatch.setattr(generative, "calibrated_scale", lambda *_: 0.1)
     quiet = replace(PRESET.eeg.dials, latency_jitter_s=0, gain_jitter=0, induced=0, artefact_rate=0)
     sizes = replace(PRESET.eeg, dials=quiet)
     imagenet_eeg_twin.write(tmp_path / "raw", replace(PRESET, eeg=sizes), seed=3)

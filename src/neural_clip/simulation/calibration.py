@@ -22,15 +22,16 @@ UNITS = {"eeg": "uV", "meg": "T", "fmri": "% signal change"}
 
 @lru_cache(maxsize=1)
 def calibration() -> dict:
-    """Content of `calibration.json`, or nothing."""
+    """Content of `calibration.json`: preset, then modality; or nothing."""
     return json.loads(CALIBRATION_FILE.read_text()) if CALIBRATION_FILE.is_file() else {}
 
 
-def noise_scale(modality: str) -> float:
+def noise_scale(modality: str, preset: str = "demo") -> float:
     """Calibrated noise amplitude over signal amplitude.
 
     Args:
         modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+        preset (`str`, *optional*, defaults to `"demo"`): Preset that was calibrated, see `presets.DEMO_SIZED`.
 
     Returns:
         `float`: From `calibration.json`, which `scripts/calibrate_twins.py` writes.
@@ -43,6 +44,9 @@ def noise_scale(modality: str) -> float:
             "Invalid value for the 'modality' parameter. Allowed values are 'eeg', 'meg' and 'fmri', "
             f"but got '{modality}' instead."
         )
-    if modality not in calibration():
-        warnings.warn(f"{CALIBRATION_FILE.name} has no '{modality}': the noise is not calibrated.", stacklevel=2)
-    return float(calibration().get(modality, {}).get("noise_scale", _UNCALIBRATED[modality]))
+    stored = calibration().get(preset, {})
+    if modality not in stored:
+        warnings.warn(
+            f"{CALIBRATION_FILE.name} has no '{modality}' of '{preset}': the noise is not calibrated.", stacklevel=2
+        )
+    return float(stored.get(modality, {}).get("noise_scale", _UNCALIBRATED[modality]))

@@ -82,7 +82,7 @@ class SensorModel:
 
     def __init__(self, preset: EegPreset | MegPreset, seed: int, noise_scale: float | None = None):
         self.preset, self.modality, self.dials = preset, preset.modality, preset.dials
-        calibrated = calibrated_scale(self.modality)
+        calibrated = calibrated_scale(self.modality, preset.noise_of)
         self.noise_scale = calibrated if noise_scale is None else float(noise_scale)
         self.unit, self.scale = UNITS[self.modality], NOISE_RMS[self.modality] / calibrated
         self.response = _RESPONSES[self.modality]
@@ -271,7 +271,7 @@ def simulated_stamp(preset: TwinPreset, modality: str, seed: int, ceiling: dict,
         `dict`: JSON-serialisable; no date, so that one seed gives one file.
     """
     part = getattr(preset, modality)
-    sizes = {name: value for name, value in asdict(part).items() if name not in ("dials", "modality")}
+    sizes = {name: value for name, value in asdict(part).items() if name not in ("dials", "modality", "noise_of")}
     return {
         "simulated": True,
         "note": "SIMULATED DATA written by neural_clip.simulation from a known model; no person was recorded.",
@@ -280,7 +280,10 @@ def simulated_stamp(preset: TwinPreset, modality: str, seed: int, ceiling: dict,
         "seed": seed,
         "sizes": sizes,
         "dials": asdict(part.dials),
-        "calibration": {**calibration().get(modality, {}), "noise_scale": noise_scale(modality)},
+        "calibration": {
+            **calibration().get(part.noise_of, {}).get(modality, {}),
+            "noise_scale": noise_scale(modality, part.noise_of),
+        },
         "tiny_clip_sha256": tiny_clip_sha256(),
         "ceiling": ceiling,
         **extra,

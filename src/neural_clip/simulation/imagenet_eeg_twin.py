@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.simulation.presets import EegPreset, TwinPreset
+from neural_clip.simulation.presets import DEMO_SIZED, EegPreset, TwinPreset
 
 __all__ = ["write"]
 
@@ -51,7 +51,7 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
 
     Args:
         raw_dir (`str` or `Path`): Folder to fill; made if it does not exist.
-        preset (`TwinPreset`): Sizes and dials; its `eeg` part counts. The demo preset writes one of the three bands.
+        preset (`TwinPreset`): Sizes and dials; its `eeg` part counts. The demo's size has one of the three bands.
         seed (`int`): Same seed, same bytes.
 
     Raises:
@@ -78,7 +78,7 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     recordings, blocks = _record(model, images, trials, sizes, seed)
     path = raw_dir / "eeg_signals_raw_with_mean_std.pth"
     _write_recordings(path, recordings, trials, images, sizes.subjects, standardize=False)
-    for name in _DEMO_BANDS if preset.name == "demo" else _BANDS:
+    for name in _DEMO_BANDS if preset.name in DEMO_SIZED else _BANDS:
         passed = _band_pass(recordings, blocks, _BANDS[name], sizes.sfreq)
         _write_recordings(raw_dir / f"{name}.pth", passed, trials, images, sizes.subjects, standardize=True)
 

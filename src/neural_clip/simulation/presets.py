@@ -2,18 +2,24 @@
 
 A preset says how large the three simulated corpora are (`EegPreset`, `MegPreset`, `FmriPreset`) and how hard
 (`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores and two minutes, `tiny` is a test
-fixture of seconds. The noise level is not a dial: it is calibrated (`calibration.json`), see `generative.noise_scale`.
+fixture of seconds. Encoders are compared on two presets of the demo's size: `realistic`, whose dials come from the
+literature, and `linear`, on which every phenomenon beyond a linear map is off; docs/twins.md gives every value's
+source. The noise level is not a dial: it is calibrated (`calibration.json`), see `calibration.noise_scale`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from neural_clip.errors import DataError
 
-__all__ = ["N_LATENTS", "PRESETS", "Dials", "EegPreset", "FmriPreset", "MegPreset", "TwinPreset", "get_preset"]
+__all__ = [
+    "DEMO_SIZED", "N_LATENTS", "PRESETS", "Dials", "EegPreset", "FmriPreset", "MegPreset", "TwinPreset", "get_preset",
+]  # fmt: skip
 
-PRESETS = ("tiny", "demo", "full")
+PRESETS = ("tiny", "demo", "full", "realistic", "linear")
+DEMO_SIZED = ("demo", "realistic", "linear")
+"""Presets of the demo's size, each with a noise level of its own; `tiny` and `full` take the demo's."""
 
 # 24 principal components carry nearly all that the embedding tells of procedural images.
 N_LATENTS = 24
@@ -91,6 +97,7 @@ class EegPreset:
         train_share, validation_share (`float`): Shares of images of each class; the rest is the test split.
         image_size (`int`): Width and height of the images, in pixels.
         dials (`Dials`): Difficulty.
+        noise_of (`str`): Preset whose calibrated noise level counts.
     """
 
     subjects: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
@@ -106,6 +113,7 @@ class EegPreset:
     validation_share: float = 1 / 6
     image_size: int = 64
     dials: Dials = field(default_factory=Dials)
+    noise_of: str = "demo"
     modality: str = field(default="eeg", init=False)
 
     @property
@@ -143,6 +151,7 @@ class MegPreset:
         lead_s (`float`): Recording before the first onset and after the last trial of a run, in seconds.
         image_size (`int`): Width and height of the images, in pixels.
         dials (`Dials`): Difficulty.
+        noise_of (`str`): Preset whose calibrated noise level counts.
     """
 
     subjects: tuple[int, ...] = (1, 2, 3, 4)
@@ -159,6 +168,7 @@ class MegPreset:
     lead_s: float = 2.0
     image_size: int = 64
     dials: Dials = field(default_factory=lambda: Dials(artefact_rate=6.0))
+    noise_of: str = "demo"
     modality: str = field(default="meg", init=False)
 
     @property
@@ -192,6 +202,7 @@ class FmriPreset:
         n_voxels (`tuple[int, ...]`): Voxels of each subject inside the nsdgeneral mask.
         image_size (`int`): Width and height of the images, in pixels (425 in the real corpus).
         dials (`Dials`): Difficulty.
+        noise_of (`str`): Preset whose calibrated noise level counts.
     """
 
     subjects: tuple[int, ...] = (1, 2, 5, 7)
@@ -204,6 +215,7 @@ class FmriPreset:
     n_voxels: tuple[int, ...] = (15724, 14278, 13039, 12682)
     image_size: int = 425
     dials: Dials = field(default_factory=Dials)
+    noise_of: str = "demo"
     modality: str = field(default="fmri", init=False)
 
     def __post_init__(self):
@@ -242,7 +254,7 @@ class TwinPreset:
     """The three corpora of one preset.
 
     Args:
-        name (`str`): `"tiny"`, `"demo"` or `"full"`.
+        name (`str`): One of `PRESETS`.
         eeg (`EegPreset`), meg (`MegPreset`), fmri (`FmriPreset`): The parts.
     """
 
@@ -311,11 +323,48 @@ def _demo() -> TwinPreset:
     )
 
 
+# What no model of the modality reads is 0; sources and certainty of every number: docs/twins.md.
+_NO_VOXELS = {"voxel_saturation": 0.0, "voxel_energy": 0.0}
+_NO_SENSORS = {"induced": 0.0, "latency_jitter_s": 0.0, "artefact_rate": 0.0}
+_STEADY = {"gain_jitter": 0.0, "nonstationarity": 0.0}
+_DEVIATION = {"eeg": 0.75, "meg": 0.85, "fmri": 0.75}
+_REALISTIC = {
+    "eeg": Dials(
+        induced=0.25, latency_jitter_s=0.008, gain_jitter=0.35, nonstationarity=0.3, artefact_rate=8.0,
+        subject_deviation=_DEVIATION["eeg"], **_NO_VOXELS,
+    ),
+    "meg": Dials(
+        induced=1.1, latency_jitter_s=0.008, gain_jitter=0.35, nonstationarity=0.3, artefact_rate=8.0,
+        subject_deviation=_DEVIATION["meg"], **_NO_VOXELS,
+    ),
+    "fmri": Dials(
+        gain_jitter=0.25, nonstationarity=0.2, subject_deviation=_DEVIATION["fmri"],
+        voxel_saturation=0.6, voxel_energy=0.2, **_NO_SENSORS,
+    ),
+}  # fmt: skip
+_LINEAR = {
+    modality: Dials(subject_deviation=deviation, **_NO_SENSORS, **_NO_VOXELS, **_STEADY)
+    for modality, deviation in _DEVIATION.items()
+}
+
+
+def _of_demo_size(name: str, dials: dict[str, Dials]) -> TwinPreset:
+    """The demo's sizes with other dials, one set a modality, and a noise level of its own."""
+    demo = _demo()
+    return TwinPreset(
+        name=name,
+        eeg=replace(demo.eeg, dials=dials["eeg"], noise_of=name),
+        meg=replace(demo.meg, dials=dials["meg"], noise_of=name),
+        fmri=replace(demo.fmri, dials=dials["fmri"], noise_of=name),
+    )
+
+
 def get_preset(name: str) -> TwinPreset:
     """Sizes and dials under a name.
 
     Args:
-        name (`str`): `"tiny"` (seconds), `"demo"` (about two minutes) or `"full"` (the counts of the real corpora).
+        name (`str`): `"tiny"` (seconds), `"demo"` (about two minutes), `"full"` (the counts of the real corpora), or
+            at the demo's size `"realistic"` (dials from the literature) or `"linear"` (nothing beyond a linear map).
 
     Returns:
         `TwinPreset`: The preset; change parts of it with `dataclasses.replace`.
@@ -329,7 +378,11 @@ def get_preset(name: str) -> TwinPreset:
         return _demo()
     if name == "full":
         return TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset())
+    if name == "realistic":
+        return _of_demo_size(name, _REALISTIC)
+    if name == "linear":
+        return _of_demo_size(name, _LINEAR)
     raise DataError(
-        "Invalid value for the 'preset' parameter. Allowed values are 'tiny', 'demo' and 'full', but "
-        f"got '{name}' instead."
+        "Invalid value for the 'preset' parameter. Allowed values are 'tiny', 'demo', 'full', 'realistic' and "
+        f"'linear', but got '{name}' instead."
     )

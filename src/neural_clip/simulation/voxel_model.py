@@ -39,7 +39,7 @@ class VoxelModel:
 
     def __init__(self, preset: FmriPreset, seed: int, noise_scale: float | None = None):
         self.preset, self.modality, self.dials = preset, "fmri", preset.dials
-        calibrated = calibrated_scale("fmri")
+        calibrated = calibrated_scale("fmri", preset.noise_of)
         self.noise_scale = calibrated if noise_scale is None else float(noise_scale)
         self.unit, self.scale = UNITS["fmri"], NOISE_RMS["fmri"] / calibrated
         self.n_voxels = preset.n_voxels
