@@ -56,7 +56,7 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
                 assert got[2:6] == [f"{100 * value:.1f}" for value in tops]
                 low, high = row["two_way_interval"]
                 assert got[6] == f"{row['two_way']:.3f} [{low:.3f}, {high:.3f}]"
-                assert got[7] == f"{row['two_way_p']:.3f}"
+                assert got[7] == report_tables.p_value(row["two_way_p"])
         (part,) = report["encoding"][modality]["rows"]
         got = next(
             [c.strip() for c in line.strip("|").split("|")]
@@ -78,7 +78,15 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         label = report_tables.label(report, *part["modalities"])
         names = {"two_way": "2-way", "top1": "top-1"}
         got = cells(text, label, part["task"], names[part["score"]], "neural_clip (ours)", part["other"])
-        assert got[5] == f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" and got[6] == f"{part['p']:.3f}"
+        assert got[5] == f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" and got[6] == report_tables.p_value(
+            part["p"]
+        )
+
+
+def test_no_p_value_is_called_zero():
+    assert [report_tables.p_value(value) for value in (0.0005, 1 / 1001, 0.001, 0.0126, 1.0)] == [
+        "<0.001", "<0.001", "0.001", "0.013", "1.000"
+    ]  # fmt: skip
 
 
 def test_a_changed_number_changes_the_report(output_dir, tmp_path):

@@ -46,8 +46,8 @@ def overlap_records(scored: EmbeddedSplit, train: BaselineSplit, seed: int) -> l
         data set holds no files), `same_embedding` and `near`, in each of which an image counts once, in the first that
         holds, and `highest_cosine`, of those in none of the first three with any training image; all but `same_id`
         are `None` where images are categories. `concepts` has `scored`, `trained` and `shared`. Then the model's
-        scores on queries of either kind: those divided by image if both kinds occur, those divided by concept if
-        concepts are named and not the images themselves; a kind without queries says so in `not_computed`.
+        scores on queries of either kind, divided by image and (where concepts are named and are not the images
+        themselves) by concept, each where both kinds occur.
     """
     from neural_clip.data import load_image_table
 
@@ -64,8 +64,7 @@ def overlap_records(scored: EmbeddedSplit, train: BaselineSplit, seed: int) -> l
     records = [{**head, "found": _found(images, concepts, scored.category_level), "images": images,
                 "concepts": concepts}]  # fmt: skip
     known = (kinds != "")[scored.columns]
-    if known.any() and not known.all():
-        records += _divided(scored, "image", known, ~known, seed)
+    records += _divided(scored, "image", known, ~known, seed)
     if asked and not scored.category_level:
         has_name = np.array([name != "" for name in scored.gallery_concepts])[scored.columns]
         known = np.array([name in trained_concepts for name in scored.gallery_concepts])[scored.columns]
@@ -140,16 +139,15 @@ def _found(images: dict, concepts: dict, category_level: bool) -> str:
 
 
 def _divided(scored: EmbeddedSplit, what: str, known: np.ndarray, unknown: np.ndarray, seed: int) -> list[dict]:
-    """The model's scores on queries whose image or concept was trained, and on those whose was not."""
+    """The model's scores on queries whose image or concept was trained, and on those whose was not, if both occur."""
     from neural_clip.scoring import score_record
 
+    if not (known.any() and unknown.any()):
+        return []  # the counts say it
     records = []
     for check, rows in ((f"queries whose {what} was trained", known),
                         (f"queries whose {what} was not trained", unknown)):  # fmt: skip
         head = {"check": check, "by": "model", "meaning": MEANINGS[check]}
-        if not rows.any():
-            records.append({**head, "not_computed": "there are no such queries"})
-            continue
         record, _ = score_record(
             scored.embeds[rows], scored.gallery_embeds, scored.image_ids[rows], scored.gallery_ids,
             seed=seed, by_recording=scored.category_level, groups=scored.subjects[rows],

@@ -15,6 +15,11 @@ def score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def p_value(value: float) -> str:
+    """p-value with three digits; smaller ones are not called zero."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def percent(value: float | None) -> str:
     """Share in percent with one digit, or a dash."""
     return "-" if value is None else f"{100 * value:.1f}"
@@ -66,7 +71,7 @@ def _decoding_cells(row: dict) -> list[str]:
     if "not_computed" in row:
         return [method, "-", "-", "-", "-", "not computed", ""]
     tops = [percent(_top(row, name, name)) for name in ("top1", "top5", "class_top1", "class_top5")]
-    return [method, *tops, with_interval(row["two_way"], row["two_way_interval"]), score(row["two_way_p"])]
+    return [method, *tops, with_interval(row["two_way"], row["two_way_interval"]), p_value(row["two_way_p"])]
 
 
 def _top(row: dict, key: str, name: str) -> float | None:
@@ -145,19 +150,19 @@ def direct_table(report: dict) -> Table:
 
 def comparison_table(report: dict) -> Table:
     """Differences of the first checkpoint to every other method, on the same queries."""
-    head = ["recordings", "task", "score", "first", "minus", "difference [95 % CI]", "p", "queries"]
+    head = ["recordings", "task", "score", "method", "minus", "difference [95 % CI]", "p", "queries"]
     rows = []
     for part in report["comparisons"]:
         low, high = part["interval"]
         cells = [part["task"], SCORES[part["score"]], method_name(part["method"]), method_name(part["other"])]
-        cells += [f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", score(part["p"]), str(part["n_queries"])]
+        cells += [f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", p_value(part["p"]), str(part["n_queries"])]
         rows.append([label(report, *part["modalities"]), *cells])
     return head, rows
 
 
 def _two_way_cells(row: dict) -> list[str]:
     """2-way score with interval, and p."""
-    return [with_interval(row["two_way"], row["two_way_interval"]), score(row["two_way_p"])]
+    return [with_interval(row["two_way"], row["two_way_interval"]), p_value(row["two_way_p"])]
 
 
 def aggregation_table(report: dict) -> Table:
