@@ -3,7 +3,8 @@
 import itertools
 import json
 import math
-import shutil
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loopback_hub import LoopbackHub
 from neural_clip import image_retrieval
 from neural_clip.image_retrieval import (
     chance_top_k,
@@ -29,17 +31,16 @@ METRIC = Path(__file__).resolve().parents[1] / "src" / "neural_clip" / "image_re
 FOLDER = METRIC.parents[2] / "metrics" / "image_retrieval"
 KINDS = [
     "random", "tied", "duplicated", "duplicated and tied", "constant predictions", "constant references",
-    "equal numbers", "zero", "nearly",
+    "equal numbers", "zero", "nearly", "one ulp", "huge and tiny", "antipodal", "nearly zero",
 ]  # fmt: skip
 
 
 def cosine(a, b):
-    lengths = math.sqrt(math.fsum(float(x) ** 2 for x in a)) * math.sqrt(math.fsum(float(x) ** 2 for x in b))
-    return math.fsum(float(x) * float(y) for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
+    return math.fsum(x * y for x, y in zip(unit(a), unit(b), strict=True))
 
 
 def pearson(a, b):
-    a, b = ([float(x) - math.fsum(map(float, v)) / len(v) for x in v] for v in (a, b))
+    a, b = ([x - math.fsum(v) / len(v) for x in v] for v in (unit(a), unit(b)))
     small = [max(map(abs, v)) < 1e-12 for v in (a, b)]
     return 0.0 if any(small) else cosine(a, b)
 
@@ -92,7 +93,8 @@ def oracle(predictions, references, prediction_ids, reference_ids, classes=None)
         if classes is not None:
             found |= class_scores(predictions[query], references, similarity, true, gallery, classes)
         rows.append(found)
-    return {name: float((np.sum if "n_ties" in name else np.mean)([row[name] for row in rows])) for name in rows[0]}
+    names = [name for name in rows[0] if all(name in row for row in rows)]  # enough competitors for every query
+    return {name: float((np.sum if "n_ties" in name else np.mean)([row[name] for row in rows])) for name in names}
 
 
 def class_scores(prediction, references, similarity, true, gallery, classes):
@@ -112,8 +114,9 @@ def class_scores(prediction, references, similarity, true, gallery, classes):
 
 
 def unit(vector):
-    length = math.sqrt(math.fsum(float(x) ** 2 for x in vector))
-    return [float(x) / length if length else 0.0 for x in vector]
+    largest = max(abs(float(x)) for x in vector) or 1.0  # squares of huge and tiny numbers leave the range
+    length = math.sqrt(math.fsum((float(x) / largest) ** 2 for x in vector))
+    return [float(x) / largest / length if length else 0.0 for x in vector]
 
 
 def top_k_by_choices(similarity, relevant, k):
@@ -165,6 +168,22 @@ def case(kind, dtype):
     if kind == "nearly":  # differences that float32 products cannot tell from rounding
         references = (references[:1] + 1e-3 * references).astype(dtype)
         predictions = (predictions[:1] + 1e-3 * predictions).astype(dtype)
+    if kind == "one ulp":  # neighbours among the numbers of this type, on either side
+        references[1::3] = np.nextafter(references[::3][:5], dtype(9))
+        references[2::3] = np.nextafter(references[::3][:4], dtype(-9))
+        predictions = references.copy()
+    if kind == "huge and tiny":
+        powers = np.array({2: [-12, 0, 12], 4: [-110, 0, 120], 8: [-1000, 0, 1000]}[np.dtype(dtype).itemsize])
+        predictions, references = (
+            np.ldexp(x, powers[np.random.default_rng(0).integers(3, size=(14, 1))]) for x in (predictions, references)
+        )
+    if kind == "antipodal":
+        references[7:] = -references[:7]
+        predictions[::2] = -references[::2]
+        predictions[1::2] = references[1::2]
+    if kind == "nearly zero":  # all but one number is zero, and that one is the smallest there is
+        predictions[::2], references[::3] = 0, 0
+        predictions[::2, 1], references[::3, 2] = np.nextafter(dtype(0), dtype(1)), -np.nextafter(dtype(0), dtype(1))
     return predictions, references, ids, classes
 
 
@@ -180,6 +199,20 @@ def test_every_score_equals_the_slow_computation(kind, dtype, tiles, monkeypatch
     predictions, references, ids, classes = case(kind, dtype)
     scores = retrieval_scores(predictions, references, ids, ids, classes)
     assert_equals_oracle(scores, predictions, references, ids, ids, classes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    numbers=st.lists(st.lists(st.integers(-2, 2), min_size=6, max_size=6), min_size=4, max_size=9),
+    images=st.lists(st.integers(0, 3), min_size=9, max_size=9).filter(lambda x: len(set(x[:4])) > 1),
+    dtype=st.sampled_from([np.float16, np.float32]),
+)
+def test_grids_full_of_ties_equal_the_slow_computation(numbers, images, dtype):
+    grid, ids = np.array(numbers, dtype), images[: len(numbers)]
+    references = grid[ids, 3:]  # repeats of an image have its embedding
+    classes = [image // 2 for image in ids]
+    scores = retrieval_scores(grid[:, :3], references, ids, ids, classes)
+    assert_equals_oracle(scores, grid[:, :3], references, ids, ids, classes)
 
 
 def test_images_of_a_class_that_cancel_leave_no_prototype():
@@ -481,14 +514,82 @@ print(json.dumps(scores, allow_nan=False))
 """
 
 
+@pytest.fixture(scope="module")
+def arrived(tmp_path_factory):
+    """What a Hub on this machine holds after the command of the card, in a folder outside the repository."""
+    (line,) = (line for line in (FOLDER / "README.md").read_text("utf-8").splitlines() if line.startswith("hf upload"))
+    program, *order = line.replace("<user>", "lab").split()
+    with LoopbackHub() as hub:
+        surroundings = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none",
+                                     "HF_HOME": str(tmp_path_factory.mktemp("home"))}  # fmt: skip
+        subprocess.run(
+            [str(Path(sys.executable).parent / program), *order], env=surroundings, cwd=FOLDER.parents[1],
+            capture_output=True, timeout=120, check=True,
+        )  # fmt: skip
+    (created,) = hub.created
+    assert (created["type"], created["sdk"]) == ("space", "gradio")
+    folder = tmp_path_factory.mktemp("arrived") / "image_retrieval"
+    folder.mkdir()
+    for name, content in hub.repositories["space", "lab/image_retrieval"]["files"].items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_the_whole_metric_arrives_on_the_hub(arrived):
+    names = {path.name for path in arrived.iterdir()}
+    assert names == {".gitattributes", "README.md", "app.py", "image_retrieval.py", "requirements.txt"}
+    assert (arrived / "image_retrieval.py").read_bytes() == METRIC.read_bytes()  # the content, not the link
+
+
+def test_front_matter_is_that_of_a_space(arrived):
+    from huggingface_hub import SpaceCard
+
+    card = SpaceCard.load(arrived / "README.md")
+    about = card.data.to_dict()
+    assert about["sdk"] == "gradio" and (arrived / about["app_file"]).is_file()
+    assert re.fullmatch(r"[5-9]\.\d+\.\d+", about["sdk_version"])  # the first that accept numpy 2
+    assert about["title"] and about["license"] == "apache-2.0" and {"evaluate", "metric"} <= set(about["tags"])
+    colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+    assert {about["colorFrom"], about["colorTo"]} <= colours
+
+
+STAND_IN = """
+import json, sys
+class Error(Exception): pass
+class Field:
+    def __init__(self, label, value=None): self.label, self.value = label, value
+Textbox = JSON = Field
+class Interface:
+    def __init__(self, fn, inputs, outputs, title, article): self.fn, self.inputs, self.article = fn, inputs, article
+    def launch(self):
+        print(json.dumps([self.fn(*[field.value for field in self.inputs]), self.article]))
+        print(json.dumps([field.label for field in self.inputs]))
+        try: self.fn(*["[[1, NaN]]"] * 2, *[""] * 5)
+        except Error as error: print(error)
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_print_identical_json_from_a_copied_folder(tmp_path):
-    copied = shutil.copytree(FOLDER, tmp_path / "image_retrieval")  # links are followed, as an upload does
-    assert (copied / "image_retrieval.py").read_text() == METRIC.read_text()
-    assert not (copied / "image_retrieval.py").is_symlink()
+def test_the_page_gives_the_scores_of_its_example(arrived, tmp_path):
+    (tmp_path / "gradio.py").write_text("import sys\nsys.modules['neural_clip'] = None" + STAND_IN)
+    surroundings = {"PATH": "", "PYTHONPATH": str(tmp_path), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "app.py"], cwd=arrived, env=surroundings, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    first, names, refused = done.stdout.splitlines()
+    scores, article = json.loads(first)
+    assert (scores["two_way"], scores["gallery_size"], scores["class_top1"]) == (1.0, 2, 1.0)
+    assert article.startswith("\n# Metric card") or article.startswith("# Metric card")
+    assert json.loads(names) == ["predictions", "references", *image_retrieval.OPTIONAL, "seed"]
+    assert "NaN or infinity" in refused
+
+
+@pytest.mark.slow
+def test_two_processes_print_identical_json_from_what_arrived(arrived, tmp_path):
     printed = [
         subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(copied), str(tmp_path / f"cache{i}")],
+            [sys.executable, "-c", PROGRAM, str(arrived), str(tmp_path / f"cache{i}")],
             capture_output=True, text=True, check=True, cwd=tmp_path,
             env={"PATH": "", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": str(i),
                  "OMP_NUM_THREADS": str(i + 1)},
@@ -512,7 +613,7 @@ def test_the_card_names_every_score():
         stem = name.removesuffix("_image_to_neural").removeprefix("chance_").removesuffix("_interval")
         short = [f"`{tail}`" for tail in (stem[len("top1_of") :], stem[len("class_top") :], "_strict", "n_pools")]
         shown = f"`{stem}`" in card or any(part in card for part in short) or stem.startswith("class_prototype")
-        assert shown or stem == "n_pools", name
+        assert shown, name
 
 
 def test_permutation_2_way_follows_its_definition_and_its_expectation():
@@ -546,6 +647,12 @@ def test_sampled_pools_agree_with_the_expectation_and_with_a_slow_count():
         pool = rng.choice(330, 300, replace=False)
         hits.append(np.mean(similarity[np.ix_(pool, pool)].argmax(axis=1) == np.arange(300)))
     assert scores["top1_of_300"] == pytest.approx(np.mean(hits), abs=0.005)
+
+
+def test_pools_of_a_gallery_with_repeats_hold_the_same_images():
+    predictions, references = random_case(8, n=310, width=24)
+    twice = np.repeat(references, 2, axis=0), range(310), np.repeat(range(310), 2)
+    assert retrieval_scores(predictions, *twice) == retrieval_scores(predictions, references)
 
 
 def test_sampled_k_way_is_the_mean_over_drawn_distractors():
