@@ -28,3 +28,11 @@ def test_card_is_made_from_its_json(path):
         expected = [row["two_way"], low, high, row["chance_two_way"], row["top1"], row["top5"]]
         assert numbers == pytest.approx(expected, abs=5e-5)
         assert modality not in source["training"]["simulated"] or line.endswith("| simulated |")
+
+
+def test_a_card_says_that_alignment_layers_were_not_trained():
+    source = json.loads(CARDS[0].with_suffix(".json").read_text())
+    said = "alignment layers were left as they were initialised"
+    assert said not in model_card("x", source["training"])
+    source["training"]["recipe"]["model"]["freeze_alignment"] = True
+    assert said in model_card("x", source["training"])

@@ -58,7 +58,10 @@ def small_batch(modality, subject_ids, seed=0):
     return {f"{modality}_values": values, "subject_ids": ids}
 
 
-@pytest.fixture(params=[("temporal_spatial", "temporal_spatial"), ("spectrogram_cnn", "temporal_cnn")], ids="-".join)
+ENCODER_TYPES = [("temporal_spatial", "temporal_spatial"), ("spectrogram_cnn", "temporal_cnn"), ("linear", "linear")]
+
+
+@pytest.fixture(params=ENCODER_TYPES, ids="-".join)
 def model(request):
     torch.manual_seed(0)
     model = NeuralClipModel(small_config(request.param)).eval()
@@ -102,6 +105,29 @@ def test_alignment_layers_learn_and_are_saved(model, modality, tmp_path):
             assert torch.equal(stored, layers[name].weight)
 
 
+@pytest.mark.parametrize("encoder_types", ENCODER_TYPES, ids="-".join)
+def test_freezing_alignment_freezes_it_and_nothing_else(encoder_types, tmp_path):
+    models = []
+    for freeze in (False, True):
+        torch.manual_seed(0)
+        models.append(NeuralClipModel(small_config(encoder_types, freeze_alignment=freeze)))
+    free, frozen = models
+    assert all(torch.equal(value, frozen.state_dict()[name]) for name, value in free.state_dict().items())
+    assert all(parameter.requires_grad for parameter in free.parameters())
+    frozen.save_pretrained(tmp_path)
+    loaded = NeuralClipModel.from_pretrained(tmp_path)
+    assert loaded.config.freeze_alignment is True
+    layers = [f"{modality}.alignment.layers.{name}" for modality in ("eeg", "meg", "fmri") for name in SUBJECTS]
+    expected = {f"encoders.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    for model in (frozen, loaded):
+        assert {name for name, parameter in model.named_parameters() if not parameter.requires_grad} == expected
+        loss = model.train()(
+            **small_batch("eeg", [0, 1]), image_embeds=torch.randn(2, 12), image_ids=torch.arange(2)
+        ).loss
+        loss.backward()  # gradients pass by the frozen layers
+        assert model.projections["eeg"].weight.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
 def test_identity_alignment_passes_recordings_through(modality):
     model = NeuralClipModel(small_config()).eval()
@@ -113,10 +139,57 @@ def test_identity_alignment_passes_recordings_through(modality):
     assert torch.equal(aligned, batch[f"{modality}_values"])
 
 
+@pytest.mark.parametrize("modality", ["eeg", "meg"])
+def test_average_subject_has_the_mean_of_all_layers(model, modality):
+    """Layers are affine: the output of the mean layer is the mean of the outputs of the layers."""
+    encoder = model.encoders[modality]
+    values = small_batch(modality, [0])[f"{modality}_values"]
+    each = encoder(values.expand(3, -1, -1), torch.tensor([0, 1, 2])).aligned_values
+    mixed = encoder(values.expand(4, -1, -1), torch.tensor([2, -1, 0, -1])).aligned_values
+    torch.testing.assert_close(mixed[[1, 3]], each.mean(dim=0, keepdim=True).expand_as(mixed[[1, 3]]))
+    assert torch.equal(mixed[[0, 2]], each[[2, 0]])
+    mixed[1].square().sum().backward()
+    grads = [layer.weight.grad for layer in encoder.alignment.layers.values()]
+    assert grads[0].abs().max() > 0 and all(torch.equal(grads[0], grad) for grad in grads[1:])
+
+
+@pytest.mark.parametrize(("subject_dropout", "low", "high"), [(0.0, 0, 0), (0.3, 0.2, 0.4), (1.0, 1, 1)])
+def test_subject_dropout_gives_recordings_to_the_average_subject(subject_dropout, low, high):
+    config = EegConfig(n_chans=2, n_times=8, subjects=SUBJECTS[:2], hidden_size=2, subject_dropout=subject_dropout)
+    encoder = EegEncoder(config)
+    with torch.no_grad():
+        for bias, name in ((1.0, "sub-01"), (3.0, "sub-02")):
+            encoder.alignment.layers[name].bias.fill_(bias)
+    values, ids = torch.zeros(400, 2, 8), torch.arange(400) % 2
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        used = encoder.train().align(values, ids)[:, 0, 0]
+    assert torch.equal(torch.get_rng_state(), state) == (subject_dropout == 0)  # older recipes draw what they drew
+    for subject, own in ((0, 1.0), (1, 3.0)):
+        assert set(used[ids == subject].tolist()) <= {own, 2.0}
+        assert low <= float((used[ids == subject] == 2.0).float().mean()) <= high
+    assert set(encoder.eval().align(values, ids)[:, 0, 0].tolist()) == {1.0, 3.0}
+
+
 def test_random_alignment_differs_between_subjects():
     config = EegConfig(n_chans=5, n_times=50, subjects=SUBJECTS, alignment_init="random", hidden_size=4)
     layers = EegEncoder(config).alignment.layers
     assert (layers["sub-01"].weight - layers["sub-02"].weight).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("encoder_class", [EegEncoder, MegEncoder])
+def test_linear_encoder_multiplies_the_whole_recording(encoder_class):
+    config = encoder_class.config_class(n_chans=5, n_times=9, subjects=SUBJECTS, encoder_type="linear", hidden_size=4)
+    encoder = encoder_class(config).eval()
+    values, ids = torch.randn(3, 5, 9, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 2])
+    output = encoder(values, ids)
+    for row, subject in enumerate(ids.tolist()):
+        layer = encoder.alignment.layers[SUBJECTS[subject]]
+        expected = torch.einsum("oct,ct->o", layer.weight.reshape(4, 5, 9), values[row]) + layer.bias
+        torch.testing.assert_close(output.pooler_output[row], expected)
+    assert torch.equal(output.aligned_values, output.pooler_output)
+    assert {name.split(".")[0] for name, _ in encoder.named_parameters()} == {"alignment"}
 
 
 @pytest.mark.parametrize(("n_times", "nperseg"), [(440, 40), (100, 20), (181, 40), (33, 8)])
@@ -182,7 +255,8 @@ def test_loss_is_the_loss_of_losses(model):
             {"eeg_values": torch.zeros(1, 5, 100), "subject_ids": torch.tensor([3])},
             "'subject_ids' must lie between 0 and 2",
         ),
-        ({"eeg_values": torch.zeros(1, 5, 100), "subject_ids": torch.tensor([-1])}, "must lie between"),
+        ({"eeg_values": torch.zeros(1, 5, 100), "subject_ids": torch.tensor([-2])}, r"or be -1 \(the average subject"),
+        ({"fmri_values": torch.zeros(1, 31), "subject_ids": torch.tensor([-1])}, "no average subject for fMRI"),
         ({"eeg_values": torch.zeros(1, 5, 100)}, "'subject_ids' is missing"),
         ({"fmri_values": torch.zeros(1, 19), "subject_ids": torch.tensor([0])}, "must hold 20 voxels"),
         ({"fmri_values": torch.ones(1, 31), "subject_ids": torch.tensor([0])}, "must hold 20 voxels"),
@@ -289,6 +363,16 @@ def test_frozen_tower_does_not_move(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in loaded.vision_model.state_dict().items())
 
 
+def test_what_does_not_learn_does_not_learn_after_loading_either(tmp_path):
+    """Loading through transformers gives gradients to every tensor."""
+    tower = {"include_vision_tower": True, "vision_config": CLIPVisionConfig(**TOWER)}
+    NeuralClipModel(small_config(learn_logit_scale=False, **tower)).save_pretrained(tmp_path)
+    loaded = NeuralClipModel.from_pretrained(tmp_path)
+    assert {name.split(".")[0]: parameter.requires_grad for name, parameter in loaded.named_parameters()} == {
+        "logit_scale": False, "encoders": True, "projections": True, "vision_model": False,
+    }  # fmt: skip
+
+
 def test_images_without_a_tower_say_what_to_do():
     model = NeuralClipModel(small_config(image_pooling="precomputed", vision_model_name="mobilenet"))
     with pytest.raises(ValueError, match="ready-made image embeddings"):
@@ -308,10 +392,12 @@ def test_images_without_a_tower_say_what_to_do():
         ),
         (NeuralClipConfig, {"fmri_confg": {}}, "Did you mean 'fmri_config'"),
         (NeuralClipConfig, {"eeg_config": {"n_chan": 3}}, "Did you mean 'n_chans'"),
-        (EegConfig, {"encoder_type": "temporal_cnn"}, "Allowed values are 'spectrogram_cnn' and 'temporal_spatial'"),
+        (EegConfig, {"encoder_type": "temporal_cnn"}, "Allowed values are 'linear', 'spectrogram_cnn' and"),
         (MegConfig, {"alignment_kernel_size": 4}, "must be odd"),
         (MegConfig, {"subjects": ["sub-01", "sub-01"]}, "Each name may occur once"),
         (EegConfig, {"n_chans": 2, "ch_names": ["Cz"]}, "'ch_names' lists 1 sensors but 'n_chans' is 2"),
+        (EegConfig, {"subject_dropout": 1.5}, "'subject_dropout' parameter. It must lie between 0 and 1, but got 1.5"),
+        (FmriConfig, {"subject_dropout": 0.1}, "Unknown configuration key 'subject_dropout' for FmriConfig"),
         (EegConfig, {"n_times": 0}, "'n_times' parameter. It must be above 0"),
         (FmriConfig, {"subjects": ["sub-01"], "n_voxels": {}}, "must give a count for each"),
         (NeuralClipConfig, {"include_vision_tower": True}, "'vision_config' is None"),

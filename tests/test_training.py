@@ -20,6 +20,7 @@ from neural_clip.image_encoder import TINY_CLIP, weights_digest
 from neural_clip.model_card import write_model_card
 from neural_clip.recipes import read_recipe
 from neural_clip.training import (
+    build_model,
     check_named_encoder,
     check_push,
     common_image_encoder,
@@ -39,9 +40,16 @@ MODEL = {
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def planted(tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared")
-    return {name: str(write_planted(root / name, name, pixels=False, encoder=READY)) for name in ("eeg", "fmri")}
+    return {
+        name: str(write_planted(root / name, name, pixels=False, encoder=READY)) for name in ("eeg", "meg", "fmri")
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(planted):
+    return {name: planted[name] for name in ("eeg", "fmri")}
 
 
 @pytest.fixture
@@ -74,6 +82,25 @@ def test_learns_saves_and_says_what_it_did(recipe_file, folders):
     assert f"{record['best_validation_two_way']:.4f}" in card
     initial = NeuralClipModel(model.config).encoders["eeg"].alignment.layers["sub-01"].weight
     assert (model.encoders["eeg"].alignment.layers["sub-01"].weight - initial).abs().max() > 1e-3  # it was trained
+
+
+def test_frozen_alignment_stays_as_initialised(recipe_file, tmp_path, monkeypatch):
+    """Weight decay of 0.5 would shrink every layer that the optimiser sees; a resumed run keeps them too."""
+    arguments = [recipe_file, "--model.freeze_alignment", "true", "--weight_decay", "0.5"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    main(arguments)
+    main([*arguments, "--num_train_epochs", "3", "--resume", "true"])
+    output = tmp_path / "out"
+    model = NeuralClipModel.from_pretrained(output)
+    start = build_model(model.config, None, 5).state_dict()
+    for checkpoint in (output, output / "checkpoint-60"):
+        weights = load_file(checkpoint / "model.safetensors")
+        kept = {name for name, value in weights.items() if torch.equal(value, start[name])}
+        assert kept == {name for name in weights if ".alignment." in name}
+    record = json.loads((output / "training.json").read_text())
+    assert record["recipe"]["model"]["freeze_alignment"] is True
+    assert "--model.freeze_alignment true" in (output / "README.md").read_text()
+    assert json.loads((output / "config.json").read_text())["freeze_alignment"] is True
 
 
 def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
@@ -125,6 +152,24 @@ def test_real_launchers(recipe_file, launcher, tmp_path):
     again = subprocess.run([sys.executable, "train.py", recipe_file], cwd=REPOSITORY, capture_output=True, text=True)
     assert again.returncode == 2
     assert again.stderr.strip().splitlines()[-1].startswith("error: ") and "holds an earlier run" in again.stderr
+
+
+@pytest.mark.parametrize("recipe", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_of_this_repository_train(recipe, planted, tmp_path):
+    """An epoch on small data sets; their images have ready-made embeddings, so that no tower can be included."""
+    data = {name: planted[name] for name in yaml.safe_load(recipe.read_text())["data"]}
+    changes = ["--data", yaml.safe_dump(data, default_flow_style=True), "--model.include_vision_tower", "false"]
+    changes += ["--model.eeg.hidden_size", "8", "--model.meg.hidden_size", "8"]  # to be quick
+    changes += ["--num_train_epochs", "1", "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")]
+    main([str(recipe), *changes, "--use_cpu", "true"])
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    start = build_model(NeuralClipModel.from_pretrained(tmp_path / "out").config, None, record["seed"]).state_dict()
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    moved = {name for name, value in weights.items() if not torch.equal(value, start[name])}
+    learnt = read_recipe([str(recipe)]).model.get("freeze_alignment", False) is False
+    for modality in data:
+        assert f"projections.{modality}.weight" in moved
+        assert any(name.startswith(f"encoders.{modality}.alignment.") for name in moved) == learnt
 
 
 def test_an_earlier_run_is_never_overwritten_unasked(recipe_file):
@@ -281,7 +326,6 @@ def test_card_repeats_the_report(recipe_file):
     output = train(read_recipe([recipe_file]))
     row = {"method": "neural_clip", "aggregation": "single trial", "two_way": 0.71234, "top1": 0.125}
     row |= {"two_way_interval": [0.6, 0.8], "chance_two_way": 0.5, "gallery_size": 24, "top5": 0.25}
-    path = write_model_card(
-        output, {"decoding": {"eeg": {"rows": [row | {"method": "per-subject ridge", "two_way": 0.9}, row]}}}
-    )
+    rows = [row | {"method": "per-subject ridge", "two_way": 0.9}, row]
+    path = write_model_card(output, {"checkpoints": [{"name": "neural_clip"}], "decoding": {"eeg": {"rows": rows}}})
     assert "| EEG | 0.7123 (0.6000 to 0.8000) | 0.50 | 24 images | 0.1250 | 0.2500 | simulated |" in path.read_text()

@@ -75,11 +75,16 @@ class SensorConfig(StrictConfig):
         subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
         encoder_type (`str`): The shared network g. `"temporal_spatial"` (linear and log-power branch behind learned
             spatial and temporal filters) for both; `"spectrogram_cnn"` for EEG and `"temporal_cnn"` for MEG are the
-            networks of arXiv 2411.09723.
+            networks of arXiv 2411.09723. `"linear"` has none: the alignment layer a is then a linear map of each
+            subject's whole recording to `hidden_size` values, started as torch's linear layer is.
         alignment_kernel_size (`int`): Samples seen by the alignment layer a, a convolution over time per subject; 1
-            mixes sensors only.
+            mixes sensors only. Not for `"linear"`.
         alignment_init (`str`): `"identity"` starts each subject's layer as a copy of its input, `"random"` as
-            torch's convolution does (the paper's code).
+            torch's convolution does (the paper's code). Not for `"linear"`.
+        subject_dropout (`float`): Share of recordings that pass through the mean of all subjects' alignment layers
+            instead of their own subject's while training. It prepares the network for people without a layer, whose
+            `subject_ids` are -1, where layers start at random; on simulated recordings it changed nothing for layers
+            that start as identities. The fMRI encoder has no such mean, as voxels of two people do not correspond.
         hidden_size (`int`): Width of the first layer of the network.
         temporal_kernel_size (`int`): Samples of a temporal filter of `"temporal_spatial"`.
         n_windows (`int`): Time windows over which `"temporal_spatial"` pools.
@@ -96,6 +101,7 @@ class SensorConfig(StrictConfig):
     encoder_type: str = "temporal_spatial"
     alignment_kernel_size: int = 1
     alignment_init: str = "identity"
+    subject_dropout: float = 0.0
     hidden_size: int = 192
     temporal_kernel_size: int = 25
     n_windows: int = 12
@@ -110,6 +116,11 @@ class SensorConfig(StrictConfig):
             self, "n_chans", "n_times", "sfreq", "hidden_size", "temporal_kernel_size", "n_windows", "stft_nperseg"
         )
         check_choice("alignment_init", self.alignment_init, ("identity", "random"))
+        if not 0 <= self.subject_dropout <= 1:
+            raise ValueError(
+                "Invalid value for the 'subject_dropout' parameter. It must lie between 0 and 1, "
+                f"but got {self.subject_dropout}."
+            )
         if self.alignment_kernel_size < 1 or self.alignment_kernel_size % 2 == 0:
             raise ValueError(
                 "Invalid value for the 'alignment_kernel_size' parameter. It must be odd and at least 1, "
@@ -127,7 +138,7 @@ class EegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice("encoder_type", self.encoder_type, ("spectrogram_cnn", "temporal_spatial"))
+        check_choice("encoder_type", self.encoder_type, ("linear", "spectrogram_cnn", "temporal_spatial"))
 
 
 class MegConfig(SensorConfig):
@@ -144,7 +155,7 @@ class MegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice("encoder_type", self.encoder_type, ("temporal_cnn", "temporal_spatial"))
+        check_choice("encoder_type", self.encoder_type, ("linear", "temporal_cnn", "temporal_spatial"))
 
 
 class FmriConfig(StrictConfig):
@@ -200,6 +211,8 @@ class NeuralClipConfig(StrictConfig):
         logit_scale_init_value (`float`): Logarithm of the inverse temperature; 0 is the paper's temperature 1,
             ln(1 / 0.07) = 2.6592 is CLIP's (Radford et al. 2021, arXiv:2103.00020, section 2.5).
         learn_logit_scale (`bool`): Whether the temperature is trained.
+        freeze_alignment (`bool`): Leave the alignment layers of every modality as they were initialised: not trained,
+            but saved. The control for what training them buys; in the authors' code they never train.
         contrastive_direction (`str`): `"both"` (symmetric) or `"neural_to_image"` (arXiv 2411.09723, eq. 1).
         category_level (`bool`): Whether the model learnt categories rather than single images.
     """
@@ -217,6 +230,7 @@ class NeuralClipConfig(StrictConfig):
     include_vision_tower: bool = False
     logit_scale_init_value: float = 2.6592
     learn_logit_scale: bool = True
+    freeze_alignment: bool = False
     contrastive_direction: str = "both"
     category_level: bool = False
 

@@ -37,7 +37,7 @@ Subjects named above have an alignment layer each. Recordings of anyone else are
 ## Training
 
 Best validation 2-way accuracy {best} at step {best_step} of {steps} ({epochs:g} epochs), seed {seed}. Every decision
-was made on the validation split. The recipe, versions and scores of each epoch stand in `training.json`.
+was made on the validation split. The recipe, versions and scores of each epoch stand in `training.json`.{frozen}
 
 ```
 {command}
@@ -112,7 +112,11 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
     if simulated:
         names = " and ".join(TITLES[modality] for modality in simulated)
         warning = f"\n**It learnt from simulated {names} data and knows nothing of real brains.**\n"
+    frozen = ""
+    if record["recipe"]["model"].get("freeze_alignment"):
+        frozen = " The subjects'\nalignment layers were left as they were initialised; everything else was trained."
     text = TEXT.format(
+        frozen=frozen,
         title=name,
         name=name,
         modalities=", ".join(TITLES[modality] for modality in modalities),

@@ -1,10 +1,12 @@
 """The EEG encoder: f = g∘a, one alignment layer a per subject and a network g shared by all."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
 from .configuration_neural_clip import EegConfig
-from .modeling_sensors import EncoderOutput, SensorPreTrainedModel, SubjectConv, TemporalSpatialNet
+from .modeling_sensors import EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
 
 # Widths (in units of hidden_size) and strides of the six 3x3 convolutions of the paper's code.
 CNN_WIDTHS = (1, 1, 2, 2, 2, 2)
@@ -79,17 +81,11 @@ class EegEncoder(SensorPreTrainedModel):
 
     config_class = EegConfig
     main_input_name = "eeg_values"
-
-    def __init__(self, config: EegConfig) -> None:
-        super().__init__(config)
-        self.alignment = SubjectConv(config)
-        self.network: nn.Module
-        if config.encoder_type == "spectrogram_cnn":
-            self.network = SpectrogramCnn(config)
-        else:
-            self.network = TemporalSpatialNet(config)
-        self.output_size = self.network.output_size
-        self.post_init()
+    networks: ClassVar = {
+        "linear": LinearNet,
+        "spectrogram_cnn": SpectrogramCnn,
+        "temporal_spatial": TemporalSpatialNet,
+    }
 
     def forward(self, eeg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> EncoderOutput:
         """Encode a batch.
@@ -98,7 +94,7 @@ class EegEncoder(SensorPreTrainedModel):
             eeg_values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): In the unit of the prepared
                 data set the model was trained on.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in
-                `config.subjects`; subjects may be mixed.
+                `config.subjects`; subjects may be mixed. -1 is the average subject, the mean of all layers.
 
         Returns:
             [`EncoderOutput`]

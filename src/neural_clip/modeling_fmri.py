@@ -5,30 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_neural_clip import FmriConfig
-from .modeling_sensors import EncoderOutput, apply_by_subject, check_subject_ids, rows_by_subject
-
-
-class SubjectLinear(nn.Module):
-    """The alignment layer a of each subject: a linear map from that person's own voxels.
-
-    Source: arXiv 2411.09723, section 2; 1024 outputs in the authors' code. Deviation: voxel counts differ between
-    subjects instead of being padded to the largest, and the layers are registered, trained and saved.
-    """
-
-    def __init__(self, config: FmriConfig) -> None:
-        super().__init__()
-        self.subjects = list(config.subjects)
-        sizes = config.n_voxels or {}
-        self.layers = nn.ModuleDict({name: nn.Linear(sizes[name], config.alignment_size) for name in self.subjects})
-
-    def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
-        """Map `(batch_size, max_n_voxels)` to `(batch_size, alignment_size)`, each row by its subject's layer."""
-
-        def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
-            layer = self.layers[self.subjects[subject]]
-            return layer(values[rows, : layer.in_features])
-
-        return apply_by_subject(layer_of, subject_ids)
+from .modeling_sensors import AVERAGE_SUBJECT, EncoderOutput, SubjectLinear, check_subject_ids, rows_by_subject
 
 
 class FmriEncoder(PreTrainedModel):
@@ -45,7 +22,8 @@ class FmriEncoder(PreTrainedModel):
     def __init__(self, config: FmriConfig) -> None:
         super().__init__(config)
         self.input_dropout = nn.Dropout(config.input_dropout)
-        self.alignment = SubjectLinear(config)
+        sizes = config.n_voxels or {}
+        self.alignment = SubjectLinear({name: sizes[name] for name in config.subjects}, config.alignment_size)
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
         n_in = config.alignment_size
         for _ in range(config.num_hidden_layers):
@@ -59,10 +37,15 @@ class FmriEncoder(PreTrainedModel):
         """Keep what each layer was constructed with, torch's own, as in the authors' code."""
 
     def check_voxels(self, values: torch.Tensor, subject_ids: torch.Tensor) -> None:
-        """Raise a `ValueError` when a row is shorter than its subject's region or holds values beyond it."""
+        """Raise a `ValueError` when a row has no subject, is shorter than its region or holds values beyond it."""
         if values.ndim != 2:
             raise ValueError(f"'fmri_values' must have shape (batch_size, n_voxels), but got {tuple(values.shape)}.")
         for subject, rows in rows_by_subject(subject_ids):
+            if subject == AVERAGE_SUBJECT:
+                raise ValueError(
+                    "'subject_ids' holds -1, but there is no average subject for fMRI: voxels of two people do not "
+                    f"correspond. Give one index a recording into {self.config.subjects}."
+                )
             name = self.config.subjects[subject]
             n_voxels = self.config.n_voxels[name]
             if values.shape[1] < n_voxels or bool(values[rows, n_voxels:].any()):
@@ -92,4 +75,4 @@ class FmriEncoder(PreTrainedModel):
         return EncoderOutput(pooler_output=self.network(aligned), aligned_values=aligned)
 
 
-__all__ = ["FmriEncoder", "SubjectLinear"]
+__all__ = ["FmriEncoder"]

@@ -1,10 +1,12 @@
 """The MEG encoder: f = g∘a, one alignment layer a per subject and a network g shared by all."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
 from .configuration_neural_clip import MegConfig
-from .modeling_sensors import EncoderOutput, SensorPreTrainedModel, SubjectConv, TemporalSpatialNet
+from .modeling_sensors import EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
 
 # Kernels (samples), strides and widths (in units of hidden_size) of the six convolutions of the paper's code.
 CNN_KERNELS = (11, 7, 5, 3, 3, 3)
@@ -46,14 +48,11 @@ class MegEncoder(SensorPreTrainedModel):
 
     config_class = MegConfig
     main_input_name = "meg_values"
-
-    def __init__(self, config: MegConfig) -> None:
-        super().__init__(config)
-        self.alignment = SubjectConv(config)
-        self.network: nn.Module
-        self.network = TemporalCnn(config) if config.encoder_type == "temporal_cnn" else TemporalSpatialNet(config)
-        self.output_size = self.network.output_size
-        self.post_init()
+    networks: ClassVar[dict[str, type[nn.Module]]] = {
+        "linear": LinearNet,
+        "temporal_cnn": TemporalCnn,
+        "temporal_spatial": TemporalSpatialNet,
+    }
 
     def forward(self, meg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> EncoderOutput:
         """Encode a batch.
@@ -62,7 +61,7 @@ class MegEncoder(SensorPreTrainedModel):
             meg_values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): In the unit of the prepared
                 data set the model was trained on.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in
-                `config.subjects`; subjects may be mixed.
+                `config.subjects`; subjects may be mixed. -1 is the average subject, the mean of all layers.
 
         Returns:
             [`EncoderOutput`]

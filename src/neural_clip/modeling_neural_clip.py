@@ -65,20 +65,26 @@ class NeuralClipModel(PreTrainedModel):
             encoder = ENCODERS[modality](getattr(config, f"{modality}_config"))
             self.encoders[modality] = encoder
             self.projections[modality] = nn.Linear(encoder.output_size, config.projection_dim)
-        self.logit_scale = nn.Parameter(
-            torch.tensor(float(config.logit_scale_init_value)), requires_grad=config.learn_logit_scale
-        )
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.vision_model = None
         if isinstance(config.vision_config, CLIPVisionConfig) and config.include_vision_tower:
             self.vision_model = CLIPVisionModelWithProjection(config.vision_config)
-            freeze(self.vision_model)
         # A tower loaded on demand is kept out of the registered modules, so that it is never trained or saved.
         self._external_vision_model: Any
         object.__setattr__(self, "_external_vision_model", None)
+        self.freeze_parts()
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Keep what each layer was constructed with; transformers would redraw it."""
+
+    def freeze_parts(self) -> None:
+        """Take gradients from what the configuration leaves untrained; transformers gives them to all it loads."""
+        self.logit_scale.requires_grad_(self.config.learn_logit_scale)
+        for encoder in self.encoders.values():
+            encoder.alignment.requires_grad_(not self.config.freeze_alignment)
+        if self.vision_model is not None:
+            freeze(self.vision_model)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -104,6 +110,7 @@ class NeuralClipModel(PreTrainedModel):
             raise ValueError(
                 f"The checkpoint {pretrained_model_name_or_path!s} does not fit its configuration: {found}."
             )
+        model.freeze_parts()
         return (model, info) if wants_info else model
 
     def train(self, mode: bool = True) -> "NeuralClipModel":
@@ -124,7 +131,8 @@ class NeuralClipModel(PreTrainedModel):
 
         Args:
             eeg_values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): As the processor makes them.
-            subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Indices into `config.eeg_config.subjects`.
+            subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Indices into `config.eeg_config.subjects`, or
+                -1 (EEG and MEG) for the average subject.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised, as CLIP's features.
@@ -194,7 +202,7 @@ class NeuralClipModel(PreTrainedModel):
         Args:
             eeg_values, meg_values, fmri_values (`torch.FloatTensor`): Exactly one of them; see `get_*_features`.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in that
-                modality's `subjects`.
+                modality's `subjects`, or -1 (EEG and MEG) for the average subject.
             image_embeds (`torch.FloatTensor` of shape `(n_images, projection_dim)`, *optional*): Cached embeddings.
             pixel_values (`torch.FloatTensor`, *optional*): Images, embedded by the frozen tower instead.
             image_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Rows with the same id show the same

@@ -2,14 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_neural_clip import SensorConfig
+
+# The `subject_ids` entry of somebody without a layer of their own: the mean of all subjects' layers.
+AVERAGE_SUBJECT = -1
 
 
 @dataclass
@@ -20,7 +25,8 @@ class EncoderOutput(ModelOutput):
         pooler_output (`torch.FloatTensor` of shape `(batch_size, output_size)`): One vector a recording, before the
             projection into the shared space.
         aligned_values (`torch.FloatTensor`): Output of the alignment layer a: `(batch_size, n_chans, n_times)` for
-            EEG and MEG, `(batch_size, alignment_size)` for fMRI.
+            EEG and MEG (`(batch_size, hidden_size)` where `encoder_type` is `"linear"`), `(batch_size,
+            alignment_size)` for fMRI.
     """
 
     pooler_output: torch.Tensor | None = None
@@ -28,17 +34,25 @@ class EncoderOutput(ModelOutput):
 
 
 def check_subject_ids(subject_ids: torch.Tensor | None, batch_size: int, subjects: list[str]) -> torch.Tensor:
-    """Return `subject_ids` if each row names one of `subjects`, else raise a `ValueError`."""
+    """Return `subject_ids` if each row names one of `subjects` or the average subject, else raise a `ValueError`."""
     if subject_ids is None:
         raise ValueError(f"'subject_ids' is missing; give one index a recording into {subjects}.")
     if subject_ids.shape != (batch_size,):
         raise ValueError(f"'subject_ids' must have shape ({batch_size},), but got {tuple(subject_ids.shape)}.")
-    if batch_size and (int(subject_ids.min()) < 0 or int(subject_ids.max()) >= len(subjects)):
+    if batch_size and (int(subject_ids.min()) < AVERAGE_SUBJECT or int(subject_ids.max()) >= len(subjects)):
         raise ValueError(
-            f"'subject_ids' must lie between 0 and {len(subjects) - 1} (subjects {subjects}), "
-            f"but got {sorted(set(subject_ids.tolist()))}."
+            f"'subject_ids' must lie between 0 and {len(subjects) - 1} (subjects {subjects}) or be {AVERAGE_SUBJECT} "
+            f"(the average subject), but got {sorted(set(subject_ids.tolist()))}."
         )
     return subject_ids
+
+
+def drop_subjects(subject_ids: torch.Tensor, probability: float) -> torch.Tensor:
+    """Give each recording to the average subject with a probability; none are drawn where it is 0."""
+    if probability == 0:
+        return subject_ids
+    dropped = torch.rand(subject_ids.shape, device=subject_ids.device) < probability
+    return subject_ids.masked_fill(dropped, AVERAGE_SUBJECT)
 
 
 def rows_by_subject(subject_ids: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
@@ -53,6 +67,20 @@ def apply_by_subject(layer_of: Callable[[int, torch.Tensor], torch.Tensor], subj
     return torch.cat([layer_of(subject, rows) for subject, rows in groups])[order.argsort()]
 
 
+def mean_parameters(layers: nn.ModuleDict) -> dict[str, torch.Tensor]:
+    """Mean weight and bias of layers of one shape."""
+    named = [dict(layer.named_parameters()) for layer in layers.values()]
+    return {name: torch.stack([parameters[name] for parameters in named]).mean(dim=0) for name in named[0]}
+
+
+def apply_layer(layers: nn.ModuleDict, subject: int, values: torch.Tensor) -> torch.Tensor:
+    """Pass `values` through the layer of one subject, or through the mean of all layers for the average subject."""
+    named = list(layers.values())
+    if subject != AVERAGE_SUBJECT:
+        return named[subject](values)
+    return functional_call(named[0], mean_parameters(layers), values)
+
+
 class SubjectConv(nn.Module):
     """The alignment layer a of each subject: a convolution over time that mixes that person's sensors.
 
@@ -63,9 +91,8 @@ class SubjectConv(nn.Module):
     def __init__(self, config: SensorConfig) -> None:
         super().__init__()
         size = config.alignment_kernel_size
-        self.subjects = list(config.subjects)
-        self.layers = nn.ModuleDict()
-        for name in self.subjects:
+        self.layers = nn.ModuleDict()  # in the order of `subject_ids`
+        for name in config.subjects:
             layer = nn.Conv1d(config.n_chans, config.n_chans, size, padding=size // 2)
             if config.alignment_init == "identity":
                 nn.init.dirac_(layer.weight)
@@ -74,7 +101,44 @@ class SubjectConv(nn.Module):
 
     def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, n_chans, n_times)` to the same shape, each row by its own subject's layer."""
-        return apply_by_subject(lambda subject, rows: self.layers[self.subjects[subject]](values[rows]), subject_ids)
+        return apply_by_subject(lambda subject, rows: apply_layer(self.layers, subject, values[rows]), subject_ids)
+
+
+class SubjectLinear(nn.Module):
+    """The alignment layer a of each subject where it is linear: a matrix of that person's own.
+
+    Source: arXiv 2411.09723, section 2 (fMRI); 1024 outputs in the authors' code. Deviation: sizes differ between
+    subjects instead of being padded to the largest, and the layers are registered, trained and saved.
+
+    Args:
+        in_features (`dict[str, int]`): Values in a recording of each subject, in the order of `subject_ids`.
+        out_features (`int`): Width of the output.
+    """
+
+    def __init__(self, in_features: dict[str, int], out_features: int) -> None:
+        super().__init__()
+        self.in_features = list(in_features.values())
+        self.layers = nn.ModuleDict({name: nn.Linear(size, out_features) for name, size in in_features.items()})
+
+    def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, ...)` to `(batch_size, out_features)`; what follows a subject's own values is left out."""
+        flat = values.flatten(1)
+
+        def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
+            return apply_layer(self.layers, subject, flat[rows, : self.in_features[subject]])
+
+        return apply_by_subject(layer_of, subject_ids)
+
+
+class LinearNet(nn.Dropout):
+    """No shared network: each subject's linear map goes straight into the projection.
+
+    Source: Ciferri et al. 2026, arXiv 2606.19081 (subject-specific linear maps, trained contrastively), for fMRI.
+    """
+
+    def __init__(self, config: SensorConfig) -> None:
+        super().__init__(config.dropout)
+        self.output_size = config.hidden_size
 
 
 class TemporalFilter(nn.Module):
@@ -136,7 +200,19 @@ class SensorPreTrainedModel(PreTrainedModel):
 
     config_class = SensorConfig
     base_model_prefix = "encoder"
-    alignment: nn.Module
+    networks: ClassVar[dict[str, type[nn.Module]]]  # by `encoder_type`
+
+    def __init__(self, config: SensorConfig) -> None:
+        super().__init__(config)
+        self.alignment: nn.Module
+        if config.encoder_type == "linear":
+            size = config.n_chans * config.n_times
+            self.alignment = SubjectLinear(dict.fromkeys(config.subjects, size), config.hidden_size)
+        else:
+            self.alignment = SubjectConv(config)
+        self.network = self.networks[config.encoder_type](config)
+        self.output_size = self.network.output_size
+        self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Keep what each layer was constructed with; transformers would redraw it."""
@@ -150,7 +226,17 @@ class SensorPreTrainedModel(PreTrainedModel):
                 f"(sensors, samples), but got {tuple(values.shape)}."
             )
         subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
+        if self.training:
+            subject_ids = drop_subjects(subject_ids, self.config.subject_dropout)
         return self.alignment(values, subject_ids)
 
 
-__all__ = ["EncoderOutput", "SensorPreTrainedModel", "SubjectConv", "TemporalFilter", "TemporalSpatialNet"]
+__all__ = [
+    "EncoderOutput",
+    "LinearNet",
+    "SensorPreTrainedModel",
+    "SubjectConv",
+    "SubjectLinear",
+    "TemporalFilter",
+    "TemporalSpatialNet",
+]
