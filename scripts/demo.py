@@ -95,7 +95,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run every step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/demo"), help="default: outputs/demo")
-    parser.add_argument("--preset", default="demo", help="size of the simulated corpora: demo (default) or tiny")
+    parser.add_argument(
+        "--preset",
+        default="demo",
+        help="simulated corpora: demo (default), tiny, or realistic and linear of docs/twins.md",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of simulation and training (default: 0)")
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
     parser.add_argument(
