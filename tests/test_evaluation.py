@@ -170,6 +170,10 @@ def test_the_first_checkpoint_needs_every_encoder_and_others_one(folders, tmp_pa
         evaluate_checkpoints({"x": "a", "y": "b"}, data, tmp_path / "out")
     with pytest.raises(DataError, match="the model 'c' has no eeg encoder"):
         evaluate_checkpoints({"y": "b", "z": "c"}, data, tmp_path / "out")
+    with pytest.raises(DataError, match="'b' is called 'per-subject ridge', which is the name of a baseline"):
+        evaluate_checkpoints({"y": "b", "per-subject ridge": "b"}, data, tmp_path / "out")
+    with pytest.raises(DataError, match="Allowed is one or more, but got none"):
+        evaluate_checkpoints({}, data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -274,9 +278,11 @@ def save_model(path, **changes):
 def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     checkpoint = save_model(tmp_path / "model")
     output_dir = tmp_path / "out"
-    arguments = ["--checkpoint", str(checkpoint), "--data", f"eeg={folders['eeg']}", "--output-dir", str(output_dir)]
+    named = f"never trained={checkpoint}"
+    arguments = ["--checkpoint", named, "--data", f"eeg={folders['eeg']}", "--output-dir", str(output_dir)]
     report = main([*arguments, "--no-baselines", "--no-pictures", "--no-audits", "--understand", "6"])
     assert report["audits"] == {}
+    assert report["command"].startswith(f"neural-clip evaluate --checkpoint '{named}' --data ")  # as a shell reads it
     assert {"eeg_time_course.png", "similarity.png"} <= set(report["understanding"]["pictures"].values())
     assert "understanding/similarity.png" in (output_dir / "report.md").read_text()
     assert (output_dir / "report.html").is_file()

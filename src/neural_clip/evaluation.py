@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -82,8 +83,9 @@ def evaluate_checkpoints(
         `dict`: What `report.json` holds.
 
     Raises:
-        DataError: If a checkpoint cannot be read, a data set does not fit it, a modality is given twice, or image
-            encoders differ, among the data sets or from the one that a checkpoint was trained on.
+        DataError: If there is no checkpoint, one cannot be read or has the name of a baseline, a data set does not fit
+            it, a modality is given twice, or image encoders differ, among the data sets or from the one that a
+            checkpoint was trained on.
     """
     from neural_clip.audits import AuditData, audit, presentation_times
     from neural_clip.baselines import read_split
@@ -92,6 +94,7 @@ def evaluate_checkpoints(
 
     if understand is not None:
         require_captum()  # before an hour is spent
+    _check_names(checkpoints)
     modalities = _check_data(data)
     check_protocol(protocol, [str(folder) for folder in data])
     models = {
@@ -209,6 +212,17 @@ def _with(modality: str, embedded: Embedded) -> list[tuple[str, dict[str, Embedd
 def _single_trials(report: dict, modality: str, method: str) -> dict:
     """Decoding scores of single trials by one method."""
     return next(row for row in report["decoding"][modality]["rows"] if row["method"] == method)
+
+
+def _check_names(checkpoints: Mapping[str, str | Path]) -> None:
+    """Raise where there is no checkpoint, or one has the name of a baseline."""
+    from neural_clip.baselines import BASELINES
+
+    if not checkpoints:
+        raise DataError("Invalid value for the 'checkpoints' parameter. Allowed is one or more, but got none.")
+    for name, path in checkpoints.items():
+        if name in dict(BASELINES):
+            raise DataError(f"'{path}' is called '{name}', which is the name of a baseline; name it otherwise.")
 
 
 def _check_data(data: Sequence[str | Path]) -> dict[str, str]:
@@ -443,7 +457,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     from neural_clip.reporting import write_report
 
     arguments = _parser().parse_args(argv)
-    shown = " ".join(["neural-clip evaluate", *(sys.argv[1:] if argv is None else argv)])
+    shown = shlex.join(["neural-clip", "evaluate", *(sys.argv[1:] if argv is None else argv)])
     report = evaluate_checkpoints(
         named_checkpoints(arguments.checkpoint),
         _data_folders(arguments.data),

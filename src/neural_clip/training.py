@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -318,7 +319,7 @@ def training_record(recipe: Recipe, facts: dict[str, dict], trainer: Trainer) ->
     packages = ("neural_clip", "torch", "transformers", "datasets", "accelerate", "numpy")
     simulated = [name for name, metadata in facts.items() if metadata["simulated"]]
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "recipe": recipe.as_dict(),
         "seed": recipe.training_arguments.seed,
         "data": {name: {key: metadata[key] for key in RECORDED_FACTS} for name, metadata in facts.items()},
