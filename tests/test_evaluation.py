@@ -110,14 +110,31 @@ def test_decoding_equals_the_metric_on_the_saved_embeddings(evaluated):
     }
 
 
+class Noisy(PlantedModel):
+    """A spoilt model."""
+
+    def _features(self, modality, values, subject_ids):
+        features = super()._features(modality, values, subject_ids)
+        return features + 2 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_each_checkpoint_is_normalised_by_its_own_decoding(folders, tmp_path, monkeypatch):
+    models = {"good": PlantedModel(("eeg", "meg")), "bad": Noisy(("eeg", "meg"))}
+    monkeypatch.setattr(evaluation, "_load_model", models.get)
+    data = [folders["eeg"], folders["meg"]]
+    report = evaluate_checkpoints({"a": "good", "b": "bad"}, data, tmp_path, baselines=False, audits=False)
+    for record in report["conversion"]:
+        rows = report["decoding"][record["target"]]["rows"]
+        own = next(row for row in rows if (row["method"], row["aggregation"]) == (record["method"], SINGLE_TRIAL))
+        assert record["denominator_two_way"] == own["two_way"]
+        assert f"by {record['method']}, " in record["denominator"]
+    assert len({record["denominator_two_way"] for record in report["conversion"]}) == 4
+    units = {(part["task"], part["n_queries"], part["n_images"]) for part in report["comparisons"]}
+    assert units == {("decoding", 96, 24), ("encoding", 24, 24), ("conversion", 96, 24)}  # repeats of an image are one
+
+
 def test_several_checkpoints_stand_in_one_report(folders, tmp_path, monkeypatch):
     """A copy of the first differs by nothing, a spoilt one by what the paired comparison says."""
-
-    class Noisy(PlantedModel):
-        def _features(self, modality, values, subject_ids):
-            features = super()._features(modality, values, subject_ids)
-            return features + 2 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
-
     models = {
         "planted": PlantedModel(("eeg", "meg")), "copy": PlantedModel(("eeg", "meg")), "noisy": Noisy(("eeg",)),
     }  # fmt: skip
