@@ -105,7 +105,7 @@ def test_only_the_new_layer_changes_and_it_learns(checkpoint, folders, modality,
 
 def test_new_checkpoint_is_whole(checkpoint, folders, tmp_path):
     output = main(arguments(checkpoint, folders, tmp_path / "new", "fmri"))
-    assert sorted(path.name for path in output.iterdir()) == [
+    assert sorted(path.name for path in output.iterdir() if path.suffix != ".py") == [
         "README.md", "config.json", "model.safetensors", "processor_config.json", "training.json",
     ]  # fmt: skip
     rows = load_recordings(folders["fmri"], "test", ["sub-03"])[:3]
@@ -132,9 +132,10 @@ def test_terms_of_the_new_data_are_remembered(checkpoint, folders, tmp_path):
     assert model_terms(output) == expected | {"planted (sub-03)": "forbidden"}
 
 
-def test_an_epoch_that_harms_is_not_kept(checkpoint, folders, tmp_path):
-    """Steps of 100 ruin the layer; the start is then the best, and it is what the checkpoint holds."""
-    output = main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--learning-rate", "100", "--epochs", "2"))
+def test_epochs_that_harm_are_not_kept(checkpoint, folders, tmp_path, monkeypatch):
+    """A start that nothing surpasses is what the checkpoint holds."""
+    monkeypatch.setattr(adapting, "validation_two_way", lambda model, recordings: 1.0)
+    output = main(arguments(checkpoint, folders, tmp_path / "new", "eeg"))
     (entry,) = json.loads((output / "training.json").read_text())["adaptations"]
     assert entry["best_epoch"] == 0 and max(entry["validation_two_way"][1:]) < entry["validation_two_way"][0]
     weights = load_file(output / "model.safetensors")
