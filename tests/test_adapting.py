@@ -264,7 +264,7 @@ def test_interrupted_runs_leave_no_half_checkpoint(checkpoint, folders, tmp_path
     monkeypatch.setattr(adapting, moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--overwrite", "--epochs", "1"))
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == before and not (tmp_path / "new.partial").exists()
 
 
 def test_leftovers_of_a_killed_run_are_no_obstacle(checkpoint, folders, tmp_path):
