@@ -129,6 +129,58 @@ def test_freezing_alignment_freezes_it_and_nothing_else(encoder_types, tmp_path)
 
 
 @pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+def test_a_new_subject_leaves_the_others_alone(model, modality, tmp_path):
+    batch = small_batch(modality, [2, 0, 1, 0])
+    others = {name: model(**small_batch(name, [0, 1, 2])).neural_embeds for name in ("eeg", "meg", "fmri")}
+    before = model(**batch).neural_embeds
+    average = None
+    if modality != "fmri":
+        average = model(**(batch | {"subject_ids": torch.full((4,), -1)})).neural_embeds
+    model.add_subject(modality, "sub-04", 40 if modality == "fmri" else None)
+    assert torch.equal(model(**batch).neural_embeds, before)
+    if modality == "fmri":
+        values = torch.randn(4, 40, generator=torch.Generator().manual_seed(3))
+        model(fmri_values=values, subject_ids=torch.full((4,), 3))
+        with pytest.raises(ValueError, match="of subject 'sub-04' must hold 40 voxels"):
+            model(fmri_values=values[:, :39], subject_ids=torch.full((4,), 3))
+    else:
+        new = model(**(batch | {"subject_ids": torch.full((4,), 3)})).neural_embeds
+        torch.testing.assert_close(new, average)
+        again = model(**(batch | {"subject_ids": torch.full((4,), -1)})).neural_embeds
+        torch.testing.assert_close(again, average)  # the mean with a mean added is the same
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    model.save_pretrained(tmp_path)
+    loaded = NeuralClipModel.from_pretrained(tmp_path)
+    assert getattr(loaded.config, f"{modality}_config").subjects == [*SUBJECTS, "sub-04"]
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    for name, embeds in others.items():
+        assert torch.equal(loaded(**small_batch(name, [0, 1, 2])).neural_embeds, embeds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("eeg", "sub-02"), "knows eeg subject 'sub-02' already"),
+        (("fmri", "sub-02", 5), "knows fmri subject 'sub-02' already"),
+        (("eeg", "average"), "'average' stands for the mean"),
+        (("eeg", "sub-04", 5), "'n_voxels' parameter.*None for the others, but got 5 for 'eeg'"),
+        (("fmri", "sub-04"), "'n_voxels' parameter.*above 0 for 'fmri'.*got None"),
+        (("fmri", "sub-04", 0), "'n_voxels' parameter.*got 0"),
+        (("ecog", "sub-04"), "has no 'ecog' encoder"),
+    ],
+)
+def test_new_subjects_that_are_refused(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model.add_subject(*arguments)
+    assert all(getattr(model.config, f"{name}_config").subjects == SUBJECTS for name in ("eeg", "meg", "fmri"))
+
+
+def test_nobody_can_be_called_average():
+    with pytest.raises(ValueError, match="nobody can be called so"):
+        EegConfig(subjects=["average"])
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
 def test_identity_alignment_passes_recordings_through(modality):
     model = NeuralClipModel(small_config()).eval()
     if modality == "fmri":

@@ -142,6 +142,28 @@ def test_bad_input_is_named(processor, inputs, message):
         processor(**inputs)
 
 
+@pytest.mark.parametrize("modality", ["eeg", "meg"])
+def test_average_subject_is_minus_one(processor, modality):
+    values = {"eeg": ZEROS, "meg": np.zeros((1, 2, 10), np.float32)}[modality]
+    assert processor(**{modality: values}, subject="average")["subject_ids"].tolist() == [-1] * len(values)
+    rows = [{"subject": "sub-77", modality: row.tolist()} for row in values]
+    assert processor(**{modality: rows}, subject="average")["subject_ids"].tolist() == [-1] * len(values)
+    mixed = processor(**{modality: np.concatenate([values[:1]] * 2)}, subject=["sub-02", "average"])
+    assert mixed["subject_ids"].tolist() == [1, -1]
+
+
+def test_fmri_has_no_average_subject(processor):
+    with pytest.raises(ValueError, match=r"voxels of two people do not correspond.*`neural-clip adapt` fits"):
+        processor(fmri=np.zeros(4), subject="average")
+    with pytest.raises(ValueError, match=r"got \['sub-09'\].* has not seen: `neural-clip adapt`"):
+        processor(fmri=np.zeros(4), subject="sub-09")
+
+
+def test_an_unknown_subject_is_told_both_ways(processor):
+    with pytest.raises(ValueError, match=r"got \['sub-09'\].*'average' takes the mean .*`neural-clip adapt` fits"):
+        processor(eeg=ZEROS, subject="sub-09")
+
+
 def test_masks_that_do_not_fit(processor):
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4))
     with pytest.raises(ValueError, match="'mask' has shape"):

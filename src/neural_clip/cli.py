@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": ("neural_clip.corpora.doctor", "examine a prepared data set for leaks and defects"),
     "embed-images": ("neural_clip.embedding", "add CLIP embeddings of the images to a prepared data set"),
     "train": ("neural_clip.training", "train a model from a recipe"),
+    "adapt": ("neural_clip.adapting", "fit an alignment layer for people whom a model has not seen"),
     "evaluate": ("neural_clip.evaluation", "score decoding, encoding and conversion on the test splits"),
     "report": ("neural_clip.reporting", "write report.md from the scores, beside the paper's figures"),
     "push": ("neural_clip.pushing", "send a data set or a checkpoint to the Hub, private unless you say otherwise"),

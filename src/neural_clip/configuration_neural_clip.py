@@ -9,6 +9,10 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
+# What the processor calls somebody without an alignment layer of their own, and the entry of `subject_ids` for them:
+# the mean of all subjects' layers (EEG and MEG).
+AVERAGE_NAME = "average"
+AVERAGE_SUBJECT = -1
 # Keys that transformers itself adds to a saved configuration.
 TRANSFORMERS_KEYS = {
     "attn_implementation",
@@ -56,7 +60,12 @@ class StrictConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def check_subjects(self, subjects: list[str]) -> None:
-        """Raise a `ValueError` when a subject is listed twice."""
+        """Raise a `ValueError` when a subject is listed twice, or has the name of the average subject."""
+        if AVERAGE_NAME in subjects:
+            raise ValueError(
+                f"Invalid value for the 'subjects' parameter. {AVERAGE_NAME!r} stands for the mean of all subjects, "
+                "so nobody can be called so."
+            )
         if len(set(subjects)) != len(subjects):
             raise ValueError(
                 f"Invalid value for the 'subjects' parameter. Each name may occur once, but got {subjects}."

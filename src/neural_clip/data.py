@@ -182,6 +182,11 @@ class RecordingDataset(Dataset):
         self.image_rows = self.images.rows_of(labels["image_id"].to_pylist())
         self._values = self.recordings.select_columns([self.modality]).with_format("arrow")
 
+    def keep(self, rows: np.ndarray) -> None:
+        """Leave out every recording but these rows, `(n_kept,)` int."""
+        self.recordings, self._values = self.recordings.select(rows), self._values.select(rows)
+        self.subject_ids, self.image_rows = self.subject_ids[rows], self.image_rows[rows]
+
     def __len__(self) -> int:
         return len(self.subject_ids)
 

@@ -32,7 +32,7 @@ embeds = model.get_{modality}_features(**inputs)  # (batch_size, {projection_dim
 
 {data}
 
-Subjects named above have an alignment layer each. Recordings of anyone else are refused.
+Subjects named above have an alignment layer each. {others}
 
 ## Training
 
@@ -42,7 +42,7 @@ was made on the validation split. The recipe, versions and scores of each epoch 
 ```
 {command}
 ```
-
+{adaptations}
 ## Test scores
 
 {scores}
@@ -65,6 +65,31 @@ def describe_data(record: dict) -> str:
             f"split: {facts['split_protocol']}; fingerprint `{facts['fingerprint'][:16]}`."
         )
     return "\n".join(lines)
+
+
+def describe_others(modalities: list[str]) -> str:
+    """What becomes of recordings of people without an alignment layer."""
+    fitted = "`neural-clip adapt`\nfits one for anyone else"
+    if modalities == ["fmri"]:
+        return f"{fitted}, whose recordings are refused without."
+    without = 'whose recordings go through the mean of all without (`subject="average"`'
+    return f"{fitted}, {without}{'; not fMRI' if 'fmri' in modalities else ''})."
+
+
+def describe_adaptations(record: dict) -> str:
+    """Say who was added to a trained checkpoint, one paragraph a command."""
+    paragraphs = []
+    for entry in record.get("adaptations", []):
+        people, facts, scores = ", ".join(entry["subjects"]), entry["data"], entry["validation_two_way"]
+        simulated = " (**simulated**)" if facts["simulated"] else ""
+        paragraphs.append(
+            f"{TITLES[entry['modality']]} alignment layers of {people} were added to `{entry['checkpoint']}` "
+            f"(`{entry['weights'][:23]}`) and fitted to {entry['recordings']['train']} training recordings of "
+            f"{facts['corpus']}{simulated}, fingerprint `{facts['fingerprint'][:16]}`; nothing else changed. Their "
+            f"validation 2-way accuracy was {scores[0]:.4f} at the start and is {scores[entry['best_epoch']]:.4f}, "
+            f"after {entry['best_epoch']} of {len(scores) - 1} epochs.\n\n```\n{entry['command']}\n```\n"
+        )
+    return "\n## Adaptation\n\n" + "\n".join(paragraphs) if paragraphs else ""
 
 
 def score_rows(report: dict) -> dict[str, dict]:
@@ -117,6 +142,8 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
         frozen = " The subjects'\nalignment layers were left as they were initialised; everything else was trained."
     text = TEXT.format(
         frozen=frozen,
+        others=describe_others(modalities),
+        adaptations=describe_adaptations(record),
         title=name,
         name=name,
         modalities=", ".join(TITLES[modality] for modality in modalities),

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .configuration_neural_clip import FmriConfig
-from .modeling_sensors import AVERAGE_SUBJECT, EncoderOutput, SubjectLinear, check_subject_ids, rows_by_subject
+from .configuration_neural_clip import AVERAGE_SUBJECT, FmriConfig
+from .modeling_sensors import EncoderOutput, SubjectLinear, check_subject_ids, rows_by_subject
 
 
 class FmriEncoder(PreTrainedModel):

@@ -120,6 +120,46 @@ class NeuralClipModel(PreTrainedModel):
             self.vision_model.eval()
         return self
 
+    def add_subject(self, modality: str, name: str, n_voxels: int | None = None) -> None:
+        """Give somebody new an alignment layer; everybody else's outputs stay as they are.
+
+        For EEG and MEG the layer starts as the mean of the others, so that it gives what the average subject gave;
+        for fMRI, where voxels of two people do not correspond, as torch's linear layer does. `neural-clip adapt`
+        fits it. The average subject (`subject_ids` of -1) is from then on the mean of one layer more.
+
+        Args:
+            modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+            name (`str`): Appended to `subjects` of that modality's configuration; its index is that of `subject_ids`.
+            n_voxels (`int`, *optional*): Voxels of the new region of interest; for fMRI only, and needed there.
+
+        Raises:
+            ValueError: If the model has no such encoder, knows the name already, or `n_voxels` does not fit.
+        """
+        if modality not in self.encoders:
+            raise ValueError(f"This model has no {modality!r} encoder; it has {list(self.encoders)}.")
+        encoder: Any = self.encoders[modality]
+        config, alignment = encoder.config, encoder.alignment
+        if name in config.subjects:
+            raise ValueError(
+                f"The model knows {modality} subject {name!r} already; its subjects are {config.subjects}."
+            )
+        config.check_subjects([*config.subjects, name])
+        if (modality == "fmri") != (n_voxels is not None) or (n_voxels is not None and n_voxels < 1):
+            raise ValueError(
+                "Invalid value for the 'n_voxels' parameter. It must be above 0 for 'fmri' and None for the others, "
+                f"but got {n_voxels} for {modality!r}."
+            )
+        if modality != "fmri" and not config.subjects:
+            raise ValueError(f"The model has no {modality} subject yet whose alignment layer could be the start.")
+        if n_voxels is None:
+            alignment.add_subject(name)
+        else:
+            alignment.add_subject(name, n_voxels)
+            config.n_voxels = {**config.n_voxels, name: n_voxels}
+        config.subjects = [*config.subjects, name]
+        alignment.to(self.device, self.dtype)
+        self.freeze_parts()
+
     def encode(self, modality: str, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
         """Map recordings of one modality to `(batch_size, projection_dim)`, not normalised."""
         if modality not in self.encoders:

@@ -1,5 +1,6 @@
 """What the EEG and the MEG encoder share: subject alignment and a compact temporal-spatial network."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,10 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .configuration_neural_clip import SensorConfig
-
-# The `subject_ids` entry of somebody without a layer of their own: the mean of all subjects' layers.
-AVERAGE_SUBJECT = -1
+from .configuration_neural_clip import AVERAGE_SUBJECT, SensorConfig
 
 
 @dataclass
@@ -81,6 +79,13 @@ def apply_layer(layers: nn.ModuleDict, subject: int, values: torch.Tensor) -> to
     return functional_call(named[0], mean_parameters(layers), values)
 
 
+def average_layer(layers: nn.ModuleDict) -> nn.Module:
+    """A new layer that is the mean of layers of one shape: where somebody new starts."""
+    layer = copy.deepcopy(next(iter(layers.values())))
+    layer.load_state_dict(mean_parameters(layers))
+    return layer
+
+
 class SubjectConv(nn.Module):
     """The alignment layer a of each subject: a convolution over time that mixes that person's sensors.
 
@@ -98,6 +103,10 @@ class SubjectConv(nn.Module):
                 nn.init.dirac_(layer.weight)
                 nn.init.zeros_(layer.get_parameter("bias"))
             self.layers[name] = layer
+
+    def add_subject(self, name: str) -> None:
+        """Append a layer that is the mean of the others."""
+        self.layers[name] = average_layer(self.layers)
 
     def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, n_chans, n_times)` to the same shape, each row by its own subject's layer."""
@@ -117,8 +126,17 @@ class SubjectLinear(nn.Module):
 
     def __init__(self, in_features: dict[str, int], out_features: int) -> None:
         super().__init__()
-        self.in_features = list(in_features.values())
+        self.in_features, self.out_features = list(in_features.values()), out_features
         self.layers = nn.ModuleDict({name: nn.Linear(size, out_features) for name, size in in_features.items()})
+
+    def add_subject(self, name: str, in_features: int | None = None) -> None:
+        """Append a layer: the mean of the others, or torch's own start where a size is given (fMRI)."""
+        if in_features is None:
+            self.layers[name] = average_layer(self.layers)
+            self.in_features.append(self.in_features[0])
+        else:
+            self.layers[name] = nn.Linear(in_features, self.out_features)
+            self.in_features.append(in_features)
 
     def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, ...)` to `(batch_size, out_features)`; what follows a subject's own values is left out."""

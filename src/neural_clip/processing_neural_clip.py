@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .configuration_neural_clip import NeuralClipConfig
+from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
 
 try:  # resizing by Pillow gives the same pixels with and without torchvision
     from transformers import CLIPImageProcessorPil as ClipPixels
@@ -84,6 +84,8 @@ class NeuralClipProcessor(ProcessorMixin):
                 different lengths, row or list of rows, *optional*): z-scored responses. An image needs `mask`;
                 voxels are taken in C order.
             subject (`str` or list of `str`): Whose recordings these are; rows of a data set say so themselves.
+                `"average"` (EEG, MEG) takes the mean of all subjects' alignment layers, for people whom the model has
+                not seen.
             mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside.
             ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included.
             sfreq (`float`, *optional*): Sampling rate of an array in Hz, checked against the model's.
@@ -117,11 +119,11 @@ class NeuralClipProcessor(ProcessorMixin):
             else:
                 check_declared(spec, ch_names, sfreq, tmin)
                 rows = sensor_rows(recordings, spec, modality)
-            names = subject_names(subject, len(rows), spec["subjects"])
+            names = subject_names(subject, len(rows), spec["subjects"], modality)
             if modality == "fmri":
                 check_voxel_counts(rows, names, spec["n_voxels"])
             data[f"{modality}_values"] = torch.from_numpy(stack_rows(rows, modality))
-            data["subject_ids"] = torch.tensor([spec["subjects"].index(name) for name in names], dtype=torch.long)
+            data["subject_ids"] = torch.tensor(subject_indices(names, spec["subjects"]), dtype=torch.long)
         if images is not None:
             if self.image_settings is None:
                 raise ValueError(
@@ -146,7 +148,9 @@ def unpack_rows(recordings: Any, modality: str, subject: Any) -> tuple[Any, Any]
             if modality not in row or "subject" not in row:
                 raise ValueError(f"A row must have the columns {modality!r} and 'subject', but has {sorted(row)}.")
         names = [row["subject"] for row in recordings]
-        if subject is not None and subject not in (names, names[0]):
+        if subject == AVERAGE_NAME:
+            names = [AVERAGE_NAME] * len(names)
+        elif subject is not None and subject not in (names, names[0]):
             raise ValueError(f"'subject' is {subject!r}, but the rows are of {sorted(set(names))}.")
         return [np.asarray(row[modality], dtype=np.float32) for row in recordings], names
     return recordings, subject
@@ -250,17 +254,31 @@ def to_array(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
-def subject_names(subject: str | Sequence[str] | None, count: int, known: list[str]) -> list[str]:
-    """One known subject name a recording."""
+def subject_names(subject: str | Sequence[str] | None, count: int, known: list[str], modality: str) -> list[str]:
+    """One known subject name a recording, or that of the average subject."""
     if subject is None:
         raise ValueError(f"'subject' is missing; say whose recordings these are: one of {known}.")
     names = [subject] * count if isinstance(subject, str) else list(subject)
     if len(names) != count:
         raise ValueError(f"'subject' names {len(names)} subjects, but there are {count} recordings.")
-    unknown = sorted(set(names) - set(known))
+    unknown = sorted(set(names) - {*known, AVERAGE_NAME})
+    if modality == "fmri" and AVERAGE_NAME in names:
+        raise ValueError(
+            "'subject' is 'average', but there is no average subject for fMRI: voxels of two people do not "
+            f"correspond. Allowed values are {known}; `neural-clip adapt` fits an alignment layer for somebody new."
+        )
     if unknown:
-        raise ValueError(f"Invalid value for the 'subject' parameter. Allowed values are {known}, but got {unknown}.")
+        average = "" if modality == "fmri" else "'average' takes the mean of all subjects' alignment layers, and "
+        raise ValueError(
+            f"Invalid value for the 'subject' parameter. Allowed values are {known}, but got {unknown}. For people "
+            f"whom the model has not seen: {average}`neural-clip adapt` fits an alignment layer of their own."
+        )
     return names
+
+
+def subject_indices(names: list[str], known: list[str]) -> list[int]:
+    """Entries of `subject_ids`."""
+    return [AVERAGE_SUBJECT if name == AVERAGE_NAME else known.index(name) for name in names]
 
 
 def check_voxel_counts(rows: Sequence[np.ndarray], names: list[str], n_voxels: dict[str, int]) -> None:

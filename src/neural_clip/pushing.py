@@ -109,8 +109,10 @@ def model_terms(folder: Path) -> dict[str, str | None]:
     if not path.is_file():
         return {"its training data": None}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))["data"]
-        return {f"{facts['corpus']} ({modality})": facts.get("redistribution") for modality, facts in data.items()}
+        record = json.loads(path.read_text(encoding="utf-8"))
+        learnt = dict(record["data"])
+        learnt |= {", ".join(entry["subjects"]): entry["data"] for entry in record.get("adaptations", [])}
+        return {f"{facts['corpus']} ({what})": facts.get("redistribution") for what, facts in learnt.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}); what the model learnt from cannot be told.") from error
 

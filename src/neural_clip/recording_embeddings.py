@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,9 +115,18 @@ def _check_fit(model: NeuralClipModel, metadata: dict, folder: str, subjects: li
         raise DataError(f"'{folder}' holds {modality} recordings, but the model has no {modality} encoder.")
     unknown = [subject for subject in subjects if subject not in config.subjects]
     if unknown:
-        raise DataError(f"'{folder}' has subject '{unknown[0]}', but the model knows {list(config.subjects)}.")
+        raise DataError(
+            f"'{folder}' has subject '{unknown[0]}', but the model knows {list(config.subjects)}. "
+            "`neural-clip adapt` fits an alignment layer for somebody new."
+        )
+    check_shape(config, metadata, folder, subjects)
+
+
+def check_shape(config: Any, metadata: dict, folder: str, subjects: Sequence[str]) -> None:
+    """Raise a `DataError` where channels, rate, window or voxels of a data set are not those of an encoder."""
     pairs = {
-        key: (metadata.get(key), getattr(config, key, None)) for key in ("n_chans", "n_times", "sfreq", "ch_names")
+        key: (metadata.get(key), getattr(config, key, None))
+        for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")
     }
     voxels = metadata.get("n_voxels") or {}
     known = getattr(config, "n_voxels", None) or {}
