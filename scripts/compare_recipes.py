@@ -155,6 +155,12 @@ def train_one(recipe: str, seed: int, twin: Path, source: str, arguments: argpar
                 start=not arguments.finished)  # fmt: skip
 
 
+def evaluation_key(runs: dict[str, dict], split: str, baselines: bool, source: str, data: dict) -> str:
+    """What decides an evaluation: the runs in their order, split, baselines, data and the whole package."""
+    keys = [(name, record["key"]) for name, record in runs.items()]
+    return digest({"runs": keys, "split": split, "baselines": baselines, "source": source, "data": data})
+
+
 def evaluate_seed(
     runs: dict[str, dict], seed: int, twin: Path, source: str, split: str, baselines: bool
 ) -> tuple[dict, dict]:
@@ -164,9 +170,7 @@ def evaluate_seed(
     command += [] if baselines else ["--no-baselines"]
     command += ["--data", *[f"{m}={path}" for m, path in data_folders(twin).items()]]
     command += ["--checkpoint", *[f"{name}={twin / 'runs' / f'{name}-{seed}'}" for name in runs]]
-    keys = {name: record["key"] for name, record in runs.items()}
-    state = {"runs": [*keys.items()], "split": split, "baselines": baselines, "source": source}
-    record = once(folder, digest({**state, "data": data_state(twin)}), command)
+    record = once(folder, evaluation_key(runs, split, baselines, source, data_state(twin)), command)
     assert record is not None
     return record, json.loads((folder / "report.json").read_text(encoding="utf-8"))
 

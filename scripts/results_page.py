@@ -103,7 +103,7 @@ def missing(results: dict) -> list[str]:
 
 def section(results: dict) -> str:
     """Everything the page says of one twin."""
-    facts = {record["modality"]: record for record in results["records"]}
+    facts = {record["modality"]: record for record in results["records"] if record["kind"] == "recipe"}
     galleries = "; ".join(f"{label(r)} {r['n_queries']} queries, {r['gallery_size']} images" for r in facts.values())
     commits = sorted({str(record["commit"]) for record in results["records"]})
     versions = ", ".join(f"{name} {version}" for name, version in results["records"][0]["versions"].items())
