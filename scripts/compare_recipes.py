@@ -89,7 +89,7 @@ def once(folder: Path, key: str, command: Sequence[object], start: bool = True) 
     folder.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
     print(f"{time.strftime('%H:%M:%S')} started  {folder} (output in {folder / 'log.txt'})", flush=True)
-    started = time.monotonic()
+    started, state = time.monotonic(), commit()
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -100,7 +100,7 @@ def once(folder: Path, key: str, command: Sequence[object], start: bool = True) 
     if process.returncode != 0:
         raise DataError(f"'{shown}' failed; its output stands in '{folder / 'log.txt'}'.")
     seconds = time.monotonic() - started
-    record = {"key": key, "command": shown, "commit": commit(), "seconds": round(seconds, 1)}
+    record = {"key": key, "command": shown, "commit": state, "seconds": round(seconds, 1)}
     record["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
     write_whole(record_file, json.dumps(record, indent=2) + "\n")
     print(f"{time.strftime('%H:%M:%S')} finished {folder} in {seconds:.0f} s", flush=True)
