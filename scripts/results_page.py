@@ -48,7 +48,7 @@ def in_order(records: Sequence[dict], *keys: str) -> list[list[dict]]:
 def scores_table(results: dict) -> Table:
     """Recipes and baselines of a twin, for each modality."""
     head = ["recordings", "method", "seeds", "top-1 %", "top-5 %", "2-way, mean over seeds [95 % t interval]"]
-    head += ["2-way of one seed [95 %, images drawn]", "way from chance to ceiling, 2-way %", "top-1 %"]
+    head += ["2-way of one seed [95 %, images drawn]", "way to ceiling, 2-way %", "way to ceiling, top-1 %"]
     head += ["training s (processor)"]
     rows = []
     for modality in in_order(results["records"], "modality"):
@@ -133,11 +133,13 @@ well brains can be read. The page is made by `python scripts/results_page.py` fr
 - *images drawn*: bootstrap over the test images, for the first seed alone. It speaks of other images, not of other
   seeds. So do the intervals and p of the paired differences of one seed. They are not corrected for the number of
   comparisons.
-- *Way from chance to ceiling*: (score - chance) / (ceiling - chance); the ceiling is the observer of
+- *Way to ceiling*: (score - chance) / (ceiling - chance); the ceiling is the observer of
   [twins.md](twins.md), which knows the model. It is loose on `realistic`.
-- *Training s*: processor seconds of the whole training process, start and validation included, one thread.
-- Recipes are those of `configs/`; `+frozen` keeps alignment layers as they started. Baselines are linear and fitted
-  once; what they are stands in [evaluation.md](evaluation.md). Each recipe keeps its best epoch, and each baseline its
+- *Training s*: processor seconds of one thread for the joint model of all modalities, the whole process with start and
+  validation. They are the same in the lines of each modality.
+- Recipes are those of `configs/`; `+frozen` keeps alignment layers as they started (the recipe's initialisation: in
+  `demo` the identity for EEG and MEG, random for fMRI). Baselines are linear and fitted once; what they are stands in
+  [evaluation.md](evaluation.md). Each recipe keeps its best epoch, and each baseline its
   penalty, by validation scores; the test split is read by the evaluation alone."""
 
 
