@@ -105,12 +105,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--vision-model", default=TINY_CLIP, help=f"image encoder, {TINY_CLIP} (default) or a CLIP of the Hub"
     )
+    parser.add_argument("--data-only", action="store_true", help="stop once the data sets are there")
     arguments = parser.parse_args(argv)
     output, started = arguments.output_dir.resolve(), time.monotonic()
     os.chdir(REPOSITORY)
     if output.is_relative_to(REPOSITORY):
         output = output.relative_to(REPOSITORY)  # short paths read better
     make_data(arguments, output / "raw", output / "data", started)
+    if arguments.data_only:
+        return
     train_and_evaluate(arguments, output, output / "data", started)
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     card = write_model_card(output / "checkpoint", report)

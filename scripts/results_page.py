@@ -1,0 +1,166 @@
+"""Write docs/results.md from the results of `scripts/compare_recipes.py`: recipes and baselines on the twins.
+
+python scripts/results_page.py
+python scripts/results_page.py --results-dir outputs/recipes/validation --page outputs/recipes/validation.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from neural_clip.errors import DataError, run
+from neural_clip.report_tables import NAMES, SCORES, as_markdown, p_value, percent, score, with_interval
+from neural_clip.whole_files import write_whole
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+Table = tuple[list[str], list[list[str]]]
+
+
+def over_seeds(values: Sequence[float], form: str = ".3f") -> str:
+    """Mean and its 95 % t interval, mean ± t(n - 1) s / sqrt(n); one value has none, and says so."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:{form}} (one seed, no interval over seeds)"
+    from scipy.stats import sem, t
+
+    half = t.ppf(0.975, len(values) - 1) * sem(values)
+    return f"{mean:{form}} [{mean - half:{form}}, {mean + half:{form}}]"
+
+
+def label(record: dict) -> str:
+    """Modality, marked where the recordings are simulated."""
+    return NAMES[record["modality"]] + (" simulated" if record["simulated"] else "")
+
+
+def in_order(records: Sequence[dict], *keys: str) -> list[list[dict]]:
+    """Records in groups of equal keys, in order of their first appearance."""
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        groups.setdefault(tuple(str(record[key]) for key in keys), []).append(record)
+    return list(groups.values())
+
+
+def scores_table(results: dict) -> Table:
+    """Recipes and baselines of a twin, for each modality."""
+    head = ["recordings", "method", "seeds", "top-1 %", "top-5 %", "2-way, mean over seeds [95 % t interval]"]
+    head += ["2-way of one seed [95 %, images drawn]", "way to ceiling, 2-way %", "way to ceiling, top-1 %"]
+    head += ["training s (processor)"]
+    rows = []
+    for modality in in_order(results["records"], "modality"):
+        for group in in_order(modality, "method"):
+            first = group[0]
+            cells = [label(first), first["method"]]
+            if "not_computed" in first:
+                rows.append([*cells, "-", "-", "-", "not computed", "-", "-", "-", "-"])
+                continue
+            values = [record["two_way"] for record in group]
+            fixed = first["kind"] == "baseline"
+            cells.append("none" if fixed else ", ".join(str(record["seed"]) for record in group))
+            cells += [percent(statistics.fmean(record[key] for record in group)) for key in ("top1", "top5")]
+            cells.append(f"{score(first['two_way'])} (has no seed)" if fixed else over_seeds(values))
+            drawn = with_interval(first["two_way"], first["two_way_interval"])
+            cells.append(drawn if fixed else f"seed {first['seed']}: {drawn}")
+            for key in ("share_of_way_two_way", "share_of_way_top1"):
+                has_ceiling = first[key] is not None
+                cells.append(percent(statistics.fmean(record[key] for record in group) if has_ceiling else None))
+            seconds = "-" if fixed else f"{statistics.fmean(record['training_cpu_seconds'] for record in group):.0f}"
+            rows.append([*cells, seconds])
+        one = modality[0]
+        chance = [percent(one["chance_top1"]), percent(one["chance_top5"]), score(one["chance_two_way"])]
+        rows.append([label(one), "chance", "", *chance, "", "", "", ""])
+        ceiling = [percent(one.get("ceiling_top1")), "", score(one.get("ceiling_two_way"))]
+        rows.append([label(one), "known-model ceiling", "", *ceiling, "", "", "", ""])
+    return head, rows
+
+
+def differences_table(results: dict) -> Table:
+    """The first recipe minus every other method, on the same queries."""
+    head = ["recordings", "score", "method", "minus", "seeds", "difference, mean over seeds [95 % t interval]"]
+    head += ["difference of one seed [95 %, images drawn]", "p"]
+    simulated = {record["modality"]: record["simulated"] for record in results["records"]}
+    rows = []
+    for group in in_order(results["comparisons"], "modalities", "score", "method", "other"):
+        first, (modality,) = group[0], group[0]["modalities"]
+        cells = [label({"modality": modality, "simulated": simulated[modality]}), SCORES[first["score"]]]
+        cells += [first["method"], first["other"], ", ".join(str(pair["seed"]) for pair in group)]
+        cells.append(over_seeds([pair["difference"] for pair in group], "+.3f"))
+        low, high = first["interval"]
+        cells.append(f"seed {first['seed']}: {first['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        rows.append([*cells, p_value(first["p"])])
+    return head, rows
+
+
+def missing(results: dict) -> list[str]:
+    """Runs that were asked for and are not in the tables."""
+    there = {(record["method"], record["seed"]) for record in results["records"]}
+    return [f"{r} with seed {s}" for r, s in product(results["recipes"], results["seeds"]) if (r, s) not in there]
+
+
+def section(results: dict) -> str:
+    """Everything the page says of one twin."""
+    facts = {record["modality"]: record for record in results["records"] if record["kind"] == "recipe"}
+    galleries = "; ".join(f"{label(r)} {r['n_queries']} queries, {r['gallery_size']} images" for r in facts.values())
+    commits = sorted({str(record["commit"]) for record in results["records"]})
+    versions = ", ".join(f"{name} {version}" for name, version in results["records"][0]["versions"].items())
+    prints = "; ".join(f"{name} `{record['fingerprint'][:12]}`" for name, record in facts.items())
+    lines = [f"## Twin `{results['twin']}` (simulated)", ""]
+    if lacking := missing(results):
+        lines += [f"**Incomplete.** Not in these tables: {', '.join(lacking)}.", ""]
+    lines += [f"Split: {results['split']}, single trials. {galleries}.", "", as_markdown(scores_table(results)), ""]
+    lines += [
+        "Paired differences on the same recordings and gallery:",
+        "",
+        as_markdown(differences_table(results)),
+        "",
+    ]
+    lines += [f"Made by `{results['command']}` at commit {', '.join(commits)}; {versions}; data {prints}."]
+    return "\n".join(lines)
+
+
+HEAD = """# Recipes compared on the simulated twins
+
+Nobody was recorded: every number is of **simulated** recordings ([twins.md](twins.md)), and says nothing about how
+well brains can be read. The page is made by `python scripts/results_page.py` from `results/*.json`, which
+`scripts/compare_recipes.py` writes; no number is typed by hand.
+
+- *t interval*: over seeds of training (weights, order, dropout) on one and the same twin and test split. It speaks of
+  training again, not of other images or people. With one seed there is none.
+- *images drawn*: bootstrap over the test images, for the first seed alone. It speaks of other images, not of other
+  seeds. So do the intervals and p of the paired differences of one seed. They are not corrected for the number of
+  comparisons.
+- *Way to ceiling*: (score - chance) / (ceiling - chance); the ceiling is the observer of
+  [twins.md](twins.md), which knows the model. It is loose on `realistic`.
+- *Training s*: processor seconds of one thread for the joint model of all modalities, the whole process with start and
+  validation. They are the same in the lines of each modality.
+- Recipes are those of `configs/`; `+frozen` keeps alignment layers as they started (the recipe's initialisation: in
+  `demo` the identity for EEG and MEG, random for fMRI). Baselines are linear and fitted once; what they are stands in
+  [evaluation.md](evaluation.md). Each recipe keeps its best epoch, and each baseline its
+  penalty, by validation scores; the test split is read by the evaluation alone."""
+
+
+def publish(results_dir: Path, page: Path) -> None:
+    """Write the page from all results."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results_dir.glob("*.json"))]
+    if not found:
+        raise DataError(f"'{results_dir}' holds no results; make them first.")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(page, "\n\n".join([HEAD, *[section(results) for results in found]]) + "\n")
+    print(f"page: {page}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "results", help="default: results")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/results.md", help="default: docs/results.md")
+    arguments = parser.parse_args(argv)
+    publish(arguments.results_dir, arguments.page)
+
+
+if __name__ == "__main__":
+    run(main)
