@@ -232,7 +232,7 @@ def test_modality_without_encoder(checkpoint, folders, tmp_path):
     shutil.copy(checkpoint / "training.json", tmp_path / "other")
     with pytest.raises(DataError, match=r"has encoders of \['meg', 'fmri'\] only"):
         main(arguments(tmp_path / "other", folders, tmp_path / "new"))
-    with pytest.raises(DataError, match=r"'data\.eeg' is .* but that data set holds meg"):
+    with pytest.raises(DataError, match="says eeg, but the data set holds meg recordings"):
         main(arguments(checkpoint, folders | {"eeg": folders["meg"]}, tmp_path / "new"))
 
 

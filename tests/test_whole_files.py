@@ -1,10 +1,11 @@
 """A file that cannot be written whole leaves the older one as it was."""
 
+import hashlib
 import os
 
 import pytest
 
-from neural_clip.whole_files import write_whole
+from neural_clip.whole_files import sha256_of, write_whole
 
 
 def test_text_and_bytes_take_the_older_file_s_place(tmp_path):
@@ -26,3 +27,11 @@ def test_a_failure_keeps_the_older_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_whole(path, "new")
     assert path.read_text() == "old"
+
+
+def test_the_sum_is_that_of_the_contents_in_order_of_names(tmp_path):
+    (tmp_path / "b").write_bytes(b"second" * 400_000)
+    (tmp_path / "a").write_bytes(b"first")
+    found = sha256_of([tmp_path / "b", tmp_path / "a"])
+    assert found == hashlib.sha256(b"first" + b"second" * 400_000).hexdigest()
+    assert sha256_of([]) is None

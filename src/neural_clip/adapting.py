@@ -22,22 +22,21 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
-from neural_clip.data import JointDataset, RecordingDataset, load_metadata, resolve_folder
+from neural_clip.data import JointDataset, RecordingDataset, folder_of, load_metadata, resolve_folder
 from neural_clip.errors import DataError, run
-from neural_clip.image_encoder import check_same_encoder, configured_encoder, model_encoder, weights_digest
+from neural_clip.image_encoder import check_same_encoder, configured_encoder, model_encoder
 from neural_clip.model_card import RECORD_FILE, model_card
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.recipes import MODALITIES, TRAINING_DEFAULTS
+from neural_clip.recipes import TRAINING_DEFAULTS
 from neural_clip.recording_embeddings import check_shape
 from neural_clip.training import (
     RECORDED_FACTS,
     NeuralClipTrainer,
-    check_modalities,
     common_image_encoder,
     validation_two_way,
 )
-from neural_clip.whole_files import write_whole
+from neural_clip.whole_files import sha256_of, write_whole
 
 # Chosen on validation recordings of one left-out person of the simulated EEG.
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 30, 3e-3, 32
@@ -265,7 +264,11 @@ def adapt(
         shutil.rmtree(partial / "epochs")
         facts = {key: metadata[key] for key in RECORDED_FACTS} | {"simulated": bool(metadata["simulated"])}
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
-        entry |= {"weights": weights_digest(Path(checkpoint)), "modality": metadata["modality"], "subjects": chosen}
+        entry |= {
+            "weights": sha256_of(Path(checkpoint).glob("*.safetensors")),
+            "modality": metadata["modality"],
+            "subjects": chosen,
+        }
         entry |= {"data": facts, "settings": settings | {"seed": seed}, "validation_two_way": scores}
         entry |= {"recordings": {"train": len(train), "validation": len(validation)}, "best_epoch": best}
         record["adaptations"] = [*record.get("adaptations", []), entry]
@@ -276,18 +279,6 @@ def adapt(
         file=sys.stderr,
     )
     return output_dir
-
-
-def data_argument(argument: str) -> str:
-    """Folder of a `MODALITY=FOLDER` argument that holds what it is said to hold."""
-    modality, separator, folder = argument.partition("=")
-    if not separator or modality not in MODALITIES:
-        raise DataError(
-            "Invalid value for the '--data' parameter. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, "
-            f"but got '{argument}' instead."
-        )
-    check_modalities({modality: folder}, {modality: load_metadata(folder)})
-    return folder
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -316,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     disable_progress_bar()
     return adapt(
         arguments.checkpoint,
-        data_argument(arguments.data),
+        folder_of(arguments.data),
         arguments.output_dir,
         subjects=arguments.subjects,
         epochs=arguments.epochs,

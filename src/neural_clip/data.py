@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLITS = ("train", "validation", "test")
+MODALITIES = ("eeg", "meg", "fmri")
 
 
 @dataclass
@@ -67,6 +68,20 @@ def resolve_folder(folder: str | Path) -> Path:
 def load_metadata(folder: str | Path) -> dict:
     """Read what a prepared data set says of itself (`neural_clip.json`)."""
     return read_metadata(resolve_folder(folder))
+
+
+def folder_of(argument: str) -> str:
+    """Folder of a `MODALITY=FOLDER` argument, which holds recordings of that modality or raises a `DataError`."""
+    modality, separator, folder = argument.partition("=")
+    if not separator or modality not in MODALITIES:
+        raise DataError(
+            f"Invalid value for the '--data' parameter. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, "
+            f"but got '{argument}' instead."
+        )
+    found = load_metadata(folder)["modality"]
+    if found != modality:
+        raise DataError(f"'{argument}' says {modality}, but the data set holds {found} recordings.")
+    return folder
 
 
 def load_recordings(folder: str | Path, split: str, subjects: Sequence[str] | None = None) -> datasets.Dataset:

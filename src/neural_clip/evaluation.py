@@ -14,7 +14,6 @@ in `retrieval_tasks`; intervals resample images, p-values shuffle them.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
@@ -32,7 +31,7 @@ from neural_clip.image_encoder import check_same_encoder, configured_encoder, mo
 from neural_clip.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.recording_embeddings import SINGLE_TRIAL, EmbeddedSplit, embed_split
 from neural_clip.scoring import compare_methods
-from neural_clip.whole_files import write_whole
+from neural_clip.whole_files import sha256_of, write_whole
 
 if TYPE_CHECKING:
     from neural_clip.baselines import BaselineSplit
@@ -325,7 +324,12 @@ def _header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: st
         "simulated_modalities": [name for name, part in splits.items() if part.metadata.get("simulated")],
         "category_level": any(part.category_level for part in splits.values()),
         "checkpoints": [
-            {"name": name, "path": str(path), "sha256": _weights_sha256(Path(path)), "modalities": [*embedded[name]]}
+            {
+                "name": name,
+                "path": str(path),
+                "sha256": sha256_of(Path(path).glob("*.safetensors")),
+                "modalities": [*embedded[name]],
+            }
             for name, path in checkpoints.items()
         ],
         "split": split,
@@ -347,17 +351,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _weights_sha256(checkpoint: Path) -> str | None:
-    """SHA-256 over the safetensors files of a local checkpoint, in order of their names."""
-    files = sorted(checkpoint.glob("*.safetensors")) if checkpoint.is_dir() else []
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            for chunk in iter(lambda: file.read(2**20), b""):
-                digest.update(chunk)
-    return digest.hexdigest() if files else None
 
 
 def _write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSplit]) -> None:
@@ -409,25 +402,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _data_folders(arguments: Sequence[str]) -> list[str]:
-    """Folders of `MODALITY=FOLDER` arguments, each holding what it is said to hold."""
-    from neural_clip.data import load_metadata
-
-    folders = []
-    for argument in arguments:
-        modality, separator, folder = argument.partition("=")
-        if not separator or modality not in MODALITIES:
-            raise DataError(
-                f"Invalid value for the '--data' parameter. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, "
-                f"but got '{argument}' instead."
-            )
-        found = load_metadata(folder)["modality"]
-        if found != modality:
-            raise DataError(f"'{argument}' says {modality}, but the data set holds {found} recordings.")
-        folders.append(folder)
-    return folders
-
-
 def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
     """Names and places of `[NAME=]PATH` arguments.
 
@@ -453,6 +427,7 @@ def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run `neural-clip evaluate`; returns the report."""
+    from neural_clip.data import folder_of
     from neural_clip.report_tables import print_tables
     from neural_clip.reporting import write_report
 
@@ -460,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     shown = shlex.join(["neural-clip", "evaluate", *(sys.argv[1:] if argv is None else argv)])
     report = evaluate_checkpoints(
         named_checkpoints(arguments.checkpoint),
-        _data_folders(arguments.data),
+        [folder_of(argument) for argument in arguments.data],
         arguments.output_dir,
         split=arguments.split,
         baselines=not arguments.no_baselines,

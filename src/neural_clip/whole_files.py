@@ -1,11 +1,13 @@
-"""Files that are never half there."""
+"""Files that are never half there, and the sum they are known by."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["sha256_of", "write_whole"]
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -13,3 +15,13 @@ def write_whole(path: Path, content: bytes | str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
+
+
+def sha256_of(paths: Iterable[Path]) -> str | None:
+    """SHA-256 over the contents of files in order of their names, of one file that of `sha256sum`; `None` of none."""
+    files, digest = sorted(paths), hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest() if files else None
