@@ -329,3 +329,17 @@ def test_card_repeats_the_report(recipe_file):
     rows = [row | {"method": "per-subject ridge", "two_way": 0.9}, row]
     path = write_model_card(output, {"checkpoints": [{"name": "neural_clip"}], "decoding": {"eeg": {"rows": rows}}})
     assert "| EEG | 0.7123 (0.6000 to 0.8000) | 0.50 | 24 images | 0.1250 | 0.2500 | simulated |" in path.read_text()
+
+
+def test_people_left_out_are_not_in_the_record(recipe_file, folders, tmp_path):
+    main([str(recipe_file), "--model.eeg.subjects", "[sub-02]", "--num_train_epochs", "1"])
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    stated = json.loads(Path(folders["eeg"], "neural_clip.json").read_text())
+    assert record["data"]["eeg"]["subjects"] == ["sub-02"]
+    rows = {split: size["rows"] for split, size in record["data"]["eeg"]["splits"].items()}
+    assert rows == {split: size["rows"] // 2 for split, size in stated["splits"].items()}  # two people, half each
+    assert record["data"]["fmri"]["subjects"] == ["sub-01", "sub-02"]
+    assert (
+        record["data"]["fmri"]["splits"] == json.loads(Path(folders["fmri"], "neural_clip.json").read_text())["splits"]
+    )
+    assert "subjects sub-02;" in (tmp_path / "out" / "README.md").read_text()

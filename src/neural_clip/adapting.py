@@ -31,9 +31,9 @@ from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.recipes import TRAINING_DEFAULTS
 from neural_clip.recording_embeddings import check_shape
 from neural_clip.training import (
-    RECORDED_FACTS,
     NeuralClipTrainer,
     common_image_encoder,
+    recorded_facts,
     validation_two_way,
 )
 from neural_clip.whole_files import sha256_of, write_whole
@@ -262,7 +262,7 @@ def adapt(
         arguments = training_arguments(partial / "epochs", settings, seed)
         scores, best = fit(model, learnt, train, validation, arguments)
         shutil.rmtree(partial / "epochs")
-        facts = {key: metadata[key] for key in RECORDED_FACTS} | {"simulated": bool(metadata["simulated"])}
+        facts = recorded_facts(metadata, chosen) | {"simulated": bool(metadata["simulated"])}
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
         entry |= {
             "weights": sha256_of(Path(checkpoint).glob("*.safetensors")),

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata as package_metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -314,15 +314,29 @@ def check_push(recipe: Recipe, facts: dict[str, dict]) -> None:
             check_terms(f"{what}, for which '{repo}' is a public repository,", terms)
 
 
+def recorded_facts(metadata: dict, subjects: Sequence[str]) -> dict:
+    """What the record of a checkpoint says of a data set, of which it may have seen some subjects only."""
+    facts = {key: metadata[key] for key in RECORDED_FACTS}
+    if list(subjects) != list(metadata["subjects"]):
+        counts = [metadata["subject_splits"][name] for name in subjects]
+        rows = {split: sum(count.get(split, 0) for count in counts) for split in metadata["splits"]}
+        facts |= {"subjects": list(subjects), "splits": {split: {"rows": count} for split, count in rows.items()}}
+    return facts
+
+
 def training_record(recipe: Recipe, facts: dict[str, dict], trainer: Trainer) -> dict:
     """Collect what made a checkpoint: recipe, data, versions, seed, validation scores."""
     packages = ("neural_clip", "torch", "transformers", "datasets", "accelerate", "numpy")
     simulated = [name for name, metadata in facts.items() if metadata["simulated"]]
+    config: Any = cast(PreTrainedModel, trainer.model).config
     return {
         "command": shlex.join(sys.argv),
         "recipe": recipe.as_dict(),
         "seed": recipe.training_arguments.seed,
-        "data": {name: {key: metadata[key] for key in RECORDED_FACTS} for name, metadata in facts.items()},
+        "data": {
+            name: recorded_facts(metadata, getattr(config, f"{name}_config").subjects)
+            for name, metadata in facts.items()
+        },
         "simulated": simulated,
         "image_encoder": common_image_encoder(facts),
         "best_validation_two_way": trainer.state.best_metric,
