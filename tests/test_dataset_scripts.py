@@ -79,18 +79,25 @@ def test_data_sets_load_stream_and_are_free_of_errors(raw, tmp_path, corpus):
     assert [vars(finding) for finding in found] == metadata["findings"]
 
 
-def test_interrupted_program_says_where_it_can_go_on(raw, tmp_path):
-    with subprocess.Popen(
-        command("things_meg", raw["meg"], tmp_path / "set"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+def interrupted(order, folder):
+    """Return code and stderr of a program that gets SIGINT once its first part is there."""
+    with subprocess.Popen(order, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("set.partial/.parts/recordings-*.json")):
+        while not list(folder.parent.glob(f"{folder.name}.partial/.parts/recordings-*.json")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGINT)
         message = process.communicate()[1]
-    assert process.returncode == 130
+    return process.returncode, message
+
+
+def test_interrupted_program_says_where_it_can_go_on(raw, tmp_path):
+    """Python drops an interrupt that falls into a destructor, and a quick program may be done: then once more."""
+    for attempt in range(4):
+        folder = tmp_path / f"set{attempt}"
+        code, message = interrupted(command("things_meg", raw["meg"], folder), folder)
+        if code != 0:
+            break
+        assert (folder / "neural_clip.json").is_file()  # not interrupted, so whole
+    assert code == 130
     assert "finished parts stay in" in message and "Traceback" not in message
