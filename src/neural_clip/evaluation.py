@@ -155,8 +155,7 @@ def _add_decoding(
     ceiling = (part.metadata.get("simulated") or {}).get("ceiling")
     report["decoding"][modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
     report["protocol"]["decoding"][modality] = entries
-    units = range(len(part.image_ids)) if part.category_level else part.image_ids.tolist()
-    _add_comparisons(report, "decoding", [modality], contributions, units, COMPARED, seed)
+    _add_comparisons(report, "decoding", [modality], contributions, _units(part), COMPARED, seed)
 
 
 def _add_encoding(report: dict, modality: str, embedded: Embedded, seed: int) -> None:
@@ -190,8 +189,7 @@ def _add_conversion(report: dict, source: str, target: str, embedded: Embedded, 
         entries += [{"method": name, **entry} for entry in found]
     report["protocol"]["conversion"][pair] = entries
     queries = next(iter(embedded.values()))[source]
-    units = range(len(queries.image_ids)) if queries.category_level else queries.image_ids.tolist()
-    _add_comparisons(report, "conversion", [source, target], contributions, units, ("two_way",), seed)
+    _add_comparisons(report, "conversion", [source, target], contributions, _units(queries), ("two_way",), seed)
 
 
 def _add_comparisons(
@@ -201,6 +199,11 @@ def _add_comparisons(
     """Differences of the first checkpoint to all other methods."""
     found = compare_methods(contributions, units, names, seed)
     report["comparisons"] += [{"task": task, "modalities": modalities, **record} for record in found]
+
+
+def _units(queries: EmbeddedSplit) -> Sequence:
+    """What is resampled of recordings as queries: images, or recordings at category level."""
+    return range(len(queries.image_ids)) if queries.category_level else queries.image_ids.tolist()
 
 
 def _with(modality: str, embedded: Embedded) -> list[tuple[str, dict[str, EmbeddedSplit]]]:

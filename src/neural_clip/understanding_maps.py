@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.scoring import MIN_CLUSTERS
 from neural_clip.uncertainty import bootstrap_interval
 from neural_clip.understanding_attribution import MARGIN, TWO_WAY, Scorer, split_half, training_mean
 from neural_clip.understanding_pictures import (
@@ -23,7 +24,6 @@ WINDOW_SECONDS = 0.04  # of the time course
 N_WINDOWS = 6  # of the maps of sensors
 REPLACEMENT = "the mean training recording of the same subject, sensor by sensor and sample by sample"
 START = "the mean training recording of the same subject"
-MIN_IMAGES = 5  # of an interval; resampling fewer gives one of a handful of distinct values
 
 
 class SubjectChoice:
@@ -105,7 +105,7 @@ def image_intervals(values: np.ndarray, image_ids: np.ndarray, seed: int) -> tup
     Returns:
         `tuple` of lower and upper ends `(n_points,)`; NaN with fewer than five images.
     """
-    if len(set(image_ids)) < MIN_IMAGES:
+    if len(set(image_ids)) < MIN_CLUSTERS:
         return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     return bootstrap_interval(values, image_ids, seed)
 
