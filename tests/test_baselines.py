@@ -256,6 +256,15 @@ def test_voxels_cannot_be_pooled_as_they_are():
         frozen_identity_alignment(*planted("voxels"))
 
 
+@pytest.mark.parametrize(("tmin", "sfreq", "first"), [(-0.5, 120.0, 60), (0.04, 1000.0, 0), (-0.1, 200.0, 20)])
+def test_samples_before_onset_are_left_out(tmin, sfreq, first):
+    recordings = np.random.default_rng(0).standard_normal((4, 3, 90)).astype(np.float32)
+    names, targets = np.array(list("abab")), np.eye(4)
+    split = BaselineSplit(recordings, names, names, targets).from_onset(tmin, sfreq)
+    np.testing.assert_array_equal(split.recordings, recordings[:, :, first:])
+    assert tmin + first / sfreq >= 0 and (split.subjects == names).all()
+
+
 def test_baselines_are_listed_by_name():
     assert (
         ("per-subject ridge", per_subject_ridge),

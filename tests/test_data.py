@@ -100,6 +100,18 @@ def test_batches_come_from_one_modality_and_never_repeat(sizes, batch_size, epoc
     assert list(again) == batches
 
 
+def test_each_pass_goes_over_all_recordings_in_an_order_of_its_own():
+    sampler = ModalityBatchSampler([40, 24], 8, seed=0, passes=[3, 1])
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 3 * 5 + 3
+    rows = np.concatenate(batches)
+    counts = np.bincount(rows, minlength=64)
+    assert (counts[:40] == 3).all() and (counts[40:] == 1).all()
+    groups = {tuple(sorted(batch)) for batch in batches}
+    assert len(groups) == len(batches)  # the same batches three times over would make 8
+    assert list(ModalityBatchSampler([40, 24], 8, seed=0, passes=[1, 1])) == list(ModalityBatchSampler([40, 24], 8, 0))
+
+
 def test_order_changes_with_epoch_and_seed():
     def order(seed, epoch):
         sampler = ModalityBatchSampler([50, 50], 10, seed)

@@ -244,6 +244,72 @@ def test_linear_encoder_multiplies_the_whole_recording(encoder_class):
     assert {name.split(".")[0] for name, _ in encoder.named_parameters()} == {"alignment"}
 
 
+SENSOR_TYPES = [(EegEncoder, name) for name in EegEncoder.networks] + [
+    (MegEncoder, name) for name in MegEncoder.networks
+]
+
+
+@pytest.mark.parametrize(("encoder_class", "encoder_type"), SENSOR_TYPES)
+def test_crop_and_decimation_are_those_of_the_recording(encoder_class, encoder_type):
+    """Cropping and averaging in the encoder equals an encoder without them on a recording treated beforehand."""
+    shared = {"n_chans": 5, "subjects": SUBJECTS, "encoder_type": encoder_type, "hidden_size": 4, "stft_nperseg": 8}
+    shared |= {"temporal_kernel_size": 5, "n_windows": 4, "alignment_kernel_size": 3, "alignment_init": "random"}
+    torch.manual_seed(0)
+    inside = encoder_class(
+        encoder_class.config_class(n_times=90, sfreq=120.0, tmin=-0.25, crop_tmin=0.0, decimation=2, **shared)
+    ).eval()
+    outside = encoder_class(encoder_class.config_class(n_times=30, sfreq=60.0, tmin=0.0, **shared)).eval()
+    outside.load_state_dict(inside.state_dict())
+    values, ids = torch.randn(6, 5, 90), torch.tensor([0, 1, 2, 0, 1, 2])
+    treated = values[:, :, 30:].reshape(6, 5, 30, 2).mean(3)
+    torch.testing.assert_close(inside(values, ids).pooler_output, outside(treated, ids).pooler_output)
+
+
+@pytest.mark.parametrize(
+    ("crop_tmin", "tmin", "sfreq", "first"),
+    [(None, -0.5, 120.0, 0), (0.0, -0.5, 120.0, 60), (0.001, -0.5, 120.0, 61), (-1.0, -0.5, 120.0, 0),
+     (0.1, -0.1, 1000.0, 200), (0.0, 0.04, 1000.0, 0), (0.3, -0.1, 250.0, 100)],
+)  # fmt: skip
+def test_crop_keeps_samples_from_its_time_on(crop_tmin, tmin, sfreq, first):
+    config = EegConfig(n_times=400, tmin=tmin, sfreq=sfreq, crop_tmin=crop_tmin)
+    assert config.first_sample == first
+    times = tmin + np.arange(400) / sfreq
+    if crop_tmin is not None:  # a sample at the time itself, up to rounding, is kept
+        assert (times[first:] > crop_tmin - 1e-6).all() and (times[:first] < crop_tmin).all()
+
+
+def test_fine_windows_and_readout_against_loops():
+    """Features and hidden layer of the temporal-spatial network, computed one window and one unit at a time."""
+    config = EegConfig(n_chans=3, n_times=24, subjects=["a"], hidden_size=2, temporal_kernel_size=3, n_windows=2,
+                       n_fine_windows=6, readout_size=5)  # fmt: skip
+    torch.manual_seed(0)
+    network = EegEncoder(config).eval().network
+    values = torch.randn(4, 3, 24)
+    filtered = network.norm(network.temporal(network.spatial(values)))
+    long = torch.stack([filtered[:, :, 12 * i : 12 * i + 12].mean(2) for i in range(2)], dim=2).flatten(1)
+    power = torch.stack([filtered[:, :, 12 * i : 12 * i + 12].square().mean(2) for i in range(2)], dim=2).flatten(1)
+    fine = torch.stack([filtered[:, :, 4 * i : 4 * i + 4].mean(2) for i in range(6)], dim=2).flatten(1) / 3**0.5
+    features = torch.cat([long, network.power_norm(torch.log(power + 1e-4)), fine], dim=1)
+    linear = network.readout[1].network[0]
+    hidden = torch.nn.functional.gelu(features @ linear.weight.T + linear.bias)
+    torch.testing.assert_close(network(values), torch.cat([features, hidden], dim=1))
+    assert network.output_size == 2 * (2 + 2 + 6) + 5
+
+
+def test_linear_path_shows_the_projection_both():
+    settings = {"subjects": SUBJECTS, "n_voxels": VOXELS, "alignment_size": 8, "hidden_size": 6}
+    encoder = FmriEncoder(FmriConfig(linear_path=True, **settings)).eval()
+    plain = FmriEncoder(FmriConfig(**settings)).eval()
+    plain.load_state_dict(dict(zip(plain.state_dict(), encoder.state_dict().values(), strict=True)))
+    batch = small_batch("fmri", [0, 1, 2])
+    output = encoder(**batch)
+    assert encoder.output_size == 14
+    torch.testing.assert_close(output.pooler_output[:, :8], output.aligned_values)
+    torch.testing.assert_close(output.pooler_output[:, 8:], plain(**batch).pooler_output)
+    without = FmriEncoder(FmriConfig(linear_path=True, num_hidden_layers=0, **settings))
+    assert without.output_size == 8  # there is nothing beside it
+
+
 @pytest.mark.parametrize(("n_times", "nperseg"), [(440, 40), (100, 20), (181, 40), (33, 8)])
 def test_stft_equals_scipy(n_times, nperseg):
     values = np.random.default_rng(0).standard_normal((2, 3, n_times))
@@ -451,6 +517,9 @@ def test_images_without_a_tower_say_what_to_do():
         (EegConfig, {"subject_dropout": 1.5}, "'subject_dropout' parameter. It must lie between 0 and 1, but got 1.5"),
         (FmriConfig, {"subject_dropout": 0.1}, "Unknown configuration key 'subject_dropout' for FmriConfig"),
         (EegConfig, {"n_times": 0}, "'n_times' parameter. It must be above 0"),
+        (MegConfig, {"crop_tmin": 2.0}, r"'crop_tmin' \(2.0 s\) and 'decimation' \(1\) leave nothing of 181 samples"),
+        (EegConfig, {"decimation": 441}, "leave nothing of 440 samples"),
+        (EegConfig, {"readout_size": -1}, "'readout_size' parameter. It must be at least 0"),
         (FmriConfig, {"subjects": ["sub-01"], "n_voxels": {}}, "must give a count for each"),
         (NeuralClipConfig, {"include_vision_tower": True}, "'vision_config' is None"),
         (NeuralClipConfig, {"contrastive_direction": "up"}, "'contrastive_direction'"),

@@ -14,8 +14,9 @@ decomposition wait for one another far longer than they work, and the sums do no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -70,6 +71,16 @@ class BaselineSplit:
         """Some of the rows, by their indices; recordings are not copied."""
         recordings = [self.recordings[int(row)] for row in rows]
         return BaselineSplit(recordings, self.subjects[rows], self.image_ids[rows], self.targets[rows])
+
+    def from_onset(self, tmin: float, sfreq: float) -> BaselineSplit:
+        """EEG or MEG without the samples before image onset, which tell nothing of the image.
+
+        Args:
+            tmin (`float`): First sample, in seconds from image onset.
+            sfreq (`float`): Sampling rate, in Hz.
+        """
+        first = max(math.ceil(-tmin * sfreq - 1e-6), 0)
+        return replace(self, recordings=np.asarray(self.recordings)[:, :, first:])
 
 
 def read_split(folder: str, split: str) -> BaselineSplit:

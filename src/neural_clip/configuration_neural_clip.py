@@ -4,6 +4,7 @@ A configuration holds what rebuilds the weights and what an input must look like
 """
 
 import difflib
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -46,6 +47,14 @@ def check_positive(config: PreTrainedConfig, *names: str) -> None:
             raise ValueError(f"Invalid value for the {name!r} parameter. It must be above 0, but got {value!r}.")
 
 
+def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
+    """Raise a `ValueError` naming the first of `names` whose value is below zero."""
+    for name in names:
+        value = getattr(config, name)
+        if value < 0:
+            raise ValueError(f"Invalid value for the {name!r} parameter. It must be at least 0, but got {value!r}.")
+
+
 class StrictConfig(PreTrainedConfig):
     """A configuration that refuses keys it does not know, naming the nearest known one."""
 
@@ -81,6 +90,10 @@ class SensorConfig(StrictConfig):
         sfreq (`float`): Sampling rate, in Hz.
         tmin (`float`): First sample, in seconds from image onset.
         ch_names (`list[str]`, *optional*): Sensor names in the order of the rows of a recording.
+        crop_tmin (`float`, *optional*): Samples before this time, in seconds from image onset, are left out. Samples
+            before onset tell nothing of the image, and a small corpus is quickly learnt by heart from them.
+        decimation (`int`): Consecutive samples that are averaged into one, after the crop; what remains is left out.
+            With recordings that hold nothing above a quarter of the remaining rate it saves time and costs nothing.
         subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
         encoder_type (`str`): The shared network g. `"temporal_spatial"` (linear and log-power branch behind learned
             spatial and temporal filters) for both; `"spectrogram_cnn"` for EEG and `"temporal_cnn"` for MEG are the
@@ -97,6 +110,10 @@ class SensorConfig(StrictConfig):
         hidden_size (`int`): Width of the first layer of the network.
         temporal_kernel_size (`int`): Samples of a temporal filter of `"temporal_spatial"`.
         n_windows (`int`): Time windows over which `"temporal_spatial"` pools.
+        n_fine_windows (`int`): Shorter windows over which its linear branch pools as well; 0 is none. Averages over
+            long windows lose what oscillates faster, averages over short ones are noisy.
+        readout_size (`int`): Units of a hidden layer of `"temporal_spatial"` that stands beside its features, so that
+            the projection adds a linear and a nonlinear readout; 0 is none.
         stft_nperseg (`int`): Samples of a window of the short-time Fourier transform of `"spectrogram_cnn"`.
         dropout (`float`): Share of features dropped before the projection while training.
     """
@@ -106,6 +123,8 @@ class SensorConfig(StrictConfig):
     sfreq: float = 1000.0
     tmin: float = 0.0
     ch_names: list[str] | None = None
+    crop_tmin: float | None = None
+    decimation: int = 1
     subjects: list[str] | tuple[str, ...] = ()
     encoder_type: str = "temporal_spatial"
     alignment_kernel_size: int = 1
@@ -114,6 +133,8 @@ class SensorConfig(StrictConfig):
     hidden_size: int = 192
     temporal_kernel_size: int = 25
     n_windows: int = 12
+    n_fine_windows: int = 0
+    readout_size: int = 0
     stft_nperseg: int = 40
     dropout: float = 0.5
 
@@ -122,8 +143,9 @@ class SensorConfig(StrictConfig):
         self.subjects = list(self.subjects)
         self.check_subjects(self.subjects)
         check_positive(
-            self, "n_chans", "n_times", "sfreq", "hidden_size", "temporal_kernel_size", "n_windows", "stft_nperseg"
-        )
+            self, "n_chans", "n_times", "sfreq", "decimation", "hidden_size", "temporal_kernel_size", "n_windows",
+            "stft_nperseg",
+        )  # fmt: skip
         check_choice("alignment_init", self.alignment_init, ("identity", "random"))
         if not 0 <= self.subject_dropout <= 1:
             raise ValueError(
@@ -137,6 +159,24 @@ class SensorConfig(StrictConfig):
             )
         if self.ch_names is not None and len(self.ch_names) != self.n_chans:
             raise ValueError(f"'ch_names' lists {len(self.ch_names)} sensors but 'n_chans' is {self.n_chans}.")
+        check_not_negative(self, "n_fine_windows", "readout_size")
+        if self.n_network_times < 1:
+            raise ValueError(
+                f"'crop_tmin' ({self.crop_tmin} s) and 'decimation' ({self.decimation}) leave nothing of "
+                f"{self.n_times} samples from {self.tmin} s at {self.sfreq} Hz."
+            )
+
+    @property
+    def first_sample(self) -> int:
+        """Samples before `crop_tmin`."""
+        if self.crop_tmin is None:
+            return 0
+        return max(math.ceil((self.crop_tmin - self.tmin) * self.sfreq - 1e-6), 0)  # 1e-6: 0.5 * 120 may be 59.99...
+
+    @property
+    def n_network_times(self) -> int:
+        """Samples left by `crop_tmin` and `decimation`."""
+        return (self.n_times - self.first_sample) // self.decimation
 
 
 class EegConfig(SensorConfig):
@@ -176,6 +216,8 @@ class FmriConfig(StrictConfig):
         alignment_size (`int`): Width to which each subject's linear layer a maps the voxels (paper's code: 1024).
         hidden_size (`int`): Width of the shared network's layers (paper's code: 768).
         num_hidden_layers (`int`): Layers of the shared network g, each followed by a ReLU; 0 leaves a linear model.
+        linear_path (`bool`): Whether the projection sees the alignment layer's output beside the network's, so that
+            the network only has to learn what a linear map misses.
         input_dropout (`float`): Share of voxels dropped before the alignment layer while training.
         dropout (`float`): Share of features dropped after each layer while training.
     """
@@ -188,6 +230,7 @@ class FmriConfig(StrictConfig):
     alignment_size: int = 1024
     hidden_size: int = 768
     num_hidden_layers: int = 1
+    linear_path: bool = False
     input_dropout: float = 0.0
     dropout: float = 0.5
 

@@ -242,12 +242,14 @@ class ModalityBatchSampler:
         sizes (sequence of `int`): Recordings of each modality.
         batch_size (`int`): Recordings a batch; a modality that has fewer makes one batch of all.
         seed (`int`): With the epoch it decides the order, so that a resumed run sees the same batches.
+        passes (sequence of `int`, *optional*): How often an epoch goes over the recordings of each modality; once by
+            default. Each pass has an order of its own.
     """
 
     drop_last = True
 
-    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int) -> None:
-        self.sizes = list(sizes)
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, passes: Sequence[int] | None = None) -> None:
+        self.sizes, self.passes = list(sizes), [1] * len(sizes) if passes is None else list(passes)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -258,15 +260,16 @@ class ModalityBatchSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return sum(max(size // self.batch_size, 1) for size in self.sizes)
+        return sum(n * max(size // self.batch_size, 1) for size, n in zip(self.sizes, self.passes, strict=True))
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         batches, offset = [], 0
-        for size in self.sizes:
-            order = offset + rng.permutation(size)
+        for size, n_passes in zip(self.sizes, self.passes, strict=True):
             count = max(size // self.batch_size, 1)
-            batches += [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(count)]
+            for _ in range(n_passes):
+                order = offset + rng.permutation(size)
+                batches += [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(count)]
             offset += size
         for index in rng.permutation(len(batches)):
             yield batches[index]

@@ -137,6 +137,9 @@ def _add_decoding(
     from neural_clip.paper_figures import PAPER
     from neural_clip.retrieval_tasks import decoding_rows
 
+    metadata = next(iter(embedded.values()))[modality].metadata
+    if metadata["tmin"] is not None:  # sensors
+        recordings = [part.from_onset(metadata["tmin"], metadata["sfreq"]) for part in recordings]
     rows: list[dict] = []
     contributions: dict[str, Contributions] = {}
     entries: list[dict] = []

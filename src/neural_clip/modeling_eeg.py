@@ -56,7 +56,7 @@ class SpectrogramCnn(nn.Module):
             n_in = n_out
         self.layers = nn.Sequential(*layers)
         self.dropout = nn.Dropout(config.dropout)
-        n_frequencies, n_frames = self.nperseg // 2 + 1, self.count_frames(config.n_times)
+        n_frequencies, n_frames = self.nperseg // 2 + 1, self.count_frames(config.n_network_times)
         for stride in CNN_STRIDES:
             n_frequencies, n_frames = -(-n_frequencies // stride), -(-n_frames // stride)
         self.output_size = n_in * n_frequencies * n_frames

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_neural_clip import AVERAGE_SUBJECT, FmriConfig
-from .modeling_sensors import EncoderOutput, SubjectLinear, check_subject_ids, rows_by_subject
+from .modeling_sensors import EncoderOutput, SideBySide, SubjectLinear, check_subject_ids, rows_by_subject
 
 
 class FmriEncoder(PreTrainedModel):
@@ -24,13 +24,15 @@ class FmriEncoder(PreTrainedModel):
         self.input_dropout = nn.Dropout(config.input_dropout)
         sizes = config.n_voxels or {}
         self.alignment = SubjectLinear({name: sizes[name] for name in config.subjects}, config.alignment_size)
-        layers: list[nn.Module] = [nn.Dropout(config.dropout)]
-        n_in = config.alignment_size
+        layers: list[nn.Module] = []
+        self.output_size = config.alignment_size
         for _ in range(config.num_hidden_layers):
-            layers += [nn.Linear(n_in, config.hidden_size), nn.ReLU(), nn.Dropout(config.dropout)]
-            n_in = config.hidden_size
-        self.network = nn.Sequential(*layers)
-        self.output_size = n_in
+            layers += [nn.Linear(self.output_size, config.hidden_size), nn.ReLU(), nn.Dropout(config.dropout)]
+            self.output_size = config.hidden_size
+        if config.linear_path and layers:
+            layers = [SideBySide(nn.Sequential(*layers))]
+            self.output_size += config.alignment_size
+        self.network = nn.Sequential(nn.Dropout(config.dropout), *layers)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -24,7 +24,7 @@ class TemporalCnn(nn.Module):
     def __init__(self, config: MegConfig) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        n_in, n_times = config.n_chans, config.n_times
+        n_in, n_times = config.n_chans, config.n_network_times
         for kernel, stride, width in zip(CNN_KERNELS, CNN_STRIDES, CNN_WIDTHS, strict=True):
             n_out = width * config.hidden_size
             layers += [nn.Conv1d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)]

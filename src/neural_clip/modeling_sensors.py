@@ -14,6 +14,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_neural_clip import AVERAGE_SUBJECT, SensorConfig
 
+SHORT_KERNEL = 11  # samples up to which a direct convolution is quicker than one by Fourier transform
+
 
 @dataclass
 class EncoderOutput(ModelOutput):
@@ -22,9 +24,9 @@ class EncoderOutput(ModelOutput):
     Args:
         pooler_output (`torch.FloatTensor` of shape `(batch_size, output_size)`): One vector a recording, before the
             projection into the shared space.
-        aligned_values (`torch.FloatTensor`): Output of the alignment layer a: `(batch_size, n_chans, n_times)` for
-            EEG and MEG (`(batch_size, hidden_size)` where `encoder_type` is `"linear"`), `(batch_size,
-            alignment_size)` for fMRI.
+        aligned_values (`torch.FloatTensor`): Output of the alignment layer a: `(batch_size, n_chans,
+            n_network_times)` for EEG and MEG (`(batch_size, hidden_size)` where `encoder_type` is `"linear"`),
+            `(batch_size, alignment_size)` for fMRI.
     """
 
     pooler_output: torch.Tensor | None = None
@@ -159,11 +161,32 @@ class LinearNet(nn.Dropout):
         self.output_size = config.hidden_size
 
 
+def fast_length(length: int) -> int:
+    """The least number from `length` on without prime factors above 7: of others Fourier transforms are slow."""
+    while True:
+        rest = length
+        for factor in (2, 3, 5, 7):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1
+
+
+def window_means(values: torch.Tensor, n_windows: int) -> torch.Tensor:
+    """Mean of each window of time, `(batch_size, n, n_times)` to `(batch_size, n * n_windows)`.
+
+    The windows are those of `torch.nn.functional.adaptive_avg_pool1d`, as one matrix product: several times quicker.
+    """
+    times = torch.eye(values.shape[-1], dtype=values.dtype, device=values.device)
+    return (values @ functional.adaptive_avg_pool1d(times, n_windows)).flatten(1)
+
+
 class TemporalFilter(nn.Module):
     """One filter over time per channel: `nn.Conv1d(n, n, kernel, padding=kernel // 2, groups=n, bias=False)`.
 
-    Computed by the fast Fourier transform: on two CPU cores about twice as quick as torch's depthwise convolution at
-    the 41 samples of the demo's EEG, and a third slower at the 9 samples of its MEG (`benchmarks/temporal_filter.py`).
+    Kernels above [`SHORT_KERNEL`] samples are computed by the fast Fourier transform: at 41 samples about twice as
+    quick on two CPU cores as torch's depthwise convolution (`benchmarks/temporal_filter.py`).
     """
 
     def __init__(self, n_chans: int, kernel_size: int) -> None:
@@ -173,12 +196,26 @@ class TemporalFilter(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Filter `(batch_size, n_chans, n_times)`; an even kernel returns one sample more."""
-        kernel_size, n_times = self.weight.shape[1], values.shape[2]
-        length = n_times + kernel_size - 1
+        (n_chans, kernel_size), n_times = self.weight.shape, values.shape[2]
+        if kernel_size <= SHORT_KERNEL:
+            return functional.conv1d(values, self.weight[:, None], padding=kernel_size // 2, groups=n_chans)
+        length = fast_length(n_times + kernel_size - 1)
         spectrum = torch.fft.rfft(values.float(), length) * torch.fft.rfft(self.weight.float().flip(1), length)
         start = (kernel_size - 1) - kernel_size // 2
         stop = start + n_times + (kernel_size % 2 == 0)
         return torch.fft.irfft(spectrum, length)[..., start:stop].to(values.dtype)
+
+
+class SideBySide(nn.Module):
+    """A network's input and its output, side by side: what a residual connection is before a linear projection."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, n_in)` to `(batch_size, n_in + n_out)`."""
+        return torch.cat([values, self.network(values)], dim=1)
 
 
 class TemporalSpatialNet(nn.Module):
@@ -194,23 +231,32 @@ class TemporalSpatialNet(nn.Module):
 
     def __init__(self, config: SensorConfig) -> None:
         super().__init__()
-        hidden, kernel = config.hidden_size, min(config.temporal_kernel_size, config.n_times)
+        hidden, n_times = config.hidden_size, config.n_network_times
         self.spatial = nn.Conv1d(config.n_chans, hidden, 1, bias=False)
-        self.temporal = TemporalFilter(hidden, kernel)
-        self.n_windows = min(config.n_windows, config.n_times)
+        self.temporal = TemporalFilter(hidden, min(config.temporal_kernel_size, n_times))
+        self.n_windows, self.n_fine_windows = min(config.n_windows, n_times), min(config.n_fine_windows, n_times)
         self.norm = nn.BatchNorm1d(hidden)
         self.power_norm = nn.BatchNorm1d(hidden * self.n_windows)
-        self.dropout = nn.Dropout(config.dropout)
-        self.output_size = 2 * hidden * self.n_windows
+        n_features = hidden * (2 * self.n_windows + self.n_fine_windows)
+        layers: list[nn.Module] = [nn.Dropout(config.dropout)]
+        if config.readout_size:
+            readout = nn.Sequential(nn.Linear(n_features, config.readout_size), nn.GELU(), nn.Dropout(config.dropout))
+            layers.append(SideBySide(readout))
+        self.readout = nn.Sequential(*layers)
+        self.output_size = n_features + config.readout_size
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, n_chans, n_times)` to `(batch_size, output_size)`."""
         filtered = self.norm(self.temporal(self.spatial(values)))  # (batch_size, hidden_size, n_times)
-        evoked = functional.adaptive_avg_pool1d(filtered, self.n_windows).flatten(1)
-        power = functional.adaptive_avg_pool1d(filtered.square(), self.n_windows).flatten(1)
+        features = [window_means(filtered, self.n_windows)]
+        power = window_means(filtered.square(), self.n_windows)
         # 1e-4 keeps the logarithm finite for a silent channel; power is near 1 after the batch norm.
-        power = self.power_norm(torch.log(power + 1e-4))
-        return self.dropout(torch.cat([evoked, power], dim=1))
+        features.append(self.power_norm(torch.log(power + 1e-4)))
+        if self.n_fine_windows:
+            fine = window_means(filtered, self.n_fine_windows)
+            # scaled so that all fine windows within a long one weigh as much as it does
+            features.append(fine * (self.n_windows / self.n_fine_windows) ** 0.5)
+        return self.readout(torch.cat(features, dim=1))
 
 
 class SensorPreTrainedModel(PreTrainedModel):
@@ -224,7 +270,7 @@ class SensorPreTrainedModel(PreTrainedModel):
         super().__init__(config)
         self.alignment: nn.Module
         if config.encoder_type == "linear":
-            size = config.n_chans * config.n_times
+            size = config.n_chans * config.n_network_times
             self.alignment = SubjectLinear(dict.fromkeys(config.subjects, size), config.hidden_size)
         else:
             self.alignment = SubjectConv(config)
@@ -236,7 +282,7 @@ class SensorPreTrainedModel(PreTrainedModel):
         """Keep what each layer was constructed with; transformers would redraw it."""
 
     def align(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
-        """Check a batch and pass it through the alignment layers."""
+        """Check a batch, leave out or average samples as configured, and pass it through the alignment layers."""
         expected = (self.config.n_chans, self.config.n_times)
         if values.ndim != 3 or tuple(values.shape[1:]) != expected:
             raise ValueError(
@@ -244,6 +290,9 @@ class SensorPreTrainedModel(PreTrainedModel):
                 f"(sensors, samples), but got {tuple(values.shape)}."
             )
         subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
+        values = values[:, :, self.config.first_sample :]
+        if self.config.decimation > 1:
+            values = functional.avg_pool1d(values, self.config.decimation)  # (batch_size, n_chans, n_network_times)
         if self.training:
             subject_ids = drop_subjects(subject_ids, self.config.subject_dropout)
         return self.alignment(values, subject_ids)
@@ -253,6 +302,7 @@ __all__ = [
     "EncoderOutput",
     "LinearNet",
     "SensorPreTrainedModel",
+    "SideBySide",
     "SubjectConv",
     "SubjectLinear",
     "TemporalFilter",

@@ -25,7 +25,8 @@ RECIPE.yaml holds three sections:
   data      prepared data set of each modality: eeg, meg, fmri (any subset)
   model     settings of NeuralClipConfig; those of an encoder under eeg, meg, fmri
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
-and `resume` (go on from the last checkpoint) and `overwrite` (replace an earlier run).
+and `passes` (how often an epoch goes over the recordings of a modality: once, unless {eeg: 4} or the like says
+otherwise), `resume` (go on from the last checkpoint) and `overwrite` (replace an earlier run).
 
 examples:
   accelerate launch train.py configs/demo.yaml
@@ -58,6 +59,8 @@ class Recipe:
         model (`dict`): Settings of [`NeuralClipConfig`]; those of an encoder under `eeg`, `meg` and `fmri`. What the
             data decide (channels, samples, subjects, voxels, image encoder) is filled in from them.
         training (`dict`): Settings of `transformers.TrainingArguments`.
+        passes (`dict[str, int]`): How often an epoch goes over the recordings of a modality; once for those not named.
+            Modalities differ in how long they take to learn; an epoch of the run is the same for all.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
         overwrite (`bool`): Replace an earlier run there.
     """
@@ -65,6 +68,7 @@ class Recipe:
     data: dict[str, str] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    passes: dict[str, int] = field(default_factory=dict)
     resume: bool = False
     overwrite: bool = False
 
@@ -74,6 +78,10 @@ class Recipe:
                 "The recipe's 'data' section is empty; give the prepared data set of 'eeg', 'meg' or 'fmri'."
             )
         check_keys("data", self.data, MODALITIES)
+        check_keys("passes", self.passes, MODALITIES)
+        for name, count in self.passes.items():
+            if not isinstance(count, int) or count < 1:
+                raise DataError(f"The recipe's 'passes.{name}' must be a whole number above 0, but is {count!r}.")
         if "output_dir" not in self.training:
             raise DataError("The recipe lacks 'training.output_dir', the folder for checkpoints.")
         self._arguments: TrainingArguments | None = None
@@ -142,7 +150,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
                 raise DataError(f"The override '--{name}' has no value.")
             text = rest.pop(0)
         dotted = name.replace("-", "_").split(".")
-        if len(dotted) == 1 and dotted[0] not in (*SECTIONS, "resume", "overwrite"):
+        if len(dotted) == 1 and dotted[0] not in (*SECTIONS, "passes", "resume", "overwrite"):
             dotted = ["training", *dotted]
         pairs.append((dotted, with_exponents(yaml.safe_load(text))))
     return pairs

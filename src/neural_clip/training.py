@@ -180,20 +180,28 @@ class NeuralClipTrainer(Trainer):
     Args:
         recordings ([`JointDataset`]): Training recordings of every modality.
         validation (`list[RecordingDataset]`): Validation recordings, one entry a modality.
+        passes (`dict[str, int]`, *optional*): How often an epoch goes over the recordings of a modality.
         kwargs: Everything else that `Trainer` takes.
     """
 
-    def __init__(self, recordings: JointDataset, validation: list[RecordingDataset], **kwargs: Any) -> None:
-        self.recordings, self.validation = recordings, validation
+    def __init__(
+        self,
+        recordings: JointDataset,
+        validation: list[RecordingDataset],
+        passes: dict[str, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.recordings, self.validation, self.passes = recordings, validation, passes or {}
         super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches whose order depends on seed and epoch alone."""
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         sizes = [len(part) for part in self.recordings.parts]
+        passes = [self.passes.get(part.modality, 1) for part in self.recordings.parts]
         loader = DataLoader(
             self.recordings,
-            batch_sampler=ModalityBatchSampler(sizes, self.args.train_batch_size, seed),
+            batch_sampler=ModalityBatchSampler(sizes, self.args.train_batch_size, seed, passes),
             collate_fn=whole_batch,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
@@ -385,6 +393,7 @@ def train(recipe: Recipe) -> Path:
         args=arguments,
         recordings=JointDataset(train_parts),
         validation=validation_parts,
+        passes=recipe.passes,
         callbacks=[KeepTowerInEval(), SaveProcessor(processor)],
     )
     trainer.train(resume_from_checkpoint=resume_from)
