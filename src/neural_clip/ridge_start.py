@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,11 +42,11 @@ def wanted_vectors(model: NeuralClipModel, known: Sequence[str], image_embeds: n
     Returns:
         `np.ndarray` of shape `(n, alignment_size)`.
     """
-    encoder, projection = model.encoders["fmri"], model.projections["fmri"]
+    encoder: Any = model.encoders["fmri"]
     generator = torch.Generator().manual_seed(seed)
     layers = [encoder.alignment.layers[name] for name in known]
     aligned = torch.cat([layer(torch.randn(N_DRAWS, layer.in_features, generator=generator)) for layer in layers])
-    outputs = projection(encoder.network(aligned)).numpy()
+    outputs = model.projections["fmri"](encoder.network(aligned)).numpy()
     inverse = KernelRidge(unit_vectors(outputs), aligned.numpy())
     return inverse.predict(unit_vectors(image_embeds), [DRAWN_ALPHA])[0]
 
@@ -80,8 +81,8 @@ def start_by_ridge(
     batch = train.__getitems__(list(range(len(train))))
     wanted = wanted_vectors(model, known, batch["image_embeds"].numpy(), seed)
     ridge = KernelRidge(batch["fmri_values"].numpy(), wanted)
-    layer = model.encoders["fmri"].alignment.layers[name]
-    scores = []
+    encoder: Any = model.encoders["fmri"]
+    layer, scores = encoder.alignment.layers[name], []
     for alpha in RELATIVE_ALPHAS:
         set_layer(layer, *ridge.coefficients(alpha))
         scores.append(validation_two_way(model, validation))
