@@ -145,7 +145,8 @@ well brains can be read. The page is made by `python scripts/results_page.py` fr
 
 def publish(results_dir: Path, page: Path) -> None:
     """Write the page from all results."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results_dir.glob("*.json"))]
+    files = [path for path in sorted(results_dir.glob("*.json")) if not path.name.startswith("people_")]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     if not found:
         raise DataError(f"'{results_dir}' holds no results; make them first.")
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,8 @@ def test_kernel_ridge_equals_sklearn(shape):
     for relative, predictions in zip(RELATIVE_ALPHAS, ridge.predict(others, RELATIVE_ALPHAS), strict=True):
         expected = Ridge(alpha=relative * ridge.mean_eigenvalue, solver="svd").fit(inputs, targets).predict(others)
         np.testing.assert_allclose(predictions, expected, atol=1e-8)
+        weights, intercept = ridge.coefficients(relative)
+        np.testing.assert_allclose(others @ weights + intercept, expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("modality", ["sensors", "voxels"])

@@ -2,8 +2,9 @@
 
 Everything that the checkpoint holds stays as it is, bit for bit: the layers of the people it knows, the shared
 network, the projection, the temperature. Of a data set's people those are fitted whom the checkpoint does not know by
-name, so different people need different names. The layer starts as the mean of the known ones (EEG, MEG) or at random
-(fMRI) and learns on the training split; the number of epochs, none included, is the best one on the validation split.
+name, so different people need different names. The layer starts as the mean of the known ones (EEG, MEG) or by ridge
+regression (fMRI, `ridge_start.py`) and learns on the training split; the number of epochs, none included, is the best
+one on the validation split.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.recipes import TRAINING_DEFAULTS
 from neural_clip.recording_embeddings import check_shape
+from neural_clip.recording_time import TRIAL_SECONDS, first_minutes, minutes_of, trial_seconds
+from neural_clip.ridge_start import start_by_ridge
 from neural_clip.training import (
     NeuralClipTrainer,
     common_image_encoder,
@@ -126,12 +129,22 @@ def recordings_of(folder: str, split: str, known: Sequence[str], subjects: Seque
     return recordings
 
 
-def keep_fraction(recordings: RecordingDataset, fraction: float, seed: int) -> None:
-    """Keep a random share of each person's recordings, two at least."""
+def fraction_rows(subject_ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Rows of a random share of each person's recordings, two at least, in the order of the rows."""
     rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(recordings.subject_ids == subject) for subject in np.unique(recordings.subject_ids)]
+    rows = [np.flatnonzero(subject_ids == subject) for subject in np.unique(subject_ids)]
     kept = [rng.permutation(those)[: max(round(fraction * len(those)), 2)] for those in rows]
-    recordings.keep(np.sort(np.concatenate(kept)))
+    return np.sort(np.concatenate(kept))
+
+
+def choose_recordings(train: RecordingDataset, settings: dict[str, Any], seed: int) -> float | None:
+    """Keep the share or the minutes that the settings ask for; returns the seconds a trial, `None` if unknown."""
+    per_trial = trial_seconds(train.metadata, settings["seconds_per_trial"])
+    if settings["minutes"] is None:
+        train.keep(fraction_rows(train.subject_ids, settings["train_fraction"], seed))
+    else:
+        train.keep(first_minutes(train, settings["minutes"], per_trial, seed))
+    return per_trial
 
 
 def fit(
@@ -180,9 +193,16 @@ def whole_folder(output_dir: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raise a `DataError` for a setting out of its range."""
+    """Raise a `DataError` for a setting out of its range, or two that say how much is used."""
     least = {"num_train_epochs": 1, "per_device_train_batch_size": 2}
+    if settings["minutes"] is not None and settings["train_fraction"] != 1:
+        raise DataError(
+            f"'minutes' and 'train_fraction' exclude one another, but got {settings['minutes']} and "
+            f"{settings['train_fraction']}."
+        )
     for name, value in settings.items():
+        if value is None:
+            continue
         if value < least.get(name, 0) or value <= 0 or (name == "train_fraction" and value > 1):
             allowed = f"at least {least[name]}" if name in least else "above 0"
             allowed += " and at most 1" if name == "train_fraction" else ""
@@ -191,7 +211,7 @@ def check_settings(settings: dict[str, Any]) -> None:
 
 def training_arguments(run_dir: Path, settings: dict[str, Any], seed: int) -> TrainingArguments:
     """Arguments of `Trainer`: those of `neural-clip train`, with a learning rate that falls as a cosine."""
-    given = {key: value for key, value in settings.items() if key != "train_fraction"}
+    given = {key: settings[key] for key in ("num_train_epochs", "learning_rate", "per_device_train_batch_size")}
     given |= {"lr_scheduler_type": "cosine", "seed": seed, "save_only_model": True, "output_dir": str(run_dir)}
     return TrainingArguments(**{**TRAINING_DEFAULTS, **given})
 
@@ -218,6 +238,8 @@ def adapt(
     learning_rate: float = LEARNING_RATE,
     batch_size: int = BATCH_SIZE,
     train_fraction: float = 1.0,
+    minutes: float | None = None,
+    seconds_per_trial: float | None = None,
     seed: int = 0,
     overwrite: bool = False,
     command: str | None = None,
@@ -233,7 +255,10 @@ def adapt(
         learning_rate (`float`): Of AdamW without weight decay, falling as a cosine to zero.
         batch_size (`int`): Recordings a step; their images are one another's negatives.
         train_fraction (`float`): Share of each new person's training recordings that is used, drawn at random.
-        seed (`int`): Of the order of batches, the share drawn and the start of fMRI layers.
+        minutes (`float`, *optional*): Instead, the first training recordings of each new person that fit into so many
+            minutes; a random choice where the data set does not know the order of presentation.
+        seconds_per_trial (`float`, *optional*): From one onset to the next; by default the corpus's own.
+        seed (`int`): Of the order of batches, the recordings drawn and the noise behind the start of fMRI layers.
         overwrite (`bool`): Replace a checkpoint at `output_dir`.
         command (`str`, *optional*): What the record says was run.
 
@@ -246,6 +271,7 @@ def adapt(
     output_dir, folder = Path(output_dir), str(resolve_folder(folder))
     settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}
     settings |= {"per_device_train_batch_size": batch_size, "train_fraction": train_fraction}
+    settings |= {"minutes": minutes, "seconds_per_trial": seconds_per_trial}
     check_settings(settings)
     with whole_folder(output_dir, overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
@@ -258,7 +284,11 @@ def adapt(
         train, validation = (
             recordings_of(folder, split, config.subjects, chosen) for split in ("train", "validation")
         )
-        keep_fraction(train, train_fraction, seed)
+        per_trial = choose_recordings(train, settings, seed)
+        if metadata["modality"] == "fmri":
+            known = [name for name in config.subjects if name not in chosen]
+            for name in chosen:
+                start_by_ridge(model.eval(), name, known, train, validation, seed)
         arguments = training_arguments(partial / "epochs", settings, seed)
         scores, best = fit(model, learnt, train, validation, arguments)
         shutil.rmtree(partial / "epochs")
@@ -271,6 +301,8 @@ def adapt(
         }
         entry |= {"data": facts, "settings": settings | {"seed": seed}, "validation_two_way": scores}
         entry |= {"recordings": {"train": len(train), "validation": len(validation)}, "best_epoch": best}
+        if per_trial is not None:
+            entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
         write_checkpoint(partial, output_dir.name, model, processor, record)
     print(
@@ -297,9 +329,19 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser.add_argument(
         "--batch-size", type=int, default=BATCH_SIZE, help=f"recordings a step (default: {BATCH_SIZE})"
     )
-    parser.add_argument(
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument(
         "--train-fraction", type=float, default=1.0, metavar="F",
         help="share of each person's training recordings that is used, drawn at random (default: 1)",
+    )  # fmt: skip
+    amount.add_argument(
+        "--minutes", type=float, metavar="M",
+        help="the first training recordings of each person that fit into M minutes of trials; a random choice where "
+        "the data set does not know the order of presentation",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds-per-trial", type=float, metavar="S",
+        help=f"from one onset to the next (known for {', '.join(TRIAL_SECONDS)})",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint in the output folder")
@@ -314,6 +356,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         learning_rate=arguments.learning_rate,
         batch_size=arguments.batch_size,
         train_fraction=arguments.train_fraction,
+        minutes=arguments.minutes,
+        seconds_per_trial=arguments.seconds_per_trial,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
         command=shlex.join(["neural-clip", "adapt", *(sys.argv[1:] if argv is None else argv)]),

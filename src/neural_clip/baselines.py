@@ -142,6 +142,14 @@ class KernelRidge:
             ]
         )
 
+    def coefficients(self, relative_alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """Weights `(n_features, projection_dim)` and intercept `(projection_dim,)` of [`~KernelRidge.predict`]."""
+        penalty = self.eigenvalues + relative_alpha * self.mean_eigenvalue
+        weights = self.vectors @ (self.projected / penalty[:, None])
+        if self.inputs is not None:
+            weights = self.inputs.T @ weights
+        return weights, self.target_mean - self.input_mean @ weights
+
 
 @one_thread
 def per_subject_ridge(

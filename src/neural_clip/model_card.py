@@ -82,10 +82,12 @@ def describe_adaptations(record: dict) -> str:
     for entry in record.get("adaptations", []):
         people, facts, scores = ", ".join(entry["subjects"]), entry["data"], entry["validation_two_way"]
         simulated = " (**simulated**)" if facts["simulated"] else ""
+        minutes = entry.get("minutes", {}).get("train")
+        lasting = f", {sum(minutes.values()):.1f} minutes of trials," if minutes else ""
         paragraphs.append(
             f"{TITLES[entry['modality']]} alignment layers of {people} were added to `{entry['checkpoint']}` "
-            f"(`{entry['weights'][:16]}`) and fitted to {entry['recordings']['train']} training recordings of "
-            f"{facts['corpus']}{simulated}, fingerprint `{facts['fingerprint'][:16]}`; nothing else changed. Their "
+            f"(`{entry['weights'][:16]}`) and fitted to {entry['recordings']['train']} training recordings{lasting} "
+            f"of {facts['corpus']}{simulated}, fingerprint `{facts['fingerprint'][:16]}`; nothing else changed. Their "
             f"validation 2-way accuracy was {scores[0]:.4f} at the start and is {scores[entry['best_epoch']]:.4f}, "
             f"after {entry['best_epoch']} of {len(scores) - 1} epochs.\n\n```\n{entry['command']}\n```\n"
         )
