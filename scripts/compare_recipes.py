@@ -222,9 +222,11 @@ def train_one(
 
 def joined(records: Sequence[dict | None]) -> dict | None:
     """The runs of a recipe as one: times are sums; nothing where one of them is not finished."""
+    if len(records) == 1:
+        return records[0]
     finished = [record for record in records if record is not None]
-    if len(finished) < len(records) or len(records) == 1:
-        return records[0] if len(records) == 1 else None
+    if len(finished) < len(records):
+        return None
     found: dict = {"key": digest([record["key"] for record in finished])}
     found["command"] = f"{finished[0]['command']} (the first of {len(finished)}, one for each person and modality)"
     found["commit"] = ", ".join(sorted({str(record["commit"]) for record in finished}))
@@ -266,8 +268,9 @@ def evaluate_seed(
     record = once(folder, evaluation_key(together, split, baselines, source, data_state(twin)), command)
     assert record is not None
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    for name in runs.keys() - together.keys():
-        add_alone(report, name, seed, twin)
+    for name in runs:
+        if name not in together:
+            add_alone(report, name, seed, twin)
     return record, report
 
 
