@@ -3,12 +3,19 @@
     python scripts/compare_recipes.py --twins realistic linear --recipes demo paper paper_code linear --seeds 0 1 2 3 4
     python scripts/results_page.py                   # docs/results.md from results/*.json
 
-A recipe is a file of `configs/` by name; `demo+frozen` is the same with alignment layers that stay as they started.
-The first recipe is the one that all others are compared with. Each run is one process with one thread, `--jobs` at a
-time, and one evaluation a seed scores all recipes once; the linear baselines, which have no seed, are fitted beside
-the first. What is finished is kept: a run while recipe, seed, data and the code of training are the same, an
-evaluation while its runs and the package are. `--finished` trains nothing and scores what is there; the page then
-names what is missing. Choose on `--split validation`: its scores stay in the output folder.
+A recipe is a file of `configs/` by name, with changes behind plus signs:
+
+    demo+frozen                   alignment layers that stay as they started
+    demo+mse                      squared distance to the image embedding instead of the contrastive loss
+    demo+eeg, demo+meg, demo+fmri only the recordings of that modality; scored there alone
+    demo+alone                    a model for each person and modality, scored together as if they were one
+
+The first recipe is the one that all others are compared with, so it is of all modalities and people. Each run is one
+process with one thread, `--jobs` at a time, and one evaluation a seed scores all recipes once; the linear baselines,
+which have no seed, are fitted beside the first. What is finished is kept: a run while recipe, seed, data and the code
+of training are the same, an evaluation while its runs and the package are. `--finished` trains nothing and scores what
+is there, so that recipes may have different seeds; the page names them, and what is missing. Choose on
+`--split validation`: its scores stay in the output folder.
 
 The twin itself is drawn once (seed 0). The seeds are those of training: weights, order of recordings, dropout.
 """
@@ -27,15 +34,25 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
+from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError, run
+from neural_clip.evaluation import COMPARED
 from neural_clip.recipes import read_recipe
+from neural_clip.recording_embeddings import embed_split
 from neural_clip.report_tables import known_ceiling
-from neural_clip.whole_files import write_whole
+from neural_clip.retrieval_tasks import decoding_rows
+from neural_clip.scoring import compare_methods
+from neural_clip.whole_files import sha256_of, write_whole
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NEURAL_CLIP = Path(sys.executable).parent / "neural-clip"
 CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
-VARIANTS = {"frozen": ["--model.freeze_alignment", "true"]}  # what may stand behind a plus sign
+ALONE = "alone"
+SETTINGS = {"frozen": ["--model.freeze_alignment", "true"], "mse": ["--model.objective", "mse"]}
+VARIANTS = (*SETTINGS, *CORPORA, ALONE)  # what may stand behind a plus sign
+Person = tuple[str, str] | None  # modality and name of the only one that a model learns from; nothing for all
 KEPT = ("top1", "top1_interval", "top5", "top5_interval", "two_way", "two_way_interval", "two_way_p", "chance_top1",
         "chance_top5", "chance_two_way", "gallery_size", "n_queries", "not_computed")  # fmt: skip
 PRINT_MODULES = """import sys, neural_clip.training
@@ -112,14 +129,18 @@ def data_folders(twin: Path) -> dict[str, Path]:
     return {modality: twin / "data" / name for modality, name in CORPORA.items()}
 
 
-def data_state(twin: Path) -> dict:
+def data_facts(twin: Path) -> dict[str, dict]:
+    """What each data set says of itself."""
+    return {m: json.loads((f / "neural_clip.json").read_text("utf-8")) for m, f in data_folders(twin).items()}
+
+
+def data_state(twin: Path) -> dict[str, dict]:
     """Fingerprint and image encoder of each data set."""
-    facts = {m: json.loads((f / "neural_clip.json").read_text("utf-8")) for m, f in data_folders(twin).items()}
-    return {m: {key: fact[key] for key in ("fingerprint", "image_encoder")} for m, fact in facts.items()}
+    return {m: {key: fact[key] for key in ("fingerprint", "image_encoder")} for m, fact in data_facts(twin).items()}
 
 
-def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None) -> list[str]:
-    """Recipe and overrides of one run, as `neural-clip train` takes them.
+def parsed(recipe: str) -> tuple[Path, list[str]]:
+    """File and variants of a recipe.
 
     Raises:
         DataError: If there is no such recipe or variant.
@@ -129,30 +150,100 @@ def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None
     if not (REPOSITORY / path).is_file():
         known = sorted(file.stem for file in (REPOSITORY / "configs").glob("*.yaml"))
         raise DataError(f"Invalid value for the '--recipes' parameter. Allowed are {known}, but got '{name}' instead.")
-    words = [str(path), "--training.seed", str(seed)]
     for variant in variants:
         if variant not in VARIANTS:
             raise DataError(f"'{recipe}' asks for the variant '{variant}'. Allowed are {sorted(VARIANTS)}.")
-        words += VARIANTS[variant]
+    return path, variants
+
+
+def modalities_of(recipe: str) -> list[str]:
+    """Modalities that a recipe is trained on: those behind its plus signs, or all."""
+    _, variants = parsed(recipe)
+    return [modality for modality in CORPORA if modality in variants] or list(CORPORA)
+
+
+def is_alone(recipe: str) -> bool:
+    """Whether a recipe is trained anew for each person and modality."""
+    return ALONE in parsed(recipe)[1]
+
+
+def is_whole(recipe: str) -> bool:
+    """Whether one model learns all modalities of all people, so that others can be compared with it."""
+    return modalities_of(recipe) == list(CORPORA) and not is_alone(recipe)
+
+
+def people_of(recipe: str, twin: Path) -> list[Person]:
+    """Everybody who is given a model of their own, or one entry for all."""
+    if not is_alone(recipe):
+        return [None]
+    facts = data_facts(twin)
+    return [(modality, name) for modality in modalities_of(recipe) for name in facts[modality]["subjects"]]
+
+
+def run_folder(recipe: str, seed: int, twin: Path, person: Person = None) -> Path:
+    """Where a run lies."""
+    folder = twin / "runs" / f"{recipe}-{seed}"
+    return folder if person is None else folder / "-".join(person)
+
+
+def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None, person: Person = None) -> list[str]:
+    """Recipe and overrides of one run, as `neural-clip train` takes them."""
+    path, variants = parsed(recipe)
+    words = [str(path), "--training.seed", str(seed)]
+    words += [word for variant in variants for word in SETTINGS.get(variant, [])]
     if epochs is not None:
         words += ["--training.num_train_epochs", str(epochs)]
-    words += [word for m, folder in data_folders(twin).items() for word in (f"--data.{m}", str(folder))]
-    return [*words, "--training.output_dir", str(twin / "runs" / f"{recipe}-{seed}"), "--overwrite", "true"]
+    learnt = modalities_of(recipe)
+    if person is not None:
+        learnt = [person[0]]
+        words += [f"--model.{person[0]}.subjects", json.dumps([person[1]])]
+    folders = data_folders(twin)
+    words += ["--data", json.dumps({modality: str(folders[modality]) for modality in learnt})]
+    return [*words, "--training.output_dir", str(run_folder(recipe, seed, twin, person)), "--overwrite", "true"]
 
 
 def training_key(words: Sequence[str], data: dict, source: str) -> str:
-    """What decides a run: recipe with overrides (seed among them), data and code, but not where things lie."""
+    """What decides a run: recipe with overrides (seed among them), its data and code, but not where things lie."""
     recipe = read_recipe(words).as_dict()
     recipe["training"].pop("output_dir")
-    return digest({"model": recipe["model"], "training": recipe["training"], "data": data, "source": source})
+    learnt = {modality: data[modality] for modality in recipe["data"]}
+    return digest({"model": recipe["model"], "training": recipe["training"], "data": learnt, "source": source})
 
 
-def train_one(recipe: str, seed: int, twin: Path, source: str, arguments: argparse.Namespace) -> dict | None:
-    """Train one recipe with one seed, or keep what is there."""
-    words = training_words(recipe, seed, twin, arguments.epochs)
+def train_one(
+    recipe: str, person: Person, seed: int, twin: Path, source: str, arguments: argparse.Namespace
+) -> dict | None:
+    """Train one model of a recipe with one seed, or keep what is there."""
+    words = training_words(recipe, seed, twin, arguments.epochs, person)
     key = training_key(words, data_state(twin), source)
-    return once(Path(words[words.index("--training.output_dir") + 1]), key, [NEURAL_CLIP, "train", *words],
-                start=not arguments.finished)  # fmt: skip
+    folder = run_folder(recipe, seed, twin, person)
+    return once(folder, key, [NEURAL_CLIP, "train", *words], start=not arguments.finished)
+
+
+def joined(records: Sequence[dict | None]) -> dict | None:
+    """The runs of a recipe as one: times are sums; nothing where one of them is not finished."""
+    if len(records) == 1:
+        return records[0]
+    finished = [record for record in records if record is not None]
+    if len(finished) < len(records):
+        return None
+    found: dict = {"key": digest([record["key"] for record in finished])}
+    found["command"] = f"{finished[0]['command']} (the first of {len(finished)}, one for each person and modality)"
+    found["commit"] = ", ".join(sorted({str(record["commit"]) for record in finished}))
+    return found | {name: round(sum(r[name] for r in finished), 1) for name in ("seconds", "cpu_seconds")}
+
+
+def train_seed(seed: int, twin: Path, source: str, arguments: argparse.Namespace) -> dict[str, dict]:
+    """Train every recipe with one seed; returns the records of those that are finished, whole models first."""
+    wanted = [(recipe, person) for recipe in arguments.recipes for person in people_of(recipe, twin)]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        found = list(pool.map(lambda one: train_one(one[0], one[1], seed, twin, source, arguments), wanted))
+    runs = {}
+    for recipe in sorted(arguments.recipes, key=is_whole, reverse=True):
+        record = joined([run for run, (name, _) in zip(found, wanted, strict=True) if name == recipe])
+        if record is not None:
+            runs[recipe] = record
+    return runs
 
 
 def evaluation_key(runs: dict[str, dict], split: str, baselines: bool, source: str, data: dict) -> str:
@@ -164,15 +255,50 @@ def evaluation_key(runs: dict[str, dict], split: str, baselines: bool, source: s
 def evaluate_seed(
     runs: dict[str, dict], seed: int, twin: Path, source: str, split: str, baselines: bool
 ) -> tuple[dict, dict]:
-    """Score all runs of a seed on the same queries; returns the run's record and the report."""
+    """Score all runs of a seed on the same queries; returns the run's record and the report.
+
+    Models of people alone are scored anew each time: an evaluation knows one checkpoint for all queries.
+    """
+    together = {name: record for name, record in runs.items() if not is_alone(name)}
     folder = twin / f"{split}-{seed}"
     command = [NEURAL_CLIP, "evaluate", "--output-dir", folder, "--split", split, "--no-audits", "--no-pictures"]
     command += [] if baselines else ["--no-baselines"]
     command += ["--data", *[f"{m}={path}" for m, path in data_folders(twin).items()]]
-    command += ["--checkpoint", *[f"{name}={twin / 'runs' / f'{name}-{seed}'}" for name in runs]]
-    record = once(folder, evaluation_key(runs, split, baselines, source, data_state(twin)), command)
+    command += ["--checkpoint", *[f"{name}={run_folder(name, seed, twin)}" for name in together]]
+    record = once(folder, evaluation_key(together, split, baselines, source, data_state(twin)), command)
     assert record is not None
-    return record, json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    for name in runs:
+        if name not in together:
+            add_alone(report, name, seed, twin)
+    return record, report
+
+
+def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
+    """Add to a report what the models of single people make of their own recordings, scored all together.
+
+    Queries, gallery and order are those of the first checkpoint, with which they are compared.
+    """
+    first, weights = report["checkpoints"][0], []
+    for modality in modalities_of(recipe):
+        folder = str(data_folders(twin)[modality])
+        whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), folder, report["split"])
+        parts = []
+        for person in dict.fromkeys(whole.subjects.tolist()):
+            place = run_folder(recipe, seed, twin, (modality, person))
+            weights += sorted(place.glob("*.safetensors"))
+            model = NeuralClipModel.from_pretrained(str(place))
+            parts.append(embed_split(model, folder, report["split"], subjects=[person]))
+        assert np.concatenate([part.image_ids for part in parts]).tolist() == whole.image_ids.tolist()
+        rows, theirs = decoding_rows(whole, np.concatenate([part.embeds for part in parts]), recipe, report["seed"])
+        _, own = decoding_rows(whole, whole.embeds, first["name"], report["seed"])
+        report["decoding"][modality]["rows"] += rows
+        units, methods = whole.image_ids.tolist(), {first["name"]: own, recipe: theirs}
+        report["comparisons"] += [
+            {"task": "decoding", "modalities": [modality], **pair}
+            for pair in compare_methods(methods, units, COMPARED, report["seed"])
+        ]
+    report["checkpoints"].append({"name": recipe, "sha256": sha256_of(weights)})
 
 
 def share_of_way(value: float, chance: float, ceiling: float | None) -> float | None:
@@ -221,13 +347,8 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
     results: dict = {"twin": name, "split": arguments.split, "recipes": arguments.recipes, "seeds": arguments.seeds}
     results |= {"command": shlex.join(["python", *sys.argv]), "evaluations": [], "records": [], "comparisons": []}
     for seed in arguments.seeds:
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            found = pool.map(
-                lambda r, s=seed: train_one(r, s, twin, sources["training"], arguments), arguments.recipes
-            )
-            finished = dict(zip(arguments.recipes, found, strict=True))
-        runs = {recipe: record for recipe, record in finished.items() if record is not None}
-        if runs:
+        runs = train_seed(seed, twin, sources["training"], arguments)
+        if any(is_whole(recipe) for recipe in runs):
             first = not results["evaluations"]
             evaluation, report = evaluate_seed(runs, seed, twin, sources["package"], arguments.split, first)
             records, pairs = collect(report, evaluation, runs, seed)
@@ -235,7 +356,7 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
             results["records"] += records
             results["comparisons"] += pairs
     if not results["records"]:
-        raise DataError(f"No run in '{twin}' is finished.")
+        raise DataError(f"No run of all modalities and people in '{twin}' is finished.")
     return results
 
 
@@ -253,8 +374,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="of <twin>.json (default: results)")
     arguments = parser.parse_args(argv)
     os.chdir(REPOSITORY)
-    for recipe in arguments.recipes:
-        training_words(recipe, 0, Path())  # a misspelt one is not to fail after an hour
+    whole = [is_whole(recipe) for recipe in arguments.recipes]  # a misspelt one is not to fail after an hour
+    if not whole[0]:
+        raise DataError(
+            "The first of '--recipes' is what the others are compared with and must learn all modalities and people, "
+            f"but got '{arguments.recipes[0]}'."
+        )
     sources = source_states()
     for name in arguments.twins:
         results = compare(name, arguments, sources)

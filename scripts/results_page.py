@@ -25,7 +25,7 @@ def over_seeds(values: Sequence[float], form: str = ".3f") -> str:
     """Mean and its 95 % t interval, mean ± t(n - 1) s / sqrt(n); one value has none, and says so."""
     mean = statistics.fmean(values)
     if len(values) == 1:
-        return f"{mean:{form}} (one seed, no interval over seeds)"
+        return f"{mean:{form}} (one seed)"
     from scipy.stats import sem, t
 
     half = t.ppf(0.975, len(values) - 1) * sem(values)
@@ -35,6 +35,11 @@ def over_seeds(values: Sequence[float], form: str = ".3f") -> str:
 def label(record: dict) -> str:
     """Modality, marked where the recordings are simulated."""
     return NAMES[record["modality"]] + (" simulated" if record["simulated"] else "")
+
+
+def seeds_of(records: Sequence[dict]) -> str:
+    """How many seeds stand behind a row, and which."""
+    return f"{len(records)} ({', '.join(str(record['seed']) for record in records)})"
 
 
 def in_order(records: Sequence[dict], *keys: str) -> list[list[dict]]:
@@ -60,7 +65,7 @@ def scores_table(results: dict) -> Table:
                 continue
             values = [record["two_way"] for record in group]
             fixed = first["kind"] == "baseline"
-            cells.append("none" if fixed else ", ".join(str(record["seed"]) for record in group))
+            cells.append("none" if fixed else seeds_of(group))
             cells += [percent(statistics.fmean(record[key] for record in group)) for key in ("top1", "top5")]
             cells.append(f"{score(first['two_way'])} (has no seed)" if fixed else over_seeds(values))
             drawn = with_interval(first["two_way"], first["two_way_interval"])
@@ -79,19 +84,23 @@ def scores_table(results: dict) -> Table:
 
 
 def differences_table(results: dict) -> Table:
-    """The first recipe minus every other method, on the same queries."""
-    head = ["recordings", "score", "method", "minus", "seeds", "difference, mean over seeds [95 % t interval]"]
-    head += ["difference of one seed [95 %, images drawn]", "p"]
+    """The first recipe minus every other method, on the same queries: both scores in one row."""
+    head = ["recordings", "difference", "seeds"]
+    for name in SCORES.values():
+        head += [f"{name}, mean over seeds [95 % t interval]", f"{name} of one seed [95 %, images drawn]", "p"]
     simulated = {record["modality"]: record["simulated"] for record in results["records"]}
     rows = []
-    for group in in_order(results["comparisons"], "modalities", "score", "method", "other"):
-        first, (modality,) = group[0], group[0]["modalities"]
-        cells = [label({"modality": modality, "simulated": simulated[modality]}), SCORES[first["score"]]]
-        cells += [first["method"], first["other"], ", ".join(str(pair["seed"]) for pair in group)]
-        cells.append(over_seeds([pair["difference"] for pair in group], "+.3f"))
-        low, high = first["interval"]
-        cells.append(f"seed {first['seed']}: {first['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
-        rows.append([*cells, p_value(first["p"])])
+    for pairs in in_order(results["comparisons"], "modalities", "method", "other"):
+        by_score = {name: [pair for pair in pairs if pair["score"] == name] for name in SCORES}
+        first, (modality,) = pairs[0], pairs[0]["modalities"]
+        cells = [label({"modality": modality, "simulated": simulated[modality]})]
+        cells += [f"{first['method']} - {first['other']}", seeds_of(by_score[first["score"]])]
+        for group in by_score.values():
+            one, (low, high) = group[0], group[0]["interval"]
+            cells.append(over_seeds([pair["difference"] for pair in group], "+.3f"))
+            cells.append(f"seed {one['seed']}: {one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+            cells.append(p_value(one["p"]))
+        rows.append(cells)
     return head, rows
 
 
@@ -135,12 +144,16 @@ well brains can be read. The page is made by `python scripts/results_page.py` fr
   comparisons.
 - *Way to ceiling*: (score - chance) / (ceiling - chance); the ceiling is the observer of
   [twins.md](twins.md), which knows the model. It is loose on `realistic`.
-- *Training s*: processor seconds of one thread for the joint model of all modalities, the whole process with start and
+- *Training s*: processor seconds of one thread for all that a recipe trains, the whole process with start and
   validation. They are the same in the lines of each modality.
-- Recipes are those of `configs/`; `+frozen` keeps alignment layers as they started (the recipe's initialisation: in
-  `demo` the identity for EEG and MEG, random for fMRI). Baselines are linear and fitted once; what they are stands in
-  [evaluation.md](evaluation.md). Each recipe keeps its best epoch, and each baseline its
-  penalty, by validation scores; the test split is read by the evaluation alone."""
+- Recipes are those of `configs/`, joint models of all modalities and people, but for what a plus sign adds. `+frozen`
+  keeps alignment layers as they started (the recipe's initialisation: in `demo` the identity for EEG and MEG, so no
+  alignment at all, and random for fMRI, whose voxels cannot do without). `+mse` is trained by squared distance instead
+  of the contrastive loss. `+eeg`, `+meg` and `+fmri` are trained on that modality only. `+alone` is a model for each
+  person and modality, trained on their recordings only; all are scored together, on the queries of everybody.
+- Baselines are linear and fitted once; what they are stands in [evaluation.md](evaluation.md). Each model keeps its
+  best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by validation scores; the
+  test split is read by the evaluation alone."""
 
 
 def publish(results_dir: Path, page: Path) -> None:

@@ -1,5 +1,6 @@
 """Tests of scripts/compare_recipes.py and scripts/results_page.py: what is run, kept, collected and shown."""
 
+import argparse
 import importlib.util
 import json
 import re
@@ -8,9 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from neural_clip import NeuralClipConfig, NeuralClipModel
+from neural_clip.data import load_image_table, load_recordings
 from neural_clip.errors import DataError
+from neural_clip.image_retrieval import retrieval_scores
+from neural_clip.recipes import read_recipe
+from planted_data import SHAPES, WIDTH, write_planted
 
 REPOSITORY = Path(__file__).parents[1]
 MODALITIES = ("eeg", "meg", "fmri")
@@ -126,7 +134,7 @@ def test_scores_table_shows_the_records():
         group = [record for record in results["records"] if record["method"] == name]
         values = [record["two_way"] for record in group]
         mean, half = statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5  # t(2), 97.5 %
-        assert cells[2] == "0, 1, 3"
+        assert cells[2] == "3 (0, 1, 3)"
         assert numbers(cells[3]) == [round(100 * statistics.mean(r["top1"] for r in group), 1)]
         assert numbers(cells[4]) == [round(100 * statistics.mean(r["top5"] for r in group), 1)]
         assert numbers(cells[5]) == pytest.approx([mean, mean - half, mean + half], abs=6e-4)
@@ -142,18 +150,33 @@ def test_scores_table_shows_the_records():
 def test_differences_are_paired_by_seed():
     head, rows = results_page.differences_table(results_of([0, 1, 3]))
     assert len({len(head), *map(len, rows)}) == 1
-    two_way, top1 = rows
-    assert two_way[:5] == ["EEG simulated", "2-way", "demo", "linear", "0, 1, 3"] and top1[1] == "top-1"
-    values = [0.10, 0.07, 0.16]
-    half = 4.302653 * statistics.stdev(values) / 3**0.5
-    assert numbers(two_way[5]) == pytest.approx([0.11, 0.11 - half, 0.11 + half], abs=6e-4)
-    assert two_way[6] == "seed 0: +0.100 [+0.070, +0.130]" and two_way[7] == "<0.001"
+    assert head[3].startswith("2-way") and head[6].startswith("top-1")
+    (cells,) = rows
+    assert cells[:3] == ["EEG simulated", "demo - linear", "3 (0, 1, 3)"]
+    for values, shown in (([0.10, 0.07, 0.16], cells[3]), ([0.10, 0.12, 0.07], cells[6])):
+        mean, half = statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5
+        assert numbers(shown) == pytest.approx([mean, mean - half, mean + half], abs=6e-4)
+    assert cells[4:6] == cells[7:] == ["seed 0: +0.100 [+0.070, +0.130]", "<0.001"]
+
+
+def test_recipes_may_have_different_seeds():
+    """Three seeds of one and one of the other: each row says how many, and differences pair what there is."""
+    results = results_of([0, 1, 3])
+    results["records"] = [r for r in results["records"] if r["method"] != "linear" or r["seed"] == 1]
+    results["comparisons"] = [p for p in results["comparisons"] if p["seed"] == 1]
+    _, rows = results_page.scores_table(results)
+    assert {cells[1]: cells[2] for cells in rows[:2]} == {"demo": "3 (0, 1, 3)", "per-subject ridge": "none"}
+    (linear,) = [cells for cells in rows if cells[1] == "linear"]
+    assert linear[2] == "1 (1)" and linear[5] == "0.750 (one seed)" and linear[6].startswith("seed 1: 0.750")
+    (cells,) = results_page.differences_table(results)[1]
+    assert cells[2:4] == ["1 (1)", "+0.070 (one seed)"]
+    assert results_page.missing(results) == ["linear with seed 0", "linear with seed 3"]
 
 
 def test_one_seed_has_no_interval_and_what_is_missing_is_named():
     results = results_of([0])
     text = results_page.section(results)
-    assert "0.800 (one seed, no interval over seeds)" in text
+    assert "0.800 (one seed)" in text
     assert "demo with seed 1, demo with seed 3, linear with seed 1, linear with seed 3" in text
     assert "Incomplete" not in results_page.section(results_of([0, 1, 3]))
 
@@ -171,7 +194,7 @@ def test_publish_writes_all_twins_and_needs_one(tmp_path):
     text = (tmp_path / "page.md").read_text()
     assert text.index("## Twin `linear` (simulated)") < text.index("## Twin `realistic` (simulated)")
     lines = [line for line in text.splitlines() if line.startswith("| EEG")]
-    assert len(lines) == 16 and all("EEG simulated" in line for line in lines)
+    assert len(lines) == 14 and all("EEG simulated" in line for line in lines)
 
 
 def test_the_committed_page_is_that_of_the_committed_results(tmp_path):
@@ -209,25 +232,137 @@ def test_a_failed_run_says_where_and_is_not_kept(tmp_path):
     assert compare_recipes.once(tmp_path, "one", failing, start=False) is None  # its outputs may be gone
 
 
-def key(recipe="demo", seed=0, twin="outputs/a", epochs=None, data="d", source="s"):
-    words = compare_recipes.training_words(recipe, seed, Path(twin), epochs)
-    return compare_recipes.training_key(words, {"eeg": data}, source)
+def key(recipe="demo", seed=0, twin="outputs/a", epochs=None, person=None, data="d", source="s"):
+    words = compare_recipes.training_words(recipe, seed, Path(twin), epochs, person)
+    return compare_recipes.training_key(words, {"eeg": data, "meg": "m", "fmri": "f"}, source)
 
 
 def test_a_run_is_known_by_what_decides_it(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     assert key() == key(twin="outputs/elsewhere")
     others = [key(seed=1), key("demo+frozen"), key("linear"), key(epochs=1), key(data="e"), key(source="t")]
-    assert len({key(), *others}) == 7
+    others += [key("demo+mse"), key("demo+eeg"), key("demo+fmri"), key("demo+eeg+fmri")]
+    others += [
+        key("demo+alone", person=person) for person in (("eeg", "sub-01"), ("eeg", "sub-02"), ("meg", "sub-01"))
+    ]
+    assert len({key(), *others}) == 14
+    assert key("demo+meg") == key("demo+meg", data="e")  # what it does not learn from
 
 
-def test_names_of_recipes_and_variants_are_checked(tmp_path):
-    for name, message in (("demmo", "Allowed are .*'demo'"), ("demo+frosen", r"Allowed are \['frozen'\]")):
+def test_names_of_recipes_and_variants_are_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    for name, message in (("demmo", "Allowed are .*'demo'"), ("demo+frosen", r"Allowed are .*'frozen', 'meg', 'mse'")):
         with pytest.raises(DataError, match=message):
             compare_recipes.training_words(name, 0, tmp_path)
+        with pytest.raises(DataError, match=message):
+            compare_recipes.main(["--recipes", "demo", name, "--output-dir", str(tmp_path)])
+    for name in ("demo+alone", "linear+eeg"):
+        with pytest.raises(DataError, match=f"must learn all modalities and people, but got '{re.escape(name)}'"):
+            compare_recipes.main(["--recipes", name, "demo", "--output-dir", str(tmp_path)])
     words = compare_recipes.training_words("demo+frozen", 2, Path("outputs/t"))
     assert words[:5] == ["configs/demo.yaml", "--training.seed", "2", "--model.freeze_alignment", "true"]
     assert "outputs/t/runs/demo+frozen-2" in words
+
+
+def test_variants_are_trained_on_what_they_name(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+    def recipe_of(*arguments):
+        return read_recipe(compare_recipes.training_words(*arguments))
+
+    whole = recipe_of("demo+mse", 3, Path("t"))
+    assert whole.data == {m: str(Path("t/data") / name) for m, name in compare_recipes.CORPORA.items()}
+    assert whole.model["objective"] == "mse" and whole.training["seed"] == 3
+    assert recipe_of("demo+meg", 0, Path("t")).data == {"meg": "t/data/things_meg"}
+    one = recipe_of("demo+alone", 0, Path("t"), None, ("fmri", "sub-05"))
+    assert one.data == {"fmri": "t/data/nsd"} and one.model["fmri"]["subjects"] == ["sub-05"]
+    assert one.training["output_dir"] == "t/runs/demo+alone-0/fmri-sub-05"
+
+
+def write_facts(twin, subjects):
+    for modality, folder in compare_recipes.data_folders(twin).items():
+        folder.mkdir(parents=True)
+        facts = {"subjects": subjects[modality], "fingerprint": modality, "image_encoder": None}
+        (folder / "neural_clip.json").write_text(json.dumps(facts))
+
+
+def test_models_of_one_person_each_are_one_run_when_all_are_there(tmp_path, monkeypatch):
+    write_facts(tmp_path, {"eeg": ["sub-01", "sub-02"], "meg": ["sub-01"], "fmri": ["sub-07"]})
+    done = {("eeg", "sub-01"), ("eeg", "sub-02"), ("meg", "sub-01")}
+
+    def train_one(recipe, person, seed, *_):
+        finished = (person is None and recipe == "demo") or person in done
+        return (
+            {"key": str(person), "command": f"{person}", "commit": "c", "seconds": 2.0, "cpu_seconds": 1.0}
+            if finished
+            else None
+        )
+
+    monkeypatch.setattr(compare_recipes, "train_one", train_one)
+    arguments = argparse.Namespace(recipes=["demo", "demo+alone", "demo+eeg", "linear"], jobs=2)
+    assert list(compare_recipes.train_seed(0, tmp_path, "s", arguments)) == ["demo"]
+    done.add(("fmri", "sub-07"))
+    runs = compare_recipes.train_seed(0, tmp_path, "s", arguments)
+    assert list(runs) == ["demo", "demo+alone"]
+    assert (runs["demo+alone"]["cpu_seconds"], runs["demo+alone"]["seconds"]) == (4.0, 8.0)
+    assert "the first of 4" in runs["demo+alone"]["command"] and runs["demo"]["command"] == "None"
+    done.discard(("fmri", "sub-07"))
+    arguments.recipes = ["demo", "demo+alone+eeg"]
+    assert (
+        runs["demo+alone"]["key"] != compare_recipes.train_seed(0, tmp_path, "s", arguments)["demo+alone+eeg"]["key"]
+    )
+
+
+def save_random_model(folder, subjects, seed):
+    n_chans, n_times = SHAPES["eeg"]
+    torch.manual_seed(seed)
+    shape = {
+        "n_chans": n_chans,
+        "n_times": n_times,
+        "sfreq": 100.0,
+        "subjects": subjects,
+        "encoder_type": "linear",
+        "hidden_size": 16,
+    }
+    NeuralClipModel(NeuralClipConfig(eeg_config=shape, projection_dim=WIDTH)).save_pretrained(folder)
+
+
+def test_models_of_single_people_are_scored_together(tmp_path):
+    folder = write_planted(tmp_path / "data" / "imagenet_eeg", "eeg", pixels=False)
+    save_random_model(tmp_path / "runs" / "demo-4", ["sub-01", "sub-02"], 0)
+    people = {"sub-01": 1, "sub-02": 2}
+    for name, seed in people.items():
+        save_random_model(tmp_path / "runs" / "demo+alone+eeg-4" / f"eeg-{name}", [name], seed)
+    first = {"name": "demo", "path": str(tmp_path / "runs" / "demo-4"), "sha256": "x"}
+    made = {"checkpoints": [first], "split": "test", "seed": 0, "decoding": {"eeg": {"rows": []}}, "comparisons": []}
+    compare_recipes.add_alone(made, "demo+alone+eeg", 4, tmp_path)
+
+    images, embeds, shown = load_image_table(folder), {"demo": [], "alone": []}, []
+    for name in people:
+        rows = load_recordings(folder, "test", [name])
+        values, shown = torch.tensor(np.array(rows["eeg"][:]), dtype=torch.float32), [*shown, *rows["image_id"][:]]
+        for method, place, index in (
+            ("demo", "demo-4", people[name] - 1),
+            ("alone", f"demo+alone+eeg-4/eeg-{name}", 0),
+        ):
+            model = NeuralClipModel.from_pretrained(tmp_path / "runs" / place)
+            with torch.no_grad():
+                embeds[method].append(model.get_eeg_features(values, torch.full((len(values),), index)).numpy())
+    gallery = sorted(set(shown))
+    scores = {
+        method: retrieval_scores(np.concatenate(parts), images.embeds[images.rows_of(gallery)], shown, gallery)
+        for method, parts in embeds.items()
+    }
+    row = made["decoding"]["eeg"]["rows"][0]
+    assert (row["method"], row["aggregation"], row["n_queries"]) == ("demo+alone+eeg", "single trial", len(shown))
+    assert row["two_way"] == pytest.approx(scores["alone"]["two_way"], abs=1e-6) != scores["demo"]["two_way"]
+    difference = {pair["score"]: pair["difference"] for pair in made["comparisons"]}
+    for name in ("two_way", "top1"):
+        assert difference[name] == pytest.approx(scores["demo"][name] - scores["alone"][name], abs=1e-6)
+    assert {(pair["method"], pair["other"], pair["task"]) for pair in made["comparisons"]} == {
+        ("demo", "demo+alone+eeg", "decoding")
+    }
+    assert made["checkpoints"][1]["name"] == "demo+alone+eeg" and len(made["checkpoints"][1]["sha256"]) == 64
 
 
 def test_an_evaluation_is_known_by_what_decides_it():
@@ -241,13 +376,17 @@ def test_an_evaluation_is_known_by_what_decides_it():
     assert compare_recipes.evaluation_key(again, *variants[0][1:]) == compare_recipes.evaluation_key(*variants[0])
 
 
+ALONE = "demo+alone+fmri"
+RECIPES = {"demo": set(MODALITIES), "demo+frozen": set(MODALITIES), "demo+eeg": {"eeg"}, ALONE: {"fmri"}}
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Two recipes on the smallest twin, one epoch, in real processes."""
+    """Recipes on the smallest twin, one epoch, in real processes."""
     output = tmp_path_factory.mktemp("recipes")
 
     def command(*more):
-        words = [sys.executable, "scripts/compare_recipes.py", "--twins", "tiny", "--recipes", "demo", "demo+frozen"]
+        words = [sys.executable, "scripts/compare_recipes.py", "--twins", "tiny", "--recipes", *RECIPES]
         words += ["--seeds", "0", "--epochs", "1", "--output-dir", str(output / "out"), "--jobs", "2"]
         words += ["--results-dir", str(output / "results"), *more]
         return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
@@ -264,9 +403,16 @@ def test_real_runs_are_scored_recorded_and_shown(compared):
     results = json.loads((output / "results" / "tiny.json").read_text())
     scored = json.loads((output / "out" / "tiny" / "test-0" / "report.json").read_text())
     trained = {r["method"] for r in results["records"] if r["kind"] == "recipe"}
-    assert trained == {"demo", "demo+frozen"} and results_page.missing(results) == []
+    assert trained == set(RECIPES) and results_page.missing(results) == []
+    for name, modalities in RECIPES.items():
+        assert {r["modality"] for r in results["records"] if r["method"] == name} == modalities
+        compared_in = {m for pair in results["comparisons"] if pair["other"] == name for m in pair["modalities"]}
+        assert compared_in == (modalities if name != "demo" else set())
     for record in results["records"]:
         assert record["simulated"] is True and len(record["fingerprint"]) == 64
+        if record["method"] == ALONE:  # stands in no report
+            assert record["two_way"] > 0.3 and "--model.fmri.subjects '[\"sub-" in record["command"]
+            continue
         rows = scored["decoding"][record["modality"]]["rows"]
         (found,) = [r for r in rows if r["method"] == record["method"] and r["aggregation"] == "single trial"]
         for name in ("two_way", "top1", "top5", "two_way_interval"):
@@ -274,18 +420,18 @@ def test_real_runs_are_scored_recorded_and_shown(compared):
         if record["kind"] == "recipe":
             assert record["training_cpu_seconds"] > 0 and "--training.num_train_epochs 1" in record["command"]
     assert {(r["modality"], r["method"]) for r in results["records"]} >= {(m, "per-subject ridge") for m in MODALITIES}
-    pairs = {(p["modalities"][0], p["other"]) for p in results["comparisons"]}
-    assert {(m, "demo+frozen") for m in MODALITIES} <= pairs
     configs = {
         name: json.loads((output / "out" / "tiny" / "runs" / f"{name}-0" / "config.json").read_text())
-        for name in trained
+        for name in ("demo", "demo+frozen", "demo+eeg")
     }
     assert configs["demo+frozen"]["freeze_alignment"] is True and configs["demo"]["freeze_alignment"] is False
+    assert configs["demo+eeg"]["eeg_config"] == configs["demo"]["eeg_config"]
+    assert configs["demo+eeg"]["fmri_config"] is None
     results_page.publish(output / "results", output / "page.md")
     text = (output / "page.md").read_text()
     for name in ("EEG", "MEG", "fMRI"):
-        assert text.count(f"| {name} simulated | demo+frozen | 0 |") == 1
-    assert "one seed, no interval over seeds" in text
+        assert text.count(f"| {name} simulated | demo+frozen | 1 (0) |") == 1
+    assert text.count(f"| fMRI simulated | {ALONE} | 1 (0) |") == 1 and "(one seed)" in text
 
 
 @pytest.mark.slow
@@ -296,5 +442,6 @@ def test_the_same_command_keeps_everything(compared):
     before = [file.stat().st_mtime_ns for file in files]
     again = command("--finished")
     assert again.returncode == 0, again.stderr[-4000:]
-    assert again.stdout.count(" kept  ") == 3 and "started" not in again.stdout
+    n_people = len(list((twin / "runs" / f"{ALONE}-0").iterdir()))
+    assert n_people > 1 and again.stdout.count(" kept  ") == 3 + n_people + 1 and "started" not in again.stdout
     assert [file.stat().st_mtime_ns for file in files] == before

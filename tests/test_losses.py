@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neural_clip.losses import clip_loss, one_direction_loss, positive_mask
+from neural_clip.losses import clip_loss, one_direction_loss, positive_mask, regression_loss
 
 
 def slow_direction(logits, ids):
@@ -73,6 +73,23 @@ def test_positive_mask():
 
 def test_uniform_logits_cost_the_logarithm_of_the_batch():
     assert one_direction_loss(torch.zeros(6, 6), torch.eye(6, dtype=torch.bool)).item() == pytest.approx(math.log(6))
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.integers(1, 6), width=st.integers(1, 5), seed=st.integers(0, 99))
+def test_squared_distance_of_unit_vectors(size, width, seed):
+    neural, image = unit(size, width, seed), unit(size, width, seed + 1)
+    cosines = [
+        sum(float(a) * float(b) for a, b in zip(*rows, strict=True)) for rows in zip(neural, image, strict=True)
+    ]
+    assert regression_loss(neural, image).item() == pytest.approx(2 - 2 * sum(cosines) / size, abs=1e-12)
+
+
+def test_squared_distance_by_hand():
+    neural = torch.tensor([[3.0, 0.0], [0.6, 0.0]])
+    assert regression_loss(neural, torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item() == pytest.approx((4 + 1.36) / 2)
+    with pytest.raises(ValueError, match=r"same shape, but got \(2, 2\) and \(1, 2\)"):
+        regression_loss(neural, torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize(

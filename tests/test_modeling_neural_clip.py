@@ -360,6 +360,19 @@ def test_loss_is_the_loss_of_losses(model):
     torch.testing.assert_close(output.neural_embeds, normalize(model.get_meg_features(**batch), dim=1))
 
 
+def test_regression_brings_normalised_embeddings_together(model, monkeypatch):
+    batch = small_batch("meg", [0, 1, 2, 0])
+    images = 7 * torch.randn(4, 12, generator=torch.Generator().manual_seed(3))
+    inputs = batch | {"image_embeds": images, "image_ids": torch.tensor([3, 4, 3, 5])}
+    contrastive = model(**inputs)
+    monkeypatch.setattr(model.config, "objective", "mse")
+    output = model(**inputs)
+    cosines = torch.nn.functional.cosine_similarity(model.get_meg_features(**batch), images)
+    assert output.loss.item() == pytest.approx(2 - 2 * cosines.mean().item(), rel=1e-5)
+    assert model(**(inputs | {"image_ids": None})).loss is None
+    torch.testing.assert_close(output.logits_per_neural, contrastive.logits_per_neural)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -523,6 +536,7 @@ def test_images_without_a_tower_say_what_to_do():
         (FmriConfig, {"subjects": ["sub-01"], "n_voxels": {}}, "must give a count for each"),
         (NeuralClipConfig, {"include_vision_tower": True}, "'vision_config' is None"),
         (NeuralClipConfig, {"contrastive_direction": "up"}, "'contrastive_direction'"),
+        (NeuralClipConfig, {"objective": "l1"}, "'objective' parameter. Allowed values are 'infonce' and 'mse'"),
     ],
 )
 def test_bad_configuration_is_named(config_class, settings, message):

@@ -331,6 +331,23 @@ def test_card_repeats_the_report(recipe_file):
     assert "| EEG | 0.7123 (0.6000 to 0.8000) | 0.50 | 24 images | 0.1250 | 0.2500 | simulated |" in path.read_text()
 
 
+def test_one_person_of_fmri_is_enough(recipe_file, folders, tmp_path):
+    only = ["--data", yaml.safe_dump({"fmri": folders["fmri"]}, default_flow_style=True)]
+    main([recipe_file, *only, "--model.fmri.subjects", "[sub-02]", "--num_train_epochs", "1"])
+    config = NeuralClipModel.from_pretrained(tmp_path / "out").config
+    assert config.fmri_config.n_voxels == {"sub-02": 57} and config.modalities == ["fmri"]
+    with pytest.raises(DataError, match=r"'n_voxels' must give a count for each of 'subjects' \['sub-09'\]"):
+        main([recipe_file, *only, "--model.fmri.subjects", "[sub-09]", "--overwrite", "true"])
+
+
+def test_regression_learns(recipe_file, folders, tmp_path):
+    main([recipe_file, "--model.objective", "mse", "--num_train_epochs", "12"])
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    model = NeuralClipModel.from_pretrained(tmp_path / "out")
+    assert model.config.objective == "mse" and record["best_validation_two_way"] > 0.7  # chance is 0.5
+    assert model.logit_scale.item() == pytest.approx(model.config.logit_scale_init_value)
+
+
 def test_people_left_out_are_not_in_the_record(recipe_file, folders, tmp_path):
     main([str(recipe_file), "--model.eeg.subjects", "[sub-02]", "--num_train_epochs", "1"])
     record = json.loads((tmp_path / "out" / "training.json").read_text())

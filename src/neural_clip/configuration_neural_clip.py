@@ -265,7 +265,10 @@ class NeuralClipConfig(StrictConfig):
         learn_logit_scale (`bool`): Whether the temperature is trained.
         freeze_alignment (`bool`): Leave the alignment layers of every modality as they were initialised: not trained,
             but saved. The control for what training them buys; in the authors' code they never train.
-        contrastive_direction (`str`): `"both"` (symmetric) or `"neural_to_image"` (arXiv 2411.09723, eq. 1).
+        objective (`str`): `"infonce"` (contrastive; repeats of an image are positives) or `"mse"`: squared distance of
+            the normalised embeddings, the control for what contrast buys. It leaves the temperature as it started.
+        contrastive_direction (`str`): Of `"infonce"`: `"both"` (symmetric), `"neural_to_image"` (arXiv 2411.09723,
+            eq. 1).
         category_level (`bool`): Whether the model learnt categories rather than single images.
     """
 
@@ -283,6 +286,7 @@ class NeuralClipConfig(StrictConfig):
     logit_scale_init_value: float = 2.6592
     learn_logit_scale: bool = True
     freeze_alignment: bool = False
+    objective: str = "infonce"
     contrastive_direction: str = "both"
     category_level: bool = False
 
@@ -296,6 +300,7 @@ class NeuralClipConfig(StrictConfig):
         super().__post_init__(**kwargs)
         check_positive(self, "projection_dim")
         check_choice("image_pooling", self.image_pooling, ("projected", "cls", "precomputed"))
+        check_choice("objective", self.objective, ("infonce", "mse"))
         check_choice("contrastive_direction", self.contrastive_direction, ("both", "neural_to_image"))
         if self.include_vision_tower and self.vision_config is None:
             raise ValueError(

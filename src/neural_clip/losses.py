@@ -1,4 +1,4 @@
-"""Contrastive objectives: the only place where they are defined."""
+"""Training objectives: the only place where they are defined."""
 
 import torch
 from torch.nn import functional
@@ -55,11 +55,7 @@ def clip_loss(
     Source: Radford et al. 2021, arXiv:2103.00020, Fig. 3 (both directions); Ferrante et al. 2024, arXiv:2411.09723,
     eq. 1 (recordings to images alone). Deviation: repeats of an image are positives, not false negatives.
     """
-    if neural_embeds.shape != image_embeds.shape:
-        raise ValueError(
-            "'neural_embeds' and 'image_embeds' must have the same shape, but got "
-            f"{tuple(neural_embeds.shape)} and {tuple(image_embeds.shape)}."
-        )
+    check_same_shape(neural_embeds, image_embeds)
     if image_ids is not None and image_ids.shape != neural_embeds.shape[:1]:
         raise ValueError(
             f"'image_ids' must have shape {tuple(neural_embeds.shape[:1])}, but got {tuple(image_ids.shape)}."
@@ -77,4 +73,32 @@ def clip_loss(
     )
 
 
-__all__ = ["clip_loss", "one_direction_loss", "positive_mask"]
+def regression_loss(neural_embeds: torch.Tensor, image_embeds: torch.Tensor) -> torch.Tensor:
+    """Squared distance between recordings and the images they answer to: regression, nothing contrastive.
+
+    Both are unit vectors, as retrieval compares them, so it is 2 - 2 cos. Features of free length did worse.
+
+    Args:
+        neural_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): L2-normalised, unitless.
+        image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): L2-normalised, unitless.
+
+    Returns:
+        `torch.Tensor` of shape `()`: Mean over recordings; `projection_dim` times the mean squared error.
+
+    Raises:
+        ValueError: If shapes differ.
+    """
+    check_same_shape(neural_embeds, image_embeds)
+    return (neural_embeds - image_embeds).square().sum(dim=1).mean()
+
+
+def check_same_shape(neural_embeds: torch.Tensor, image_embeds: torch.Tensor) -> None:
+    """Raise a `ValueError` when there is not one image for each recording, in the same space."""
+    if neural_embeds.shape != image_embeds.shape:
+        raise ValueError(
+            "'neural_embeds' and 'image_embeds' must have the same shape, but got "
+            f"{tuple(neural_embeds.shape)} and {tuple(image_embeds.shape)}."
+        )
+
+
+__all__ = ["clip_loss", "one_direction_loss", "positive_mask", "regression_loss"]

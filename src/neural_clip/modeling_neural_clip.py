@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTra
 from transformers.utils import ModelOutput
 
 from .configuration_neural_clip import NeuralClipConfig
-from .losses import clip_loss
+from .losses import clip_loss, regression_loss
 from .modeling_eeg import EegEncoder
 from .modeling_fmri import FmriEncoder
 from .modeling_meg import MegEncoder
@@ -26,8 +26,8 @@ class NeuralClipOutput(ModelOutput):
     """What [`NeuralClipModel`] returns.
 
     Args:
-        loss (`torch.FloatTensor` of shape `()`): Contrastive loss in nats, where images were given with the
-            recordings and `return_loss` is not False.
+        loss (`torch.FloatTensor` of shape `()`): That of `config.objective` (`"infonce"` in nats), where images were
+            given with the recordings and `return_loss` is not False.
         logits_per_neural (`torch.FloatTensor` of shape `(batch_size, n_images)`): Cosine similarity times the
             inverse temperature.
         logits_per_image (`torch.FloatTensor` of shape `(n_images, batch_size)`): Its transpose.
@@ -275,8 +275,11 @@ class NeuralClipModel(PreTrainedModel):
         logits = logit_scale.exp() * neural_embeds @ image_embeds.T  # (batch_size, n_images)
         loss = None
         if return_loss or (return_loss is None and image_ids is not None):
-            direction = self.config.contrastive_direction
-            loss = clip_loss(neural_embeds, image_embeds, logit_scale, image_ids, direction)
+            if self.config.objective == "mse":
+                loss = regression_loss(neural_embeds, image_embeds)
+            else:
+                direction = self.config.contrastive_direction
+                loss = clip_loss(neural_embeds, image_embeds, logit_scale, image_ids, direction)
         return NeuralClipOutput(
             loss=loss,
             logits_per_neural=logits,

@@ -56,7 +56,13 @@ class EmbeddedSplit:
 
 
 def embed_split(
-    model: NeuralClipModel, folder: str, split: str, *, batch_size: int = 64, device: str = "cpu"
+    model: NeuralClipModel,
+    folder: str,
+    split: str,
+    *,
+    subjects: Sequence[str] | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
 ) -> EmbeddedSplit:
     """Embed the recordings of one split of a prepared data set.
 
@@ -64,6 +70,7 @@ def embed_split(
         model ([`NeuralClipModel`]): In `eval()` mode.
         folder (`str`): Prepared data set, its images embedded.
         split (`str`): `"train"`, `"validation"` or `"test"`.
+        subjects (`Sequence[str]`, *optional*): Embed their recordings; everybody's by default.
         batch_size (`int`): Recordings a forward pass.
         device (`str`): Where to compute.
 
@@ -76,11 +83,11 @@ def embed_split(
 
     metadata = load_metadata(folder)
     modality = metadata["modality"]
-    recordings = load_recordings(folder, split)
-    subjects, image_ids = np.array(recordings["subject"][:]), np.array(recordings["image_id"][:])
-    _check_fit(model, metadata, folder, sorted(set(subjects)))
+    recordings = load_recordings(folder, split, subjects)
+    people, image_ids = np.array(recordings["subject"][:]), np.array(recordings["image_id"][:])
+    _check_fit(model, metadata, folder, sorted(set(people)))
     values = recording_array(recordings, modality)
-    embeds = _forward(model, modality, values, subjects, batch_size, device)
+    embeds = _forward(model, modality, values, people, batch_size, device)
     try:
         embeds = unit_vectors(embeds, f"{modality} embeddings").astype(np.float32)
     except ValueError as error:
@@ -98,7 +105,7 @@ def embed_split(
         folder=str(folder),
         metadata=metadata,
         embeds=embeds,
-        subjects=subjects,
+        subjects=people,
         image_ids=image_ids,
         gallery_ids=gallery_ids,
         gallery_embeds=images.embeds[rows],

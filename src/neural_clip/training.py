@@ -69,7 +69,8 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
     encoder = common_image_encoder(facts)
     for modality, metadata in facts.items():
         if modality == "fmri":
-            shape = {"n_voxels": metadata["n_voxels"]}
+            kept = per_modality[modality].get("subjects", metadata["subjects"])
+            shape = {"n_voxels": {name: count for name, count in metadata["n_voxels"].items() if name in kept}}
         else:
             shape = {key: metadata[key] for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")}
         settings[f"{modality}_config"] = {**shape, "subjects": metadata["subjects"], **per_modality[modality]}
