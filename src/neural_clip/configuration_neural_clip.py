@@ -4,6 +4,7 @@ A configuration holds what rebuilds the weights and what an input must look like
 """
 
 import difflib
+import json
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 # the mean of all subjects' layers (EEG and MEG).
 AVERAGE_NAME = "average"
 AVERAGE_SUBJECT = -1
+# What a network of braindecode is told of the recordings, so that 'braindecode_kwargs' may not.
+BRAINDECODE_INPUTS = ("chs_info", "input_window_seconds", "n_chans", "n_outputs", "n_times", "sfreq")
 # Keys that transformers itself adds to a saved configuration.
 TRANSFORMERS_KEYS = {
     "attn_implementation",
@@ -81,11 +84,14 @@ class SensorConfig(StrictConfig):
         sfreq (`float`): Sampling rate, in Hz.
         tmin (`float`): First sample, in seconds from image onset.
         ch_names (`list[str]`, *optional*): Sensor names in the order of the rows of a recording.
+        ch_positions (`list[list[float]]`, *optional*): Place of each sensor as x, y and z in metres, all in one frame
+            of coordinates. Networks of `"braindecode"` that need places are told these.
         subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
         encoder_type (`str`): The shared network g. `"temporal_spatial"` (linear and log-power branch behind learned
             spatial and temporal filters) for both; `"spectrogram_cnn"` for EEG and `"temporal_cnn"` for MEG are the
             networks of arXiv 2411.09723. `"linear"` has none: the alignment layer a is then a linear map of each
-            subject's whole recording to `hidden_size` values, started as torch's linear layer is.
+            subject's whole recording to `hidden_size` values, started as torch's linear layer is. `"braindecode"` is
+            a network of that package (`pip install 'neural_clip[braindecode]'`).
         alignment_kernel_size (`int`): Samples seen by the alignment layer a, a convolution over time per subject; 1
             mixes sensors only. Not for `"linear"`.
         alignment_init (`str`): `"identity"` starts each subject's layer as a copy of its input, `"random"` as
@@ -94,10 +100,12 @@ class SensorConfig(StrictConfig):
             instead of their own subject's while training. It prepares the network for people without a layer, whose
             `subject_ids` are -1, where layers start at random; on simulated recordings it changed nothing for layers
             that start as identities. The fMRI encoder has no such mean, as voxels of two people do not correspond.
-        hidden_size (`int`): Width of the first layer of the network.
+        hidden_size (`int`): Width of the first layer of the network; features that a `"braindecode"` network returns.
         temporal_kernel_size (`int`): Samples of a temporal filter of `"temporal_spatial"`.
         n_windows (`int`): Time windows over which `"temporal_spatial"` pools.
         stft_nperseg (`int`): Samples of a window of the short-time Fourier transform of `"spectrogram_cnn"`.
+        braindecode_model (`str`, *optional*): Name of the network of `"braindecode"`, such as `"ShallowFBCSPNet"`.
+        braindecode_kwargs (`dict`, *optional*): What else that network is made with, as JSON knows it.
         dropout (`float`): Share of features dropped before the projection while training.
     """
 
@@ -106,6 +114,7 @@ class SensorConfig(StrictConfig):
     sfreq: float = 1000.0
     tmin: float = 0.0
     ch_names: list[str] | None = None
+    ch_positions: list[list[float]] | None = None
     subjects: list[str] | tuple[str, ...] = ()
     encoder_type: str = "temporal_spatial"
     alignment_kernel_size: int = 1
@@ -115,6 +124,8 @@ class SensorConfig(StrictConfig):
     temporal_kernel_size: int = 25
     n_windows: int = 12
     stft_nperseg: int = 40
+    braindecode_model: str | None = None
+    braindecode_kwargs: dict | None = None
     dropout: float = 0.5
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -137,6 +148,34 @@ class SensorConfig(StrictConfig):
             )
         if self.ch_names is not None and len(self.ch_names) != self.n_chans:
             raise ValueError(f"'ch_names' lists {len(self.ch_names)} sensors but 'n_chans' is {self.n_chans}.")
+        if self.ch_positions is not None and [len(place) for place in self.ch_positions] != [3] * self.n_chans:
+            raise ValueError(
+                f"'ch_positions' must list x, y and z of each of the {self.n_chans} sensors, but lists "
+                f"{len(self.ch_positions)} of {sorted({len(place) for place in self.ch_positions})} numbers."
+            )
+        self.check_braindecode()
+
+    def check_braindecode(self) -> None:
+        """Raise a `ValueError` when the settings of a braindecode network are missing, unused or not JSON."""
+        if self.encoder_type != "braindecode":
+            if self.braindecode_model is not None or self.braindecode_kwargs is not None:
+                raise ValueError(
+                    "'braindecode_model' and 'braindecode_kwargs' are for 'encoder_type' 'braindecode', but it is "
+                    f"{self.encoder_type!r}."
+                )
+            return
+        if self.braindecode_model is None:
+            raise ValueError("'braindecode_model' is missing; name the network for 'encoder_type' 'braindecode'.")
+        kwargs = self.braindecode_kwargs or {}
+        if given := sorted(set(kwargs) & set(BRAINDECODE_INPUTS)):
+            raise ValueError(
+                f"'braindecode_kwargs' may not hold {given}: the other settings say what a recording looks like and "
+                "'hidden_size' how many features are returned."
+            )
+        try:
+            json.dumps(kwargs, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'braindecode_kwargs' must be JSON, but: {error}.") from error
 
 
 class EegConfig(SensorConfig):
@@ -147,7 +186,9 @@ class EegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice("encoder_type", self.encoder_type, ("linear", "spectrogram_cnn", "temporal_spatial"))
+        check_choice(
+            "encoder_type", self.encoder_type, ("braindecode", "linear", "spectrogram_cnn", "temporal_spatial")
+        )
 
 
 class MegConfig(SensorConfig):
@@ -164,7 +205,7 @@ class MegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice("encoder_type", self.encoder_type, ("linear", "temporal_cnn", "temporal_spatial"))
+        check_choice("encoder_type", self.encoder_type, ("braindecode", "linear", "temporal_cnn", "temporal_spatial"))
 
 
 class FmriConfig(StrictConfig):
