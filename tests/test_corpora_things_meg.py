@@ -286,10 +286,10 @@ def test_zscore_is_by_epoch_and_channel():
 # -------------------------------------------------------------------------------------------------- the data set
 
 
-@pytest.mark.parametrize("route", ["raw", "derivative"])
+@pytest.mark.parametrize("route", ["paper", "derivative"])
 def test_places_of_sensors_are_those_of_the_first_recording(prepared, twin, route):
     metadata = read_metadata(prepared[route])
-    raw = mne.io.read_raw_ctf(sorted(twin.glob("sub-*01/ses-*01/meg/*run-01*.ds"))[0], verbose="ERROR")
+    raw = mne.io.read_raw_ctf(twin / (RUN.format(1) + "meg.ds"), verbose="ERROR")
     expected = [raw.info["chs"][raw.ch_names.index(name)]["loc"][:3] for name in metadata["ch_names"]]
     np.testing.assert_allclose(metadata["ch_positions"], expected, rtol=0, atol=6e-5)  # m
     assert metadata["ch_positions_frame"] == "device" and len(np.unique(expected, axis=0)) > 10

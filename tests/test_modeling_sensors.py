@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from neural_clip import EegConfig, EegEncoder, MegConfig, MegEncoder, NeuralClipConfig, NeuralClipModel
+from neural_clip import (
+    EegConfig,
+    EegEncoder,
+    MegConfig,
+    MegEncoder,
+    NeuralClipConfig,
+    NeuralClipModel,
+    NeuralClipProcessor,
+)
+from neural_clip.adapting import read_checkpoint
 from neural_clip.errors import DataError
 from neural_clip.training import build_model
 
@@ -197,6 +206,17 @@ def check_learns(model):
     network = model.encoders["eeg"].network
     assert any(float(parameter.grad.abs().max()) > 0 for parameter in network.parameters())
     assert all(float(layer.weight.grad.abs().max()) > 0 for layer in model.encoders["eeg"].alignment.layers.values())
+
+
+def test_checkpoint_says_how_to_install_what_it_needs(stand_in, tmp_path, monkeypatch):
+    model = joint_model()
+    model.save_pretrained(tmp_path)
+    NeuralClipProcessor.from_config(model.config).save_pretrained(tmp_path)
+    (tmp_path / "training.json").write_text("{}")
+    assert type(read_checkpoint(tmp_path)[0].encoders["eeg"].network.network).__name__ == "Flat"
+    absent(monkeypatch)
+    with pytest.raises(DataError, match=r"is no readable checkpoint .*pip install 'neural_clip\[braindecode\]'"):
+        read_checkpoint(tmp_path)
 
 
 def test_reloaded_network_is_the_same_with_the_copied_code_too(stand_in, tmp_path):

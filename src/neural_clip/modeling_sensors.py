@@ -261,7 +261,7 @@ class BraindecodeNet(nn.Module):
 
     Source: braindecode (Schirrmeister et al. 2017, doi:10.1002/hbm.23730), whose documentation names that of each
     network. Deviation: buffers that braindecode leaves out of a checkpoint are saved, because transformers does not
-    compute them again when it loads one.
+    compute them again when it loads one. None of them fetches anything but `REVE`, a table of places of electrodes.
 
     Raises:
         ImportError: If braindecode is not installed.
