@@ -272,7 +272,7 @@ class BraindecodeNet(nn.Module):
         super().__init__()
         name = str(config.braindecode_model)
         network_class: Any = braindecode_class(name)
-        shape = {"n_chans": config.n_chans, "n_times": config.n_times, "sfreq": config.sfreq}
+        shape: dict[str, Any] = {"n_chans": config.n_chans, "n_times": config.n_times, "sfreq": config.sfreq}
         shape |= {"n_outputs": config.hidden_size, "chs_info": channel_info(config)}
         try:
             with torch.device("cpu"):  # not on the "meta" device: some networks compute while they are made
