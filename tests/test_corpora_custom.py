@@ -204,10 +204,21 @@ def test_epochs_with_pictures_and_training_scaling(tmp_path):
 
 
 def test_channels_are_picked_in_the_order_asked_for(tmp_path):
+    import mne
+
     manifest, data = eeg_manifest(tmp_path)
     manifest["defaults"]["picks"] = ["C", "A"]
+    places = {"A": [-0.05, 0.06, 0.03], "B": [0.0, 0.0, 0.0], "C": [0.051234, 0.06, 0.03]}
+    epochs = mne.read_epochs(tmp_path / "1-epo.fif", verbose="error")
+    montage = mne.channels.make_dig_montage(
+        {name: np.array(place) for name, place in places.items()}, coord_frame="head"
+    )
+    epochs.set_montage(montage, verbose="error")
+    epochs.save(tmp_path / "1-epo.fif", overwrite=True, verbose="error")
     folder = prepared(tmp_path, manifest)
-    assert read_metadata(folder)["ch_names"] == ["C", "A"]
+    metadata = read_metadata(folder)
+    assert metadata["ch_names"] == ["C", "A"]
+    assert (metadata["ch_positions"], metadata["ch_positions_frame"]) == ([[0.0512, 0.06, 0.03], places["A"]], "head")
     rows = rows_of(folder, "test", tmp_path)
     subject = int(rows["subject"][0][-1])
     np.testing.assert_allclose(rows["eeg"][0], data[subject][rows["trial"][0]][[2, 0], 10:31], rtol=1e-4, atol=1e-10)

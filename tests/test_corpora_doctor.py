@@ -337,6 +337,7 @@ FAULTS = {
     "no embeddings": (no_embeds, ("embeddings", "error"), "no image has an embedding"),
     "other width": (facts(image_encoder={"name": "x", "projection_dim": 7}), ("embeddings", "error"), "6 wide"),
     "channels": (facts(n_chans=6, n_times=8), ("counts", "error"), "n_chans is 5 instead of 6.$"),
+    "places": (facts(ch_positions=[[0, 0, 0.1]] * 2), ("counts", "error"), "length of ch_positions is 5 instead of 2"),
     "names": (facts(ch_names=["a", "b"]), ("counts", "error"), "length of ch_names is 5 instead of 2"),
     "subjects": (facts(subjects=["sub-01"]), ("counts", "error"), "subjects is"),
     "subject rows": (

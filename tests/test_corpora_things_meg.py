@@ -286,6 +286,15 @@ def test_zscore_is_by_epoch_and_channel():
 # -------------------------------------------------------------------------------------------------- the data set
 
 
+@pytest.mark.parametrize("route", ["paper", "derivative"])
+def test_places_of_sensors_are_those_of_the_first_recording(prepared, twin, route):
+    metadata = read_metadata(prepared[route])
+    raw = mne.io.read_raw_ctf(twin / (RUN.format(1) + "meg.ds"), verbose="ERROR")
+    expected = [raw.info["chs"][raw.ch_names.index(name)]["loc"][:3] for name in metadata["ch_names"]]
+    np.testing.assert_allclose(metadata["ch_positions"], expected, rtol=0, atol=6e-5)  # m
+    assert metadata["ch_positions_frame"] == "device" and len(np.unique(expected, axis=0)) > 10
+
+
 def test_prepared_set_loads_with_datasets(prepared):
     folder = str(prepared["derivative"])
     meg, metadata = TINY.meg, read_metadata(folder)

@@ -101,7 +101,7 @@ VOXELS = {"sub-01": 21, "sub-02": 30}
 ENCODER = {"name": "any/clip", "revision": "0", "pooling": "projected", "projection_dim": 12}
 
 
-def built(stem, *overrides):
+def built(stem, *overrides, **more_facts):
     """Model of a recipe of this repository for small data sets of the modalities that it names."""
     recipe = read_recipe([str(next(path for path in CONFIGS if path.stem == stem)), *overrides])
     recipe.model.pop("include_vision_tower", None)
@@ -109,6 +109,7 @@ def built(stem, *overrides):
     for modality in recipe.data:
         shape = {"n_voxels": VOXELS} if modality == "fmri" else {"sfreq": 200.0, "ch_names": None} | SENSORS[modality]
         facts[modality] = shape | {"subjects": SUBJECTS, "category_level": False, "image_encoder": ENCODER}
+        facts[modality] |= more_facts.get(modality, {})
     return build_model(model_config(recipe, facts), None, 0)
 
 
@@ -131,6 +132,13 @@ def test_recipes_of_this_repository_build_a_model_that_learns(stem):
         name for name, parameter in model.named_parameters() if parameter.requires_grad and ".sub-01." not in name
     }
     assert any(".alignment." in name for name in trained) == (stem != "paper_code")
+
+
+def test_places_of_sensors_reach_the_configuration():
+    places = [[0.1, 0.0, number / 10] for number in range(4)]
+    config = built("linear", eeg={"ch_positions": places, "ch_positions_frame": "head"}).config
+    assert config.eeg_config.ch_positions == places
+    assert config.meg_config.ch_positions is None  # a data set of before there was such a key
 
 
 def test_paper_code_is_what_the_authors_run():

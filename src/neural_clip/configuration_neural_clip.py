@@ -4,6 +4,7 @@ A configuration holds what rebuilds the weights and what an input must look like
 """
 
 import difflib
+import json
 import math
 from dataclasses import fields
 from typing import Any
@@ -14,6 +15,8 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 # the mean of all subjects' layers (EEG and MEG).
 AVERAGE_NAME = "average"
 AVERAGE_SUBJECT = -1
+# What a network of braindecode is told of the recordings, so that 'braindecode_kwargs' may not.
+BRAINDECODE_INPUTS = ("chs_info", "input_window_seconds", "n_chans", "n_outputs", "n_times", "sfreq")
 # Keys that transformers itself adds to a saved configuration.
 TRANSFORMERS_KEYS = {
     "attn_implementation",
@@ -94,11 +97,14 @@ class SensorConfig(StrictConfig):
             before onset tell nothing of the image, and a small corpus is quickly learnt by heart from them.
         decimation (`int`): Consecutive samples that are averaged into one, after the crop; what remains is left out.
             With recordings that hold nothing above a quarter of the remaining rate it saves time and costs nothing.
+        ch_positions (`list[list[float]]`, *optional*): Place of each sensor as x, y and z in metres, all in one frame
+            of coordinates. Networks of `"braindecode"` that need places are told these.
         subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
         encoder_type (`str`): The shared network g. `"temporal_spatial"` (linear and log-power branch behind learned
             spatial and temporal filters) for both; `"spectrogram_cnn"` for EEG and `"temporal_cnn"` for MEG are the
             networks of arXiv 2411.09723. `"linear"` has none: the alignment layer a is then a linear map of each
-            subject's whole recording to `hidden_size` values, started as torch's linear layer is.
+            subject's whole recording to `hidden_size` values, started as torch's linear layer is. `"braindecode"` is
+            a network of that package (`pip install 'neural_clip[braindecode]'`).
         alignment_kernel_size (`int`): Samples seen by the alignment layer a, a convolution over time per subject; 1
             mixes sensors only. Not for `"linear"`.
         alignment_init (`str`): `"identity"` starts each subject's layer as a copy of its input, `"random"` as
@@ -107,7 +113,7 @@ class SensorConfig(StrictConfig):
             instead of their own subject's while training. It prepares the network for people without a layer, whose
             `subject_ids` are -1, where layers start at random; on simulated recordings it changed nothing for layers
             that start as identities. The fMRI encoder has no such mean, as voxels of two people do not correspond.
-        hidden_size (`int`): Width of the first layer of the network.
+        hidden_size (`int`): Width of the first layer of the network; features that a `"braindecode"` network returns.
         temporal_kernel_size (`int`): Samples of a temporal filter of `"temporal_spatial"`.
         n_windows (`int`): Time windows over which `"temporal_spatial"` pools.
         n_fine_windows (`int`): Shorter windows over which its linear branch pools as well; 0 is none. Averages over
@@ -115,6 +121,8 @@ class SensorConfig(StrictConfig):
         readout_size (`int`): Units of a hidden layer of `"temporal_spatial"` that stands beside its features, so that
             the projection adds a linear and a nonlinear readout; 0 is none.
         stft_nperseg (`int`): Samples of a window of the short-time Fourier transform of `"spectrogram_cnn"`.
+        braindecode_model (`str`, *optional*): Name of the network of `"braindecode"`, such as `"ShallowFBCSPNet"`.
+        braindecode_kwargs (`dict`, *optional*): What else that network is made with, as JSON knows it.
         dropout (`float`): Share of features dropped before the projection while training.
     """
 
@@ -125,6 +133,7 @@ class SensorConfig(StrictConfig):
     ch_names: list[str] | None = None
     crop_tmin: float | None = None
     decimation: int = 1
+    ch_positions: list[list[float]] | None = None
     subjects: list[str] | tuple[str, ...] = ()
     encoder_type: str = "temporal_spatial"
     alignment_kernel_size: int = 1
@@ -136,6 +145,8 @@ class SensorConfig(StrictConfig):
     n_fine_windows: int = 0
     readout_size: int = 0
     stft_nperseg: int = 40
+    braindecode_model: str | None = None
+    braindecode_kwargs: dict | None = None
     dropout: float = 0.5
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -165,6 +176,34 @@ class SensorConfig(StrictConfig):
                 f"'crop_tmin' ({self.crop_tmin} s) and 'decimation' ({self.decimation}) leave nothing of "
                 f"{self.n_times} samples from {self.tmin} s at {self.sfreq} Hz."
             )
+        if self.ch_positions is not None and [len(place) for place in self.ch_positions] != [3] * self.n_chans:
+            raise ValueError(
+                f"'ch_positions' must list x, y and z of each of the {self.n_chans} sensors, but lists "
+                f"{len(self.ch_positions)} of {sorted({len(place) for place in self.ch_positions})} numbers."
+            )
+        self.check_braindecode()
+
+    def check_braindecode(self) -> None:
+        """Raise a `ValueError` when the settings of a braindecode network are missing, unused or not JSON."""
+        if self.encoder_type != "braindecode":
+            if self.braindecode_model is not None or self.braindecode_kwargs is not None:
+                raise ValueError(
+                    "'braindecode_model' and 'braindecode_kwargs' are for 'encoder_type' 'braindecode', but it is "
+                    f"{self.encoder_type!r}."
+                )
+            return
+        if self.braindecode_model is None:
+            raise ValueError("'braindecode_model' is missing; name the network for 'encoder_type' 'braindecode'.")
+        kwargs = self.braindecode_kwargs or {}
+        if given := sorted(set(kwargs) & set(BRAINDECODE_INPUTS)):
+            raise ValueError(
+                f"'braindecode_kwargs' may not hold {given}: the other settings say what a recording looks like and "
+                "'hidden_size' how many features are returned."
+            )
+        try:
+            json.dumps(kwargs, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'braindecode_kwargs' must be JSON, but: {error}.") from error
 
     @property
     def first_sample(self) -> int:
@@ -187,7 +226,9 @@ class EegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice("encoder_type", self.encoder_type, ("linear", "spectrogram_cnn", "temporal_spatial"))
+        check_choice(
+            "encoder_type", self.encoder_type, ("braindecode", "linear", "spectrogram_cnn", "temporal_spatial")
+        )
 
 
 class MegConfig(SensorConfig):
@@ -204,7 +245,7 @@ class MegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice("encoder_type", self.encoder_type, ("linear", "temporal_cnn", "temporal_spatial"))
+        check_choice("encoder_type", self.encoder_type, ("braindecode", "linear", "temporal_cnn", "temporal_spatial"))
 
 
 class FmriConfig(StrictConfig):

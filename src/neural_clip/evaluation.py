@@ -305,7 +305,7 @@ def _load_model(checkpoint: str | Path) -> NeuralClipModel:
 
     try:
         return NeuralClipModel.from_pretrained(str(checkpoint)).eval()
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
 
 

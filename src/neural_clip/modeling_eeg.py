@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .configuration_neural_clip import EegConfig
-from .modeling_sensors import EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
+from .modeling_sensors import BraindecodeNet, EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
 
 # Widths (in units of hidden_size) and strides of the six 3x3 convolutions of the paper's code.
 CNN_WIDTHS = (1, 1, 2, 2, 2, 2)
@@ -82,6 +82,7 @@ class EegEncoder(SensorPreTrainedModel):
     config_class = EegConfig
     main_input_name = "eeg_values"
     networks: ClassVar = {
+        "braindecode": BraindecodeNet,
         "linear": LinearNet,
         "spectrogram_cnn": SpectrogramCnn,
         "temporal_spatial": TemporalSpatialNet,

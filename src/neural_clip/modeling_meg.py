@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .configuration_neural_clip import MegConfig
-from .modeling_sensors import EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
+from .modeling_sensors import BraindecodeNet, EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
 
 # Kernels (samples), strides and widths (in units of hidden_size) of the six convolutions of the paper's code.
 CNN_KERNELS = (11, 7, 5, 3, 3, 3)
@@ -49,6 +49,7 @@ class MegEncoder(SensorPreTrainedModel):
     config_class = MegConfig
     main_input_name = "meg_values"
     networks: ClassVar[dict[str, type[nn.Module]]] = {
+        "braindecode": BraindecodeNet,
         "linear": LinearNet,
         "temporal_cnn": TemporalCnn,
         "temporal_spatial": TemporalSpatialNet,

@@ -73,6 +73,7 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
             shape = {"n_voxels": {name: count for name, count in metadata["n_voxels"].items() if name in kept}}
         else:
             shape = {key: metadata[key] for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")}
+            shape["ch_positions"] = metadata.get("ch_positions")  # data sets prepared by older versions have none
         settings[f"{modality}_config"] = {**shape, "subjects": metadata["subjects"], **per_modality[modality]}
     if tower is not None:
         settings["vision_config"] = tower.model.config.to_dict()
@@ -167,9 +168,16 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
 
 
 def build_model(config: NeuralClipConfig, tower: ImageEncoder | None, seed: int) -> NeuralClipModel:
-    """Make a model from a seed, with the frozen tower's weights if the checkpoint is to hold them."""
+    """Make a model from a seed, with the frozen tower's weights if the checkpoint is to hold them.
+
+    Raises:
+        DataError: If a network cannot be made as the configuration says.
+    """
     set_seed(seed)
-    model = NeuralClipModel(config)
+    try:
+        model = NeuralClipModel(config)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
     if model.vision_model is not None and tower is not None:
         model.vision_model.load_state_dict(tower.model.state_dict())
     return model

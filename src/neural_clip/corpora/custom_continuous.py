@@ -17,6 +17,7 @@ from neural_clip.corpora.custom_arrays import column, kept, numbers, read_table,
 from neural_clip.corpora.custom_epochs import EDGE, channels, check_fif, strict_mne
 from neural_clip.corpora.custom_manifest import Recording
 from neural_clip.corpora.custom_trials import Trials
+from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def _trials(
         facts,
         sorted({*files, *(Path(name) for name in raw.filenames if name is not None)}),
         dropped,
+        sensor_places(raw.info, ch_names),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from neural_clip.corpora.custom_arrays import check_gzip, column, kept, reading
 from neural_clip.corpora.custom_manifest import Recording
 from neural_clip.corpora.custom_trials import Trials
+from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
         np.asarray(epochs.selection)[chosen],
         facts,
         [path, *further_parts(path)],
+        places=sensor_places(epochs.info, ch_names),
     )
 
 

@@ -35,6 +35,7 @@ class Trials:
         facts (`dict`): `ch_names`, `sfreq`, `tmin` and `n_times` of EEG and MEG, as far as they are known.
         files (`list[Path]`): What the rows depend on.
         dropped (`int`): Rows left out because of segments marked bad.
+        places (`dict`): Where the sensors are, from [`sensor_places`].
     """
 
     entry: Recording
@@ -45,6 +46,7 @@ class Trials:
     facts: dict = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     dropped: int = 0
+    places: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.runs:

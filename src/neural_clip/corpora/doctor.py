@@ -103,6 +103,8 @@ def _check_counts(labels: Labels, scan: Scan, metadata: Mapping) -> Iterator[Fin
         stated["subjects"] = sorted(stated["subjects"])
     if "ch_names" in stated:
         stated["length of ch_names"] = len(stated["ch_names"])
+    if "ch_positions" in stated:
+        stated["length of ch_positions"] = len(stated["ch_positions"])
     found = _counted(labels, scan, metadata["modality"])
     different = [line for key in found if key in stated for line in _differences(key, stated[key], found[key])]
     if different:
@@ -124,7 +126,8 @@ def _counted(labels: Labels, scan: Scan, modality: str) -> dict:
     if modality == "fmri":
         return found | {"n_voxels": {subject: shape[0] for subject, shape in usual.items()}}
     n_chans, n_times = next(iter(usual.values()), (0, 0))
-    return found | {"n_chans": n_chans, "n_times": n_times, "length of ch_names": n_chans}
+    return found | {"n_chans": n_chans, "n_times": n_times, "length of ch_names": n_chans,
+                    "length of ch_positions": n_chans}  # fmt: skip
 
 
 def _differences(name: str, stated: object, found: object) -> list[str]:

@@ -48,8 +48,9 @@ REQUIRED_KEYS = (
 )
 DEFAULTS: dict = {
     "format_version": FORMAT_VERSION, "corpus": None, "modality": None, "simulated": None, "subjects": None,
-    "ch_names": None, "n_chans": None, "n_times": None, "sfreq": None, "tmin": None, "unit": None, "n_voxels": None,
-    "roi": None, "split_protocol": None, "split_unit": None, "splits": None, "subject_splits": None,
+    "ch_names": None, "ch_positions": None, "ch_positions_frame": None, "n_chans": None, "n_times": None,
+    "sfreq": None, "tmin": None, "unit": None, "n_voxels": None, "roi": None, "split_protocol": None,
+    "split_unit": None, "splits": None, "subject_splits": None,
     "scaling": {"method": "none", "fit_scope": "none"}, "preprocessing": {}, "category_level": False,
     "block_confounded": False, "presentation_order": False, "average_repeats": False, "image_encoder": None,
     "licence": None, "redistribution": None, "terms": None, "citation": None, "source": None, "known_defects": [],

@@ -315,6 +315,7 @@ def _metadata(
     return {
         "corpus": "things_meg", "pretty_name": "THINGS-MEG prepared for neural_clip", "modality": "meg",
         "simulated": simulated, "ch_names": reader.ch_names, "n_chans": len(reader.ch_names),
+        **reader.places,
         "n_times": recipe.n_times, "sfreq": recipe.sfreq, "tmin": recipe.tmin,
         "unit": "T" if scaling == "none" else "z", "split_unit": "image",
         "scaling": {"method": scaling, "fit_scope": scope, "description": description},

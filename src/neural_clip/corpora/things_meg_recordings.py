@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.corpora.meg_preprocessing import MegPreprocessing, cut_epochs, filter_continuous, filter_taps
+from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.corpora.things_meg_facts import BROKEN_SENSOR, CorpusFacts
 from neural_clip.corpora.things_meg_files import Run, check_downloaded, recording_files
 from neural_clip.errors import DataError
@@ -57,6 +58,7 @@ class RawReader:
         scaling (`str`): As in [`cut_epochs`].
         facts (`CorpusFacts`): Rate and dropouts.
         ch_names (`list[str]`): Gradiometers to deliver, in this order.
+        places (`dict`): Where they are in the first recording, from [`sensor_places`].
         channels (`Mapping`): Channels of the first run of each (subject, session); all its runs must have the same.
         compare_triggers (`bool`): Compare the triggers of each recording with its events.
     """
@@ -66,6 +68,7 @@ class RawReader:
     scaling: str
     facts: CorpusFacts
     ch_names: list[str]
+    places: dict
     channels: Mapping[tuple[int, int], list[Channel]]
     compare_triggers: bool = True
 
@@ -152,13 +155,17 @@ def open_raw(runs: Sequence[Run], recipe: MegPreprocessing, scaling: str, facts:
             raise DataError(f"'{run.recording}' has {found['sfreq']:g} Hz; expected {facts.sfreq:g} Hz.")
     channels: dict[tuple[int, int], list[Channel]] = {}
     names: list[str] = []
+    places: dict = {}
     for run in runs:
         if (run.subject, run.session) not in channels:
-            found_channels = _channels(open_recording(run.recording))
-            names = names or meg_names([channel[0] for channel in found_channels])
+            raw = open_recording(run.recording)
+            found_channels = _channels(raw)
+            if not channels:
+                names = meg_names(raw.ch_names)
+                places = sensor_places(raw.info, names)
             _check_channels(run.recording, found_channels, next(iter(channels.values()), found_channels), facts)
             channels[run.subject, run.session] = found_channels
-    return RawReader(tuple(runs), recipe, scaling, facts, names, channels)
+    return RawReader(tuple(runs), recipe, scaling, facts, names, places, channels)
 
 
 def _check_channels(path: Path, channels: list[Channel], first: list[Channel], facts: CorpusFacts) -> None:

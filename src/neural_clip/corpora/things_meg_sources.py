@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from neural_clip.corpora.meg_preprocessing import PUBLISHED
+from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.corpora.things_meg_facts import CorpusFacts
 from neural_clip.corpora.things_meg_files import attribute_path, attribute_trials, check_downloaded, is_downloaded
 from neural_clip.corpora.things_meg_recordings import meg_names, unreadable
@@ -31,6 +32,10 @@ class Reader(Protocol):
     def ch_names(self) -> list[str]:
         """Gradiometers, without the malfunctioning one."""
 
+    @property
+    def places(self) -> dict:
+        """Where they are in the first recording, from [`sensor_places`]."""
+
     def files(self, trials: pd.DataFrame) -> list[Path]:
         """Files on which the epochs of some trials depend."""
 
@@ -45,10 +50,12 @@ class DerivativeReader:
     Args:
         raw_dir (`Path`): BIDS root.
         ch_names (`list[str]`): Gradiometers to deliver, in this order.
+        places (`dict`): Where they are in the first recording, from [`sensor_places`].
     """
 
     raw_dir: Path
     ch_names: list[str]
+    places: dict
 
     def files(self, trials: pd.DataFrame) -> list[Path]:
         """Files on which the epochs of some trials depend."""
@@ -134,6 +141,7 @@ def open_derivative(raw_dir: Path, subjects: Sequence[int], facts: CorpusFacts) 
         DataError: If a file or part is missing, not downloaded or truncated, or codes contradict the table.
     """
     names: list[str] = []
+    places: dict = {}
     for subject in subjects:
         files = epoch_files(raw_dir, subject)
         for path in files:
@@ -147,8 +155,10 @@ def open_derivative(raw_dir: Path, subjects: Sequence[int], facts: CorpusFacts) 
                 f"'{files[0]}' holds {len(epochs.events)} epochs, but its table of attributes has {len(numbers)} rows."
             )
         _check_codes(files[0], epochs.events[:, 2], numbers)
+        if not names:
+            places = sensor_places(epochs.info, found)
         names = found
-    return DerivativeReader(raw_dir, names)
+    return DerivativeReader(raw_dir, names, places)
 
 
 def epoch_files(raw_dir: Path, subject: int) -> list[Path]:
