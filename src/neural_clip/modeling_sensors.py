@@ -327,8 +327,8 @@ class BraindecodeNet(nn.Module):
                 found = returned_shape(self.network, config)
         except Exception as error:  # each network refuses in its own way
             raise ValueError(
-                f"braindecode's {name!r} cannot be made for {config.n_chans} sensors and "
-                f"{config.n_network_times} samples at {config.sfreq / config.decimation} Hz with {config.braindecode_kwargs or {}}: {type(error).__name__}: {error}"
+                f"braindecode's {name!r} cannot be made for {shape['n_chans']} sensors and {shape['n_times']} samples "
+                f"at {shape['sfreq']} Hz with {config.braindecode_kwargs or {}}: {type(error).__name__}: {error}"
             ) from error
         if found != (2, config.hidden_size):
             raise ValueError(
