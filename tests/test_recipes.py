@@ -60,7 +60,7 @@ def test_exponents_are_found_in_the_file_too(recipe_file):
         (["--data.eegs", "x"], "Did you mean 'eeg'"),
         (["--training.learning_rate"], "has no value"),
         (["learning_rate", "1"], "Unexpected argument 'learning_rate'"),
-        (["--passes.egg", "2"], "Did you mean 'eeg'"),
+        (["--passes.eegs", "2"], "Did you mean 'eeg'"),
         (["--passes.eeg", "0"], "'passes.eeg' must be a whole number above 0, but is 0"),
         (["--passes", "{eeg: 1.5}"], "'passes.eeg' must be a whole number above 0, but is 1.5"),
         (["--data", "{}"], "'data' section is empty"),
@@ -96,7 +96,7 @@ def test_recipes_of_this_repository_can_be_read(path):
 
 
 SUBJECTS = ["sub-01", "sub-02"]
-SENSORS = {"eeg": {"n_chans": 4, "n_times": 60, "tmin": 0.04}, "meg": {"n_chans": 5, "n_times": 33, "tmin": -0.5}}
+SENSORS = {"eeg": {"n_chans": 4, "n_times": 60, "tmin": 0.04}, "meg": {"n_chans": 5, "n_times": 33, "tmin": -0.05}}
 VOXELS = {"sub-01": 21, "sub-02": 30}
 ENCODER = {"name": "any/clip", "revision": "0", "pooling": "projected", "projection_dim": 12}
 

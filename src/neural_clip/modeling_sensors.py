@@ -199,7 +199,8 @@ class TemporalFilter(nn.Module):
         """Filter `(batch_size, n_chans, n_times)`; an even kernel returns one sample more."""
         (n_chans, kernel_size), n_times = self.weight.shape, values.shape[2]
         if kernel_size <= SHORT_KERNEL:
-            return functional.conv1d(values, self.weight[:, None], padding=kernel_size // 2, groups=n_chans)
+            weight = self.weight.to(values.dtype)
+            return functional.conv1d(values, weight[:, None], padding=kernel_size // 2, groups=n_chans)
         length = fast_length(n_times + kernel_size - 1)
         spectrum = torch.fft.rfft(values.float(), length) * torch.fft.rfft(self.weight.float().flip(1), length)
         start = (kernel_size - 1) - kernel_size // 2
