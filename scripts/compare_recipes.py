@@ -207,7 +207,8 @@ def training_key(words: Sequence[str], data: dict, source: str) -> str:
     recipe = read_recipe(words).as_dict()
     recipe["training"].pop("output_dir")
     learnt = {modality: data[modality] for modality in recipe["data"]}
-    return digest({"model": recipe["model"], "training": recipe["training"], "data": learnt, "source": source})
+    deciding = {section: recipe[section] for section in ("model", "training", "passes")}
+    return digest({**deciding, "data": learnt, "source": source})
 
 
 def train_one(
