@@ -232,20 +232,30 @@ def test_a_failed_run_says_where_and_is_not_kept(tmp_path):
     assert compare_recipes.once(tmp_path, "one", failing, start=False) is None  # its outputs may be gone
 
 
-def key(recipe="demo", seed=0, twin="outputs/a", epochs=None, person=None, data="d", source="s"):
+def key(recipe="demo", seed=0, twin="outputs/a", epochs=None, person=None, data="d", source="s", passes=None):
     words = compare_recipes.training_words(recipe, seed, Path(twin), epochs, person)
+    words += [] if passes is None else ["--passes", passes]
     return compare_recipes.training_key(words, {"eeg": data, "meg": "m", "fmri": "f"}, source)
 
 
 def test_a_run_is_known_by_what_decides_it(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     assert key() == key(twin="outputs/elsewhere")
-    others = [key(seed=1), key("demo+frozen"), key("linear"), key(epochs=1), key(data="e"), key(source="t")]
+    others = [
+        key(seed=1),
+        key("base"),
+        key("base", passes="{eeg: 2}"),
+        key("demo+frozen"),
+        key("linear"),
+        key(epochs=1),
+        key(data="e"),
+        key(source="t"),
+    ]
     others += [key("demo+mse"), key("demo+eeg"), key("demo+fmri"), key("demo+eeg+fmri")]
     others += [
         key("demo+alone", person=person) for person in (("eeg", "sub-01"), ("eeg", "sub-02"), ("meg", "sub-01"))
     ]
-    assert len({key(), *others}) == 14
+    assert len({key(), *others}) == 16
     assert key("demo+meg") == key("demo+meg", data="e")  # what it does not learn from
 
 
