@@ -7,6 +7,10 @@ A recipe is a file of `configs/` by name, with changes behind plus signs:
 
     demo+frozen                   alignment layers that stay as they started
     demo+mse                      squared distance to the image embedding instead of the contrastive loss
+    demo+uncropped                the samples before onset as well (MEG)
+    demo+coarse                   no fine windows (EEG, MEG)
+    demo+shallow                  no hidden layer behind the filters (EEG, MEG), no path around it (fMRI)
+    demo+slow                     a learning rate of 2e-3, not 5e-3
     demo+eeg, demo+meg, demo+fmri only the recordings of that modality; scored there alone
     demo+alone                    a model for each person and modality, scored together as if they were one
 
@@ -50,7 +54,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 NEURAL_CLIP = Path(sys.executable).parent / "neural-clip"
 CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 ALONE = "alone"
-SETTINGS = {"frozen": ["--model.freeze_alignment", "true"], "mse": ["--model.objective", "mse"]}
+SETTINGS = {
+    "frozen": ["--model.freeze_alignment", "true"],
+    "mse": ["--model.objective", "mse"],
+    "uncropped": ["--model.meg.crop_tmin", "null"],
+    "coarse": ["--model.eeg.n_fine_windows", "0", "--model.meg.n_fine_windows", "0"],
+    "shallow": ["--model.eeg.readout_size", "0", "--model.meg.readout_size", "0", "--model.fmri.linear_path", "false"],
+    "slow": ["--training.learning_rate", "2e-3"],
+}
 VARIANTS = (*SETTINGS, *CORPORA, ALONE)  # what may stand behind a plus sign
 Person = tuple[str, str] | None  # modality and name of the only one that a model learns from; nothing for all
 KEPT = ("top1", "top1_interval", "top5", "top5_interval", "two_way", "two_way_interval", "two_way_p", "chance_top1",

@@ -261,7 +261,10 @@ def test_a_run_is_known_by_what_decides_it(monkeypatch):
 
 def test_names_of_recipes_and_variants_are_checked(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    for name, message in (("demmo", "Allowed are .*'demo'"), ("demo+frosen", r"Allowed are .*'frozen', 'meg', 'mse'")):
+    for name, message in (
+        ("demmo", "Allowed are .*'demo'"),
+        ("demo+frosen", r"Allowed are .*'frozen', 'meg', 'mse', 'shallow'"),
+    ):
         with pytest.raises(DataError, match=message):
             compare_recipes.training_words(name, 0, tmp_path)
         with pytest.raises(DataError, match=message):
