@@ -126,6 +126,7 @@ def train_quarter(recipe: Recipe, subjects: Sequence[str], person: str, seed: in
         args=recipe.training_arguments,
         recordings=JointDataset([train]),
         validation=[validation],
+        passes=recipe.passes,
     )
     trainer.train()
     return trainer.model, trainer.state.max_steps

@@ -151,7 +151,11 @@ well brains can be read. The page is made by `python scripts/results_page.py` fr
   alignment at all, and random for fMRI, whose voxels cannot do without). `+mse` is trained by squared distance instead
   of the contrastive loss. `+eeg`, `+meg` and `+fmri` are trained on that modality only. `+alone` is a model for each
   person and modality, trained on their recordings only; all are scored together, on the queries of everybody.
-- Baselines are linear and fitted once; what they are stands in [evaluation.md](evaluation.md). Each model keeps its
+  `+uncropped` also sees the samples before onset (MEG; EEG has none), `+coarse` has no fine windows, `+shallow` no
+  hidden layer behind the filters (EEG, MEG) and no linear path (fMRI), `+slow` a learning rate of 2e-3: what each part
+  is worth. [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
+- Baselines are linear and fitted once, on samples from image onset on; what they are stands in
+  [evaluation.md](evaluation.md). Each model keeps its
   best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by validation scores; the
   test split is read by the evaluation alone."""
 
