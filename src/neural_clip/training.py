@@ -67,6 +67,7 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
     settings = dict(recipe.model)
     per_modality = {name: dict(settings.pop(name, None) or {}) for name in ("eeg", "meg", "fmri")}
     encoder = common_image_encoder(facts)
+    shape: dict[str, Any]
     for modality, metadata in facts.items():
         if modality == "fmri":
             kept = per_modality[modality].get("subjects", metadata["subjects"])
