@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
 from neural_clip.errors import DataError, run
@@ -105,9 +104,13 @@ def differences_table(results: dict) -> Table:
 
 
 def missing(results: dict) -> list[str]:
-    """Runs that were asked for and are not in the tables."""
+    """Recipes whose runs were asked for and are not all in the tables, with the seeds that lack."""
     there = {(record["method"], record["seed"]) for record in results["records"]}
-    return [f"{r} with seed {s}" for r, s in product(results["recipes"], results["seeds"]) if (r, s) not in there]
+    lacking = {
+        recipe: [str(seed) for seed in results["seeds"] if (recipe, seed) not in there]
+        for recipe in results["recipes"]
+    }
+    return [f"{recipe} with seed {', '.join(seeds)}" for recipe, seeds in lacking.items() if seeds]
 
 
 def section(results: dict) -> str:
@@ -119,7 +122,7 @@ def section(results: dict) -> str:
     prints = "; ".join(f"{name} `{record['fingerprint'][:12]}`" for name, record in facts.items())
     lines = [f"## Twin `{results['twin']}` (simulated)", ""]
     if lacking := missing(results):
-        lines += [f"**Incomplete.** Not in these tables: {', '.join(lacking)}.", ""]
+        lines += [f"**Incomplete.** Not in these tables: {'; '.join(lacking)}.", ""]
     lines += [f"Split: {results['split']}, single trials. {galleries}.", "", as_markdown(scores_table(results)), ""]
     lines += [
         "Paired differences on the same recordings and gallery:",

@@ -170,14 +170,14 @@ def test_recipes_may_have_different_seeds():
     assert linear[2] == "1 (1)" and linear[5] == "0.750 (one seed)" and linear[6].startswith("seed 1: 0.750")
     (cells,) = results_page.differences_table(results)[1]
     assert cells[2:4] == ["1 (1)", "+0.070 (one seed)"]
-    assert results_page.missing(results) == ["linear with seed 0", "linear with seed 3"]
+    assert results_page.missing(results) == ["linear with seed 0, 3"]
 
 
 def test_one_seed_has_no_interval_and_what_is_missing_is_named():
     results = results_of([0])
     text = results_page.section(results)
     assert "0.800 (one seed)" in text
-    assert "demo with seed 1, demo with seed 3, linear with seed 1, linear with seed 3" in text
+    assert "demo with seed 1, 3; linear with seed 1, 3" in text
     assert "Incomplete" not in results_page.section(results_of([0, 1, 3]))
 
 
