@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.audit_overlap import overlap_records
-from neural_clip.baselines import BaselineSplit, per_subject_ridge
+from neural_clip.baselines import BaselineSplit, per_subject_ridge, samples_before_onset
 from neural_clip.errors import DataError
 from neural_clip.recording_embeddings import EmbeddedSplit
 from neural_clip.scoring import score_record
@@ -188,7 +188,7 @@ def _before_onset(data: AuditData, seed: int) -> np.ndarray:
     tmin, sfreq = data.scored.metadata.get("tmin"), data.scored.metadata.get("sfreq")
     if tmin is None or not sfreq or tmin >= 0:
         raise DataError(f"the window begins at {tmin} s from onset, so it holds no sample before it")
-    count = int(np.ceil(-tmin * sfreq - 1e-6))  # samples with t < 0
+    count = samples_before_onset(tmin, sfreq)
     return _ridge_on(data, lambda recording: recording[:, :count])
 
 

@@ -79,8 +79,12 @@ class BaselineSplit:
             tmin (`float`): First sample, in seconds from image onset.
             sfreq (`float`): Sampling rate, in Hz.
         """
-        first = max(math.ceil(-tmin * sfreq - 1e-6), 0)
-        return replace(self, recordings=np.asarray(self.recordings)[:, :, first:])
+        return replace(self, recordings=np.asarray(self.recordings)[:, :, samples_before_onset(tmin, sfreq) :])
+
+
+def samples_before_onset(tmin: float, sfreq: float) -> int:
+    """Samples with t < 0, where the first is at `tmin` seconds and they follow one another at `sfreq` Hz."""
+    return max(math.ceil(-tmin * sfreq - 1e-6), 0)  # 0.1 * 200 may be 20.000000000000004
 
 
 def read_split(folder: str, split: str) -> BaselineSplit:
