@@ -100,7 +100,7 @@ def test_a_quarter_is_the_quarter_that_adapting_takes(twin, tmp_path, monkeypatc
     seen = {}
 
     class Spy:
-        def __init__(self, model, args, recordings, validation):
+        def __init__(self, model, args, recordings, validation, passes):
             seen.update(train=recordings.parts[0], validation=validation[0], args=args)
             raise InterruptedError
 

@@ -81,7 +81,13 @@ def test_data_sets_load_stream_and_are_free_of_errors(raw, tmp_path, corpus):
 
 def interrupted(order, folder):
     """Return code and stderr of a program that gets SIGINT once its first part is there."""
-    with subprocess.Popen(order, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+
+    def listen():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, and what they start, ignore it
+
+    with subprocess.Popen(
+        order, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
         deadline = time.monotonic() + 120
         while not list(folder.parent.glob(f"{folder.name}.partial/.parts/recordings-*.json")):
             assert process.poll() is None and time.monotonic() < deadline
