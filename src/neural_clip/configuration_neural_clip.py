@@ -96,7 +96,8 @@ class SensorConfig(StrictConfig):
         crop_tmin (`float`, *optional*): Samples before this time, in seconds from image onset, are left out. Samples
             before onset tell nothing of the image, and a small corpus is quickly learnt by heart from them.
         decimation (`int`): Consecutive samples that are averaged into one, after the crop; what remains is left out.
-            With recordings that hold nothing above a quarter of the remaining rate it saves time and costs nothing.
+            The mean dampens a quarter of the remaining rate by a tenth and folds what lies above half of it, so it is
+            for recordings that are band-limited already.
         ch_positions (`list[list[float]]`, *optional*): Place of each sensor as x, y and z in metres, all in one frame
             of coordinates. Networks of `"braindecode"` that need places are told these.
         subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
