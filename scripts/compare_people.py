@@ -25,13 +25,24 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compare_recipes import CORPORA, REPOSITORY, commit, data_folders, digest, source_states, training_words
+from compare_recipes import (
+    CORPORA,
+    REPOSITORY,
+    commit,
+    data_folders,
+    digest,
+    source_states,
+    training_key,
+    training_words,
+    write_results,
+)
 from neural_clip.data import JointDataset, RecordingDataset, load_metadata
 from neural_clip.errors import DataError, run
 from neural_clip.recipes import Recipe, read_recipe
@@ -55,12 +66,9 @@ def recipe_words(recipe: str, seed: int, data: dict[str, Path], output_dir: Path
     return [*words, "--model.include_vision_tower", "false", "--training.disable_tqdm", "true"]
 
 
-def only(modality: str, metadata: dict, subjects: Sequence[str]) -> list[str]:
+def only(modality: str, subjects: Sequence[str]) -> list[str]:
     """Overrides that leave a model some of the people."""
-    words = [f"--model.{modality}.subjects", json.dumps(list(subjects))]
-    if modality == "fmri":
-        words += ["--model.fmri.n_voxels", json.dumps({name: metadata["n_voxels"][name] for name in subjects})]
-    return words
+    return [f"--model.{modality}.subjects", json.dumps(list(subjects))]
 
 
 def score(model: NeuralClipModel, folder: Path, split: str, person: str, average: bool = False) -> dict:
@@ -114,7 +122,7 @@ def train_quarter(recipe: Recipe, subjects: Sequence[str], person: str, seed: in
         every = max(int(steps / epochs), 1)  # as often as with everybody
         steps_of = {"max_steps": steps, "eval_strategy": "steps", "eval_steps": every}
         steps_of |= {"save_strategy": "steps", "save_steps": every}
-        recipe = Recipe(recipe.data, recipe.model, recipe.training | steps_of, overwrite=True)
+        recipe = replace(recipe, training=recipe.training | steps_of, overwrite=True)
     config = model_config(recipe, {modality: load_metadata(folder)})
     train, validation = (RecordingDataset(folder, split, subjects) for split in ("train", "validation"))
     own = np.flatnonzero(train.subject_ids == list(subjects).index(person))
@@ -141,7 +149,7 @@ def left_out(words: list[str], metadata: dict, folder: Path, runs: Path, person:
     modality = metadata["modality"]
     others = [name for name in metadata["subjects"] if name != person]
     out = ["--training.output_dir", str(runs / "without")]
-    checkpoint = train(read_recipe([*words, *only(modality, metadata, others), *out]))
+    checkpoint = train(read_recipe([*words, *only(modality, others), *out]))
     records = []
     if modality != "fmri":
         scores = score(NeuralClipModel.from_pretrained(checkpoint), folder, split, person, average=True)
@@ -158,7 +166,7 @@ def quarters(words: list[str], metadata: dict, folder: Path, runs: Path, person:
     """Train on a quarter of somebody's recordings, with everybody and alone."""
     recipe = read_recipe([*words, "--training.output_dir", str(runs / "quarter")])
     joint, steps = train_quarter(recipe, metadata["subjects"], person, seed, None)
-    of_one = read_recipe([*words, *only(metadata["modality"], metadata, [person]),
+    of_one = read_recipe([*words, *only(metadata["modality"], [person]),
                           "--training.output_dir", str(runs / "alone")])  # fmt: skip
     alone, _ = train_quarter(of_one, [person], person, seed, steps)
     facts = amount(folder, person, QUARTER, seed)
@@ -186,22 +194,20 @@ def one_unit(modality: str, seed: int, twin: Path, source: dict[str, str], argum
     runs = twin / "people" / f"{arguments.recipe}-{modality}-{seed}"
     words = recipe_words(arguments.recipe, seed, {modality: folder}, runs, arguments.epochs)
     file = runs / f"{arguments.split}.json"
-    settings = read_recipe(words).as_dict()
-    key = digest({"source": source["package"], "model": settings["model"], "training": settings["training"],
-                  "data": metadata["fingerprint"], "image_encoder": metadata["image_encoder"],
-                  "shares": SHARES})  # fmt: skip
+    facts = {name: metadata[name] for name in ("fingerprint", "image_encoder")}
+    key = digest({"run": training_key(words, {modality: facts}, source["package"]), "shares": SHARES})
     if file.is_file() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
         print(f"{time.strftime('%H:%M:%S')} kept     {file}", flush=True)
         return found["records"]
     records = []
-    facts = {"modality": modality, "person": person, "seed": seed, "recipe": arguments.recipe, "commit": commit()}
-    facts |= {"fingerprint": metadata["fingerprint"], "simulated": bool(metadata["simulated"])}
-    facts |= {"versions": {name: package_metadata.version(name) for name in PACKAGES}}
+    about = {"modality": modality, "person": person, "seed": seed, "recipe": arguments.recipe, "commit": commit()}
+    about |= {"fingerprint": metadata["fingerprint"], "simulated": bool(metadata["simulated"])}
+    about |= {"versions": {name: package_metadata.version(name) for name in PACKAGES}}
     for part in (left_out, everybody, quarters):
         started = time.monotonic()
         made = part(words, metadata, folder, runs, person, seed, arguments.split)
         seconds = round(time.monotonic() - started, 1)
-        records += [{**facts, **record, "seconds_of_part": seconds} for record in made]
+        records += [{**about, **record, "seconds_of_part": seconds} for record in made]
         print(f"{time.strftime('%H:%M:%S')} {modality} seed {seed}: {part.__name__} in {seconds:.0f} s", flush=True)
     write_whole(file, json.dumps({"key": key, "records": records}, indent=1) + "\n")
     return records
@@ -235,10 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for modality in arguments.modalities:
             results["records"] += one_unit(modality, seed, twin, source, arguments)
     results["simulated"] = all(record["simulated"] for record in results["records"])
-    folder = arguments.results_dir if arguments.split == "test" else arguments.output_dir / arguments.split
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"people_{arguments.twin}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    print(f"results in {folder / f'people_{arguments.twin}.json'}")
+    print(f"results in {write_results(results, f'people_{arguments.twin}', arguments)}")
 
 
 if __name__ == "__main__":

@@ -372,6 +372,14 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
     return results
 
 
+def write_results(results: dict, name: str, arguments: argparse.Namespace) -> Path:
+    """Write results: of the test split for the repository, of another one into the output folder."""
+    folder = arguments.results_dir if arguments.split == "test" else arguments.output_dir / arguments.split
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    return folder / f"{name}.json"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, evaluate and collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -395,10 +403,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources = source_states()
     for name in arguments.twins:
         results = compare(name, arguments, sources)
-        folder = arguments.results_dir if arguments.split == "test" else arguments.output_dir / arguments.split
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-        print(f"{name}: results in {folder / f'{name}.json'}, reports in {arguments.output_dir / name}")
+        file = write_results(results, name, arguments)
+        print(f"{name}: results in {file}, reports in {arguments.output_dir / name}")
 
 
 if __name__ == "__main__":

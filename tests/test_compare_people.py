@@ -114,7 +114,7 @@ def test_a_quarter_is_the_quarter_that_adapting_takes(twin, tmp_path, monkeypatc
     people = ["sub-03"] if alone else metadata["subjects"]
     words = compare_people.recipe_words("demo", 0, {"fmri": folder}, tmp_path, None)
     words[0] = str(REPOSITORY / words[0])
-    recipe = compare_people.read_recipe([*words, *compare_people.only("fmri", metadata, people)])
+    recipe = compare_people.read_recipe([*words, *compare_people.only("fmri", people)])
     with pytest.raises(InterruptedError):
         compare_people.train_quarter(recipe, people, "sub-03", 5, 160 if alone else None)
     own = RecordingDataset(folder, "train", ["sub-03"])
