@@ -18,8 +18,9 @@ The first recipe is the one that all others are compared with, so it is of all m
 process with one thread, `--jobs` at a time, and one evaluation a seed scores all recipes once; the linear baselines,
 which have no seed, are fitted beside the first. What is finished is kept: a run while recipe, seed, data and the code
 of training are the same, an evaluation while its runs and the package are. `--finished` trains nothing and scores what
-is there, so that recipes may have different seeds; the page names them, and what is missing. Choose on
-`--split validation`: its scores stay in the output folder.
+is there, so that recipes may have different seeds; the page names them, and what is missing. `--name` keeps a
+comparison with another first recipe beside that of the twin. Choose on `--split validation`: its scores stay in the
+output folder.
 
 The twin itself is drawn once (seed 0). The seeds are those of training: weights, order of recordings, dropout.
 """
@@ -66,6 +67,8 @@ VARIANTS = (*SETTINGS, *CORPORA, ALONE)  # what may stand behind a plus sign
 Person = tuple[str, str] | None  # modality and name of the only one that a model learns from; nothing for all
 KEPT = ("top1", "top1_interval", "top5", "top5_interval", "two_way", "two_way_interval", "two_way_p", "chance_top1",
         "chance_top5", "chance_two_way", "gallery_size", "n_queries", "not_computed")  # fmt: skip
+CONVERSION_KEPT = ("method", "source", "target", "two_way", "chance_two_way", "normalised", "normalised_interval",
+                   "denominator_two_way", "n_queries", "gallery_size", "n_recordings")  # fmt: skip
 PRINT_MODULES = """import sys, neural_clip.training
 print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "neural_clip"), sep="\\n")"""
 
@@ -265,14 +268,14 @@ def evaluation_key(runs: dict[str, dict], split: str, baselines: bool, source: s
 
 
 def evaluate_seed(
-    runs: dict[str, dict], seed: int, twin: Path, source: str, split: str, baselines: bool
+    runs: dict[str, dict], seed: int, twin: Path, source: str, split: str, baselines: bool, name: str | None = None
 ) -> tuple[dict, dict]:
     """Score all runs of a seed on the same queries; returns the run's record and the report.
 
     Models of people alone are scored anew each time: an evaluation knows one checkpoint for all queries.
     """
     together = {name: record for name, record in runs.items() if not is_alone(name)}
-    folder = twin / f"{split}-{seed}"
+    folder = twin / "-".join([split, *([name] if name else []), str(seed)])
     command = [NEURAL_CLIP, "evaluate", "--output-dir", folder, "--split", split, "--no-audits", "--no-pictures"]
     command += [] if baselines else ["--no-baselines"]
     command += ["--data", *[f"{m}={path}" for m, path in data_folders(twin).items()]]
@@ -318,6 +321,15 @@ def share_of_way(value: float, chance: float, ceiling: float | None) -> float | 
     return None if ceiling is None else (value - chance) / (ceiling - chance)
 
 
+def conversions_of(report: dict, runs: dict[str, dict], seed: int) -> list[dict]:
+    """How well each recipe finds recordings of one modality by those of another."""
+    return [
+        {"seed": seed, **{key: entry[key] for key in CONVERSION_KEPT}}
+        for entry in report["conversion"]
+        if entry["method"] in runs
+    ]
+
+
 def collect(report: dict, evaluation: dict, runs: dict[str, dict], seed: int) -> tuple[list[dict], list[dict]]:
     """Records of one evaluation (single trials; one for each method and modality), and its paired differences."""
     records = []
@@ -357,16 +369,20 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
     if subprocess.run([str(word) for word in data]).returncode != 0:
         raise DataError(f"The data sets of the twin '{name}' could not be made.")
     results: dict = {"twin": name, "split": arguments.split, "recipes": arguments.recipes, "seeds": arguments.seeds}
-    results |= {"command": shlex.join(["python", *sys.argv]), "evaluations": [], "records": [], "comparisons": []}
+    results |= {"command": shlex.join(["python", *sys.argv]), "name": arguments.name}
+    results |= {"evaluations": [], "records": [], "comparisons": [], "conversions": []}
     for seed in arguments.seeds:
         runs = train_seed(seed, twin, sources["training"], arguments)
         if any(is_whole(recipe) for recipe in runs):
-            first = not results["evaluations"]
-            evaluation, report = evaluate_seed(runs, seed, twin, sources["package"], arguments.split, first)
+            baselines = not results["evaluations"] and not arguments.name
+            evaluation, report = evaluate_seed(
+                runs, seed, twin, sources["package"], arguments.split, baselines, arguments.name
+            )
             records, pairs = collect(report, evaluation, runs, seed)
             results["evaluations"].append({"seed": seed, **evaluation})
             results["records"] += records
             results["comparisons"] += pairs
+            results["conversions"] += conversions_of(report, runs, seed)
     if not results["records"]:
         raise DataError(f"No run of all modalities and people in '{twin}' is finished.")
     return results
@@ -392,6 +408,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipes'")
     parser.add_argument("--finished", action="store_true", help="train nothing, score the runs that are finished")
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="of <twin>.json (default: results)")
+    parser.add_argument("--name", help="write <twin>_<name>.json, without linear baselines: other pairs of recipes")
     arguments = parser.parse_args(argv)
     os.chdir(REPOSITORY)
     whole = [is_whole(recipe) for recipe in arguments.recipes]  # a misspelt one is not to fail after an hour
@@ -403,7 +420,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources = source_states()
     for name in arguments.twins:
         results = compare(name, arguments, sources)
-        file = write_results(results, name, arguments)
+        file = write_results(results, f"{name}_{arguments.name}" if arguments.name else name, arguments)
         print(f"{name}: results in {file}, reports in {arguments.output_dir / name}")
 
 

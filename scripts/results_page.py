@@ -103,6 +103,21 @@ def differences_table(results: dict) -> Table:
     return head, rows
 
 
+def conversions_table(results: dict) -> Table:
+    """Each recipe's conversion between modalities, as a share of its own decoding of the target."""
+    head = ["conversion", "recipe", "seeds", "2-way", "decoding of the target, 2-way"]
+    head += ["normalised, mean over seeds [95 % t interval]", "normalised of one seed [95 %, images drawn]"]
+    rows = []
+    for group in in_order(results["conversions"], "source", "target", "method"):
+        first = group[0]
+        means = [statistics.fmean(entry[key] for entry in group) for key in ("two_way", "denominator_two_way")]
+        cells = [f"{NAMES[first['source']]} to {NAMES[first['target']]} simulated", first["method"], seeds_of(group)]
+        cells += [*map(score, means), over_seeds([entry["normalised"] for entry in group])]
+        drawn = with_interval(first["normalised"], first["normalised_interval"])
+        rows.append([*cells, f"seed {first['seed']}: {drawn}"])
+    return head, rows
+
+
 def missing(results: dict) -> list[str]:
     """Recipes whose runs were asked for and are not all in the tables, with the seeds that lack."""
     there = {(record["method"], record["seed"]) for record in results["records"]}
@@ -120,7 +135,8 @@ def section(results: dict) -> str:
     commits = sorted({str(record["commit"]) for record in results["records"]})
     versions = ", ".join(f"{name} {version}" for name, version in results["records"][0]["versions"].items())
     prints = "; ".join(f"{name} `{record['fingerprint'][:12]}`" for name, record in facts.items())
-    lines = [f"## Twin `{results['twin']}` (simulated)", ""]
+    name = f": {results['name']}" if results.get("name") else ""
+    lines = [f"## Twin `{results['twin']}` (simulated){name}", ""]
     if lacking := missing(results):
         lines += [f"**Incomplete.** Not in these tables: {'; '.join(lacking)}.", ""]
     lines += [f"Split: {results['split']}, single trials. {galleries}.", "", as_markdown(scores_table(results)), ""]
@@ -130,6 +146,8 @@ def section(results: dict) -> str:
         as_markdown(differences_table(results)),
         "",
     ]
+    if results.get("conversions"):
+        lines += ["Conversion (2-way; chance .5):", "", as_markdown(conversions_table(results)), ""]
     lines += [f"Made by `{results['command']}` at commit {', '.join(commits)}; {versions}; data {prints}."]
     return "\n".join(lines)
 
@@ -147,6 +165,8 @@ well brains can be read. The page is made by `python scripts/results_page.py` fr
   comparisons.
 - *Way to ceiling*: (score - chance) / (ceiling - chance); the ceiling is the observer of
   [twins.md](twins.md), which knows the model. It is loose on `realistic`.
+- *Normalised* conversion: 2-way of recordings of one modality that find recordings of another, divided by the 2-way
+  of decoding the target by the same model ([evaluation.md](evaluation.md)).
 - *Training s*: processor seconds of one thread for all that a recipe trains, the whole process with start and
   validation. They are the same in the lines of each modality.
 - Recipes are those of `configs/`, joint models of all modalities and people, but for what a plus sign adds. `+frozen`

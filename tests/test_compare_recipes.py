@@ -50,6 +50,15 @@ def pair(other, score, difference):
     }  # fmt: skip
 
 
+def conversion(method, decoding):
+    share = 0.6 / decoding
+    return {
+        "method": method, "source": "meg", "target": "eeg", "two_way": 0.6, "chance_two_way": 0.5, "n_queries": 480,
+        "normalised": share, "normalised_interval": [share - 0.05, share + 0.05], "denominator_two_way": decoding,
+        "gallery_size": 60, "n_recordings": 477, "two_way_p": 0.1,
+    }  # fmt: skip
+
+
 def report(seed, ours, theirs, split="test", baselines=True):
     """Report of an evaluation of two recipes, written by hand in the form that an evaluation gives it."""
     mean = row("demo", 0.999, 0.9, aggregation="image mean within subject")
@@ -65,6 +74,7 @@ def report(seed, ours, theirs, split="test", baselines=True):
         "data": {"eeg": {"fingerprint": "abcdef0123456789"}},
         "decoding": {"eeg": {"rows": rows, "ceiling": {"two_way": 0.9, "top1": 0.5125, "valid": True}}},
         "comparisons": pairs,
+        "conversion": [conversion("demo", ours[0]), conversion("linear", theirs[0]), conversion("ridge", 0.6)],
     }  # fmt: skip
 
 
@@ -84,7 +94,7 @@ SCORES = {0: ((0.80, 0.30), (0.70, 0.20)), 1: ((0.82, 0.34), (0.75, 0.22)), 3: (
 def results_of(seeds, split="test"):
     """What `compare` makes of such reports."""
     found = {"twin": "realistic", "split": split, "recipes": ["demo", "linear"], "seeds": [0, 1, 3]}
-    found |= {"command": "python x", "records": [], "comparisons": []}
+    found |= {"command": "python x", "records": [], "comparisons": [], "conversions": []}
     evaluation = {"command": "evaluate x", "commit": "c0ffee"}
     for seed in seeds:
         one = report(seed, *SCORES[seed], split=split, baselines=seed == seeds[0])
@@ -92,6 +102,7 @@ def results_of(seeds, split="test"):
         records, pairs = compare_recipes.collect(one, evaluation, runs, seed)
         found["records"] += records
         found["comparisons"] += pairs
+        found["conversions"] += compare_recipes.conversions_of(one, runs, seed)
     return json.loads(json.dumps(found))
 
 
@@ -157,6 +168,27 @@ def test_differences_are_paired_by_seed():
         mean, half = statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5
         assert numbers(shown) == pytest.approx([mean, mean - half, mean + half], abs=6e-4)
     assert cells[4:6] == cells[7:] == ["seed 0: +0.100 [+0.070, +0.130]", "<0.001"]
+
+
+def test_conversions_are_shares_of_what_the_same_model_decodes():
+    head, rows = results_page.conversions_table(results_of([0, 1, 3]))
+    assert len({len(head), *map(len, rows)}) == 1
+    assert [cells[1] for cells in rows] == ["demo", "linear"]  # baselines convert nothing
+    values = [0.6 / 0.80, 0.6 / 0.82, 0.6 / 0.87]
+    mean, half = statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5
+    first = rows[0]
+    assert first[:4] == ["MEG to EEG simulated", "demo", "3 (0, 1, 3)", "0.600"]
+    assert numbers(first[4]) == pytest.approx([0.83], abs=6e-4)
+    assert numbers(first[5]) == pytest.approx([mean, mean - half, mean + half], abs=6e-4)
+    assert numbers(first[6]) == pytest.approx([0.75, 0.70, 0.80], abs=6e-4)
+    text = results_page.section(results_of([0]))
+    assert "| MEG to EEG simulated | linear |" in text
+    without = {key: value for key, value in results_of([0]).items() if key != "conversions"}
+    assert "Conversion" not in results_page.section(without)  # results of older versions
+
+
+def test_a_named_comparison_says_its_name():
+    assert "## Twin `realistic` (simulated): paper\n" in results_page.section(results_of([0]) | {"name": "paper"})
 
 
 def test_recipes_may_have_different_seeds():
@@ -455,6 +487,22 @@ def test_the_same_command_keeps_everything(compared):
     before = [file.stat().st_mtime_ns for file in files]
     again = command("--finished")
     assert again.returncode == 0, again.stderr[-4000:]
+    assert {part["method"] for part in json.loads((output / "results" / "tiny.json").read_text())["conversions"]} == {
+        name for name, modalities in RECIPES.items() if len(modalities) == 3
+    }
     n_people = len(list((twin / "runs" / f"{ALONE}-0").iterdir()))
     assert n_people > 1 and again.stdout.count(" kept  ") == 3 + n_people + 1 and "started" not in again.stdout
     assert [file.stat().st_mtime_ns for file in files] == before
+
+
+@pytest.mark.slow
+def test_another_first_recipe_is_kept_beside(compared):
+    output, command, _ = compared
+    evaluation = output / "out" / "tiny" / "test-0" / "report.json"
+    before = evaluation.stat().st_mtime_ns
+    done = command("--finished", "--name", "turned", "--recipes", "demo+frozen", "demo")
+    assert done.returncode == 0, done.stderr[-4000:]
+    results = json.loads((output / "results" / "tiny_turned.json").read_text())
+    assert {(pair["method"], pair["other"]) for pair in results["comparisons"]} == {("demo+frozen", "demo")}
+    assert {record["kind"] for record in results["records"]} == {"recipe"} and results["name"] == "turned"
+    assert evaluation.stat().st_mtime_ns == before
