@@ -474,7 +474,7 @@ def unit(vector):
 
 
 def test_class_tokens_are_those_of_the_last_layer(tmp_path, clip):
-    folder = embed_images(make_set(tmp_path / "set"), str(clip), pooling="cls", batch_size=3, device="cpu")
+    folder = embed_images(make_set(tmp_path / "set"), clip, pooling="cls", batch_size=3, device="cpu")  # a path
     stored, _ = embeddings(folder, tmp_path)
     expected = by_transformers(clip, "cls", pixels())
     assert expected.shape == (N, 16)
@@ -605,7 +605,7 @@ def test_command_line_with_options(tmp_path, clip, other_clip, capsys):
     blurred = ", images blurred with sigma 0.25 of the shorter side)"
     assert f"{clip.name} (cls{blurred} + {clip.name} (projected{blurred} (24-d, conc" in capsys.readouterr().out
     twin = make_set(tmp_path / "twin" / "set")
-    embed_images(twin, [str(clip), str(other_clip)], pooling=["cls", "projected"], blur=0.25, device="cpu")
+    embed_images(twin, (clip, other_clip), pooling=("cls", "projected"), blur=0.25, device="cpu")  # paths and tuples
     assert contents(twin) == contents(folder)
     with pytest.raises(DataError, match="'pooling' parameter"):
         cli.main([*words, "--pooling", "cls", "cls", "cls", "--overwrite"])

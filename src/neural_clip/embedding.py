@@ -107,9 +107,9 @@ def embed_images(
     return folder
 
 
-def _listed(values: str | Sequence | None) -> Sequence:
+def _listed(values: object) -> Sequence:
     """One value as a list of one."""
-    return [values] if values is None or isinstance(values, str) else values
+    return values if isinstance(values, (list, tuple)) else [values]
 
 
 def link_or_copy(source: str, target: str) -> str:
