@@ -110,6 +110,9 @@ def section(results: dict) -> str:
     simulated = "simulated recordings" if results["simulated"] else "recordings"
     made = f"Single trials of the {results['split']} split, twin `{results['twin']}` ({simulated}), recipe "
     made += f"`{results['recipe']}`. Made by `{results['command']}` at commit {commits}."
+    known = {record["target"] for record in results["records"]}
+    if missing := [f"`{target}`" for target in TARGETS if target not in known]:
+        made += f" Not run yet: {', '.join(missing)}."
     return f"{as_markdown(targets_table(results['records']))}\n\n{made}"
 
 
@@ -118,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--twin", default="realistic", help="preset of docs/twins.md (default: realistic)")
     parser.add_argument("--recipe", default="demo", help="file of configs/ by name (default: demo)")
+    parser.add_argument("--targets", nargs="+", choices=tuple(TARGETS), default=list(TARGETS), metavar="NAME",
+                        help=f"some of {', '.join(map(repr, TARGETS))} (default: all)")  # fmt: skip
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
     parser.add_argument("--data-dir", type=Path, default=Path("outputs/recipes"), help="as of compare_recipes.py")
@@ -134,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = source_states()
     results: dict = {"twin": arguments.twin, "recipe": arguments.recipe, "split": SPLIT, "seeds": arguments.seeds}
     results |= {"command": shlex.join(["python", *sys.argv]), "records": []}
-    for target in TARGETS:
+    for target in arguments.targets:
         place = arguments.output_dir / arguments.twin / target.replace(" ", "")
         commands = embed(target, twin, place, source["package"])
         for seed in arguments.seeds:

@@ -54,6 +54,16 @@ def test_table_shows_the_records():
     ]  # fmt: skip
 
 
+def test_what_was_not_run_is_named():
+    results = {"twin": "realistic", "recipe": "demo", "split": "validation", "command": "python x", "simulated": True}
+    some = [record("eeg", target, 0, 0.8, 0.2) for target in ("projected", "cls")]
+    shown = compare_targets.section(results | {"records": some})
+    assert "Made by `python x` at commit c0ffee." in shown and "twin `realistic` (simulated recordings)" in shown
+    assert shown.endswith("Not run yet: `projected + cls`, `projected, blur 0.02`, `projected, blur 0.05`.")
+    whole = [record("eeg", target, 0, 0.8, 0.2) for target in compare_targets.TARGETS]
+    assert "Not run" not in compare_targets.section(results | {"records": whole})
+
+
 def test_page_and_committed_results_agree():
     """The page shows the table of the committed results, and none where there are none."""
     file = REPOSITORY / "results" / "validation" / "targets.json"
@@ -105,7 +115,7 @@ def test_copies_are_embedded_trained_and_scored(tmp_path, monkeypatch, capsys):
     words = ["--twin", "tiny", "--epochs", "1", "--data-dir", str(tmp_path / "recipes"), "--page", str(page)]
     words += ["--output-dir", str(tmp_path / "targets"), "--results", str(results)]
     target = "projected, blur 0.05"
-    monkeypatch.setattr(compare_targets, "TARGETS", {target: compare_targets.TARGETS[target]})
+    words += ["--targets", target]
     here = Path.cwd()
     try:
         compare_targets.main(words)
