@@ -54,7 +54,9 @@ def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
         return False
     metadata = json.loads(facts.read_text(encoding="utf-8"))
     stamp = json.loads((raw / "SIMULATED.json").read_text(encoding="utf-8"))
-    return metadata["simulated"] == stamp and (metadata["image_encoder"] or {}).get("name") == vision_model
+    encoder = metadata["image_encoder"] or {}
+    same_encoder = (encoder.get("name"), encoder.get("pooling")) == (vision_model, "projected")
+    return metadata["simulated"] == stamp and same_encoder
 
 
 def make_data(arguments: argparse.Namespace, raw: Path, data: Path, started: float) -> None:

@@ -42,13 +42,17 @@ def read_report(folder: Path) -> dict:
 
 
 def fill(path: Path, name: str, tables: Sequence[str], report: dict) -> None:
-    """Put tables between `<!-- results: name -->` and `<!-- end -->`."""
+    """Put tables of a report where they belong."""
+    put(path, name, "\n\n".join(as_markdown(TABLES[table](report)) for table in tables))
+
+
+def put(path: Path, name: str, content: str) -> None:
+    """Put text between `<!-- results: name -->` and `<!-- end -->`."""
     text = path.read_text(encoding="utf-8")
     begin = f"<!-- results: {name} -->"
     pattern = re.compile(re.escape(begin) + ".*?<!-- end -->", re.DOTALL)
     if not pattern.search(text):
         raise DataError(f"'{path}' has no place marked {begin} ... <!-- end -->.")
-    content = "\n\n".join(as_markdown(TABLES[table](report)) for table in tables)
     path.write_text(pattern.sub(lambda _: f"{begin}\n\n{content}\n\n<!-- end -->", text), encoding="utf-8")
 
 

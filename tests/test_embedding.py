@@ -1,5 +1,6 @@
 """Embedding the images of a prepared data set: each once, with the encoder recorded, or a clear refusal."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,19 +10,29 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
+from PIL import Image, ImageFilter
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
+    CLIPVisionModel,
 )
 
-from neural_clip import embedding
+from neural_clip import NeuralClipModel, NeuralClipProcessor, cli, embedding
 from neural_clip.corpora.prepared import read_metadata, verify_prepared, write_prepared
 from neural_clip.embedding import DEFAULT_MODEL, TINY_CLIP, embed_images, main
 from neural_clip.errors import DataError, run
-from neural_clip.image_encoder import ImageEncoder, check_same_encoder, configured_encoder, weights_digest
+from neural_clip.image_encoder import (
+    ImageEncoder,
+    TargetEncoder,
+    check_same_encoder,
+    configured_encoder,
+    weights_digest,
+)
+from neural_clip.training import load_tower
+from planted_data import write_planted
 
 N = 7
 READY = np.random.default_rng(1).standard_normal((N, 3))
@@ -390,9 +401,7 @@ def test_shipped_tiny_clip_embeds_simulated_images():
 
     if not (TINY_CLIP_DIR / "model.safetensors").is_file():
         pytest.skip("the tiny CLIP has not been trained yet")
-    from PIL import Image
-
-    encoder = embedding.ImageEncoder(TINY_CLIP, device="cpu")
+    encoder = ImageEncoder(TINY_CLIP, device="cpu")
     specs = sample_specs(4, np.random.default_rng(0))
     vectors = encoder.encode([Image.fromarray(render(spec)) for spec in specs])
     assert vectors.shape == (4, 64) == (4, encoder.description["projection_dim"])
@@ -448,3 +457,185 @@ def test_program(tmp_path, clip, capsys):
         run(main, [str(folder), "--model", str(clip)])
     assert stop.value.code == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def by_transformers(clip, pooling, pictures):
+    """Projected embeddings or class tokens by other models of transformers than ours."""
+    pixel_values = CLIPImageProcessor.from_pretrained(clip)(images=list(pictures), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        if pooling == "cls":
+            return CLIPVisionModel.from_pretrained(clip).eval()(pixel_values).last_hidden_state[:, 0].numpy()
+        whole = CLIPModel.from_pretrained(clip).eval()
+        return whole.visual_projection(whole.vision_model(pixel_values).pooler_output).numpy()
+
+
+def unit(vector):
+    return vector / np.sqrt((vector.astype(np.float64) ** 2).sum())
+
+
+def test_class_tokens_are_those_of_the_last_layer(tmp_path, clip):
+    folder = embed_images(make_set(tmp_path / "set"), clip, pooling="cls", batch_size=3, device="cpu")  # a path
+    stored, _ = embeddings(folder, tmp_path)
+    expected = by_transformers(clip, "cls", pixels())
+    assert expected.shape == (N, 16)
+    np.testing.assert_allclose(stored, expected, rtol=1e-4, atol=1e-5)
+    projected = ImageEncoder(str(clip), device="cpu").description
+    assert verify_prepared(folder)["image_encoder"] == projected | {"pooling": "cls", "projection_dim": 16}
+
+
+def test_several_encoders_are_normalised_one_by_one(tmp_path, clip, other_clip):
+    models, poolings = [str(clip), str(other_clip), str(clip)], ["projected", "cls", "cls"]
+    folder = embed_images(make_set(tmp_path / "set"), models, pooling=poolings, batch_size=4, device="cpu")
+    stored, _ = embeddings(folder, tmp_path)
+    singles = [by_transformers(model, *rest, pixels()) for model, *rest in zip(models, poolings, strict=True)]
+    expected = np.hstack([[unit(vector) for vector in single] for single in singles])
+    np.testing.assert_allclose(stored, expected, rtol=1e-3, atol=1e-5)
+    cosines = [[unit(single[i]) @ unit(single[j]) for i in range(N) for j in range(N)] for single in singles]
+    joint = [unit(stored[i]) @ unit(stored[j]) for i in range(N) for j in range(N)]
+    np.testing.assert_allclose(joint, np.mean(cosines, axis=0), atol=1e-5)
+    single = ImageEncoder(str(clip), device="cpu").description
+    digests = [weights_digest(path) for path in (clip, other_clip, clip)]
+    assert digests[0] != digests[1]
+    assert verify_prepared(folder)["image_encoder"] == {
+        "name": f"{clip.name} (projected) + {clip.name} (cls) + {clip.name} (cls)", "revision": " + ".join(digests),
+        "pooling": "concatenated", "projection_dim": 8 + 16 + 16, "image_processor": [single["image_processor"]] * 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pooling", ["projected", "cls"])
+def test_images_are_blurred_first(tmp_path, clip, pooling):
+    folder = make_set(tmp_path / "set")
+    embed_images(folder, str(clip), pooling=pooling, blur=0.125, device="cpu")
+    stored, _ = embeddings(folder, tmp_path)
+    blurred = [Image.fromarray(picture).filter(ImageFilter.GaussianBlur(2)) for picture in pixels()]  # 0.125 * 16
+    np.testing.assert_allclose(stored, by_transformers(clip, pooling, blurred), rtol=1e-4, atol=1e-5)
+    text = f"{pooling}, images blurred with sigma 0.125 of the shorter side"
+    sharp = ImageEncoder(str(clip), device="cpu", pooling=pooling).description
+    assert verify_prepared(folder)["image_encoder"] == sharp | {"name": f"{clip.name} ({text})", "pooling": text}
+
+
+def test_blur_is_gaussian_with_the_stated_deviation(monkeypatch, clip):
+    """A line becomes a profile whose standard deviation, in pixels, is the share times the shorter side."""
+    picture = np.zeros((200, 101, 3), np.uint8)
+    picture[100] = 255
+    seen = []
+    monkeypatch.setattr(ImageEncoder, "encode", lambda self, images: seen.extend(images))
+    TargetEncoder([str(clip)], device="cpu", blur=0.05).encode([Image.fromarray(picture)])
+    profile = np.asarray(seen[0])[:, 50, 0].astype(float)
+    deviation = np.sqrt((profile * (np.arange(200) - 100) ** 2).sum() / profile.sum())
+    assert deviation == pytest.approx(0.05 * 101, rel=0.05)
+
+
+def test_options_that_are_not_allowed(tmp_path, clip):
+    folder, name = make_set(tmp_path / "set"), str(clip)
+    before = contents(folder)
+    for models, options, message in (
+        (name, {"pooling": "mean"}, "'pooling' parameter. Allowed values are projected, cls, but got 'mean'"),
+        ([name, name], {"pooling": ["cls", "cls", "projected"]}, r"'pooling' parameter.*for each of .*\['cls', 'c"),
+        (name, {"pooling": ["cls", "projected"]}, "'pooling' parameter. Allowed is one for all"),
+        (name, {"pooling": []}, r"'pooling' parameter.*but got \[\]"),
+        ([name, name], {"revision": [None, None, "main"]}, "'revision' parameter. Allowed is one for all"),
+        ([name, name], {"pooling": ["cls", "projected"], "revision": [None, "main"]}, "'revision' is for models of"),
+        ([name, name], {}, rf"'model' parameter. {clip.name} \(projected\) is given twice"),
+        ([name, name, name], {"pooling": ["cls", "projected", "cls"], "blur": 0.1}, r"\(cls, images .* given twice"),
+        *((name, {"blur": blur}, rf"'blur' parameter. Allowed are shares in \(0, 1\], but got {blur}")
+          for blur in (0, -0.1, 1.01, float("nan"))),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            embed_images(folder, models, device="cpu", **options)
+    assert contents(folder) == before and [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+OPTIONS = {
+    "class token": {"pooling": "cls"},
+    "blurred": {"blur": 0.1},
+    "more blurred": {"blur": 0.2},
+    "another blurred pooling": {"blur": 0.1, "pooling": "cls"},
+    "two": {"pooling": ["projected", "cls"]},
+    "two in the other order": {"pooling": ["cls", "projected"]},
+}
+
+
+CHANGES = [
+    ("projected", "blurred"), ("blurred", "more blurred"), ("projected", "class token"),
+    ("two", "two in the other order"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=" to ".join)
+def test_batches_of_other_options_are_not_used(tmp_path, clip, calls, change, capsys):
+    first, then = (OPTIONS.get(name, {}) | {"batch_size": 2, "device": "cpu"} for name in change)
+    model = [str(clip)] * (2 if "two" in change else 1)
+    folder = make_set(tmp_path / "set")
+    calls.fail = {2 * len(model): KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(folder, model, **first)
+    embed_images(folder, model, **then)
+    assert "going on" not in capsys.readouterr().err
+    fresh = make_set(tmp_path / "fresh" / "set")
+    assert contents(embed_images(fresh, model, **then)) == contents(folder)
+
+
+def test_models_tell_the_options_apart(clip):
+    """What a model's configuration keeps of the targets differs for each option, and no tower is made up for them."""
+    descriptions = {"projected": TargetEncoder([str(clip)], device="cpu").description}
+    for name, options in OPTIONS.items():
+        poolings = options.get("pooling", "projected")
+        poolings = [poolings] if isinstance(poolings, str) else poolings
+        made = TargetEncoder([str(clip)] * len(poolings), poolings, device="cpu", blur=options.get("blur"))
+        descriptions[name] = made.description
+    kept = {name: configured_encoder(encoder) for name, encoder in descriptions.items()}
+    assert {name: encoder["pooling"] for name, encoder in kept.items()} == {
+        name: {"projected": "projected", "class token": "cls"}.get(name, "precomputed") for name in kept
+    }
+    for name, encoder in kept.items():
+        for other in kept.keys() - {name}:
+            with pytest.raises(DataError, match=f"The data.* of {other}"):
+                check_same_encoder(encoder, f"The model of {name}", kept[other], f"The data of {other}")
+        if encoder["pooling"] == "precomputed":
+            assert load_tower(descriptions[name], required=False) is None
+            with pytest.raises(DataError, match="'include_vision_tower' is true, but the targets are ready-made"):
+                load_tower(descriptions[name], required=True)
+
+
+def test_command_line_with_options(tmp_path, clip, other_clip, capsys):
+    folder = make_set(tmp_path / "set")
+    words = ["embed-images", str(folder), "--device", "cpu", "--model", str(clip), str(other_clip)]
+    cli.main([*words, "--pooling", "cls", "projected", "--revision", "", "--blur", "0.25"])
+    blurred = ", images blurred with sigma 0.25 of the shorter side)"
+    assert f"{clip.name} (cls{blurred} + {clip.name} (projected{blurred} (24-d, conc" in capsys.readouterr().out
+    twin = make_set(tmp_path / "twin" / "set")
+    embed_images(twin, (clip, other_clip), pooling=("cls", "projected"), blur=0.25, device="cpu")  # paths and tuples
+    assert contents(twin) == contents(folder)
+    with pytest.raises(DataError, match="'pooling' parameter"):
+        cli.main([*words, "--pooling", "cls", "cls", "cls", "--overwrite"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--pooling", "mean"])
+    assert stop.value.code == 2 and "invalid choice: 'mean'" in capsys.readouterr().err
+
+
+def test_a_model_of_class_tokens_makes_them_itself(tmp_path):
+    """A real, short training: the checkpoint embeds images as they were embedded, and can be evaluated."""
+    counts = {"train": 12, "validation": 4, "test": 4}
+    folder = write_planted(tmp_path / "set", "fmri", n_subjects=1, repeats=1, counts=counts)
+    cli.main(["embed-images", str(folder), "--pooling", "cls", "--device", "cpu", "--overwrite"])
+    output = tmp_path / "out"
+    training = {"output_dir": str(output), "num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True}
+    model = {"include_vision_tower": True, "fmri": {"alignment_size": 8, "hidden_size": 8}}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"data": {"fmri": str(folder)}, "model": model, "training": training}))
+    cli.main(["train", str(recipe)])
+    trained, processor = NeuralClipModel.from_pretrained(output), NeuralClipProcessor.from_pretrained(output)
+    assert (trained.config.image_pooling, trained.config.projection_dim) == ("cls", 128)
+    stored, images = embeddings(folder, tmp_path)
+    found = trained.get_image_features(processor(images=images["image"][:5], return_tensors="pt")["pixel_values"])
+    np.testing.assert_allclose(found.numpy(), stored[:5], rtol=1e-4, atol=1e-4)
+    encoder = read_metadata(folder)["image_encoder"]
+    assert load_tower(encoder, required=True).description == encoder
+    words = ["evaluate", "--checkpoint", str(output), "--data", f"fmri={folder}", "--output-dir", str(tmp_path / "ev")]
+    cli.main([*words, "--no-audits", "--no-pictures", "--no-baselines"])
+    report = json.loads((tmp_path / "ev" / "report.json").read_text())
+    assert report["decoding"]["fmri"]["rows"][0]["gallery_size"] == 4
+    embed_images(folder, overwrite=True, device="cpu")
+    with pytest.raises(DataError, match=r"'pooling': 'cls'.*'pooling': 'projected'.*differ in 'pooling'"):
+        cli.main(words)

@@ -1,7 +1,8 @@
 """Embed the images of a prepared data set: `neural-clip embed-images FOLDER`.
 
 Every image is embedded once by a frozen CLIP vision tower; training reads the embeddings and needs neither the tower
-nor the pixels. What is stored is the projected embedding (the image side of CLIP's shared space), not normalised.
+nor the pixels. What is stored is the projected embedding (the image side of CLIP's shared space), not normalised, or
+the tower's class token, several of them side by side, or those of blurred images ([`TargetEncoder`]).
 
 Finished batches lie in `<folder>.embeds-partial` until all are there, so that a run that was interrupted, even killed,
 goes on where it stopped. The folder itself is replaced as a whole at the end.
@@ -29,7 +30,7 @@ from neural_clip.corpora.image_rows import checked_embedding, image_features
 from neural_clip.corpora.parquet import ParquetShards
 from neural_clip.corpora.prepared import read_metadata, replaced_folder, save_metadata, verify_prepared
 from neural_clip.errors import DataError
-from neural_clip.image_encoder import TINY_CLIP, ImageEncoder
+from neural_clip.image_encoder import POOLINGS, TINY_CLIP, TargetEncoder
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"  # the tower of the paper (arXiv 2411.09723): projected, 768-d
 SHARD_ROWS = 2000
@@ -38,9 +39,11 @@ ROWS_READ = 64  # images held in memory while they are read
 
 def embed_images(
     folder: str | Path,
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
     *,
-    revision: str | None = None,
+    pooling: str | Sequence[str] = POOLINGS[0],
+    revision: str | Sequence[str | None] | None = None,
+    blur: float | None = None,
     batch_size: int = 64,
     device: str | None = None,
     overwrite: bool = False,
@@ -49,9 +52,16 @@ def embed_images(
 
     Args:
         folder (`str` or `Path`): Prepared data set; replaced as a whole when all images are embedded.
-        model (`str`, *optional*): Name on the Hub, folder of a CLIP model, or `"neural_clip/tiny-clip"`. By default
-            the shipped tiny CLIP for simulated sets and `openai/clip-vit-large-patch14` for others.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        model (`str` or sequence of `str`, *optional*): Name on the Hub, folder of a CLIP model, or
+            `"neural_clip/tiny-clip"`. By default the shipped tiny CLIP for simulated sets and
+            `openai/clip-vit-large-patch14` for others. The embeddings of several are L2-normalised one by one and
+            concatenated, so that cosines are the mean of theirs.
+        pooling (`str` or sequence of `str`, *optional*, defaults to `"projected"`): `"projected"`, or `"cls"` for the
+            class token of the last layer; one for all models or one for each.
+        revision (`str` or sequence, *optional*): Branch, tag or commit on the Hub; one for all models or one for each.
+        blur (`float`, *optional*): Blur the images with a Gaussian first, whose standard deviation is this share of
+            the shorter side. A model takes such embeddings, and concatenated ones, as ready-made: it cannot embed
+            further images by itself.
         batch_size (`int`, *optional*, defaults to 64): Images a forward pass. An interrupted run goes on only with the
             same one, because it decides the last digits.
         device (`str`, *optional*): For example `"cpu"` or `"cuda"`; by default CUDA where there is one.
@@ -62,7 +72,7 @@ def embed_images(
 
     Raises:
         DataError: If the folder is no prepared data set, was changed since it was prepared, has embeddings already or
-            no pixels, or the model is neither on this machine nor to be had from the Hub.
+            no pixels, an option is not allowed, or the model is neither on this machine nor to be had from the Hub.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
@@ -75,7 +85,8 @@ def embed_images(
         raise DataError(f"'{folder}' is a category-level set: its targets are mean embeddings, there are no pixels.")
     if batch_size < 1:
         raise DataError(f"Invalid value for the 'batch_size' parameter. Allowed are 1 and more, but got {batch_size}.")
-    encoder = ImageEncoder(model or (TINY_CLIP if metadata["simulated"] else DEFAULT_MODEL), revision, device)
+    models = _listed(model or (TINY_CLIP if metadata["simulated"] else DEFAULT_MODEL))
+    encoder = TargetEncoder(models, _listed(pooling), _listed(revision), device, blur)
     fingerprint = verify_prepared(folder)["fingerprint"]
     files = _image_files(folder)
     rows = _unique_images(files)
@@ -83,7 +94,7 @@ def embed_images(
     try:
         embeds = _embed_unique(files, rows, encoder, batch_size, kept)
         with replaced_folder(folder, overwrite=True) as partial:
-            shutil.copytree(folder, partial, copy_function=_link, dirs_exist_ok=True, ignore=_not_carried)
+            shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
             with ParquetShards(partial, SHARD_ROWS) as shards:
                 features = image_features(True, encoder.description["projection_dim"])
                 for row, unique in zip(_image_rows(files), rows, strict=True):
@@ -96,7 +107,12 @@ def embed_images(
     return folder
 
 
-def _link(source: str, target: str) -> str:
+def _listed(values: object) -> Sequence:
+    """One value as a list of one."""
+    return values if isinstance(values, (list, tuple)) else [values]
+
+
+def link_or_copy(source: str, target: str) -> str:
     """Share a file's bytes where the file system can, copy them where it cannot."""
     try:
         os.link(source, target)
@@ -142,7 +158,7 @@ def _unique_images(files: list[Path]) -> list[int]:
     ]
 
 
-def _kept_folder(folder: Path, encoder: ImageEncoder, fingerprint: str, batch_size: int) -> Path:
+def _kept_folder(folder: Path, encoder: TargetEncoder, fingerprint: str, batch_size: int) -> Path:
     """Folder of the batches embedded so far; emptied when they are of other images or would be other numbers."""
     path = folder.absolute().with_name(folder.absolute().name + ".embeds-partial")
     packages = {name: version(name) for name in ("torch", "transformers", "pillow", "numpy")}
@@ -168,7 +184,7 @@ def _leave(kept: Path) -> None:
 
 
 def _embed_unique(
-    files: list[Path], rows: list[int], encoder: ImageEncoder, batch_size: int, kept: Path
+    files: list[Path], rows: list[int], encoder: TargetEncoder, batch_size: int, kept: Path
 ) -> np.ndarray:
     """Embeddings `(n_unique_images, projection_dim)`, in batches of fixed images; those in `kept` stay."""
     from tqdm import tqdm
@@ -205,7 +221,7 @@ def _kept_batch(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     return embeds if embeds.shape == shape and embeds.dtype == np.float32 else None
 
 
-def _new_batch(path: Path, batch: list[dict], encoder: ImageEncoder) -> np.ndarray:
+def _new_batch(path: Path, batch: list[dict], encoder: TargetEncoder) -> np.ndarray:
     """Embed a batch and keep it: written aside, then renamed."""
     embeds = encoder.encode([_decoded(row) for row in batch])
     embeds = np.stack(
@@ -234,9 +250,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser.add_argument("folder", type=Path, help="prepared data set")
     parser.add_argument(
         "--model",
-        help=f"name on the Hub, model folder, or {TINY_CLIP} (default for simulated sets; else {DEFAULT_MODEL})",
+        nargs="+",
+        help=f"name on the Hub, model folder, or {TINY_CLIP} (default for simulated sets; else {DEFAULT_MODEL}); "
+        "several are normalised and concatenated",
     )
-    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument(
+        "--pooling",
+        nargs="+",
+        default=POOLINGS[:1],
+        choices=POOLINGS,
+        help=f"CLIP's embedding or the class token of the last layer; one for all or each (default: {POOLINGS[0]})",
+    )
+    parser.add_argument(
+        "--revision",
+        nargs="+",
+        default=[None],
+        help="branch, tag or commit on the Hub; one for all or each, '' for none",
+    )
+    parser.add_argument(
+        "--blur", type=float, metavar="SHARE", help="blur the images: sigma as a share of the shorter side, up to 1"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="images a forward pass (default: %(default)s)")
     parser.add_argument("--device", help="for example cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace embeddings that are already there")
@@ -244,7 +277,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     folder = embed_images(
         arguments.folder,
         arguments.model,
-        revision=arguments.revision,
+        pooling=arguments.pooling,
+        revision=[name or None for name in arguments.revision],
+        blur=arguments.blur,
         batch_size=arguments.batch_size,
         device=arguments.device,
         overwrite=arguments.overwrite,

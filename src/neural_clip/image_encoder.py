@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 TINY_CLIP = "neural_clip/tiny-clip"  # the tiny CLIP shipped in this package, made for the simulated images
-POOLING = "projected"
+POOLINGS = ("projected", "cls")  # what a CLIP tower gives by itself; the first is the default
 HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short enough to wait for
 ENCODER_KEYS = ("name", "revision", "pooling", "projection_dim")  # what tells one space of embeddings from another
 # The same in the configuration of a model.
@@ -37,13 +38,19 @@ class ImageEncoder:
         name (`str`): Name on the Hub, folder, or `"neural_clip/tiny-clip"`.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
         device (`str`, *optional*): Where to run.
+        pooling (`str`, *optional*, defaults to `"projected"`): Or `"cls"`, the class token of the last layer.
 
     Attributes:
         description (`dict`): `name`, `revision` (commit on the Hub, or SHA-256 of the weights of a folder),
-            `pooling`, `projection_dim` and `image_processor` (its settings).
+            `pooling`, `projection_dim` (of the embeddings) and `image_processor` (its settings).
     """
 
-    def __init__(self, name: str, revision: str | None = None, device: str | None = None):
+    def __init__(self, name: str, revision: str | None = None, device: str | None = None, pooling: str = POOLINGS[0]):
+        if pooling not in POOLINGS:
+            raise DataError(
+                f"Invalid value for the 'pooling' parameter. Allowed values are {', '.join(POOLINGS)}, "
+                f"but got {pooling!r} instead."
+            )
         source, local = _locate(name, revision)  # before the slow imports, so that a missing model is told at once
         import torch
         from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
@@ -76,8 +83,8 @@ class ImageEncoder:
         self.description = {
             "name": Path(name).resolve().name if local and name != TINY_CLIP else name,
             "revision": weights_digest(Path(source)) if local else getattr(whole, "_commit_hash", None) or revision,
-            "pooling": POOLING,
-            "projection_dim": model.config.projection_dim,
+            "pooling": pooling,
+            "projection_dim": model.config.hidden_size if pooling == "cls" else model.config.projection_dim,
             "image_processor": _processor_settings(self.processor),
         }
 
@@ -85,9 +92,93 @@ class ImageEncoder:
         """Embed images (`PIL.Image`); returns float32 `(len(images), projection_dim)`, not normalised."""
         import torch
 
+        from neural_clip.modeling_neural_clip import pooled_image
+
         with torch.inference_mode():
             pixel_values = self.processor(images=images, return_tensors="pt")["pixel_values"].to(self.device)
-            return self.model(pixel_values=pixel_values).image_embeds.float().cpu().numpy()
+            output = self.model(pixel_values=pixel_values)
+            return pooled_image(output, self.description["pooling"]).float().cpu().numpy()
+
+
+class TargetEncoder:
+    """One image encoder or several side by side, on images as they are or blurred.
+
+    The embeddings of one encoder are not normalised. Those of several are L2-normalised one by one and then
+    concatenated, so that the cosine of two images is the mean of their cosines in the single spaces.
+
+    Args:
+        models (sequence of `str`): As `name` of [`ImageEncoder`].
+        poolings (sequence of `str`): One for all models, or one for each.
+        revisions (sequence of `str` or `None`): One for all models, or one for each.
+        device (`str`, *optional*): Where to run.
+        blur (`float`, *optional*): Standard deviation of a Gaussian blur (`PIL.ImageFilter.GaussianBlur`) as a share
+            of the image's shorter side, above 0 and up to 1; applied before the encoders' own preprocessing.
+
+    Attributes:
+        description (`dict`): That of the encoder, if it is one on images as they are. Otherwise `name` says
+            everything, because a model's configuration keeps it; `revision` and `image_processor` are of all, and
+            `pooling` is none that a tower has by itself, so that a model takes the embeddings as ready-made.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        poolings: Sequence[str] = POOLINGS[:1],
+        revisions: Sequence[str | None] = (None,),
+        device: str | None = None,
+        blur: float | None = None,
+    ):
+        if blur is not None and not 0 < blur <= 1:
+            raise DataError(f"Invalid value for the 'blur' parameter. Allowed are shares in (0, 1], but got {blur}.")
+        each = _each("pooling", poolings, models), _each("revision", revisions, models)
+        self.blur = blur
+        self.encoders = [
+            ImageEncoder(model, revision, device, pooling)
+            for model, pooling, revision in zip(models, *each, strict=True)
+        ]
+        self.device = self.encoders[0].device
+        self.description = _joint_description([encoder.description for encoder in self.encoders], blur)
+
+    def encode(self, images: list) -> np.ndarray:
+        """Embed images (`PIL.Image` in RGB); returns float32 `(len(images), projection_dim)`."""
+        from PIL import ImageFilter
+
+        if self.blur is not None:
+            images = [image.filter(ImageFilter.GaussianBlur(self.blur * min(image.size))) for image in images]
+        parts = [encoder.encode(images) for encoder in self.encoders]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+
+
+def _each(name: str, values: Sequence, models: Sequence[str]) -> list:
+    """A value for each model, given one for all or one for each."""
+    if len(values) not in (1, len(models)):
+        raise DataError(
+            f"Invalid value for the '{name}' parameter. Allowed is one for all models or one for each of "
+            f"{list(models)}, but got {list(values)}."
+        )
+    return [*values] * (len(models) // len(values))
+
+
+def _joint_description(parts: list[dict], blur: float | None) -> dict:
+    """What [`TargetEncoder`] is, or a `DataError` where it has the same encoder twice."""
+    if len(parts) == 1 and blur is None:
+        return parts[0]
+    blurred = "" if blur is None else f", images blurred with sigma {float(blur)} of the shorter side"
+    names = [f"{part['name']} ({part['pooling']}{blurred})" for part in parts]
+    spaces = [tuple(part[key] for key in ENCODER_KEYS) for part in parts]
+    twice = [name for i, name in enumerate(names) if spaces[i] in spaces[:i]]
+    if twice:
+        raise DataError(f"Invalid value for the 'model' parameter. {twice[0]} is given twice.")
+    processors = [part["image_processor"] for part in parts]
+    return {
+        "name": " + ".join(names),
+        "revision": " + ".join(str(part["revision"]) for part in parts),
+        "pooling": f"{parts[0]['pooling']}{blurred}" if len(parts) == 1 else "concatenated",
+        "projection_dim": sum(part["projection_dim"] for part in parts),
+        "image_processor": processors[0] if len(parts) == 1 else processors,
+    }
 
 
 def _vision_config(config: Any, name: str) -> Any:
@@ -191,7 +282,7 @@ def check_same_encoder(expected: Mapping, expected_by: str, found: Mapping, foun
         raise DataError(
             f"{expected_by} expects image embeddings of {wanted}, but those of {found_in} were made by {got}; they "
             f"differ in {' and '.join(repr(key) for key in different)}. Embed the images with the expected encoder "
-            "(`neural-clip embed-images FOLDER --model NAME --overwrite`) or train anew."
+            "(`neural-clip embed-images FOLDER --model NAME --pooling POOLING --overwrite`) or train anew."
         )
 
 
@@ -202,9 +293,10 @@ def configured_encoder(encoder: Mapping) -> dict:
         encoder (`Mapping`): `image_encoder` of a prepared data set.
 
     Returns:
-        `dict`: `name`, `revision`, `projection_dim` and `pooling`, which is `"precomputed"` for any other than CLIP's.
+        `dict`: `name`, `revision`, `projection_dim` and `pooling`, which is `"precomputed"` for any other than
+            those that a CLIP tower gives by itself.
     """
-    pooling = encoder["pooling"] if encoder["pooling"] in ("projected", "cls") else "precomputed"
+    pooling = encoder["pooling"] if encoder["pooling"] in POOLINGS else "precomputed"
     return {key: encoder[key] for key in ENCODER_KEYS} | {"pooling": pooling}
 
 

@@ -201,8 +201,7 @@ class NeuralClipModel(PreTrainedModel):
             ValueError: If the targets were ready-made vectors, which no image tower of this model can make.
             OSError: If the tower is not part of the checkpoint and cannot be found on this machine or the Hub.
         """
-        output = self.vision_tower()(pixel_values.to(self.device))
-        return output.image_embeds if self.config.image_pooling == "projected" else output.last_hidden_state[:, 0]
+        return pooled_image(self.vision_tower()(pixel_values.to(self.device)), self.config.image_pooling)
 
     def vision_tower(self) -> CLIPVisionModelWithProjection:
         """Return the frozen tower: the checkpoint's own, or the one that the configuration names, loaded once."""
@@ -295,6 +294,20 @@ class NeuralClipModel(PreTrainedModel):
                 f"'image_embeds' must have shape (n_images, {self.config.projection_dim}), "
                 f"but got {tuple(image_embeds.shape)}."
             )
+
+
+def pooled_image(output: Any, pooling: str) -> torch.Tensor:
+    """Take the embeddings of images from what a CLIP vision tower returns.
+
+    Args:
+        output (`CLIPVisionModelOutput`): Of `CLIPVisionModelWithProjection`.
+        pooling (`str`): `"projected"`, CLIP's image embedding; otherwise the class token behind the last layer, as
+            it comes: no layer norm, no projection.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size, projection_dim)`; the tower's `hidden_size` for the class token.
+    """
+    return output.image_embeds if pooling == "projected" else output.last_hidden_state[:, 0]
 
 
 def freeze(module: nn.Module) -> None:

@@ -140,7 +140,7 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
     Raises:
         DataError: If it is required and cannot be had, or is not the one that embedded the images.
     """
-    if encoder["pooling"] != "projected":
+    if configured_encoder(encoder)["pooling"] == "precomputed":
         if required:
             raise DataError(
                 f"'include_vision_tower' is true, but the targets are ready-made embeddings ({encoder['name']})."
@@ -148,7 +148,7 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
         return None
     of_folder = str(encoder["revision"]).startswith("sha256:")
     try:
-        tower = ImageEncoder(encoder["name"], None if of_folder else encoder["revision"], "cpu")
+        tower = ImageEncoder(encoder["name"], None if of_folder else encoder["revision"], "cpu", encoder["pooling"])
     except DataError as error:
         if required:
             raise
