@@ -70,13 +70,6 @@ def noisy(values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
     return values + 0.5 * values.std() * torch.randn_like(values) * (values != 0)
 
 
-def shifted(values: torch.Tensor, subject_ids: torch.Tensor, most: int) -> torch.Tensor:
-    """Each recording moved in time by up to `most` samples either way, its ends repeated."""
-    shifts = torch.randint(-most, most + 1, (len(values), 1), device=values.device)
-    times = (torch.arange(values.shape[2], device=values.device) + shifts).clamp(0, values.shape[2] - 1)
-    return values.gather(2, times[:, None].expand_as(values))
-
-
 def without_channels(values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
     """A tenth of the sensors or voxels of each recording set to zero."""
     keep = torch.rand(values.shape[:2], device=values.device) >= 0.1
@@ -172,8 +165,8 @@ CHOICES = {
     "BiMixCo": Choice("recordings of a person mixed, Beta(0.15, 0.15)", mixes=True),
     "noise": Choice("Gaussian, half a standard deviation", augment=noisy),
     "channels dropped": Choice("a tenth of sensors or voxels", augment=without_channels),
-    "shift by 10 samples": Choice("in time, either way: 10 ms", ("eeg",), augment=partial(shifted, most=10)),
-    "shift by a sample": Choice("in time, either way: 8 ms", ("meg",), augment=partial(shifted, most=1)),
+    "shift by 10 samples": Choice("in time, either way: 10 ms", ("eeg",), {"MODALITY": {"time_shift": 0.01}}),
+    "shift by a sample": Choice("in time, either way: 8 ms", ("meg",), {"MODALITY": {"time_shift": 0.008}}),
     "alignment decay 0": Choice("no weight decay of the alignment layers (0.1)", alignment_decay=0.0),
     "alignment decay 1": Choice("ten times the weight decay of the alignment layers", alignment_decay=1.0),
     "frozen alignment": Choice("alignment layers stay as they start", settings={"freeze_alignment": True}),

@@ -97,9 +97,9 @@ INTRODUCTION = """# Single choices, measured
 Nobody was recorded: every number is of **simulated** recordings, twin `realistic` ([twins.md](twins.md)). Each choice
 changes one thing about the recipe `demo` and is trained one modality at a time. Scores are of the **validation
 split**, single trials, mean over the last three epochs; the test split was not read. Differences are from the recipe
-with the same seed, one a seed. `python scripts/compare_choices.py` makes the page from
-`results/validation/choices.json`; no number is typed by hand. Choices that are no options of the package are defined
-in `scripts/choices.py`.
+with the same seed, one a seed; how far those of two seeds lie apart says how far one can be trusted, least in MEG.
+`python scripts/compare_choices.py` makes the page from `results/validation/choices.json`; no number is typed by hand.
+Choices that are no options of the package are defined in `scripts/choices.py`.
 """
 
 
@@ -113,6 +113,9 @@ def page(records: Sequence[dict]) -> str:
             lines += [f"## {NAMES[modality]}, simulated", ""]
             lines += [f"{first['n_queries']} recordings, {first['gallery_size']} images; {chance}.", ""]
             lines += [*table(records, modality), ""]
+            run = {record["choice"] for record in records if record["modality"] == modality}
+            lacking = [name for name, choice in CHOICES.items() if modality in choice.modalities and name not in run]
+            lines += [f"Not run: {', '.join(lacking)}.", ""] if lacking else []
     commits = sorted({str(record["commit"]) for record in records})
     return "\n".join([*lines, f"Made at commit {', '.join(commits)}.", ""])
 

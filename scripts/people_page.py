@@ -82,8 +82,9 @@ def draw_people(records: Sequence[dict], twin: str, path: Path) -> None:
     for axes, group in zip(grid[0], panels, strict=True):
         draw_panel(axes, group)
     grid[0][0].set_ylabel("2-way")
-    grid[0][-1].legend(fontsize=7, loc="lower right")
-    figure.suptitle(f"A new person, simulated recordings (twin '{twin}')", fontsize=10)
+    named = {name: line for axes in grid[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=len(named))
+    figure.suptitle(f"A new person, simulated recordings (twin '{twin}')", fontsize=10, y=1.02)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})

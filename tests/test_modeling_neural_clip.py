@@ -224,6 +224,30 @@ def test_subject_dropout_gives_recordings_to_the_average_subject(subject_dropout
     assert set(encoder.eval().align(values, ids)[:, 0, 0].tolist()) == {1.0, 3.0}
 
 
+@pytest.mark.parametrize(("time_shift", "lags"), [(0.0, {0}), (0.016, {-2, -1, 0, 1, 2})])  # 120 Hz
+def test_recordings_are_shifted_in_training_alone(time_shift, lags):
+    """Whole recordings move before the crop, so that what was before it comes in; only at the end a sample repeats."""
+    shape = {"n_chans": 3, "n_times": 20, "sfreq": 120.0, "tmin": -5 / 120, "crop_tmin": 0.0, "subjects": SUBJECTS}
+    encoder = MegEncoder(MegConfig(hidden_size=2, time_shift=time_shift, alignment_kernel_size=1, **shape))
+    values, ids = torch.randn(60, 3, 20, generator=torch.Generator().manual_seed(1)), torch.zeros(60, dtype=int)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        shifted = encoder.train().align(values, ids)
+        assert torch.equal(torch.get_rng_state(), state) == (time_shift == 0)  # older recipes draw what they drew
+        torch.testing.assert_close(encoder.eval().align(values, ids), values[:, :, 5:])
+    found = set()
+    for before, after in zip(values, shifted, strict=True):
+        matches = [
+            lag
+            for lag in range(-4, 5)
+            if torch.allclose(after, before[:, [min(max(t + lag, 0), 19) for t in range(5, 20)]])
+        ]
+        assert len(matches) == 1
+        found.update(matches)
+    assert found == lags
+
+
 def test_random_alignment_differs_between_subjects():
     config = EegConfig(n_chans=5, n_times=50, subjects=SUBJECTS, alignment_init="random", hidden_size=4)
     layers = EegEncoder(config).alignment.layers
@@ -543,6 +567,8 @@ def test_images_without_a_tower_say_what_to_do():
         (MegConfig, {"subjects": ["sub-01", "sub-01"]}, "Each name may occur once"),
         (EegConfig, {"n_chans": 2, "ch_names": ["Cz"]}, "'ch_names' lists 1 sensors but 'n_chans' is 2"),
         (EegConfig, {"subject_dropout": 1.5}, "'subject_dropout' parameter. It must lie between 0 and 1, but got 1.5"),
+        (EegConfig, {"time_shift": -0.1}, "'time_shift'"),
+        (EegConfig, {"time_shift": 0.44}, "'time_shift' parameter. It must be shorter than a recording .0.44 s., but got 0.44 s"),
         (FmriConfig, {"subject_dropout": 0.1}, "Unknown configuration key 'subject_dropout' for FmriConfig"),
         (EegConfig, {"n_times": 0}, "'n_times' parameter. It must be above 0"),
         (MegConfig, {"crop_tmin": 2.0}, r"'crop_tmin' \(2.0 s\) and 'decimation' \(1\) leave nothing of 181 samples"),

@@ -112,8 +112,11 @@ class SensorConfig(StrictConfig):
             torch's convolution does (the paper's code). Not for `"linear"`.
         subject_dropout (`float`): Share of recordings that pass through the mean of all subjects' alignment layers
             instead of their own subject's while training. It prepares the network for people without a layer, whose
-            `subject_ids` are -1, where layers start at random; on simulated recordings it changed nothing for layers
-            that start as identities. The fMRI encoder has no such mean, as voxels of two people do not correspond.
+            `subject_ids` are -1, where layers start at random; docs/choices.md tells what it did where they start as
+            identities. The fMRI encoder has no such mean, as voxels of two people do not correspond.
+        time_shift (`float`): In training each recording is moved in time by up to this many seconds either way, at
+            random, its first or last sample repeated. Responses come earlier or later from trial to trial, and a
+            small corpus does not show all of it.
         hidden_size (`int`): Width of the first layer of the network; features that a `"braindecode"` network returns.
         temporal_kernel_size (`int`): Samples of a temporal filter of `"temporal_spatial"`.
         n_windows (`int`): Time windows over which `"temporal_spatial"` pools.
@@ -140,6 +143,7 @@ class SensorConfig(StrictConfig):
     alignment_kernel_size: int = 1
     alignment_init: str = "identity"
     subject_dropout: float = 0.0
+    time_shift: float = 0.0
     hidden_size: int = 192
     temporal_kernel_size: int = 25
     n_windows: int = 12
@@ -171,7 +175,12 @@ class SensorConfig(StrictConfig):
             )
         if self.ch_names is not None and len(self.ch_names) != self.n_chans:
             raise ValueError(f"'ch_names' lists {len(self.ch_names)} sensors but 'n_chans' is {self.n_chans}.")
-        check_not_negative(self, "n_fine_windows", "readout_size")
+        check_not_negative(self, "n_fine_windows", "readout_size", "time_shift")
+        if self.time_shift * self.sfreq >= self.n_times:
+            raise ValueError(
+                f"Invalid value for the 'time_shift' parameter. It must be shorter than a recording "
+                f"({self.n_times / self.sfreq:g} s), but got {self.time_shift} s."
+            )
         if self.n_network_times < 1:
             raise ValueError(
                 f"'crop_tmin' ({self.crop_tmin} s) and 'decimation' ({self.decimation}) leave nothing of "

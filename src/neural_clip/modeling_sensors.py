@@ -56,6 +56,16 @@ def drop_subjects(subject_ids: torch.Tensor, probability: float) -> torch.Tensor
     return subject_ids.masked_fill(dropped, AVERAGE_SUBJECT)
 
 
+def shift_times(values: torch.Tensor, most: int) -> torch.Tensor:
+    """Move each recording `(batch_size, n_chans, n_times)` by up to `most` samples either way, its ends repeated."""
+    if most == 0:
+        return values
+    last = values.shape[2] - 1
+    shifts = torch.randint(-most, most + 1, (len(values), 1), device=values.device)
+    times = (torch.arange(last + 1, device=values.device) + shifts).clamp(0, last)  # (batch_size, n_times)
+    return values.gather(2, times[:, None].expand_as(values))
+
+
 def rows_by_subject(subject_ids: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
     """List `(subject, row indices)` for the subjects present: layers are applied once a subject, not once a row."""
     return [(int(subject), (subject_ids == subject).nonzero()[:, 0]) for subject in subject_ids.unique()]
@@ -377,7 +387,7 @@ class SensorPreTrainedModel(PreTrainedModel):
         """Keep what each layer was constructed with; transformers would redraw it."""
 
     def align(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
-        """Check a batch, leave out or average samples as configured, and pass it through the alignment layers."""
+        """Check a batch, shift, crop and average samples as configured, and pass them through the alignment layers."""
         expected = (self.config.n_chans, self.config.n_times)
         if values.ndim != 3 or tuple(values.shape[1:]) != expected:
             raise ValueError(
@@ -385,6 +395,8 @@ class SensorPreTrainedModel(PreTrainedModel):
                 f"(sensors, samples), but got {tuple(values.shape)}."
             )
         subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
+        if self.training:
+            values = shift_times(values, round(self.config.time_shift * self.config.sfreq))
         values = values[:, :, self.config.first_sample :]
         if self.config.decimation > 1:
             values = functional.avg_pool1d(values, self.config.decimation)  # (batch_size, n_chans, n_network_times)
