@@ -34,7 +34,7 @@ def targets_of(image_ids: torch.Tensor) -> torch.Tensor:
 
 
 def both_ways(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy against symmetric or one-sided targets in both directions, their mean in nats."""
+    """Cross-entropy in both directions, their mean in nats; row i of `targets` is what recording i answers to."""
     return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets.T)) / 2
 
 
@@ -62,15 +62,15 @@ def with_regression(output: Any, image_ids: torch.Tensor, scale: torch.Tensor, w
     return contrast + weight * regression_loss(output.neural_embeds, output.image_embeds)
 
 
-# Augmentations of a training batch: from values and subject ids to values.
+# Augmentations of a training batch.
 
 
-def noisy(values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
+def noisy(values: torch.Tensor) -> torch.Tensor:
     """Gaussian noise of half the standard deviation of the batch; the padding of voxels stays zero."""
     return values + 0.5 * values.std() * torch.randn_like(values) * (values != 0)
 
 
-def without_channels(values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
+def without_channels(values: torch.Tensor) -> torch.Tensor:
     """A tenth of the sensors or voxels of each recording set to zero."""
     keep = torch.rand(values.shape[:2], device=values.device) >= 0.1
     return values * keep.reshape(*keep.shape, *[1] * (values.ndim - 2))
@@ -141,7 +141,7 @@ class Choice:
     modalities: tuple[str, ...] = EVERYWHERE
     settings: dict[str, Any] = field(default_factory=dict)
     loss: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
-    augment: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    augment: Callable[[torch.Tensor], torch.Tensor] | None = None
     change: Callable[[Any, str], None] | None = None
     mixes: bool = False
     alignment_decay: float | None = None
@@ -192,7 +192,7 @@ class ChoiceTrainer(NeuralClipTrainer):
         (key,) = (name for name in inputs if name.endswith("_values"))
         ids, subjects = inputs["image_ids"], inputs["subject_ids"]
         if self.choice.augment is not None:
-            inputs = inputs | {key: self.choice.augment(inputs[key], subjects)}
+            inputs = inputs | {key: self.choice.augment(inputs[key])}
         if self.choice.mixes:
             share = torch.distributions.Beta(0.15, 0.15).sample((len(ids),)).to(ids.device)
             other = partners(subjects)

@@ -80,7 +80,7 @@ def test_noise_has_half_the_standard_deviation_and_leaves_the_padding():
     torch.manual_seed(0)
     values = 3 * torch.randn(64, 500)
     values[:, 400:] = 0
-    added = choices.noisy(values, None) - values
+    added = choices.noisy(values) - values
     assert float(added[:, 400:].abs().max()) == 0
     assert float(added[:, :400].std()) == pytest.approx(0.5 * float(values.std()), rel=0.02)
 
@@ -88,7 +88,7 @@ def test_noise_has_half_the_standard_deviation_and_leaves_the_padding():
 @pytest.mark.parametrize("shape", [(50, 40, 7), (50, 40)])
 def test_channels_are_dropped_whole(shape):
     torch.manual_seed(2)
-    found = choices.without_channels(torch.ones(shape), None).reshape(50, 40, -1)
+    found = choices.without_channels(torch.ones(shape)).reshape(50, 40, -1)
     assert torch.equal(found.amin(2), found.amax(2))
     assert 0.07 < float((found[:, :, 0] == 0).float().mean()) < 0.13
 

@@ -568,7 +568,7 @@ def test_images_without_a_tower_say_what_to_do():
         (EegConfig, {"n_chans": 2, "ch_names": ["Cz"]}, "'ch_names' lists 1 sensors but 'n_chans' is 2"),
         (EegConfig, {"subject_dropout": 1.5}, "'subject_dropout' parameter. It must lie between 0 and 1, but got 1.5"),
         (EegConfig, {"time_shift": -0.1}, "'time_shift'"),
-        (EegConfig, {"time_shift": 0.44}, "'time_shift' parameter. It must be shorter than a recording .0.44 s., but got 0.44 s"),
+        (EegConfig, {"time_shift": 0.44}, "'time_shift' parameter. It must be shorter than a recording .0.44 s"),
         (FmriConfig, {"subject_dropout": 0.1}, "Unknown configuration key 'subject_dropout' for FmriConfig"),
         (EegConfig, {"n_times": 0}, "'n_times' parameter. It must be above 0"),
         (MegConfig, {"crop_tmin": 2.0}, r"'crop_tmin' \(2.0 s\) and 'decimation' \(1\) leave nothing of 181 samples"),
