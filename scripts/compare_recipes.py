@@ -11,6 +11,7 @@ A recipe is a file of `configs/` by name, with changes behind plus signs:
     demo+coarse                   no fine windows (EEG, MEG)
     demo+shallow                  no hidden layer behind the filters (EEG, MEG), no path around it (fMRI)
     demo+slow                     a learning rate of 2e-3, not 5e-3
+    demo+shifted                  recordings move in time while training, by up to 10 ms (EEG) or 8 ms (MEG)
     demo+eeg, demo+meg, demo+fmri only the recordings of that modality; scored there alone
     demo+alone                    a model for each person and modality, scored together as if they were one
 
@@ -62,6 +63,7 @@ SETTINGS = {
     "coarse": ["--model.eeg.n_fine_windows", "0", "--model.meg.n_fine_windows", "0"],
     "shallow": ["--model.eeg.readout_size", "0", "--model.meg.readout_size", "0", "--model.fmri.linear_path", "false"],
     "slow": ["--training.learning_rate", "2e-3"],
+    "shifted": ["--model.eeg.time_shift", "0.01", "--model.meg.time_shift", "0.008"],
 }
 VARIANTS = (*SETTINGS, *CORPORA, ALONE)  # what may stand behind a plus sign
 Person = tuple[str, str] | None  # modality and name of the only one that a model learns from; nothing for all

@@ -176,7 +176,8 @@ well brains can be read. The page is made by `python scripts/results_page.py` fr
   person and modality, trained on their recordings only; all are scored together, on the queries of everybody.
   `+uncropped` also sees the samples before onset (MEG; EEG has none), `+coarse` has no fine windows, `+shallow` no
   hidden layer behind the filters (EEG, MEG) and no linear path (fMRI), `+slow` a learning rate of 2e-3: what each part
-  is worth. [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
+  is worth. In training of `+shifted` recordings move in time by up to 10 ms (EEG) or 8 ms (MEG).
+  [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
 - Baselines are linear and fitted once, on samples from image onset on; what they are stands in
   [evaluation.md](evaluation.md). Each model keeps its
   best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by validation scores; the

@@ -175,6 +175,11 @@ def test_results_are_kept_and_the_page_compares_with_the_same_seed(folders, tmp_
     assert all(words in " ".join(shown.split()) for words in ("simulated", "validation split"))
 
 
+def test_the_committed_page_is_that_of_the_committed_results():
+    records = json.loads((REPOSITORY / "results" / "validation" / "choices.json").read_text())["records"]
+    assert compare_choices.page(records) == (REPOSITORY / "docs" / "choices.md").read_text()
+
+
 def test_an_unknown_choice_is_refused(folders):
     with pytest.raises(DataError, match=r"'--choices'.*Allowed are.*got \['magic'\]"):
         compare_choices.main(["--data", f"fmri={folders['fmri']}", "--choices", "magic"])
