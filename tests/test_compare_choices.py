@@ -141,7 +141,7 @@ def weights_after(monkeypatch, folder, choice):
         def train(self, *arguments, **kwargs):
             super().train(*arguments, **kwargs)
             layers = self.model.encoders["fmri"].alignment.parameters()
-            seen["norm"] = sum(float(weight.square().sum()) for weight in layers if weight.ndim > 1)
+            seen["norm"] = sum(float(weight.detach().square().sum()) for weight in layers if weight.ndim > 1)
             seen["decays"] = {group["weight_decay"] for group in self.optimizer.param_groups if group["params"]}
 
     with monkeypatch.context() as patch:

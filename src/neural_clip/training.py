@@ -35,6 +35,7 @@ from neural_clip.errors import DataError
 from neural_clip.image_encoder import (
     CONFIG_KEYS,
     ENCODER_KEYS,
+    POOLINGS,
     ImageEncoder,
     check_same_encoder,
     configured_encoder,
@@ -140,7 +141,7 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
     Raises:
         DataError: If it is required and cannot be had, or is not the one that embedded the images.
     """
-    if configured_encoder(encoder)["pooling"] == "precomputed":
+    if encoder["pooling"] not in POOLINGS:
         if required:
             raise DataError(
                 f"'include_vision_tower' is true, but the targets are ready-made embeddings ({encoder['name']})."
