@@ -1,9 +1,7 @@
 """Tests of scripts/compare_choices.py: objectives against slow oracles, augmentations, what is trained and kept."""
 
-import importlib
 import json
 import math
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,15 +12,12 @@ from torch.nn import functional
 
 from neural_clip.errors import DataError
 from planted_data import write_planted
+from script_modules import load_script
 
 REPOSITORY = Path(__file__).parents[1]
 
 
-sys.path.insert(0, str(REPOSITORY / "scripts"))
-try:
-    choices, compare_choices = (importlib.import_module(name) for name in ("choices", "compare_choices"))
-finally:
-    sys.path.remove(str(REPOSITORY / "scripts"))
+choices, compare_choices = load_script("choices"), load_script("compare_choices")
 
 IDS = torch.tensor([4, 7, 4, 1, 7])
 

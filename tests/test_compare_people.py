@@ -1,11 +1,9 @@
 """Tests of scripts/compare_people.py and scripts/people_page.py: who learns from what, what is kept and shown."""
 
-import importlib
 import json
 import os
 import re
 import statistics
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +12,13 @@ import pytest
 from neural_clip import recording_time
 from neural_clip.errors import DataError
 from planted_data import ENCODER, write_planted
+from script_modules import load_script
 
 REPOSITORY = Path(__file__).parents[1]
 READY = ENCODER | {"pooling": "precomputed"}
 
 
-def load(name):
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(REPOSITORY / "scripts"))
-
-
-compare_people, people_page = load("compare_people"), load("people_page")
+compare_people, people_page = load_script("compare_people"), load_script("people_page")
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +184,7 @@ def test_page_and_picture(tmp_path):
 def test_the_page_of_recipes_leaves_these_results_out(tmp_path):
     (tmp_path / "people_realistic.json").write_text(json.dumps(made_up()))
     with pytest.raises(DataError, match="holds no results"):
-        load("results_page").publish(tmp_path, tmp_path / "results.md")
+        load_script("results_page").publish(tmp_path, tmp_path / "results.md")
 
 
 def test_picture_shows_the_scores(monkeypatch, tmp_path):

@@ -1,11 +1,9 @@
 """Tests of scripts/compare_targets.py: what is embedded, trained, scored and shown."""
 
-import importlib
 import json
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,20 +12,13 @@ from neural_clip.corpora.prepared import read_metadata, verify_prepared
 from neural_clip.errors import DataError
 from neural_clip.image_encoder import TargetEncoder
 from planted_data import write_planted
+from script_modules import load_script
 
 REPOSITORY = Path(__file__).parents[1]
 PLACE = "# page\n\n<!-- results: targets -->\n<!-- end -->\n\nthe rest\n"
 
 
-def load(name):
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(REPOSITORY / "scripts"))
-
-
-compare_targets = load("compare_targets")
+compare_targets = load_script("compare_targets")
 
 
 def record(modality, target, seed, two_way, top1):

@@ -397,11 +397,10 @@ class SensorPreTrainedModel(PreTrainedModel):
         subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
         if self.training:
             values = shift_times(values, round(self.config.time_shift * self.config.sfreq))
+            subject_ids = drop_subjects(subject_ids, self.config.subject_dropout)
         values = values[:, :, self.config.first_sample :]
         if self.config.decimation > 1:
             values = functional.avg_pool1d(values, self.config.decimation)  # (batch_size, n_chans, n_network_times)
-        if self.training:
-            subject_ids = drop_subjects(subject_ids, self.config.subject_dropout)
         return self.alignment(values, subject_ids)
 
 
