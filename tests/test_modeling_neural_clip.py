@@ -37,10 +37,15 @@ TOWER |= {"image_size": 16, "patch_size": 8, "projection_dim": 12}
 def small_config(encoder_types=("temporal_spatial", "temporal_spatial"), **changes):
     """All three modalities at a size that runs in milliseconds."""
     sensor = {"n_chans": 5, "subjects": SUBJECTS, "hidden_size": 4, "temporal_kernel_size": 5, "n_windows": 4}
+    count = 3 if encoder_types[2:] == ("in parallel",) else 1
     return NeuralClipConfig(
-        eeg_config=EegConfig(n_times=100, sfreq=250.0, encoder_type=encoder_types[0], stft_nperseg=20, **sensor),
-        meg_config=MegConfig(n_times=90, encoder_type=encoder_types[1], **sensor),
-        fmri_config=FmriConfig(subjects=SUBJECTS, n_voxels=VOXELS, alignment_size=8, hidden_size=8),
+        eeg_config=EegConfig(
+            n_times=100, sfreq=250.0, encoder_type=encoder_types[0], stft_nperseg=20, num_networks=count, **sensor
+        ),
+        meg_config=MegConfig(n_times=90, encoder_type=encoder_types[1], num_networks=count, **sensor),
+        fmri_config=FmriConfig(
+            subjects=SUBJECTS, n_voxels=VOXELS, alignment_size=8, hidden_size=8, num_networks=count
+        ),
         **({"projection_dim": 12} | changes),
     )
 
@@ -58,7 +63,12 @@ def small_batch(modality, subject_ids, seed=0):
     return {f"{modality}_values": values, "subject_ids": ids}
 
 
-ENCODER_TYPES = [("temporal_spatial", "temporal_spatial"), ("spectrogram_cnn", "temporal_cnn"), ("linear", "linear")]
+ENCODER_TYPES = [
+    ("temporal_spatial", "temporal_spatial"),
+    ("spectrogram_cnn", "temporal_cnn"),
+    ("linear", "linear"),
+    ("temporal_spatial", "temporal_spatial", "in parallel"),
+]
 
 
 @pytest.fixture(params=ENCODER_TYPES, ids="-".join)
@@ -125,7 +135,7 @@ def test_freezing_alignment_freezes_it_and_nothing_else(encoder_types, tmp_path)
             **small_batch("eeg", [0, 1]), image_embeds=torch.randn(2, 12), image_ids=torch.arange(2)
         ).loss
         loss.backward()  # gradients pass by the frozen layers
-        assert model.projections["eeg"].weight.grad.abs().max() > 0
+        assert next(model.projections["eeg"].parameters()).grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
@@ -334,6 +344,38 @@ def test_linear_path_shows_the_projection_both():
     assert without.output_size == 8  # there is nothing beside it
 
 
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+@pytest.mark.parametrize("encoder_types", [*ENCODER_TYPES[:2]], ids="-".join)
+def test_networks_in_parallel_are_models_of_one_network(modality, encoder_types):
+    """Each of three networks, taken out with its projection, is a model by itself; the embedding is their mean."""
+    torch.manual_seed(0)
+    model = NeuralClipModel(small_config((*encoder_types, "in parallel"))).eval()
+    batch, images = small_batch(modality, [2, 0, 1, 0]), torch.randn(4, 12)
+    inputs = batch | {"image_embeds": images, "image_ids": torch.tensor([3, 4, 3, 5])}
+    alone = []
+    for index in range(3):
+        single, weights = NeuralClipModel(small_config(encoder_types)).eval(), {}
+        for name, value in model.state_dict().items():
+            if ".network." in name:
+                if f".network.{index}." in name:
+                    weights[name.replace(f".network.{index}.", ".network.")] = value
+            elif name.startswith("projections."):
+                before, number, kind = name.rsplit(".", 2)
+                weights |= {f"{before}.{kind}": value} if int(number) == index else {}
+            elif name.startswith("encoders.fmri.alignment"):  # a part of the layer for each network
+                weights[name] = value[8 * index : 8 * index + 8]
+            else:
+                weights[name] = value
+        single.load_state_dict(weights)
+        alone.append(single(**inputs))
+    assert (alone[0].neural_embeds - alone[1].neural_embeds).abs().max() > 0.05  # they start differently
+    output = model(**inputs)
+    mean = sum(part.neural_embeds for part in alone) / 3
+    torch.testing.assert_close(output.neural_embeds, normalize(mean, dim=1))
+    torch.testing.assert_close(getattr(model, f"get_{modality}_features")(**batch), mean)
+    assert output.loss.item() == pytest.approx(sum(part.loss.item() for part in alone) / 3, rel=1e-5)
+
+
 @pytest.mark.parametrize(("n_times", "nperseg"), [(440, 40), (100, 20), (181, 40), (33, 8)])
 def test_stft_equals_scipy(n_times, nperseg):
     values = np.random.default_rng(0).standard_normal((2, 3, n_times))
@@ -378,8 +420,9 @@ def test_loss_is_the_loss_of_losses(model):
     images = torch.randn(4, 12, generator=torch.Generator().manual_seed(3))
     ids = torch.tensor([3, 4, 3, 5])
     output = model(**batch, image_embeds=images, image_ids=ids)
-    expected = clip_loss(output.neural_embeds, normalize(images, dim=1), model.logit_scale, ids)
-    assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    parts = normalize(model.encode("meg", batch["meg_values"], batch["subject_ids"]), dim=2)
+    losses = [clip_loss(part, normalize(images, dim=1), model.logit_scale, ids) for part in parts]
+    assert output.loss.item() == pytest.approx(sum(losses).item() / len(losses), abs=1e-6)
     torch.testing.assert_close(output.logits_per_image, output.logits_per_neural.T)
     torch.testing.assert_close(output.neural_embeds, normalize(model.get_meg_features(**batch), dim=1))
 
@@ -391,7 +434,8 @@ def test_regression_brings_normalised_embeddings_together(model, monkeypatch):
     contrastive = model(**inputs)
     monkeypatch.setattr(model.config, "objective", "mse")
     output = model(**inputs)
-    cosines = torch.nn.functional.cosine_similarity(model.get_meg_features(**batch), images)
+    parts = model.encode("meg", batch["meg_values"], batch["subject_ids"])
+    cosines = torch.nn.functional.cosine_similarity(parts, images[None], dim=2)
     assert output.loss.item() == pytest.approx(2 - 2 * cosines.mean().item(), rel=1e-5)
     assert model(**(inputs | {"image_ids": None})).loss is None
     torch.testing.assert_close(output.logits_per_neural, contrastive.logits_per_neural)
@@ -570,6 +614,8 @@ def test_images_without_a_tower_say_what_to_do():
         (EegConfig, {"time_shift": -0.1}, "'time_shift'"),
         (EegConfig, {"time_shift": 0.44}, "'time_shift' parameter. It must be shorter than a recording .0.44 s"),
         (FmriConfig, {"subject_dropout": 0.1}, "Unknown configuration key 'subject_dropout' for FmriConfig"),
+        (MegConfig, {"num_networks": 0}, "'num_networks' parameter. It must be above 0"),
+        (FmriConfig, {"num_networks": 0}, "'num_networks' parameter. It must be above 0"),
         (EegConfig, {"n_times": 0}, "'n_times' parameter. It must be above 0"),
         (MegConfig, {"crop_tmin": 2.0}, r"'crop_tmin' \(2.0 s\) and 'decimation' \(1\) leave nothing of 181 samples"),
         (EegConfig, {"decimation": 441}, "leave nothing of 440 samples"),

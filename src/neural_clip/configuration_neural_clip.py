@@ -127,6 +127,8 @@ class SensorConfig(StrictConfig):
         stft_nperseg (`int`): Samples of a window of the short-time Fourier transform of `"spectrogram_cnn"`.
         braindecode_model (`str`, *optional*): Name of the network of `"braindecode"`, such as `"ShallowFBCSPNet"`.
         braindecode_kwargs (`dict`, *optional*): What else that network is made with, as JSON knows it.
+        num_networks (`int`): Networks in parallel, each with a projection and a loss of its own; the embedding is the
+            mean of theirs. All read the same alignment layer.
         dropout (`float`): Share of features dropped before the projection while training.
     """
 
@@ -152,6 +154,7 @@ class SensorConfig(StrictConfig):
     stft_nperseg: int = 40
     braindecode_model: str | None = None
     braindecode_kwargs: dict | None = None
+    num_networks: int = 1
     dropout: float = 0.5
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -160,7 +163,7 @@ class SensorConfig(StrictConfig):
         self.check_subjects(self.subjects)
         check_positive(
             self, "n_chans", "n_times", "sfreq", "decimation", "hidden_size", "temporal_kernel_size", "n_windows",
-            "stft_nperseg",
+            "stft_nperseg", "num_networks",
         )  # fmt: skip
         check_choice("alignment_init", self.alignment_init, ("identity", "random"))
         if not 0 <= self.subject_dropout <= 1:
@@ -264,11 +267,15 @@ class FmriConfig(StrictConfig):
     Args:
         subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
         n_voxels (`dict[str, int]`): Voxels of each subject's region of interest; they differ between subjects.
-        alignment_size (`int`): Width to which each subject's linear layer a maps the voxels (paper's code: 1024).
+        alignment_size (`int`): Width to which each subject's linear layer a maps the voxels (paper's code: 1024), for
+            each network.
         hidden_size (`int`): Width of the shared network's layers (paper's code: 768).
         num_hidden_layers (`int`): Layers of the shared network g, each followed by a ReLU; 0 leaves a linear model.
         linear_path (`bool`): Whether the projection sees the alignment layer's output beside the network's, so that
             the network only has to learn what a linear map misses.
+        num_networks (`int`): Networks in parallel, each with a projection and a loss of its own; the embedding is the
+            mean of theirs. Each reads `alignment_size` outputs of its own of the alignment layer, because that layer
+            holds most of what is learnt here.
         input_dropout (`float`): Share of voxels dropped before the alignment layer while training.
         dropout (`float`): Share of features dropped after each layer while training.
     """
@@ -282,6 +289,7 @@ class FmriConfig(StrictConfig):
     hidden_size: int = 768
     num_hidden_layers: int = 1
     linear_path: bool = False
+    num_networks: int = 1
     input_dropout: float = 0.0
     dropout: float = 0.5
 
@@ -290,7 +298,7 @@ class FmriConfig(StrictConfig):
         self.subjects = list(self.subjects)
         self.n_voxels = dict(self.n_voxels or {})
         self.check_subjects(self.subjects)
-        check_positive(self, "alignment_size", "hidden_size")
+        check_positive(self, "alignment_size", "hidden_size", "num_networks")
         if set(self.n_voxels) != set(self.subjects):
             raise ValueError(
                 f"'n_voxels' must give a count for each of 'subjects' {self.subjects}, "

@@ -1,11 +1,36 @@
 """The fMRI encoder: f = g∘a, one linear alignment layer a per subject and a network g shared by all."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_neural_clip import AVERAGE_SUBJECT, FmriConfig
-from .modeling_sensors import EncoderOutput, SideBySide, SubjectLinear, check_subject_ids, rows_by_subject
+from .modeling_sensors import (
+    EncoderOutput,
+    SideBySide,
+    SubjectLinear,
+    check_subject_ids,
+    parallel_networks,
+    rows_by_subject,
+)
+
+
+class MultilayerPerceptron(nn.Sequential):
+    """The network g: hidden layers behind a dropout, with `linear_path` beside their own input."""
+
+    def __init__(self, config: FmriConfig) -> None:
+        layers: list[nn.Module] = []
+        width = config.alignment_size
+        for _ in range(config.num_hidden_layers):
+            layers += [nn.Linear(width, config.hidden_size), nn.ReLU(), nn.Dropout(config.dropout)]
+            width = config.hidden_size
+        if config.linear_path and layers:
+            layers = [SideBySide(nn.Sequential(*layers))]
+            width += config.alignment_size
+        super().__init__(nn.Dropout(config.dropout), *layers)
+        self.output_size = width
 
 
 class FmriEncoder(PreTrainedModel):
@@ -23,16 +48,10 @@ class FmriEncoder(PreTrainedModel):
         super().__init__(config)
         self.input_dropout = nn.Dropout(config.input_dropout)
         sizes = config.n_voxels or {}
-        self.alignment = SubjectLinear({name: sizes[name] for name in config.subjects}, config.alignment_size)
-        layers: list[nn.Module] = []
-        self.output_size = config.alignment_size
-        for _ in range(config.num_hidden_layers):
-            layers += [nn.Linear(self.output_size, config.hidden_size), nn.ReLU(), nn.Dropout(config.dropout)]
-            self.output_size = config.hidden_size
-        if config.linear_path and layers:
-            layers = [SideBySide(nn.Sequential(*layers))]
-            self.output_size += config.alignment_size
-        self.network = nn.Sequential(nn.Dropout(config.dropout), *layers)
+        width = config.num_networks * config.alignment_size  # a part for each network
+        self.alignment = SubjectLinear({name: sizes[name] for name in config.subjects}, width)
+        self.network: Any = parallel_networks(lambda: MultilayerPerceptron(config), config.num_networks, share=False)
+        self.output_size = self.network.output_size
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from .losses import clip_loss, regression_loss
 from .modeling_eeg import EegEncoder
 from .modeling_fmri import FmriEncoder
 from .modeling_meg import MegEncoder
+from .modeling_sensors import ParallelProjections
 
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
 # CLIP never lets the inverse temperature pass 100 (Radford et al. 2021, arXiv:2103.00020, section 2.5).
@@ -27,7 +28,7 @@ class NeuralClipOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `()`): That of `config.objective` (`"infonce"` in nats), where images were
-            given with the recordings and `return_loss` is not False.
+            given with the recordings and `return_loss` is not False; the mean over networks in parallel.
         logits_per_neural (`torch.FloatTensor` of shape `(batch_size, n_images)`): Cosine similarity times the
             inverse temperature.
         logits_per_image (`torch.FloatTensor` of shape `(n_images, batch_size)`): Its transpose.
@@ -64,7 +65,12 @@ class NeuralClipModel(PreTrainedModel):
         for modality in config.modalities:
             encoder = ENCODERS[modality](getattr(config, f"{modality}_config"))
             self.encoders[modality] = encoder
-            self.projections[modality] = nn.Linear(encoder.output_size, config.projection_dim)
+            count = encoder.config.num_networks
+            self.projections[modality] = (
+                nn.Linear(encoder.output_size, config.projection_dim)
+                if count == 1
+                else ParallelProjections(encoder.output_size, config.projection_dim, count)
+            )
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.vision_model = None
         if isinstance(config.vision_config, CLIPVisionConfig) and config.include_vision_tower:
@@ -161,10 +167,18 @@ class NeuralClipModel(PreTrainedModel):
         self.freeze_parts()
 
     def encode(self, modality: str, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
-        """Map recordings of one modality to `(batch_size, projection_dim)`, not normalised."""
+        """Map recordings of one modality to what each network makes of them.
+
+        Returns:
+            `torch.FloatTensor` of shape `(num_networks, batch_size, projection_dim)`: Not normalised.
+        """
         if modality not in self.encoders:
             raise ValueError(f"This model has no {modality!r} encoder; it has {list(self.encoders)}.")
-        return self.projections[modality](self.encoders[modality](values, subject_ids).pooler_output)
+        return self.project(modality, self.encoders[modality](values, subject_ids).pooler_output)
+
+    def project(self, modality: str, features: torch.Tensor) -> torch.Tensor:
+        """Map what an encoder returns, `(batch_size, output_size)`, as [`~NeuralClipModel.encode`] returns it."""
+        return self.projections[modality](features).view(-1, len(features), self.config.projection_dim)
 
     def get_eeg_features(self, eeg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed EEG recordings.
@@ -175,17 +189,18 @@ class NeuralClipModel(PreTrainedModel):
                 -1 (EEG and MEG) for the average subject.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised, as CLIP's features.
+            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised, as CLIP's features. Where
+            several networks lie in parallel it is the mean of their vectors, each of unit length.
         """
-        return self.encode("eeg", eeg_values, subject_ids)
+        return mean_features(self.encode("eeg", eeg_values, subject_ids))
 
     def get_meg_features(self, meg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed MEG recordings; see [`~NeuralClipModel.get_eeg_features`]."""
-        return self.encode("meg", meg_values, subject_ids)
+        return mean_features(self.encode("meg", meg_values, subject_ids))
 
     def get_fmri_features(self, fmri_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed fMRI patterns `(batch_size, max_n_voxels)`; see [`~NeuralClipModel.get_eeg_features`]."""
-        return self.encode("fmri", fmri_values, subject_ids)
+        return mean_features(self.encode("fmri", fmri_values, subject_ids))
 
     @torch.no_grad()
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -262,8 +277,8 @@ class NeuralClipModel(PreTrainedModel):
                 f"Give exactly one of 'eeg_values', 'meg_values' and 'fmri_values', but got {list(given)}."
             )
         ((modality, recordings),) = given.items()
-        neural_embeds = self.encode(modality, recordings, subject_ids)
-        neural_embeds = functional.normalize(neural_embeds, dim=-1)  # (batch_size, projection_dim)
+        features = self.encode(modality, recordings, subject_ids)  # (num_networks, batch_size, projection_dim)
+        neural_embeds = functional.normalize(mean_features(features), dim=-1)  # (batch_size, projection_dim)
         if image_embeds is None and pixel_values is not None:
             image_embeds = self.get_image_features(pixel_values)
         if image_embeds is None:
@@ -274,11 +289,11 @@ class NeuralClipModel(PreTrainedModel):
         logits = logit_scale.exp() * neural_embeds @ image_embeds.T  # (batch_size, n_images)
         loss = None
         if return_loss or (return_loss is None and image_ids is not None):
-            if self.config.objective == "mse":
-                loss = regression_loss(neural_embeds, image_embeds)
-            else:
-                direction = self.config.contrastive_direction
-                loss = clip_loss(neural_embeds, image_embeds, logit_scale, image_ids, direction)
+            each = [
+                self.loss_of(part, image_embeds, logit_scale, image_ids)
+                for part in functional.normalize(features, dim=-1)
+            ]
+            loss = torch.stack(each).mean()
         return NeuralClipOutput(
             loss=loss,
             logits_per_neural=logits,
@@ -286,6 +301,15 @@ class NeuralClipModel(PreTrainedModel):
             neural_embeds=neural_embeds,
             image_embeds=image_embeds,
         )
+
+    def loss_of(
+        self, neural_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor, image_ids: Any
+    ) -> torch.Tensor:
+        """The loss that `config.objective` names, of L2-normalised embeddings."""
+        if self.config.objective == "mse":
+            return regression_loss(neural_embeds, image_embeds)
+        direction = self.config.contrastive_direction
+        return clip_loss(neural_embeds, image_embeds, logit_scale, image_ids, direction)
 
     def check_image_embeds(self, image_embeds: torch.Tensor) -> None:
         """Raise a `ValueError` when image embeddings are not of the shared width."""
@@ -308,6 +332,15 @@ def pooled_image(output: Any, pooling: str) -> torch.Tensor:
         `torch.FloatTensor` of shape `(batch_size, projection_dim)`; the tower's `hidden_size` for the class token.
     """
     return output.image_embeds if pooling == "projected" else output.last_hidden_state[:, 0]
+
+
+def mean_features(features: torch.Tensor) -> torch.Tensor:
+    """Vectors of several networks `(num_networks, batch_size, projection_dim)` as one `(batch_size, projection_dim)`.
+
+    The mean of unit vectors, so that no network counts for more because its vectors are longer; those of one network
+    stay as they are.
+    """
+    return features[0] if len(features) == 1 else functional.normalize(features, dim=-1).mean(dim=0)
 
 
 def freeze(module: nn.Module) -> None:

@@ -27,7 +27,7 @@ class EncoderOutput(ModelOutput):
             projection into the shared space.
         aligned_values (`torch.FloatTensor`): Output of the alignment layer a: `(batch_size, n_chans,
             n_network_times)` for EEG and MEG (`(batch_size, hidden_size)` where `encoder_type` is `"linear"`),
-            `(batch_size, alignment_size)` for fMRI.
+            `(batch_size, num_networks * alignment_size)` for fMRI.
     """
 
     pooler_output: torch.Tensor | None = None
@@ -230,6 +230,54 @@ class SideBySide(nn.Module):
         return torch.cat([values, self.network(values)], dim=1)
 
 
+class ParallelNetworks(nn.ModuleList):
+    """Networks of one kind from different random starts, all behind the same alignment layer.
+
+    Each has a projection and a loss of its own; the embedding of a recording is the mean of theirs, which is nearer
+    to the image than each of them is. Source: deep ensembles (Lakshminarayanan et al. 2017, arXiv:1612.01474,
+    section 2.4), there of whole networks; the shared first layer is ours.
+
+    Args:
+        make (`Callable[[], nn.Module]`): Makes one network, which has an `output_size`.
+        count (`int`): How many.
+        share (`bool`): Whether all read the same aligned values; otherwise each reads its own part of them, split
+            along the second dimension.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], count: int, share: bool) -> None:
+        super().__init__([make() for _ in range(count)])
+        self.share = share
+        self.output_size = sum(network.output_size for network in self)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Map aligned values to `(batch_size, output_size)`: the outputs of all networks, side by side."""
+        parts = [values] * len(self) if self.share else values.chunk(len(self), dim=1)
+        return torch.cat([network(part) for network, part in zip(self, parts, strict=True)], dim=1)
+
+
+class ParallelProjections(nn.ModuleList):
+    """One linear projection for each of several networks whose outputs lie side by side.
+
+    Args:
+        in_features (`int`): Width of all outputs together.
+        out_features (`int`): Width of the shared space.
+        count (`int`): Networks.
+    """
+
+    def __init__(self, in_features: int, out_features: int, count: int) -> None:
+        super().__init__([nn.Linear(in_features // count, out_features) for _ in range(count)])
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, in_features)` to `(count, batch_size, out_features)`."""
+        parts = values.chunk(len(self), dim=1)
+        return torch.stack([layer(part) for layer, part in zip(self, parts, strict=True)])
+
+
+def parallel_networks(make: Callable[[], nn.Module], count: int, share: bool = True) -> nn.Module:
+    """One network as it is, or several in parallel; see [`ParallelNetworks`]."""
+    return make() if count == 1 else ParallelNetworks(make, count, share)
+
+
 class TemporalSpatialNet(nn.Module):
     """Learned spatial and temporal filters, pooled once as they are and once as log power.
 
@@ -379,7 +427,8 @@ class SensorPreTrainedModel(PreTrainedModel):
             self.alignment = SubjectLinear(dict.fromkeys(config.subjects, size), config.hidden_size)
         else:
             self.alignment = SubjectConv(config)
-        self.network = self.networks[config.encoder_type](config)
+        network_class = self.networks[config.encoder_type]
+        self.network: Any = parallel_networks(lambda: network_class(config), config.num_networks)
         self.output_size = self.network.output_size
         self.post_init()
 
@@ -408,6 +457,8 @@ __all__ = [
     "BraindecodeNet",
     "EncoderOutput",
     "LinearNet",
+    "ParallelNetworks",
+    "ParallelProjections",
     "SensorPreTrainedModel",
     "SideBySide",
     "SubjectConv",

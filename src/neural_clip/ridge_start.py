@@ -18,7 +18,7 @@ from torch import nn
 from neural_clip.baselines import RELATIVE_ALPHAS, KernelRidge, one_thread
 from neural_clip.data import RecordingDataset
 from neural_clip.image_retrieval import unit_vectors
-from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.modeling_neural_clip import NeuralClipModel, mean_features
 from neural_clip.training import validation_two_way
 
 N_DRAWS = 2000  # patterns of noise for each known person
@@ -40,13 +40,13 @@ def wanted_vectors(model: NeuralClipModel, known: Sequence[str], image_embeds: n
         seed (`int`): Of the noise.
 
     Returns:
-        `np.ndarray` of shape `(n, alignment_size)`.
+        `np.ndarray` of shape `(n, num_networks * alignment_size)`.
     """
     encoder: Any = model.encoders["fmri"]
     generator = torch.Generator().manual_seed(seed)
     layers = [encoder.alignment.layers[name] for name in known]
     aligned = torch.cat([layer(torch.randn(N_DRAWS, layer.in_features, generator=generator)) for layer in layers])
-    outputs = model.projections["fmri"](encoder.network(aligned)).numpy()
+    outputs = mean_features(model.project("fmri", encoder.network(aligned))).numpy()
     inverse = KernelRidge(unit_vectors(outputs), aligned.numpy())
     return inverse.predict(unit_vectors(image_embeds), [DRAWN_ALPHA])[0]
 
