@@ -88,26 +88,30 @@ def partners(subject_ids: torch.Tensor) -> torch.Tensor:
 
 
 class SpatialAttention(nn.Module):
-    """Sensors summed with weights that depend on where they are: one map over the head for each output.
+    """Spatial filters behind sums of sensors with weights that depend on where they are: one map for each sum.
 
     The weights are the softmax over sensors of a learned function of their place, a Fourier series in two dimensions.
     Source: Defossez et al. 2023, doi:10.1038/s42256-023-00714-5, section "Spatial attention" (K = 32 frequencies a
     side); without its dropout of a region.
     """
 
-    def __init__(self, places: torch.Tensor, n_outputs: int, n_frequencies: int = 32) -> None:
+    def __init__(self, places: torch.Tensor, filters: nn.Conv1d, n_frequencies: int = 32) -> None:
         super().__init__()
+        self.filters = filters
         flat = azimuthal(places)
         flat = (flat - flat.min(0).values) / (flat.max(0).values - flat.min(0).values)  # 0 to 1
         steps = 2 * math.pi * torch.arange(n_frequencies)
         angles = (flat[:, :1, None] * steps[:, None] + flat[:, 1:, None] * steps[None, :]).flatten(1)
         self.series: torch.Tensor
         self.register_buffer("series", torch.cat([angles.cos(), angles.sin()], dim=1))  # (n_chans, 2 K^2)
-        self.weight = nn.Parameter(torch.randn(n_outputs, self.series.shape[1]) / n_frequencies)
+        self.maps = nn.Parameter(torch.randn(len(places), self.series.shape[1]) / n_frequencies)
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Map `(batch_size, n_chans, n_times)` to `(batch_size, n_outputs, n_times)`."""
-        return torch.softmax(self.weight @ self.series.T, dim=1) @ values
+    @property
+    def weight(self) -> torch.Tensor:
+        """Filters of sensors that sums and filters of sums make together, `(n_filters, n_chans, 1)`."""
+        return torch.tensordot(self.filters.weight[:, :, 0], torch.softmax(self.maps @ self.series.T, dim=1), 1)[
+            ..., None
+        ]
 
 
 def azimuthal(places: torch.Tensor) -> torch.Tensor:
@@ -119,10 +123,9 @@ def azimuthal(places: torch.Tensor) -> torch.Tensor:
 
 
 def attend(model: Any, modality: str) -> None:
-    """Put spatial attention, with as many outputs as there are sensors, in front of the spatial filters."""
+    """Put spatial attention, with as many sums as there are sensors, in front of the spatial filters."""
     encoder = model.encoders[modality]
-    places = torch.tensor(encoder.config.ch_positions)
-    encoder.network.spatial = nn.Sequential(SpatialAttention(places, len(places)), encoder.network.spatial)
+    encoder.network.spatial = SpatialAttention(torch.tensor(encoder.config.ch_positions), encoder.network.spatial)
 
 
 @dataclass(frozen=True)

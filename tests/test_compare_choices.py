@@ -99,19 +99,23 @@ def test_partners_are_of_the_same_person():
 def test_spatial_attention_weighs_sensors_by_place():
     places = torch.tensor([[0.05, 0.0, 0.05], [-0.05, 0.0, 0.05], [0.0, 0.05, 0.06], [0.0, -0.05, 0.06], [0, 0, 0.1]])
     torch.manual_seed(5)
-    layer = choices.SpatialAttention(places, 7, n_frequencies=4)
-    out = layer(torch.eye(5)[None])[0]  # (7, 5): the weights themselves
-    assert torch.allclose(out.sum(1), torch.ones(7), atol=1e-6) and float(out.detach().min()) > 0
+    filters = torch.nn.Conv1d(5, 7, 1, bias=False)
+    layer = choices.SpatialAttention(places, filters, n_frequencies=4)
+    torch.nn.init.dirac_(filters.weight)
+    out = layer.weight[:5, :, 0]  # the weights of the sums themselves
+    assert torch.allclose(out.sum(1), torch.ones(5), atol=1e-6) and float(out.detach().min()) > 0
     flat = choices.azimuthal(places)
     flat = (flat - flat.amin(0)) / (flat.amax(0) - flat.amin(0))
     scores = []
     for x, y in flat.tolist():
         angles = [2 * math.pi * (k * x + m * y) for k in range(4) for m in range(4)]
         scores.append([math.cos(a) for a in angles] + [math.sin(a) for a in angles])
-    expected = torch.softmax(layer.weight @ torch.tensor(scores).T, dim=1)
+    expected = torch.softmax(layer.maps @ torch.tensor(scores).T, dim=1)
     assert torch.allclose(out, expected, atol=1e-5)
-    out.sum().backward()
-    assert layer.weight.grad is not None
+    torch.nn.init.normal_(filters.weight)
+    assert torch.allclose(layer.weight[:, :, 0], filters.weight[:, :, 0] @ expected, atol=1e-5)
+    layer.weight.square().sum().backward()
+    assert layer.maps.grad.abs().max() > 0
 
 
 @pytest.fixture(scope="module")

@@ -197,8 +197,25 @@ def test_identity_alignment_passes_recordings_through(modality):
         assert model.encoders["fmri"].alignment.layers["sub-02"].in_features == 31
         return
     batch = small_batch(modality, [0, 1, 2])
-    aligned = model.encoders[modality](batch[f"{modality}_values"], batch["subject_ids"]).aligned_values
+    aligned = model.encoders[modality].align(batch[f"{modality}_values"], batch["subject_ids"])
     assert torch.equal(aligned, batch[f"{modality}_values"])
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg"])
+def test_filters_multiplied_with_alignment_layers_are_filters_behind_them(model, modality):
+    """The encoder's output and gradients against its parts one behind the other, the average subject among them."""
+    encoder, found = model.encoders[modality].train(), []
+    values = small_batch(modality, [0, 1, 2, 0, 1])[f"{modality}_values"]
+    ids = torch.tensor([2, -1, 0, 2, -1])
+    for whole in (True, False):
+        torch.manual_seed(3)  # dropout
+        output = encoder(values, ids).pooler_output if whole else encoder.network(encoder.align(values, ids))
+        encoder.zero_grad()
+        (output * torch.linspace(-1, 1, output.shape[1])).sum().backward()
+        found.append([output, *(p.grad.clone() for p in encoder.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 2
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("modality", ["eeg", "meg"])
@@ -206,8 +223,8 @@ def test_average_subject_has_the_mean_of_all_layers(model, modality):
     """Layers are affine: the output of the mean layer is the mean of the outputs of the layers."""
     encoder = model.encoders[modality]
     values = small_batch(modality, [0])[f"{modality}_values"]
-    each = encoder(values.expand(3, -1, -1), torch.tensor([0, 1, 2])).aligned_values
-    mixed = encoder(values.expand(4, -1, -1), torch.tensor([2, -1, 0, -1])).aligned_values
+    each = encoder.align(values.expand(3, -1, -1), torch.tensor([0, 1, 2]))
+    mixed = encoder.align(values.expand(4, -1, -1), torch.tensor([2, -1, 0, -1]))
     torch.testing.assert_close(mixed[[1, 3]], each.mean(dim=0, keepdim=True).expand_as(mixed[[1, 3]]))
     assert torch.equal(mixed[[0, 2]], each[[2, 0]])
     mixed[1].square().sum().backward()
@@ -274,7 +291,7 @@ def test_linear_encoder_multiplies_the_whole_recording(encoder_class):
         layer = encoder.alignment.layers[SUBJECTS[subject]]
         expected = torch.einsum("oct,ct->o", layer.weight.reshape(4, 5, 9), values[row]) + layer.bias
         torch.testing.assert_close(output.pooler_output[row], expected)
-    assert torch.equal(output.aligned_values, output.pooler_output)
+    assert torch.equal(encoder.align(values, ids), output.pooler_output)
     assert {name.split(".")[0] for name, _ in encoder.named_parameters()} == {"alignment"}
 
 
@@ -338,7 +355,7 @@ def test_linear_path_shows_the_projection_both():
     batch = small_batch("fmri", [0, 1, 2])
     output = encoder(**batch)
     assert encoder.output_size == 14
-    torch.testing.assert_close(output.pooler_output[:, :8], output.aligned_values)
+    torch.testing.assert_close(output.pooler_output[:, :8], encoder.align(*batch.values()))
     torch.testing.assert_close(output.pooler_output[:, 8:], plain(**batch).pooler_output)
     without = FmriEncoder(FmriConfig(linear_path=True, num_hidden_layers=0, **settings))
     assert without.output_size == 8  # there is nothing beside it
@@ -362,8 +379,8 @@ def test_networks_in_parallel_are_models_of_one_network(modality, encoder_types)
             elif name.startswith("projections."):
                 before, number, kind = name.rsplit(".", 2)
                 weights |= {f"{before}.{kind}": value} if int(number) == index else {}
-            elif name.startswith("encoders.fmri.alignment"):  # a part of the layer for each network
-                weights[name] = value[8 * index : 8 * index + 8]
+            elif ".alignment." in name:  # a part of the layer for each network
+                weights[name] = value.chunk(3)[index]
             else:
                 weights[name] = value
         single.load_state_dict(weights)

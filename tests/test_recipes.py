@@ -148,7 +148,7 @@ def test_paper_code_is_what_the_authors_run():
     eeg, meg, fmri = (model.encoders[name] for name in ("eeg", "meg", "fmri"))
     assert not any(parameter.requires_grad for e in (eeg, meg, fmri) for parameter in e.alignment.parameters())
     values, ids = recordings("eeg", 3)
-    assert torch.equal(eeg(values, ids).aligned_values, values)  # no alignment layer
+    assert torch.equal(eeg.align(values, ids), values)  # no alignment layer
     layers = meg.alignment.layers
     assert layers["sub-01"].kernel_size == (11,) and not torch.equal(layers["sub-01"].weight, layers["sub-02"].weight)
     assert [tuple(p.shape) for p in (*fmri.network.parameters(), model.projections["fmri"].weight)] == [

@@ -128,7 +128,7 @@ class SensorConfig(StrictConfig):
         braindecode_model (`str`, *optional*): Name of the network of `"braindecode"`, such as `"ShallowFBCSPNet"`.
         braindecode_kwargs (`dict`, *optional*): What else that network is made with, as JSON knows it.
         num_networks (`int`): Networks in parallel, each with a projection and a loss of its own; the embedding is the
-            mean of theirs. All read the same alignment layer.
+            mean of theirs. The alignment layer has outputs for each.
         dropout (`float`): Share of features dropped before the projection while training.
     """
 
@@ -274,8 +274,7 @@ class FmriConfig(StrictConfig):
         linear_path (`bool`): Whether the projection sees the alignment layer's output beside the network's, so that
             the network only has to learn what a linear map misses.
         num_networks (`int`): Networks in parallel, each with a projection and a loss of its own; the embedding is the
-            mean of theirs. Each reads `alignment_size` outputs of its own of the alignment layer, because that layer
-            holds most of what is learnt here.
+            mean of theirs. Each reads `alignment_size` outputs of its own of the alignment layer.
         input_dropout (`float`): Share of voxels dropped before the alignment layer while training.
         dropout (`float`): Share of features dropped after each layer while training.
     """

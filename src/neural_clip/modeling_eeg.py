@@ -103,8 +103,7 @@ class EegEncoder(SensorPreTrainedModel):
         Raises:
             ValueError: If a shape or a subject is not the configuration's.
         """
-        aligned = self.align(eeg_values, subject_ids)
-        return EncoderOutput(pooler_output=self.network(aligned), aligned_values=aligned)
+        return self.encode(eeg_values, subject_ids)
 
 
 __all__ = ["EegEncoder", "SpectrogramCnn", "stft_magnitude"]

@@ -50,7 +50,7 @@ class FmriEncoder(PreTrainedModel):
         sizes = config.n_voxels or {}
         width = config.num_networks * config.alignment_size  # a part for each network
         self.alignment = SubjectLinear({name: sizes[name] for name in config.subjects}, width)
-        self.network: Any = parallel_networks(lambda: MultilayerPerceptron(config), config.num_networks, share=False)
+        self.network: Any = parallel_networks(lambda: MultilayerPerceptron(config), config.num_networks)
         self.output_size = self.network.output_size
         self.post_init()
 
@@ -75,6 +75,12 @@ class FmriEncoder(PreTrainedModel):
                     f"but got rows of {values.shape[1]} values."
                 )
 
+    def align(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
+        """What the networks see of a batch, `(batch_size, num_networks * alignment_size)`."""
+        subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
+        self.check_voxels(values, subject_ids)
+        return self.alignment(self.input_dropout(values), subject_ids)
+
     def forward(self, fmri_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> EncoderOutput:
         """Encode a batch.
 
@@ -90,10 +96,7 @@ class FmriEncoder(PreTrainedModel):
         Raises:
             ValueError: If a shape or a subject is not the configuration's.
         """
-        subject_ids = check_subject_ids(subject_ids, len(fmri_values), self.config.subjects)
-        self.check_voxels(fmri_values, subject_ids)
-        aligned = self.alignment(self.input_dropout(fmri_values), subject_ids)
-        return EncoderOutput(pooler_output=self.network(aligned), aligned_values=aligned)
+        return EncoderOutput(pooler_output=self.network(self.align(fmri_values, subject_ids)))
 
 
 __all__ = ["FmriEncoder"]

@@ -70,8 +70,7 @@ class MegEncoder(SensorPreTrainedModel):
         Raises:
             ValueError: If a shape or a subject is not the configuration's.
         """
-        aligned = self.align(meg_values, subject_ids)
-        return EncoderOutput(pooler_output=self.network(aligned), aligned_values=aligned)
+        return self.encode(meg_values, subject_ids)
 
 
 __all__ = ["MegEncoder", "TemporalCnn"]

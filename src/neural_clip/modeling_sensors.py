@@ -2,13 +2,12 @@
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -25,13 +24,9 @@ class EncoderOutput(ModelOutput):
     Args:
         pooler_output (`torch.FloatTensor` of shape `(batch_size, output_size)`): One vector a recording, before the
             projection into the shared space.
-        aligned_values (`torch.FloatTensor`): Output of the alignment layer a: `(batch_size, n_chans,
-            n_network_times)` for EEG and MEG (`(batch_size, hidden_size)` where `encoder_type` is `"linear"`),
-            `(batch_size, num_networks * alignment_size)` for fMRI.
     """
 
     pooler_output: torch.Tensor | None = None
-    aligned_values: torch.Tensor | None = None
 
 
 def check_subject_ids(subject_ids: torch.Tensor | None, batch_size: int, subjects: list[str]) -> torch.Tensor:
@@ -84,12 +79,11 @@ def mean_parameters(layers: nn.ModuleDict) -> dict[str, torch.Tensor]:
     return {name: torch.stack([parameters[name] for parameters in named]).mean(dim=0) for name in named[0]}
 
 
-def apply_layer(layers: nn.ModuleDict, subject: int, values: torch.Tensor) -> torch.Tensor:
-    """Pass `values` through the layer of one subject, or through the mean of all layers for the average subject."""
-    named = list(layers.values())
-    if subject != AVERAGE_SUBJECT:
-        return named[subject](values)
-    return functional_call(named[0], mean_parameters(layers), values)
+def parameters_of(layers: nn.ModuleDict, subject: int) -> dict[str, torch.Tensor]:
+    """Weight and bias of the layer of one subject, or the mean of all for the average subject."""
+    if subject == AVERAGE_SUBJECT:
+        return mean_parameters(layers)
+    return dict(list(layers.values())[subject].named_parameters())
 
 
 def average_layer(layers: nn.ModuleDict) -> nn.Module:
@@ -108,12 +102,13 @@ class SubjectConv(nn.Module):
 
     def __init__(self, config: SensorConfig) -> None:
         super().__init__()
-        size = config.alignment_kernel_size
+        size, count = config.alignment_kernel_size, config.num_networks
+        self.padding = size // 2
         self.layers = nn.ModuleDict()  # in the order of `subject_ids`
         for name in config.subjects:
-            layer = nn.Conv1d(config.n_chans, config.n_chans, size, padding=size // 2)
+            layer = nn.Conv1d(config.n_chans, count * config.n_chans, size)  # a copy of the sensors for each network
             if config.alignment_init == "identity":
-                nn.init.dirac_(layer.weight)
+                nn.init.dirac_(layer.weight, groups=count)
                 nn.init.zeros_(layer.get_parameter("bias"))
             self.layers[name] = layer
 
@@ -121,9 +116,32 @@ class SubjectConv(nn.Module):
         """Append a layer that is the mean of the others."""
         self.layers[name] = average_layer(self.layers)
 
-    def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
-        """Map `(batch_size, n_chans, n_times)` to the same shape, each row by its own subject's layer."""
-        return apply_by_subject(lambda subject, rows: apply_layer(self.layers, subject, values[rows]), subject_ids)
+    def forward(
+        self, values: torch.Tensor, subject_ids: torch.Tensor, filters: Sequence[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Mix sensors, each row by its own subject's layer.
+
+        Args:
+            values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): Recordings.
+            subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Whose they are.
+            filters (sequence of `torch.FloatTensor` of shape `(n_filters, n_chans)`, *optional*): Spatial filters
+                of each network, applied to its part of the aligned sensors. Filters and layer are multiplied with one
+                another before they meet the recordings: the same values for a third of the work.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, num_networks * n_chans, n_times)`, or `(batch_size,
+            num_networks * n_filters, n_times)` with filters.
+        """
+
+        def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
+            weight, bias = parameters_of(self.layers, subject).values()
+            if filters is not None:
+                parts = zip(filters, weight.chunk(len(filters)), bias.chunk(len(filters)), strict=True)
+                mixed = [(torch.tensordot(own, part, dims=1), own @ offset) for own, part, offset in parts]
+                weight, bias = (torch.cat(tensors) for tensors in zip(*mixed, strict=True))
+            return functional.conv1d(values[rows], weight, bias, padding=self.padding)
+
+        return apply_by_subject(layer_of, subject_ids)
 
 
 class SubjectLinear(nn.Module):
@@ -156,7 +174,7 @@ class SubjectLinear(nn.Module):
         flat = values.flatten(1)
 
         def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
-            return apply_layer(self.layers, subject, flat[rows, : self.in_features[subject]])
+            return functional.linear(flat[rows, : self.in_features[subject]], **parameters_of(self.layers, subject))
 
         return apply_by_subject(layer_of, subject_ids)
 
@@ -231,27 +249,24 @@ class SideBySide(nn.Module):
 
 
 class ParallelNetworks(nn.ModuleList):
-    """Networks of one kind from different random starts, all behind the same alignment layer.
+    """Networks of one kind from different random starts, each behind its own part of the alignment layer.
 
     Each has a projection and a loss of its own; the embedding of a recording is the mean of theirs, which is nearer
     to the image than each of them is. Source: deep ensembles (Lakshminarayanan et al. 2017, arXiv:1612.01474,
-    section 2.4), there of whole networks; the shared first layer is ours.
+    section 2.4). Deviation: all see the same batches at the same time.
 
     Args:
         make (`Callable[[], nn.Module]`): Makes one network, which has an `output_size`.
         count (`int`): How many.
-        share (`bool`): Whether all read the same aligned values; otherwise each reads its own part of them, split
-            along the second dimension.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], count: int, share: bool) -> None:
+    def __init__(self, make: Callable[[], nn.Module], count: int) -> None:
         super().__init__([make() for _ in range(count)])
-        self.share = share
         self.output_size = sum(network.output_size for network in self)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Map aligned values to `(batch_size, output_size)`: the outputs of all networks, side by side."""
-        parts = [values] * len(self) if self.share else values.chunk(len(self), dim=1)
+        """Map aligned values `(batch_size, count * n, ...)` to `(batch_size, output_size)`, outputs side by side."""
+        parts = values.chunk(len(self), dim=1)
         return torch.cat([network(part) for network, part in zip(self, parts, strict=True)], dim=1)
 
 
@@ -273,9 +288,9 @@ class ParallelProjections(nn.ModuleList):
         return torch.stack([layer(part) for layer, part in zip(self, parts, strict=True)])
 
 
-def parallel_networks(make: Callable[[], nn.Module], count: int, share: bool = True) -> nn.Module:
-    """One network as it is, or several in parallel; see [`ParallelNetworks`]."""
-    return make() if count == 1 else ParallelNetworks(make, count, share)
+def parallel_networks(make: Callable[[], nn.Module], count: int) -> nn.Module:
+    """One network as it is, or several in parallel."""
+    return make() if count == 1 else ParallelNetworks(make, count)
 
 
 class TemporalSpatialNet(nn.Module):
@@ -307,7 +322,11 @@ class TemporalSpatialNet(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, n_chans, n_times)` to `(batch_size, output_size)`."""
-        filtered = self.norm(self.temporal(self.spatial(values)))  # (batch_size, hidden_size, n_times)
+        return self.pool(self.spatial(values))
+
+    def pool(self, values: torch.Tensor) -> torch.Tensor:
+        """Map what the spatial filters return, `(batch_size, hidden_size, n_times)`, as `forward` does."""
+        filtered = self.norm(self.temporal(values))  # (batch_size, hidden_size, n_times)
         features = [window_means(filtered, self.n_windows)]
         power = window_means(filtered.square(), self.n_windows)
         # 1e-4 keeps the logarithm finite for a silent channel; power is near 1 after the batch norm.
@@ -424,7 +443,8 @@ class SensorPreTrainedModel(PreTrainedModel):
         self.alignment: nn.Module
         if config.encoder_type == "linear":
             size = config.n_chans * config.n_network_times
-            self.alignment = SubjectLinear(dict.fromkeys(config.subjects, size), config.hidden_size)
+            width = config.num_networks * config.hidden_size
+            self.alignment = SubjectLinear(dict.fromkeys(config.subjects, size), width)
         else:
             self.alignment = SubjectConv(config)
         network_class = self.networks[config.encoder_type]
@@ -435,8 +455,8 @@ class SensorPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Keep what each layer was constructed with; transformers would redraw it."""
 
-    def align(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
-        """Check a batch, shift, crop and average samples as configured, and pass them through the alignment layers."""
+    def window(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Check a batch and shift, crop and average samples as configured; what the alignment layers are given."""
         expected = (self.config.n_chans, self.config.n_times)
         if values.ndim != 3 or tuple(values.shape[1:]) != expected:
             raise ValueError(
@@ -450,7 +470,26 @@ class SensorPreTrainedModel(PreTrainedModel):
         values = values[:, :, self.config.first_sample :]
         if self.config.decimation > 1:
             values = functional.avg_pool1d(values, self.config.decimation)  # (batch_size, n_chans, n_network_times)
-        return self.alignment(values, subject_ids)
+        return values, subject_ids
+
+    def align(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
+        """What the networks see of a batch.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, num_networks * n_chans, n_network_times)`; `(batch_size,
+            num_networks * hidden_size)` where `encoder_type` is `"linear"`.
+        """
+        return self.alignment(*self.window(values, subject_ids))
+
+    def encode(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> EncoderOutput:
+        """Alignment layers and networks; where these start with spatial filters, aligned values are not computed."""
+        if self.config.encoder_type != "temporal_spatial":
+            return EncoderOutput(pooler_output=self.network(self.align(values, subject_ids)))
+        networks = list(self.network) if isinstance(self.network, ParallelNetworks) else [self.network]
+        filters = [network.spatial.weight[:, :, 0] for network in networks]
+        filtered = self.alignment(*self.window(values, subject_ids), filters)
+        parts = zip(networks, filtered.chunk(len(networks), dim=1), strict=True)
+        return EncoderOutput(pooler_output=torch.cat([network.pool(part) for network, part in parts], dim=1))
 
 
 __all__ = [
