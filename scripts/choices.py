@@ -151,7 +151,7 @@ class Choice:
 
 
 CHOICES = {
-    "demo": Choice("the recipe: symmetric InfoNCE, repeats as positives, learned temperature"),
+    "demo": Choice("the reference: symmetric InfoNCE, repeats as positives, learned temperature"),
     "one direction": Choice("recordings to images only", settings={"contrastive_direction": "neural_to_image"}),
     "temperature 0.1": Choice(
         "fixed, not learned", settings={"logit_scale_init_value": math.log(10), "learn_logit_scale": False}
@@ -169,7 +169,10 @@ CHOICES = {
     "noise": Choice("Gaussian, half a standard deviation", augment=noisy),
     "channels dropped": Choice("a tenth of sensors or voxels", augment=without_channels),
     "shift by 10 samples": Choice("in time, either way: 10 ms", ("eeg",), {"MODALITY": {"time_shift": 0.01}}),
+    "shift by 25 samples": Choice("25 ms", ("eeg",), {"MODALITY": {"time_shift": 0.025}}),
     "shift by a sample": Choice("in time, either way: 8 ms", ("meg",), {"MODALITY": {"time_shift": 0.008}}),
+    "shift by 3 samples": Choice("25 ms", ("meg",), {"MODALITY": {"time_shift": 0.025}}),
+    "four networks": Choice("in parallel; the embedding is their mean", settings={"MODALITY": {"num_networks": 4}}),
     "alignment decay 0": Choice("no weight decay of the alignment layers (0.1)", alignment_decay=0.0),
     "alignment decay 1": Choice("ten times the weight decay of the alignment layers", alignment_decay=1.0),
     "frozen alignment": Choice("alignment layers stay as they start", settings={"freeze_alignment": True}),

@@ -1,12 +1,13 @@
-"""Compare single choices with recipe `demo`: objectives, augmentations, alignment layers, spatial attention.
+"""Compare single choices with one reference: objectives, augmentations, alignment layers, spatial attention.
 
     python scripts/compare_choices.py --data eeg=FOLDER meg=FOLDER fmri=FOLDER --seeds 0 1
 
-Each choice of `scripts/choices.py` changes one thing about `configs/demo.yaml` and is trained by the package's own
-trainer, one modality at a time. Scores are those of single recordings of the **validation** split, the mean over the
-last three epochs, so that no epoch is chosen by them; the test split is never read. Results are written after each
-run, the page from them at the end; a run that stands in the results already, with the same data, recipe, choices and
-code of training, is kept.
+The reference is `configs/demo.yaml` with one network for each modality and recordings that do not move in time
+(`demo+single+still` of `compare_recipes.py`). Each choice of `scripts/choices.py` changes one thing about it and is
+trained by the package's own trainer, one modality at a time. Scores are those of single recordings of the
+**validation** split, the mean over the last three epochs, so that no epoch is chosen by them; the test split is never
+read. Results are written after each run, the page from them at the end; a run that stands in the results already, with
+the same data, recipe, choices and code of training, is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 import torch
 
 from choices import CHOICES, EVERYWHERE, ChoiceTrainer
-from compare_recipes import REPOSITORY, commit, digest, digest_files, source_states
+from compare_recipes import REPOSITORY, SETTINGS, commit, digest, digest_files, source_states
 from neural_clip.data import JointDataset, RecordingDataset, folder_of, load_metadata
 from neural_clip.errors import DataError, run
 from neural_clip.recipes import read_recipe
@@ -48,7 +49,7 @@ def train_choice(name: str, modality: str, folder: str, seed: int, epochs: int |
         words += ["--model.include_vision_tower", "false"] + (
             [] if epochs is None else ["--num_train_epochs", str(epochs)]
         )
-        recipe = read_recipe(words)
+        recipe = read_recipe(words + SETTINGS["single"] + SETTINGS["still"])
         settings = dict(choice.settings)
         recipe.model[modality] = {**recipe.model[modality], **settings.pop("MODALITY", {})}
         recipe.model |= settings
@@ -73,7 +74,7 @@ def train_choice(name: str, modality: str, folder: str, seed: int, epochs: int |
 def table(records: Sequence[dict], modality: str) -> list[str]:
     """Choices of a modality as Markdown, beside what the recipe has with the same seeds."""
     lines = [
-        "| choice | what it is | seeds | 2-way | minus the recipe | top-1 % | minus | processor s |",
+        "| choice | what it is | seeds | 2-way | minus the reference | top-1 % | minus | processor s |",
         "|---" * 8 + "|",
     ]
     own = [record for record in records if record["modality"] == modality]
@@ -95,9 +96,10 @@ def table(records: Sequence[dict], modality: str) -> list[str]:
 INTRODUCTION = """# Single choices, measured
 
 Nobody was recorded: every number is of **simulated** recordings, twin `realistic` ([twins.md](twins.md)). Each choice
-changes one thing about the recipe `demo` and is trained one modality at a time. Scores are of the **validation
-split**, single trials, mean over the last three epochs; the test split was not read. Differences are from the recipe
-with the same seed, one a seed; how far those of two seeds lie apart says how far one can be trusted, least in MEG.
+changes one thing about the recipe `demo` with one network a modality and recordings that do not move in time, and is
+trained one modality at a time. Scores are of the **validation split**, single trials, mean over the last three epochs;
+the test split was not read. Differences are from that reference with the same seed, one a seed; how far those of two
+seeds lie apart says how far one can be trusted, least in MEG.
 `python scripts/compare_choices.py` makes the page from `results/validation/choices.json`; no number is typed by hand.
 Choices that are no options of the package are defined in `scripts/choices.py`.
 """

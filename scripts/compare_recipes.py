@@ -11,7 +11,8 @@ A recipe is a file of `configs/` by name, with changes behind plus signs:
     demo+coarse                   no fine windows (EEG, MEG)
     demo+shallow                  no hidden layer behind the filters (EEG, MEG), no path around it (fMRI)
     demo+slow                     a learning rate of 2e-3, not 5e-3
-    demo+shifted                  recordings move in time while training, by up to 10 ms (EEG) or 8 ms (MEG)
+    demo+still                    recordings do not move in time while training (EEG, MEG)
+    demo+single                   one network for each modality, not several in parallel (MEG: with 96 filters)
     demo+eeg, demo+meg, demo+fmri only the recordings of that modality; scored there alone
     demo+alone                    a model for each person and modality, scored together as if they were one
 
@@ -63,7 +64,9 @@ SETTINGS = {
     "coarse": ["--model.eeg.n_fine_windows", "0", "--model.meg.n_fine_windows", "0"],
     "shallow": ["--model.eeg.readout_size", "0", "--model.meg.readout_size", "0", "--model.fmri.linear_path", "false"],
     "slow": ["--training.learning_rate", "2e-3"],
-    "shifted": ["--model.eeg.time_shift", "0.01", "--model.meg.time_shift", "0.008"],
+    "still": ["--model.eeg.time_shift", "0", "--model.meg.time_shift", "0"],
+    "single": [word for name in CORPORA for word in (f"--model.{name}.num_networks", "1")]
+    + ["--model.meg.hidden_size", "96"],  # twice as wide: one network is not to lose for having few filters
 }
 VARIANTS = (*SETTINGS, *CORPORA, ALONE)  # what may stand behind a plus sign
 Person = tuple[str, str] | None  # modality and name of the only one that a model learns from; nothing for all

@@ -175,8 +175,9 @@ well brains can be read. The page is made by `python scripts/results_page.py` fr
   of the contrastive loss. `+eeg`, `+meg` and `+fmri` are trained on that modality only. `+alone` is a model for each
   person and modality, trained on their recordings only; all are scored together, on the queries of everybody.
   `+uncropped` also sees the samples before onset (MEG; EEG has none), `+coarse` has no fine windows, `+shallow` no
-  hidden layer behind the filters (EEG, MEG) and no linear path (fMRI), `+slow` a learning rate of 2e-3: what each part
-  is worth. In training of `+shifted` recordings move in time by up to 10 ms (EEG) or 8 ms (MEG).
+  hidden layer behind the filters (EEG, MEG) and no linear path (fMRI), `+slow` a learning rate of 2e-3, `+single` one
+  network for each modality instead of several in parallel (in MEG of 96 filters, not 48), and in training of `+still`
+  recordings do not move in time (EEG, MEG): what each part is worth.
   [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
 - Baselines are linear and fitted once, on samples from image onset on; what they are stands in
   [evaluation.md](evaluation.md). Each model keeps its

@@ -261,8 +261,9 @@ class ParallelNetworks(nn.ModuleList):
     """
 
     def __init__(self, make: Callable[[], nn.Module], count: int) -> None:
-        super().__init__([make() for _ in range(count)])
-        self.output_size = sum(network.output_size for network in self)
+        networks: list[Any] = [make() for _ in range(count)]
+        super().__init__(networks)
+        self.output_size = sum(network.output_size for network in networks)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Map aligned values `(batch_size, count * n, ...)` to `(batch_size, output_size)`, outputs side by side."""
@@ -485,7 +486,7 @@ class SensorPreTrainedModel(PreTrainedModel):
         """Alignment layers and networks; where these start with spatial filters, aligned values are not computed."""
         if self.config.encoder_type != "temporal_spatial":
             return EncoderOutput(pooler_output=self.network(self.align(values, subject_ids)))
-        networks = list(self.network) if isinstance(self.network, ParallelNetworks) else [self.network]
+        networks: list[Any] = list(self.network) if isinstance(self.network, ParallelNetworks) else [self.network]
         filters = [network.spatial.weight[:, :, 0] for network in networks]
         filtered = self.alignment(*self.window(values, subject_ids), filters)
         parts = zip(networks, filtered.chunk(len(networks), dim=1), strict=True)
