@@ -1,6 +1,7 @@
-"""Compare recipes on the simulated twins: train each with several seeds and score all on the same queries.
+"""Compare recipes on the simulated twins or on real recordings: train with several seeds, score on the same queries.
 
     python scripts/compare_recipes.py --twins realistic linear --recipes demo paper paper_code linear --seeds 0 1 2 3 4
+    python scripts/compare_recipes.py --twins faces --recipes real_faces base linear --seeds 0 1 2 3 4
     python scripts/results_page.py                   # docs/results.md from results/*.json
 
 A recipe is a file of `configs/` by name, with changes behind plus signs:
@@ -24,7 +25,8 @@ is there, so that recipes may have different seeds; the page names them, and wha
 comparison with another first recipe beside that of the twin. Choose on `--split validation`: its scores stay in the
 output folder.
 
-The twin itself is drawn once (seed 0). The seeds are those of training: weights, order of recordings, dropout.
+In the place of a twin may stand `digits`, `digits_mobilenet` or `faces`, prepared by `scripts/real_recordings.py`.
+A twin itself is drawn once (seed 0). The seeds are those of training: weights, order of recordings, dropout.
 """
 
 from __future__ import annotations
@@ -56,6 +58,12 @@ from neural_clip.whole_files import sha256_of, write_whole
 REPOSITORY = Path(__file__).resolve().parents[1]
 NEURAL_CLIP = Path(sys.executable).parent / "neural-clip"
 CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
+# Real recordings (docs/real_recordings.md) that may stand in the place of a twin
+REAL = {
+    "digits": {"fmri": Path("outputs/real/digit69")},
+    "digits_mobilenet": {"fmri": Path("outputs/real/digit69_mobilenet")},
+    "faces": {"eeg": Path("outputs/real/n170"), "fmri": Path("outputs/real/haxby")},
+}
 ALONE = "alone"
 SETTINGS = {
     "frozen": ["--model.freeze_alignment", "true"],
@@ -144,7 +152,9 @@ def once(folder: Path, key: str, command: Sequence[object], start: bool = True) 
 
 
 def data_folders(twin: Path) -> dict[str, Path]:
-    """Prepared data sets of a twin by modality."""
+    """Prepared data sets of a twin, or of what stands in its place, by modality."""
+    if twin.name in REAL:
+        return REAL[twin.name]
     return {modality: twin / "data" / name for modality, name in CORPORA.items()}
 
 
@@ -196,7 +206,8 @@ def people_of(recipe: str, twin: Path) -> list[Person]:
     if not is_alone(recipe):
         return [None]
     facts = data_facts(twin)
-    return [(modality, name) for modality in modalities_of(recipe) for name in facts[modality]["subjects"]]
+    learnt = [modality for modality in modalities_of(recipe) if modality in facts]
+    return [(modality, name) for modality in learnt for name in facts[modality]["subjects"]]
 
 
 def run_folder(recipe: str, seed: int, twin: Path, person: Person = None) -> Path:
@@ -212,11 +223,11 @@ def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None
     words += [word for variant in variants for word in SETTINGS.get(variant, [])]
     if epochs is not None:
         words += ["--training.num_train_epochs", str(epochs)]
-    learnt = modalities_of(recipe)
+    folders = data_folders(twin)
+    learnt = [modality for modality in modalities_of(recipe) if modality in folders]
     if person is not None:
         learnt = [person[0]]
         words += [f"--model.{person[0]}.subjects", json.dumps([person[1]])]
-    folders = data_folders(twin)
     words += ["--data", json.dumps({modality: str(folders[modality]) for modality in learnt})]
     return [*words, "--training.output_dir", str(run_folder(recipe, seed, twin, person)), "--overwrite", "true"]
 
@@ -300,8 +311,9 @@ def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
     Queries, gallery and order are those of the first checkpoint, with which they are compared.
     """
     first, weights = report["checkpoints"][0], []
-    for modality in modalities_of(recipe):
-        folder = str(data_folders(twin)[modality])
+    folders = data_folders(twin)
+    for modality in (name for name in modalities_of(recipe) if name in folders):
+        folder = str(folders[modality])
         whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), folder, report["split"])
         parts = []
         for person in dict.fromkeys(whole.subjects.tolist()):
@@ -366,13 +378,27 @@ def collect(report: dict, evaluation: dict, runs: dict[str, dict], seed: int) ->
     return records, pairs
 
 
+def make_data(name: str, twin: Path) -> None:
+    """Simulate and prepare a twin where it is not there yet; real recordings must be.
+
+    Raises:
+        DataError: If they are not, or the twin could not be made.
+    """
+    if name in REAL:
+        lacking = [str(folder) for folder in REAL[name].values() if not (folder / "neural_clip.json").is_file()]
+        if lacking:
+            raise DataError(f"There is no {lacking[0]}; `python scripts/real_recordings.py` makes it.")
+        return
+    data = [sys.executable, "scripts/demo.py", "--data-only", "--preset", name, "--output-dir", twin]
+    if subprocess.run([str(word) for word in data]).returncode != 0:
+        raise DataError(f"The data sets of the twin '{name}' could not be made.")
+
+
 def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -> dict:
     """Data, runs and evaluations of one twin; returns what `results/<twin>.json` holds."""
     twin = arguments.output_dir / name
     print(f"{time.strftime('%H:%M:%S')} {name}: {len(arguments.recipes)} recipes, seeds {arguments.seeds}, in {twin}")
-    data = [sys.executable, "scripts/demo.py", "--data-only", "--preset", name, "--output-dir", twin]
-    if subprocess.run([str(word) for word in data]).returncode != 0:
-        raise DataError(f"The data sets of the twin '{name}' could not be made.")
+    make_data(name, twin)
     results: dict = {"twin": name, "split": arguments.split, "recipes": arguments.recipes, "seeds": arguments.seeds}
     results |= {"command": shlex.join(["python", *sys.argv]), "name": arguments.name}
     results |= {"evaluations": [], "records": [], "comparisons": [], "conversions": []}
@@ -404,7 +430,9 @@ def write_results(results: dict, name: str, arguments: argparse.Namespace) -> Pa
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, evaluate and collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--twins", nargs="+", default=["realistic", "linear"], help="presets of docs/twins.md")
+    parser.add_argument(
+        "--twins", nargs="+", default=["realistic", "linear"], help=f"presets of docs/twins.md, or {', '.join(REAL)}"
+    )
     parser.add_argument("--recipes", nargs="+", default=["demo", "paper", "paper_code", "linear"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/recipes"), help="data, runs and reports")

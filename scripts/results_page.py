@@ -31,6 +31,12 @@ def over_seeds(values: Sequence[float], form: str = ".3f") -> str:
     return f"{mean:{form}} [{mean - half:{form}}, {mean + half:{form}}]"
 
 
+def mean_of(records: Sequence[dict], key: str) -> float | None:
+    """Mean over records; nothing where a score has no meaning, as top-5 among two categories."""
+    values = [record.get(key) for record in records]
+    return None if None in values else statistics.fmean(values)
+
+
 def label(record: dict) -> str:
     """Modality, marked where the recordings are simulated."""
     return NAMES[record["modality"]] + (" simulated" if record["simulated"] else "")
@@ -65,7 +71,7 @@ def scores_table(results: dict) -> Table:
             values = [record["two_way"] for record in group]
             fixed = first["kind"] == "baseline"
             cells.append("none" if fixed else seeds_of(group))
-            cells += [percent(statistics.fmean(record[key] for record in group)) for key in ("top1", "top5")]
+            cells += [percent(mean_of(group, key)) for key in ("top1", "top5")]
             cells.append(f"{score(first['two_way'])} (has no seed)" if fixed else over_seeds(values))
             drawn = with_interval(first["two_way"], first["two_way_interval"])
             cells.append(drawn if fixed else f"seed {first['seed']}: {drawn}")
@@ -75,10 +81,11 @@ def scores_table(results: dict) -> Table:
             seconds = "-" if fixed else f"{statistics.fmean(record['training_cpu_seconds'] for record in group):.0f}"
             rows.append([*cells, seconds])
         one = modality[0]
-        chance = [percent(one["chance_top1"]), percent(one["chance_top5"]), score(one["chance_two_way"])]
+        chance = [percent(one["chance_top1"]), percent(one.get("chance_top5")), score(one["chance_two_way"])]
         rows.append([label(one), "chance", "", *chance, "", "", "", ""])
         ceiling = [percent(one.get("ceiling_top1")), "", score(one.get("ceiling_two_way"))]
-        rows.append([label(one), "known-model ceiling", "", *ceiling, "", "", "", ""])
+        if one["simulated"]:
+            rows.append([label(one), "known-model ceiling", "", *ceiling, "", "", "", ""])
     return head, rows
 
 
@@ -107,11 +114,16 @@ def conversions_table(results: dict) -> Table:
     """Each recipe's conversion between modalities, as a share of its own decoding of the target."""
     head = ["conversion", "recipe", "seeds", "2-way", "decoding of the target, 2-way"]
     head += ["normalised, mean over seeds [95 % t interval]", "normalised of one seed [95 %, images drawn]"]
+    simulated = results["records"][0]["simulated"]
     rows = []
     for group in in_order(results["conversions"], "source", "target", "method"):
         first = group[0]
         means = [statistics.fmean(entry[key] for entry in group) for key in ("two_way", "denominator_two_way")]
-        cells = [f"{NAMES[first['source']]} to {NAMES[first['target']]} simulated", first["method"], seeds_of(group)]
+        cells = [
+            f"{NAMES[first['source']]} to {label({'modality': first['target'], 'simulated': simulated})}",
+            first["method"],
+        ]
+        cells.append(seeds_of(group))
         cells += [*map(score, means), over_seeds([entry["normalised"] for entry in group])]
         drawn = with_interval(first["normalised"], first["normalised_interval"])
         rows.append([*cells, f"seed {first['seed']}: {drawn}"])
@@ -136,7 +148,9 @@ def section(results: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["records"][0]["versions"].items())
     prints = "; ".join(f"{name} `{record['fingerprint'][:12]}`" for name, record in facts.items())
     name = f": {results['name']}" if results.get("name") else ""
-    lines = [f"## Twin `{results['twin']}` (simulated){name}", ""]
+    simulated = all(record["simulated"] for record in results["records"])
+    title = f"Twin `{results['twin']}` (simulated)" if simulated else f"Real recordings `{results['twin']}`"
+    lines = [f"## {title}{name}", ""]
     if lacking := missing(results):
         lines += [f"**Incomplete.** Not in these tables: {'; '.join(lacking)}.", ""]
     lines += [f"Split: {results['split']}, single trials. {galleries}.", "", as_markdown(scores_table(results)), ""]
@@ -152,11 +166,13 @@ def section(results: dict) -> str:
     return "\n".join(lines)
 
 
-HEAD = """# Recipes compared on the simulated twins
+HEAD = """# Recipes compared
 
-Nobody was recorded: every number is of **simulated** recordings ([twins.md](twins.md)), and says nothing about how
-well brains can be read. The page is made by `python scripts/results_page.py` from `results/*.json`, which
-`scripts/compare_recipes.py` writes; no number is typed by hand.
+On the twins nobody was recorded: their numbers are of **simulated** recordings ([twins.md](twins.md)) and say nothing
+about how well brains can be read. The small real recordings are those of [real_recordings.md](real_recordings.md);
+they have no ceiling, and `faces` is a decision between two categories, where top-1 and 2-way are the same. The page is
+made by `python scripts/results_page.py` from `results/*.json`, which `scripts/compare_recipes.py` writes; no number is
+typed by hand.
 
 - *t interval*: over seeds of training (weights, order, dropout) on one and the same twin and test split. It speaks of
   training again, not of other images or people. With one seed there is none.

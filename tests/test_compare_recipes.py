@@ -191,6 +191,32 @@ def test_a_named_comparison_says_its_name():
     assert "## Twin `realistic` (simulated): paper\n" in results_page.section(results_of([0]) | {"name": "paper"})
 
 
+def test_real_recordings_are_called_real_and_have_no_ceiling():
+    """Scores that have no meaning, as top-5 among two categories, are left blank."""
+    results = results_of([0, 1, 3]) | {"twin": "faces"}
+    for record in results["records"]:
+        record |= {"simulated": False, "share_of_way_two_way": None, "share_of_way_top1": None}
+        for key in ("top5", "chance_top5", "ceiling_two_way", "ceiling_top1"):
+            record.pop(key, None)
+    text = results_page.section(results)
+    assert "## Real recordings `faces`\n" in text
+    assert "imulated" not in text and "known-model" not in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| EEG | demo |")]
+    assert row.split(" | ")[4] == "-"
+    assert "| MEG to EEG | linear |" in text
+
+
+def test_real_recordings_stand_in_the_place_of_a_twin(monkeypatch):
+    place = Path("outputs/recipes/faces")
+    recipe = read_recipe(compare_recipes.training_words("base", 3, place))
+    assert recipe.data == {"eeg": "outputs/real/n170", "fmri": "outputs/real/haxby"}
+    assert recipe.training_arguments.output_dir == "outputs/recipes/faces/runs/base-3"
+    assert read_recipe(compare_recipes.training_words("base+fmri", 0, place)).data == {"fmri": "outputs/real/haxby"}
+    monkeypatch.setattr(compare_recipes, "REAL", {"faces": {"eeg": Path("nowhere/n170")}})
+    with pytest.raises(DataError, match="There is no nowhere/n170; `python scripts/real_recordings"):
+        compare_recipes.make_data("faces", place)
+
+
 def test_recipes_may_have_different_seeds():
     """Three seeds of one and one of the other: each row says how many, and differences pair what there is."""
     results = results_of([0, 1, 3])
