@@ -2,12 +2,13 @@
 
     python scripts/compare_networks.py --data eeg=FOLDER meg=FOLDER
 
-Everything but the network is `configs/demo.yaml`, its crop and decimation included, with one modality at a time;
-each network is trained with every learning rate, and counts by the better one. Scores are 2-way accuracies of the
-validation split at the best epoch, of one seed: they say what is worth a closer look, and nothing of the test
-split, which is never read. A run that takes more CPU than `--limit` is stopped and recorded as such. Runs that
-stand in the results already, with the same data set and seed, are kept. The networks of braindecode need `pip
-install 'neural_clip[braindecode]'`.
+Everything but the network is `configs/demo.yaml`, its crop and decimation included, with one modality at a time, one
+network (not several in parallel) and recordings that do not move in time; each network is trained with every learning
+rate, and counts by the better one. Scores are 2-way accuracies of the validation split at the best epoch, of one seed:
+they say what is worth a closer look, and nothing of the test split, which is never read. A run that takes more
+processor time than `--limit` is stopped and recorded as such. Runs that stand in the results already, with the same
+data set and seed, are kept. The table goes into docs/encoders.md. The networks of braindecode need `pip install
+'neural_clip[braindecode]'`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ import yaml
 
 from neural_clip.corpora.prepared import read_metadata
 from neural_clip.errors import DataError, run
+from neural_clip.report_tables import NAMES
 from neural_clip.whole_files import write_whole
+from publish_results import put
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPE = REPOSITORY / "configs" / "demo.yaml"
@@ -63,14 +66,14 @@ def candidates(modality: str) -> dict[str, dict]:
     ours = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["model"][modality]
     shared = {key: ours[key] for key in ("crop_tmin", "decimation") if key in ours} | {"alignment_kernel_size": 1}
     others = {name: shared | settings for name, settings in (PAPER[modality] | BRAINDECODE).items()}
-    return {"temporal_spatial": ours} | others
+    return {"temporal_spatial": ours | {"num_networks": 1, "time_shift": 0.0}} | others
 
 
 def train_once(modality: str, folder: str, settings: dict, rate: float, seed: int, output: Path, limit: int) -> dict:
     """Train one network and say how well it validates; its checkpoint is removed."""
     words = [sys.executable, str(REPOSITORY / "train.py"), str(RECIPE), "--data", json.dumps({modality: folder})]
     words += [f"--model.{modality}", json.dumps(settings), "--learning_rate", str(rate), "--seed", str(seed)]
-    words += ["--output_dir", str(output), "--overwrite", "true"]
+    words += ["--output_dir", str(output), "--overwrite", "true", "--model.include_vision_tower", "false"]
     output.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log")
     with log.open("w", encoding="utf-8") as file:
@@ -110,13 +113,16 @@ def best_of(runs: Sequence[dict]) -> list[dict]:
 
 def table(runs: Sequence[dict]) -> str:
     """What was found, as Markdown."""
-    columns = ("modality", "network", "validation 2-way", "learning rate", "CPU s", "parameters")
+    columns = ("recordings", "network", "validation 2-way", "learning rate", "tried", "CPU s", "parameters")
     rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for entry in best_of(runs):
+    for entry in sorted(best_of(runs), key=lambda entry: entry["modality"]):
+        same = [run for run in runs if all(run[key] == entry[key] for key in ("modality", "network"))]
         score = entry["validation_two_way"]
         shown = ["stopped" if score is None else f"{score:.3f}", f"{entry['learning_rate']:g}"]
+        shown.append(", ".join(f"{rate:g}" for rate in sorted({run["learning_rate"] for run in same}, reverse=True)))
         shown += [f"{entry['cpu_seconds']:.0f}", str(entry["parameters"] or "")]
-        rows.append("| " + " | ".join([entry["modality"], entry["network"], *shown]) + " |")
+        label = NAMES[entry["modality"]] + (" simulated" if entry["simulated"] else "")
+        rows.append("| " + " | ".join([label, entry["network"], *shown]) + " |")
     return "\n".join(rows)
 
 
@@ -147,7 +153,8 @@ def compare(data: dict[str, str], given: argparse.Namespace) -> None:
                 results.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(results, json.dumps({"about": about, "runs": known}, indent=2) + "\n")
                 print(modality, name, f"{rate:g}", entry["validation_two_way"], entry["cpu_seconds"], flush=True)
-    print(table(known))
+    put(given.page, "networks", table(known))
+    print(f"{table(known)}\nresults in {results}, table in {given.page}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -160,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=CPU_LIMIT, metavar="S", help=f"(default: {CPU_LIMIT} s of CPU)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/networks"), help="logs and checkpoints")
     parser.add_argument("--results", type=Path, default=Path("results/validation/networks.json"))
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "encoders.md", help="page with the table")
     given = parser.parse_args(argv)
     data = dict(entry.partition("=")[::2] for entry in given.data)
     if not data or set(data) - set(PAPER) or not all(data.values()):
