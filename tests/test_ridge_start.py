@@ -62,6 +62,29 @@ def test_the_network_makes_of_wanted_vectors_what_was_wanted(nonlinear):
     np.testing.assert_allclose(again, aligned.numpy(), rtol=1e-3, atol=1e-5)  # lengths do not matter
 
 
+def test_networks_in_parallel_are_given_what_their_mean_needs():
+    """Two networks, the second with another basis of aligned vectors; each part of the wanted vectors is its own."""
+    single, into = known_model(nonlinear=False)
+    fmri = single.config.fmri_config.to_diff_dict() | {"num_networks": 2}
+    model = NeuralClipModel(NeuralClipConfig(fmri_config=fmri, projection_dim=WIDTH)).eval()
+    turned = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(4)))[0]
+    with torch.no_grad():
+        for name in PEOPLE[:2]:
+            known, layer = (m.encoders["fmri"].alignment.layers[name] for m in (single, model))
+            layer.weight.copy_(torch.cat([known.weight, turned @ known.weight]))
+            layer.bias.zero_()
+        for projection, basis in zip(model.projections["fmri"], (into, turned @ into), strict=True):
+            projection.weight.copy_(basis.T)
+            projection.bias.zero_()
+    wanted = np.random.default_rng(1).standard_normal((50, WIDTH)).astype(np.float32)
+    aligned = torch.tensor(wanted_vectors(model, PEOPLE[:2], wanted, seed=0)).float()
+    assert aligned.shape == (50, 2 * SIZE)
+    with torch.no_grad():
+        each = model.project("fmri", model.encoders["fmri"].network(aligned))
+    for part in each:
+        assert torch.nn.functional.cosine_similarity(part, torch.tensor(wanted)).min() > 0.97
+
+
 def test_the_layer_is_ridge_regression_at_the_strength_that_validation_likes_best(parts):
     train, validation = parts
     model, _ = known_model()
