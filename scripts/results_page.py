@@ -33,8 +33,8 @@ def over_seeds(values: Sequence[float], form: str = ".3f") -> str:
 
 def mean_of(records: Sequence[dict], key: str) -> float | None:
     """Mean over records; nothing where a score has no meaning, as top-5 among two categories."""
-    values = [record.get(key) for record in records]
-    return None if None in values else statistics.fmean(values)
+    values = [record[key] for record in records if record.get(key) is not None]
+    return statistics.fmean(values) if len(values) == len(records) else None
 
 
 def label(record: dict) -> str:
