@@ -33,6 +33,8 @@ def over_seeds(values: Sequence[float], form: str = ".3f") -> str:
 
 def mean_of(records: Sequence[dict], key: str) -> float | None:
     """Mean over records; nothing where a score has no meaning, as top-5 among two categories."""
+    if key.endswith("top5") and records[0]["gallery_size"] <= 5:
+        return None
     values = [record[key] for record in records if record.get(key) is not None]
     return statistics.fmean(values) if len(values) == len(records) else None
 
@@ -81,7 +83,7 @@ def scores_table(results: dict) -> Table:
             seconds = "-" if fixed else f"{statistics.fmean(record['training_cpu_seconds'] for record in group):.0f}"
             rows.append([*cells, seconds])
         one = modality[0]
-        chance = [percent(one["chance_top1"]), percent(one.get("chance_top5")), score(one["chance_two_way"])]
+        chance = [percent(one["chance_top1"]), percent(mean_of([one], "chance_top5")), score(one["chance_two_way"])]
         rows.append([label(one), "chance", "", *chance, "", "", "", ""])
         ceiling = [percent(one.get("ceiling_top1")), "", score(one.get("ceiling_two_way"))]
         if one["simulated"]:
@@ -143,7 +145,9 @@ def missing(results: dict) -> list[str]:
 def section(results: dict) -> str:
     """Everything the page says of one twin."""
     facts = {record["modality"]: record for record in results["records"] if record["kind"] == "recipe"}
-    galleries = "; ".join(f"{label(r)} {r['n_queries']} queries, {r['gallery_size']} images" for r in facts.values())
+    galleries = "; ".join(
+        f"{label(r)} {r['n_queries']} queries, gallery of {r['gallery_size']}" for r in facts.values()
+    )
     commits = sorted({str(record["commit"]) for record in results["records"]})
     versions = ", ".join(f"{name} {version}" for name, version in results["records"][0]["versions"].items())
     prints = "; ".join(f"{name} `{record['fingerprint'][:12]}`" for name, record in facts.items())
