@@ -29,9 +29,9 @@ import yaml
 
 from neural_clip.corpora.prepared import read_metadata
 from neural_clip.errors import DataError, run
-from neural_clip.report_tables import NAMES
 from neural_clip.whole_files import write_whole
 from publish_results import put
+from results_page import label
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPE = REPOSITORY / "configs" / "demo.yaml"
@@ -121,8 +121,7 @@ def table(runs: Sequence[dict]) -> str:
         shown = ["stopped" if score is None else f"{score:.3f}", f"{entry['learning_rate']:g}"]
         shown.append(", ".join(f"{rate:g}" for rate in sorted({run["learning_rate"] for run in same}, reverse=True)))
         shown += [f"{entry['cpu_seconds']:.0f}", str(entry["parameters"] or "")]
-        label = NAMES[entry["modality"]] + (" simulated" if entry["simulated"] else "")
-        rows.append("| " + " | ".join([label, entry["network"], *shown]) + " |")
+        rows.append("| " + " | ".join([label(entry), entry["network"], *shown]) + " |")
     return "\n".join(rows)
 
 

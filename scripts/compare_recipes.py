@@ -191,6 +191,11 @@ def modalities_of(recipe: str) -> list[str]:
     return [modality for modality in CORPORA if modality in variants] or list(CORPORA)
 
 
+def learnt_of(recipe: str, twin: Path) -> list[str]:
+    """Those of them that a twin, or what stands in its place, has recordings of."""
+    return [modality for modality in modalities_of(recipe) if modality in data_folders(twin)]
+
+
 def is_alone(recipe: str) -> bool:
     """Whether a recipe is trained anew for each person and modality."""
     return ALONE in parsed(recipe)[1]
@@ -206,8 +211,7 @@ def people_of(recipe: str, twin: Path) -> list[Person]:
     if not is_alone(recipe):
         return [None]
     facts = data_facts(twin)
-    learnt = [modality for modality in modalities_of(recipe) if modality in facts]
-    return [(modality, name) for modality in learnt for name in facts[modality]["subjects"]]
+    return [(modality, name) for modality in learnt_of(recipe, twin) for name in facts[modality]["subjects"]]
 
 
 def run_folder(recipe: str, seed: int, twin: Path, person: Person = None) -> Path:
@@ -223,8 +227,7 @@ def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None
     words += [word for variant in variants for word in SETTINGS.get(variant, [])]
     if epochs is not None:
         words += ["--training.num_train_epochs", str(epochs)]
-    folders = data_folders(twin)
-    learnt = [modality for modality in modalities_of(recipe) if modality in folders]
+    folders, learnt = data_folders(twin), learnt_of(recipe, twin)
     if person is not None:
         learnt = [person[0]]
         words += [f"--model.{person[0]}.subjects", json.dumps([person[1]])]
@@ -311,9 +314,8 @@ def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
     Queries, gallery and order are those of the first checkpoint, with which they are compared.
     """
     first, weights = report["checkpoints"][0], []
-    folders = data_folders(twin)
-    for modality in (name for name in modalities_of(recipe) if name in folders):
-        folder = str(folders[modality])
+    for modality in learnt_of(recipe, twin):
+        folder = str(data_folders(twin)[modality])
         whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), folder, report["split"])
         parts = []
         for person in dict.fromkeys(whole.subjects.tolist()):

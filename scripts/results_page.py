@@ -121,11 +121,8 @@ def conversions_table(results: dict) -> Table:
     for group in in_order(results["conversions"], "source", "target", "method"):
         first = group[0]
         means = [statistics.fmean(entry[key] for entry in group) for key in ("two_way", "denominator_two_way")]
-        cells = [
-            f"{NAMES[first['source']]} to {label({'modality': first['target'], 'simulated': simulated})}",
-            first["method"],
-        ]
-        cells.append(seeds_of(group))
+        target = label({"modality": first["target"], "simulated": simulated})
+        cells = [f"{NAMES[first['source']]} to {target}", first["method"], seeds_of(group)]
         cells += [*map(score, means), over_seeds([entry["normalised"] for entry in group])]
         drawn = with_interval(first["normalised"], first["normalised_interval"])
         rows.append([*cells, f"seed {first['seed']}: {drawn}"])
