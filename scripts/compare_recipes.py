@@ -20,10 +20,10 @@ A recipe is a file of `configs/` by name, with changes behind plus signs:
 The first recipe is the one that all others are compared with, so it is of all modalities and people. Each run is one
 process with one thread, `--jobs` at a time, and one evaluation a seed scores all recipes once; the linear baselines,
 which have no seed, are fitted beside the first. What is finished is kept: a run while recipe, seed, data and the code
-of training are the same, an evaluation while its runs and the package are. `--finished` trains nothing and scores what
-is there, so that recipes may have different seeds; the page names them, and what is missing. `--name` keeps a
-comparison with another first recipe beside that of the twin. Choose on `--split validation`: its scores stay in the
-output folder.
+of training (not its prose) are the same, an evaluation while its runs and the package are. `--finished` trains nothing
+and scores what is there, so that recipes may have different seeds; the page names them, and what is missing. `--name`
+keeps a comparison with another first recipe beside that of the twin. Choose on `--split validation`: its scores stay
+in the output folder.
 
 In the place of a twin may stand `digits`, `digits_mobilenet` or `faces`, prepared by `scripts/real_recordings.py`.
 A twin itself is drawn once (seed 0). The seeds are those of training: weights, order of recordings, dropout.
@@ -32,6 +32,7 @@ A twin itself is drawn once (seed 0). The seeds are those of training: weights, 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -82,6 +83,7 @@ KEPT = ("top1", "top1_interval", "top5", "top5_interval", "two_way", "two_way_in
         "chance_top5", "chance_two_way", "gallery_size", "n_queries", "not_computed")  # fmt: skip
 CONVERSION_KEPT = ("method", "source", "target", "two_way", "chance_two_way", "normalised", "normalised_interval",
                    "denominator_two_way", "n_queries", "gallery_size", "n_recordings")  # fmt: skip
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PRINT_MODULES = """import sys, neural_clip.training
 print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "neural_clip"), sep="\\n")"""
 
@@ -91,9 +93,21 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def code_of(path: Path) -> str:
+    """What a file does: of Python its syntax tree without docstrings and comments, of others the text."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree)
+
+
 def digest_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of files."""
-    return digest({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)})
+    """SHA-256 over names of files and what they do; prose in Python files changes nothing."""
+    return digest({path.name: code_of(path) for path in sorted(paths)})
 
 
 def source_states() -> dict[str, str]:

@@ -282,6 +282,38 @@ def test_a_finished_run_is_kept_and_a_changed_one_done_again(tmp_path):
     assert second["key"] == "two" and counter.read_text() == "xx"
 
 
+ONE_FORM = '''"""Prose."""
+
+class Layer:
+    """Prose."""
+
+def scaled(x):  # prose
+    """Prose."""
+    return 2 * x
+'''
+
+
+@pytest.mark.parametrize(
+    "name, old, new, same",
+    [
+        ("a.py", '"""Prose."""', '"""Other\n    words."""', True),
+        ("a.py", "  # prose", "", True),
+        ("a.py", '    """Prose."""\n    return', "    return", True),
+        ("a.py", "2 * x", "3 * x", False),
+        ("a.py", "return 2 * x", 'return """Prose."""', False),
+        ("a.py", "scaled(x)", "scaled(x=1)", False),
+        ("a.yaml", "  # prose", "", False),
+    ],
+)
+def test_prose_does_not_decide_what_code_does(tmp_path, name, old, new, same):
+    (tmp_path / "new").mkdir()
+    assert ONE_FORM.replace(old, new) != ONE_FORM
+    (tmp_path / name).write_text(ONE_FORM)
+    (tmp_path / "new" / name).write_text(ONE_FORM.replace(old, new))
+    one, other = (compare_recipes.digest_files([folder / name]) for folder in (tmp_path, tmp_path / "new"))
+    assert (one == other) is same
+
+
 def test_a_failed_run_says_where_and_is_not_kept(tmp_path):
     compare_recipes.once(tmp_path, "one", [sys.executable, "-c", ""])
     failing = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]

@@ -126,7 +126,7 @@ class SubjectConv(nn.Module):
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Whose they are.
             filters (sequence of `torch.FloatTensor` of shape `(n_filters, n_chans)`, *optional*): Spatial filters
                 of each network, applied to its part of the aligned sensors. Filters and layer are multiplied with one
-                another before they meet the recordings: the same values for a third of the work.
+                another before they meet the recordings: the same values, less work (`benchmarks/spatial_filters.py`).
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_networks * n_chans, n_times)`, or `(batch_size,
