@@ -182,6 +182,14 @@ CHOICES = {
     "subject dropout": Choice(
         "a tenth of recordings through the average layer", SENSORS, {"MODALITY": {"subject_dropout": 0.1}}
     ),
+    "no linear path": Choice(
+        "projection sees the hidden layer alone, not its input beside it",
+        ("fmri",),
+        {"MODALITY": {"linear_path": False}},
+    ),
+    "no hidden layer": Choice("a linear model", ("fmri",), {"MODALITY": {"num_hidden_layers": 0}}),
+    "two hidden layers": Choice("one behind the other", ("fmri",), {"MODALITY": {"num_hidden_layers": 2}}),
+    "hidden layer of 1,024": Choice("four times as wide", ("fmri",), {"MODALITY": {"hidden_size": 1024}}),
     "spatial attention": Choice("over sensor positions, before the spatial filters", ("meg",), change=attend),
 }
 
