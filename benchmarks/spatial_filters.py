@@ -10,25 +10,17 @@ leaves is counted beside it: nobody can be quicker than that, and the rest of th
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import yaml
+from temporal_filter import seconds
 
 from neural_clip import EegConfig, EegEncoder, MegConfig, MegEncoder
 
 RECIPE = Path(__file__).parents[1] / "configs" / "base.yaml"
 SHAPES = {"eeg": (128, 440), "meg": (271, 181)}  # sensors, samples
 BATCH, PEOPLE, RUNS = 128, 4, 7
-
-
-def seconds(function: Callable[[], torch.Tensor]) -> float:
-    """Time of one forward and backward pass."""
-    start = time.perf_counter()
-    function().sum().backward()
-    return time.perf_counter() - start
 
 
 def main() -> None:

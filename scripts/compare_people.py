@@ -8,7 +8,8 @@ For each modality and seed the last person of the data set is
 * left out of training and added by `neural-clip adapt` with a share of the training recordings, or read as the average
   subject (EEG, MEG), which takes none;
 * trained with everybody, as the upper line;
-* given a quarter of the training recordings, once in training with everybody and once alone, in as many steps.
+* given a quarter of the training recordings, once in training with everybody and once alone, in as many steps;
+* read by ridge regression, fitted to the same recordings that adapting takes and to nobody else's.
 
 Every model is of one modality, and its scores are that person's single trials among all images of the split. The data
 are those of `scripts/compare_recipes.py`, in the same folder. A modality and seed that is finished is kept while
@@ -71,26 +72,31 @@ def only(modality: str, subjects: Sequence[str]) -> list[str]:
     return [f"--model.{modality}.subjects", json.dumps(list(subjects))]
 
 
-def score(model: NeuralClipModel, folder: Path, split: str, person: str, average: bool = False) -> dict:
-    """Scores of one person's single trials among all images of the split."""
+def scores_of(embeds: np.ndarray, folder: Path, split: str, person: str) -> dict:
+    """Scores of embeddings of one person's single trials among all images of the split."""
     from neural_clip.scoring import score_record
-    from neural_clip.training import embed_recordings
 
-    metadata = load_metadata(folder)
-    recordings = RecordingDataset(folder, split, metadata["subjects"])
-    gallery = np.unique(recordings.image_rows)
-    recordings.keep(np.flatnonzero(recordings.subject_ids == metadata["subjects"].index(person)))
-    known = getattr(model.config, f"{metadata['modality']}_config").subjects
-    recordings.subject_ids[:] = -1 if average else known.index(person)
-    image_ids = np.array(recordings.images.image_ids)
+    trials = RecordingDataset(folder, split, load_metadata(folder)["subjects"])
+    gallery = np.unique(trials.image_rows)
+    image_ids = np.array(trials.images.image_ids)
     record, _ = score_record(
-        embed_recordings(model.eval(), recordings).numpy(),
-        recordings.images.embeds[gallery],
-        image_ids[recordings.image_rows],
+        embeds,
+        trials.images.embeds[gallery],
+        image_ids[RecordingDataset(folder, split, [person]).image_rows],
         image_ids[gallery],
         seed=0,
     )
     return {key: record[key] for key in KEPT if key in record}
+
+
+def score(model: NeuralClipModel, folder: Path, split: str, person: str, average: bool = False) -> dict:
+    """Scores of what a model makes of one person's single trials, as that person or as the average subject."""
+    from neural_clip.training import embed_recordings
+
+    recordings = RecordingDataset(folder, split, [person])
+    known = getattr(model.config, f"{recordings.metadata['modality']}_config").subjects
+    recordings.subject_ids[:] = -1 if average else known.index(person)
+    return scores_of(embed_recordings(model.eval(), recordings).numpy(), folder, split, person)
 
 
 def amount(folder: Path, person: str, share: float, seed: int) -> dict:
@@ -186,6 +192,26 @@ def everybody(words: list[str], metadata: dict, folder: Path, runs: Path, person
     return [{"how": "everybody", **amount(folder, person, 1.0, seed), **scores}]
 
 
+def ridge_alone(folder: Path, person: str, seed: int, split: str) -> list:
+    """Fit ridge regression to each share of somebody's recordings from image onset on; a record for each."""
+    from neural_clip.adapting import fraction_rows
+    from neural_clip.baselines import per_subject_ridge, read_split
+
+    metadata, parts = load_metadata(folder), []
+    for name in ("train", "validation", split):
+        part = read_split(str(folder), name)
+        part = part.at(np.flatnonzero(part.subjects == person))
+        parts.append(part if metadata["tmin"] is None else part.from_onset(metadata["tmin"], metadata["sfreq"]))
+    train, validation, test = parts
+    records = []
+    for share in SHARES:
+        rows = fraction_rows(np.zeros(len(train.subjects)), share, seed)
+        embeds, _ = per_subject_ridge(train.at(rows), validation, test)
+        scores = scores_of(embeds, folder, split, person)
+        records.append({"how": "ridge alone", **amount(folder, person, share, seed), **scores})
+    return records
+
+
 def one_unit(modality: str, seed: int, twin: Path, source: dict[str, str], arguments: argparse.Namespace) -> list:
     """All records of a modality and seed, or those that are there."""
     folder = data_folders(twin)[modality]
@@ -196,13 +222,14 @@ def one_unit(modality: str, seed: int, twin: Path, source: dict[str, str], argum
     file = runs / f"{arguments.split}.json"
     facts = {name: metadata[name] for name in ("fingerprint", "image_encoder")}
     key = digest({"run": training_key(words, {modality: facts}, source["package"]), "shares": SHARES})
-    if file.is_file() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
-        print(f"{time.strftime('%H:%M:%S')} kept     {file}", flush=True)
-        return found["records"]
-    records = []
     about = {"modality": modality, "person": person, "seed": seed, "recipe": arguments.recipe, "commit": commit()}
     about |= {"fingerprint": metadata["fingerprint"], "simulated": bool(metadata["simulated"])}
     about |= {"versions": {name: package_metadata.version(name) for name in PACKAGES}}
+    ridge = [{**about, **record} for record in ridge_alone(folder, person, seed, arguments.split)]
+    if file.is_file() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
+        print(f"{time.strftime('%H:%M:%S')} kept     {file}", flush=True)
+        return found["records"] + ridge
+    records = []
     for part in (left_out, everybody, quarters):
         started = time.monotonic()
         made = part(words, metadata, folder, runs, person, seed, arguments.split)
@@ -210,7 +237,7 @@ def one_unit(modality: str, seed: int, twin: Path, source: dict[str, str], argum
         records += [{**about, **record, "seconds_of_part": seconds} for record in made]
         print(f"{time.strftime('%H:%M:%S')} {modality} seed {seed}: {part.__name__} in {seconds:.0f} s", flush=True)
     write_whole(file, json.dumps({"key": key, "records": records}, indent=1) + "\n")
-    return records
+    return records + ridge
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,8 +19,9 @@ from neural_clip.report_tables import NAMES, as_markdown, percent, score, with_i
 from neural_clip.whole_files import write_whole
 from results_page import REPOSITORY, Table, in_order, label, over_seeds
 
-FULL, ADAPTED, AVERAGE = "everybody", "adapted", "average subject"
-WORDS = {FULL: "trained with everybody", ADAPTED: "left out, then adapted", AVERAGE: "left out, average subject"}
+FULL, ADAPTED, AVERAGE, RIDGE = "everybody", "adapted", "average subject", "ridge alone"
+WORDS = {FULL: "trained with everybody", ADAPTED: "left out, then adapted", AVERAGE: "left out, average subject",
+         RIDGE: "ridge regression alone"}  # fmt: skip
 
 
 def mean(group: Sequence[dict], key: str) -> float:
@@ -94,13 +95,16 @@ def draw_people(records: Sequence[dict], twin: str, path: Path) -> None:
 
 def draw_panel(axes: Any, records: Sequence[dict]) -> None:
     """One modality: each seed a point, their mean a line."""
-    colour, marker = STYLES["ours"]
-    adapted = [record for record in records if record["how"] == ADAPTED]
-    groups = in_order(adapted, "share")
-    axes.plot([record["minutes"] for record in adapted], [record["two_way"] for record in adapted], marker,
-              color=colour, markersize=3, alpha=0.5)  # fmt: skip
-    axes.plot([mean(group, "minutes") for group in groups], [mean(group, "two_way") for group in groups], "-",
-              color=colour, label=WORDS[ADAPTED])  # fmt: skip
+    for how, kind in ((ADAPTED, "ours"), (RIDGE, "baseline")):
+        colour, marker = STYLES[kind]
+        fitted = [record for record in records if record["how"] == how]
+        if not fitted:
+            continue
+        groups = in_order(fitted, "share")
+        axes.plot([record["minutes"] for record in fitted], [record["two_way"] for record in fitted], marker,
+                  color=colour, markersize=3, alpha=0.5)  # fmt: skip
+        axes.plot([mean(group, "minutes") for group in groups], [mean(group, "two_way") for group in groups], "-",
+                  color=colour, label=WORDS[how])  # fmt: skip
     for how, style, kind in ((FULL, "--", "paper"), (AVERAGE, "-.", "baseline")):
         if values := [record["two_way"] for record in records if record["how"] == how]:
             axes.axhline(statistics.fmean(values), linestyle=style, color=STYLES[kind][0], label=WORDS[how])
@@ -130,6 +134,8 @@ modality. All scores are single trials of that one person among all images of th
 - *Trained with everybody*: the person took part in training from the start.
 - *A quarter, with everybody* and *alone*: training from the start with a quarter of that person's training recordings,
   the others complete, or nobody else. Alone, it takes as many steps as with everybody.
+- *Ridge regression alone*: per-subject ridge ([evaluation.md](evaluation.md)) fitted to the same share of that
+  person's recordings as adapting takes, and to nobody else's.
 - *Share*: (score - chance) / (score of training with everybody - chance), of each seed, then the mean.
 - *t interval*: over seeds of training, of the choice of recordings and of the order of batches, for one person of one
   twin. It speaks of training again, not of other people or images. With one seed there is none.

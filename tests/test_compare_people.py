@@ -55,6 +55,7 @@ def test_every_score_is_there_with_its_provenance(compared):
     assert results["simulated"] is True and results["recipe"] == "demo" and results["split"] == "test"
     ways = [("adapted", 0.25), ("adapted", 1.0), ("everybody", 1.0)]
     ways += [("a quarter, with everybody", 0.25), ("a quarter, alone", 0.25)]
+    ways += [("ridge alone", 0.25), ("ridge alone", 1.0)]
     expected = {("eeg", how, share) for how, share in [*ways, ("average subject", 0.0)]}
     expected |= {("fmri", how, share) for how, share in ways}
     assert {(r["modality"], r["how"], r["share"]) for r in results["records"]} == expected
@@ -67,7 +68,7 @@ def test_every_score_is_there_with_its_provenance(compared):
         assert low <= record["two_way"] <= high
         assert record["versions"]["torch"] and record["fingerprint"]
     scores = {(r["modality"], r["how"], r["share"]): r["two_way"] for r in results["records"]}
-    assert scores["fmri", "adapted", 1.0] > 0.6
+    assert scores["fmri", "adapted", 1.0] > 0.6 and scores["fmri", "ridge alone", 1.0] > 0.6
 
 
 @pytest.mark.slow
@@ -118,6 +119,40 @@ def test_a_quarter_is_the_quarter_that_adapting_takes(twin, tmp_path, monkeypatc
         assert (seen["args"].max_steps, seen["args"].eval_steps, seen["args"].save_steps) == (160, 10, 10)
 
 
+def test_ridge_takes_what_adapting_takes_and_nobody_else(twin, monkeypatch):
+    from neural_clip import baselines
+    from neural_clip.adapting import fraction_rows
+    from neural_clip.data import RecordingDataset
+
+    seen, fit = [], baselines.per_subject_ridge
+
+    def spy(*splits):
+        seen.append(splits)
+        return fit(*splits)
+
+    monkeypatch.setattr(baselines, "per_subject_ridge", spy)
+    folder = twin / "data" / "imagenet_eeg"
+    metadata_file = folder / "neural_clip.json"
+    metadata = json.loads(metadata_file.read_text())
+    onset = baselines.samples_before_onset(metadata["tmin"], metadata["sfreq"])
+    monkeypatch.setattr(compare_people, "SHARES", (0.1, 0.25))
+    records = compare_people.ridge_alone(folder, "sub-02", 5, "validation")
+    assert [(r["how"], r["share"], r["recordings"]) for r in records] == [
+        ("ridge alone", 0.1, 8),
+        ("ridge alone", 0.25, 20),
+    ]
+    for share, (train, validation, test) in zip((0.1, 0.25), seen, strict=True):
+        own = RecordingDataset(folder, "train", ["sub-02"])
+        own.keep(fraction_rows(own.subject_ids, share, 5))
+        assert train.image_ids.tolist() == [own.images.image_ids[row] for row in own.image_rows]
+        assert {*train.subjects, *validation.subjects, *test.subjects} == {"sub-02"}
+        assert np.array_equal(validation.targets, test.targets)  # the split that was asked for
+        shown = np.stack(train.recordings)
+        assert shown.shape[-1] == metadata["n_times"] - onset
+        for row in (0, len(own) - 1):
+            np.testing.assert_array_equal(shown[row], own[row]["eeg_values"][0, :, onset:])
+
+
 def record(modality, how, share, seed, two_way, minutes, top1=0.1):
     return {
         "modality": modality, "person": "sub-09", "how": how, "share": share, "seed": seed, "two_way": two_way,
@@ -139,6 +174,7 @@ def made_up():
             record("eeg", "adapted", 0.1, seed, few, 1.5 + seed),
             record("eeg", "adapted", 1.0, seed, full - 0.02, 20.0),
             record("eeg", "everybody", 1.0, seed, full, 20.0),
+            record("eeg", "ridge alone", 0.1, seed, few - 0.1, 1.5 + seed),
         ]
         records += [record("fmri", "adapted", 0.1, seed, 0.6, None), record("fmri", "everybody", 1.0, seed, 0.7, None)]
     return {"twin": "realistic", "recipe": "demo", "split": "test", "command": "python x", "simulated": True,
@@ -150,7 +186,7 @@ def test_table_shows_the_records():
     assert len({len(head), *map(len, rows)}) == 1
     assert [cells[2] for cells in rows] == [
         "left out, average subject", "left out, then adapted", "left out, then adapted", "trained with everybody",
-        "chance", "left out, then adapted", "trained with everybody", "chance",
+        "ridge regression alone", "chance", "left out, then adapted", "trained with everybody", "chance",
     ]  # fmt: skip
     values = [few for few, _ in SCORES.values()]
     mean, half = statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5  # t(2), 97.5 %
@@ -162,7 +198,7 @@ def test_table_shows_the_records():
     assert few[7] == "seed 0: 0.700 [0.650, 0.750]" and few[8] == "10.0"
     share = statistics.mean((few - 0.5) / (full - 0.5) for few, full in SCORES.values())
     assert float(few[9]) == pytest.approx(100 * share, abs=0.06)
-    assert rows[3][9] == "100.0" and rows[5][4] == "-" and rows[4][6:] == ["0.500", "", "1.2", "0.0"]
+    assert rows[3][9] == "100.0" and rows[6][4] == "-" and rows[5][6:] == ["0.500", "", "1.2", "0.0"]
 
 
 def test_page_and_picture(tmp_path):
@@ -200,6 +236,7 @@ def test_picture_shows_the_scores(monkeypatch, tmp_path):
     assert lines["trained with everybody"].get_ydata()[0] == pytest.approx((0.90 + 0.88 + 0.93) / 3)
     assert lines["left out, average subject"].get_ydata()[0] == pytest.approx(0.6)
     np.testing.assert_allclose(lines["left out, then adapted"].get_xydata(), [[2.5, 0.71], [20.0, 2.65 / 3]])
+    np.testing.assert_allclose(lines["ridge regression alone"].get_xydata(), [[2.5, 0.61]])
 
 
 def test_data_that_are_not_there(tmp_path, monkeypatch):
