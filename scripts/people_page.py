@@ -135,7 +135,7 @@ modality. All scores are single trials of that one person among all images of th
 - *A quarter, with everybody* and *alone*: training from the start with a quarter of that person's training recordings,
   the others complete, or nobody else. Alone, it takes as many steps as with everybody.
 - *Ridge regression alone*: per-subject ridge ([evaluation.md](evaluation.md)) fitted to the same share of that
-  person's recordings as adapting takes, and to nobody else's.
+  person's recordings as adapting takes, and to nobody else's. With all of them no seed has a part in it.
 - *Share*: (score - chance) / (score of training with everybody - chance), of each seed, then the mean.
 - *t interval*: over seeds of training, of the choice of recordings and of the order of batches, for one person of one
   twin. It speaks of training again, not of other people or images. With one seed there is none.

@@ -189,12 +189,12 @@ typed by hand.
 - Recipes are those of `configs/`, joint models of all modalities and people, but for what a plus sign adds. `+frozen`
   keeps alignment layers as they started (the recipe's initialisation: in `demo` the identity for EEG and MEG, so no
   alignment at all, and random for fMRI, whose voxels cannot do without). `+mse` is trained by squared distance instead
-  of the contrastive loss. `+eeg`, `+meg` and `+fmri` are trained on that modality only. `+alone` is a model for each
-  person and modality, trained on their recordings only; all are scored together, on the queries of everybody.
-  `+uncropped` also sees the samples before onset (MEG; EEG has none), `+coarse` has no fine windows, `+shallow` no
-  hidden layer behind the filters (EEG, MEG) and no linear path (fMRI), `+slow` a learning rate of 2e-3, `+single` one
-  network for each modality instead of several in parallel (in MEG of 96 filters, not 48), and in training of `+still`
-  recordings do not move in time (EEG, MEG): what each part is worth.
+  of the contrastive loss. `+eeg`, `+meg` and `+fmri` are trained on that modality only, `+eeg+meg` and the like on
+  those two. `+alone` is a model for each person and modality, trained on their recordings only; all are scored
+  together, on the queries of everybody. `+uncropped` also sees the samples before onset (MEG; EEG has none),
+  `+coarse` has no fine windows, `+shallow` no hidden layer behind the filters (EEG, MEG) and no linear path (fMRI),
+  `+single` one network for each modality instead of several in parallel (in MEG of 96 filters, not 48), and in
+  training of `+still` recordings do not move in time (EEG, MEG): what each part is worth.
   [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
 - Baselines are linear and fitted once, on samples from image onset on; what they are stands in
   [evaluation.md](evaluation.md). Each model keeps its

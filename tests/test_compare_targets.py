@@ -68,7 +68,8 @@ def test_page_and_committed_results_agree():
     assert results["split"] == "validation" and results["simulated"] and "simulated" in shown
     for found in results["records"]:
         assert found["embedding"].endswith(" --overwrite " + shlex.join(compare_targets.TARGETS[found["target"]]))
-        assert len(found["commit"]) == 40 and found["versions"]["torch"] and "neural-clip train" in found["command"]
+        assert re.fullmatch("[0-9a-f]{40}(-dirty)?", found["commit"])
+        assert found["versions"]["torch"] and "neural-clip train" in found["command"]
 
 
 def test_targets_are_different_spaces():
