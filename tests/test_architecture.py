@@ -282,7 +282,8 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [row for name, rows in project["optional-dependencies"].items() if name != skipped_extra for row in rows]
     declared = {re.match(r"[\w-]+", row).group() for row in project["dependencies"] + extras}
-    scripts = {path.stem for path in _python_files("scripts") if "scripts" in folders}  # they import one another
+    # files of a folder of programs import one another
+    siblings = {path.stem for path in _python_files(*folders) if "scripts" in folders}
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu",
                      "mne_bids": "mne-bids", "markdown_it": "markdown-it-py"}  # fmt: skip
     faults = [
@@ -290,7 +291,7 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
         for path in _python_files(*folders)
         for item in _imports(path.read_text(encoding="utf-8"))
         if not item.level and (top := item.target.split(".")[0]) not in sys.stdlib_module_names | {"neural_clip"}
-        if top not in scripts and distributions.get(top, top) not in declared
+        if top not in siblings and distributions.get(top, top) not in declared
     ]
     assert not faults, f"declare in pyproject.toml: {faults}"
 
