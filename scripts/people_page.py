@@ -105,7 +105,7 @@ def draw_panel(axes: Any, records: Sequence[dict]) -> None:
                   color=colour, markersize=3, alpha=0.5)  # fmt: skip
         axes.plot([mean(group, "minutes") for group in groups], [mean(group, "two_way") for group in groups], "-",
                   color=colour, label=WORDS[how])  # fmt: skip
-    for how, style, kind in ((FULL, "--", "paper"), (AVERAGE, "-.", "baseline")):
+    for how, style, kind in ((FULL, "--", "paper"), (AVERAGE, "-.", "ours")):
         if values := [record["two_way"] for record in records if record["how"] == how]:
             axes.axhline(statistics.fmean(values), linestyle=style, color=STYLES[kind][0], label=WORDS[how])
     axes.axhline(records[0]["chance_two_way"], linestyle=":", color="black", label="chance")
