@@ -193,6 +193,7 @@ typed by hand.
   those two. `+alone` is a model for each person and modality, trained on their recordings only; all are scored
   together, on the queries of everybody. `+uncropped` also sees the samples before onset (MEG; EEG has none),
   `+coarse` has no fine windows, `+shallow` no hidden layer behind the filters (EEG, MEG) and no linear path (fMRI),
+  where the recipe has them (`demo` has neither of the first two in MEG: there both are but other random starts),
   `+single` one network for each modality instead of several in parallel (in MEG of 96 filters, not 48), and in
   training of `+still` recordings do not move in time (EEG, MEG): what each part is worth.
   [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
