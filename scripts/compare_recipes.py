@@ -22,8 +22,9 @@ process with one thread, `--jobs` at a time, and one evaluation a seed scores al
 which have no seed, are fitted beside the first. What is finished is kept: a run while recipe, seed, data and the code
 of training (not its prose) are the same, an evaluation while its runs and the package are. `--finished` trains nothing
 and scores what is there, so that recipes may have different seeds; the page names them, and what is missing. `--name`
-keeps a comparison with another first recipe beside that of the twin. Choose on `--split validation`: its scores stay
-in the output folder.
+keeps a comparison with another first recipe beside that of the twin. `--add` keeps the runs that the results already
+tell of, so that recipes and seeds may come from several machines: the data must be the same, and a run that is there
+as well must have the same weights, to the bit. Choose on `--split validation`: its scores stay in the output folder.
 
 In the place of a twin may stand `digits`, `digits_mobilenet` or `faces`, prepared by `scripts/real_recordings.py`.
 A twin itself is drawn once (seed 0). The seeds are those of training: weights, order of recordings, dropout.
@@ -421,7 +422,7 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
     for seed in arguments.seeds:
         runs = train_seed(seed, twin, sources["training"], arguments)
         if any(is_whole(recipe) for recipe in runs):
-            baselines = not results["evaluations"] and not arguments.name
+            baselines = not results["evaluations"] and not arguments.name and not arguments.add
             evaluation, report = evaluate_seed(
                 runs, seed, twin, sources["package"], arguments.split, baselines, arguments.name
             )
@@ -435,12 +436,60 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
     return results
 
 
-def write_results(results: dict, name: str, arguments: argparse.Namespace) -> Path:
-    """Write results: of the test split for the repository, of another one into the output folder."""
+def added(before: dict, now: dict) -> dict:
+    """Earlier results with those of now behind them, in the order of seeds; a run that is in both stays as it was.
+
+    Raises:
+        DataError: If they are of other data or another first recipe, or if a run has other weights than before.
+    """
+    if before["recipes"][0] != now["recipes"][0]:
+        raise DataError(
+            f"The results so far compare with '{before['recipes'][0]}', so the first of '--recipes' must be that, "
+            f"but got '{now['recipes'][0]}'."
+        )
+    data = [{record["modality"]: record["fingerprint"] for record in part["records"]} for part in (before, now)]
+    if data[0] != data[1]:
+        raise DataError(f"The results so far are of the data {data[0]}, so '--add' cannot keep them for {data[1]}.")
+    known = {(record["method"], record["seed"]): record["weights_sha256"] for record in before["records"]}
+    for record in now["records"]:
+        weights = known.get((record["method"], record["seed"]), record["weights_sha256"])
+        if record["weights_sha256"] != weights:
+            raise DataError(
+                f"'{record['method']}' with seed {record['seed']} has other weights ({record['weights_sha256']}) than "
+                f"in the results so far ({weights}), so the two cannot stand side by side; leave '--add' out."
+            )
+    there = {(pair["method"], pair["other"], pair["seed"]) for pair in before["comparisons"]}
+    new = {
+        "evaluations": now["evaluations"],
+        "records": [record for record in now["records"] if (record["method"], record["seed"]) not in known],
+        "comparisons": [
+            pair for pair in now["comparisons"] if (pair["method"], pair["other"], pair["seed"]) not in there
+        ],
+        "conversions": [entry for entry in now["conversions"] if (entry["method"], entry["seed"]) not in known],
+    }
+    first = min(before["seeds"])  # where baselines stand, which have no seed
+    results = before | {
+        name: sorted([*before[name], *entries], key=lambda entry: first if entry["seed"] is None else entry["seed"])
+        for name, entries in new.items()
+    }
+    results["recipes"] = list(dict.fromkeys([*before["recipes"], *now["recipes"]]))
+    results["seeds"] = sorted({*before["seeds"], *now["seeds"]})
+    results["command"] = f"{before['command']}; {now['command']}"
+    return results
+
+
+def results_file(name: str, arguments: argparse.Namespace) -> Path:
+    """Where results lie: of the test split in the repository, of another one in the output folder."""
     folder = arguments.results_dir if arguments.split == "test" else arguments.output_dir / arguments.split
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{name}.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return folder / f"{name}.json"
+
+
+def write_results(results: dict, name: str, arguments: argparse.Namespace) -> Path:
+    """Write results."""
+    file = results_file(name, arguments)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    return file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -457,6 +506,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipes'")
     parser.add_argument("--finished", action="store_true", help="train nothing, score the runs that are finished")
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="of <twin>.json (default: results)")
+    parser.add_argument("--add", action="store_true", help="keep the other recipes and seeds of the results so far")
     parser.add_argument("--name", help="write <twin>_<name>.json, without linear baselines: other pairs of recipes")
     arguments = parser.parse_args(argv)
     os.chdir(REPOSITORY)
@@ -468,8 +518,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     sources = source_states()
     for name in arguments.twins:
+        title = f"{name}_{arguments.name}" if arguments.name else name
+        before = None
+        if arguments.add:  # ends here, not after hours, where there is nothing to add to
+            before = json.loads(results_file(title, arguments).read_text(encoding="utf-8"))
         results = compare(name, arguments, sources)
-        file = write_results(results, f"{name}_{arguments.name}" if arguments.name else name, arguments)
+        file = write_results(added(before, results) if before else results, title, arguments)
         print(f"{name}: results in {file}, reports in {arguments.output_dir / name}")
 
 
