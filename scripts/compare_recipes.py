@@ -436,6 +436,11 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
     return results
 
 
+def identity(entry: dict) -> tuple:
+    """What an entry of results is of: run, pair of methods or evaluation, and seed."""
+    return tuple(entry.get(name) for name in ("method", "other", "key", "seed"))
+
+
 def added(before: dict, now: dict) -> dict:
     """Earlier results with those of now behind them, in the order of seeds; a run that is in both stays as it was.
 
@@ -458,20 +463,12 @@ def added(before: dict, now: dict) -> dict:
                 f"'{record['method']}' with seed {record['seed']} has other weights ({record['weights_sha256']}) than "
                 f"in the results so far ({weights}), so the two cannot stand side by side; leave '--add' out."
             )
-    there = {(pair["method"], pair["other"], pair["seed"]) for pair in before["comparisons"]}
-    new = {
-        "evaluations": now["evaluations"],
-        "records": [record for record in now["records"] if (record["method"], record["seed"]) not in known],
-        "comparisons": [
-            pair for pair in now["comparisons"] if (pair["method"], pair["other"], pair["seed"]) not in there
-        ],
-        "conversions": [entry for entry in now["conversions"] if (entry["method"], entry["seed"]) not in known],
-    }
     first = min(before["seeds"])  # where baselines stand, which have no seed
-    results = before | {
-        name: sorted([*before[name], *entries], key=lambda entry: first if entry["seed"] is None else entry["seed"])
-        for name, entries in new.items()
-    }
+    results = dict(before)
+    for name in ("evaluations", "records", "comparisons", "conversions"):
+        there = {identity(entry) for entry in before[name]}
+        entries = before[name] + [entry for entry in now[name] if identity(entry) not in there]
+        results[name] = sorted(entries, key=lambda entry: first if entry["seed"] is None else entry["seed"])
     results["recipes"] = list(dict.fromkeys([*before["recipes"], *now["recipes"]]))
     results["seeds"] = sorted({*before["seeds"], *now["seeds"]})
     results["command"] = f"{before['command']}; {now['command']}"
@@ -485,7 +482,7 @@ def results_file(name: str, arguments: argparse.Namespace) -> Path:
 
 
 def write_results(results: dict, name: str, arguments: argparse.Namespace) -> Path:
-    """Write results."""
+    """Write results whole; returns the file."""
     file = results_file(name, arguments)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(results, indent=1, allow_nan=False) + "\n")
