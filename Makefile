@@ -34,7 +34,7 @@ install: $(STAMP) ## Create or refresh the environment in .venv
 
 .PHONY: demo
 demo: $(STAMP) ## Simulate, prepare, train, evaluate, report: everything into outputs/demo
-	@$(BIN)/python scripts/demo.py --output-dir $(OUTPUT) $(DEMO_ARGS)
+	@$(BIN)/neural-clip demo --output-dir $(OUTPUT) $(DEMO_ARGS)
 
 .PHONY: test
 test: $(STAMP) ## Run every test, the fast ones first (PYTEST_ARGS="-k losses")
@@ -64,7 +64,7 @@ calibrate: $(STAMP) ## Fit the noise of the simulated twins again (rewrites cali
 	$(BIN)/python scripts/calibrate_twins.py
 
 .PHONY: tiny-clip
-tiny-clip: $(STAMP) ## Train the tiny CLIP again (into runs/tiny_clip/model, to be copied to simulation/tiny_clip)
+tiny-clip: $(STAMP) ## Train the tiny CLIP again (into runs/tiny_clip/model, to be copied to targets/tiny_clip_model)
 	$(BIN)/python scripts/train_tiny_clip.py --output-dir runs/tiny_clip
 
 .PHONY: clean

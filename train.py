@@ -4,11 +4,11 @@
     python train.py configs/demo.yaml --help
     torchrun --nproc_per_node 2 train.py configs/demo.yaml
 
-The work is done in `neural_clip.training`; recipes are described in `neural_clip.recipes`.
+The work is done in `neural_clip.training.run`; recipes are described in `neural_clip.training.recipe`.
 """
 
+from neural_clip.commands.train import main
 from neural_clip.errors import run
-from neural_clip.training import main
 
 if __name__ == "__main__":
     run(main)

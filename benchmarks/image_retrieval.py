@@ -22,7 +22,9 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from neural_clip import image_retrieval
+from neural_clip.retrieval import scores
+from neural_clip.retrieval.task import RetrievalTask
+from neural_clip.retrieval.tiles import Limits, Screen, pair_cosines
 
 WIDTH, N_CLASSES = 768, 1000
 MEGABYTE = 2**20
@@ -47,14 +49,14 @@ def speed(n: int, rounds: int) -> None:
     predictions, references = embeddings(n, n)
     classes = [row % N_CLASSES for row in range(n)]
     product = np.empty((n, n), np.float32)
-    task = image_retrieval.RetrievalTask(predictions, references, classes=classes)
-    truth = image_retrieval.pair_cosines(task.queries, task.gallery, np.arange(n), task.true_columns)
+    task = RetrievalTask(predictions, references, classes=classes)
+    truth = pair_cosines(task.queries, task.gallery, np.arange(n), task.true_columns)
 
-    def limits(centred: bool = False) -> image_retrieval._Limits:
-        return image_retrieval._Limits(truth, centred)
+    def limits(centred: bool = False) -> Limits:
+        return Limits(truth, centred)
 
     def count(by_query, by_image=None) -> None:
-        image_retrieval._Screen(task.queries, task.gallery, task.true_columns).count(by_query, by_image)
+        Screen(task.queries, task.gallery, task.true_columns).count(by_query, by_image)
 
     works = {
         "bare product": lambda: predictions @ references.T,
@@ -63,11 +65,11 @@ def speed(n: int, rounds: int) -> None:
         "+ queries to images": lambda: count([limits()]),
         "+ images to queries": lambda: count([limits()], limits()),
         "+ Pearson": lambda: count([limits(), limits(True)], limits()),
-        "class preparation": lambda: image_retrieval._classes(task),
-        "30 pools of 300": lambda: image_retrieval._sampled_pools(task, 0),
-        "score_queries": lambda: image_retrieval.score_queries(predictions, references),
-        "retrieval_scores": lambda: image_retrieval.retrieval_scores(predictions, references),
-        f"retrieval_scores, {N_CLASSES} classes": lambda: image_retrieval.retrieval_scores(
+        "class preparation": lambda: scores._classes(task),
+        "30 pools of 300": lambda: scores._sampled_pools(task, 0),
+        "score_queries": lambda: scores.score_queries(predictions, references),
+        "retrieval_scores": lambda: scores.retrieval_scores(predictions, references),
+        f"retrieval_scores, {N_CLASSES} classes": lambda: scores.retrieval_scores(
             predictions, references, classes=classes
         ),
     }
@@ -88,11 +90,11 @@ def peak(n_queries: int, n_images: int) -> None:
     """Print seconds and MB of scores in this process, beyond the inputs, as JSON."""
     predictions, references = embeddings(n_queries, n_images)
     ids = np.arange(n_images)
-    image_retrieval.score_queries(predictions[:100], references[:100])  # what libraries load on first use
+    scores.score_queries(predictions[:100], references[:100])  # what libraries load on first use
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # sets the peak back to what is held now: making the inputs took more
     before, begin = _peak_kilobytes(), time.perf_counter()
-    image_retrieval.score_queries(predictions, references, ids[:n_queries], ids)
+    scores.score_queries(predictions, references, ids[:n_queries], ids)
     print(json.dumps([time.perf_counter() - begin, (_peak_kilobytes() - before) / 1024, references.nbytes / MEGABYTE]))
 
 

@@ -125,7 +125,7 @@ def write_corpus(raw_dir: Path, betas: Path, mask: np.ndarray, n_sessions: int) 
 
 def prepare_subject(path: Path, mask: np.ndarray) -> None:
     """The whole builder; `path` is the raw folder."""
-    from neural_clip.corpora.nsd import prepare
+    from neural_clip.corpora.nsd.build import prepare
 
     prepare(path, path.with_name("prepared"))
 
@@ -154,7 +154,7 @@ def floor_chunks(path: Path, mask: np.ndarray) -> None:
 
 def ours(path: Path, mask: np.ndarray) -> None:
     """What the builder does."""
-    from neural_clip.corpora.nsd_betas import read_session
+    from neural_clip.corpora.nsd.betas import read_session
 
     assert read_session(path, mask, N_TRIALS).shape == (N_TRIALS, N_VOXELS)
 
@@ -174,7 +174,7 @@ def measure(kind: str, path: Path) -> dict:
     import h5py  # noqa: F401  loaded beforehand, as importing is no reading
     import nibabel  # noqa: F401
 
-    import neural_clip.corpora.nsd_betas  # noqa: F401
+    import neural_clip.corpora.nsd.betas  # noqa: F401
 
     mask = np.load(path.with_name("mask.npy"))
     start = time.perf_counter()

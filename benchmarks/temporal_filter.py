@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
-from neural_clip.modeling_sensors import TemporalFilter
+from neural_clip.modeling_temporal_spatial import TemporalFilter
 
 SIZES = {"EEG": (128, 48, 440, 41), "MEG": (128, 96, 181, 9)}  # batch, channels, samples, kernel
 RUNS = 7

@@ -5,8 +5,8 @@ python dataset_scripts/imagenet_eeg.py --raw-dir /data/imagenet_eeg --output-dir
 ```
 """
 
-from neural_clip.corpora.imagenet_eeg import main
+from neural_clip.commands.prepare import imagenet_eeg
 from neural_clip.errors import run
 
 if __name__ == "__main__":
-    run(main)
+    run(imagenet_eeg)

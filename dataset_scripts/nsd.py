@@ -5,8 +5,8 @@ python dataset_scripts/nsd.py --raw-dir /data/nsd --output-dir prepared/nsd --su
 ```
 """
 
-from neural_clip.corpora.nsd import main
+from neural_clip.commands.prepare import nsd
 from neural_clip.errors import run
 
 if __name__ == "__main__":
-    run(main)
+    run(nsd)

@@ -5,8 +5,8 @@
 `--route derivative` reads the published epochs instead of the CTF recordings; `--help` lists the other choices.
 """
 
-from neural_clip.corpora.things_meg import main
+from neural_clip.commands.prepare import things_meg
 from neural_clip.errors import run
 
 if __name__ == "__main__":
-    run(main)
+    run(things_meg)

@@ -28,10 +28,12 @@ from scipy.signal import butter, sosfiltfilt
 from scipy.spatial import cKDTree
 from scipy.special import ndtri
 
-from neural_clip.image_retrieval import two_way_accuracy, unit_vectors
+from neural_clip.retrieval.scores import two_way_accuracy
+from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.simulation import generative, images, latent_space
 from neural_clip.simulation.calibration import CALIBRATION_FILE, noise_scale
 from neural_clip.simulation.presets import DEMO_SIZED, TwinPreset, get_preset
+from neural_clip.simulation.voxel_model import VoxelModel
 
 TARGETS = {"eeg": 0.79, "meg": 0.60, "fmri": 0.90}
 # Two seeds of the generator move the score of one by about this much (test sets of 60 to 80 images).
@@ -208,7 +210,7 @@ def fmri_recordings(preset: TwinPreset, seed: int, embed: Embed) -> tuple[list[R
     part, rng = preset.fmri, np.random.default_rng([seed, 102])
     specs = images.sample_specs(part.n_shared + part.n_subjects * part.n_unshared, rng)
     embeds = embed(np.stack([images.render(spec) for spec in specs]))
-    model, latents = generative.VoxelModel(part, seed, noise_scale=1.0), latent_space.latents(embeds)
+    model, latents = VoxelModel(part, seed, noise_scale=1.0), latent_space.latents(embeds)
     subjects = []
     for subject in range(part.n_subjects):
         rng = np.random.default_rng([seed, 2, subject])

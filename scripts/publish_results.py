@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError, run
-from neural_clip.model_card import publish
-from neural_clip.reporting import (
+from neural_clip.publishing.model_card import publish
+from neural_clip.report.tables import (
     as_markdown,
     audit_table,
     conversion_table,

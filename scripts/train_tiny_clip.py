@@ -11,7 +11,8 @@ Train, evaluate on 4,000 unseen renderings and write the folder (CPU, 7 to 15 mi
 
 writes `runs/tiny_clip/model/` (config, fp16 weights, tokenizer, image processor, evaluation.json, README.md), whole or
 not at all, and `runs/tiny_clip/checkpoint.pt`, from which the same command resumes; with `--stop-after 0` it evaluates
-and writes the model as it is. Replace the shipped model by copying `model/` over `neural_clip/simulation/tiny_clip/`.
+and writes the model as it is. Replace the shipped model by copying `model/` over
+`src/neural_clip/targets/tiny_clip_model/`.
 Another CPU or another number of threads rounds differently and ends with other weights.
 """
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from neural_clip.corpora.prepared import write_prepared
+from neural_clip.prepared.writer import write_prepared
 from neural_clip.simulation.images import render, sample_specs
 
 WIDTH = 16

@@ -2,10 +2,11 @@
 
 import importlib
 import sys
-from pathlib import Path
 from types import ModuleType
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+from paths import REPOSITORY
+
+SCRIPTS = REPOSITORY / "scripts"
 
 
 def load_script(name: str) -> ModuleType:

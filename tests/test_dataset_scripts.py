@@ -5,18 +5,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import load_dataset
 
-from neural_clip.corpora.doctor import inspect
-from neural_clip.corpora.prepared import fingerprint, read_metadata
+from neural_clip.prepared.doctor.inspect import inspect
+from neural_clip.prepared.facts import fingerprint, read_metadata
 from neural_clip.simulation.presets import get_preset
 from neural_clip.simulation.simulate import simulate
+from paths import REPOSITORY
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "dataset_scripts"
+SCRIPTS = REPOSITORY / "dataset_scripts"
 CORPORA = {"imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri"}
 
 pytestmark = pytest.mark.slow

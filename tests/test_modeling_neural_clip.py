@@ -26,7 +26,7 @@ from neural_clip import (
     NeuralClipProcessor,
 )
 from neural_clip.modeling_eeg import stft_magnitude
-from neural_clip.modeling_sensors import TemporalFilter
+from neural_clip.modeling_temporal_spatial import TemporalFilter
 
 SUBJECTS = ["sub-01", "sub-02", "sub-03"]
 VOXELS = {"sub-01": 20, "sub-02": 31, "sub-03": 25}

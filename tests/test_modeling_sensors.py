@@ -18,9 +18,9 @@ from neural_clip import (
     NeuralClipModel,
     NeuralClipProcessor,
 )
-from neural_clip.adapting import read_checkpoint
 from neural_clip.errors import DataError
-from neural_clip.training import build_model
+from neural_clip.training.checkpoint import read_checkpoint
+from neural_clip.training.model import build_model
 
 SUBJECTS = ["sub-01", "sub-02"]
 PLACES = [[0.0, 0.08, 0.04], [-0.07, 0.0, 0.04], [0.07, 0.0, 0.04], [0.0, -0.08, 0.04]]

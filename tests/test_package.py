@@ -8,7 +8,6 @@ import sys
 import tomllib
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,8 +15,8 @@ from packaging.requirements import Requirement
 from pytest_socket import SocketConnectBlockedError
 
 import neural_clip
+from paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 PUBLIC = {
     "EegConfig", "EegEncoder", "FmriConfig", "FmriEncoder", "MegConfig", "MegEncoder", "NeuralClipConfig",
@@ -97,7 +96,7 @@ def test_package_data_covers_every_data_file():
 
 
 def test_tiny_clip_is_shipped_within_four_megabytes():
-    folder = files("neural_clip") / "simulation" / "tiny_clip"
+    folder = files("neural_clip") / "targets" / "tiny_clip_model"
     names = {item.name for item in folder.iterdir()}
     assert {"config.json", "model.safetensors", "README.md"} <= names
     assert sum(len(item.read_bytes()) for item in folder.iterdir()) <= 4_000_000

@@ -1,1 +1,1 @@
-../../src/neural_clip/image_retrieval.py
+../../src/neural_clip/retrieval/image_retrieval.py

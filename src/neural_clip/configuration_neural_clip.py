@@ -373,4 +373,5 @@ class NeuralClipConfig(StrictConfig):
 
 MODALITY_CONFIGS = {"eeg": EegConfig, "meg": MegConfig, "fmri": FmriConfig}
 
+
 __all__ = ["EegConfig", "FmriConfig", "MegConfig", "NeuralClipConfig"]

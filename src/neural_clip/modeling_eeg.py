@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from .configuration_neural_clip import EegConfig
-from .modeling_sensors import BraindecodeNet, EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
+from .modeling_braindecode import BraindecodeNet
+from .modeling_parallel import EncoderOutput
+from .modeling_sensors import SensorPreTrainedModel
+from .modeling_temporal_spatial import LinearNet, TemporalSpatialNet
 
 # Widths (in units of hidden_size) and strides of the six 3x3 convolutions of the paper's code.
 CNN_WIDTHS = (1, 1, 2, 2, 2, 2)

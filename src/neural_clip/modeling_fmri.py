@@ -7,14 +7,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_neural_clip import AVERAGE_SUBJECT, FmriConfig
-from .modeling_sensors import (
-    EncoderOutput,
-    SideBySide,
-    SubjectLinear,
-    check_subject_ids,
-    parallel_networks,
-    rows_by_subject,
-)
+from .modeling_parallel import EncoderOutput, SideBySide, parallel_networks
+from .modeling_subject_layers import SubjectLinear, check_subject_ids, rows_by_subject
 
 
 class MultilayerPerceptron(nn.Sequential):

@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from .configuration_neural_clip import MegConfig
-from .modeling_sensors import BraindecodeNet, EncoderOutput, LinearNet, SensorPreTrainedModel, TemporalSpatialNet
+from .modeling_braindecode import BraindecodeNet
+from .modeling_parallel import EncoderOutput
+from .modeling_sensors import SensorPreTrainedModel
+from .modeling_temporal_spatial import LinearNet, TemporalSpatialNet
 
 # Kernels (samples), strides and widths (in units of hidden_size) of the six convolutions of the paper's code.
 CNN_KERNELS = (11, 7, 5, 3, 3, 3)

@@ -15,7 +15,7 @@ from .losses import clip_loss, regression_loss
 from .modeling_eeg import EegEncoder
 from .modeling_fmri import FmriEncoder
 from .modeling_meg import MegEncoder
-from .modeling_sensors import ParallelProjections
+from .modeling_parallel import ParallelProjections
 
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
 # CLIP never lets the inverse temperature pass 100 (Radford et al. 2021, arXiv:2103.00020, section 2.5).
@@ -349,5 +349,6 @@ def freeze(module: nn.Module) -> None:
 
 
 LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+
 
 __all__ = ["NeuralClipModel", "NeuralClipOutput"]

@@ -13,7 +13,6 @@ try:  # resizing by Pillow gives the same pixels with and without torchvision
     from transformers import CLIPImageProcessorPil as ClipPixels
 except ImportError:  # before transformers had two backends
     from transformers import CLIPImageProcessor as ClipPixels  # type: ignore[assignment]
-
 SENSOR_KEYS = ("ch_names", "n_chans", "n_times", "sfreq", "tmin", "subjects")
 # Two rates or times are the same when they differ by less than this share of a sample: files store rounded values.
 SAMPLE_TOLERANCE = 0.01

@@ -1,1 +1,1 @@
-"""Readers of the three corpora and of recordings of one's own, and the writer of prepared data sets."""
+"""From raw files to a prepared data set: one folder a corpus, each with `prepare`."""

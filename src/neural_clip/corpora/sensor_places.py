@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import mne
 
+
 # By MNE's number (FIFFV_COORD_DEVICE and FIFFV_COORD_HEAD): that of the MEG helmet, and that of the head.
 FRAMES = {1: "device", 4: "head"}
 DECIMALS = 4  # 0.1 mm

@@ -11,6 +11,7 @@ from neural_clip.errors import DataError
 
 __all__ = ["CALIBRATION_FILE", "NOISE_RMS", "UNITS", "calibration", "noise_scale"]
 
+
 CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
 # Used before the first calibration only; noise amplitude over signal amplitude.
 _UNCALIBRATED = {"eeg": 4.0, "meg": 8.0, "fmri": 1.5}

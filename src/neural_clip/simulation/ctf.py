@@ -22,6 +22,7 @@ from neural_clip.errors import DataError
 
 __all__ = ["CtfChannel", "HeadCoils", "quantisation_step", "write_ds"]
 
+
 HEADER_BYTES = 1844  # fixed part of the .res4 file; the run description begins here
 MAX_COILS = 8
 MAX_BALANCING = 50  # reference channels in one compensation record
@@ -29,7 +30,6 @@ MAX_MEG4_BYTES = 2**31 - 1  # a longer recording goes on in <name>.1_meg4, which
 MEG4_MAGIC = b"MEG41CP\x00"
 RES4_MAGIC = b"MEG42RS\x00"
 BALANCE_TYPE = int.from_bytes(b"G1BR", "big")  # first-order synthetic gradient
-
 # kind -> (sensor type index, |proper gain| in counts per T or V, Q gain, coils, turns, coil area in cm^2); typical
 # values of the real header. Stimulus and clock channels have none but the Q gain.
 _KINDS = {
@@ -43,7 +43,6 @@ _KINDS = {
 MEG_KINDS = ("meg", "ref_mag", "ref_grad")
 BASELINE_M = 0.05  # distance of the two coils of an axial gradiometer (CTF: 5 cm)
 DEWAR_TO_HEAD_M = (0.0, 0.0, -0.27)  # head origin in dewar coordinates, the "standard" position in real .hc files
-
 _HEADER = np.dtype(
     {
         "names": [

@@ -14,9 +14,16 @@ from functools import lru_cache
 import numpy as np
 
 from neural_clip.simulation import sensor_noise
-from neural_clip.simulation.calibration import NOISE_RMS, UNITS, calibration, noise_scale
-from neural_clip.simulation.calibration import noise_scale as calibrated_scale
-from neural_clip.simulation.latent_space import LATENT_GAIN, check_latents, image_embeds, latents, tiny_clip_sha256
+from neural_clip.simulation.calibration import (
+    NOISE_RMS,
+    UNITS,
+    calibration,
+    noise_scale,
+)
+from neural_clip.simulation.calibration import (
+    noise_scale as calibrated_scale,
+)
+from neural_clip.simulation.latent_space import LATENT_GAIN, check_latents, tiny_clip_sha256
 from neural_clip.simulation.presets import N_LATENTS, EegPreset, MegPreset, TwinPreset
 from neural_clip.simulation.sensor_layout import (
     BROKEN_SENSOR,
@@ -26,9 +33,8 @@ from neural_clip.simulation.sensor_layout import (
     mix_maps,
     smooth_maps,
 )
-from neural_clip.simulation.voxel_model import VoxelModel
 
-__all__ = ["SensorModel", "VoxelModel", "image_embeds", "latents", "noise_scale", "simulated_stamp"]
+__all__ = ["SensorModel", "simulated_stamp"]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from neural_clip.simulation.presets import DEMO_SIZED, EegPreset, TwinPreset
 
 __all__ = ["write"]
 
+
 # The real label list is not sorted and begins with these five; the order of the others is arbitrary but fixed here.
 _SYNSETS = (
     "n02389026", "n03888257", "n03584829", "n02607072", "n03297495", "n03063599", "n03792782", "n04086273",
@@ -98,8 +99,8 @@ def _write_images(folder: Path, sizes: EegPreset, seed: int) -> _Images:
     """Draw, write and embed the images; what was compressed is what is embedded."""
     from PIL import Image
 
-    from neural_clip.simulation.generative import image_embeds, latents
     from neural_clip.simulation.images import CATEGORIES, render, sample_specs
+    from neural_clip.simulation.latent_space import image_embeds, latents
 
     rng = np.random.default_rng([seed, 100])
     synsets = list(_SYNSETS[: sizes.n_classes])

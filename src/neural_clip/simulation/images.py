@@ -9,14 +9,10 @@ from signed distance fields with numpy alone, so that one specification always g
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from neural_clip.errors import DataError
-
-TINY_CLIP_DIR = Path(__file__).parent / "tiny_clip"
-"""Folder of the shipped `transformers.CLIPModel` that was trained on these images by `scripts/train_tiny_clip.py`."""
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "ring", "crescent", "arrow", "hourglass")
 TEXTURES = ("solid", "striped", "dotted", "checkered")
@@ -34,7 +30,6 @@ COLOURS = {
 BACKGROUNDS = ("plain", "grid", "gradient", "speckle", "horizon", "halo")
 CATEGORIES = [f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES]
 """The 40 category names; the index is `shape * 4 + texture`."""
-
 NATIVE_SIZE = 64
 """Side of a rendering in pixels; other sides repeat its pixels."""
 SIZE_RANGE = (0.6, 0.9)
@@ -43,7 +38,6 @@ MAX_ANGLE = 25.0
 """Largest rotation in degrees; a square turned by 45 degrees would be another shape."""
 MARGIN = 0.04
 """How far, as a fraction of the image side, the enclosing circle may leave the image."""
-
 _COLOUR_NAMES = tuple(COLOURS)
 _COLOUR_VALUES = np.array(list(COLOURS.values()), dtype=np.float32)
 _FIELD_SIZE = 192  # cells per side of a tabulated distance field: three per native pixel

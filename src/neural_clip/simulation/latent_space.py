@@ -16,11 +16,19 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.simulation import images as procedural
 from neural_clip.simulation.presets import N_LATENTS
+from neural_clip.targets import tiny_clip
 
 __all__ = [
-    "BASIS_FILE", "LATENT_GAIN", "basis_from_embeds", "check_latents", "image_embeds", "latents", "reference_embeds",
+    "BASIS_FILE",
+    "LATENT_GAIN",
+    "basis_from_embeds",
+    "check_latents",
+    "image_embeds",
+    "latents",
+    "reference_embeds",
     "tiny_clip_sha256",
-]  # fmt: skip
+]
+
 
 BASIS_FILE = Path(__file__).parent / "latent_basis.npz"
 # The basis is fitted on this many fixed renderings: 60 times the embedding's width, stable to a few per cent.
@@ -35,7 +43,7 @@ def tiny_clip_sha256(folder: Path | None = None) -> str:
     """Fingerprint of the tiny CLIP that defines the latents.
 
     Args:
-        folder (`Path`, *optional*, defaults to `images.TINY_CLIP_DIR`): Folder of the `CLIPModel`.
+        folder (`Path`, *optional*, defaults to `targets.tiny_clip.TINY_CLIP_DIR`): Folder of the `CLIPModel`.
 
     Returns:
         `str`: SHA-256 of its `model.safetensors`, hexadecimal.
@@ -43,7 +51,7 @@ def tiny_clip_sha256(folder: Path | None = None) -> str:
     Raises:
         FileNotFoundError: If the folder holds no weights.
     """
-    path = Path(folder or procedural.TINY_CLIP_DIR) / "model.safetensors"
+    path = Path(folder or tiny_clip.TINY_CLIP_DIR) / "model.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"The tiny CLIP has no weights: {path} does not exist.")
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -73,7 +81,7 @@ def image_embeds(images) -> np.ndarray:
     """
     import torch
 
-    model, processor = _tiny_clip(str(procedural.TINY_CLIP_DIR))
+    model, processor = _tiny_clip(str(tiny_clip.TINY_CLIP_DIR))
     rows = []
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):
@@ -133,7 +141,7 @@ def _basis(sha256: str) -> dict[str, np.ndarray]:
             if str(stored["tiny_clip_sha256"]) == sha256:
                 return {name: stored[name] for name in ("mean", "components", "scale")}
     warnings.warn(
-        f"{BASIS_FILE.name} was not made with the tiny CLIP in {procedural.TINY_CLIP_DIR}; fitting the latents anew. "
+        f"{BASIS_FILE.name} was not made with the tiny CLIP in {tiny_clip.TINY_CLIP_DIR}; fitting the latents anew. "
         "Run scripts/calibrate_twins.py.",
         stacklevel=3,
     )

@@ -20,6 +20,7 @@ from neural_clip.simulation.presets import FmriPreset, TwinPreset
 
 __all__ = ["write"]
 
+
 _N_NSD_SUBJECTS = 8
 _N_RUNS = 12
 _SCALE = 300  # stored integers per percent signal change
@@ -62,7 +63,8 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     Betas are int16, percent signal change x 300, as in the real files.
     """
     from neural_clip.simulation import ceiling
-    from neural_clip.simulation.generative import VoxelModel, simulated_stamp
+    from neural_clip.simulation.generative import simulated_stamp
+    from neural_clip.simulation.voxel_model import VoxelModel
 
     raw_dir, sizes = Path(raw_dir), preset.fmri
     raw_dir.mkdir(parents=True, exist_ok=True)
@@ -109,8 +111,8 @@ def _write_stimuli(path: Path, n_total: int, size: int, rng: np.random.Generator
     """`imgBrick`, (n, size, size, 3) uint8; return specifications and latents."""
     import h5py
 
-    from neural_clip.simulation.generative import image_embeds, latents
     from neural_clip.simulation.images import render, sample_specs
+    from neural_clip.simulation.latent_space import image_embeds, latents
 
     specs, embeds = sample_specs(n_total, rng), []
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,13 +14,21 @@ from dataclasses import dataclass, field, replace
 from neural_clip.errors import DataError
 
 __all__ = [
-    "DEMO_SIZED", "N_LATENTS", "PRESETS", "Dials", "EegPreset", "FmriPreset", "MegPreset", "TwinPreset", "get_preset",
-]  # fmt: skip
+    "DEMO_SIZED",
+    "N_LATENTS",
+    "PRESETS",
+    "Dials",
+    "EegPreset",
+    "FmriPreset",
+    "MegPreset",
+    "TwinPreset",
+    "get_preset",
+]
+
 
 PRESETS = ("tiny", "demo", "full", "realistic", "linear")
 DEMO_SIZED = ("demo", "realistic", "linear")
 """Presets of the demo's size, each with a noise level of its own; `tiny` and `full` take the demo's."""
-
 # 24 principal components carry nearly all that the embedding tells of procedural images.
 N_LATENTS = 24
 

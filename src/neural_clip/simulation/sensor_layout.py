@@ -10,6 +10,7 @@ from neural_clip.errors import DataError
 
 __all__ = ["BROKEN_SENSOR", "check_subject", "eeg_layout", "meg_layout", "mix_maps", "smooth_maps"]
 
+
 # The order in which the ImageNetEEG maintainers name the first channels of their cap (their issue 4).
 _EEG_FIRST = [
     "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "FC5", "FC1", "FC2", "FC6", "T7", "C3",
@@ -18,7 +19,6 @@ _EEG_FIRST = [
 ]  # fmt: skip
 # Old names of T7/T8/P7/P8, ear and mastoid references and low-lying points that caps do not use.
 _EEG_EXCLUDED = ("T3", "T4", "T5", "T6", "A1", "A2", "M1", "M2")
-
 # Sensors of a CTF MEG 275, as ranges of their two-digit numbers for each region of a hemisphere and the midline.
 _CTF_HALF = {
     "C": "11-17 21-25 31-32 41-42 51-55 61-63",
@@ -33,7 +33,6 @@ _CTF_ABSENT = ("MLF25", "MRF43", "MRO13")
 _CTF_SUFFIX = "-1609"
 BROKEN_SENSOR = "MRO11" + _CTF_SUFFIX
 """Sensor that malfunctions in THINGS-MEG; every simulated system has it too."""
-
 _MEG_RADIUS = 0.12  # metres from the head centre to a sensor of a whole-head system
 _MEG_RIM = np.deg2rad(115.0)  # angle from the vertex at which the helmet ends
 

@@ -8,7 +8,6 @@ not at all; one that is there with the same preset, seed, dials and calibration 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import shutil
@@ -18,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.simulation.presets import PRESETS, TwinPreset, get_preset
+from neural_clip.simulation.presets import TwinPreset
 
-__all__ = ["CORPORA", "main", "simulate"]
+__all__ = ["CORPORA", "simulate"]
+
 
 # modality -> (name of the folder, module with `write(raw_dir, preset, seed)`)
 CORPORA = {
@@ -122,30 +122,3 @@ def _write(modality: str, folder: Path, preset: TwinPreset, seed: int) -> None:
         shutil.rmtree(folder)
     aside.rename(folder)
     print(f"{folder}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)
-
-
-def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
-    """Run `neural-clip simulate`.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): Arguments without the program's name.
-
-    Returns:
-        `dict[str, Path]`: Raw folder of each modality.
-    """
-    parser = argparse.ArgumentParser(
-        prog="neural-clip simulate", description="Write simulated twins of the corpora in their raw formats."
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="demo", help="size (default: demo; full fills a disk)")
-    parser.add_argument("--output-dir", required=True, help="parent of the folders imagenet_eeg, things_meg and nsd")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=list(CORPORA), help="default: all")
-    parser.add_argument("--overwrite", action="store_true", help="replace simulated corpora that differ")
-    args = parser.parse_args(argv)
-    return simulate(args.output_dir, get_preset(args.preset), args.seed, args.corpora, args.overwrite)
-
-
-if __name__ == "__main__":
-    from neural_clip.errors import run
-
-    run(main)

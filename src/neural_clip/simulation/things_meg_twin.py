@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.corpora.meg_preprocessing import PUBLISHED, cut_epochs, filter_continuous, filter_taps
+from neural_clip.corpora.things_meg.preprocessing import PUBLISHED, cut_epochs, filter_continuous, filter_taps
 from neural_clip.simulation.ctf import CtfChannel, HeadCoils, write_ds
 from neural_clip.simulation.images import CONCEPTS, render, sample_specs
 from neural_clip.simulation.presets import MegPreset, TwinPreset
@@ -33,6 +33,7 @@ from neural_clip.simulation.things_meg_tables import (
 )
 
 __all__ = ["write"]
+
 
 CATCH_CODE = 999999  # event code of catch trials in the derivative, as in the published script
 TRIGGER, RUN_END = 64, 32  # codes on UPPT001
@@ -64,7 +65,8 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int, *, derivative: boo
     from tqdm import tqdm
 
     from neural_clip.simulation.ceiling import compute
-    from neural_clip.simulation.generative import SensorModel, image_embeds, latents, simulated_stamp
+    from neural_clip.simulation.generative import SensorModel, simulated_stamp
+    from neural_clip.simulation.latent_space import image_embeds, latents
 
     raw_dir, meg = Path(raw_dir), preset.meg
     raw_dir.mkdir(parents=True)

@@ -14,6 +14,7 @@ from neural_clip.simulation.sensor_layout import check_subject, mix_maps, smooth
 
 __all__ = ["VoxelModel"]
 
+
 _LENGTH = 0.12  # correlation length of tuning over the volume, as a fraction of its size: a few voxels
 _N_NOISE_SOURCES = 30
 _SMOOTH_SHARE = 0.4  # variance of the noise that neighbouring voxels share

@@ -1,0 +1,1 @@
+../../src/neural_clip/retrieval/task.py

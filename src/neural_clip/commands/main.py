@@ -1,0 +1,107 @@
+"""The console command `neural-clip`: finds the program behind each subcommand and hands the arguments on.
+
+Programs are imported only when called, so that `neural-clip --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from neural_clip.errors import DataError, run
+
+# name at the shell -> (module with `main(argv)`, one line of help); a corpus: function of `commands.prepare`
+COMMANDS = {
+    "simulate": ("neural_clip.commands.simulate", "write simulated twins of the three corpora in their raw formats"),
+    "prepare": ("", "turn a raw corpus folder into a data set for `load_dataset`"),
+    "doctor": ("neural_clip.commands.doctor", "examine a prepared data set for leaks and defects"),
+    "embed-images": ("neural_clip.commands.embed_images", "add CLIP embeddings of the images to a prepared data set"),
+    "train": ("neural_clip.commands.train", "train a model from a recipe"),
+    "adapt": ("neural_clip.commands.adapt", "fit an alignment layer for people whom a model has not seen"),
+    "evaluate": ("neural_clip.commands.evaluate", "score decoding, encoding and conversion on the test splits"),
+    "report": ("neural_clip.commands.report", "write report.md from the scores, beside the paper's figures"),
+    "demo": ("neural_clip.commands.demo", "run the whole job on simulated recordings"),
+    "push": (
+        "neural_clip.commands.push",
+        "send a data set or a checkpoint to the Hub, private unless you say otherwise",
+    ),
+}
+CORPORA = {
+    "imagenet_eeg": ("imagenet_eeg", "ImageNetEEG: six people, 2,000 images, EEG"),
+    "things_meg": ("things_meg", "THINGS-MEG: four people, 22,448 images, MEG"),
+    "nsd": ("nsd", "Natural Scenes Dataset: eight people, 73,000 images, 7T fMRI"),
+    "custom": ("custom", "your own recordings with images or ready-made embeddings"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> object:
+    """Run one subcommand.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): Arguments without the program's name; `sys.argv[1:]` by default.
+
+    Returns:
+        `object`: Whatever the subcommand's `main` returns; `None` after help or version.
+
+    Raises:
+        DataError: If the command or the corpus does not exist; the nearest name is suggested.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_listing("neural-clip", "COMMAND", COMMANDS))
+        return None
+    if arguments[0] in ("-V", "--version"):
+        print(f"neural-clip {version('neural_clip')}")
+        return None
+    name, *rest = arguments
+    if name != "prepare":
+        return _call(_find("command", name, COMMANDS), f"neural-clip {name}", rest)
+    if not rest or rest[0] in ("-h", "--help"):
+        print(_listing("neural-clip prepare", "CORPUS", CORPORA))
+        return None
+    corpus = rest[0].replace("-", "_") if not rest[0].startswith("-") else rest[0]
+    return _call(
+        "neural_clip.commands.prepare", f"neural-clip prepare {corpus}", rest[1:], _find("corpus", corpus, CORPORA)
+    )
+
+
+def entry() -> None:
+    """Console entry point: `main`, with bad input shown as one line on stderr and exit code 2."""
+    run(main)
+
+
+def _find(kind: str, name: str, table: Mapping[str, tuple[str, str]]) -> str:
+    """Return the module behind a name, or raise with the nearest one."""
+    if name in table:
+        return table[name][0]
+    near = difflib.get_close_matches(name, table, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    allowed = ", ".join(f"'{known}'" for known in table)
+    raise DataError(
+        f"Invalid value for the '{kind}' argument. Allowed values are {allowed}, but got '{name}' instead.{hint}"
+    )
+
+
+def _call(module: str, program: str, arguments: list[str], function: str = "main") -> object:
+    """Import a program and run it under its own name, which argparse reads from `sys.argv[0]`."""
+    command = getattr(importlib.import_module(module), function)
+    before = sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        return command(arguments)
+    finally:
+        sys.argv = before
+
+
+def _listing(program: str, placeholder: str, table: Mapping[str, tuple[str, str]]) -> str:
+    """Return the help text of a table of commands."""
+    width = max(map(len, table)) + 2
+    rows = "\n".join(f"  {name:<{width}}{text}" for name, (_, text) in table.items())
+    return (
+        f"usage: {program} {placeholder} [options]\n\n{rows}\n\n"
+        f"'{program} {placeholder} --help' explains the options of each."
+        + ("\n'neural-clip --version' prints the version." if program == "neural-clip" else "")
+    )

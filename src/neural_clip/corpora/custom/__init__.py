@@ -1,0 +1,5 @@
+"""Your own recordings, as a manifest lists them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"build": ["prepare"]})

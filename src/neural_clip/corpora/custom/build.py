@@ -1,0 +1,232 @@
+"""Recordings of one's own: `neural-clip prepare custom MANIFEST --output-dir FOLDER`.
+
+A manifest (`custom_manifest.py` documents every key) names files of recordings: `mne.Epochs` with metadata that names
+the images, continuous EEG or MEG with a table of onsets, alone or in a BIDS data set, fMRI time series with a mask and
+a table of onsets, or patterns with an image index; and the images, or embeddings made elsewhere. The result is a
+prepared data set like those of the public corpora.
+
+Where only a category is known per trial (`category_level: true`), the target is the mean embedding of the category's
+images, runs or recordings are split instead of images, and every output says "category level".
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neural_clip.corpora.custom.manifest import KIND_KEYS, Manifest, read_manifest
+from neural_clip.corpora.custom.parts import design_hash, image_parts, recording_parts
+from neural_clip.corpora.custom.recordings import read_trials
+from neural_clip.corpora.custom.scaling import fit_scaling, scaling_arrays, scaling_facts
+from neural_clip.corpora.custom.splits import assign_splits
+from neural_clip.corpora.custom.stimuli import Stimuli, read_stimuli
+from neural_clip.corpora.custom.trials import Trials, unit_of
+from neural_clip.corpora.declared import check_facts
+from neural_clip.errors import DataError
+from neural_clip.prepared.writer import write_prepared
+
+# What was done to the recordings, told in the card.
+SETTINGS = {
+    "series": ("window", "block_step", "detrend", "standardise"),
+    "continuous": ("high_pass", "low_pass", "notch", "tmin", "tmax", "baseline", "decimate_to", "bad_segments"),
+}
+SETTINGS["bids"] = SETTINGS["continuous"]
+
+
+def prepare(
+    manifest_path: str | Path,
+    output_dir: str | Path,
+    *,
+    raw_dir: str | Path | None = None,
+    subjects: Sequence[str] | None = None,
+    num_proc: int = 1,
+    allow_partial: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Turn the recordings of a manifest into a prepared data set.
+
+    Args:
+        manifest_path (`str` or `Path`): The manifest, a YAML file.
+        output_dir (`str` or `Path`): Folder to make.
+        raw_dir (`str` or `Path`, *optional*): Where the manifest's relative paths begin; by default its own folder.
+        subjects (`Sequence[str]`, *optional*): Subjects to take, like `sub-01`; by default all. The data set is
+            marked as partial.
+        num_proc (`int`, *optional*, defaults to 1): Processes that read and write files at the same time.
+        allow_partial (`bool`, *optional*, defaults to `False`): Accept other counts than the manifest's `expect`
+            says; the data set is then marked as partial.
+        overwrite (`bool`, *optional*, defaults to `False`): Replace an older prepared data set.
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        DataError: If the manifest, a recording or an image cannot be used; the message names it.
+    """
+    manifest = read_manifest(manifest_path)
+    chosen = _of_subjects(manifest, subjects, manifest_path)
+    root = Path(raw_dir) if raw_dir is not None else Path(manifest_path).parent
+    stimuli = read_stimuli(chosen, root)
+    trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
+    facts = _common_facts(trials, chosen)
+    image_ids = [_shown_ids(trial, stimuli, chosen.category_level) for trial in trials]
+    partial = check_facts(
+        manifest_path, _declared(chosen), _found(trials, image_ids, facts, chosen), allow_partial=allow_partial
+    )
+    if len(chosen.recordings) < len(manifest.recordings):
+        partial = (partial or {}) | {"subjects": {"found": _subjects(chosen), "declared": _subjects(manifest)}}
+    splits = assign_splits(chosen.recordings, image_ids, [trial.runs for trial in trials], chosen.splits)
+    scaling = fit_scaling(trials, splits, unit_of(chosen)) if chosen.scaling == "train" else None
+    fits = {"scaling.npz": scaling_arrays(scaling)} if scaling else {}
+    if chosen.embeddings and chosen.embeddings.centre == "train":
+        fits["embedding_mean.npz"] = {"mean": stimuli.centre(_train_images(image_ids, splits))}
+    metadata = _metadata(chosen, stimuli, trials) | facts | {"partial": partial, "declared": _declared(chosen) or None}
+    if scaling:
+        metadata["scaling"] = scaling_facts(scaling)
+    metadata["design_sha256"] = design_hash(
+        chosen, image_ids, splits, {name: array for arrays in fits.values() for name, array in arrays.items()}
+    )
+    return write_prepared(
+        output_dir,
+        metadata,
+        recording_parts(trials, image_ids, splits, chosen, scaling),
+        image_parts(stimuli.rows),
+        overwrite=overwrite,
+        extra_files={name: _npz(arrays) for name, arrays in fits.items()},
+        num_proc=num_proc,
+    )
+
+
+def _subjects(manifest: Manifest) -> list[str]:
+    return sorted({entry.subject for entry in manifest.recordings})
+
+
+def _of_subjects(manifest: Manifest, subjects: Sequence[str] | None, where: str | Path) -> Manifest:
+    """The manifest with the recordings of some subjects."""
+    if subjects is None:
+        return manifest
+    known = _subjects(manifest)
+    unknown = [subject for subject in subjects if subject not in known]
+    if unknown or not subjects:
+        got = repr(unknown[0]) if unknown else "none"
+        raise DataError(f"'{where}' has recordings of {', '.join(known)}, but the 'subjects' parameter names {got}.")
+    return replace(manifest, recordings=[entry for entry in manifest.recordings if entry.subject in subjects])
+
+
+def _shown_ids(trials: Trials, stimuli: Stimuli, category_level: bool) -> list[str]:
+    """Image id of each row."""
+    file = trials.entry.file
+    prefix = "category:" if category_level else ""
+    return [
+        stimuli.find(f"{prefix}{shown}" if prefix else shown, f"'{file}', row {number}")
+        for shown, number in zip(trials.shown, trials.numbers, strict=True)
+    ]
+
+
+def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
+    """Channels, rate and window, which all files must share."""
+    first = trials[0]
+    for other in trials[1:]:
+        for key, value in first.facts.items():
+            if other.facts.get(key) != value:
+                raise DataError(
+                    f"'{other.entry.file}' has {key} {other.facts.get(key)}, but '{first.entry.file}' has {value}. "
+                    "Files of one data set must agree, in order as well."
+                )
+    facts = dict(first.facts)
+    if manifest.modality == "fmri":
+        return facts
+    facts.setdefault("ch_names", manifest.ch_names)
+    for key in ("ch_names", "sfreq", "tmin"):
+        stated = getattr(manifest, key)
+        same = stated == facts[key] if key == "ch_names" else np.isclose(stated or 0, facts[key], rtol=0, atol=1e-6)
+        if stated is not None and not same:
+            raise DataError(f"The manifest says {key} is {stated}, but '{first.entry.file}' has {facts[key]}.")
+    if facts["ch_names"] is not None:
+        facts["n_chans"] = len(facts["ch_names"])
+    return facts
+
+
+def _declared(manifest: Manifest) -> dict:
+    """Facts that the manifest expects."""
+    return {} if manifest.expect is None else {k: v for k, v in asdict(manifest.expect).items() if v is not None}
+
+
+def _found(trials: list[Trials], image_ids: list[list[str]], facts: dict, manifest: Manifest) -> dict:
+    """The same facts as they are; files are loaded only where nothing else tells a fact that is expected."""
+    runs = {(t.entry.subject, t.entry.session, run) for t in trials for run in t.runs}
+    found = {
+        "n_recordings": len(trials), "n_rows": sum(map(len, image_ids)), "n_subjects": len(_subjects(manifest)),
+        "n_sessions": len({run[:2] for run in runs}), "n_runs": len(runs),
+        "n_images": len({image_id for ids in image_ids for image_id in ids}),
+    } | {key: facts.get(key) for key in ("n_chans", "n_times", "sfreq")}  # fmt: skip
+    expected = _declared(manifest)
+    if "n_voxels" in expected and manifest.modality == "fmri":
+        firsts = {trial.entry.subject: trial for trial in reversed(trials)}
+        found["n_voxels"] = {subject: trial.load().shape[1] for subject, trial in sorted(firsts.items())}
+    if manifest.modality != "fmri" and any(found[key] is None for key in ("n_chans", "n_times") if key in expected):
+        found["n_chans"], found["n_times"] = trials[0].load().shape[1:]
+    return found
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
+    """Bytes of an `.npz` file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _train_images(image_ids: list[list[str]], splits: list[list[str]]) -> set[str]:
+    """Images of the training rows."""
+    pairs = (pair for ids, rows in zip(image_ids, splits, strict=True) for pair in zip(ids, rows, strict=True))
+    return {image_id for image_id, split in pairs if split == "train"}
+
+
+def _metadata(manifest: Manifest, stimuli: Stimuli, trials: list[Trials]) -> dict:
+    """Facts for `neural_clip.json`."""
+    preprocessing = dict(manifest.preprocessing) | _settings(manifest)
+    if "category_images" in stimuli.facts:
+        preprocessing["images per category target"] = stimuli.facts["category_images"]
+    if any(trial.dropped for trial in trials):
+        preprocessing["events left out, in segments marked bad"] = sum(trial.dropped for trial in trials)
+    unit = unit_of(manifest)
+    stated = ("roi", "category_level", "licence", "redistribution", "citation", "source", "terms")
+    return {
+        "corpus": manifest.name, "modality": manifest.modality,
+        "unit": unit if manifest.scaling != "train" else f"z ({unit or 'unit not stated'} before scaling)",
+        "split_protocol": _protocol(manifest), "split_unit": manifest.splits.by,
+        "scaling": {"method": "none" if manifest.scaling == "none" else "before preparation",
+                    "fit_scope": manifest.scaling}, "preprocessing": preprocessing,
+        "block_confounded": manifest.block_design,
+        # files of recordings hold trials in order of time, tables of patterns may not
+        "presentation_order": all(entry.kind != "patterns" for entry in manifest.recordings),
+        "image_encoder": stimuli.facts.get("image_encoder"), "known_defects": list(manifest.known_defects),
+    } | {key: getattr(manifest, key) for key in stated} | trials[0].places  # fmt: skip
+
+
+def _settings(manifest: Manifest) -> dict:
+    """Settings of the recordings; a list where files differ."""
+    settings: dict[str, Any] = {}
+    for key in dict.fromkeys(key for entry in manifest.recordings for key in SETTINGS.get(entry.kind, ())):
+        values = [getattr(entry, key) for entry in manifest.recordings if key in KIND_KEYS[entry.kind]]
+        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+        settings[key] = distinct[0] if len(distinct) == 1 else distinct
+    return settings
+
+
+def _protocol(manifest: Manifest) -> str:
+    """The splits in words."""
+    parts = []
+    for split in ("test", "validation"):
+        value = asdict(manifest.splits)[split]
+        if isinstance(value, list):
+            parts.append(f"{split}: {len(value)} named {manifest.splits.by}s")
+        elif value is not None:
+            parts.append(f"{split}: a share of {value}")
+    fixed = sum(entry.split is not None for entry in manifest.recordings)
+    parts += [f"{fixed} of {len(manifest.recordings)} files have a split of their own"] if fixed else []
+    return f"by {manifest.splits.by}, seed {manifest.splits.seed}: {'; '.join(parts) or 'every file as stated'}"

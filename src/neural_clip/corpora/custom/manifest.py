@@ -1,0 +1,392 @@
+"""The manifest of `neural-clip prepare custom`: what it may hold, and its checks.
+
+```yaml
+name: faces_and_houses            # name of the data set
+modality: eeg                     # eeg, meg or fmri
+recordings:                       # one entry a file; `defaults` holds what all share
+  - {file: rec-1-epo.fif, kind: epochs, subject: sub-01, session: ses-01, run: run-01}
+  - {file: rec-2-epo.fif, kind: epochs, subject: sub-01, session: ses-01, run: run-02, split: test}
+defaults: {image_column: stimulus}
+images: {folder: stimuli}         # and/or embeddings: {file: vectors.npz, name: MobileNetV2}
+splits: {by: image, validation: 0.1, test: 0.1, seed: 0}
+scaling: train                    # or none
+licence: CC0-1.0
+redistribution: allowed           # or forbidden
+source: where the recordings come from
+citation: what to cite
+```
+
+Paths are relative to the manifest, or to `--raw-dir`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neural_clip.corpora.custom.sections import built, check_interval, check_unique, checked
+from neural_clip.errors import DataError
+from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
+
+# What cuts epochs out of a continuous recording.
+CONTINUOUS_KEYS = {
+    "image_column", "run_column", "keep", "picks", "tmin", "tmax", "high_pass", "low_pass", "notch", "baseline",
+    "decimate_to", "bad_segments",
+}  # fmt: skip
+# Keys of a recording that only some kinds read; anything else would be ignored in silence.
+KIND_KEYS = {
+    "epochs": {"image_column", "run_column", "keep", "picks", "tmin", "tmax"},
+    "continuous": CONTINUOUS_KEYS | {"events"},
+    "bids": CONTINUOUS_KEYS | {"bids_subject", "bids_session", "task", "bids_run", "datatype"},
+    "series": {
+        "image_column", "keep", "events", "data_key", "mask", "t_r", "window", "block_step", "detrend", "standardise",
+    },
+    "patterns": {
+        "image_column", "run_column", "keep", "events", "data_key", "image_key", "index_base", "first_image", "mask",
+    },
+}  # fmt: skip
+# Keys without which a recording of that kind cannot be read.
+KIND_NEEDS = {
+    "continuous": ("events", "tmin", "tmax"), "bids": ("task", "tmin", "tmax"), "series": ("events",),
+}  # fmt: skip
+CHOICES = {
+    "modality": ("eeg", "meg", "fmri"),
+    "kind": tuple(KIND_KEYS),
+    "split": ("train", "validation", "test"),
+    "detrend": ("none", "linear"),
+    "standardise": ("none", "run"),
+    "bad_segments": ("refuse", "drop"),
+    "datatype": ("eeg", "meg"),
+    "by": ("image", "run", "recording"),
+    "scaling": ("none", "train", "unknown"),
+    "redistribution": ("allowed", "forbidden"),
+    "concept": ("none", "folder"),
+    "order": ("C", "F"),
+    "centre": ("none", "train"),
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file of recordings.
+
+    Args:
+        file (`str`): `-epo.fif` for `epochs`; what `mne.io.read_raw` reads for `continuous`; the root of the data set
+            for `bids`; `.nii`, `.nii.gz`, `.npy`, `.npz` or `.mat` for the others.
+        kind (`str`): `"epochs"` (an `mne.Epochs` file whose metadata names the images), `"continuous"` (an EEG or MEG
+            recording with a table of onsets), `"bids"` (the same, found in a BIDS data set), `"series"` (fMRI time
+            series with a table of onsets) or `"patterns"` (one array row, or one NIfTI volume, a trial).
+        subject (`str`): Like `sub-01`.
+        session, run (`str`): Labels; runs that share subject, session and run must share a split.
+        split (`str`, *optional*): Puts the whole file into this split, whatever `splits` says.
+        events (`str`, *optional*): Table (`.tsv` or `.csv`) with `image_column` and, but for `patterns`, `onset` (s
+            from the first sample or volume).
+        image_column (`str`): Column of the table or of the Epochs' metadata that names image or category.
+        run_column (`str`, *optional*): Column that names the run of each trial.
+        keep (`dict`): Column name to the list of values whose rows are kept.
+        picks (`list[str]`, *optional*): Channels, in this order; by default all of the modality.
+        tmin, tmax (`float`, *optional*): Window in s from onset, both ends included.
+        high_pass, low_pass (`float`, *optional*): Band in Hz, by mne's zero-phase FIR filter on the continuous
+            recording.
+        notch (`float` or `list[float]`, *optional*): Mains frequency and its multiples in Hz, removed before that.
+        baseline (`list`, *optional*): `[first, last]` in s, null for an end of the window: the mean of these samples
+            is subtracted from each channel of each epoch.
+        decimate_to (`float`, *optional*): Rate in Hz to keep every so-many-th sample for, counted from the sample of
+            the onset. The rate must divide the recording's, and the stop band of `low_pass` must begin below half of
+            it: what lies above would come back as false slow waves.
+        bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad; `"refuse"` stops.
+        bids_subject, bids_session, bids_run (`str`, *optional*): Entities of the BIDS file without their prefix; by
+            default those of `subject`, `session` and `run`.
+        task (`str`, *optional*): Entity of the BIDS file.
+        datatype (`str`, *optional*): `"eeg"` or `"meg"`; by default the modality.
+        data_key (`str`, *optional*): Array in an `.npz` or `.mat` file.
+        image_key (`str`, *optional*): Array of image names or numbers in the same file.
+        index_base (`int`, *optional*): 0 or 1: number of the first image where `image_key` holds numbers.
+        first_image (`int`, *optional*): Row `r` shows image `first_image + r` (counted from 0).
+        mask (`str`, *optional*): NIfTI or `.npy`; voxels above 0 are taken in C order.
+        t_r (`float`, *optional*): Repetition time in s; by default the NIfTI header's.
+        window (`list[float]`): Volumes that start in `[onset + window[0], onset + window[1])` s are averaged; the
+            default of 4 to 8 s covers the peak of the haemodynamic response.
+        block_step (`float`, *optional*): Events are blocks of their `duration`; one row each so many s.
+        detrend (`str`): `"linear"` removes each voxel's line over the run.
+        standardise (`str`): `"run"` z-scores each voxel with mean and deviation of all volumes of that run alone.
+    """
+
+    file: str
+    kind: str
+    subject: str
+    session: str = ""
+    run: str = ""
+    split: str | None = None
+    events: str | None = None
+    image_column: str = "image_id"
+    run_column: str | None = None
+    keep: dict = field(default_factory=dict)
+    picks: list | None = None
+    tmin: float | None = None
+    tmax: float | None = None
+    high_pass: float | None = None
+    low_pass: float | None = None
+    notch: float | list | None = None
+    baseline: list | None = None
+    decimate_to: float | None = None
+    bad_segments: str = "refuse"
+    bids_subject: str | None = None
+    bids_session: str | None = None
+    task: str | None = None
+    bids_run: str | None = None
+    datatype: str | None = None
+    data_key: str | None = None
+    image_key: str | None = None
+    index_base: int | None = None
+    first_image: int | None = None
+    mask: str | None = None
+    t_r: float | None = None
+    window: list = field(default_factory=lambda: [4.0, 8.0])
+    block_step: float | None = None
+    detrend: str = "none"
+    standardise: str = "none"
+
+
+@dataclass(frozen=True)
+class Images:
+    """The pictures shown: a folder of image files, or arrays `(n, height, width[, 3])` of uint8.
+
+    Args:
+        folder (`str`, *optional*): Image ids are paths below it, like `faces/Annie_1.jpg`.
+        file (`str`, *optional*): `.npz`, `.npy` or `.mat`; image ids are `image-00000` and so on, or from `ids_key`.
+        keys (`list[str]`, *optional*): Arrays in the file, joined in this order.
+        ids_key (`str`, *optional*): Array of names in the file.
+        shape (`list[int]`, *optional*): Height, width (and 3) of flattened images.
+        order (`str`): `"F"` where images were flattened by column, as MATLAB does.
+        concept (`str`): `"folder"`: the folder that holds an image names its concept.
+        concept_keys (`list[str]`, *optional*): Arrays of labels in the file, joined like `keys`.
+        concept_names (`dict`): What to call folders or labels.
+    """
+
+    folder: str | None = None
+    file: str | None = None
+    keys: list | None = None
+    ids_key: str | None = None
+    shape: list | None = None
+    order: str = "C"
+    concept: str = "none"
+    concept_keys: list | None = None
+    concept_names: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Ready-made image embeddings.
+
+    Args:
+        file (`str`): `.npz` or `.mat`.
+        name (`str`): Name of the encoder that made them.
+        ids_key (`str`, *optional*): Array of image ids; without it row i belongs to image i.
+        vectors_key (`str`): Array `(n, projection_dim)`.
+        revision, pooling (`str`, *optional*): Recorded as they are.
+        concept (`str`): `"folder"`: the folder in an id names its concept.
+        concept_names (`dict`): What to call folders.
+        centre (`str`): `"train"` subtracts the mean over the images of the training split. Embeddings that share a
+            large common part (pixels, activations after a ReLU) are told apart badly by their angles without it.
+    """
+
+    file: str
+    name: str
+    ids_key: str | None = "ids"
+    vectors_key: str = "embeds"
+    revision: str | None = None
+    pooling: str | None = None
+    concept: str = "none"
+    concept_names: dict = field(default_factory=dict)
+    centre: str = "none"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How rows are divided.
+
+    Args:
+        by (`str`): `"image"` (all rows of an image in one split, over all subjects), `"run"`, or `"recording"` (file).
+        validation, test (`float` or `list[str]`, *optional*): A share, or the names: image ids, or
+            `sub-01/ses-01/run-01`. By run or recording a share is taken of each subject's, at least one while one
+            is left to train on: test before validation.
+        seed (`int`): Seed of the choice.
+    """
+
+    by: str = "image"
+    validation: float | list | None = 0.1
+    test: float | list | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Expect:
+    """What the recordings must hold; anything else stops, or with `--allow-partial` marks the data set as partial.
+
+    Args:
+        n_recordings, n_rows, n_subjects (`int`, *optional*): Files, rows and people.
+        n_sessions, n_runs (`int`, *optional*): Of all subjects together.
+        n_images (`int`, *optional*): Different images (or categories) that rows show.
+        n_chans, n_times (`int`), sfreq (`float`, *optional*): Of each epoch as it is stored; Hz.
+        n_voxels (`dict`, *optional*): Subject to its number of voxels.
+    """
+
+    n_recordings: int | None = None
+    n_rows: int | None = None
+    n_subjects: int | None = None
+    n_sessions: int | None = None
+    n_runs: int | None = None
+    n_images: int | None = None
+    n_chans: int | None = None
+    n_times: int | None = None
+    sfreq: float | None = None
+    n_voxels: dict | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole manifest; see the module's docstring for an example and the sections' own for their keys.
+
+    Args:
+        name (`str`): Of the data set.
+        modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+        recordings (`list`): One [`Recording`] a file.
+        defaults (`dict`): Keys that all recordings share unless they say otherwise.
+        splits ([`Splits`]), images ([`Images`]), embeddings ([`Embeddings`]), expect ([`Expect`]): Sections.
+        source, licence, redistribution, citation (`str`): Where the recordings come from and what may be done.
+        terms (`str`, *optional*): What else their users must know, such as the limits of consent.
+        category_level (`bool`): Recordings name categories, not images; the target of a category is the mean of the
+            embeddings of its images.
+        scaling (`str`): `"train"` z-scores each channel or voxel with mean and deviation of the training split of
+            that subject; `"none"` leaves values as they are; so does `"unknown"`, which says that they were scaled
+            before by statistics that may have seen the test split.
+        block_design (`bool`): Images of a category were shown one after the other, so slow drifts tell categories.
+        unit (`str`, *optional*): Of the values; by default V for EEG and T for MEG.
+        roi (`str`, *optional*): Where the voxels lie, in words.
+        sfreq, tmin (`float`), ch_names (`list[str]`): Of EEG and MEG given as arrays: Hz, s from onset, names. For
+            other kinds they are compared with the files.
+        preprocessing (`dict`), known_defects (`list`): What was done before, and what is wrong; shown in the card.
+    """
+
+    name: str
+    modality: str
+    recordings: list
+    splits: Splits
+    source: str
+    licence: str
+    redistribution: str
+    citation: str
+    terms: str | None = None
+    images: Images | None = None
+    embeddings: Embeddings | None = None
+    expect: Expect | None = None
+    category_level: bool = False
+    block_design: bool = False
+    scaling: str = "none"
+    unit: str | None = None
+    roi: str | None = None
+    sfreq: float | None = None
+    tmin: float | None = None
+    ch_names: list | None = None
+    preprocessing: dict = field(default_factory=dict)
+    known_defects: list = field(default_factory=list)
+    defaults: dict = field(default_factory=dict)
+
+
+SECTIONS = {"splits": Splits, "images": Images, "embeddings": Embeddings, "expect": Expect}
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        DataError: If the file is no YAML mapping, a key is unknown or missing, or a value is not allowed.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There is no manifest '{path}'.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' is no YAML file: {error}") from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: object, where: str = "manifest") -> Manifest:
+    """Check the contents of a manifest, as YAML gives them.
+
+    Raises:
+        DataError: If a key is unknown or missing, or a value is not allowed.
+    """
+    fields = checked(content, Manifest, where, CHOICES)
+    for key, kind in SECTIONS.items():
+        if fields.get(key) is not None:
+            fields[key] = built(fields[key], kind, f"{where}, '{key}'", CHOICES)
+    shared = fields.get("defaults") or {}
+    if not isinstance(shared, dict):
+        raise DataError(f"{where}: 'defaults' must be a mapping.")
+    fields["recordings"] = [
+        _recording(entry, shared, f"{where}, recording {i}") for i, entry in enumerate(fields["recordings"])
+    ]
+    manifest = Manifest(**fields)
+    _check_whole(manifest, where)
+    return manifest
+
+
+def _check_whole(manifest: Manifest, where: str) -> None:
+    """Check what concerns several keys."""
+    if not manifest.recordings:
+        raise DataError(f"{where}: 'recordings' is empty.")
+    if manifest.images is None and manifest.embeddings is None:
+        raise DataError(f"{where}: give 'images', 'embeddings' or both.")
+    if manifest.images is not None and (manifest.images.folder is None) == (manifest.images.file is None):
+        raise DataError(f"{where}: 'images' needs either 'folder' or 'file'.")
+    if manifest.category_level and manifest.embeddings is None:
+        raise DataError(f"{where}: 'category_level' needs 'embeddings', whose means become the targets.")
+    if manifest.category_level and manifest.splits.by == "image":
+        raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or 'recording'.")
+    kinds = {entry.kind for entry in manifest.recordings}
+    for kind in sorted(kinds & {"epochs", "continuous", "bids"}):
+        if manifest.modality == "fmri":
+            raise DataError(f"{where}: recordings of kind {kind!r} are EEG or MEG, but the modality is 'fmri'.")
+    if manifest.modality != "fmri" and "series" in kinds:
+        raise DataError(f"{where}: recordings of kind 'series' are fMRI, but the modality is {manifest.modality!r}.")
+    if manifest.modality != "fmri" and "patterns" in kinds and None in (manifest.sfreq, manifest.tmin):
+        raise DataError(f"{where}: EEG and MEG given as arrays need 'sfreq' (Hz) and 'tmin' (s).")
+    check_unique(manifest.ch_names, "ch_names", where)
+
+
+def _recording(entry: object, shared: dict, where: str) -> Recording:
+    given = {**shared, **entry} if isinstance(entry, dict) else entry
+    recording = built(given, Recording, where, CHOICES)
+    common = {"file", "kind", "subject", "session", "run", "split"}
+    unused = sorted(set(given if isinstance(given, dict) else ()) - common - KIND_KEYS[recording.kind])
+    if unused:
+        raise DataError(f"{where}: recordings of kind {recording.kind!r} do not use {', '.join(map(repr, unused))}.")
+    lacking = [key for key in KIND_NEEDS.get(recording.kind, ()) if getattr(recording, key) is None]
+    if lacking:
+        raise DataError(f"{where}: recordings of kind {recording.kind!r} need {', '.join(map(repr, lacking))}.")
+    if not SUBJECT_PATTERN.fullmatch(recording.subject):
+        raise DataError(f"{where}: subjects are named like 'sub-01', but got {recording.subject!r} instead.")
+    if recording.index_base not in (None, 0, 1):
+        raise DataError(f"{where}: allowed values for 'index_base' are 0 and 1, but got {recording.index_base}.")
+    check_interval(recording.window, "window", where)
+    check_interval(recording.baseline, "baseline", where, open_ends=True)
+    check_unique(recording.picks, "picks", where)
+    _check_positive(recording, where)
+    return recording
+
+
+def _check_positive(recording: Recording, where: str) -> None:
+    """Check that rates, frequencies and durations are above 0, and the window's end after its beginning."""
+    notch = recording.notch if isinstance(recording.notch, list) else [recording.notch]
+    named = [("notch", value) for value in notch]
+    named += [(key, getattr(recording, key)) for key in ("high_pass", "low_pass", "decimate_to", "t_r", "block_step")]
+    for key, value in named:
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise DataError(f"{where}: Invalid value for {key!r}. Allowed are numbers above 0, but got {value!r}.")
+    if recording.tmin is not None and recording.tmax is not None and recording.tmin > recording.tmax:
+        raise DataError(f"{where}: 'tmin' ({recording.tmin} s) lies after 'tmax' ({recording.tmax} s).")

@@ -1,0 +1,99 @@
+"""The rows of one file: what each shows is known before any signal is loaded; signals are checked as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from neural_clip.corpora.custom.manifest import Manifest, Recording
+from neural_clip.errors import DataError
+from neural_clip.files.reading import existing
+
+UNITS = {"eeg": "V", "meg": "T"}
+# Standard deviations over time that a median channel can have. EEG is some 1e-5 V: above 10 mV the values are in
+# microvolt or counts, below 1 nV they were scaled twice. MEG is some 1e-12 T: above 1 nT they are in fT or counts.
+PLAUSIBLE = {"V": (1e-9, 1e-2), "T": (1e-16, 1e-9)}
+ADVICE = {
+    "V": "are they in microvolt (multiply by 1e-6) or in counts of the amplifier?",
+    "T": "are they in femtotesla (multiply by 1e-15) or in counts of the amplifier?",
+}
+
+
+@dataclass
+class Trials:
+    """The rows of one file.
+
+    Args:
+        entry (`Recording`): Its entry in the manifest.
+        shown (`list[str | int]`): What each row shows: a name, or the position of an image.
+        load (`Callable`): Returns float32 `(n, n_chans, n_times)` or `(n, n_voxels)`; can be called in another
+            process.
+        runs (`list[str]`): Run of each row.
+        numbers (`np.ndarray` of shape `(n,)`): Index of each row in the source.
+        facts (`dict`): `ch_names`, `sfreq`, `tmin` and `n_times` of EEG and MEG, as far as they are known.
+        files (`list[Path]`): What the rows depend on.
+        dropped (`int`): Rows left out because of segments marked bad.
+        places (`dict`): Where the sensors are, from [`sensor_places`].
+    """
+
+    entry: Recording
+    shown: list[str | int]
+    load: Callable[[], np.ndarray]
+    runs: list[str] = field(default_factory=list)
+    numbers: np.ndarray = field(default_factory=lambda: np.array([], int))
+    facts: dict = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    dropped: int = 0
+    places: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            self.runs = [self.entry.run] * len(self.shown)
+        if not self.numbers.size:
+            self.numbers = np.arange(len(self.shown))
+
+    def values(self, unit: str | None) -> np.ndarray:
+        """Load the signals and check them.
+
+        Args:
+            unit (`str`, *optional*): What the manifest says they are in; `"V"` and `"T"` are checked for plausibility.
+
+        Raises:
+            DataError: If there are more or fewer than the rows, or values are not finite, or in another unit.
+        """
+        values = self.load()
+        if len(values) != len(self.shown):
+            raise DataError(f"'{self.entry.file}' gave {len(values)} recordings for {len(self.shown)} rows.")
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        if bad.size:
+            raise DataError(
+                f"'{self.entry.file}': {bad.size} rows hold values that are not finite, the first is row {bad[0]}."
+            )
+        if unit in PLAUSIBLE and values.ndim == 3:
+            self._check_unit(values, str(unit))
+        return values
+
+    def _check_unit(self, values: np.ndarray, unit: str) -> None:
+        """The median over rows and channels, which a few broken channels do not move."""
+        deviation = float(np.median(values.std(axis=2, dtype=np.float64)))
+        lowest, highest = PLAUSIBLE[unit]
+        if values.shape[2] > 1 and not lowest <= deviation <= highest:
+            raise DataError(
+                f"'{self.entry.file}': the unit is {unit}, but a median channel's standard deviation over time is "
+                f"{deviation:.3g} {unit}; plausible are {lowest:g} to {highest:g}. Do the values have another unit: "
+                f"{ADVICE[unit]} Say so by 'unit', for example 'uV' or 'z', if they are meant so."
+            )
+
+
+def unit_of(manifest: Manifest) -> str | None:
+    """The unit of the recordings: the manifest's, or V and T for EEG and MEG."""
+    return manifest.unit or UNITS.get(manifest.modality)
+
+
+def files_of(entry: Recording, path: Path, root: Path) -> list[Path]:
+    """What the rows of an array depend on."""
+    tables = [("table", entry.events), ("mask", entry.mask)]
+    return [path, *(existing(root / name, what) for what, name in tables if name is not None)]

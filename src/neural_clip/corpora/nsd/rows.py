@@ -1,0 +1,105 @@
+"""Rows of a prepared NSD: single trials, averages over the presentations of an image, and the images."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neural_clip.corpora.nsd.betas import read_session
+from neural_clip.corpora.nsd.plan import SubjectPlan, image_id
+from neural_clip.errors import DataError
+from neural_clip.files.hdf5 import open_dataset, read_slab
+from neural_clip.prepared.splits import SPLITS
+
+__all__ = ["average_rows", "image_rows", "trial_rows"]
+
+
+def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) -> Iterator[dict]:
+    """One row a presentation.
+
+    Args:
+        plan (`SubjectPlan`): Of the subject.
+        sessions (`Sequence[int]`): The sessions to read, one at a time.
+        session_zscore (`str`): `"train_only"` or `"none"`.
+
+    Raises:
+        DataError: If a file of betas is damaged, or a session has too few training trials for z-scores.
+    """
+    for session in sessions:
+        path, trials = plan.sessions[session], plan.trials(session)
+        betas = read_session(path, plan.mask, plan.trials_per_session)  # (n_trials, n_voxels)
+        if session_zscore == "train_only":
+            betas = _zscore(path, betas, plan.splits[trials] == SPLITS.index("train"))
+        for trial, values in zip(trials.tolist(), betas, strict=True):
+            run = int(plan.runs[trial])
+            yield {
+                "subject": f"sub-{plan.subject:02d}", "session": f"ses-{session:02d}",
+                "run": f"run-{run:02d}" if run else "", "trial": trial, "image_id": image_id(plan.nsd_ids[trial]),
+                "n_repeats": 1, "split": SPLITS[plan.splits[trial]], "fmri": values,
+            }  # fmt: skip
+
+
+def average_rows(plan: SubjectPlan, session_zscore: str) -> Iterator[dict]:
+    """One row an image: the mean of its presentations, given out at the last of them.
+
+    `trial` is that of the first presentation; session and run are empty where presentations differ in them.
+
+    Memory: a session, and one vector for each image that will be shown again.
+    """
+    left = Counter(plan.nsd_ids[plan.recorded].tolist())
+    pending: dict[int, dict] = {}
+    for trial in trial_rows(plan, list(plan.sessions), session_zscore):
+        nsd_id = int(plan.nsd_ids[trial["trial"]])
+        if nsd_id in pending:
+            row = pending[nsd_id]
+            row["fmri"] += trial["fmri"]
+            row["n_repeats"] += 1
+            same_session = row["session"] == trial["session"]
+            row["run"] = row["run"] if same_session and row["run"] == trial["run"] else ""
+            row["session"] = row["session"] if same_session else ""
+        else:
+            # a copy, as a view would keep the whole session in memory
+            row = pending[nsd_id] = {**trial, "fmri": trial["fmri"].copy()}
+        left[nsd_id] -= 1
+        if left[nsd_id] == 0:
+            del pending[nsd_id]
+            row["fmri"] /= np.float32(row["n_repeats"])
+            yield row
+
+
+def image_rows(path: Path, nsd_ids: Sequence[int], categories: dict[int, list[str]]) -> Iterator[dict]:
+    """Rows of some images; the file of all stimuli (40 GB) is read image by image, in its own order.
+
+    Args:
+        path (`Path`): `nsd_stimuli.hdf5`.
+        nsd_ids (`Sequence[int]`): 0-based, rising.
+        categories (`dict[int, list[str]]`): Names by 0-based nsdId; absent where unknown.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    with open_dataset(path, "imgBrick") as bricks:
+        whole = [(0, size) for size in bricks.shape[1:]]
+        for nsd_id in nsd_ids:
+            names = categories.get(nsd_id, [])
+            pixels = read_slab(bricks, (nsd_id, nsd_id + 1), *whole)[0]
+            concept = names[0] if names else ""
+            yield {"image_id": image_id(nsd_id), "image": pixels, "concept": concept, "categories": names}
+
+
+def _zscore(path: Path, betas: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Z-score voxels with statistics of the training trials; voxels that never vary become 0."""
+    if train.sum() < 2:
+        raise DataError(f"'{path}' has {train.sum()} training trials, too few for the 'session_zscore' parameter.")
+    mean = betas[train].mean(0, dtype=np.float64)
+    std = betas[train].std(0, dtype=np.float64)
+    constant = std == 0
+    if constant.any():
+        warnings.warn(f"{constant.sum()} voxels of '{path}' are constant; they are set to 0.", stacklevel=2)
+    zscores = ((betas - mean) / np.where(constant, 1.0, std)).astype(np.float32)
+    zscores[:, constant] = 0.0
+    return zscores

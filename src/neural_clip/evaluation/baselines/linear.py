@@ -1,0 +1,315 @@
+"""Linear baselines: what ridge regression reaches on the same recordings, splits and gallery as the model.
+
+* `per_subject_ridge`: the usual yardstick. One person's flattened, standardised recordings to the embedding.
+* `pooled_whitened_ridge`: the strong one. All people of a modality together, after noise whitening; much of
+  an encoder's lead over per-subject ridge is pooling and whitening, which a linear map can have too.
+* `frozen_identity_alignment`, `frozen_random_alignment`: one ridge for all people whose alignment layers never learn:
+  what trained ones must beat.
+
+Everything is fitted on the training split; the ridge strength is chosen on the validation split by the 2-way score;
+the test split is read once. All solutions are closed forms in the smaller of rows and features, so that wide
+recordings and long tables are quick. Each fit holds BLAS to one thread: where cores are shared, the threads of a small
+decomposition wait for one another far longer than they work, and the sums do not depend on the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
+from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
+from neural_clip.prepared.reader import BaselineSplit
+from neural_clip.retrieval.scores import two_way_accuracy
+from neural_clip.retrieval.tiles import unit_vectors
+
+# Least share of the mean variance mixed into a noise covariance before it is inverted; validation chooses. 0.01 keeps
+# band-limited recordings, which have directions with hardly any noise, from being amplified without limit; 1 leaves
+# them unwhitened, which is better where the directions of least noise hold no signal either.
+LEAST_SHRINKAGES = (0.01, 1.0)
+N_FOLDS = 4  # of the out-of-fold predictions behind the shared fMRI map; each fit keeps 75 % of the images
+FOLD_SEED = 0
+ALIGNMENT_SEED = 0
+ALIGNMENT_SIZE = 1024  # outputs of the fMRI alignment layer in the code of arXiv 2411.09723
+
+
+@one_thread
+def per_subject_ridge(
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Ridge regression from each person's standardised recording to the image embedding.
+
+    One relative strength for all people is chosen on the validation rows of all together: single people's validation
+    sets are too small to tell neighbours on the grid apart.
+
+    Args:
+        train, validation, test (`BaselineSplit`): Every subject of the test split must be in the others.
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_test, projection_dim)`, the predictions for the test rows, and `dict` with
+        `relative_alpha` and `validation_two_way`.
+
+    Raises:
+        DataError: If a subject has no training or validation rows.
+    """
+    tuned, tested = _subject_paths(train, (validation, test), _standardiser, RELATIVE_ALPHAS)
+    best, score = _best_alpha(tuned, validation)
+    return tested[best], {"relative_alpha": float(RELATIVE_ALPHAS[best]), "validation_two_way": score}
+
+
+def _subject_paths(
+    train: BaselineSplit, others: Sequence[BaselineSplit], scaler: Callable, alphas: Sequence[float] | np.ndarray
+) -> list[np.ndarray]:
+    """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own person's ridge.
+
+    `scaler(training recordings, targets)` fits what recordings pass through.
+    """
+    paths = [np.empty((len(alphas), len(split.subjects), train.targets.shape[1])) for split in others]
+    for subject in _subjects(train, *others):
+        recordings, targets = train.of_subject(subject), train.targets[train.subjects == subject]
+        scale = scaler(recordings, targets)
+        ridge = KernelRidge(scale(recordings), targets)
+        for path, split in zip(paths, others, strict=True):
+            mask = split.subjects == subject
+            if mask.any():
+                path[:, mask] = ridge.predict(scale(split.of_subject(subject)), alphas)
+    return paths
+
+
+def _subjects(train: BaselineSplit, *others: BaselineSplit) -> list[str]:
+    """Subjects to fit, in order; all must have training rows."""
+    known = sorted(set(train.subjects))
+    unknown = sorted({subject for split in others for subject in split.subjects} - set(known))
+    if unknown:
+        raise DataError(f"Subject '{unknown[0]}' has no training rows; ridge regression is fitted for {known}.")
+    return known
+
+
+def _best_alpha(paths: np.ndarray, validation: BaselineSplit) -> tuple[int, float]:
+    """Position and 2-way score of the best strength on the validation rows; the stronger ridge wins a tie."""
+    _, first = np.unique(validation.image_ids, return_index=True)
+    gallery, ids = unit_vectors(validation.targets[first]), validation.image_ids[first]
+    scores = [
+        two_way_accuracy(unit_vectors(predictions) @ gallery.T, validation.image_ids, ids, tolerance=1e-9)
+        for predictions in paths
+    ]
+    best = len(scores) - 1 - int(np.argmax(scores[::-1]))
+    return best, scores[best]
+
+
+def _flat(recordings: np.ndarray) -> np.ndarray:
+    """`(n, ...)` to `(n, n_features)`."""
+    return recordings.reshape(len(recordings), -1)
+
+
+def _standardiser(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Mean 0, variance 1 of each feature over the training rows; constant features become 0."""
+    mean, std = _flat(recordings).mean(axis=0), _flat(recordings).std(axis=0)
+    scale = np.where(std > 0, 1.0 / np.where(std > 0, std, 1.0), 0.0).astype(recordings.dtype)
+    return lambda rows: (_flat(rows) - mean) * scale
+
+
+@one_thread
+def pooled_whitened_ridge(
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Ridge regression over all people of a modality after noise whitening.
+
+    The noise is what a ridge regression from the image embedding leaves of the training recordings.
+
+    * Sensors: each person's recordings are multiplied by the symmetric inverse square root of that person's spatial
+      noise covariance (sensors stay in place, so people remain comparable) and by that of the temporal noise
+      covariance of all people together; then one ridge regression over all rows.
+    * Voxels do not correspond between people. Each person's recordings are whitened by the inverse square root of the
+      voxel noise covariance and mapped to the embedding by ridge (that person's a_n); a shared linear map g of the
+      embedding space, fitted by ridge towards the identity on out-of-fold predictions of all people, follows.
+
+    Args:
+        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with the strengths, `least_shrinkage` (1: the
+        recordings were pooled but not whitened) and `validation_two_way`.
+    """
+    if _are_voxels(train):
+        fits = [_pooled_voxels(train, validation, test, least) for least in LEAST_SHRINKAGES]
+    else:
+        whiteners = _sensor_whiteners(train, _subjects(train, validation, test))
+        fits = [_pooled(whiten, train, validation, test) for whiten in whiteners]
+    best = int(np.argmax([chosen["validation_two_way"] for _, chosen in fits]))
+    return fits[best][0], {"least_shrinkage": LEAST_SHRINKAGES[best], **fits[best][1]}
+
+
+def _are_voxels(split: BaselineSplit) -> bool:
+    """Whether recordings are rows of voxels, which do not correspond between people."""
+    return np.asarray(split.recordings[0]).ndim == 1
+
+
+def _pooled(
+    align: Callable[[str, np.ndarray], np.ndarray],
+    train: BaselineSplit,
+    validation: BaselineSplit,
+    test: BaselineSplit,
+    scaler: Callable | None = None,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """One ridge for all people on `align(subject, recordings)`, scaled by what `scaler` fits on the training rows."""
+
+    def aligned(split: BaselineSplit) -> np.ndarray:
+        """All rows of a split, `(n, n_features)`."""
+        rows = np.empty((len(split.subjects), 0))
+        for subject in sorted(set(split.subjects)):
+            part = _flat(align(subject, split.of_subject(subject)))
+            if not rows.size:
+                rows = np.empty((len(rows), part.shape[1]), dtype=part.dtype)
+            rows[split.subjects == subject] = part
+        return rows
+
+    _subjects(train, validation, test)
+    rows = aligned(train)
+    scale = scaler(rows, train.targets) if scaler else _flat
+    ridge = KernelRidge(scale(rows), train.targets)
+    best, score = _best_alpha(ridge.predict(scale(aligned(validation)), RELATIVE_ALPHAS), validation)
+    chosen = float(RELATIVE_ALPHAS[best])
+    predictions = ridge.predict(scale(aligned(test)), [chosen])[0]
+    return predictions, {"relative_alpha": chosen, "validation_two_way": score}
+
+
+@one_thread
+def frozen_identity_alignment(
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
+) -> tuple[np.ndarray, dict[str, float]]:
+    """One ridge regression for all people, who are taken as they are: every alignment layer is the identity.
+
+    Args:
+        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
+
+    Raises:
+        DataError: If the recordings are voxels, or a subject has no training rows.
+    """
+    if _are_voxels(train):
+        raise DataError("Voxels of different people do not correspond; they cannot be pooled without an alignment.")
+    return _pooled(lambda subject, recordings: recordings, train, validation, test, _standardiser)
+
+
+@one_thread
+def frozen_random_alignment(
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
+) -> tuple[np.ndarray, dict[str, float]]:
+    """One ridge regression for all people behind random linear alignment layers, one a person, that never learn.
+
+    What a shared linear readout reaches in an encoder whose subject layers are left as they were drawn, as in the
+    code released with arXiv 2411.09723, whose optimiser never sees them.
+
+    * Sensors: a random mixture of the channels, `(n_chans, n_chans)`, like `torch.nn.Conv1d` with a kernel of one.
+    * Voxels: a random projection to [`ALIGNMENT_SIZE`] numbers, like `torch.nn.Linear`.
+
+    Both layers draw weights evenly from +-1 / sqrt(inputs). Their bias is left out: it would add a constant to all
+    recordings of a person, of a size that depends on the unit.
+
+    Args:
+        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
+
+    Raises:
+        DataError: If a subject has no training rows.
+    """
+    layers = {}
+    for number, subject in enumerate(_subjects(train, validation, test)):
+        recording = train.recordings[int(np.argmax(train.subjects == subject))]
+        n_in, rng = len(recording), np.random.default_rng([ALIGNMENT_SEED, number])
+        size = (ALIGNMENT_SIZE if _are_voxels(train) else n_in, n_in)
+        layers[subject] = (rng.uniform(-1, 1, size) / np.sqrt(n_in)).astype(recording.dtype)
+    if _are_voxels(train):
+        return _pooled(lambda subject, rows: rows @ layers[subject].T, train, validation, test, _standardiser)
+    return _pooled(lambda subject, rows: layers[subject] @ rows, train, validation, test, _standardiser)
+
+
+def _sensor_whiteners(train: BaselineSplit, subjects: Sequence[str]) -> list[Callable[[str, np.ndarray], np.ndarray]]:
+    """Spatial and temporal whitening of sensors, for each of LEAST_SHRINKAGES."""
+    means: dict[str, np.ndarray] = {}
+    spatial: list[dict[str, np.ndarray]] = [{} for _ in LEAST_SHRINKAGES]
+    temporal_sums: list[np.ndarray] = [np.zeros(()) for _ in LEAST_SHRINKAGES]
+    n_samples = 0
+    for subject in subjects:
+        recordings = train.of_subject(subject)  # (n, n_chans, n_times)
+        means[subject] = recordings.mean(axis=0)
+        noise = residual_noise(_flat(recordings), train.targets[train.subjects == subject]).reshape(recordings.shape)
+        n_chans, n_times = recordings.shape[1:]
+        by_chan = noise.transpose(1, 0, 2).reshape(n_chans, -1)
+        covariance = by_chan @ by_chan.T / by_chan.shape[1]  # (n_chans, n_chans)
+        for number, least in enumerate(LEAST_SHRINKAGES):
+            spatial[number][subject] = inverse_square_root(covariance, least).astype(recordings.dtype)
+            by_time = (spatial[number][subject] @ by_chan).reshape(-1, n_times)  # (n_chans * n, n_times)
+            temporal_sums[number] = temporal_sums[number] + np.asarray(by_time.T @ by_time, dtype=np.float64)
+        n_samples += by_chan.size // n_times
+
+    def whitener(number: int, least: float) -> Callable[[str, np.ndarray], np.ndarray]:
+        """Whitening with one least share."""
+        temporal = inverse_square_root(temporal_sums[number] / n_samples, least).astype(recordings.dtype)
+        return lambda subject, rows: spatial[number][subject] @ (rows - means[subject]) @ temporal
+
+    return [whitener(number, least) for number, least in enumerate(LEAST_SHRINKAGES)]
+
+
+def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray, least: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Inverse square root of the shrunk voxel noise covariance, without forming it (n_voxels may be large)."""
+    standardise = _standardiser(recordings, targets)
+    noise = residual_noise(standardise(recordings), targets)
+    eigenvalues, vectors = np.linalg.eigh(noise @ noise.T)  # (n, n): quicker than an SVD
+    kept = eigenvalues > 1e-6 * eigenvalues[-1]  # float32 products: smaller ones are rounding
+    directions = ((vectors[:, kept] / np.sqrt(eigenvalues[kept])).astype(noise.dtype).T) @ noise  # (n_kept, n_voxels)
+    variances = eigenvalues[kept].astype(np.float64) / len(noise)
+    shrinkage = shrinkage_of(variances, noise.shape[1], len(noise), least)
+    floor = shrinkage * variances.sum() / noise.shape[1]  # outside the noise's own directions the covariance is this
+    gains = 1 / np.sqrt((1 - shrinkage) * variances + floor) - 1 / np.sqrt(floor)
+
+    def whiten(rows: np.ndarray) -> np.ndarray:
+        rows = standardise(rows)
+        return rows / np.sqrt(floor) + ((rows @ directions.T) * gains.astype(rows.dtype)) @ directions
+
+    return whiten
+
+
+def _pooled_voxels(
+    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, least: float
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Whitened ridge of each person, then one linear map of the embedding space for all."""
+    # at 1 whitening is one factor for all voxels of a person, which the strength relative to the kernel takes out
+    whitener = _standardiser if least == 1.0 else partial(_voxel_whitener, least=least)
+    tuned, tested = _subject_paths(train, (validation, test), whitener, RELATIVE_ALPHAS)
+    first, _ = _best_alpha(tuned, validation)
+    held_out = np.empty_like(train.targets, dtype=np.float64)  # (n_train, projection_dim)
+    folds = _image_folds(train.image_ids)
+    for fold in range(N_FOLDS):
+        fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
+        held_out[folds == fold] = _subject_paths(fitted, (left,), whitener, RELATIVE_ALPHAS[[first]])[0][0]
+    shared = KernelRidge(held_out, train.targets - held_out)  # towards the identity: strong ridge adds a constant only
+    shared_tuned = tuned[first] + shared.predict(tuned[first], RELATIVE_ALPHAS)
+    second, score = _best_alpha(shared_tuned, validation)
+    chosen = float(RELATIVE_ALPHAS[second])
+    predictions = tested[first] + shared.predict(tested[first], [chosen])[0]
+    strengths = {"relative_alpha": float(RELATIVE_ALPHAS[first]), "relative_alpha_shared": chosen}
+    return predictions, {**strengths, "validation_two_way": score}
+
+
+def _image_folds(image_ids: np.ndarray) -> np.ndarray:
+    """Fold of each row; all rows of an image share one."""
+    unique, codes = np.unique(image_ids, return_inverse=True)
+    return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % N_FOLDS)[codes]
+
+
+# Rows of the decoding table after the model's, in this order.
+BASELINES: tuple[tuple[str, Callable[..., tuple[np.ndarray, dict[str, float]]]], ...] = (
+    ("per-subject ridge", per_subject_ridge),
+    ("pooled whitened ridge", pooled_whitened_ridge),
+    ("ridge, identity alignment", frozen_identity_alignment),
+    ("ridge, random alignment", frozen_random_alignment),
+)

@@ -1,0 +1,105 @@
+"""Checkpoints and data sets of an evaluation: their names, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neural_clip.errors import DataError
+from neural_clip.targets.identity import check_same_encoder, configured_encoder, model_encoder
+
+if TYPE_CHECKING:
+    from neural_clip.modeling_neural_clip import NeuralClipModel
+
+
+MODALITIES = ("eeg", "meg", "fmri")
+FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
+
+
+def check_names(checkpoints: Mapping[str, str | Path]) -> None:
+    """Raise where there is no checkpoint, or one has the name of a baseline."""
+    from neural_clip.evaluation.baselines.linear import BASELINES
+
+    if not checkpoints:
+        raise DataError("Invalid value for the 'checkpoints' parameter. Allowed is one or more, but got none.")
+    for name, path in checkpoints.items():
+        if name in dict(BASELINES):
+            raise DataError(f"'{path}' is called '{name}', which is the name of a baseline; name it otherwise.")
+
+
+def check_data(data: Sequence[str | Path]) -> dict[str, str]:
+    """Folders by modality; raise where a modality is given twice or the image encoders differ."""
+    from neural_clip.prepared.reader import load_metadata
+
+    found: dict[str, str] = {}
+    encoders: dict[str, object] = {}
+    for folder in data:
+        metadata = load_metadata(folder)
+        if metadata["modality"] in found:
+            raise DataError(
+                f"'{found[metadata['modality']]}' and '{folder}' both hold {metadata['modality']}; give one."
+            )
+        found[metadata["modality"]] = str(folder)
+        encoders[str(folder)] = metadata.get("image_encoder")
+    (first, encoder), *others = encoders.items()
+    for folder, other in others:
+        if other != encoder:
+            raise DataError(
+                f"The images of '{first}' and '{folder}' were embedded by different encoders, {encoder} and {other}; "
+                f"their spaces cannot be compared."
+            )
+    return {modality: found[modality] for modality in MODALITIES if modality in found}
+
+
+def fitting_model(checkpoint: str | Path, folders: dict[str, str], *, first: bool) -> NeuralClipModel:
+    """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space."""
+    from neural_clip.prepared.reader import load_metadata
+
+    model = load_model(checkpoint)
+    absent = [modality for modality in folders if getattr(model.config, f"{modality}_config", None) is None]
+    if absent and (first or len(absent) == len(folders)):
+        raise DataError(
+            f"'{folders[absent[0]]}' holds {absent[0]} recordings, but the model '{checkpoint}' has no {absent[0]} "
+            "encoder" + ("." if len(folders) == 1 else ", and the first checkpoint needs one for every data set.")
+        )
+    expected = model_encoder(model.config)
+    if expected is not None:  # a model that was not made from data sets names none
+        for modality, folder in folders.items():
+            if modality not in absent and (encoder := load_metadata(folder)["image_encoder"]):
+                name = f"The checkpoint '{checkpoint}'"
+                check_same_encoder(expected, name, configured_encoder(encoder), f"'{folder}'")
+    return model
+
+
+def load_model(checkpoint: str | Path) -> NeuralClipModel:
+    """Model in evaluation mode."""
+    from neural_clip.modeling_neural_clip import NeuralClipModel
+
+    try:
+        return NeuralClipModel.from_pretrained(str(checkpoint)).eval()
+    except (ImportError, OSError, ValueError) as error:
+        raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
+
+
+def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
+    """Names and places of `[NAME=]PATH` arguments.
+
+    Without a name, the first is called `neural_clip` and others as their folder.
+
+    Raises:
+        DataError: If two have one name, or a name or place is empty.
+    """
+    found: dict[str, str] = {}
+    for number, argument in enumerate(arguments):
+        name, separator, path = argument.partition("=")
+        if not separator or "/" in name:  # a path that has an equals sign in it
+            name, path = FIRST_NAME if number == 0 else Path(argument).name, argument
+        if not name.strip() or not path:
+            raise DataError(
+                f"Invalid value for the '--checkpoint' parameter. Allowed is [NAME=]PATH, got '{argument}'."
+            )
+        if name in found:
+            raise DataError(f"'{found[name]}' and '{path}' are both called '{name}'; name them as NAME=PATH.")
+        found[name] = path
+    return found

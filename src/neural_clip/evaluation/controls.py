@@ -1,0 +1,253 @@
+"""Controls that stand beside a score: what a decoder reaches from what it should not be able to use.
+
+Each control is a score of its own, with interval and p-value, and a sentence that says what it means. Those that need
+a decoder of their own fit ridge regression on the training split (strength chosen on the validation split), because a
+linear map on crippled input is quick and finds what is there to find; none is fitted on the split that is scored.
+What the scored split shares with training is counted (`audit_overlap.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.linear import per_subject_ridge
+from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.evaluation.overlap import overlap_records
+from neural_clip.prepared.reader import BaselineSplit, samples_before_onset
+from neural_clip.retrieval.scoring import score_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["AuditData", "audit", "presentation_times"]
+
+
+MAX_TRAIN_ROWS = 4000  # a subject's training rows that controls are fitted on; keeps each fit below a minute
+NEIGHBOURS = 5  # training trials whose mean image is the guess from time alone; blocks last 10 trials and more
+KEPT = ("two_way", "n_queries", "gallery_size", "chance_two_way", "resampled_unit")
+
+
+@dataclass(frozen=True)
+class AuditData:
+    """What the controls of one modality look at.
+
+    Args:
+        scored (`EmbeddedSplit`): Recordings of the scored split in the model's space.
+        train, validation, test (`BaselineSplit`): Raw recordings with the embeddings of their images.
+        times (`dict[str, tuple]`, *optional*): For `"train"` and `"test"`, `(n,)` names of person and session, and
+            `(n,)` numbers that grow with the time of presentation within them; `None` if that is not known.
+    """
+
+    scored: EmbeddedSplit
+    train: BaselineSplit
+    validation: BaselineSplit
+    test: BaselineSplit
+    times: dict[str, tuple[np.ndarray, np.ndarray]] | None
+
+
+def presentation_times(scored: EmbeddedSplit, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """When recordings of training and of `split` were shown, for `AuditData.times`, where the data set knows it."""
+    from neural_clip.prepared.reader import load_recordings
+
+    if not scored.metadata.get("presentation_order"):
+        return None
+    columns = ["subject", "session", "run", "trial"]
+    tables = {
+        name: load_recordings(scored.folder, source).select_columns(columns).to_pandas()
+        for name, source in (("train", "train"), ("test", split))
+    }
+    return {name: (_stretches(table, tables), table["trial"].to_numpy()) for name, table in tables.items()}
+
+
+def _stretches(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> np.ndarray:
+    """Names of what trials are numbered within: sessions, or runs where numbers begin anew with each."""
+    keys = ["subject", "session"]
+    if any(other.duplicated([*keys, "trial"]).any() for other in tables.values()):
+        keys.append("run")
+    return table[keys].agg("/".join, axis=1).to_numpy()
+
+
+def audit(data: AuditData, seed: int) -> list[dict]:
+    """Run every control that the recordings allow.
+
+    Args:
+        data (`AuditData`): One modality.
+        seed (`int`): Seed of shuffles, subsets and resampling.
+
+    Returns:
+        `list[dict]`: `check`, `meaning`, `by` (`"count"`, `"model"`, `"ridge"` or `"order"`), and scores as in
+        [`score_record`], `not_computed` with the reason, or counts with `found`, a sentence.
+    """
+    small = replace(data, train=_subset(data.train, seed))
+    records = overlap_records(data.scored, data.train, seed)
+    records.append(_record(small, "shuffled labels", _shuffled_labels, seed))
+    records.append(_record(data, "time alone", _time_alone, seed))
+    if data.scored.modality != "fmri":
+        records.append(_record(small, "slow drift alone", _slow_drift, seed))
+        records.append(_record(small, "before onset", _before_onset, seed))
+        records.append(_record(small, "leave one subject out", _leave_one_out, seed))
+    return records + _by_repeats(data.scored, seed)
+
+
+MEANINGS = {
+    "shuffled labels": "Ridge fitted on training recordings whose images were exchanged at random within each person. "
+    "Should be at chance; above it, who was recorded tells what was shown. It is blind to test images that leaked "
+    "into training: the overlap counts those.",
+    "time alone": "No recording is looked at: the guess is the mean image of the training trials shown nearest in "
+    "time. Above chance, the order of presentation tells what was shown, as in a block design.",
+    "slow drift alone": "Ridge sees each channel's mean and slope over the window, nothing else. What it reaches can "
+    "come from slow states that outlast a trial; compare it with the score of the whole window.",
+    "before onset": "Ridge sees only the samples before the image appeared. Should be at chance; above it, the "
+    "design or the preprocessing carries what was shown into the past.",
+    "leave one subject out": "Ridge is fitted on the other people and tested on the one left out, so nothing that "
+    "is peculiar to a person's session can help. What remains above chance is common to people.",
+    "repeats": "The model's embeddings of so many recordings of an image by one person, averaged. Shows how much of "
+    "a score is averaging.",
+}
+
+
+def _record(data: AuditData, check: str, predict: Callable, seed: int) -> dict:
+    """Score of one control."""
+    head = {"check": check, "by": "order" if check == "time alone" else "ridge", "meaning": MEANINGS[check]}
+    try:
+        predictions = predict(data, seed)
+    except DataError as error:
+        return {**head, "not_computed": str(error)}
+    scored = data.scored
+    record, _ = score_record(
+        predictions, scored.gallery_embeds, data.test.image_ids, scored.gallery_ids,
+        seed=seed, by_recording=scored.category_level, groups=data.test.subjects,
+    )  # fmt: skip
+    return {**head, **{name: value for name, value in record.items() if name.startswith(KEPT)}}
+
+
+def _subset(train: BaselineSplit, seed: int) -> BaselineSplit:
+    """At most MAX_TRAIN_ROWS rows of each person."""
+    return train.at(_kept(train.subjects, seed))
+
+
+def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of at most MAX_TRAIN_ROWS of each person, in order."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.flatnonzero(subjects == name))[:MAX_TRAIN_ROWS] for name in sorted(set(subjects))]
+    return np.sort(np.concatenate(rows))
+
+
+def _changed(split: BaselineSplit, change: Callable[[np.ndarray], np.ndarray]) -> BaselineSplit:
+    """The split with each recording changed."""
+    return replace(split, recordings=[change(np.asarray(recording)) for recording in split.recordings])
+
+
+def _ridge_on(data: AuditData, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Per-subject ridge on changed recordings; predictions for the scored split."""
+    splits = (_changed(split, change) for split in (data.train, data.validation, data.test))
+    return per_subject_ridge(*splits)[0]
+
+
+def _shuffled_labels(data: AuditData, seed: int) -> np.ndarray:
+    """Images exchanged among a person's training recordings, whole images at a time."""
+    if data.scored.category_level:
+        raise DataError("of a few categories one shuffle leaves many in place; the p-values come from 1,000 shuffles")
+    rng = np.random.default_rng([seed, 1])
+    targets = data.train.targets.copy()
+    for subject in sorted(set(data.train.subjects)):
+        own = np.flatnonzero(data.train.subjects == subject)
+        _, first, codes = np.unique(data.train.image_ids[own], return_index=True, return_inverse=True)
+        targets[own] = data.train.targets[own[first[rng.permutation(len(first))[codes]]]]
+    return per_subject_ridge(replace(data.train, targets=targets), data.validation, data.test)[0]
+
+
+def _time_alone(data: AuditData, seed: int) -> np.ndarray:
+    """Mean target of the training trials of that person and session that were shown nearest in time."""
+    if data.times is None:
+        raise DataError("the order in which images were shown is not known")
+    (sessions, times), (asked_sessions, asked_times) = data.times["train"], data.times["test"]
+    mean = data.train.targets.mean(axis=0)
+    predictions = np.zeros((len(asked_times), len(mean)))  # a session without training trials: no guess, all tie
+    for row, (session, time) in enumerate(zip(asked_sessions, asked_times, strict=True)):
+        own = np.flatnonzero(sessions == session)
+        if own.size:
+            nearest = own[np.argsort(np.abs(times[own] - time), kind="stable")[:NEIGHBOURS]]
+            # against the mean of all: an average image would lie nearest to the centre of the gallery
+            predictions[row] = data.train.targets[nearest].mean(axis=0) - mean
+    return predictions
+
+
+def _slow_drift(data: AuditData, seed: int) -> np.ndarray:
+    """Ridge on mean and slope of each channel."""
+    times = np.linspace(-1.0, 1.0, np.shape(data.train.recordings[0])[1])
+    slope = times / (times**2).sum()  # least squares on a centred axis
+    return _ridge_on(data, lambda recording: np.stack([recording.mean(axis=1), recording @ slope], axis=1))
+
+
+def _before_onset(data: AuditData, seed: int) -> np.ndarray:
+    """Ridge on the samples before onset."""
+    tmin, sfreq = data.scored.metadata.get("tmin"), data.scored.metadata.get("sfreq")
+    if tmin is None or not sfreq or tmin >= 0:
+        raise DataError(f"the window begins at {tmin} s from onset, so it holds no sample before it")
+    count = samples_before_onset(tmin, sfreq)
+    return _ridge_on(data, lambda recording: recording[:, :count])
+
+
+def _leave_one_out(data: AuditData, seed: int) -> np.ndarray:
+    """Ridge fitted on all people but one, for each in turn; recordings are standardised by person and channel."""
+    subjects = sorted(set(data.test.subjects))
+    if len(subjects) < 2:
+        raise DataError("there is one person only")
+    scales = {subject: _channel_scale(data.train, subject) for subject in subjects}
+    predictions = np.zeros((len(data.test.subjects), data.train.targets.shape[1]))
+    for subject in subjects:
+        others = [name for name in subjects if name != subject]
+        predictions[data.test.subjects == subject], _ = per_subject_ridge(
+            _as_one(data.train, scales, others, seed),
+            _as_one(data.validation, scales, others),
+            _as_one(data.test, scales, [subject]),
+        )
+    return predictions
+
+
+def _channel_scale(train: BaselineSplit, subject: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of a person's channels over the training recordings, `(n_chans, 1)` each."""
+    recordings = train.of_subject(subject)
+    deviation = recordings.std(axis=(0, 2))[:, None]
+    return recordings.mean(axis=(0, 2))[:, None], np.where(deviation > 0, deviation, 1.0)
+
+
+def _as_one(split: BaselineSplit, scales: dict, subjects: Sequence[str], seed: int | None = None) -> BaselineSplit:
+    """Rows of some people, each by that person's own scale, as if they were one person's; with a seed a subset."""
+    rows = np.flatnonzero(np.isin(split.subjects, list(subjects)))
+    if seed is not None:
+        rows = rows[_kept(np.full(len(rows), "anyone"), seed)]
+    chosen = split.at(rows)
+    recordings = []
+    for subject, recording in zip(chosen.subjects, chosen.recordings, strict=True):
+        mean, deviation = scales[subject]
+        recordings.append((np.asarray(recording) - mean) / deviation)
+    return replace(chosen, recordings=recordings, subjects=np.full(len(rows), "anyone"))
+
+
+def _by_repeats(scored: EmbeddedSplit, seed: int) -> list[dict]:
+    """Scores of the mean of 1, 2, 4, ... recordings of an image by one person."""
+    from neural_clip.retrieval.tiles import unit_vectors
+
+    if scored.category_level:
+        return []
+    units = unit_vectors(scored.embeds)
+    keys, codes = np.unique(np.stack([scored.subjects, scored.image_ids]), axis=1, return_inverse=True)
+    shuffled = np.random.default_rng([seed, 2]).permutation(len(units))
+    groups = [shuffled[codes.ravel()[shuffled] == code] for code in range(keys.shape[1])]
+    least = min(len(group) for group in groups)
+    counts = [count for count in (1, 2, 4, 8, 16) if count < least] + [least]
+    records = []
+    for count in counts if least > 1 else []:
+        means = np.stack([units[group[:count]].mean(axis=0) for group in groups])
+        record, _ = score_record(means, scored.gallery_embeds, keys[1], scored.gallery_ids, seed=seed)
+        kept = {name: value for name, value in record.items() if name.startswith(KEPT)}
+        head = {"check": f"{count} repeats" if count > 1 else "1 repeat", "by": "model", "n_repeats": count}
+        records.append({**head, "meaning": MEANINGS["repeats"], **kept})
+    return records

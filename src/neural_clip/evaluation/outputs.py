@@ -1,0 +1,90 @@
+"""What an evaluation writes: `report.json` and `embeddings.npz`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
+from neural_clip.files.whole import sha256_of, write_whole
+
+REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
+
+
+def header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: str, seed: int, command: str) -> dict:
+    """What was scored, by what, on what; the scores are still to come."""
+    kept = ("corpus", "fingerprint", "category_level", "block_confounded", "average_repeats", "split_protocol",
+            "split_unit", "image_encoder", "simulated", "subjects", "licence", "known_defects")  # fmt: skip
+    splits = next(iter(embedded.values()))
+    data = {
+        modality: {
+            "folder": part.folder,
+            **{key: part.metadata.get(key) for key in kept},
+            "n_rows": len(part.image_ids),
+        }
+        for modality, part in splits.items()
+    }
+    return {
+        "format_version": FORMAT_VERSION,
+        "simulated": any(part.metadata.get("simulated") for part in splits.values()),
+        "simulated_modalities": [name for name, part in splits.items() if part.metadata.get("simulated")],
+        "category_level": any(part.category_level for part in splits.values()),
+        "checkpoints": [
+            {
+                "name": name,
+                "path": str(path),
+                "sha256": sha256_of(Path(path).glob("*.safetensors")),
+                "modalities": [*embedded[name]],
+            }
+            for name, path in checkpoints.items()
+        ],
+        "split": split,
+        "seed": seed,
+        "command": command,
+        "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
+        "data": data,
+        "decoding": {},
+        "encoding": {},
+        "conversion": [],
+        "comparisons": [],
+        "audits": {},
+    }
+
+
+def _version(package: str) -> str | None:
+    """Installed version, or nothing where the package is only on the path."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSplit]) -> None:
+    """Write both files aside, then rename."""
+    from neural_clip.evaluation.tasks import picture_hits
+
+    arrays = picture_hits(splits)
+    for name, part in splits.items():
+        arrays |= {
+            f"{name}_embeds": part.embeds,
+            f"{name}_subjects": part.subjects,
+            f"{name}_image_ids": part.image_ids,
+            f"{name}_gallery_ids": part.gallery_ids,
+            f"{name}_gallery_embeds": part.gallery_embeds,
+            f"{name}_gallery_concepts": np.array(part.gallery_concepts, dtype=str),
+            f"{name}_gallery_categories": np.array([json.dumps(c) for c in part.gallery_categories], dtype=str),
+        }
+    output_dir.mkdir(parents=True, exist_ok=True)
+    partial = output_dir / f"{EMBEDDINGS_FILE}.partial"
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(partial, output_dir / EMBEDDINGS_FILE)
+    write_whole(output_dir / REPORT_FILE, json.dumps(report, indent=2, allow_nan=False) + "\n")
+
+
+FORMAT_VERSION = 2  # of report.json

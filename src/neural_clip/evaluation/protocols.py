@@ -1,0 +1,196 @@
+"""Evaluation protocols: which of the scores a report puts first, and under which conditions they may stand there.
+
+All scores are those of `image_retrieval`; a protocol chooses among them. Only `legacy` computes something of its own:
+what the authors' published code prints (matteoferrante/neural_CLIP, commit c0c4ce6), so that its numbers can be
+explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.embedding import EmbeddedSplit
+
+__all__ = ["PROTOCOLS", "check_protocol", "conversion_entries", "decoding_entries", "legacy_top_k"]
+
+
+# Trials that the authors' code takes before it makes a set of their images; it scores no top-k for fMRI.
+LEGACY_NEAREST = {"eeg": 30, "meg": 500}
+# What the authors' code divides conversions by, for each target.
+LEGACY_DENOMINATORS = {"eeg": 0.8017, "meg": 0.595, "fmri": 0.889}
+POOLS = "top1_of_300_pools"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to read an evaluation.
+
+    Args:
+        meaning (`str`): What its scores are, for the report.
+        scores (`dict[str, str]`): Names of scores of `image_retrieval` and what to call them.
+    """
+
+    meaning: str
+    scores: dict[str, str]
+
+
+PROTOCOLS = {
+    "strict": Protocol(
+        "Ranks over the unique images of the split, ties averaged; 2-way over all pairs of different images, ties one "
+        "half. Nothing is sampled.",
+        {
+            "top1": "top-1", "top5": "top-5", "class_top1": "class top-1", "class_top5": "class top-5",
+            "two_way": "2-way, recording to image", "two_way_image_to_neural": "2-way, image to recording",
+        },
+    ),
+    "paper": Protocol(
+        "The quantities of arXiv 2411.09723 without the defects of its code: class top-k are ranks, and the 2-way "
+        "score of one random permutation stands beside its expectation. Conversions are divided by the same score of "
+        "decoding.",
+        {
+            "class_top1": "class top-1", "class_top5": "class top-5",
+            "two_way_permutation": "2-way, one permutation", "two_way_permutation_expected": "2-way, its expectation",
+        },
+    ),
+    "mindeye-300": Protocol(
+        "Top-1 in 30 random pools of 300 images, and the Pearson 2-way score with ties as failures (MindEye, "
+        "brain-diffuser). Intervals of pools speak of the draw of the pools alone.",
+        {
+            POOLS: "top-1 of 300, recording to image", f"{POOLS}_image_to_neural": "top-1 of 300, image to recording",
+            "two_way_pearson_strict": "2-way, Pearson, ties fail",
+        },
+    ),
+    "zero-shot-200": Protocol(
+        "Concepts of the scored split that occur in no training recording (checked). Candidates are the exact images, "
+        "or one prototype a concept: two different tasks, never to be ranked together.",
+        {
+            "top1": "exact image, top-1", "top5": "exact image, top-5", "class_prototype_top1": "prototype, top-1",
+            "class_prototype_top5": "prototype, top-5",
+        },
+    ),
+    "legacy": Protocol(
+        "What the authors' published code prints, NOT ranks: the images of the nearest trials (30 for EEG, 500 for "
+        "MEG) lose their order in a set, so its top-1 is an arbitrary one of them; given is the expectation over that "
+        "order. The 2-way score is of one random permutation; conversions are divided by fixed constants.",
+        {"two_way_permutation": "2-way, one permutation"},
+    ),
+}  # fmt: skip
+
+
+def check_protocol(name: str, folders: Sequence[str]) -> None:
+    """Raise a `DataError` if there is no such protocol, or the data sets do not meet its conditions."""
+    if name not in PROTOCOLS:
+        allowed = ", ".join(f"'{protocol}'" for protocol in PROTOCOLS)
+        raise DataError(f"Invalid value for the 'protocol' parameter. Allowed values are {allowed}, but got '{name}'.")
+    for folder in folders if name == "zero-shot-200" else ():
+        _check_unseen(folder)
+
+
+def _check_unseen(folder: str) -> None:
+    """Require that no concept of the test split occurs in training."""
+    from neural_clip.prepared.reader import load_recordings
+
+    train, test = (set(load_recordings(folder, split)["concept"][:]) for split in ("train", "test"))
+    common = sorted(train & test)
+    if common:
+        raise DataError(
+            f"Protocol 'zero-shot-200' needs test concepts that no training recording shows, but {len(common)} of "
+            f"{len(test)} of '{folder}' occur in training, such as {common[0]!r}. Prepare the data set with a split "
+            "that keeps them apart (things_meg: --split zero_shot)."
+        )
+
+
+def decoding_entries(name: str, part: EmbeddedSplit, record: dict) -> list[dict]:
+    """Scores of a protocol for one modality.
+
+    Args:
+        name (`str`): Key of `PROTOCOLS`.
+        part (`EmbeddedSplit`): Single trials.
+        record (`dict`): Their scores, from `scoring.score_record`.
+
+    Returns:
+        `list[dict]`: `label`, `score` (`None` where the gallery is too small or classes are unknown), `interval` and
+        `chance`.
+    """
+    entries = [
+        {
+            "label": label,
+            "score": record.get(key),
+            "interval": record.get(f"{key}_interval"),
+            "chance": record.get(f"chance_{key}"),
+        }
+        for key, label in PROTOCOLS[name].scores.items()
+    ]
+    if name == "legacy" and part.modality in LEGACY_NEAREST:
+        count = LEGACY_NEAREST[part.modality]
+        entries += [
+            {
+                "label": f"'top-{k}' from a set of the {count} nearest trials",
+                "interval": None,
+                **legacy_top_k(part, count, k),
+            }
+            for k in (1, 5)
+        ]
+    return entries
+
+
+def legacy_top_k(part: EmbeddedSplit, n_nearest: int, k: int) -> dict[str, float]:
+    """Expected "top-k" of the authors' code, where a set of images has lost its order.
+
+    The images behind the `n_nearest` most alike trials are a set of m images. Of these, k arbitrary ones are looked
+    at: with r of the right class among them, the expected hit is 1 - C(m - r, k) / C(m, k).
+
+    Args:
+        part (`EmbeddedSplit`): Single trials; each trial's image stands in the gallery as often as it was shown.
+        n_nearest (`int`): Trials taken.
+        k (`int`): Images looked at.
+
+    Returns:
+        `dict`: `score` and its `chance` level, which is that of a random gallery order, not k / classes.
+    """
+    from scipy.special import comb
+
+    from neural_clip.retrieval.tiles import unit_vectors
+
+    similarity = unit_vectors(part.embeds) @ unit_vectors(part.gallery_embeds).T  # (n, n_images)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    shown = np.bincount(part.columns, minlength=len(part.gallery_ids))  # trials of each image
+    taken = np.cumsum(shown[order], axis=1) - shown[order] < n_nearest  # (n, n_images), in order of similarity
+    classes = np.unique(np.array(part.gallery_concepts), return_inverse=True)[1]
+    right = classes[order] == classes[part.columns][:, None]
+    sizes, hits = taken.sum(axis=1), (taken & right).sum(axis=1)
+    score = 1 - comb(sizes - hits, np.minimum(k, sizes)) / comb(sizes, np.minimum(k, sizes))
+    members = np.bincount(classes)[classes[part.columns]]  # images of the right class in the gallery
+    n_images = len(part.gallery_ids)
+    # a random gallery order and an arbitrary choice from its beginning is an arbitrary choice from the whole
+    looked = np.minimum(k, sizes)
+    chance = 1 - comb(n_images - members, looked) / comb(n_images, looked)
+    return {"score": float(score.mean()), "chance": float(chance.mean())}
+
+
+def conversion_entries(name: str, record: dict, denominator: float) -> list[dict]:
+    """Conversion of one pair of modalities as a protocol counts it; nothing for protocols that do not.
+
+    Args:
+        name (`str`): Key of `PROTOCOLS`.
+        record (`dict`): Scores of the conversion, from `evaluation.conversion_record`.
+        denominator (`float`): One-permutation decoding score of the target.
+    """
+    if name not in ("paper", "legacy"):
+        return []
+    divisor = LEGACY_DENOMINATORS[record["target"]] if name == "legacy" else denominator
+    score = record["two_way_permutation"]
+    of = "a constant of the authors' code" if name == "legacy" else "the decoding score of the target"
+    return [
+        {"label": "2-way, one permutation", "score": score, "interval": None, "chance": 0.5},
+        {
+            "label": f"divided by {of}, {divisor:.3f}",
+            "score": score / divisor,
+            "interval": None,
+            "chance": 0.5 / divisor,
+        },
+    ]

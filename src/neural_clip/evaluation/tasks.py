@@ -1,0 +1,226 @@
+"""The three tasks of arXiv 2411.09723 on embedded recordings: decoding, encoding and modality conversion.
+
+* Decoding: recording -> images. The gallery holds every image of the split once.
+* Encoding: image -> nearest recording; the image *behind* that recording is compared with the query by their image
+  embeddings.
+* Conversion: recording of one modality -> nearest recording of another; again the image behind it is compared with
+  the image behind the query. Normalised: divided by the decoding score of the target modality.
+
+Encoding, and conversion where both modalities answered to the same images, have a direct form too: the query looks for
+its own image in a gallery of recordings, averaged for each image, and no image embedding stands between the two.
+
+Every score is one of `image_retrieval`, made by `scoring.score_record`. The functions return what the report holds,
+and the contributions of each query, by which checkpoints are compared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neural_clip.evaluation.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
+from neural_clip.retrieval.scores import nearest_rows, score_queries
+from neural_clip.retrieval.scoring import score_record
+from neural_clip.retrieval.tiles import unit_vectors
+
+__all__ = [
+    "common_images",
+    "conversion_record",
+    "decoding_rows",
+    "direct_conversion",
+    "encoding_record",
+    "picture_hits",
+]
+
+
+Contributions = dict[str, np.ndarray]
+PICTURE_HITS = 5  # images shown beside a query, as in the paper's figures
+NEAREST_KEPT = 50  # recordings looked through for five different images: several show the same one
+# Embeddings of one picture by one encoder differ by rounding alone, those of different pictures by far more.
+SAME_IMAGE_COSINE = 1 - 1e-5
+BEHIND = ("two_way", "n_queries", "gallery_size", "n_unique_images", "resampled_unit", "chance_two_way")
+DIRECT = (*BEHIND, "top1", "top5", "chance_top1", "chance_top5")
+
+
+def decoding_rows(data: EmbeddedSplit, embeds: np.ndarray, method: str, seed: int) -> tuple[list[dict], Contributions]:
+    """Scores of one method at each level of aggregation that differs from the one before.
+
+    Args:
+        data ([`EmbeddedSplit`]): Gallery and what is known of each recording.
+        embeds (`np.ndarray` of shape `(n, projection_dim)`): What the method makes of each recording.
+        method (`str`): Its name in the report.
+        seed (`int`): Seed of resampling and shuffling.
+
+    Returns:
+        `tuple` of `list[dict]`, single trials first, and the contributions of single trials.
+    """
+    classes = data.gallery_concepts if all(data.gallery_concepts) else None
+    rows: list[dict] = []
+    contributions: Contributions = {}
+    for level in (SINGLE_TRIAL,) if data.category_level else (SINGLE_TRIAL, IMAGE_MEAN, SUBJECT_MEAN):
+        queries, people, image_ids = aggregate(embeds, data.subjects, data.image_ids, level)
+        if rows and len(queries) == rows[-1]["n_queries"]:
+            continue  # every image was shown once to each subject (or there is one subject): the same numbers
+        record, per_query = score_record(
+            queries, data.gallery_embeds, image_ids, data.gallery_ids,
+            seed=seed, classes=classes, by_recording=data.category_level, groups=people,
+        )  # fmt: skip
+        record["subjects"] = {
+            str(person): {
+                "n_queries": int((people == person).sum()),
+                **{name: float(per_query[name][people == person].mean()) for name in ("two_way", "top1", "top5")},
+            }
+            for person in np.unique(people)
+        }
+        rows.append({"method": method, "aggregation": level, **record})
+        contributions = contributions or per_query
+    return rows, contributions
+
+
+def encoding_record(data: EmbeddedSplit, seed: int) -> tuple[dict, Contributions]:
+    """Image -> nearest recording -> image behind it, scored against the query image; and the direct form.
+
+    Returns:
+        `tuple` of `dict` and contributions. `same_image` is the share of images whose nearest recording was of that
+        very image; `direct` scores images against the mean recording of each image.
+    """
+    nearest = data.columns[nearest_rows(data.gallery_embeds, data.embeds)[:, 0]]  # (n_images,), columns of the gallery
+    record, per_query = _behind(data.gallery_embeds[nearest], data.gallery_ids, data, seed)
+    shares = np.bincount(data.columns, minlength=len(nearest)) / len(data.columns)
+    means, _, image_ids = aggregate(data.embeds, data.subjects, data.image_ids, SUBJECT_MEAN)
+    direct, _ = score_record(data.gallery_embeds, means, data.gallery_ids, image_ids, seed=seed)
+    record |= {
+        "same_image": float((nearest == np.arange(len(nearest))).mean()),
+        "chance_same_image": float(shares.mean()),
+        "n_recordings": len(data.columns),
+        "category_level": data.category_level,
+        "direct": _kept(direct, DIRECT),
+    }
+    return record, per_query
+
+
+def conversion_record(
+    source: EmbeddedSplit, target: EmbeddedSplit, denominator: float, seed: int, *, method: str, split: str
+) -> tuple[dict, Contributions]:
+    """Recording of one modality -> nearest recording of another -> image behind it, against the query's image.
+
+    Args:
+        source, target ([`EmbeddedSplit`]): Queries and gallery.
+        denominator (`float`): Single-trial decoding 2-way score of the target modality.
+        seed (`int`): Seed of resampling and shuffling.
+        method (`str`): Checkpoint that made all of them.
+        split (`str`): Split of all of them.
+
+    Returns:
+        `tuple` of `dict` and contributions; `direct` is `None` where the modalities have fewer than two images in
+        common.
+    """
+    nearest = target.columns[nearest_rows(source.embeds, target.embeds)[:, 0]]  # (n_source,)
+    groups = source.subjects
+    record, per_query = _behind(target.gallery_embeds[nearest], source.image_ids, source, seed, groups)
+    interval = record["two_way_interval"]
+    record = {
+        "source": source.modality,
+        "target": target.modality,
+        **record,
+        "normalised": record["two_way"] / denominator,
+        "normalised_interval": interval and [end / denominator for end in interval],
+        "numerator": f"conversion 2-way, {source.modality} queries to {target.modality} recordings, {split} splits",
+        "denominator": f"decoding 2-way of {target.modality} by {method}, {SINGLE_TRIAL}, {split} split",
+        "denominator_two_way": denominator,
+        "n_recordings": len(target.columns),
+        "category_level": source.category_level or target.category_level,
+        "direct": direct_conversion(source, target, seed),
+    }
+    return record, per_query
+
+
+def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
+    """For each image of the source's gallery its column in the target's, -1 where the target has another picture.
+
+    Names are not compared: two corpora may use one name for different pictures. Pictures are the same where their
+    embeddings are, up to rounding (cosine of 1 - 1e-5 and more).
+    """
+    nearest = nearest_rows(source.gallery_embeds, target.gallery_embeds)[:, 0]
+    cosines = (unit_vectors(source.gallery_embeds) * unit_vectors(target.gallery_embeds)[nearest]).sum(axis=1)
+    return np.where(cosines >= SAME_IMAGE_COSINE, nearest, -1)
+
+
+def direct_conversion(source: EmbeddedSplit, target: EmbeddedSplit, seed: int) -> dict | None:
+    """Recording of one modality -> mean recording of the same image in the other.
+
+    Queries are the source's recordings of images that both modalities have; the gallery holds the mean recording of
+    every image of the target.
+    """
+    columns = common_images(source, target)[source.columns]
+    rows = np.flatnonzero(columns >= 0)
+    if len(np.unique(columns[rows])) < 2:
+        return None
+    means, _, image_ids = aggregate(target.embeds, target.subjects, target.image_ids, SUBJECT_MEAN)
+    record, _ = score_record(
+        source.embeds[rows], means, target.gallery_ids[columns[rows]], image_ids, seed=seed,
+        by_recording=source.category_level, groups=source.subjects[rows],
+    )  # fmt: skip
+    return _kept(record, DIRECT)
+
+
+def _behind(
+    found: np.ndarray, image_ids: np.ndarray, queries: EmbeddedSplit, seed: int, groups: np.ndarray | None = None
+) -> tuple[dict, Contributions]:
+    """2-way scores of the images behind retrieved recordings; top-k of that detour has no meaning of its own.
+
+    `groups` are the people behind queries that are recordings; images as queries have none.
+    """
+    record, per_query = score_record(
+        found, queries.gallery_embeds, image_ids, queries.gallery_ids, seed=seed,
+        by_recording=groups is not None and queries.category_level, groups=groups,
+    )  # fmt: skip
+    return _kept(record, BEHIND), per_query
+
+
+def _kept(record: dict, prefixes: tuple[str, ...]) -> dict:
+    """Entries whose names begin so."""
+    return {name: value for name, value in record.items() if name.startswith(prefixes)}
+
+
+def picture_hits(splits: dict[str, EmbeddedSplit]) -> dict[str, np.ndarray]:
+    """First five hits and the 2-way score of every query, for the panels of retrieved images.
+
+    Returns:
+        `dict`: For each modality `<m>_decoding_hits` (positions in the gallery), `<m>_encoding_hits` and, for pairs,
+        `<source>_to_<target>_hits`: rows of the nearest recordings, the first of each image, -1 where there are no
+        five; and `..._scores` for each.
+    """
+    arrays = {}
+    for name, part in splits.items():
+        own = np.arange(len(part.gallery_ids))
+        tasks = {
+            f"{name}_decoding": (part.embeds, part.image_ids, part.gallery_embeds, own, part.gallery_embeds),
+            f"{name}_encoding": (
+                part.gallery_embeds,
+                part.gallery_ids,
+                part.embeds,
+                part.columns,
+                part.gallery_embeds,
+            ),
+        }
+        for other, target in splits.items():
+            if other != name:
+                searched = (target.embeds, target.columns, target.gallery_embeds)
+                tasks[f"{name}_to_{other}"] = (part.embeds, part.image_ids, *searched)
+        for task, (queries, image_ids, searched_embeds, columns, images) in tasks.items():
+            rows = nearest_rows(queries, searched_embeds, NEAREST_KEPT)
+            arrays[f"{task}_hits"] = _distinct(rows, columns)
+            found = queries if searched_embeds is part.gallery_embeds else images[columns[rows[:, 0]]]
+            scores = score_queries(found, part.gallery_embeds, list(image_ids), list(part.gallery_ids))
+            arrays[f"{task}_scores"] = scores["two_way"]
+    return arrays
+
+
+def _distinct(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Of each query's recordings the first of every image, `(n_queries, 5)`, filled with -1."""
+    distinct = np.full((len(rows), PICTURE_HITS), -1)
+    for query, nearest in enumerate(rows):
+        _, first = np.unique(columns[nearest], return_index=True)
+        kept = nearest[np.sort(first)][:PICTURE_HITS]
+        distinct[query, : len(kept)] = kept
+    return distinct

@@ -1,0 +1,116 @@
+"""Cells of NSD's text tables, read so that every damage names its line."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.files.reading import existing
+
+__all__ = ["read_columns", "whole_number"]
+
+
+def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Wanted cells of a table with a header line.
+
+    Args:
+        path (`Path`): UTF-8 text.
+        columns (`Sequence[str]`): Names of the wanted columns.
+        delimiter (`str`): What separates cells.
+
+    Yields:
+        `tuple[int, list[str]]`: Line of the file, counted from 1, and the cells in the order of `columns`.
+
+    Raises:
+        DataError: If the file is absent or no such table, or a line has more or fewer cells than the header.
+    """
+    if not path.is_file():
+        raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            header = next(reader, [])
+            absent = [name for name in columns if name not in header]
+            if absent:
+                raise DataError(f"'{path}' should have the columns {', '.join(columns)}, but lacks {absent[0]}.")
+            places = [header.index(name) for name in columns]
+            for cells in filter(None, reader):  # empty lines
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"'{path}': line {reader.line_num} has {len(cells)} cells, the header {len(header)}. The copy "
+                        "may be incomplete."
+                    )
+                yield reader.line_num, [cells[place] for place in places]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"'{path}' is damaged or no table: {error}") from error
+
+
+def whole_number(path: Path, line: int, column: str, text: str) -> int:
+    """A whole number of a cell; `1.0` counts as one."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value.is_integer():  # NaN and infinities are none either
+        raise DataError(f"'{path}': line {line} should have a whole number as {column}, but has {text!r}.")
+    return int(value)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a `.tsv` or `.csv` file with a header.
+
+    Raises:
+        DataError: If the file is missing or is no table.
+    """
+    existing(path, "table")
+    delimiter = {".tsv": "\t", ".csv": ","}.get(path.suffix.lower())
+    if delimiter is None:
+        raise DataError(f"'{path}' has suffix {path.suffix!r}; allowed are '.tsv' and '.csv'.")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter)
+            names = list(reader.fieldnames or [])
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"'{path}' is no table: {error}.") from error
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise DataError(f"'{path}' is no table: it is empty, or its rows differ in length.")
+    if len(set(names)) < len(names):
+        raise DataError(f"'{path}' has two columns of one name; its columns are {', '.join(map(repr, names))}.")
+    return rows
+
+
+def column(rows: list[dict], name: str, where: object) -> list[str]:
+    """One column of a table."""
+    if name not in rows[0]:
+        raise DataError(f"'{where}' has no column {name!r}; it has {', '.join(repr(key) for key in rows[0])}.")
+    return [str(row[name]) for row in rows]
+
+
+def numbers(values: list[str], name: str, where: object, rows: np.ndarray) -> np.ndarray:
+    """A column as finite numbers; `rows` are the values' rows in the table, for the message."""
+    array = np.empty(len(values))
+    for i, value in enumerate(values):
+        try:
+            array[i] = float(value)
+        except ValueError as error:
+            raise DataError(f"'{where}', column {name!r}, row {rows[i]}: {error}.") from error
+        if not np.isfinite(array[i]):
+            raise DataError(f"'{where}', column {name!r}, row {rows[i]}: {value!r} is not finite.")
+    return array
+
+
+def kept(rows: list[dict], keep: dict, where: object) -> np.ndarray:
+    """Which rows have one of the listed values in each column of `keep`; bool `(n,)`."""
+    chosen = np.ones(len(rows), dtype=bool)
+    for name, values in keep.items():
+        allowed = {str(value) for value in (values if isinstance(values, list) else [values])}
+        chosen &= np.array([value in allowed for value in column(rows, name, where)])
+    if not chosen.any():
+        raise DataError(f"'{where}': no row is left after 'keep' {keep}.")
+    return chosen

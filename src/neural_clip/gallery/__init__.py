@@ -1,0 +1,1 @@
+"""What is searched: images or recordings, by recording, image or vector."""

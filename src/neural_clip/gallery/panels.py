@@ -1,0 +1,284 @@
+"""Panels of retrieved images, as in the figures of arXiv 2411.09723: the query's image left, five hits right."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
+ROWS_DECODING, ROWS_CONVERSION = 3, 2  # queries shown of each modality and of each ordered pair
+# frame and caption of a hit; colours that stay apart for colour-blind readers, and a word beside them
+SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same kind"), ("#c0392b", "")
+NOT_COMPARABLE = ("#9a9a9a", "")
+LEGEND = {"same kind": "same kind: concept or category", "": "neither"}
+CELL_INCHES = 1.1
+LABEL_WIDTH, PITCH, GROUP_GAP = 1.0, 1.25, 0.12  # in cells: of row titles, from row to row, extra between groups
+MAX_CAPTION = 21
+THUMBNAIL = 192  # pixels; more than a cell has
+
+
+@dataclass
+class Gallery:
+    """Images of one modality's corpus.
+
+    Args:
+        ids (`np.ndarray` of shape `(n_images,)`, str): Image ids.
+        concepts (`np.ndarray` of shape `(n_images,)`, str): Concept of each.
+        categories (`list[set[str]]`): Categories of each.
+        columns (`np.ndarray` of shape `(n,)`): Image of each recording.
+        subjects (`np.ndarray` of shape `(n,)`, str): Person of each recording.
+        pixels (`dict[int, np.ndarray]`): RGB arrays by position.
+    """
+
+    ids: np.ndarray
+    concepts: np.ndarray
+    categories: list[set[str]]
+    columns: np.ndarray
+    subjects: np.ndarray
+    pixels: dict[int, np.ndarray]
+
+    def labels(self) -> set[str]:
+        """All concepts and categories of the corpus."""
+        return {str(concept) for concept in self.concepts}.union(*self.categories) - {""}
+
+
+@dataclass
+class Row:
+    """One query and its hits: positions in the galleries of source and target."""
+
+    source: str
+    target: str
+    query: int
+    title: str
+    hits: list[int]
+    captions: list[str]
+
+
+def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
+    """Draw `pictures/decoding.png`, `encoding.png` and `conversion.png` beside a report.
+
+    Args:
+        report (`dict`): What `report.json` holds; its data folders must still be there.
+        folder (`Path`): Holds `embeddings.npz`; pictures go to `folder/pictures`.
+
+    Returns:
+        `tuple` of `dict` from title to path relative to `folder`, and, where nothing could be drawn, a sentence
+        that says why (empty otherwise).
+    """
+    path = folder / "embeddings.npz"
+    if not path.is_file():
+        return {}, f"No pictures: {path.name} is not beside the report."
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    galleries, missing = {}, []
+    for modality, data in report["data"].items():
+        galleries[modality] = _gallery(arrays, modality)
+        if not _open_images(data["folder"]):
+            missing.append(f"{NAMES[modality]} ({data['folder']} has no pixels or is gone)")
+    if missing:
+        return {}, f"No pictures: the images are not at hand for {', '.join(missing)}."
+    simulated = " of SIMULATED recordings" if report["simulated"] else ""
+    rule = "rows: queries evenly spaced from best to worst by their own 2-way score"
+    tasks = {
+        "decoding": (f"Decoding{simulated}: recording → images\n{rule}", _decoding_rows),
+        "encoding": (f"Encoding{simulated}: image → images behind the nearest recordings\n{rule}", _encoding_rows),
+        "conversion": (
+            f"Conversion{simulated}: recording → images behind another modality's\n{rule}",
+            _conversion_rows,
+        ),
+    }
+    drawn = {}
+    for name, (title, make_rows) in tasks.items():
+        rows = make_rows(arrays, galleries)
+        if rows:
+            _load_pixels(rows, galleries, report)
+            drawn[title.splitlines()[0]] = f"pictures/{name}.png"
+            _draw(rows, galleries, title, folder / "pictures" / f"{name}.png")
+    return drawn, ""
+
+
+def _gallery(arrays: dict[str, np.ndarray], modality: str) -> Gallery:
+    """Images and recordings of one modality, without pixels."""
+    ids = arrays[f"{modality}_gallery_ids"]
+    categories = [set(json.loads(text)) for text in arrays[f"{modality}_gallery_categories"]]
+    columns = np.searchsorted(ids, arrays[f"{modality}_image_ids"])
+    concepts = arrays[f"{modality}_gallery_concepts"]
+    return Gallery(ids, concepts, categories, columns, arrays[f"{modality}_subjects"], {})
+
+
+def spaced_queries(scores: np.ndarray, images: np.ndarray, count: int) -> list[int]:
+    """Queries at evenly spaced positions from best to worst, each of another image.
+
+    Args:
+        scores (`np.ndarray` of shape `(n,)`): Score of each query, higher is better.
+        images (`np.ndarray` of shape `(n,)`): Image of each query.
+        count (`int`): Queries wanted.
+
+    Returns:
+        `list[int]`: At most `count` positions: the middles of `count` equal parts of the order by score (ties in order
+        of the data); an image that was shown already is passed over for the next one.
+    """
+    order = np.argsort(-scores, kind="stable")
+    chosen: list[int] = []
+    for part in range(count):
+        start = int((part + 0.5) / count * len(order))
+        seen = {images[query] for query in chosen}
+        following = [int(query) for query in order[start:] if images[query] not in seen]
+        chosen += following[:1]
+    return chosen
+
+
+def _decoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery]) -> list[Row]:
+    """Recording -> images."""
+    rows = []
+    for name, gallery in galleries.items():
+        scores = arrays[f"{name}_decoding_scores"]
+        for query in spaced_queries(scores, gallery.columns, ROWS_DECODING):
+            hits = [int(hit) for hit in arrays[f"{name}_decoding_hits"][query] if hit >= 0]
+            title = f"{NAMES[name]}\n{gallery.subjects[query]}\n2-way {scores[query]:.2f}"
+            rows.append(Row(name, name, int(gallery.columns[query]), title, hits, [""] * len(hits)))
+    return rows
+
+
+def _encoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery]) -> list[Row]:
+    """Image -> images behind the nearest recordings."""
+    rows = []
+    for name, gallery in galleries.items():
+        scores = arrays[f"{name}_encoding_scores"]
+        for query in spaced_queries(scores, np.arange(len(gallery.ids)), ROWS_DECODING):
+            title = f"image\nto {NAMES[name]}\n2-way {scores[query]:.2f}"
+            rows.append(_recordings_row(name, name, query, title, arrays[f"{name}_encoding_hits"][query], gallery))
+    return rows
+
+
+def _conversion_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery]) -> list[Row]:
+    """Recording of one modality -> images behind the nearest recordings of another."""
+    rows = []
+    for name, source in galleries.items():
+        for other in [other for other in galleries if other != name]:
+            key = f"{name}_to_{other}"
+            scores = arrays[f"{key}_scores"]
+            for query in spaced_queries(scores, source.columns, ROWS_CONVERSION):
+                title = f"{NAMES[name]} {source.subjects[query]}\nto {NAMES[other]}\n2-way {scores[query]:.2f}"
+                shown = int(source.columns[query])
+                rows.append(_recordings_row(name, other, shown, title, arrays[f"{key}_hits"][query], galleries[other]))
+    return rows
+
+
+def _recordings_row(source: str, target: str, query: int, title: str, found: np.ndarray, gallery: Gallery) -> Row:
+    """Row whose hits are recordings of `gallery`: their images, captioned with the person."""
+    kept = [int(hit) for hit in found if hit >= 0]
+    images, people = [int(gallery.columns[hit]) for hit in kept], [str(gallery.subjects[hit]) for hit in kept]
+    return Row(source, target, query, title, images, people)
+
+
+def _open_images(folder: str) -> Any:
+    """The `images` config of a prepared data set, or nothing where it is gone or holds embeddings only."""
+    from datasets import load_dataset
+
+    if not Path(folder).is_dir():
+        return None
+    images = load_dataset(folder, "images", split="images")
+    return images if "image" in images.column_names else None
+
+
+def _load_pixels(rows: list[Row], galleries: dict[str, Gallery], report: dict) -> None:
+    """Read the images that rows show."""
+    wanted: dict[str, set[int]] = {name: set() for name in galleries}
+    for row in rows:
+        wanted[row.source].add(row.query)
+        wanted[row.target].update(row.hits)
+    for name, positions in wanted.items():
+        gallery = galleries[name]
+        images = _open_images(report["data"][name]["folder"])
+        index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
+        for position in positions - gallery.pixels.keys():
+            image = images[index[str(gallery.ids[position])]]["image"]
+            if image is not None:
+                image = image.convert("RGB")
+                image.thumbnail((THUMBNAIL, THUMBNAIL))
+                gallery.pixels[position] = np.asarray(image)
+
+
+def match(source: Gallery, query: int, target: Gallery, hit: int, same_corpus: bool) -> tuple[str, str]:
+    """Colour and word for a hit: the same image, the same concept or category, neither, or labels not comparable."""
+    if same_corpus and query == hit:
+        return SAME_IMAGE
+    if not source.labels() & target.labels():
+        return NOT_COMPARABLE
+    here = {str(source.concepts[query])} | source.categories[query]
+    there = {str(target.concepts[hit])} | target.categories[hit]
+    return SAME_CONCEPT if (here & there) - {""} else OTHER
+
+
+def _draw(rows: list[Row], galleries: dict[str, Gallery], title: str, path: Path) -> None:
+    """Draw rows of a query and its hits, and write the picture aside before it takes its place."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n_columns = 1 + max(len(row.hits) for row in rows)
+    pairs = [(row.source, row.target) for row in rows]
+    tops = np.cumsum([PITCH + (GROUP_GAP if pairs[n] != pairs[n - 1] else 0) for n in range(len(rows))])  # below heads
+    width, height = LABEL_WIDTH + 1.1 * n_columns + 0.1, tops[-1] + 1.0  # in cells
+    figure = Figure(figsize=(CELL_INCHES * width, CELL_INCHES * height), dpi=110, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.text(width / 2, 0.12, title, ha="center", va="top", fontsize=9.5)
+    for column, head in enumerate(["query image", *(f"nearest {place}" for place in range(1, n_columns))]):
+        axes.text(LABEL_WIDTH + 1.1 * column + 0.5, tops[0] - 0.62, head, ha="center", va="bottom", fontsize=7)
+    for row, top in zip(rows, tops - 0.55, strict=True):
+        _draw_row(axes, row, galleries, float(top))
+    for column, (colour, word) in enumerate((SAME_IMAGE, SAME_CONCEPT, OTHER, NOT_COMPARABLE)):
+        left = LABEL_WIDTH + (0.0, 1.3, 3.4, 4.5)[column]
+        _frame(axes, left, height - 0.2, 0.12, colour)
+        text = "labels of the two corpora differ" if colour == NOT_COMPARABLE[0] else LEGEND.get(word, word)
+        axes.text(left + 0.2, height - 0.14, text, va="center", fontsize=7)
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", metadata={"Software": None})  # no version: one report, one picture
+    os.replace(partial, path)
+
+
+def _draw_row(axes: Axes, row: Row, galleries: dict[str, Gallery], top: float) -> None:
+    """Label, query image and hits of one row."""
+    source, target = galleries[row.source], galleries[row.target]
+    axes.text(LABEL_WIDTH - 0.12, top + 0.5, row.title, ha="right", va="center", fontsize=7.5)
+    _cell(axes, LABEL_WIDTH, top, source.pixels.get(row.query), "#222222", str(source.concepts[row.query]))
+    for place, (hit, caption) in enumerate(zip(row.hits, row.captions, strict=True)):
+        colour, word = match(source, row.query, target, hit, row.source == row.target)
+        text = " · ".join(part for part in (caption, word) if part) or str(target.concepts[hit])
+        _cell(axes, LABEL_WIDTH + 1.1 * (place + 1), top, target.pixels.get(hit), colour, text)
+
+
+def _cell(axes: Axes, left: float, top: float, pixels: np.ndarray | None, colour: str, caption: str) -> None:
+    """One image in a unit square, with a frame and a caption; images that are not square keep their shape."""
+    if pixels is None:
+        axes.text(left + 0.5, top + 0.5, "no pixels", ha="center", va="center", fontsize=7)
+    else:
+        height, width = (size / max(pixels.shape[:2]) for size in pixels.shape[:2])
+        x, y = left + (1 - width) / 2, top + (1 - height) / 2
+        axes.imshow(pixels, extent=(x, x + width, y + height, y), interpolation="antialiased")
+    _frame(axes, left, top, 1.0, colour)
+    caption = caption.replace("_", " ")
+    text = caption if len(caption) <= MAX_CAPTION else caption[: MAX_CAPTION - 1] + "…"
+    axes.text(left + 0.5, top + 1.05, text, ha="center", va="top", fontsize=6)
+
+
+def _frame(axes: Axes, left: float, top: float, size: float, colour: str) -> None:
+    """Square frame."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle((left, top), size, size, fill=False, edgecolor=colour, linewidth=3.0 if size == 1 else 2.0)
+    )

@@ -1,0 +1,1 @@
+"""Examination of a prepared data set for leaks and defects."""

@@ -1,0 +1,50 @@
+"""What the leak guard says: a finding, and the way it lists names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["SEVERITIES", "Finding", "error", "examples", "note", "warning"]
+
+
+SEVERITIES = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found in a prepared data set.
+
+    Args:
+        check (`str`): Name of the check, such as `"split overlap"`.
+        severity (`str`): `"error"` (scores would be wrong), `"warning"` (scores need care) or `"note"`.
+        message (`str`): What was found, with numbers.
+        consequence (`str`): What it means for scores.
+    """
+
+    check: str
+    severity: str
+    message: str
+    consequence: str
+
+
+def error(check: str, message: str, consequence: str) -> Finding:
+    """A finding for which scores would be wrong."""
+    return Finding(check, "error", message, consequence)
+
+
+def warning(check: str, message: str, consequence: str) -> Finding:
+    """A finding for which scores need care."""
+    return Finding(check, "warning", message, consequence)
+
+
+def note(check: str, message: str, consequence: str) -> Finding:
+    """A finding that readers of scores should know."""
+    return Finding(check, "note", message, consequence)
+
+
+def examples(names: Iterable[object], count: int = 3) -> str:
+    """The first names, and how many more there are."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - count} more" if len(listed) > count else ""
+    return ", ".join(listed[:count]) + more

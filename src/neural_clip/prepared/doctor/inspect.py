@@ -1,0 +1,161 @@
+"""The leak guard: reads a prepared data set and tells what would make its scores wrong, and how.
+
+`neural-clip doctor FOLDER` prints each finding with its consequence; every corpus program has its data set examined
+before it is put in place. Everything is recomputed from the Parquet files: nothing that the writer counted is trusted.
+
+Checked are: images, runs and recordings in several splits; identical recordings and images; concepts shared by
+training and test; values that are not finite, channels that do not move, absurd scales; statistics fitted on the test
+split; block designs; class balance; counts and fingerprint against the metadata; image embeddings.
+
+What it cannot see: duplicates that differ in a single bit, such as recordings filtered or scaled anew; images of the
+same scene in other files; a choice of channels, voxels or parameters that was made with the test split.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.prepared.doctor.findings import SEVERITIES, Finding, error, examples, note, warning
+from neural_clip.prepared.doctor.images import check_images
+from neural_clip.prepared.doctor.labels import Labels, check_labels, read_labels
+from neural_clip.prepared.doctor.scan import Scan, scan_folder
+from neural_clip.prepared.doctor.values import check_fit_scope, check_values
+from neural_clip.prepared.splits import SPLITS
+
+__all__ = ["Finding", "inspect"]
+
+
+def inspect(folder: str | Path, *, metadata: Mapping | None = None, num_proc: int = 1) -> list[Finding]:
+    """Examine a prepared data set.
+
+    Args:
+        folder (`str` or `Path`): The data set.
+        metadata (`Mapping`, *optional*): What its `neural_clip.json` says or will say; read from there by default.
+            Facts that are absent or `None` are not compared.
+        num_proc (`int`, *optional*, defaults to 1): Files read at the same time.
+
+    Returns:
+        `list[Finding]`: Errors first, then warnings, then notes.
+
+    Raises:
+        DataError: If `folder` is no prepared data set, or a file is damaged or lacks a column.
+    """
+    from neural_clip.prepared.facts import read_metadata
+
+    if num_proc < 1:
+        raise DataError(f"Invalid value for the 'num_proc' parameter. Allowed are 1 and more, but got {num_proc}.")
+    folder = Path(folder)
+    metadata = read_metadata(folder) if metadata is None else metadata
+    scan = scan_folder(folder, metadata["modality"], num_proc)
+    labels = read_labels(scan.recordings)
+    findings = [
+        *check_labels(labels, metadata),
+        *check_values(scan.recordings, metadata),
+        *check_fit_scope(scan.recordings, metadata),
+        *check_images(scan.images, labels, metadata),
+        *_check_splits(labels, metadata),
+        *_check_counts(labels, scan, metadata),
+        *_check_fingerprint(folder, metadata),
+        *_check_stamps(metadata),
+    ]
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _subject_splits(labels: Labels) -> dict[str, dict[str, int]]:
+    """Rows of each subject and split."""
+    counts = Counter(zip(labels.codes["subject"].tolist(), labels.codes["split"].tolist(), strict=True))
+    return {
+        subject: {split: counts[i, j] for j, split in enumerate(SPLITS) if counts[i, j]}
+        for i, subject in enumerate(labels.names["subject"])
+    }
+
+
+def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
+    """Splits that nobody has, or that a subject lacks."""
+    counts = _subject_splits(labels)
+    consequences = {
+        "train": (error, "There is nothing to train on."),
+        "validation": (warning, "Whoever chooses epochs or settings would do so on the test split."),
+        "test": (error, "There is nothing to score."),
+    }
+    for split, (severity, consequence) in consequences.items():
+        lacking = [subject for subject, splits in counts.items() if split not in splits]
+        if len(lacking) == len(counts):
+            yield severity("splits", f"There is no {split} split.", consequence)
+        elif lacking:  # whole runs or recordings cannot be cut up
+            level = note if metadata.get("split_unit") != "image" and split != "train" else warning
+            yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no {split} rows.",
+                        f"Scores over subjects leave them out. {consequence}")  # fmt: skip
+
+
+def _check_counts(labels: Labels, scan: Scan, metadata: Mapping) -> Iterator[Finding]:
+    """Facts of the metadata that the files contradict."""
+    stated = {key: value for key, value in metadata.items() if value is not None}
+    if "subjects" in stated:
+        stated["subjects"] = sorted(stated["subjects"])
+    if "ch_names" in stated:
+        stated["length of ch_names"] = len(stated["ch_names"])
+    if "ch_positions" in stated:
+        stated["length of ch_positions"] = len(stated["ch_positions"])
+    found = _counted(labels, scan, metadata["modality"])
+    different = [line for key in found if key in stated for line in _differences(key, stated[key], found[key])]
+    if different:
+        yield error("counts", f"The files are not what the metadata says: {examples(different)}.",
+                    "Card, chance levels and scores would speak of other data.")  # fmt: skip
+
+
+def _counted(labels: Labels, scan: Scan, modality: str) -> dict:
+    """Facts as the metadata names them, counted in the files."""
+    found: dict = {"subjects": labels.names["subject"], "subject_splits": _subject_splits(labels), "splits": {}}
+    for code, split in enumerate(SPLITS):
+        rows = labels.codes["split"] == code
+        images, concepts = (len(np.unique(labels.codes[column][rows])) for column in ("image_id", "concept"))
+        found["splits"][split] = {"rows": int(rows.sum()), "images": images, "concepts": concepts}
+    shapes: dict[str, Counter] = {subject: Counter() for subject in labels.names["subject"]}
+    for part in scan.recordings:
+        shapes[part.subject].update(part.shapes)
+    usual = {subject: counts.most_common(1)[0][0] for subject, counts in shapes.items() if counts}
+    if modality == "fmri":
+        return found | {"n_voxels": {subject: shape[0] for subject, shape in usual.items()}}
+    n_chans, n_times = next(iter(usual.values()), (0, 0))
+    return found | {"n_chans": n_chans, "n_times": n_times, "length of ch_names": n_chans,
+                    "length of ch_positions": n_chans}  # fmt: skip
+
+
+def _differences(name: str, stated: object, found: object) -> list[str]:
+    """Where two facts differ, as short as possible."""
+    if stated == found:
+        return []
+    if not isinstance(stated, Mapping) or not isinstance(found, Mapping):
+        return [f"{name} is {found} instead of {stated}"]
+    keys = [*stated, *(key for key in found if key not in stated)]
+    return [line for key in keys for line in _differences(f"{name} {key}", stated.get(key), found.get(key))]
+
+
+def _check_fingerprint(folder: Path, metadata: Mapping) -> Iterator[Finding]:
+    from neural_clip.prepared.facts import fingerprint
+
+    stated = metadata.get("fingerprint")
+    if stated is not None and (found := fingerprint(folder)) != stated:
+        yield error(
+            "fingerprint",
+            f"It is {found[:12]} instead of {str(stated)[:12]}: a Parquet file was changed, added or lost.",
+            "Scores would be of other data than stated.",
+        )
+
+
+def _check_stamps(metadata: Mapping) -> Iterator[Finding]:
+    """What the metadata declares that readers of scores must know."""
+    if metadata.get("simulated"):
+        yield note("simulated", "The recordings are simulated.", "Scores say nothing about people.")
+    if metadata.get("partial"):
+        yield note("partial", f"The corpus is not whole: {examples(metadata['partial'])} differ from what was "
+                   "published.", "Scores cannot be compared with those on the whole corpus.")  # fmt: skip
+    if metadata.get("redistribution") == "forbidden":
+        yield note("redistribution", "The terms forbid to pass the data on.",
+                   "Scores can be published, the data set and its copies cannot.")  # fmt: skip

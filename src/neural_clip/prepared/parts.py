@@ -1,0 +1,217 @@
+"""Pieces of a data set that are written, and kept after an interruption, on their own.
+
+A finished piece leaves a mark beside the data, with what it counted and the size and time of the raw files it was made
+from. A rerun with the same parameters, on the same raw files, takes finished pieces over and goes on with the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Protocol
+
+from neural_clip.errors import DataError
+
+__all__ = ["FOLDERS", "MARKS_DIR", "Part", "finished_parts", "remove_marks", "run_parts"]
+
+
+MARKS_DIR = ".parts"
+FOLDERS = {"images": "images", "recordings": "data"}
+PART_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a data set that is written, and kept after an interruption, on its own.
+
+    Args:
+        name (`str`): Unique among the parts; letters, digits, `-` and `_`.
+        rows (`Callable`): Gives the rows. Must be picklable, because it may be called in another process, and must
+            not depend on other parts.
+        files (sequence of `Path`): Raw files on which the rows depend, tables included; a finished part is made anew
+            when the size or the time of one of them has changed.
+        n_rows (`int`, *optional*): How many rows, for the progress bar.
+    """
+
+    name: str
+    rows: Callable[[], Iterable[dict]]
+    files: Sequence[Path] = ()
+    n_rows: int | None = None
+
+
+class Writer(Protocol):
+    """Writes the rows of one part and tells what it counted."""
+
+    def __call__(self, folder: Path, rows: Iterable[dict], label: str, tick: Callable[[int], object]) -> dict:
+        """Write into `folder`, with `label` in the file names, and call `tick(1)` for each row."""
+
+
+def run_parts(
+    folder: Path,
+    kind: str,
+    source: Iterable[dict] | Sequence[Part],
+    write: Writer,
+    *,
+    key: dict | None = None,
+    num_proc: int = 1,
+) -> list[dict]:
+    """Write all parts that are not finished yet.
+
+    Args:
+        folder (`Path`): Where files and marks go.
+        kind (`str`): `"images"` or `"recordings"`.
+        source (iterable of `dict`, or sequence of [`Part`]): Rows, which are written in one go, or parts.
+        write (`Callable`): Must be picklable if `num_proc` is above 1; returns what JSON can hold.
+        key (`dict`, *optional*): What decides the files beside the parts themselves.
+        num_proc (`int`, *optional*, defaults to 1): Processes that write at the same time.
+
+    Returns:
+        `list[dict]`: What `write` returned for each part, in the order of the parts.
+
+    Raises:
+        DataError: If a part cannot be written, its name is taken or not allowed, or a process was killed.
+    """
+    from tqdm import tqdm
+
+    root = folder / FOLDERS[kind]
+    parts = [part for part in source if isinstance(part, Part)] if isinstance(source, Sequence) else []
+    if not parts:
+        shutil.rmtree(root, ignore_errors=True)  # of a run that was killed
+        with tqdm(desc=kind, unit="row") as progress:
+            return [write(folder, source, "", progress.update)]  # type: ignore[arg-type]
+    _check_names(parts)
+    jobs = [_Job(folder, kind, number, part, write, key or {}) for number, part in enumerate(parts)]
+    results: dict[int, dict] = {}
+    total = sum(part.n_rows or 0 for part in parts) or None
+    with tqdm(total=total, desc=kind, unit="row") as progress:
+        for job in jobs:
+            kept = job.kept()
+            if kept is not None:
+                results[job.number] = kept
+                progress.update(job.part.n_rows or 0)
+        todo = [job for job in jobs if job.number not in results]
+        if num_proc == 1 or len(todo) < 2:
+            results |= {job.number: job.run(progress.update) for job in todo}
+        else:
+            results |= _run_in_processes(todo, num_proc, progress.update)
+    _remove_strangers(root, jobs)
+    return [results[job.number] for job in jobs]
+
+
+def finished_parts(folder: Path) -> int:
+    """How many finished parts a folder keeps."""
+    return len(list((folder / MARKS_DIR).glob("*.json")))
+
+
+def remove_marks(folder: Path) -> None:
+    """Remove the marks of finished parts, when the whole is finished."""
+    shutil.rmtree(folder / MARKS_DIR, ignore_errors=True)
+
+
+def _run_in_processes(jobs: list[_Job], num_proc: int, tick: Callable[[int], object]) -> dict[int, dict]:
+    """Run jobs in fresh processes; after an error those under way are finished, so that nothing done is lost."""
+    results = {}
+    # spawned, not forked: threads of the numerical libraries do not survive a fork
+    pool = ProcessPoolExecutor(min(num_proc, len(jobs)), mp_context=get_context("spawn"))
+    try:
+        futures = {pool.submit(job.run): job for job in jobs}
+        for future in as_completed(futures):
+            results[futures[future].number] = future.result()
+            tick(futures[future].part.n_rows or 0)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that wrote a part of the data set was killed, probably because memory ran out. Use a lower "
+            "'num_proc' (--num-proc)."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One part on its way to files."""
+
+    folder: Path
+    kind: str
+    number: int
+    part: Part
+    write: Writer
+    key: dict
+
+    @property
+    def label(self) -> str:
+        """What the names of this part's files end in; sorts like the parts."""
+        return f"-{self.number:04d}"
+
+    @property
+    def mark(self) -> Path:
+        return self.folder / MARKS_DIR / f"{self.kind}{self.label}.json"
+
+    def identity(self) -> dict:
+        """Everything that decides the part's files."""
+        buffer = io.BytesIO()
+        pickler = pickle.Pickler(buffer)
+        pickler.fast = True  # writes equal values alike, whether or not they are one object in memory
+        pickler.dump((self.part.name, self.part.rows, self.key, self.number, version("neural_clip")))
+        raw = [[str(path), stat.st_size, stat.st_mtime_ns] for path in self.part.files for stat in [os.stat(path)]]
+        return {"content": hashlib.sha256(buffer.getvalue()).hexdigest(), "raw": raw}
+
+    def kept(self) -> dict | None:
+        """What a finished part counted, `None` if it is not finished or was made of something else."""
+        try:
+            mark = json.loads(self.mark.read_text(encoding="utf-8"))
+            sizes = {name: (self.folder / name).stat().st_size for name in mark["files"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return mark["summary"] if mark["identity"] == self.identity() and sizes == mark["files"] else None
+
+    def run(self, tick: Callable[[int], object] = lambda rows: None) -> dict:
+        """Write the part and its mark."""
+        self.mark.unlink(missing_ok=True)
+        for path in self.files():
+            path.unlink()  # of a run that was killed, or of other parameters
+        identity = self.identity()
+        summary = self.write(self.folder, self.part.rows(), self.label, tick)
+        if identity != self.identity():
+            raise DataError(f"Raw files of '{self.part.name}' changed while they were read. Run the command again.")
+        files = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in self.files()}
+        self.mark.parent.mkdir(exist_ok=True)
+        aside = self.mark.with_suffix(".tmp")
+        aside.write_text(json.dumps({"identity": identity, "files": files, "summary": summary}), encoding="utf-8")
+        os.replace(aside, self.mark)
+        return summary
+
+    def files(self) -> list[Path]:
+        """Parquet files of this part."""
+        return sorted((self.folder / FOLDERS[self.kind]).rglob(f"*{self.label}-?????.parquet"))
+
+
+def _remove_strangers(root: Path, jobs: Sequence[_Job]) -> None:
+    """Remove what a killed run with other parts left behind."""
+    own = {path for job in jobs for path in job.files()}
+    for path in sorted(root.rglob("*"), reverse=True):
+        if path.is_file() and path not in own:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _check_names(parts: Sequence[Part]) -> None:
+    """Require names that are allowed and differ."""
+    names = [part.name for part in parts]
+    wrong = next((name for name in names if not PART_NAME.fullmatch(name) or names.count(name) > 1), None)
+    if wrong is not None:
+        raise DataError(f"Parts need different names of letters, digits, '-' and '_', but one is {wrong!r}.")

@@ -1,0 +1,122 @@
+"""Prepared data sets: folders of Parquet files and a card that `datasets.load_dataset` reads.
+
+```
+<folder>/README.md          card; its YAML lists the configs `all` (default), one per subject, and `images`
+         neural_clip.json   the same facts for programs
+         data/sub-01/train-00000.parquet ...
+         images/images-00000.parquet
+```
+
+A folder is written aside as `<folder>.partial` and renamed when it is complete and checked. Data sets made of parts
+(`corpora/parts.py`) have the part's number in the names: `train-0002-00000.parquet`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from neural_clip.errors import DataError
+from neural_clip.prepared.card import write_card
+from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, fingerprint, plain
+from neural_clip.prepared.folder import replaced_folder
+from neural_clip.prepared.image_rows import merge_images, write_images
+from neural_clip.prepared.parts import Part, remove_marks, run_parts
+from neural_clip.prepared.recording_rows import merge_recordings, write_recordings
+
+
+def write_prepared(
+    output_dir: str | Path,
+    metadata: Mapping,
+    recordings: Iterable[dict] | Sequence[Part],
+    images: Iterable[dict] | Sequence[Part],
+    *,
+    overwrite: bool = False,
+    shard_rows: int = 2000,
+    extra_files: Mapping[str, bytes] | None = None,
+    num_proc: int = 1,
+) -> Path:
+    """Write a prepared data set in one pass, whole or not at all.
+
+    Args:
+        output_dir (`str` or `Path`): Folder to make.
+        metadata (`Mapping`): Facts of `neural_clip.json`; `subjects`, `n_voxels`, `splits`, `subject_splits`,
+            `findings` and `fingerprint` are filled in here.
+        recordings (iterable of `dict`, or sequence of [`Part`]): Rows with `subject`, `image_id`, `split` (`"train"`,
+            `"validation"` or `"test"`) and one float array under the modality's name, of shape `(n_chans, n_times)`
+            for `eeg` and `meg` and `(n_voxels,)` for `fmri`; optional `session`, `run`, `trial`, `concept`,
+            `categories`, `n_repeats`. Parts can be written by several processes, and those that are finished when
+            the work is interrupted stay in `<output_dir>.partial` for the next try.
+        images (iterable of `dict`, or sequence of [`Part`]): Rows with `image_id`, `concept`, `categories`, and at
+            least one of `image` (`PIL.Image`, `np.uint8` array `(height, width[, 3])`, bytes of an image file, or its
+            path) and `image_embeds` (`np.ndarray` of shape `(projection_dim,)`).
+        overwrite (`bool`, *optional*, defaults to `False`): Replace an older prepared data set.
+        shard_rows (`int`, *optional*, defaults to 2000): Most rows a Parquet file.
+        extra_files (`Mapping[str, bytes]`, *optional*): Further files by their name in the folder.
+        num_proc (`int`, *optional*, defaults to 1): Processes that write parts at the same time.
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        DataError: If a value is not finite, a shape differs, an image is unknown or occurs twice, the splits
+            overlap in images (or in runs, for category-level sets), a split is empty, the leak guard
+            (`corpora/doctor.py`) finds an error, or `output_dir` is taken.
+    """
+    if num_proc < 1:
+        raise DataError(f"Invalid value for the 'num_proc' parameter. Allowed are 1 and more, but got {num_proc}.")
+    metadata = checked_metadata(metadata)
+    key = {"metadata": json.dumps(metadata, sort_keys=True, default=plain), "shard_rows": shard_rows}
+    with replaced_folder(output_dir, overwrite=overwrite, resumable=True) as folder:
+        write = partial(write_images, shard_rows=shard_rows)
+        known, width = merge_images(run_parts(folder, "images", images, write, key=key, num_proc=num_proc))
+        _describe_embeddings(metadata, width)
+        audited = partial(write_recordings, metadata=dict(metadata), images=known, shard_rows=shard_rows)
+        key["images"] = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        merge_recordings(metadata, run_parts(folder, "recordings", recordings, audited, key=key, num_proc=num_proc))
+        metadata["findings"] = _examined(folder, metadata, num_proc)
+        for name, content in (extra_files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        save_metadata(folder, metadata)
+        remove_marks(folder)
+    return Path(output_dir)
+
+
+def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
+    """Findings of the leak guard; an error refuses the data set, a warning is shown."""
+    from neural_clip.prepared.doctor.inspect import inspect
+
+    findings = inspect(folder, metadata=metadata, num_proc=num_proc)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        listed = "; ".join(f"{finding.check}: {finding.message} ({finding.consequence})" for finding in errors)
+        raise DataError(f"The data set is not written, because its scores would be wrong. {listed}")
+    for finding in findings:
+        if finding.severity == "warning":
+            print(f"{finding.check}: {finding.message} {finding.consequence}", file=sys.stderr)
+    return [asdict(finding) for finding in findings]
+
+
+def save_metadata(folder: Path, metadata: dict) -> None:
+    """Write `neural_clip.json` and the card after taking the fingerprint of the Parquet files in `folder`."""
+    metadata["fingerprint"] = fingerprint(folder)
+    text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
+    (Path(folder) / METADATA_FILE).write_text(text, encoding="utf-8")
+    write_card(folder, metadata)
+
+
+def _describe_embeddings(metadata: dict, width: int | None) -> None:
+    """Let the metadata tell the width, and insist that embeddings have a named maker."""
+    if (width is None) != (metadata["image_encoder"] is None):
+        raise DataError(
+            f"'image_encoder' is {metadata['image_encoder']}, but the images have embeddings of width {width}."
+        )
+    if width is not None:
+        metadata["image_encoder"] = {"name": None, "revision": None, "pooling": None} | metadata["image_encoder"]
+        metadata["image_encoder"]["projection_dim"] = width

@@ -1,0 +1,1 @@
+"""`report.json` as text, page and pictures; nothing is computed here."""

@@ -1,0 +1,217 @@
+"""Turn `report.json` into `report.md`, `report.html`, pictures and the tables at the end of an evaluation.
+
+```
+neural-clip report outputs/demo/report.json
+```
+
+Every number printed here is read from `report.json`; nothing is computed anew.
+"""
+
+from __future__ import annotations
+
+from neural_clip.report.tables import (
+    NAMES,
+    aggregation_table,
+    as_markdown,
+    audit_table,
+    comparison_table,
+    conversion_table,
+    decoding_table,
+    direct_table,
+    encoding_table,
+    known_ceiling,
+    label,
+    method_name,
+    protocol_table,
+    sizes_table,
+    subjects_table,
+)
+
+SIMULATED_NOTE = (
+    "SIMULATED recordings: no person was recorded. The simulated corpora are calibrated so that per-subject ridge "
+    "regression scores about what the paper reports. They show that the method works on data with a known answer, not "
+    "how well it reads real brains."
+)
+CATEGORY_NOTE = (
+    "Category level: only the category of each presentation is known, the target is the category's mean embedding, "
+    "and the gallery holds categories, not images. Train and test share these categories."
+)
+ENCODING_TEXT = (
+    "Each test image retrieves the nearest recording (cosine in the shared space); the image behind that recording is "
+    "compared with the query by their image embeddings, against all other test images. *Same image*: the retrieved "
+    "recording was of the query image itself. Queries are all images, searched are all recordings (sizes above)."
+)
+CONVERSION_TEXT = (
+    "Each test recording of the source retrieves the nearest test recording of the target; the image behind it is "
+    "compared with the image behind the query by their image embeddings. *Normalised*: divided by the single-trial "
+    "decoding 2-way score of the target modality in Table 1, same split; its interval carries the numerator's "
+    "uncertainty only. Queries are all recordings of the source. *Paper (norm.)*: its plain and normalised scores."
+)
+DIRECT_TEXT = (
+    "The query looks for its own image in a gallery of recordings, averaged over all recordings of an image; no image "
+    "embedding stands between them. Conversion has this form where both modalities answered to the same pictures "
+    "(equal embeddings, whatever their names)."
+)
+COMPARISON_TEXT = (
+    "Differences of scores on the same queries in the same gallery. Intervals resample images (recordings at category "
+    "level); `p` is two-sided, by flipping the signs of whole images. Methods that share queries can differ clearly "
+    "though their own intervals overlap."
+)
+AGGREGATION_TEXT = (
+    "*Single trial*: every recording is a query. *Image mean within subject*: the mean embedding of a person's "
+    "recordings of an image. *Image mean over subjects*: that of all people. The first interval speaks of other "
+    "images and these people; *subjects drawn* resamples people too and speaks of other people, as far as so few can."
+)
+UNDERSTANDING_TEXT = (
+    "Numbers behind each picture lie beside it as CSV, all of them in `understanding/understanding.json`, which also "
+    "says how far maps from two halves of the images agree: maps that do not agree are noise."
+)
+PICTURES_TEXT = (
+    "Left: the image behind the query. Right: the five nearest, best first. Frames: green, the same image; amber, "
+    "another image of the same concept or category; red, neither; grey, "
+    "the labels of the two corpora cannot be compared. Rows are not chosen by eye: queries were ordered by "
+    "their own score and taken at evenly spaced positions from best to worst."
+)
+
+
+def _audit_text(report: dict) -> str:
+    """What each control means, and why some were not computed."""
+    lines: dict[str, str] = {}
+    for modality, records in report["audits"].items():
+        for record in records:
+            name = "Repeats" if "n_repeats" in record else record["check"].capitalize()
+            lines.setdefault(name, f"* *{name}.* {record['meaning']}")
+            if said := record.get("found") or record.get("not_computed"):
+                said = said.rstrip(".")
+                lines[f"{modality} {name}"] = f"* {label(report, modality)}, {record['check']}: {said}."
+    return "\n".join(lines.values())
+
+
+def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
+    """Text of `report.md`.
+
+    Args:
+        report (`dict`): What `report.json` holds.
+        pictures (`dict[str, str]`): Title of each picture and its file name beside the report.
+        missing (`str`): Why there are no pictures, where there are none.
+
+    Returns:
+        `str`: Markdown.
+    """
+    notes = [SIMULATED_NOTE] if report["simulated"] else []
+    notes += [CATEGORY_NOTE] if report["category_level"] else []
+    notes += [
+        f"{NAMES[m]}: classes were shown in blocks; slow drift alone can tell them apart."
+        for m, part in report["data"].items()
+        if part["block_confounded"]
+    ]
+    what = f"Split: {report['split']}. Scores are means over single trials. `p`: 1,000 shuffles of the labels."
+    sections = [
+        f"# Evaluation{' of simulated recordings' if report['simulated'] else ''}",
+        *(f"**{note}**" for note in notes),
+        what,
+    ]
+    protocol = report["protocol"]
+    sections += [f"## Protocol: {protocol['name']}", protocol["meaning"], as_markdown(protocol_table(report))]
+    sections += [
+        "## Table 1. Decoding: which image was seen?",
+        as_markdown(decoding_table(report)),
+        _decoding_text(report),
+    ]
+    sections += [as_markdown(sizes_table(report))]
+    sections += [
+        "## Encoding: which recording answers to this image?",
+        as_markdown(encoding_table(report)),
+        ENCODING_TEXT,
+    ]
+    if report["conversion"]:
+        sections += [
+            "## Table 2. Conversion between modalities",
+            as_markdown(conversion_table(report)),
+            CONVERSION_TEXT,
+        ]
+    sections += ["## Direct encoding and conversion", as_markdown(direct_table(report)), _direct_text(report)]
+    if report["comparisons"]:
+        title = f"## What {method_name(report['checkpoints'][0]['name'])} gains"
+        sections += [title, as_markdown(comparison_table(report)), COMPARISON_TEXT]
+    if report["audits"]:
+        sections += ["## Controls beside the scores", as_markdown(audit_table(report)), _audit_text(report)]
+    sections += ["## Pictures", missing or PICTURES_TEXT, *(f"![{title}]({name})" for title, name in pictures.items())]
+    if report.get("understanding"):
+        found = report["understanding"]["pictures"].items()
+        sections += ["## What was learned", UNDERSTANDING_TEXT]
+        sections += [f"![{title}](understanding/{name})" for title, name in found]
+    sections += ["## All aggregations, both directions", as_markdown(aggregation_table(report)), AGGREGATION_TEXT]
+    sections += ["## Each subject, single trial", as_markdown(subjects_table(report))]
+    defects = [
+        f"* {NAMES[m]}, {part['corpus']}: {defect}"
+        for m, part in report["data"].items()
+        for defect in part["known_defects"] or []
+    ]
+    sections += ["## Known defects of the data", "\n".join(defects)] if defects else []
+    sections += ["## The paper's figures", "\n".join(f"* {remark}" for remark in PAPER_REMARKS)]
+    sections += ["## How this was made", _provenance(report)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _decoding_text(report: dict) -> str:
+    """Remarks on Table 1."""
+    lines = [
+        "Top-k ranks the unique test images of the corpus; cls-k asks whether one of the first k images is of the "
+        "right class, and its chance counts the images each class has in this gallery. 2-way: all pairs of different "
+        "images, ties one half. Intervals resample images (recordings at category level) 2,000 times with the gallery "
+        "held fixed."
+    ]
+    for modality, part in report["decoding"].items():
+        lines += [
+            f"{label(report, modality)}: {row['method']} was not computed. {row['not_computed']}"
+            for row in part["rows"]
+            if "not_computed" in row
+        ]
+    if any(known_ceiling(part["ceiling"], "two_way") is not None for part in report["decoding"].values()):
+        lines.append(
+            "Known-model ceiling: an observer of the simulation that knows its generative model. It was computed when "
+            "the recordings were simulated, over a gallery of its own; recordings of people have none."
+        )
+    return "\n\n".join(lines)
+
+
+def _direct_text(report: dict) -> str:
+    """What the direct forms are, and which pairs have none."""
+    pairs = {(part["source"], part["target"]): part["direct"] for part in report["conversion"]}
+    without = [label(report, *pair) for pair, direct in pairs.items() if not direct]
+    return DIRECT_TEXT + (f" No two images in common: {', '.join(without)}." if without else "")
+
+
+def _provenance(report: dict) -> str:
+    """Command, checkpoints, data and versions."""
+    lines = [f"* command: `{report['command']}`"]
+    lines += [
+        f"* checkpoint {part['name']}: `{part['path']}`, SHA-256 of the weights `{part['sha256']}`"
+        for part in report["checkpoints"]
+    ]
+    for modality, data in report["data"].items():
+        simulated = data["simulated"]
+        source = (
+            f"simulated, preset {simulated.get('preset')}, seed {simulated.get('seed')}" if simulated else "recorded"
+        )
+        corpus = f"corpus {data['corpus']} ({source}), fingerprint `{data['fingerprint']}`"
+        lines.append(f"* {NAMES[modality]}: `{data['folder']}`, {corpus}")
+    lines += [f"* seed {report['seed']}; versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items())]
+    return "\n".join(lines)
+
+
+PAPER_REMARKS = (
+    "The paper's figures come from its authors' splits, image encoder and code, on real recordings. They stand here "
+    "for orientation: different data, galleries and definitions do not make a ranking.",
+    "The paper's top-1 and top-5 are no ranks: its code passes the nearest trials through a set, which loses their "
+    "order. Ours are ranks over unique images.",
+    "The paper's 2-way score compares each prediction with one randomly permuted one; its expectation is our score in "
+    "the direction image to recording. Ours compares all pairs of different images, ties one half.",
+    "The paper's MEG gallery holds 200 images (chance 0.5 % and 2.5 %), not 720 classes (0.13 % and 0.65 %).",
+    "In the paper's code the test set is also the validation set and steers the learning rate, and the subjects' "
+    "alignment layers are neither trained nor saved. Ours are trained and saved, and tests are read once.",
+    "The abstract of the paper gives 93.8 % for fMRI, its table 90.3 %; the table is quoted.",
+    "The paper divides conversions by constants for each target (EEG .8017, MEG .595, fMRI .889); ours are divided by "
+    "the decoding score of the target modality in this report.",
+)

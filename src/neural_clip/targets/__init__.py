@@ -1,0 +1,1 @@
+"""Image encoders, and the embeddings that recordings are mapped to."""

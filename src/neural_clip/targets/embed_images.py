@@ -1,0 +1,194 @@
+"""Embed the images of a prepared data set: `neural-clip embed-images FOLDER`.
+
+Every image is embedded once by a frozen CLIP vision tower; training reads the embeddings and needs neither the tower
+nor the pixels. What is stored is the projected embedding (the image side of CLIP's shared space), not normalised, or
+the tower's class token, several of them side by side, or those of blurred images ([`TargetEncoder`]).
+
+Finished batches lie in `<folder>.embeds-partial` until all are there, so that a run that was interrupted, even killed,
+goes on where it stopped. The folder itself is replaced as a whole at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import zipfile
+import zlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.prepared.facts import read_metadata, verify_prepared
+from neural_clip.prepared.folder import replaced_folder
+from neural_clip.prepared.image_rows import checked_embedding, image_features
+from neural_clip.prepared.parquet import ParquetShards
+from neural_clip.prepared.writer import save_metadata
+from neural_clip.targets.encoder import TargetEncoder
+from neural_clip.targets.identity import POOLINGS
+from neural_clip.targets.tiny_clip import TINY_CLIP
+from neural_clip.targets.unique_images import decoded, first_rows, image_files, read_image_rows, unique_images
+
+DEFAULT_MODEL = "openai/clip-vit-large-patch14"  # the tower of the paper (arXiv 2411.09723): projected, 768-d
+SHARD_ROWS = 2000
+
+
+def embed_images(
+    folder: str | Path,
+    model: str | Sequence[str] | None = None,
+    *,
+    pooling: str | Sequence[str] = POOLINGS[0],
+    revision: str | Sequence[str | None] | None = None,
+    blur: float | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Fill `image_embeds` of a prepared data set's `images` config and record the encoder.
+
+    Args:
+        folder (`str` or `Path`): Prepared data set; replaced as a whole when all images are embedded.
+        model (`str` or sequence of `str`, *optional*): Name on the Hub, folder of a CLIP model, or
+            `"neural_clip/tiny-clip"`. By default the shipped tiny CLIP for simulated sets and
+            `openai/clip-vit-large-patch14` for others. The embeddings of several are L2-normalised one by one and
+            concatenated, so that cosines are the mean of theirs.
+        pooling (`str` or sequence of `str`, *optional*, defaults to `"projected"`): `"projected"`, or `"cls"` for the
+            class token of the last layer; one for all models or one for each.
+        revision (`str` or sequence, *optional*): Branch, tag or commit on the Hub; one for all models or one for each.
+        blur (`float`, *optional*): Blur the images with a Gaussian first, whose standard deviation is this share of
+            the shorter side. A model takes such embeddings, and concatenated ones, as ready-made: it cannot embed
+            further images by itself.
+        batch_size (`int`, *optional*, defaults to 64): Images a forward pass. An interrupted run goes on only with the
+            same one, because it decides the last digits.
+        device (`str`, *optional*): For example `"cpu"` or `"cuda"`; by default CUDA where there is one.
+        overwrite (`bool`, *optional*, defaults to `False`): Replace embeddings that are already there.
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        DataError: If the folder is no prepared data set, was changed since it was prepared, has embeddings already or
+            no pixels, an option is not allowed, or the model is neither on this machine nor to be had from the Hub.
+    """
+    folder = Path(folder)
+    metadata = read_metadata(folder)
+    if metadata["image_encoder"] and not overwrite:
+        raise DataError(
+            f"The images of '{folder}' already have embeddings, made by {metadata['image_encoder']['name']!r} "
+            f"(revision {metadata['image_encoder']['revision']}). Add --overwrite to replace them."
+        )
+    if metadata["category_level"]:
+        raise DataError(f"'{folder}' is a category-level set: its targets are mean embeddings, there are no pixels.")
+    if batch_size < 1:
+        raise DataError(f"Invalid value for the 'batch_size' parameter. Allowed are 1 and more, but got {batch_size}.")
+    models = _listed(model or (TINY_CLIP if metadata["simulated"] else DEFAULT_MODEL))
+    encoder = TargetEncoder(models, _listed(pooling), _listed(revision), device, blur)
+    fingerprint = verify_prepared(folder)["fingerprint"]
+    files = image_files(folder)
+    rows = unique_images(files)
+    kept = _kept_folder(folder, encoder, fingerprint, batch_size)
+    try:
+        embeds = _embed_unique(files, rows, encoder, batch_size, kept)
+        with replaced_folder(folder, overwrite=True) as partial:
+            shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
+            with ParquetShards(partial, SHARD_ROWS) as shards:
+                features = image_features(True, encoder.description["projection_dim"])
+                for row, unique in zip(read_image_rows(files), rows, strict=True):
+                    shards.add("images/images", features, row | {"image_embeds": embeds[unique]})
+            save_metadata(partial, metadata | {"image_encoder": encoder.description})
+    except BaseException:
+        _leave(kept)
+        raise
+    shutil.rmtree(kept)
+    return folder
+
+
+def _listed(values: object) -> Sequence:
+    """One value as a list of one."""
+    return values if isinstance(values, (list, tuple)) else [values]
+
+
+def link_or_copy(source: str, target: str) -> str:
+    """Share a file's bytes where the file system can, copy them where it cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
+def _not_carried(folder: str, names: list[str]) -> list[str]:
+    """What the embedded data set writes anew."""
+    return [name for name in names if name in ("images", "README.md", "neural_clip.json") or name.startswith(".cache")]
+
+
+def _kept_folder(folder: Path, encoder: TargetEncoder, fingerprint: str, batch_size: int) -> Path:
+    """Folder of the batches embedded so far; emptied when they are of other images or would be other numbers."""
+    path = folder.absolute().with_name(folder.absolute().name + ".embeds-partial")
+    packages = {name: version(name) for name in ("torch", "transformers", "pillow", "numpy")}
+    key = {"fingerprint": fingerprint, "image_encoder": encoder.description, "batch_size": batch_size,
+           "device": encoder.device.type, "versions": packages}  # fmt: skip
+    text = json.dumps(key, indent=2, sort_keys=True)
+    key_file = path / "key.json"
+    if key_file.is_file() and key_file.read_bytes() == text.encode():
+        print(f"going on from the batches in '{path}'", file=sys.stderr)
+        return path
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    key_file.write_bytes(text.encode())
+    return path
+
+
+def _leave(kept: Path) -> None:
+    """Say what an interrupted run leaves, or leave nothing."""
+    if count := len(list(kept.glob("*.npz"))):
+        print(f"{count} embedded batches stay in '{kept}'; the same command goes on from there.", file=sys.stderr)
+    else:
+        shutil.rmtree(kept)
+
+
+def _embed_unique(
+    files: list[Path], rows: list[int], encoder: TargetEncoder, batch_size: int, kept: Path
+) -> np.ndarray:
+    """Embeddings `(n_unique_images, projection_dim)`, in batches of fixed images; those in `kept` stay."""
+    from tqdm import tqdm
+
+    total, width = max(rows) + 1, encoder.description["projection_dim"]
+    embeds = np.empty((total, width), dtype=np.float32)
+    firsts = first_rows(files, rows)
+    with tqdm(total=total, desc=f"embedding images with {encoder.description['name']}", unit="image") as progress:
+        for start in range(0, total, batch_size):
+            batch = list(islice(firsts, batch_size))
+            path = kept / f"{start:09d}.npz"
+            found = _kept_batch(path, (len(batch), width))
+            embeds[start : start + batch_size] = _new_batch(path, batch, encoder) if found is None else found
+            progress.update(len(batch))
+    return embeds
+
+
+def _kept_batch(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """A batch of an earlier run, or nothing if there is none or its checksum (of the zip file) fails."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            embeds = file["embeds"]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
+    return embeds if embeds.shape == shape and embeds.dtype == np.float32 else None
+
+
+def _new_batch(path: Path, batch: list[dict], encoder: TargetEncoder) -> np.ndarray:
+    """Embed a batch and keep it: written aside, then renamed."""
+    embeds = encoder.encode([decoded(row) for row in batch])
+    embeds = np.stack(
+        [checked_embedding(vector, f"image {row['image_id']!r}") for row, vector in zip(batch, embeds, strict=True)]
+    )
+    aside = path.with_suffix(".partial")
+    with aside.open("wb") as file:
+        np.savez(file, embeds=embeds)
+    os.replace(aside, path)
+    return embeds

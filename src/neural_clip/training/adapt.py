@@ -1,0 +1,196 @@
+"""Fit an alignment layer for people whom a model has not seen, and change nothing else.
+
+Everything that the checkpoint holds stays as it is, bit for bit: the layers of the people it knows, the shared
+network, the projection, the temperature. Of a data set's people those are fitted whom the checkpoint does not know by
+name, so different people need different names. The layer starts as the mean of the known ones (EEG, MEG) or by ridge
+regression (fMRI, `ridge_start.py`) and learns on the training split; the number of epochs, none included, is the best
+one on the validation split.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainingArguments, set_seed
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.fit import check_shape
+from neural_clip.files.whole import sha256_of
+from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.reader import load_metadata, resolve_folder
+from neural_clip.targets.identity import check_same_encoder, common_image_encoder, configured_encoder, model_encoder
+from neural_clip.training.batches import JointDataset, RecordingDataset
+from neural_clip.training.checkpoint import read_checkpoint, whole_folder, write_checkpoint
+from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects, recordings_of
+from neural_clip.training.recipe import TRAINING_DEFAULTS
+from neural_clip.training.record import recorded_facts
+from neural_clip.training.recording_time import minutes_of
+from neural_clip.training.ridge_start import start_by_ridge
+from neural_clip.training.trainer import NeuralClipTrainer, validation_two_way
+
+# Chosen on validation recordings of one left-out person of the simulated EEG.
+EPOCHS, LEARNING_RATE, BATCH_SIZE = 30, 3e-3, 32
+
+
+class AdaptationTrainer(NeuralClipTrainer):
+    """[`NeuralClipTrainer`] that leaves dropout and the statistics of batch norms as they are after training."""
+
+    def compute_loss(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Contrastive loss of the model in `eval()` mode; `Trainer` has just switched it to training."""
+        return super().compute_loss(model.eval(), *args, **kwargs)
+
+
+def check_data(model: NeuralClipModel, metadata: dict, folder: str, checkpoint: str) -> None:
+    """Raise a `DataError` when a data set is of another modality, shape or image encoder than the model's."""
+    config = getattr(model.config, f"{metadata['modality']}_config")
+    if config is None:
+        raise DataError(
+            f"'{folder}' holds {metadata['modality']} recordings, but '{checkpoint}' has encoders of "
+            f"{model.config.modalities} only."
+        )
+    check_shape(config, metadata, folder, [])
+    expected = model_encoder(model.config)
+    found = configured_encoder(common_image_encoder({metadata["modality"]: metadata}))
+    if expected is None:
+        raise DataError(f"'{checkpoint}' does not say which image encoder it was trained on.")
+    check_same_encoder(expected, f"The checkpoint '{checkpoint}'", found, f"'{folder}'")
+
+
+def fit(
+    model: NeuralClipModel,
+    learnt: Sequence[torch.nn.Parameter],
+    train: RecordingDataset,
+    validation: RecordingDataset,
+    arguments: TrainingArguments,
+) -> tuple[list[float], int]:
+    """Train the parameters that are not frozen and leave in the model those of the best epoch.
+
+    Returns:
+        `tuple`: Validation 2-way accuracy before training and after each epoch, and which of these is the best.
+    """
+    scores = [validation_two_way(model.eval(), validation)]
+    start = [parameter.detach().clone() for parameter in learnt]
+    trainer = AdaptationTrainer(model=model, args=arguments, recordings=JointDataset([train]), validation=[validation])
+    trainer.train()
+    scores += [entry["eval_two_way"] for entry in trainer.state.log_history if "eval_two_way" in entry]
+    best = int(np.argmax(scores))
+    if best == 0:
+        with torch.no_grad():
+            for parameter, value in zip(learnt, start, strict=True):
+                parameter.copy_(value)
+    return scores, best
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raise a `DataError` for a setting out of its range, or two that say how much is used."""
+    least = {"num_train_epochs": 1, "per_device_train_batch_size": 2}
+    if settings["minutes"] is not None and settings["train_fraction"] != 1:
+        raise DataError(
+            f"'minutes' and 'train_fraction' exclude one another, but got {settings['minutes']} and "
+            f"{settings['train_fraction']}."
+        )
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if value < least.get(name, 0) or value <= 0 or (name == "train_fraction" and value > 1):
+            allowed = f"at least {least[name]}" if name in least else "above 0"
+            allowed += " and at most 1" if name == "train_fraction" else ""
+            raise DataError(f"Invalid value for {name!r}. It must be {allowed}, but got {value}.")
+
+
+def training_arguments(run_dir: Path, settings: dict[str, Any], seed: int) -> TrainingArguments:
+    """Arguments of `Trainer`: those of `neural-clip train`, with a learning rate that falls as a cosine."""
+    given = {key: settings[key] for key in ("num_train_epochs", "learning_rate", "per_device_train_batch_size")}
+    given |= {"lr_scheduler_type": "cosine", "seed": seed, "save_only_model": True, "output_dir": str(run_dir)}
+    return TrainingArguments(**{**TRAINING_DEFAULTS, **given})
+
+
+def adapt(
+    checkpoint: str | Path,
+    folder: str | Path,
+    output_dir: str | Path,
+    *,
+    subjects: Sequence[str] | None = None,
+    epochs: int = EPOCHS,
+    learning_rate: float = LEARNING_RATE,
+    batch_size: int = BATCH_SIZE,
+    train_fraction: float = 1.0,
+    minutes: float | None = None,
+    seconds_per_trial: float | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    command: str | None = None,
+) -> Path:
+    """Fit alignment layers for new people and write a whole new checkpoint.
+
+    Args:
+        checkpoint (`str` or `Path`): Folder of the checkpoint to start from; it is left as it is.
+        folder (`str` or `Path`): Prepared data set with recordings of the new people, its images embedded.
+        output_dir (`str` or `Path`): Folder of the new checkpoint.
+        subjects (sequence of `str`, *optional*): Whom to fit; by default all whom the checkpoint does not know.
+        epochs (`int`): Passes over the training recordings, of which the best by validation is kept.
+        learning_rate (`float`): Of AdamW without weight decay, falling as a cosine to zero.
+        batch_size (`int`): Recordings a step; their images are one another's negatives.
+        train_fraction (`float`): Share of each new person's training recordings that is used, drawn at random.
+        minutes (`float`, *optional*): Instead, the first training recordings of each new person that fit into so many
+            minutes; a random choice where the data set does not know the order of presentation.
+        seconds_per_trial (`float`, *optional*): From one onset to the next; by default the corpus's own.
+        seed (`int`): Of the order of batches, the recordings drawn and the noise behind the start of fMRI layers.
+        overwrite (`bool`): Replace a checkpoint at `output_dir`.
+        command (`str`, *optional*): What the record says was run.
+
+    Returns:
+        `Path`: `output_dir`.
+
+    Raises:
+        DataError: If the checkpoint, the data set or the people do not fit, or `output_dir` is taken.
+    """
+    output_dir, folder = Path(output_dir), str(resolve_folder(folder))
+    settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}
+    settings |= {"per_device_train_batch_size": batch_size, "train_fraction": train_fraction}
+    settings |= {"minutes": minutes, "seconds_per_trial": seconds_per_trial}
+    check_settings(settings)
+    with whole_folder(output_dir, overwrite) as partial:
+        model, processor, record = read_checkpoint(checkpoint)
+        metadata = load_metadata(folder)
+        check_data(model, metadata, folder, str(checkpoint))
+        config = getattr(model.config, f"{metadata['modality']}_config")
+        chosen = choose_subjects(metadata, config.subjects, subjects, folder)
+        set_seed(seed)
+        learnt = add_subjects(model, metadata, chosen)
+        train, validation = (
+            recordings_of(folder, split, config.subjects, chosen) for split in ("train", "validation")
+        )
+        per_trial = choose_recordings(train, settings, seed)
+        if metadata["modality"] == "fmri":
+            known = [name for name in config.subjects if name not in chosen]
+            for name in chosen:
+                start_by_ridge(model.eval(), name, known, train, validation, seed)
+        arguments = training_arguments(partial / "epochs", settings, seed)
+        scores, best = fit(model, learnt, train, validation, arguments)
+        shutil.rmtree(partial / "epochs")
+        facts = recorded_facts(metadata, chosen) | {"simulated": bool(metadata["simulated"])}
+        entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
+        entry |= {
+            "weights": sha256_of(Path(checkpoint).glob("*.safetensors")),
+            "modality": metadata["modality"],
+            "subjects": chosen,
+        }
+        entry |= {"data": facts, "settings": settings | {"seed": seed}, "validation_two_way": scores}
+        entry |= {"recordings": {"train": len(train), "validation": len(validation)}, "best_epoch": best}
+        if per_trial is not None:
+            entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
+        record["adaptations"] = [*record.get("adaptations", []), entry]
+        write_checkpoint(partial, output_dir.name, model, processor, record)
+    print(
+        f"checkpoint: {output_dir}  ({', '.join(chosen)}: validation 2-way {scores[0]:.4f} at the start, "
+        f"{scores[best]:.4f} after {best} of {epochs} epochs)",
+        file=sys.stderr,
+    )
+    return output_dir

@@ -1,0 +1,64 @@
+"""Checkpoint folders: read whole, written whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from neural_clip.errors import DataError
+from neural_clip.files.whole import write_whole
+from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.processing_neural_clip import NeuralClipProcessor
+from neural_clip.publishing.model_card import RECORD_FILE, model_card
+
+
+def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProcessor, dict]:
+    """Model, processor and record of a checkpoint folder, or a `DataError`."""
+    for name in ("config.json", RECORD_FILE):
+        if not Path(folder, name).is_file():
+            raise DataError(
+                f"'{folder}' is no checkpoint folder of `neural-clip train`: it has no {name}. One of the Hub is "
+                "brought here by `hf download NAME --local-dir FOLDER`."
+            )
+    try:
+        model = NeuralClipModel.from_pretrained(str(folder))
+        processor = NeuralClipProcessor.from_pretrained(str(folder))
+    except (ImportError, OSError, ValueError) as error:
+        raise DataError(f"'{folder}' is no readable checkpoint of a NeuralClipModel: {error}") from error
+    return model, processor, json.loads(Path(folder, RECORD_FILE).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def whole_folder(output_dir: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder beside `output_dir` that takes its place when whole and vanishes otherwise."""
+    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        if not (output_dir / RECORD_FILE).is_file():
+            raise DataError(f"'{output_dir}' exists and is no checkpoint; choose another name.")
+        if not overwrite:
+            raise DataError(f"'{output_dir}' holds a checkpoint already. Pass `--overwrite` to replace it.")
+    partial = output_dir.with_name(output_dir.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if output_dir.exists():
+            shutil.rmtree(output_dir)
+        partial.rename(output_dir)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_checkpoint(
+    folder: Path, name: str, model: NeuralClipModel, processor: NeuralClipProcessor, record: dict
+) -> None:
+    """Write model, processor, record and card into a folder that will be called `name`."""
+    config: Any = model.config
+    model.save_pretrained(folder)
+    recordings = NeuralClipProcessor.from_config(config).recordings
+    NeuralClipProcessor(recordings, processor.image_settings).save_pretrained(folder)
+    write_whole(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n")
+    write_whole(folder / "README.md", model_card(name, record))

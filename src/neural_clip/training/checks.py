@@ -1,0 +1,92 @@
+"""What is checked before a training starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+from neural_clip.configuration_neural_clip import NeuralClipConfig
+from neural_clip.errors import DataError
+from neural_clip.publishing.hub import find_repository, hub
+from neural_clip.publishing.terms import check_terms
+from neural_clip.targets.encoder import weights_digest
+from neural_clip.targets.identity import CONFIG_KEYS, check_same_encoder, configured_encoder, model_encoder
+from neural_clip.training.recipe import Recipe
+
+
+def check_named_encoder(recipe: Recipe, encoder: dict) -> None:
+    """Raise a `DataError` when the recipe names another image encoder than the one that embedded the images."""
+    named = {name: recipe.model[key] for name, key in CONFIG_KEYS.items() if recipe.model.get(key) is not None}
+    folder = Path(str(named.get("name"))).expanduser()
+    if folder.is_dir():  # data sets keep the name of a folder and the digest of its weights
+        named = {"revision": weights_digest(folder)} | named | {"name": folder.resolve().name}
+    check_same_encoder(named, "The recipe's 'model' section", configured_encoder(encoder), data_places(recipe))
+
+
+def check_resumed_encoder(checkpoint: str, recipe: Recipe, encoder: dict) -> None:
+    """Raise a `DataError` when a checkpoint was trained on embeddings of another image encoder than the data's."""
+    if not Path(checkpoint, "config.json").is_file():
+        raise DataError(f"'{checkpoint}' cannot be resumed from: it has no config.json.")
+    expected = model_encoder(NeuralClipConfig.from_pretrained(checkpoint))
+    if expected is not None:
+        check_same_encoder(
+            expected, f"The checkpoint '{checkpoint}'", configured_encoder(encoder), data_places(recipe)
+        )
+
+
+def data_places(recipe: Recipe) -> str:
+    """The data sets of a recipe, for messages."""
+    return " and ".join(f"'{folder}'" for folder in recipe.data.values())
+
+
+def check_modalities(data: dict[str, str], facts: dict[str, dict]) -> None:
+    """Raise a `DataError` when a folder holds another modality than the one it is given for."""
+    for modality, metadata in facts.items():
+        if metadata["modality"] != modality:
+            raise DataError(
+                f"'data.{modality}' is '{data[modality]}', but that data set holds {metadata['modality']}."
+            )
+
+
+def prepare_output(recipe: Recipe, output_dir: Path) -> str | None:
+    """Return the checkpoint to resume from, or raise a `DataError` rather than overwrite a run."""
+    if given := recipe.training_arguments.resume_from_checkpoint:
+        raise DataError(
+            f"'training.resume_from_checkpoint' is {given!r}, but runs go on from the last checkpoint in their own "
+            "'output_dir'. Copy it there and pass `--resume true`."
+        )
+    checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    if recipe.resume:
+        if checkpoint is None:
+            raise DataError(f"'resume' is true, but '{output_dir}' holds no checkpoint to resume from.")
+        return checkpoint
+    if checkpoint or (output_dir / "config.json").exists():
+        if not recipe.overwrite:
+            raise DataError(
+                f"'{output_dir}' holds an earlier run. Pass `--resume true` to go on or `--overwrite true`."
+            )
+        if recipe.training_arguments.process_index == 0:
+            for old in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+                shutil.rmtree(old)
+    return None
+
+
+def check_push(recipe: Recipe, facts: dict[str, dict]) -> None:
+    """Raise a `DataError` when weights learnt from data that must not be redistributed would become public."""
+    arguments = recipe.training_arguments
+    if not arguments.push_to_hub:
+        return
+    terms = {f"{metadata['corpus']} ({name})": metadata["redistribution"] for name, metadata in facts.items()}
+    what = "This model ('training.push_to_hub' is true)"
+    if arguments.hub_private_repo is not True:
+        check_terms(f"{what}, for which 'training.hub_private_repo' is {arguments.hub_private_repo},", terms)
+    elif any(term != "allowed" for term in terms.values()):
+        # a repository that is public already would stay so
+        repo = str(arguments.hub_model_id or "")
+        if "/" not in repo:
+            raise DataError(f"Give 'training.hub_model_id' as ORG/NAME, so that it can be checked; it is {repo!r}.")
+        known = find_repository(hub(repo), repo, "model")
+        if known is not None and not known.private:
+            check_terms(f"{what}, for which '{repo}' is a public repository,", terms)

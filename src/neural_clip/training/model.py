@@ -1,0 +1,99 @@
+"""A model from a recipe and the facts of its data sets."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from transformers import set_seed
+
+from neural_clip.configuration_neural_clip import NeuralClipConfig
+from neural_clip.errors import DataError
+from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.targets.encoder import ImageEncoder
+from neural_clip.targets.identity import CONFIG_KEYS, POOLINGS, common_image_encoder, configured_encoder
+from neural_clip.training.recipe import Recipe
+
+
+def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | None = None) -> NeuralClipConfig:
+    """Join a recipe with what its data sets say of themselves.
+
+    Args:
+        recipe ([`Recipe`]): `recipe.model` holds settings of the model, per modality under `eeg`, `meg`, `fmri`.
+        facts (`dict[str, dict]`): `neural_clip.json` of each modality's data set.
+        tower ([`ImageEncoder`], *optional*): The image encoder of the data sets, whose architecture is then recorded.
+
+    Raises:
+        DataError: If the data sets were embedded by different image encoders, or none.
+    """
+    settings = dict(recipe.model)
+    per_modality = {name: dict(settings.pop(name, None) or {}) for name in ("eeg", "meg", "fmri")}
+    encoder = common_image_encoder(facts)
+    shape: dict[str, Any]
+    for modality, metadata in facts.items():
+        if modality == "fmri":
+            kept = per_modality[modality].get("subjects", metadata["subjects"])
+            shape = {"n_voxels": {name: count for name, count in metadata["n_voxels"].items() if name in kept}}
+        else:
+            shape = {key: metadata[key] for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")}
+            shape["ch_positions"] = metadata.get("ch_positions")  # data sets prepared by older versions have none
+        settings[f"{modality}_config"] = {**shape, "subjects": metadata["subjects"], **per_modality[modality]}
+    if tower is not None:
+        settings["vision_config"] = tower.model.config.to_dict()
+    expected = configured_encoder(encoder)
+    settings |= {key: expected[name] for name, key in CONFIG_KEYS.items()}
+    settings["category_level"] = any(metadata["category_level"] for metadata in facts.values())
+    try:
+        return NeuralClipConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
+
+
+def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
+    """Load the image encoder that made the targets, or return `None` where it is neither at hand nor required.
+
+    Raises:
+        DataError: If it is required and cannot be had, or is not the one that embedded the images.
+    """
+    if encoder["pooling"] not in POOLINGS:
+        if required:
+            raise DataError(
+                f"'include_vision_tower' is true, but the targets are ready-made embeddings ({encoder['name']})."
+            )
+        return None
+    of_folder = str(encoder["revision"]).startswith("sha256:")
+    try:
+        tower = ImageEncoder(encoder["name"], None if of_folder else encoder["revision"], "cpu", encoder["pooling"])
+    except DataError as error:
+        if required:
+            raise
+        print(f"note: the checkpoint will not embed images by itself: {error}", file=sys.stderr)
+        return None
+    if tower.description["revision"] != encoder["revision"]:
+        raise DataError(
+            f"The images were embedded by {encoder['name']} with weights {encoder['revision']}, but those on this "
+            f"machine are {tower.description['revision']}. Embed the images again with `neural-clip embed-images`."
+        )
+    found, recorded = tower.description["image_processor"], encoder.get("image_processor")
+    if recorded is not None and found != recorded:
+        raise DataError(
+            f"The images were prepared for {encoder['name']} with {recorded}, but its processor on this machine has "
+            f"{found}. Embed the images again with `neural-clip embed-images`."
+        )
+    return tower
+
+
+def build_model(config: NeuralClipConfig, tower: ImageEncoder | None, seed: int) -> NeuralClipModel:
+    """Make a model from a seed, with the frozen tower's weights if the checkpoint is to hold them.
+
+    Raises:
+        DataError: If a network cannot be made as the configuration says.
+    """
+    set_seed(seed)
+    try:
+        model = NeuralClipModel(config)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
+    if model.vision_model is not None and tower is not None:
+        model.vision_model.load_state_dict(tower.model.state_dict())
+    return model

@@ -1,0 +1,54 @@
+"""The record of a training: `training.json`."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib import metadata as package_metadata
+from typing import Any, cast
+
+from transformers import PreTrainedModel, Trainer
+
+from neural_clip.targets.identity import common_image_encoder
+from neural_clip.training.recipe import Recipe
+
+RECORDED_FACTS = ("corpus", "fingerprint", "splits", "subjects", "split_protocol", "redistribution")
+
+
+def recorded_facts(metadata: dict, subjects: Sequence[str]) -> dict:
+    """What the record of a checkpoint says of a data set, of which it may have seen some subjects only."""
+    facts = {key: metadata[key] for key in RECORDED_FACTS}
+    if list(subjects) != list(metadata["subjects"]):
+        counts = [metadata["subject_splits"][name] for name in subjects]
+        rows = {split: sum(count.get(split, 0) for count in counts) for split in metadata["splits"]}
+        facts |= {"subjects": list(subjects), "splits": {split: {"rows": count} for split, count in rows.items()}}
+    return facts
+
+
+def training_record(recipe: Recipe, facts: dict[str, dict], trainer: Trainer) -> dict:
+    """Collect what made a checkpoint: recipe, data, versions, seed, validation scores."""
+    packages = ("neural_clip", "torch", "transformers", "datasets", "accelerate", "numpy")
+    simulated = [name for name, metadata in facts.items() if metadata["simulated"]]
+    config: Any = cast(PreTrainedModel, trainer.model).config
+    return {
+        "command": shlex.join(sys.argv),
+        "recipe": recipe.as_dict(),
+        "seed": recipe.training_arguments.seed,
+        "data": {
+            name: recorded_facts(metadata, getattr(config, f"{name}_config").subjects)
+            for name, metadata in facts.items()
+        },
+        "simulated": simulated,
+        "image_encoder": common_image_encoder(facts),
+        "best_validation_two_way": trainer.state.best_metric,
+        "best_step": trainer.state.best_global_step,
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "validation": [entry for entry in trainer.state.log_history if "eval_two_way" in entry],
+        "processes": trainer.args.world_size,
+        "device": str(trainer.args.device),
+        "python": platform.python_version(),
+        "versions": {name: package_metadata.version(name) for name in packages},
+    }

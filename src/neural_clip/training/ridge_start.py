@@ -1,0 +1,100 @@
+"""Where the fMRI layer of somebody new starts: a closed form from that person's recordings and the frozen model.
+
+Voxels of two people do not correspond, so nobody's layer can be borrowed; what the shared network makes of aligned
+vectors can. Ridge regression goes from the new person's voxels to the aligned vectors from which the network comes
+near the embeddings of the images that were seen. It needs no recordings of the people whom the model knows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
+from neural_clip.modeling_neural_clip import NeuralClipModel, mean_features
+from neural_clip.retrieval.tiles import unit_vectors
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.trainer import validation_two_way
+
+N_DRAWS = 2000  # patterns of noise for each known person
+DRAWN_ALPHA = 1e-3  # relative ridge strength between outputs and aligned vectors, of which there are plenty
+
+
+@torch.no_grad()
+def wanted_vectors(model: NeuralClipModel, known: Sequence[str], image_embeds: np.ndarray, seed: int) -> np.ndarray:
+    """Aligned vectors from which the frozen network comes near image embeddings, as far as a linear map can tell.
+
+    White noise, a stand-in for z-scored voxels, passes through the layers of known people and the network; ridge
+    regression from the outputs, at unit length, back to the aligned vectors is the inverse that is applied to the
+    embeddings.
+
+    Args:
+        model ([`NeuralClipModel`]): In `eval()` mode.
+        known (sequence of `str`): People whose layers are drawn through.
+        image_embeds (`np.ndarray` of shape `(n, projection_dim)`): Of any length.
+        seed (`int`): Of the noise.
+
+    Returns:
+        `np.ndarray` of shape `(n, num_networks * alignment_size)`.
+    """
+    encoder: Any = model.encoders["fmri"]
+    generator = torch.Generator().manual_seed(seed)
+    layers = [encoder.alignment.layers[name] for name in known]
+    aligned = torch.cat([layer(torch.randn(N_DRAWS, layer.in_features, generator=generator)) for layer in layers])
+    outputs = mean_features(model.project("fmri", encoder.network(aligned))).numpy()
+    inverse = KernelRidge(unit_vectors(outputs), aligned.numpy())
+    return inverse.predict(unit_vectors(image_embeds), [DRAWN_ALPHA])[0]
+
+
+def of_person(recordings: RecordingDataset, subject: int) -> RecordingDataset:
+    """Recordings of one person, by the index of `subject_ids`; those given stay as they are."""
+    own = copy.copy(recordings)
+    own.keep(np.flatnonzero(recordings.subject_ids == subject))
+    return own
+
+
+@one_thread
+def start_by_ridge(
+    model: NeuralClipModel,
+    name: str,
+    known: Sequence[str],
+    train: RecordingDataset,
+    validation: RecordingDataset,
+    seed: int,
+) -> None:
+    """Set the fMRI layer of somebody new by ridge regression, its strength chosen by validation 2-way accuracy.
+
+    Args:
+        model ([`NeuralClipModel`]): In `eval()` mode; the layer of `name` is there already and is overwritten.
+        name (`str`): Whose layer.
+        known (sequence of `str`): People whose layers have been trained.
+        train, validation ([`RecordingDataset`]): That person's and perhaps others'.
+        seed (`int`): See [`wanted_vectors`].
+    """
+    subject = train.subjects.index(name)
+    train, validation = of_person(train, subject), of_person(validation, subject)
+    batch = train.__getitems__(list(range(len(train))))
+    wanted = wanted_vectors(model, known, batch["image_embeds"].numpy(), seed)
+    ridge = KernelRidge(batch["fmri_values"].numpy(), wanted)
+    encoder: Any = model.encoders["fmri"]
+    layer, scores = encoder.alignment.layers[name], []
+    for alpha in RELATIVE_ALPHAS:
+        set_layer(layer, *ridge.coefficients(alpha))
+        scores.append(validation_two_way(model, validation))
+    best = len(scores) - 1 - int(np.argmax(scores[::-1]))  # the stronger ridge wins a tie
+    set_layer(layer, *ridge.coefficients(RELATIVE_ALPHAS[best]))
+
+
+@torch.no_grad()
+def set_layer(layer: nn.Linear, weights: np.ndarray, intercept: np.ndarray) -> None:
+    """Copy weights `(n_in, n_out)` and intercept `(n_out,)` into a linear layer."""
+    layer.weight.copy_(torch.from_numpy(weights.T))
+    layer.bias.copy_(torch.from_numpy(intercept))
+
+
+__all__ = ["start_by_ridge", "wanted_vectors"]

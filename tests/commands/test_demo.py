@@ -1,0 +1,102 @@
+"""The whole path in real processes, at the smallest size: simulate, prepare, embed, train, evaluate, report."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+from neural_clip import NeuralClipModel, NeuralClipProcessor
+from paths import REPOSITORY
+
+MODALITIES = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
+
+
+def run_demo(output):
+    command = [
+        sys.executable,
+        "-m",
+        "neural_clip.commands.main",
+        "demo",
+        "--preset",
+        "tiny",
+        "--epochs",
+        "2",
+        "--output-dir",
+        str(output),
+    ]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo") / "out"
+    result = run_demo(output)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return output, result.stdout
+
+
+@pytest.mark.slow
+def test_demo_leaves_what_it_promises(demo):
+    output, printed = demo
+    report = json.loads((output / "report.json").read_text())
+    assert set(report["decoding"]) == set(MODALITIES)
+    assert [part["name"] for part in report["checkpoints"]] == ["neural_clip", "frozen alignment"]
+    assert len(report["conversion"]) == 12  # six pairs, two checkpoints
+    assert {part["other"] for part in report["comparisons"] if part["task"] == "conversion"} == {"frozen alignment"}
+    text = (output / "report.md").read_text()
+    assert "Table 1" in text and "Table 2" in text and "simulated" in text
+    pictures = {path.stem for path in (output / "pictures").glob("*.png")}
+    assert pictures == {"decoding", "encoding", "conversion", "intervals_decoding", "intervals_conversion"}
+    assert "Controls beside the scores" in text and (output / "report.html").is_file()
+    shown = printed.split("evaluate on the test splits")[1]
+    assert "Table 1" in shown and "Table 2" in shown and str(output / "report.md") in shown
+
+
+@pytest.mark.slow
+def test_every_prepared_folder_loads_also_streaming(demo):
+    output, _ = demo
+    for modality, name in MODALITIES.items():
+        folder = str(output / "data" / name)
+        facts = json.loads(Path(folder, "neural_clip.json").read_text())
+        subject = facts["subjects"][0]
+        for split in ("train", "validation", "test"):
+            rows = datasets.load_dataset(folder, subject, split=split)
+            streamed = next(iter(datasets.load_dataset(folder, subject, split=split, streaming=True)))
+            assert streamed["image_id"] == rows[0]["image_id"]
+            assert streamed[modality] == rows[0][modality]
+            assert facts["subject_splits"][subject][split] == len(rows)
+        images = datasets.load_dataset(folder, "images", split="images")
+        assert {"image", "image_embeds"} <= set(images.column_names)
+
+
+@pytest.mark.slow
+def test_checkpoint_answers_from_rows_and_images(demo):
+    output, _ = demo
+    model = NeuralClipModel.from_pretrained(output / "checkpoint")
+    processor = NeuralClipProcessor.from_pretrained(output / "checkpoint")
+    for modality, name in MODALITIES.items():
+        folder = str(output / "data" / name)
+        rows = datasets.load_dataset(folder, "all", split="test")
+        inputs = processor(**{modality: [rows[0], rows[len(rows) - 1]]})
+        with torch.no_grad():
+            embeds = getattr(model, f"get_{modality}_features")(**inputs)
+        assert embeds.shape == (2, model.config.projection_dim)
+        image = datasets.load_dataset(folder, "images", split="images")[0]
+        made = model.get_image_features(**processor(images=image["image"].convert("RGB")))[0]
+        # The tower in the checkpoint makes the very targets of the data set.
+        torch.testing.assert_close(made, torch.tensor(image["image_embeds"]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_second_run_keeps_the_simulation(demo):
+    output, _ = demo
+    raw = output / "raw" / "nsd" / "SIMULATED.json"
+    before = raw.stat().st_mtime_ns
+    result = run_demo(output)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert raw.stat().st_mtime_ns == before
+    assert "turn raw files into data sets" not in result.stdout

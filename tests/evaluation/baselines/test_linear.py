@@ -1,0 +1,319 @@
+"""Ridge baselines against scikit-learn, and on planted signals with known answers."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines import linear as baselines
+from neural_clip.evaluation.baselines import ridge
+from neural_clip.evaluation.baselines.linear import (
+    BASELINES,
+    frozen_identity_alignment,
+    frozen_random_alignment,
+    per_subject_ridge,
+    pooled_whitened_ridge,
+)
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge
+from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
+from neural_clip.prepared.reader import BaselineSplit
+from neural_clip.retrieval.scores import retrieval_scores
+
+WIDTH = 8
+
+
+def planted(modality, *, n_subjects=3, rows=40, noise=2.0, seed=0, labels=True, own=0.3, coloured=False):
+    """Train, validation and test splits of recordings that are linear in the embedding."""
+    rng = np.random.default_rng(seed)
+    shape = (5, 6) if modality == "sensors" else (60,)
+    shared = rng.standard_normal((WIDTH, int(np.prod(shape))))
+    sizes = [shape if modality == "sensors" else (60 + 5 * subject,) for subject in range(n_subjects)]
+    maps = [rng.standard_normal((WIDTH, int(np.prod(size)))) for size in sizes]
+    if modality == "sensors":
+        maps = [shared + own * deviation for deviation in maps]
+    mixing = rng.standard_normal((5, 5)) * np.array([6, 3, 1, 0.3, 0.1]) if coloured else np.eye(5)
+    splits = []
+    for name, count in (("train", rows), ("validation", 16), ("test", 30)):
+        targets = rng.standard_normal((count, WIDTH)).astype(np.float32)
+        answers = targets if labels else rng.standard_normal(targets.shape)
+        recordings = []
+        for subject in range(n_subjects):
+            for answer in answers:
+                disturbance = rng.standard_normal(sizes[subject])
+                if modality == "sensors":
+                    disturbance = mixing @ disturbance
+                signal = (answer @ maps[subject]).reshape(sizes[subject])
+                recordings.append((signal + noise * disturbance).astype(np.float32))
+        ids = np.tile([f"{name}{i}" for i in range(count)], n_subjects)
+        subjects = np.repeat([f"sub-{subject:02d}" for subject in range(n_subjects)], count)
+        splits.append(BaselineSplit(recordings, subjects, ids, np.tile(targets, (n_subjects, 1))))
+    return splits
+
+
+def two_way(predictions, split):
+    return retrieval_scores(predictions, split.targets, split.image_ids)["two_way"]
+
+
+@pytest.mark.parametrize("shape", [(30, 80), (60, 12)])  # wider than long, longer than wide
+def test_kernel_ridge_equals_sklearn(shape):
+    rng = np.random.default_rng(0)
+    inputs, targets, others = (
+        rng.standard_normal(shape),
+        rng.standard_normal((shape[0], 4)),
+        rng.standard_normal((7, shape[1])),
+    )
+    ridge = KernelRidge(inputs, targets)
+    for relative, predictions in zip(RELATIVE_ALPHAS, ridge.predict(others, RELATIVE_ALPHAS), strict=True):
+        expected = Ridge(alpha=relative * ridge.mean_eigenvalue, solver="svd").fit(inputs, targets).predict(others)
+        np.testing.assert_allclose(predictions, expected, atol=1e-8)
+        weights, intercept = ridge.coefficients(relative)
+        np.testing.assert_allclose(others @ weights + intercept, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_per_subject_ridge_equals_sklearn_at_the_chosen_strength(modality):
+    train, validation, test = planted(modality)
+    predictions, chosen = per_subject_ridge(train, validation, test)
+    for subject in np.unique(test.subjects):
+        rows = train.subjects == subject
+        inputs = train.of_subject(subject).reshape(rows.sum(), -1).astype(np.float64)
+        scaler = StandardScaler().fit(inputs)
+        scaled = scaler.transform(inputs)
+        alpha = chosen["relative_alpha"] * np.linalg.eigvalsh(scaled @ scaled.T).mean()
+        ridge = Ridge(alpha=alpha, solver="svd").fit(scaled, train.targets[rows])
+        others = test.of_subject(subject)
+        expected = ridge.predict(scaler.transform(others.reshape(len(others), -1)))
+        np.testing.assert_allclose(predictions[test.subjects == subject], expected, atol=2e-4)
+
+
+def test_strength_is_the_best_on_validation_and_the_test_split_is_not_looked_at():
+    train, validation, test = planted("sensors")
+    _, chosen = per_subject_ridge(train, validation, test)
+    scores = []
+    for alpha in RELATIVE_ALPHAS:
+        predictions = np.empty((len(validation.subjects), WIDTH))
+        for subject in np.unique(validation.subjects):
+            inputs = StandardScaler().fit(train.of_subject(subject).reshape(40, -1))
+            flat = inputs.transform(train.of_subject(subject).reshape(40, -1))
+            ridge = KernelRidge(flat, train.targets[train.subjects == subject])
+            others = inputs.transform(validation.of_subject(subject).reshape(16, -1))
+            predictions[validation.subjects == subject] = ridge.predict(others, [alpha])[0]
+        scores.append(two_way(predictions, validation))
+    assert chosen["validation_two_way"] == pytest.approx(max(scores), abs=1e-3)
+    assert scores[int(np.argmin(np.abs(RELATIVE_ALPHAS - chosen["relative_alpha"])))] == pytest.approx(
+        max(scores), abs=1e-3
+    )
+    other_test = BaselineSplit(test.recordings[::-1], test.subjects[::-1], test.image_ids, test.targets * 0 + 1)
+    assert per_subject_ridge(train, validation, other_test)[1] == chosen
+
+
+@pytest.mark.parametrize("fit", [per_subject_ridge, pooled_whitened_ridge])
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_planted_signal_is_found_and_shuffled_labels_score_chance(fit, modality):
+    splits = planted(modality)
+    assert two_way(fit(*splits)[0], splits[2]) > 0.85
+    shuffled = planted(modality, labels=False)
+    assert two_way(fit(*shuffled)[0], shuffled[2]) == pytest.approx(0.5, abs=0.12)
+
+
+def test_pooling_and_whitening_help_where_people_are_alike_and_noise_is_coloured():
+    splits = planted("sensors", rows=25, noise=3.0, coloured=True)
+    single, _ = per_subject_ridge(*splits)
+    pooled, _ = pooled_whitened_ridge(*splits)
+    assert two_way(pooled, splits[2]) > two_way(single, splits[2]) + 0.03
+
+
+def test_shared_voxel_map_does_no_harm():
+    splits = planted("voxels", noise=6.0)
+    single, _ = per_subject_ridge(*splits)
+    pooled, chosen = pooled_whitened_ridge(*splits)
+    assert two_way(pooled, splits[2]) > two_way(single, splits[2]) - 0.02
+    assert set(chosen) == {"least_shrinkage", "relative_alpha", "relative_alpha_shared", "validation_two_way"}
+
+
+def test_voxel_whitener_equals_the_explicit_matrix():
+    rng = np.random.default_rng(0)
+    recordings, targets = rng.standard_normal((20, 35)), rng.standard_normal((20, WIDTH))
+    standardised = (recordings - recordings.mean(0)) / recordings.std(0)
+    noise = residual_noise(standardised, targets)
+    covariance = noise.T @ noise / 20
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    share = shrinkage_of(eigenvalues, 35, 20, 0.1)
+    whitened = baselines._voxel_whitener(recordings, targets, 0.1)(recordings)
+    np.testing.assert_allclose(whitened, standardised @ inverse_square_root(covariance, share), atol=1e-6)
+
+
+def test_constant_features_do_not_break_ridge():
+    train, validation, test = planted("voxels")
+    for split in (train, validation, test):
+        for row in split.recordings:
+            row[3] = 7.0
+    for fit in (per_subject_ridge, pooled_whitened_ridge):
+        assert np.isfinite(fit(train, validation, test)[0]).all()
+
+
+def test_unknown_subject_and_too_many_rows_raise(monkeypatch):
+    train, validation, test = planted("sensors")
+    keep = train.subjects != "sub-01"
+    short = BaselineSplit([r for r, k in zip(train.recordings, keep, strict=True) if k],
+                          train.subjects[keep], train.image_ids[keep], train.targets[keep])  # fmt: skip
+    with pytest.raises(DataError, match="'sub-01' has no training rows"):
+        per_subject_ridge(short, validation, test)
+    for _, fit in BASELINES:
+        with pytest.raises(DataError, match="'sub-01' has no training rows"):
+            fit(short, validation, test)
+    frozen_identity_alignment(train, validation, test)
+    monkeypatch.setattr(ridge, "MAX_TRAIN_ROWS", 29)  # of 120 rows of 30 features
+    with pytest.raises(DataError, match="at most 29 training rows of more features, but got 120 rows of 30"):
+        pooled_whitened_ridge(train, validation, test)
+
+
+FEW_ALPHAS = np.array([0.01, 0.3, 10.0])
+
+
+def pooled_oracle(train, validation, test, align):
+    """One scikit-learn ridge on aligned recordings, its strength chosen on the validation split."""
+
+    def rows(split):
+        aligned = [np.ravel(align(subject, np.asarray(recording, dtype=np.float64)))
+                   for subject, recording in zip(split.subjects, split.recordings, strict=True)]  # fmt: skip
+        return np.array(aligned)
+
+    scaler = StandardScaler().fit(rows(train))
+    inputs = scaler.transform(rows(train))
+    mean_eigenvalue = (inputs**2).sum() / len(inputs)
+    found = []
+    for relative in FEW_ALPHAS:
+        ridge = Ridge(alpha=relative * mean_eigenvalue, solver="svd").fit(inputs, train.targets)
+        predictions = [ridge.predict(scaler.transform(rows(split))) for split in (validation, test)]
+        found.append((two_way(predictions[0], validation), predictions[1], relative))
+    return max(found, key=lambda entry: (round(entry[0], 9), entry[2]))  # the stronger ridge wins a tie
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_frozen_random_alignment_equals_sklearn_behind_the_same_layers(modality, monkeypatch):
+    monkeypatch.setattr(baselines, "RELATIVE_ALPHAS", FEW_ALPHAS)
+    splits = planted(modality)
+    names = sorted(set(splits[0].subjects))
+
+    def align(subject, recording):
+        n_in = len(recording)
+        n_out = n_in if modality == "sensors" else 1024
+        rng = np.random.default_rng([0, names.index(subject)])
+        return (rng.uniform(-1, 1, (n_out, n_in)) / np.sqrt(n_in)).astype(np.float32) @ recording
+
+    score, expected, relative = pooled_oracle(*splits, align)
+    predictions, chosen = frozen_random_alignment(*splits)
+    assert chosen["relative_alpha"] == pytest.approx(relative)
+    assert chosen["validation_two_way"] == pytest.approx(score, abs=1e-6)
+    np.testing.assert_allclose(predictions, expected, atol=1e-3)
+
+
+def test_random_layers_are_drawn_as_torch_draws_them():
+    """Bounds and spread of the weights that the pooled ridge gets, against torch's own layers."""
+    import torch
+
+    for modality, layer in (("sensors", torch.nn.Conv1d(400, 400, 1)), ("voxels", torch.nn.Linear(400, 1024))):
+        seen = {}
+
+        def spy(align, train, *others, modality=modality, seen=seen):
+            unit = np.eye(400, dtype=np.float32)
+            for subject in ("a", "b"):
+                seen[subject] = align(subject, unit if modality == "voxels" else unit[None])
+            return np.zeros((1, 1)), {}
+
+        size = (400, 1) if modality == "sensors" else (400,)
+        split = BaselineSplit(np.zeros((2, *size), np.float32), np.array(["a", "b"]), np.array(["x", "y"]), np.eye(2))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(baselines, "_pooled", spy)
+            frozen_random_alignment(split, split, split)
+        drawn = layer.weight.detach().numpy().ravel()
+        for weights in seen.values():
+            assert np.abs(weights).max() == pytest.approx(np.abs(drawn).max(), rel=1e-3)
+            assert weights.std() == pytest.approx(drawn.std(), rel=0.02) and abs(weights.mean()) < 1e-3
+        assert not np.allclose(seen["a"], seen["b"])
+
+
+def test_frozen_identity_alignment_equals_sklearn_on_recordings_as_they_are(monkeypatch):
+    monkeypatch.setattr(baselines, "RELATIVE_ALPHAS", FEW_ALPHAS)
+    splits = planted("sensors")
+    score, expected, relative = pooled_oracle(*splits, lambda subject, recording: recording)
+    predictions, chosen = frozen_identity_alignment(*splits)
+    assert chosen == pytest.approx({"relative_alpha": relative, "validation_two_way": score}, abs=1e-6)
+    np.testing.assert_allclose(predictions, expected, atol=1e-3)
+
+
+def test_random_layers_spoil_what_people_have_in_common():
+    """Alike people can be pooled as they are; behind a mixture of each person's own there is less to share."""
+    splits = planted("sensors", n_subjects=6, noise=4.0, own=0.0)
+    identity, _ = frozen_identity_alignment(*splits)
+    mixed, _ = frozen_random_alignment(*splits)
+    assert two_way(identity, splits[2]) > two_way(mixed, splits[2]) + 0.1
+
+
+def test_voxels_cannot_be_pooled_as_they_are():
+    with pytest.raises(DataError, match="Voxels of different people do not correspond"):
+        frozen_identity_alignment(*planted("voxels"))
+
+
+@pytest.mark.parametrize(("tmin", "sfreq", "first"), [(-0.5, 120.0, 60), (0.04, 1000.0, 0), (-0.1, 200.0, 20)])
+def test_samples_before_onset_are_left_out(tmin, sfreq, first):
+    recordings = np.random.default_rng(0).standard_normal((4, 3, 90)).astype(np.float32)
+    names, targets = np.array(list("abab")), np.eye(4)
+    split = BaselineSplit(recordings, names, names, targets).from_onset(tmin, sfreq)
+    np.testing.assert_array_equal(split.recordings, recordings[:, :, first:])
+    assert tmin + first / sfreq >= 0 and (split.subjects == names).all()
+
+
+def test_baselines_are_listed_by_name():
+    assert (
+        ("per-subject ridge", per_subject_ridge),
+        ("pooled whitened ridge", pooled_whitened_ridge),
+        ("ridge, identity alignment", frozen_identity_alignment),
+        ("ridge, random alignment", frozen_random_alignment),
+    ) == BASELINES
+
+
+def test_whitening_is_shared_between_shrinkages_but_equals_each_alone(monkeypatch):
+    splits = planted("sensors", coloured=True)
+    both, chosen = pooled_whitened_ridge(*splits)
+    scores = {}
+    for least in (0.01, 1.0):
+        monkeypatch.setattr(baselines, "LEAST_SHRINKAGES", (least,))
+        predictions, alone = pooled_whitened_ridge(*splits)
+        scores[least] = alone["validation_two_way"]
+        if chosen["least_shrinkage"] == least:
+            np.testing.assert_array_equal(predictions, both)
+    assert chosen["validation_two_way"] == max(scores.values()) and len(set(scores.values())) == 2
+
+
+def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
+    """At 1 the whitener multiplies all voxels by one number, which the strength takes out."""
+    splits = planted("voxels", noise=6.0)
+    plain, chosen = baselines._pooled_voxels(*splits, 1.0)
+    just_below = 1.0 - 1e-12  # takes the way through the noise covariance
+    scaled, also = baselines._pooled_voxels(*splits, just_below)
+    assert chosen == pytest.approx(also)
+    np.testing.assert_allclose(plain, scaled, atol=1e-4)
+    standardiser, calls = baselines._voxel_whitener, []
+    monkeypatch.setattr(baselines, "_voxel_whitener", lambda *args, **kw: calls.append(1) or standardiser(*args, **kw))
+    baselines._pooled_voxels(*splits, 1.0)
+    assert not calls
+
+
+@pytest.mark.parametrize(("name", "fit"), BASELINES)
+def test_fits_hold_blas_to_one_thread(name, fit, monkeypatch):
+    """Whatever is allowed outside; what a second thread does to sums is seen in two processes, in test_audits.py."""
+    seen, fitted = [], baselines.KernelRidge
+
+    def spy(*arguments):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fitted(*arguments)
+
+    monkeypatch.setattr(baselines, "KernelRidge", spy)
+    with threadpool_limits(limits=2, user_api="blas"):
+        fit(*planted("sensors", rows=20))
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert set(seen) == {1}

@@ -1,0 +1,38 @@
+"""Noise of recordings and whitening against scikit-learn and explicit matrices."""
+
+import numpy as np
+import pytest
+from sklearn.covariance import oas
+from sklearn.linear_model import Ridge
+
+from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
+
+
+def test_residual_noise_is_what_a_ridge_from_the_embedding_leaves():
+    rng = np.random.default_rng(0)
+    targets, recordings = rng.standard_normal((30, 4)), rng.standard_normal((30, 7))
+    centred = targets - targets.mean(0)
+    strength = np.linalg.eigvalsh(centred.T @ centred).mean()
+    expected = recordings - Ridge(alpha=strength, solver="svd").fit(targets, recordings).predict(targets)
+    np.testing.assert_allclose(residual_noise(recordings, targets), expected, atol=1e-10)
+
+
+def test_inverse_square_root_whitens():
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((500, 6)) @ rng.standard_normal((6, 6))
+    covariance = data.T @ data / 500
+    whitener = inverse_square_root(covariance, 0.0)
+    np.testing.assert_allclose(whitener @ covariance @ whitener, np.eye(6), atol=1e-8)
+    np.testing.assert_allclose(whitener, whitener.T)
+    flat = inverse_square_root(covariance, 1.0)
+    np.testing.assert_allclose(flat, np.eye(6) / np.sqrt(np.trace(covariance) / 6), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (400, 20)])
+def test_shrinkage_equals_sklearn(shape):
+    data = np.random.default_rng(0).standard_normal(shape) * np.linspace(0.1, 3, shape[1])
+    centred = data - data.mean(0)
+    eigenvalues = np.linalg.eigvalsh(centred.T @ centred / len(data))
+    _, expected = oas(centred, assume_centered=True)
+    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.0) == pytest.approx(expected)
+    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.9) == pytest.approx(max(expected, 0.9))

@@ -1,0 +1,302 @@
+"""Controls find what was planted for them, and stay at chance where nothing was."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neural_clip.corpora.imagenet_eeg.build import prepare
+from neural_clip.evaluation import controls as audits
+from neural_clip.evaluation.baselines.linear import per_subject_ridge
+from neural_clip.evaluation.controls import AuditData, audit
+from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.prepared.reader import (
+    BaselineSplit,
+    load_image_table,
+    load_metadata,
+    load_recordings,
+    recording_array,
+)
+from neural_clip.prepared.writer import write_prepared
+from neural_clip.retrieval.scores import retrieval_scores
+from neural_clip.simulation import imagenet_eeg_twin
+from neural_clip.simulation.presets import get_preset
+from neural_clip.targets.embed_images import embed_images
+
+WIDTH, N_CHANS, N_TIMES, SFREQ, TMIN = 12, 6, 20, 100.0, -0.08
+N_IMAGES = {"train": 240, "validation": 60, "test": 60}
+PRE = 8  # samples before onset
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """`planted_data` with a data set whose images have the ids of the recordings, for the concepts."""
+    rng = np.random.default_rng(0)
+    names = [(f"{split}{i:03d}", split) for split, count in N_IMAGES.items() for i in range(count)]
+    images = [{"image_id": name, "concept": f"concept {i % 7}", "categories": [],
+               "image_embeds": rng.standard_normal(WIDTH)} for i, (name, _) in enumerate(names)]  # fmt: skip
+    rows = ({"subject": "sub-01", "image_id": name, "split": split, "fmri": rng.standard_normal(3)}
+            for name, split in names)  # fmt: skip
+    metadata = {
+        "corpus": "planted", "modality": "fmri", "split_protocol": "planted", "split_unit": "image", "source": "none",
+        "licence": "none", "redistribution": "allowed", "citation": "none",
+        "image_encoder": {"name": "planted", "revision": "0", "pooling": "projected"},
+    }  # fmt: skip
+    folder = str(write_prepared(tmp_path_factory.mktemp("planted") / "data", metadata, rows, images))
+
+    def make(*args, **kwargs):
+        data = planted_data(*args, **kwargs)
+        data.scored.folder = folder
+        return data
+
+    return make
+
+
+def planted_data(kind, *, n_subjects=2, repeats=1, seed=0, block=False, modality="eeg"):
+    """Recordings whose signal sits in one place only: `post`, `pre`, `drift`, or nowhere (`none`)."""
+    rng = np.random.default_rng([seed, 5])
+    maps = rng.standard_normal((WIDTH, N_CHANS))
+    classes = rng.standard_normal((10, WIDTH))
+    splits, times, gallery = {}, {}, {}
+    for name, count in N_IMAGES.items():
+        labels = rng.integers(0, 10, count)
+        embeds = classes[labels] + 0.6 * rng.standard_normal((count, WIDTH))
+        image = np.tile(np.arange(count), n_subjects * repeats)
+        subject = np.repeat([f"sub-{s:02d}" for s in range(1, n_subjects + 1)], count * repeats)
+        waves = {
+            "post": np.r_[np.zeros(PRE), np.sin(np.linspace(0, 4 * np.pi, N_TIMES - PRE))],
+            "pre": np.r_[np.sin(np.linspace(0, 4 * np.pi, PRE)), np.zeros(N_TIMES - PRE)],
+            "drift": np.linspace(0, 1, N_TIMES),
+            "none": np.zeros(N_TIMES),
+        }
+        signal = (embeds[image] @ maps)[:, :, None] * waves[kind]
+        recordings = (signal + 2 * rng.standard_normal(signal.shape)).astype(np.float32)
+        ids = np.array([f"{name}{i:03d}" for i in image])
+        splits[name] = BaselineSplit(recordings, subject, ids, embeds[image])
+        # in blocks, images of a class follow each other; otherwise time knows nothing
+        time = labels[image] + 0.5 * rng.random(len(image)) if block else rng.permutation(len(image))
+        times[name] = (subject, time)
+        gallery[name] = embeds
+    test = splits["test"]
+    scored = EmbeddedSplit(
+        modality=modality, folder="planted", metadata={"tmin": TMIN, "sfreq": SFREQ, "category_level": False},
+        embeds=(test.targets + 1.5 * rng.standard_normal(test.targets.shape)).astype(np.float32),
+        subjects=test.subjects, image_ids=test.image_ids, gallery_ids=np.unique(test.image_ids),
+        gallery_embeds=gallery["test"].astype(np.float32), gallery_concepts=[""] * N_IMAGES["test"],
+        gallery_categories=[[]] * N_IMAGES["test"],
+    )  # fmt: skip
+    return AuditData(scored, splits["train"], splits["validation"], test, times)
+
+
+def by_check(records):
+    return {record["check"]: record for record in records}
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "found"),
+    [
+        ("post", False, {"leave one subject out"}),
+        ("pre", False, {"before onset", "leave one subject out"}),
+        ("drift", False, {"slow drift alone", "before onset", "leave one subject out"}),
+        ("none", True, {"time alone"}),
+        ("none", False, set()),
+    ],
+)
+def test_controls_find_what_was_planted_for_them(planted, kind, block, found):
+    records = by_check(audit(planted(kind, block=block), seed=0))
+    for check in ("shuffled labels", "time alone", "slow drift alone", "before onset", "leave one subject out"):
+        record = records[check]
+        if check in found:
+            assert record["two_way"] > 0.65, (check, record)
+            assert record["two_way_p"] < 0.01
+        elif not (check == "slow drift alone" and kind in ("pre", "post")):  # a wave has some slope of its own
+            assert record["two_way_interval"][0] < 0.53, (check, record)
+            assert record["two_way"] < 0.58, (check, record)
+        assert record["meaning"]
+
+
+def test_averaging_more_repeats_scores_better(planted):
+    records = audit(planted("post", repeats=5), seed=0)
+    scores = {record["n_repeats"]: record["two_way"] for record in records if "n_repeats" in record}
+    assert list(scores) == [1, 2, 4, 5]
+    assert scores[1] < scores[2] < scores[5]
+    assert not [record for record in audit(planted("post"), seed=0) if "n_repeats" in record]
+
+
+def test_what_cannot_be_computed_says_why(planted):
+    data = planted("post", n_subjects=1)
+    data.scored.metadata["tmin"] = 0.0
+    data = AuditData(data.scored, data.train, data.validation, data.test, None)
+    data.scored.metadata["category_level"] = True
+    records = by_check(audit(data, seed=0))
+    assert "a few categories" in records["shuffled labels"]["not_computed"]
+    assert "order in which images were shown is not known" in records["time alone"]["not_computed"]
+    assert "no sample before" in records["before onset"]["not_computed"]
+    assert "one person" in records["leave one subject out"]["not_computed"]
+
+
+def test_voxels_have_no_time(planted):
+    data = planted("post", modality="fmri")
+    voxels = [
+        BaselineSplit(split.recordings[:, :, 10], split.subjects, split.image_ids, split.targets)
+        for split in (data.train, data.validation, data.test)
+    ]
+    records = by_check(audit(AuditData(data.scored, *voxels, data.times), seed=0))
+    assert set(records) == {"overlap with training", "shuffled labels", "time alone"}
+
+
+def test_nearest_in_time_equals_a_plain_loop(planted):
+    data = planted("none", block=True)
+    from neural_clip.evaluation.controls import NEIGHBOURS, _time_alone
+
+    found = _time_alone(data, 0)
+    (sessions, times), (asked, when) = data.times["train"], data.times["test"]
+    for row in (0, 17, 59, 119):
+        near = sorted((abs(times[i] - when[row]), i) for i in range(len(times)) if sessions[i] == asked[row])
+        expected = np.mean([data.train.targets[i] for _, i in near[:NEIGHBOURS]], axis=0)
+        np.testing.assert_allclose(found[row], expected - data.train.targets.mean(axis=0), atol=1e-12)
+
+
+def shuffled_and_overlap(data):
+    records = by_check(audit(data, seed=0))
+    return records["shuffled labels"], records["overlap with training"]["images"]["same_id"]
+
+
+def test_shuffled_labels_fire_where_people_saw_different_kinds_of_images(planted):
+    """Noise only, but one person's images lie on one side of the space, in training as in the scored split."""
+    data = planted("none")
+    assert shuffled_and_overlap(data)[0]["two_way"] < 0.58
+
+    def seen_by_one(split):
+        return split.at(np.flatnonzero((split.targets[:, 0] > 0) == (split.subjects == "sub-01")))
+
+    parts = [seen_by_one(split) for split in (data.train, data.validation, data.test)]
+    assert all(len(set(split.subjects)) == 2 for split in parts)
+    rows = (data.test.targets[:, 0] > 0) == (data.test.subjects == "sub-01")
+    scored = replace(data.scored, embeds=data.scored.embeds[rows], subjects=data.scored.subjects[rows],
+                     image_ids=data.scored.image_ids[rows])  # fmt: skip
+    record, _ = shuffled_and_overlap(
+        replace(data, scored=scored, times=None, train=parts[0], validation=parts[1], test=parts[2])
+    )
+    assert record["two_way"] > 0.6 and record["two_way_interval"][0] > 0.53 and record["two_way_p"] < 0.01
+
+
+def test_leaked_test_images_show_in_the_overlap_and_not_in_shuffled_labels(planted):
+    """Shuffling whole images takes a leaked image's label away with all others, so that a count must find it."""
+    data = planted("post")
+    train = BaselineSplit(
+        [*data.train.recordings, *data.test.recordings], np.r_[data.train.subjects, data.test.subjects],
+        np.r_[data.train.image_ids, data.test.image_ids], np.r_[data.train.targets, data.test.targets],
+    )  # fmt: skip
+    record, same = shuffled_and_overlap(replace(data, train=train, times=None))
+    assert (shuffled_and_overlap(data)[1], same) == (0, 60)
+    assert record["two_way"] < 0.58
+
+
+def test_most_rows_of_a_person_are_drawn_before_they_are_copied(planted, monkeypatch):
+    """Drawn from all other people together, as if they were one; the same rows each time."""
+    data = planted("post", n_subjects=3)
+    monkeypatch.setattr(audits, "MAX_TRAIN_ROWS", 50)
+    scales = {name: audits._channel_scale(data.train, name) for name in ("sub-01", "sub-02", "sub-03")}
+    drawn = audits._as_one(data.train, scales, ["sub-01", "sub-03"], 4)
+    assert set(drawn.subjects) == {"anyone"} and len(drawn.subjects) == 50
+    others = np.flatnonzero(data.train.subjects != "sub-02")
+    expected = np.sort(np.random.default_rng(4).permutation(np.arange(len(others)))[:50])
+    np.testing.assert_array_equal(drawn.image_ids, data.train.image_ids[others[expected]])
+    for row, recording in zip(others[expected], drawn.recordings, strict=True):
+        own = data.train.recordings[data.train.subjects == data.train.subjects[row]]
+        centred = data.train.recordings[row] - own.mean(axis=(0, 2))[:, None]
+        np.testing.assert_allclose(recording, centred / own.std(axis=(0, 2))[:, None], rtol=1e-5, atol=1e-6)
+
+
+def twin(root, block_drift):
+    """Controls and the whole-window ridge on a simulated ImageNetEEG of three people and eight classes."""
+    preset = get_preset("tiny")
+    dials = replace(preset.eeg.dials, block_drift=block_drift, artefact_rate=0.0)
+    sizes = replace(preset.eeg, subjects=(1, 2, 3), n_classes=8, images_per_class=18, n_missing_trials=0, dials=dials)
+    imagenet_eeg_twin.write(root / "raw", replace(preset, name="demo", eeg=sizes), seed=1)
+    folder = embed_images(prepare(root / "raw", root / "data", variant="raw"))
+    images, splits = load_image_table(folder), []
+    for name in ("train", "validation", "test"):
+        rows = load_recordings(folder, name)
+        ids = np.array(rows["image_id"][:])
+        targets = images.embeds[images.rows_of(ids.tolist())]
+        splits.append(BaselineSplit(recording_array(rows, "eeg"), np.array(rows["subject"][:]), ids, targets))
+    test, gallery = splits[2], np.unique(splits[2].image_ids)
+    columns = images.rows_of(gallery.tolist())
+    noise = np.random.default_rng(0).standard_normal(test.targets.shape)
+    scored = EmbeddedSplit(
+        modality="eeg", folder=str(folder), metadata=load_metadata(folder), embeds=test.targets + noise,
+        subjects=test.subjects, image_ids=test.image_ids, gallery_ids=gallery, gallery_embeds=images.embeds[columns],
+        gallery_concepts=[images.concepts[i] for i in columns], gallery_categories=[[]] * len(gallery),
+    )  # fmt: skip
+    found = {
+        name: record.get("two_way") for name, record in by_check(audit(AuditData(scored, *splits, None), 0)).items()
+    }
+    whole, _ = per_subject_ridge(*splits)
+    found["whole window"] = retrieval_scores(whole, scored.gallery_embeds, test.image_ids, gallery)["two_way"]
+    return found
+
+
+@pytest.mark.slow
+def test_block_drift_raises_slow_drift_alone_and_the_score_but_not_across_people(tmp_path):
+    """Simulated ImageNetEEG, unfiltered, without and with states that a class block shares."""
+    without, blocks = twin(tmp_path / "without", 0.0), twin(tmp_path / "blocks", 2.0)
+    assert without["slow drift alone"] < 0.62 and blocks["slow drift alone"] > 0.85
+    assert blocks["whole window"] > without["whole window"] + 0.1  # what the guard is there to explain
+    assert blocks["leave one subject out"] < without["leave one subject out"] - 0.1
+    assert blocks["slow drift alone"] > blocks["leave one subject out"] + 0.2
+    assert without["slow drift alone"] < without["leave one subject out"] - 0.2
+
+
+THREADS = """
+import hashlib, sys
+import numpy as np
+from neural_clip.evaluation.controls import AuditData, _before_onset, _leave_one_out, _shuffled_labels, _slow_drift
+from neural_clip.evaluation.baselines.linear import BASELINES
+from neural_clip.prepared.reader import BaselineSplit
+from neural_clip.evaluation.embedding import EmbeddedSplit
+
+for shape in ((64, 200), (1500,)):
+    splits = []
+    for seed, count in enumerate((300, 60, 60)):
+        rng = np.random.default_rng([seed, len(shape)])
+        recordings = rng.standard_normal((count, *shape)).astype(np.float32)
+        names = np.array([f"{seed}-{i}" for i in range(count)])
+        splits.append(BaselineSplit(recordings, np.repeat(["a", "b", "c"], count // 3), names,
+                                    rng.standard_normal((count, 48)).astype(np.float32)))
+    for name, fit in BASELINES:
+        if not (name == "ridge, identity alignment" and len(shape) == 1):
+            print(name, shape, hashlib.sha256(fit(*splits)[0].tobytes()).hexdigest())
+    test = splits[2]
+    scored = EmbeddedSplit("eeg", "none", {"tmin": -0.1, "sfreq": 100.0}, test.targets, test.subjects, test.image_ids,
+                           test.image_ids, test.targets, [], [])
+    for control in (_shuffled_labels, _slow_drift, _before_onset, _leave_one_out):
+        if len(shape) == 2:
+            found = control(AuditData(scored, *splits, None), 0)
+            print(control.__name__, hashlib.sha256(found.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_predictions_of_ridges_do_not_depend_on_the_number_of_threads():
+    outputs = []
+    for threads in ("1", "2"):
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        done = subprocess.run(
+            [sys.executable, "-c", THREADS], env=os.environ | variables, capture_output=True, text=True, check=True
+        )
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 11
+
+
+def test_trials_numbered_anew_in_each_run_are_told_apart_by_run():
+    table = pd.DataFrame({"subject": ["sub-01"] * 4, "session": ["a"] * 4, "run": ["1", "1", "2", "2"]})
+    once = {"train": table.assign(trial=[0, 1, 2, 3])}
+    assert audits._stretches(once["train"], once).tolist() == ["sub-01/a"] * 4
+    anew = {"train": table.assign(trial=[0, 1, 0, 1])}
+    assert audits._stretches(anew["train"], anew).tolist() == ["sub-01/a/1"] * 2 + ["sub-01/a/2"] * 2

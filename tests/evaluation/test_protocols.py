@@ -1,0 +1,124 @@
+"""Protocols choose among the scores of the metric; `legacy` explains what a set without order prints."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.evaluation.protocols import (
+    LEGACY_DENOMINATORS,
+    PROTOCOLS,
+    check_protocol,
+    conversion_entries,
+    decoding_entries,
+    legacy_top_k,
+)
+from neural_clip.retrieval.scoring import score_record
+from planted_data import write_planted
+
+
+def split(n_images=24, repeats=3, width=8, noise=1.0, n_classes=None, modality="meg", seed=0):
+    rng = np.random.default_rng(seed)
+    gallery = rng.standard_normal((n_images, width)).astype(np.float32)
+    ids = np.array([f"im{i:03d}" for i in range(n_images)])
+    shown = np.tile(np.arange(n_images), repeats)
+    embeds = gallery[shown] + noise * rng.standard_normal((len(shown), width)).astype(np.float32)
+    return EmbeddedSplit(
+        modality=modality, folder="planted", metadata={}, embeds=embeds, subjects=np.full(len(shown), "sub-01"),
+        image_ids=ids[shown], gallery_ids=ids, gallery_embeds=gallery,
+        gallery_concepts=[f"c{i % (n_classes or n_images)}" for i in range(n_images)],
+        gallery_categories=[[]] * n_images,
+    )  # fmt: skip
+
+
+def cosine(a, b):
+    return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def simulated_legacy(part, n_nearest, k, draws, seed):
+    """The authors' procedure with the order of the set drawn at random, over and over."""
+    rng = np.random.default_rng(seed)
+    concept = dict(zip(part.gallery_ids, part.gallery_concepts, strict=True))
+    vector = dict(zip(part.gallery_ids, part.gallery_embeds, strict=True))
+    hits = []
+    for embed, image_id in zip(part.embeds, part.image_ids, strict=True):
+        trials = sorted(part.image_ids, key=lambda other: -cosine(embed, vector[other]))  # one entry a trial
+        images = sorted(set(trials[:n_nearest]))
+        for _ in range(draws):
+            looked = rng.permutation(images)[:k]
+            hits.append(any(concept[other] == concept[image_id] for other in looked))
+    return np.mean(hits)
+
+
+@pytest.mark.parametrize(("n_nearest", "k", "n_classes"), [(10, 1, 24), (10, 5, 24), (10, 5, 6), (200, 1, 24)])
+def test_legacy_equals_the_procedure_it_explains(n_nearest, k, n_classes):
+    part = split(n_classes=n_classes)
+    found = legacy_top_k(part, n_nearest, k)["score"]
+    assert found == pytest.approx(simulated_legacy(part, n_nearest, k, 200, 1), abs=0.012)
+
+
+def test_legacy_meg_is_the_accuracy_at_eleven_over_eleven():
+    """200 images, 48 trials each, 500 nearest trials: the set holds 11 images."""
+    part = split(n_images=200, repeats=48, width=16, noise=4.0)
+    similarity = part.embeds @ (part.gallery_embeds / np.linalg.norm(part.gallery_embeds, axis=1, keepdims=True)).T
+    truth = similarity[np.arange(len(similarity)), part.columns]
+    within_11 = ((similarity > truth[:, None]).sum(axis=1) < 11).mean()
+    found = decoding_entries("legacy", part, {"two_way_permutation": 0.6})
+    top1, top5 = found[1], found[2]
+    assert top1["score"] == pytest.approx(within_11 / 11, rel=1e-6)
+    assert top5["score"] == pytest.approx(5 * within_11 / 11, rel=1e-6)
+    assert (top1["chance"], top5["chance"]) == (pytest.approx(1 / 200), pytest.approx(5 / 200))
+    assert top1["score"] < (similarity.argmax(axis=1) == part.columns).mean()  # true top-1 is better than it prints
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 99), n_nearest=st.integers(1, 40), k=st.integers(1, 6), n_classes=st.integers(1, 12))
+def test_legacy_of_unrelated_embeddings_lies_around_chance(seed, n_nearest, k, n_classes):
+    scores = []
+    for repeat in range(30):
+        part = split(n_images=12, repeats=2, noise=1e6, n_classes=n_classes, seed=[seed, repeat])
+        found = legacy_top_k(part, n_nearest, k)
+        assert 0 <= found["score"] <= 1
+        scores.append(found["score"] - found["chance"])
+    assert abs(np.mean(scores)) < 5 * np.std(scores) / np.sqrt(30) + 1e-9
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_entries_are_scores_of_the_metric(name):
+    part = split(n_images=320, repeats=1, width=12, modality="fmri", n_classes=40)
+    record, _ = score_record(
+        part.embeds, part.gallery_embeds, part.image_ids, part.gallery_ids, seed=0, classes=part.gallery_concepts
+    )
+    entries = decoding_entries(name, part, record)
+    assert [entry["label"] for entry in entries] == list(PROTOCOLS[name].scores.values())  # fMRI has no legacy top-k
+    for entry, key in zip(entries, PROTOCOLS[name].scores, strict=True):
+        assert entry["score"] == record[key] and entry["chance"] == record[f"chance_{key}"]
+        assert entry["score"] > entry["chance"]
+    if name == "mindeye-300":
+        assert entries[0]["interval"][0] <= entries[0]["score"] <= entries[0]["interval"][1]
+
+
+def test_a_gallery_below_300_has_no_pools():
+    part = split()
+    record, _ = score_record(part.embeds, part.gallery_embeds, part.image_ids, part.gallery_ids, seed=0)
+    assert [entry["score"] for entry in decoding_entries("mindeye-300", part, record)][:2] == [None, None]
+
+
+def test_conversions_name_what_they_are_divided_by():
+    record = {"target": "meg", "two_way_permutation": 0.6}
+    assert conversion_entries("strict", record, 0.75) == []
+    paper = conversion_entries("paper", record, 0.75)
+    assert [entry["score"] for entry in paper] == [0.6, pytest.approx(0.8)]
+    legacy = conversion_entries("legacy", record, 0.75)
+    assert legacy[1]["score"] == pytest.approx(0.6 / LEGACY_DENOMINATORS["meg"]) and "0.595" in legacy[1]["label"]
+
+
+def test_conditions_are_checked(tmp_path):
+    folder = write_planted(tmp_path / "eeg", "eeg")
+    with pytest.raises(DataError, match=r"'protocol' parameter.*'strict'.*but got 'strickt'"):
+        check_protocol("strickt", [folder])
+    with pytest.raises(DataError, match=r"zero-shot-200.*occur in training.*--split zero_shot"):
+        check_protocol("zero-shot-200", [folder])
+    check_protocol("legacy", [folder])

@@ -1,0 +1,129 @@
+"""Encoding, conversion and their direct forms, against slow computations of what they say they are."""
+
+import numpy as np
+import pytest
+
+from neural_clip.evaluation.embedding import EmbeddedSplit, embed_split
+from neural_clip.evaluation.tasks import common_images, conversion_record, encoding_record, picture_hits
+from planted_data import PlantedModel, write_planted
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Three planted data sets."""
+    root = tmp_path_factory.mktemp("planted")
+    noise = {"eeg": 8.0, "meg": 8.0, "fmri": 6.0}
+    return {m: write_planted(root / m, m, noise=noise[m], seed=i) for i, m in enumerate(noise)}
+
+
+def cosine(a, b):
+    return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def two_way(found, ids, images):
+    """Mean over all pairs of different images; `images` maps ids to vectors."""
+    return np.mean([
+        np.mean([np.heaviside(cosine(f, images[i]) - cosine(f, images[j]), 0.5) for j in images if j != i])
+        for f, i in zip(found, ids, strict=True)
+    ])  # fmt: skip
+
+
+def top(found, ids, images, k):
+    hits = []
+    for f, i in zip(found, ids, strict=True):
+        better = sum(cosine(f, images[j]) > cosine(f, images[i]) for j in images)
+        hits.append(better < k)
+    return np.mean(hits)
+
+
+def test_encoding_and_conversion_equal_a_slow_computation(folders):
+    model = PlantedModel(("eeg", "fmri"))
+    eeg, fmri = (embed_split(model, str(folders[m]), "test") for m in ("eeg", "fmri"))
+
+    def behind(query, target):  # embedding of the image behind the nearest recording
+        nearest = max(range(len(target.embeds)), key=lambda row: cosine(query, target.embeds[row]))
+        return target.gallery_embeds[list(target.gallery_ids).index(target.image_ids[nearest])]
+
+    images = dict(zip(eeg.gallery_ids, eeg.gallery_embeds, strict=True))
+    found = [behind(query, eeg) for query in eeg.gallery_embeds]
+    assert encoding_record(eeg, seed=0)[0]["two_way"] == pytest.approx(
+        two_way(found, eeg.gallery_ids, images), abs=1e-6
+    )
+    found = [behind(query, fmri) for query in eeg.embeds]
+    record = conversion_record(eeg, fmri, 0.8, 0, method="m", split="test")[0]
+    assert record["two_way"] == pytest.approx(two_way(found, eeg.image_ids, images), abs=1e-6)
+    assert record["normalised"] == pytest.approx(record["two_way"] / 0.8)
+
+
+def test_picture_hits_are_the_nearest_of_each_image(folders):
+    model = PlantedModel(("eeg", "meg"))
+    parts = {m: embed_split(model, str(folders[m]), "test") for m in ("eeg", "meg")}
+    arrays = picture_hits(parts)
+    similarity = parts["eeg"].embeds @ parts["meg"].embeds.T
+    for query in range(0, 96, 17):
+        images = []
+        for row in np.argsort(-similarity[query]):
+            if parts["meg"].image_ids[row] not in images:
+                images.append(parts["meg"].image_ids[row])
+        got = [parts["meg"].image_ids[row] for row in arrays["eeg_to_meg_hits"][query]]
+        assert got == images[:5]
+    assert arrays["eeg_decoding_scores"].shape == (96,) and arrays["meg_encoding_hits"].shape == (24, 5)
+
+
+def split_of(modality, pictures, rng, *, noise=0.5, repeats=3, category_level=False):
+    """Recordings near the embeddings of `pictures`, `{name: vector}`; two people."""
+    names = sorted(pictures)
+    ids = np.array([name for name in names for _ in range(repeats)])
+    embeds = np.stack([pictures[name] for name in ids]) + noise * rng.standard_normal(
+        (len(ids), len(pictures[names[0]]))
+    )
+    return EmbeddedSplit(
+        modality=modality, folder="-", metadata={"category_level": category_level},
+        embeds=(embeds / np.linalg.norm(embeds, axis=1, keepdims=True)).astype(np.float32),
+        subjects=np.array([f"sub-{row % 2}" for row in range(len(ids))]), image_ids=ids,
+        gallery_ids=np.array(names), gallery_embeds=np.stack([pictures[name] for name in names]).astype(np.float32),
+        gallery_concepts=[""] * len(names), gallery_categories=[[] for _ in names],
+    )  # fmt: skip
+
+
+def slow_means(part):
+    """Mean unit recording of each image."""
+    return {name: part.embeds[part.image_ids == name].astype(float).mean(axis=0) for name in part.gallery_ids}
+
+
+def test_direct_encoding_looks_for_the_images_own_mean_recording():
+    rng = np.random.default_rng(0)
+    part = split_of("eeg", {f"im{i}": rng.standard_normal(8) for i in range(12)}, rng, noise=1.5)
+    direct = encoding_record(part, seed=0)[0]["direct"]
+    means = slow_means(part)
+    assert direct["two_way"] == pytest.approx(two_way(part.gallery_embeds, part.gallery_ids, means))
+    assert direct["top1"] == pytest.approx(top(part.gallery_embeds, part.gallery_ids, means, 1)) and direct["top1"] < 1
+    assert direct["top5"] == pytest.approx(top(part.gallery_embeds, part.gallery_ids, means, 5))
+    assert (direct["n_queries"], direct["gallery_size"], direct["chance_top1"]) == (12, 12, pytest.approx(1 / 12))
+
+
+def test_direct_conversion_uses_the_pictures_that_both_modalities_have():
+    """Names differ where pictures are equal, and are equal where pictures differ."""
+    rng = np.random.default_rng(1)
+    pictures = [rng.standard_normal(8) for _ in range(14)]
+    eeg = split_of("eeg", {f"im{i}": pictures[i] for i in range(10)}, rng, noise=1.0)
+    fmri = split_of("fmri", {f"im{13 - i}": pictures[i] * 3 for i in range(4, 14)}, rng, noise=1.0)
+    expected = [-1] * 4 + [list(fmri.gallery_ids).index(f"im{13 - i}") for i in range(4, 10)]
+    assert common_images(eeg, fmri).tolist() == expected
+    record = conversion_record(eeg, fmri, 1.0, 0, method="m", split="test")[0]["direct"]
+    kept = [row for row, name in enumerate(eeg.image_ids) if int(name[2:]) >= 4]
+    wanted = [f"im{13 - int(eeg.image_ids[row][2:])}" for row in kept]
+    assert record["n_queries"] == 18 and record["gallery_size"] == 10
+    assert record["two_way"] == pytest.approx(two_way(eeg.embeds[kept], wanted, slow_means(fmri)), abs=1e-6)
+    assert record["top1"] == pytest.approx(top(eeg.embeds[kept], wanted, slow_means(fmri), 1))
+    assert record["two_way"] > 0.6 and record["two_way_p"] < 0.05
+
+
+def test_without_two_common_pictures_there_is_no_direct_conversion():
+    rng = np.random.default_rng(2)
+    pictures = [rng.standard_normal(8) for _ in range(12)]
+    eeg = split_of("eeg", {f"im{i}": pictures[i] for i in range(6)}, rng)
+    meg = split_of("meg", {f"im{i}": pictures[i] for i in range(5, 12)}, rng)  # one picture
+    assert conversion_record(eeg, meg, 1.0, 0, method="m", split="test")[0]["direct"] is None
+    near = split_of("meg", {f"im{i}": pictures[i] + 0.02 for i in range(6)}, rng)  # alike, not the same
+    assert (common_images(eeg, near) == -1).all()

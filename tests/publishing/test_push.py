@@ -1,0 +1,307 @@
+"""Pushing, against a Hub on this machine: what arrives, what stays, and what must never become public."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from loopback_hub import LoopbackHub
+from neural_clip.commands.push import main
+from neural_clip.errors import DataError, run
+from neural_clip.prepared.facts import read_metadata, verify_prepared
+from neural_clip.prepared.writer import write_prepared
+from neural_clip.publishing.push import push
+from neural_clip.publishing.terms import check_terms
+
+REPO = "lab/set"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub that the client of this process talks to."""
+    from huggingface_hub import constants
+
+    with LoopbackHub() as served:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
+        yield served
+
+
+def make_set(folder, redistribution="allowed", n=9, **changes):
+    facts = {
+        "corpus": "toy", "modality": "fmri", "split_protocol": "by hand", "split_unit": "image", "licence": "CC0-1.0",
+        "redistribution": redistribution, "citation": "nobody", "source": "made up",
+        "image_encoder": {"name": "e", "revision": "1", "pooling": "precomputed"},
+    } | changes  # fmt: skip
+    rng = np.random.default_rng(0)
+    images = [{"image_id": f"im{i}", "concept": f"c{i}", "image_embeds": rng.standard_normal(4)} for i in range(n)]
+    splits = ["train"] * (n - 4) + ["validation"] * 2 + ["test"] * 2
+    rows = [
+        {"subject": "sub-01", "run": f"run-{i}", "image_id": f"im{i}", "split": splits[i],
+         "fmri": rng.standard_normal(5)} for i in range(n)
+    ]  # fmt: skip
+    return write_prepared(folder, facts, rows, images, extra_files={"scaling.npz": b"fitted"}, shard_rows=2)
+
+
+def make_checkpoint(folder, terms=("allowed", "allowed")):
+    folder.mkdir(parents=True)
+    data = {m: {"corpus": m[::-1], "redistribution": t} for m, t in zip(("eeg", "fmri"), terms, strict=True)}
+    for facts in data.values():
+        if facts["redistribution"] is None:
+            del facts["redistribution"]
+    contents = {
+        "config.json": b"{}", "processor_config.json": b"{}", "model.safetensors": bytes(range(256)),
+        "training.json": json.dumps({"data": data}).encode(),
+        "README.md": b"---\nlicense: apache-2.0\n---\n# Card\n",
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return contents
+
+
+def litter(folder):
+    """Files that are no part of a data set or checkpoint."""
+    for name in (".env", ".token.json", "README.md.partial", "training_args.bin", "optimizer.pt", ".cache/x.json",
+                 "diary.docx", "checkpoint-3/config.json", "checkpoint-3/model.safetensors"):  # fmt: skip
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"secret")
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_data_set_arrives_whole_and_private(tmp_path, hub, capsys):
+    folder = make_set(tmp_path / "set")
+    expected = contents(folder)
+    assert {"README.md", "neural_clip.json", "scaling.npz", "images/images-00000.parquet"} < expected.keys()
+    assert len([name for name in expected if name.startswith("data/sub-01/train")]) == 3
+    litter(folder)
+    assert main([str(folder), "--repo", REPO]) == f"{hub.endpoint}/datasets/{REPO}"
+    repository = hub.repositories["dataset", REPO]
+    assert repository["files"] == expected | {".gitattributes": b""}
+    assert repository["private"] is True
+    assert repository["messages"] == ["Upload set, made by neural_clip"]
+    (created,) = hub.created
+    assert created.get("visibility") == "private" or created.get("private") is True
+    assert f"{hub.endpoint}/datasets/{REPO} (private)" in capsys.readouterr().out
+
+
+def test_checkpoint_arrives_whole_and_private(tmp_path, hub):
+    folder = tmp_path / "checkpoint"
+    expected = make_checkpoint(folder)
+    litter(folder)
+    assert push(folder, "lab/model", message="first") == f"{hub.endpoint}/lab/model"
+    repository = hub.repositories["model", "lab/model"]
+    assert repository["files"] == expected | {".gitattributes": b""}
+    assert repository["private"] is True and repository["messages"] == ["first"]
+
+
+def test_what_may_be_public_is_when_asked(tmp_path, hub, capsys):
+    main([str(make_set(tmp_path / "set")), "--repo", REPO, "--public", "--revision-message", "here it is"])
+    assert hub.repositories["dataset", REPO]["private"] is False
+    assert hub.repositories["dataset", REPO]["messages"] == ["here it is"]
+    assert "(public)" in capsys.readouterr().out
+    make_checkpoint(tmp_path / "model")
+    push(tmp_path / "model", "lab/model", public=True)
+    assert hub.repositories["model", "lab/model"]["private"] is False
+
+
+def test_a_second_push_leaves_nothing_of_the_first(tmp_path, hub):
+    push(make_set(tmp_path / "many" / "set"), REPO)
+    fewer = make_set(tmp_path / "few" / "set", n=6)
+    push(fewer, REPO)
+    files = hub.repositories["dataset", REPO]["files"]
+    assert files == contents(fewer) | {".gitattributes": b""}
+    arrived = tmp_path / "arrived"
+    for name, content in files.items():
+        (arrived / name).parent.mkdir(parents=True, exist_ok=True)
+        (arrived / name).write_bytes(content)
+    assert verify_prepared(arrived) == read_metadata(fewer)
+    assert len(hub.created) == 1
+
+
+@pytest.mark.parametrize("make", ["set", "checkpoint", "checkpoint of unknown terms", "checkpoint without record"])
+def test_forbidden_data_asks_the_hub_nothing_when_public(tmp_path, hub, capsys, make):
+    folder = tmp_path / "folder"
+    if make == "set":
+        make_set(folder, "forbidden")
+    else:
+        make_checkpoint(folder, ("allowed", None if "unknown" in make else "forbidden"))
+    if "without" in make:
+        (folder / "training.json").unlink()
+    with pytest.raises(SystemExit) as stop:
+        run(main, [str(folder), "--repo", REPO, "--public"])
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert f"'{folder}' must not become public" in shown
+    assert ("is not recorded" if "unknown" in make or "without" in make else "is forbidden") in shown
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("kind", ["dataset", "model"])
+@pytest.mark.parametrize("public", [False, True])
+def test_forbidden_data_stays_out_of_a_repository_that_is_public(tmp_path, hub, kind, public):
+    folder = tmp_path / "folder"
+    if kind == "dataset":
+        make_set(folder, "forbidden")
+    else:
+        make_checkpoint(folder, ("forbidden", "allowed"))
+    hub.add(kind, REPO, private=False)
+    with pytest.raises(DataError, match="must not become public"):
+        push(folder, REPO, public=public)
+    assert hub.repositories[kind, REPO]["files"] == {".gitattributes": b""}
+    assert all(method == "GET" for method, _ in hub.requests)
+
+
+def test_forbidden_data_goes_into_private_repositories(tmp_path, hub):
+    folder = make_set(tmp_path / "set", "forbidden")
+    push(folder, REPO)
+    assert hub.repositories["dataset", REPO]["private"] is True
+    push(folder, REPO)
+    assert hub.repositories["dataset", REPO]["files"].keys() > {"README.md", "neural_clip.json"}
+
+
+def test_visibility_of_a_repository_is_as_said(tmp_path, hub):
+    folder = make_set(tmp_path / "set")
+    hub.add("dataset", REPO, private=False)
+    with pytest.raises(DataError, match=r"exists and is public\. If that is meant, add --public"):
+        push(folder, REPO)
+    push(folder, REPO, public=True)
+    hub.add("dataset", "lab/closed", private=True)
+    with pytest.raises(DataError, match=r"exists and is private\. If that is meant, leave --public away"):
+        push(folder, "lab/closed", public=True)
+
+
+def test_repositories_of_something_else_are_left_alone(tmp_path, hub):
+    hub.add("dataset", REPO, private=True, files={"data/train.csv": b"a,b", "README.md": b"mine"})
+    with pytest.raises(DataError, match=r"exists and holds something else \(data/train.csv"):
+        push(make_set(tmp_path / "set"), REPO)
+    assert hub.repositories["dataset", REPO]["files"]["data/train.csv"] == b"a,b"
+
+
+def test_changed_and_leaking_sets_are_not_sent(tmp_path, hub, monkeypatch):
+    from neural_clip.prepared.doctor import inspect as doctor
+
+    folder = make_set(tmp_path / "set")
+    found = [SimpleNamespace(check="overlap", severity="warning", message="little", consequence="")]
+    monkeypatch.setattr(doctor, "inspect", lambda folder: found)
+    found.append(SimpleNamespace(check="image overlap", severity="error", message="3 images.", consequence="useless"))
+    with pytest.raises(DataError, match=r"`neural-clip doctor` finds errors. image overlap: 3 images"):
+        push(folder, REPO)
+    found.pop()
+    path = folder / "images" / "images-00000.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"X")
+    with pytest.raises(DataError, match="not those that were prepared"):
+        push(folder, REPO)
+    assert hub.repositories == {} and all(method == "GET" for method, _ in hub.requests)
+    path.write_bytes(whole)
+    push(folder, REPO)  # a warning does not hinder
+
+
+@pytest.mark.parametrize("missing", ["README.md", "config.json", "model.safetensors"])
+def test_incomplete_checkpoints_are_not_sent(tmp_path, hub, missing):
+    make_checkpoint(tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    with pytest.raises(DataError, match=rf"it lacks {missing}\.$"):
+        push(tmp_path / "model", REPO)
+    assert hub.requests == []
+
+
+def test_damaged_records_are_not_sent(tmp_path, hub):
+    make_checkpoint(tmp_path / "model")
+    for content in ("{", "[]", "{}", '{"data": {"eeg": 1}}'):
+        (tmp_path / "model" / "training.json").write_text(content)
+        with pytest.raises(DataError, match=r"training\.json' is damaged"):
+            push(tmp_path / "model", REPO)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["set", "a/b/c", "lab/", "lab/se t", "../set", "lab/set.git"])
+def test_names_that_are_none_are_refused(tmp_path, hub, name):
+    with pytest.raises(DataError, match=r"'repo' parameter.*Give ORG/NAME"):
+        push(make_set(tmp_path / "set"), name)
+    assert hub.requests == []
+
+
+def test_offline_and_out_of_reach_are_told_at_once(tmp_path, hub, monkeypatch):
+    from huggingface_hub import constants
+
+    folder = make_set(tmp_path / "set")
+    start = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(DataError, match="HF_HUB_OFFLINE is set"):
+            push(folder, REPO)
+    hub.__exit__()  # nobody listens there any more
+    with pytest.raises(DataError, match=r"'lab/set' cannot be pushed to .*refused.*Check the network.*hf auth login"):
+        push(folder, REPO)
+    assert time.monotonic() - start < 5
+
+
+def test_a_hub_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    import socket
+
+    from huggingface_hub import constants
+
+    from neural_clip.publishing import hub
+
+    assert hub.HUB_TIMEOUT <= 10
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(hub, "HUB_TIMEOUT", 0.3)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        folder = make_set(tmp_path / "set")
+        hang_up = threading.Timer(20, silent.close)  # so that a client without patience fails this test and not hangs
+        hang_up.start()
+        start = time.monotonic()
+        with pytest.raises(DataError, match=r"cannot be pushed to \(.*[Tt]im"):
+            push(folder, REPO)
+        hang_up.cancel()
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_refusal_by_the_hub_is_one_sentence(tmp_path, hub, status):
+    hub.denied = status
+    with pytest.raises(DataError, match=rf"cannot be pushed to \(.*{status}.*hf auth login"):
+        push(make_set(tmp_path / "set"), REPO)
+
+
+def test_terms():
+    check_terms("x", {"a": "allowed", "b": "allowed"})
+    for terms, said in (
+        ({"a": "allowed", "b": "forbidden"}, "redistribution of b is forbidden"),
+        ({"a": None, "b": "allowed"}, "redistribution of a is not recorded"),
+        ({"a": "forbidden", "b": "perhaps"}, "of a is forbidden and redistribution of b is not recorded"),
+    ):
+        with pytest.raises(DataError, match=said):
+            check_terms("x", terms)
+
+
+@pytest.mark.slow
+def test_program_in_a_process_of_its_own(tmp_path):
+    folder = make_set(tmp_path / "set")
+    command = [
+        sys.executable,
+        "-c",
+        "from neural_clip.errors import run; from neural_clip.commands.push import main; run(main)",
+    ]
+    with LoopbackHub() as served:
+        surroundings = os.environ | {"HF_ENDPOINT": served.endpoint, "HF_HUB_OFFLINE": "0"}
+        command += [str(folder), "--repo", REPO]
+        options = {"capture_output": True, "text": True, "timeout": 120, "stdin": subprocess.DEVNULL}
+        done = subprocess.run(command, env=surroundings, **options)
+        assert done.returncode == 0, done.stderr
+        assert served.repositories["dataset", REPO]["files"] == contents(folder) | {".gitattributes": b""}
+        assert f"{served.endpoint}/datasets/{REPO} (private)" in done.stdout
+    offline = subprocess.run(command, **options)
+    assert offline.returncode == 2 and offline.stderr.startswith("error: 'lab/set' cannot be reached: HF_HUB_OFFLINE")

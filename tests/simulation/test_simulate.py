@@ -1,0 +1,85 @@
+"""`neural-clip simulate`: whole folders or none, kept when nothing changed. Writers are replaced by a stub."""
+
+import json
+import sys
+import types
+from dataclasses import replace
+
+import pytest
+
+from neural_clip.commands.simulate import main
+from neural_clip.errors import DataError
+from neural_clip.simulation import generative, simulate
+from neural_clip.simulation.presets import get_preset
+
+pytestmark = pytest.mark.filterwarnings("ignore:calibration.json has no")
+
+
+@pytest.fixture
+def writer(monkeypatch):
+    """A module that counts its calls and fails on demand."""
+    stub = types.ModuleType("stub_writer")
+    stub.calls, stub.fail = [], False
+
+    def write(raw_dir, preset, seed):
+        raw_dir.mkdir(parents=True)
+        (raw_dir / "data.bin").write_bytes(bytes([seed]))
+        if stub.fail:
+            raise OSError("disk full")
+        stub.calls.append((raw_dir.name, preset.name, seed))
+        modality = {folder: name for name, (folder, _) in simulate.CORPORA.items()}[raw_dir.name.split(".")[0]]
+        stamp = generative.simulated_stamp(preset, modality, seed, {"two_way": 0.9})
+        (raw_dir / "SIMULATED.json").write_text(json.dumps(stamp))
+
+    stub.write = write
+    monkeypatch.setitem(sys.modules, "stub_writer", stub)
+    corpora = {modality: (folder, "stub_writer") for modality, (folder, _) in simulate.CORPORA.items()}
+    monkeypatch.setattr(simulate, "CORPORA", corpora)
+    monkeypatch.setattr(generative, "tiny_clip_sha256", lambda: "0" * 64)
+    return stub
+
+
+def test_all_corpora_are_written_once_and_kept(tmp_path, writer):
+    arguments = ["--preset", "tiny", "--output-dir", str(tmp_path / "twins"), "--seed", "3"]
+    folders = main(arguments)
+    assert {path.name for path in (tmp_path / "twins").iterdir()} == {"imagenet_eeg", "things_meg", "nsd"}
+    assert folders["meg"] == tmp_path / "twins" / "things_meg"
+    assert all(call[1:] == ("tiny", 3) for call in writer.calls) and len(writer.calls) == 3
+    main(arguments)
+    assert len(writer.calls) == 3
+
+
+def test_another_seed_or_dial_is_refused_unless_overwrite(tmp_path, writer):
+    tiny = get_preset("tiny")
+    simulate.simulate(tmp_path, tiny, 0, ["eeg"])
+    with pytest.raises(DataError, match="seed differ"):
+        simulate.simulate(tmp_path, tiny, 1, ["eeg"])
+    harder = replace(tiny, eeg=replace(tiny.eeg, dials=replace(tiny.eeg.dials, induced=0.0)))
+    with pytest.raises(DataError, match="dials differ"):
+        simulate.simulate(tmp_path, harder, 0, ["eeg"])
+    simulate.simulate(tmp_path, tiny, 1, ["eeg"], overwrite=True)
+    assert (tmp_path / "imagenet_eeg" / "data.bin").read_bytes() == b"\x01"
+
+
+def test_a_failed_writer_leaves_no_corpus_and_the_next_run_succeeds(tmp_path, writer):
+    writer.fail = True
+    with pytest.raises(OSError, match="disk full"):
+        simulate.simulate(tmp_path, get_preset("tiny"), 0, ["fmri"])
+    assert not (tmp_path / "nsd").exists()
+    writer.fail = False
+    simulate.simulate(tmp_path, get_preset("tiny"), 0, ["fmri"])
+    assert [path.name for path in tmp_path.iterdir()] == ["nsd"]
+
+
+def test_foreign_folders_are_never_touched(tmp_path, writer):
+    (tmp_path / "nsd").mkdir()
+    (tmp_path / "nsd" / "betas.nii.gz").write_bytes(b"real")
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match=r"no SIMULATED\.json"):
+            simulate.simulate(tmp_path, get_preset("tiny"), 0, ["eeg", "fmri"], overwrite=overwrite)
+    assert not writer.calls and (tmp_path / "nsd" / "betas.nii.gz").read_bytes() == b"real"
+
+
+def test_unknown_corpus_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"eeg, meg, fmri, but got \['ecog'\]"):
+        simulate.simulate(tmp_path, get_preset("tiny"), 0, ["ecog"])

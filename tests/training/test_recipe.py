@@ -1,0 +1,189 @@
+"""Recipes and their overrides."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neural_clip.errors import DataError
+from neural_clip.training.model import build_model, model_config
+from neural_clip.training.recipe import read_recipe, with_exponents
+from paths import REPOSITORY
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    content = {
+        "data": {"eeg": "prepared/eeg"},
+        "model": {"eeg": {"hidden_size": 8}},
+        "training": {"output_dir": str(tmp_path / "out"), "learning_rate": 0.1, "use_cpu": True},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_overrides(recipe_file):
+    arguments = ["--training.learning_rate", "1e-3", "--num-train-epochs", "3", "--model.eeg.dropout=0.25"]
+    arguments += ["--data", "{fmri: a/b}", "--overwrite", "true", "--model.fmri.hidden_size", "16"]
+    recipe = read_recipe([recipe_file, *arguments])
+    assert recipe.training_arguments.learning_rate == 1e-3
+    assert recipe.training_arguments.num_train_epochs == 3
+    assert recipe.model == {"eeg": {"hidden_size": 8, "dropout": 0.25}, "fmri": {"hidden_size": 16}}
+    assert recipe.data == {"fmri": "a/b"}
+    assert recipe.overwrite is True
+    assert recipe.training_arguments.hub_private_repo is True
+    assert recipe.training_arguments.push_to_hub is False
+
+
+@given(st.floats(1e-9, 1e9))
+def test_numbers_with_exponents_are_numbers(number):
+    text = f"{number:.0e}"
+    assert with_exponents(yaml.safe_load(text)) == float(text)
+
+
+def test_exponents_are_found_in_the_file_too(recipe_file):
+    path = Path(recipe_file)
+    path.write_text(path.read_text().replace("learning_rate: 0.1", "learning_rate: 3e-4"))
+    assert read_recipe([recipe_file]).training["learning_rate"] == 3e-4
+    assert with_exponents({"a": ["sub-1e3", "2E+2"]}) == {"a": ["sub-1e3", 200.0]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--training.learning_rat", "1"], "Unknown key 'learning_rat' .* Did you mean 'learning_rate'"),
+        (["--data.eegs", "x"], "Did you mean 'eeg'"),
+        (["--training.learning_rate"], "has no value"),
+        (["learning_rate", "1"], "Unexpected argument 'learning_rate'"),
+        (["--passes.eegs", "2"], "Did you mean 'eeg'"),
+        (["--passes.eeg", "0"], "'passes.eeg' must be a whole number above 0, but is 0"),
+        (["--passes", "{eeg: 1.5}"], "'passes.eeg' must be a whole number above 0, but is 1.5"),
+        (["--data", "{}"], "'data' section is empty"),
+        (["--training", "{seed: 1}"], "lacks 'training.output_dir'"),
+        (["--training.learning_rate.a", "1"], "which is a single value"),
+        (["--training.eval_strategy", "sometimes"], "'training' section cannot be used"),
+    ],
+)
+def test_bad_overrides_are_named(recipe_file, arguments, message):
+    with pytest.raises(DataError, match=message):
+        _ = read_recipe([recipe_file, *arguments]).training_arguments
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("- a\n- b\n")
+    with pytest.raises(DataError, match="must hold the sections"):
+        read_recipe([str(path)])
+    path.write_text("data: [")
+    with pytest.raises(DataError, match="no valid YAML"):
+        read_recipe([str(path)])
+    path.write_text("dta: {}")
+    with pytest.raises(DataError, match="Did you mean 'data'"):
+        read_recipe([str(path)])
+    with pytest.raises(FileNotFoundError):
+        read_recipe([str(tmp_path / "absent.yaml")])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_recipes_of_this_repository_can_be_read(path):
+    recipe = read_recipe([str(path), "--training.use_cpu", "true"])
+    assert recipe.training_arguments.metric_for_best_model == "eval_two_way"
+
+
+SUBJECTS = ["sub-01", "sub-02"]
+SENSORS = {"eeg": {"n_chans": 4, "n_times": 60, "tmin": 0.04}, "meg": {"n_chans": 5, "n_times": 33, "tmin": -0.05}}
+VOXELS = {"sub-01": 21, "sub-02": 30}
+ENCODER = {"name": "any/clip", "revision": "0", "pooling": "projected", "projection_dim": 12}
+
+
+def built(stem, *overrides, **more_facts):
+    """Model of a recipe of this repository for small data sets of the modalities that it names."""
+    recipe = read_recipe([str(next(path for path in CONFIGS if path.stem == stem)), *overrides])
+    recipe.model.pop("include_vision_tower", None)
+    facts = {}
+    for modality in recipe.data:
+        shape = {"n_voxels": VOXELS} if modality == "fmri" else {"sfreq": 200.0, "ch_names": None} | SENSORS[modality]
+        facts[modality] = shape | {"subjects": SUBJECTS, "category_level": False, "image_encoder": ENCODER}
+        facts[modality] |= more_facts.get(modality, {})
+    return build_model(model_config(recipe, facts), None, 0)
+
+
+def recordings(modality, n_rows, seed=0):
+    """Random recordings of the second subject, who has the most voxels."""
+    shape = (VOXELS["sub-02"],) if modality == "fmri" else (SENSORS[modality]["n_chans"], SENSORS[modality]["n_times"])
+    values = torch.randn(n_rows, *shape, generator=torch.Generator().manual_seed(seed))
+    return values, torch.ones(n_rows, dtype=torch.long)
+
+
+@pytest.mark.parametrize("stem", [path.stem for path in CONFIGS])
+def test_recipes_of_this_repository_build_a_model_that_learns(stem):
+    model = built(stem).train()
+    for modality in model.config.modalities:
+        values, ids = recordings(modality, 6)
+        batch = {f"{modality}_values": values, "subject_ids": ids, "image_embeds": torch.randn(6, 12)}
+        model(**batch, image_ids=torch.arange(6)).loss.backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert trained == {
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and ".sub-01." not in name
+    }
+    assert any(".alignment." in name for name in trained) == (stem != "paper_code")
+
+
+def test_places_of_sensors_reach_the_configuration():
+    places = [[0.1, 0.0, number / 10] for number in range(4)]
+    config = built("linear", eeg={"ch_positions": places, "ch_positions_frame": "head"}).config
+    assert config.eeg_config.ch_positions == places
+    assert config.meg_config.ch_positions is None  # a data set of before there was such a key
+
+
+def test_paper_code_is_what_the_authors_run():
+    model = built("paper_code").eval()
+    assert float(model.logit_scale.exp()) == pytest.approx(1 / 0.1, rel=1e-6) and not model.logit_scale.requires_grad
+    assert model.config.contrastive_direction == "neural_to_image"
+    eeg, meg, fmri = (model.encoders[name] for name in ("eeg", "meg", "fmri"))
+    assert not any(parameter.requires_grad for e in (eeg, meg, fmri) for parameter in e.alignment.parameters())
+    values, ids = recordings("eeg", 3)
+    assert torch.equal(eeg.align(values, ids), values)  # no alignment layer
+    layers = meg.alignment.layers
+    assert layers["sub-01"].kernel_size == (11,) and not torch.equal(layers["sub-01"].weight, layers["sub-02"].weight)
+    assert [tuple(p.shape) for p in (*fmri.network.parameters(), model.projections["fmri"].weight)] == [
+        (768, 1024), (768,), (12, 768),
+    ]  # fmt: skip
+    recipe = read_recipe([str(next(path for path in CONFIGS if path.stem == "paper_code"))])
+    assert recipe.training_arguments.lr_scheduler_kwargs["mode"] == "max"  # of the accuracy that steers it
+    assert recipe.training_arguments.greater_is_better is True
+
+
+def test_paper_and_paper_code_differ_in_what_they_say(tmp_path):
+    paper, code = (
+        yaml.safe_load(next(p for p in CONFIGS if p.stem == stem).read_text()) for stem in ("paper", "paper_code")
+    )
+    assert paper["model"].get("freeze_alignment", False) is False
+    for modality in ("eeg", "meg", "fmri"):
+        shared = set(paper["model"][modality]) - {"alignment_init"}
+        assert {k: paper["model"][modality][k] for k in shared} == {k: code["model"][modality][k] for k in shared}
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+def test_linear_recipe_is_linear_for_each_subject(modality):
+    """f(2x - y) = 2 f(x) - f(y) for every x and y of a subject, and another subject has another map."""
+    model = built("linear").eval()
+    (x, ids), (y, _) = recordings(modality, 4, seed=1), recordings(modality, 4, seed=2)
+    fx, fy, both = (model.encode(modality, values, ids) for values in (x, y, 2 * x - y))
+    torch.testing.assert_close(both, 2 * fx - fy, rtol=1e-4, atol=1e-4)
+    assert (fx - fy).abs().max() > 0.01
+    width = VOXELS["sub-01"] if modality == "fmri" else x.shape[1]
+    other = x[:, :width] if modality == "fmri" else x
+    padded = torch.zeros_like(x)
+    padded[:, :width] = other
+    assert (model.encode(modality, padded, 0 * ids) - model.encode(modality, padded, ids)).abs().max() > 0.01
+    model.train()  # dropout is the only layer between the subject's map and the projection
+    assert [type(m).__name__ for m in model.encoders[modality].network.modules() if not list(m.children())] in (
+        ["LinearNet"], ["Dropout"],
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""What recordings cost in minutes, and which of them are the first to be collected."""
+
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pytest
+
+from neural_clip.errors import DataError
+from neural_clip.prepared.known_corpora import TRIAL_SECONDS
+from neural_clip.training.recording_time import first_minutes, minutes_of, trial_seconds
+
+PEOPLE = ["sub-01", "sub-02"]
+
+
+def table(in_order, corpus="nsd", seed=0):
+    """Forty recordings of two people, their rows shuffled; every third is an average of two."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"session": f"ses-0{1 + n // 10}", "run": f"run-0{1 + n % 10 // 5}", "trial": n % 5,
+         "n_repeats": 1 + int(n % 3 == 0)}
+        for n in range(20)
+    ]  # fmt: skip
+    order = rng.permutation(40)
+    subjects = np.repeat([0, 1], 20)[order]
+    columns = datasets.Dataset.from_list([rows[n % 20] for n in order])
+    metadata = {"presentation_order": in_order, "corpus": corpus}
+    return SimpleNamespace(recordings=columns, subject_ids=subjects, subjects=PEOPLE, metadata=metadata)
+
+
+def test_published_lengths():
+    assert trial_seconds({"corpus": "imagenet_eeg"}) * 2000 == pytest.approx(1400)  # s for everything, as published
+    assert trial_seconds({"corpus": "things_meg"}) == 1.5 and trial_seconds({"corpus": "nsd"}) == 4.0
+    assert trial_seconds({"corpus": "mine"}) is None
+    assert trial_seconds({"corpus": "mine"}, 2.5) == 2.5 and trial_seconds({"corpus": "nsd"}, 5.0) == 5.0
+    assert set(TRIAL_SECONDS) == {"imagenet_eeg", "things_meg", "nsd"}
+
+
+@pytest.mark.parametrize("minutes", [0.2, 0.5, 1.0, 5.0])
+def test_chronological_where_the_order_is_known(minutes):
+    recordings = table(True)
+    kept = first_minutes(recordings, minutes, 4.0, seed=0)
+    assert (np.diff(kept) > 0).all()
+    for subject in (0, 1):  # walked through by hand, trial by trial
+        times = {}
+        for row in np.flatnonzero(recordings.subject_ids == subject):
+            entry = recordings.recordings[int(row)]
+            times[entry["session"], entry["run"], entry["trial"]] = (row, entry["n_repeats"])
+        spent, expected = 0.0, []
+        for _, (row, repeats) in sorted(times.items()):
+            spent += 4.0 * repeats
+            if spent > 60 * minutes:
+                break
+            expected.append(row)
+        assert sorted(expected) == kept[recordings.subject_ids[kept] == subject].tolist()
+
+
+def test_a_random_choice_where_it_is_not():
+    recordings = table(False)
+    kept = first_minutes(recordings, 0.7, 4.0, seed=0)
+    assert first_minutes(recordings, 0.7, 4.0, seed=0).tolist() == kept.tolist()
+    assert first_minutes(recordings, 0.7, 4.0, seed=1).tolist() != kept.tolist()
+    assert first_minutes(table(True), 0.7, 4.0, seed=0).tolist() != kept.tolist()
+    repeats = np.array(recordings.recordings["n_repeats"][:])
+    for subject in (0, 1):
+        own = kept[recordings.subject_ids[kept] == subject]
+        assert 42 - 8 < 4 * repeats[own].sum() <= 42  # no room for one more
+
+
+def test_minutes_are_those_of_the_trials_behind_the_rows():
+    recordings = table(True)
+    minutes = minutes_of(recordings, 4.0)
+    assert minutes == {name: pytest.approx((20 + 7) * 4 / 60) for name in PEOPLE}  # 7 of 20 are averages of two
+    recordings.subject_ids = np.ones(40, dtype=int)
+    assert list(minutes_of(recordings, 4.0)) == ["sub-02"]
+    everything = first_minutes(table(True), minutes["sub-01"], 4.0, seed=0)
+    assert everything.tolist() == list(range(40))
+
+
+def test_what_cannot_be_had():
+    with pytest.raises(DataError, match=r"Two recordings of 'sub-01' at least must fit, which take 0.2 minutes"):
+        first_minutes(table(True), 0.19, 4.0, seed=0)
+    with pytest.raises(DataError, match=r"a trial of 'mine' lasts is not known .*--seconds-per-trial"):
+        first_minutes(table(True, "mine"), 1.0, None, seed=0)

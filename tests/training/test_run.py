@@ -1,0 +1,360 @@
+"""Training: it learns, it resumes bit for bit, it starts in every advertised way, and it refuses what it must."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from loopback_hub import LoopbackHub
+from neural_clip import NeuralClipModel, NeuralClipProcessor
+from neural_clip.commands.train import main
+from neural_clip.errors import DataError
+from neural_clip.publishing.model_card import write_model_card
+from neural_clip.targets.encoder import weights_digest
+from neural_clip.targets.identity import common_image_encoder
+from neural_clip.targets.tiny_clip import TINY_CLIP
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.checks import check_named_encoder, check_push
+from neural_clip.training.model import build_model, load_tower
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
+from neural_clip.training.trainer import validation_two_way
+from paths import REPOSITORY
+from planted_data import ENCODER, write_planted
+
+READY = ENCODER | {"pooling": "precomputed"}
+MODEL = {
+    "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.1},
+    "fmri": {"alignment_size": 32, "num_hidden_layers": 0, "dropout": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("prepared")
+    return {
+        name: str(write_planted(root / name, name, pixels=False, encoder=READY)) for name in ("eeg", "meg", "fmri")
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(planted):
+    return {name: planted[name] for name in ("eeg", "fmri")}
+
+
+@pytest.fixture
+def recipe_file(folders, tmp_path):
+    training = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 2, "per_device_train_batch_size": 16}
+    training |= {"learning_rate": 0.003, "seed": 5, "use_cpu": True, "disable_tqdm": True}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"data": folders, "model": MODEL, "training": training}))
+    return str(path)
+
+
+def test_learns_saves_and_says_what_it_did(recipe_file, folders):
+    output = train(read_recipe([recipe_file, "--num_train_epochs", "12"]))
+    model = NeuralClipModel.from_pretrained(output)
+    record = json.loads((output / "training.json").read_text())
+    scores = [entry["eval_two_way"] for entry in record["validation"]]
+    assert max(scores) == pytest.approx(record["best_validation_two_way"])
+    # What is saved is the best checkpoint, not the last: its scores can be had again.
+    again = []
+    for modality, folder in folders.items():
+        subjects = getattr(model.config, f"{modality}_config").subjects
+        again.append(validation_two_way(model, RecordingDataset(folder, "validation", subjects)))
+    assert sum(again) / 2 == pytest.approx(record["best_validation_two_way"], abs=1e-6)
+    assert min(again) > 0.7  # planted signal; chance is 0.5
+    assert NeuralClipProcessor.from_pretrained(output).recordings["eeg"]["n_chans"] == 6
+    assert record["simulated"] == ["eeg", "fmri"]
+    assert record["data"]["eeg"]["splits"]["train"]["rows"] == 160
+    card = (output / "README.md").read_text()
+    assert "simulated" in card
+    assert f"{record['best_validation_two_way']:.4f}" in card
+    initial = NeuralClipModel(model.config).encoders["eeg"].alignment.layers["sub-01"].weight
+    assert (model.encoders["eeg"].alignment.layers["sub-01"].weight - initial).abs().max() > 1e-3  # it was trained
+
+
+def test_frozen_alignment_stays_as_initialised(recipe_file, tmp_path, monkeypatch):
+    """Weight decay of 0.5 would shrink every layer that the optimiser sees; a resumed run keeps them too."""
+    arguments = [recipe_file, "--model.freeze_alignment", "true", "--weight_decay", "0.5"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    main(arguments)
+    main([*arguments, "--num_train_epochs", "3", "--resume", "true"])
+    output = tmp_path / "out"
+    model = NeuralClipModel.from_pretrained(output)
+    start = build_model(model.config, None, 5).state_dict()
+    for checkpoint in (output, output / "checkpoint-60"):
+        weights = load_file(checkpoint / "model.safetensors")
+        kept = {name for name, value in weights.items() if torch.equal(value, start[name])}
+        assert kept == {name for name in weights if ".alignment." in name}
+    record = json.loads((output / "training.json").read_text())
+    assert record["recipe"]["model"]["freeze_alignment"] is True
+    assert "--model.freeze_alignment true" in (output / "README.md").read_text()
+    assert json.loads((output / "config.json").read_text())["freeze_alignment"] is True
+
+
+def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
+    """Interrupted after two of four epochs and resumed in the same schedule: the weights are the same bit for bit."""
+    keep = ["--num_train_epochs", "4", "--save_total_limit", "9"]
+    whole = train(read_recipe([recipe_file, *keep, "--output_dir", str(tmp_path / "whole")]))
+    checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert len(checkpoints) == 4
+    part = tmp_path / "part"
+    part.mkdir()
+    for checkpoint in checkpoints[:2]:
+        os.rename(checkpoint, part / checkpoint.name)
+    state = part / checkpoints[1].name / "trainer_state.json"
+    state.write_text(state.read_text().replace(str(whole), str(part)))
+    train(read_recipe([recipe_file, *keep, "--output_dir", str(part), "--resume", "true"]))
+    resumed = load_file(part / checkpoints[3].name / "model.safetensors")
+    expected = load_file(checkpoints[3] / "model.safetensors")
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_same_seed_same_weights_other_seed_others(recipe_file, tmp_path):
+    outputs = [
+        train(read_recipe([recipe_file, "--output_dir", str(tmp_path / name), "--seed", seed]))
+        for name, seed in (("a", "1"), ("b", "1"), ("c", "2"))
+    ]
+    a, b, c = (load_file(output / "model.safetensors") for output in outputs)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"],
+        [],
+        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"],
+    ],
+    ids=["accelerate", "python", "torchrun-2"],
+)
+def test_real_launchers(recipe_file, launcher, tmp_path):
+    command = [sys.executable, *launcher, "train.py", recipe_file]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["processes"] == (2 if "--nproc_per_node" in launcher else 1)
+    NeuralClipModel.from_pretrained(tmp_path / "out")
+    again = subprocess.run([sys.executable, "train.py", recipe_file], cwd=REPOSITORY, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert again.stderr.strip().splitlines()[-1].startswith("error: ") and "holds an earlier run" in again.stderr
+
+
+@pytest.mark.parametrize("recipe", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_of_this_repository_train(recipe, planted, tmp_path):
+    """An epoch on small data sets; their images have ready-made embeddings, so that no tower can be included."""
+    data = {name: planted[name] for name in yaml.safe_load(recipe.read_text())["data"]}
+    changes = ["--data", yaml.safe_dump(data, default_flow_style=True), "--model.include_vision_tower", "false"]
+    changes += ["--model.eeg.hidden_size", "8", "--model.meg.hidden_size", "8"]  # to be quick
+    changes += ["--num_train_epochs", "1", "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")]
+    main([str(recipe), *changes, "--use_cpu", "true"])
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    start = build_model(NeuralClipModel.from_pretrained(tmp_path / "out").config, None, record["seed"]).state_dict()
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    moved = {name for name, value in weights.items() if not torch.equal(value, start[name])}
+    learnt = read_recipe([str(recipe)]).model.get("freeze_alignment", False) is False
+    for modality in data:
+        projections = {n for n in start if n.startswith(f"projections.{modality}.") and n.endswith("weight")}
+        assert projections and projections <= moved
+        assert any(name.startswith(f"encoders.{modality}.alignment.") for name in moved) == learnt
+
+
+def test_an_earlier_run_is_never_overwritten_unasked(recipe_file):
+    recipe = read_recipe([recipe_file])
+    output = train(recipe)
+    before = (output / "model.safetensors").read_bytes()
+    with pytest.raises(DataError, match="holds an earlier run"):
+        train(read_recipe([recipe_file, "--seed", "9"]))
+    assert (output / "model.safetensors").read_bytes() == before
+    train(read_recipe([recipe_file, "--seed", "9", "--overwrite", "true"]))
+    assert (output / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "true"], "holds no checkpoint to resume from"),
+        (["--data.eeg", "/nowhere/at/all"], "is no folder"),
+        (["--model.eeg.hiden_size", "3"], "Did you mean 'hidden_size'"),
+        (["--model.include_vision_tower", "true"], "targets are ready-made embeddings"),
+        (["--resume_from_checkpoint", "elsewhere"], "'training.resume_from_checkpoint' is 'elsewhere'"),
+    ],
+)
+def test_bad_recipes_stop_before_anything_is_written(recipe_file, tmp_path, arguments, message):
+    with pytest.raises(DataError, match=message):
+        train(read_recipe([recipe_file, *arguments]))
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_swapped_modalities_are_noticed(recipe_file, folders):
+    with pytest.raises(DataError, match=r"'data.fmri' is .* but that data set holds eeg"):
+        train(read_recipe([recipe_file, "--data", f"{{fmri: {folders['eeg']}}}"]))
+
+
+def test_encoders_that_differ_are_refused():
+    facts = {"eeg": {"image_encoder": READY | {"projection_dim": 4}}, "meg": {"image_encoder": None}}
+    with pytest.raises(DataError, match=r"images of \['meg'\] have no embeddings"):
+        common_image_encoder(facts)
+    facts["meg"] = {"image_encoder": READY | {"projection_dim": 4, "revision": "other"}}
+    with pytest.raises(DataError, match="different image encoders"):
+        common_image_encoder(facts)
+
+    processors = [{"size": 224}, {"size": 336}]
+    for encoder, processor in zip(("eeg", "meg"), processors, strict=True):
+        facts[encoder] = {"image_encoder": READY | {"projection_dim": 4, "image_processor": processor}}
+    with pytest.raises(DataError, match=r"different image encoders.*'size': 224.*'size': 336"):
+        common_image_encoder(facts)
+    del facts["meg"]["image_encoder"]["image_processor"]  # data sets of before it was recorded
+    assert common_image_encoder(facts)["image_processor"] == {"size": 224}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vision_model_name", "other/clip"),
+        ("vision_revision", "abc"),
+        ("image_pooling", "cls"),
+        ("projection_dim", 17),
+    ],
+)
+def test_recipe_that_names_another_encoder_is_refused(recipe_file, folders, tmp_path, key, value):
+    with pytest.raises(DataError) as caught:
+        main([recipe_file, f"--model.{key}", str(value)])
+    for part in ("The recipe's 'model' section", repr(value), "'planted'", folders["eeg"], folders["fmri"]):
+        assert part in str(caught.value)
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_recipe_may_name_the_encoder_of_its_data(recipe_file, tmp_path):
+    names = {"vision_model_name": "planted", "vision_revision": "'0'", "image_pooling": "precomputed"}
+    named = [part for key, value in names.items() for part in (f"--model.{key}", value)]
+    main([recipe_file, *named, "--model.projection_dim", "16", "--max_steps", "1"])
+    config = NeuralClipModel.from_pretrained(tmp_path / "out").config
+    assert (config.vision_model_name, config.vision_revision, config.projection_dim) == ("planted", "0", 16)
+
+
+def test_recipe_may_name_the_folder_of_its_encoder(recipe_file, tmp_path):
+    folder = tmp_path / "clips" / "planted"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    recipe = read_recipe([recipe_file, "--model.vision_model_name", str(folder)])
+    encoder = READY | {"revision": weights_digest(folder), "projection_dim": 16}
+    check_named_encoder(recipe, encoder)
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(DataError, match="differ in 'revision'"):
+        check_named_encoder(recipe, encoder)
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", "other"), ("revision", "1"), ("pooling", "projected")])
+def test_data_embedded_anew_do_not_continue_a_run(recipe_file, folders, tmp_path, monkeypatch, key, value):
+    """The widths agree, so that nothing but the record tells the two spaces apart."""
+    data = {name: str(shutil.copytree(folder, tmp_path / name)) for name, folder in folders.items()}
+    arguments = [recipe_file, "--data", yaml.safe_dump(data, default_flow_style=True)]
+    main([*arguments, "--num_train_epochs", "1"])
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    for folder in data.values():
+        path = Path(folder, "neural_clip.json")
+        metadata = json.loads(path.read_text())
+        metadata["image_encoder"][key] = value
+        path.write_text(json.dumps(metadata))
+    with pytest.raises(DataError) as caught:
+        main([*arguments, "--num_train_epochs", "2", "--resume", "true"])
+    for part in (f"The checkpoint '{tmp_path}/out/checkpoint-", *data.values(), "'planted'", repr(value)):
+        assert part in str(caught.value)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    main([*arguments, "--num_train_epochs", "1", "--overwrite", "true"])  # anew is fine
+
+
+def test_checkpoint_without_configuration_is_not_resumed(recipe_file, tmp_path):
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    with pytest.raises(DataError, match="checkpoint-1' cannot be resumed from"):
+        main([recipe_file, "--resume", "true"])
+
+
+def test_tower_that_prepares_images_otherwise_is_refused():
+    from neural_clip.targets.tiny_clip import TINY_CLIP_DIR
+
+    if not (TINY_CLIP_DIR / "model.safetensors").is_file():
+        pytest.skip("the tiny CLIP has not been trained yet")
+    made = load_tower(
+        {"name": TINY_CLIP, "revision": weights_digest(TINY_CLIP_DIR), "pooling": "projected"}, required=True
+    ).description
+    assert load_tower(made, required=True).description == made
+    with pytest.raises(DataError, match=r"images were prepared for .*'resample': 99.*Embed the images again"):
+        load_tower(made | {"image_processor": made["image_processor"] | {"resample": 99}}, required=True)
+
+
+def test_data_that_must_not_spread_is_not_pushed_public(recipe_file, monkeypatch):
+    from huggingface_hub import constants
+
+    facts = {"fmri": {"corpus": "nsd", "redistribution": "forbidden"}}
+    push = ["--push_to_hub", "true", "--hub_model_id", "lab/model", "--hub_private_repo"]
+    with LoopbackHub() as hub:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        for private in ("false", "null"):  # by "null" the Hub would make a public one
+            recipe = read_recipe([recipe_file, *push, private])
+            with pytest.raises(DataError, match=r"redistribution of nsd \(fmri\) is forbidden"):
+                check_push(recipe, facts)
+            check_push(recipe, {"fmri": {"corpus": "own", "redistribution": "allowed"}})
+        assert hub.requests == []
+        recipe = read_recipe([recipe_file, *push, "true"])
+        check_push(recipe, facts)
+        hub.add("model", "lab/model", private=True)
+        check_push(recipe, facts)
+        hub.add("model", "lab/model", private=False)
+        with pytest.raises(DataError, match="'lab/model' is a public repository"):
+            check_push(recipe, facts)
+    with pytest.raises(DataError, match=r"Give 'training\.hub_model_id' as ORG/NAME"):
+        check_push(read_recipe([recipe_file, *push, "true", "--hub_model_id", "model"]), facts)
+
+
+def test_card_repeats_the_report(recipe_file):
+    output = train(read_recipe([recipe_file]))
+    row = {"method": "neural_clip", "aggregation": "single trial", "two_way": 0.71234, "top1": 0.125}
+    row |= {"two_way_interval": [0.6, 0.8], "chance_two_way": 0.5, "gallery_size": 24, "top5": 0.25}
+    rows = [row | {"method": "per-subject ridge", "two_way": 0.9}, row]
+    path = write_model_card(output, {"checkpoints": [{"name": "neural_clip"}], "decoding": {"eeg": {"rows": rows}}})
+    assert "| EEG | 0.7123 (0.6000 to 0.8000) | 0.50 | 24 images | 0.1250 | 0.2500 | simulated |" in path.read_text()
+
+
+def test_one_person_of_fmri_is_enough(recipe_file, folders, tmp_path):
+    only = ["--data", yaml.safe_dump({"fmri": folders["fmri"]}, default_flow_style=True)]
+    main([recipe_file, *only, "--model.fmri.subjects", "[sub-02]", "--num_train_epochs", "1"])
+    config = NeuralClipModel.from_pretrained(tmp_path / "out").config
+    assert config.fmri_config.n_voxels == {"sub-02": 57} and config.modalities == ["fmri"]
+    with pytest.raises(DataError, match=r"'n_voxels' must give a count for each of 'subjects' \['sub-09'\]"):
+        main([recipe_file, *only, "--model.fmri.subjects", "[sub-09]", "--overwrite", "true"])
+
+
+def test_regression_learns(recipe_file, folders, tmp_path):
+    main([recipe_file, "--model.objective", "mse", "--num_train_epochs", "12"])
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    model = NeuralClipModel.from_pretrained(tmp_path / "out")
+    assert model.config.objective == "mse" and record["best_validation_two_way"] > 0.7  # chance is 0.5
+    assert model.logit_scale.item() == pytest.approx(model.config.logit_scale_init_value)
+
+
+def test_people_left_out_are_not_in_the_record(recipe_file, folders, tmp_path):
+    main([str(recipe_file), "--model.eeg.subjects", "[sub-02]", "--num_train_epochs", "1"])
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    stated = json.loads(Path(folders["eeg"], "neural_clip.json").read_text())
+    assert record["data"]["eeg"]["subjects"] == ["sub-02"]
+    rows = {split: size["rows"] for split, size in record["data"]["eeg"]["splits"].items()}
+    assert rows == {split: size["rows"] // 2 for split, size in stated["splits"].items()}  # two people, half each
+    assert record["data"]["fmri"]["subjects"] == ["sub-01", "sub-02"]
+    assert (
+        record["data"]["fmri"]["splits"] == json.loads(Path(folders["fmri"], "neural_clip.json").read_text())["splits"]
+    )
+    assert "subjects sub-02;" in (tmp_path / "out" / "README.md").read_text()
