@@ -30,7 +30,7 @@ import yaml
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.facts import read_metadata
-from publish_results import put
+from results_page import put
 from results_page import label
 
 REPOSITORY = Path(__file__).resolve().parents[1]

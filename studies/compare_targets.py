@@ -41,7 +41,7 @@ from neural_clip.files.whole import write_whole
 from neural_clip.report.tables import Table, as_markdown, percent, score, with_interval
 from neural_clip.targets.embed_images import link_or_copy
 from neural_clip.targets.tiny_clip import TINY_CLIP
-from publish_results import put
+from results_page import put
 from results_page import in_order, label, over_seeds
 
 SPLIT = "validation"

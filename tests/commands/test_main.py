@@ -36,7 +36,7 @@ def program(monkeypatch):
 
     def load(name):
         calls.append(name)
-        return types.SimpleNamespace(main=main)
+        return types.SimpleNamespace(main=main, things_meg=main)
 
     monkeypatch.setattr(cli.importlib, "import_module", load)
     return calls
@@ -69,7 +69,7 @@ def test_arguments_reach_the_program(name, program):
 @pytest.mark.parametrize("spelling", ["things_meg", "things-meg"])
 def test_prepare_accepts_dashes(spelling, program):
     cli.main(["prepare", spelling, "--raw-dir", "x"])
-    assert program == ["neural_clip.corpora.things_meg.build", (["--raw-dir", "x"], "neural-clip prepare things_meg")]
+    assert program == ["neural_clip.commands.prepare", (["--raw-dir", "x"], "neural-clip prepare things_meg")]
 
 
 def test_arguments_default_to_those_of_the_process(program, monkeypatch):

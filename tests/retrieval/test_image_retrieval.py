@@ -188,14 +188,14 @@ def case(kind, dtype):
     return predictions, references, ids, classes
 
 
-@pytest.mark.parametrize("tiles", ["whole", "small", "entry by entry"])
+@pytest.mark.parametrize("size", ["whole", "small", "entry by entry"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_score_equals_the_slow_computation(kind, dtype, tiles, monkeypatch):
-    if tiles != "whole":  # tiles of a few rows and columns; near ties by a float64 product, or one by one
+def test_every_score_equals_the_slow_computation(kind, dtype, size, monkeypatch):
+    if size != "whole":  # tiles of a few rows and columns; near ties by a float64 product, or one by one
         for name, value in {"TILE_ROWS": 6, "TILE_COLUMNS": 5, "PART_ROWS": 4, "BLOCK_BYTES": 200}.items():
             monkeypatch.setattr(tiles, name, value)
-    if tiles == "entry by entry":
+    if size == "entry by entry":
         monkeypatch.setattr(tiles, "DENSE", 1)
     predictions, references, ids, classes = case(kind, dtype)
     scores = retrieval_scores(predictions, references, ids, ids, classes)

@@ -144,7 +144,7 @@ def my_epochs(folder):
 
 
 def my_continuous_eeg(folder):
-    from test_corpora_custom_continuous import simulated_raw, write_brainvision
+    from corpora.custom.test_continuous import simulated_raw, write_brainvision
 
     pictures(folder)
     for seed, subject in enumerate(("sub-01", "sub-02")):
@@ -160,7 +160,7 @@ def my_bids_meg(folder):
     import mne
 
     mne_bids = pytest.importorskip("mne_bids")
-    from test_corpora_custom_continuous import simulated_raw
+    from corpora.custom.test_continuous import simulated_raw
 
     np.savez(folder / "clip.npz", ids=np.array(NAMES), embeds=rng(2).normal(size=(30, 4)))
     for subject in ("01", "02"):
