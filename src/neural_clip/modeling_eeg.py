@@ -80,6 +80,7 @@ class EegEncoder(SensorPreTrainedModel):
     """
 
     config_class = EegConfig
+    _auto_class = "AutoModel"  # so that the code travels with what is saved
     main_input_name = "eeg_values"
     networks: ClassVar = {
         "braindecode": BraindecodeNet,

@@ -47,6 +47,7 @@ class MegEncoder(SensorPreTrainedModel):
     """
 
     config_class = MegConfig
+    _auto_class = "AutoModel"  # so that the code travels with what is saved
     main_input_name = "meg_values"
     networks: ClassVar[dict[str, type[nn.Module]]] = {
         "braindecode": BraindecodeNet,
