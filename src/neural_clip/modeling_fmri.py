@@ -41,7 +41,7 @@ class FmriEncoder(PreTrainedModel):
     """
 
     config_class = FmriConfig
-    _auto_class = "AutoModel"  # so that the code travels with what is saved
+    _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
     base_model_prefix = "encoder"
     main_input_name = "fmri_values"
 

@@ -93,6 +93,7 @@ class LateClasses(dict[Any, Any]):
         return dict.__getitem__(self.complete_for(key), key)
 
     def get(self, key: Any, default: Any = None) -> Any:
+        """The class of `key`, or `default`."""
         return dict.get(self.complete_for(key), key, default)
 
     def __iter__(self) -> Iterator[Any]:
@@ -102,12 +103,15 @@ class LateClasses(dict[Any, Any]):
         return dict.__len__(self.complete())
 
     def keys(self) -> Any:
+        """All keys, ours among them."""
         return dict.keys(self.complete())
 
     def values(self) -> Any:
+        """All classes, ours among them."""
         return dict.values(self.complete())
 
     def items(self) -> Any:
+        """All pairs, ours among them."""
         return dict.items(self.complete())
 
 
