@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from neural_clip.errors import DataError, run
+from neural_clip.errors import run
+from neural_clip.files.whole import replace_marked
 from neural_clip.publishing.model_card import publish
 from neural_clip.report.tables import (
     as_markdown,
@@ -43,17 +43,7 @@ def read_report(folder: Path) -> dict:
 
 def fill(path: Path, name: str, tables: Sequence[str], report: dict) -> None:
     """Put tables of a report where they belong."""
-    put(path, name, "\n\n".join(as_markdown(TABLES[table](report)) for table in tables))
-
-
-def put(path: Path, name: str, content: str) -> None:
-    """Put text between `<!-- results: name -->` and `<!-- end -->`."""
-    text = path.read_text(encoding="utf-8")
-    begin = f"<!-- results: {name} -->"
-    pattern = re.compile(re.escape(begin) + ".*?<!-- end -->", re.DOTALL)
-    if not pattern.search(text):
-        raise DataError(f"'{path}' has no place marked {begin} ... <!-- end -->.")
-    path.write_text(pattern.sub(lambda _: f"{begin}\n\n{content}\n\n<!-- end -->", text), encoding="utf-8")
+    replace_marked(path, name, "\n\n".join(as_markdown(TABLES[table](report)) for table in tables))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

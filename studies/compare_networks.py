@@ -28,9 +28,8 @@ from typing import Any
 import yaml
 
 from neural_clip.errors import DataError, run
-from neural_clip.files.whole import write_whole
+from neural_clip.files.whole import replace_marked, write_whole
 from neural_clip.prepared.facts import read_metadata
-from results_page import put
 from results_page import label
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -152,7 +151,7 @@ def compare(data: dict[str, str], given: argparse.Namespace) -> None:
                 results.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(results, json.dumps({"about": about, "runs": known}, indent=2) + "\n")
                 print(modality, name, f"{rate:g}", entry["validation_two_way"], entry["cpu_seconds"], flush=True)
-    put(given.page, "networks", table(known))
+    replace_marked(given.page, "networks", table(known))
     print(f"{table(known)}\nresults in {results}, table in {given.page}")
 
 

@@ -37,11 +37,10 @@ from compare_recipes import (
     training_words,
 )
 from neural_clip.errors import DataError, run
-from neural_clip.files.whole import write_whole
+from neural_clip.files.whole import replace_marked, write_whole
 from neural_clip.report.tables import Table, as_markdown, percent, score, with_interval
 from neural_clip.targets.embed_images import link_or_copy
 from neural_clip.targets.tiny_clip import TINY_CLIP
-from results_page import put
 from results_page import in_order, label, over_seeds
 
 SPLIT = "validation"
@@ -149,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results["simulated"] = all(record["simulated"] for record in results["records"])
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     write_whole(arguments.results, json.dumps(results, indent=1, allow_nan=False) + "\n")
-    put(arguments.page, "targets", section(results))
+    replace_marked(arguments.page, "targets", section(results))
     print(f"results in {arguments.results}, table in {arguments.page}")
 
 

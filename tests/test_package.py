@@ -36,13 +36,13 @@ def test_import_loads_nothing_heavy():
     assert _python("-c", code).stdout.strip() == "[]"
 
 
-def test_import_takes_less_than_a_fifth_of_a_second():
+def test_import_takes_less_than_a_tenth_of_a_second():
     best = float("inf")
     for _ in range(5):  # the best of five, since other work on the machine only ever adds time
         report = _python("-X", "importtime", "-c", "import neural_clip").stderr
         cumulative = re.search(r"\|\s+(\d+) \| neural_clip$", report, flags=re.M)
         best = min(best, int(cumulative.group(1)) / 1e6)
-        if best < 0.2:
+        if best < 0.1:
             return
     pytest.fail(f"import neural_clip took {best:.2f} s")
 

@@ -1,12 +1,13 @@
 """Align EEG, MEG and fMRI recordings with the CLIP embeddings of the images that people looked at.
 
-Nothing heavy is imported before a name is used. Using any of the classes below registers them all with
-`AutoConfig`, `AutoModel` and `AutoProcessor`; so does importing this package after `transformers`.
+Nothing heavy is imported before a name is used. `AutoConfig`, `AutoModel` and `AutoProcessor` of transformers know the
+classes below once this package is imported, be it before transformers or after it.
 """
 
 import importlib
-import sys
 from typing import Any
+
+from neural_clip.registration import register_when_asked
 
 __version__ = "0.1.0"
 
@@ -35,39 +36,17 @@ __all__ = [
 ]
 
 
-def _register() -> None:
-    """Make the Auto classes of transformers know the classes of this package, once."""
-    from transformers import AutoConfig, AutoModel, AutoProcessor
-
-    loaded = {
-        name: getattr(importlib.import_module(f"{__name__}.{module}"), name) for name, module in _MODULE_OF.items()
-    }
-    globals().update(loaded)
-    for prefix in ("Eeg", "Meg", "Fmri"):
-        config_class, encoder_class = loaded[f"{prefix}Config"], loaded[f"{prefix}Encoder"]
-        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-        AutoModel.register(config_class, encoder_class, exist_ok=True)
-        config_class.register_for_auto_class()
-        encoder_class.register_for_auto_class("AutoModel")
-    AutoConfig.register("neural_clip", loaded["NeuralClipConfig"], exist_ok=True)
-    AutoModel.register(loaded["NeuralClipConfig"], loaded["NeuralClipModel"], exist_ok=True)
-    AutoProcessor.register(loaded["NeuralClipConfig"], loaded["NeuralClipProcessor"], exist_ok=True)
-    loaded["NeuralClipConfig"].register_for_auto_class()
-    loaded["NeuralClipModel"].register_for_auto_class("AutoModel")
-    loaded["NeuralClipProcessor"].register_for_auto_class("AutoProcessor")
-
-
 def __getattr__(name: str) -> Any:
     """Import a public class when it is first used."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _register()
-    return globals()[name]
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if "transformers" in sys.modules:
-    _register()
+register_when_asked()

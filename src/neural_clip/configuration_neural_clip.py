@@ -235,6 +235,7 @@ class EegConfig(SensorConfig):
     """Configuration of [`EegEncoder`]; the arguments are those of [`SensorConfig`]."""
 
     model_type = "neural_clip_eeg"
+    _auto_class = "AutoConfig"  # so that the code travels with what is saved
     base_config_key = "eeg_config"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -248,6 +249,7 @@ class MegConfig(SensorConfig):
     """Configuration of [`MegEncoder`]; the arguments are those of [`SensorConfig`]."""
 
     model_type = "neural_clip_meg"
+    _auto_class = "AutoConfig"  # so that the code travels with what is saved
     base_config_key = "meg_config"
 
     n_chans: int = 271
@@ -280,6 +282,7 @@ class FmriConfig(StrictConfig):
     """
 
     model_type = "neural_clip_fmri"
+    _auto_class = "AutoConfig"  # so that the code travels with what is saved
     base_config_key = "fmri_config"
 
     subjects: list[str] | tuple[str, ...] = ()
@@ -331,6 +334,7 @@ class NeuralClipConfig(StrictConfig):
     """
 
     model_type = "neural_clip"
+    _auto_class = "AutoConfig"  # so that the code travels with what is saved
 
     eeg_config: dict | EegConfig | None = None
     meg_config: dict | MegConfig | None = None

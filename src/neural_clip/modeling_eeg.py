@@ -1,6 +1,6 @@
 """The EEG encoder: f = g∘a, one alignment layer a per subject and a network g shared by all."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -83,6 +83,7 @@ class EegEncoder(SensorPreTrainedModel):
     """
 
     config_class = EegConfig
+    _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
     main_input_name = "eeg_values"
     networks: ClassVar = {
         "braindecode": BraindecodeNet,

@@ -35,6 +35,7 @@ class FmriEncoder(PreTrainedModel):
     """
 
     config_class = FmriConfig
+    _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
     base_model_prefix = "encoder"
     main_input_name = "fmri_values"
 

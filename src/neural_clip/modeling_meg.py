@@ -1,6 +1,6 @@
 """The MEG encoder: f = g∘a, one alignment layer a per subject and a network g shared by all."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -50,6 +50,7 @@ class MegEncoder(SensorPreTrainedModel):
     """
 
     config_class = MegConfig
+    _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
     main_input_name = "meg_values"
     networks: ClassVar[dict[str, type[nn.Module]]] = {
         "braindecode": BraindecodeNet,

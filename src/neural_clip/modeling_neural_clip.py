@@ -53,6 +53,7 @@ class NeuralClipModel(PreTrainedModel):
     """
 
     config_class = NeuralClipConfig
+    _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
     base_model_prefix = "neural_clip"
     main_input_name = "eeg_values"
 

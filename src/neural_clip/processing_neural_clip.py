@@ -28,6 +28,8 @@ class NeuralClipProcessor(ProcessorMixin):
             image embeddings.
     """
 
+    _auto_class: Any = "AutoProcessor"  # so that the code travels with what is saved
+
     def __init__(self, recordings: dict | None = None, image_settings: dict | None = None) -> None:
         super().__init__()
         self.recordings = recordings or {}

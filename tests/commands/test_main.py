@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from neural_clip.commands import main as cli
+from neural_clip.commands import prepare
 from neural_clip.errors import DataError
 
 
@@ -104,9 +105,13 @@ def test_nothing_near_suggests_nothing():
         cli.main(["xyzzy"])
 
 
-@pytest.mark.parametrize("module", [module for module, _ in [*cli.COMMANDS.values(), *cli.CORPORA.values()] if module])
+@pytest.mark.parametrize("module", [module for module, _ in cli.COMMANDS.values() if module])
 def test_every_listed_program_exists(module):
     assert importlib.util.find_spec(module) is not None
+
+
+def test_every_listed_corpus_exists():
+    assert all(callable(getattr(prepare, function)) for function, _ in cli.CORPORA.values())
 
 
 @pytest.mark.slow

@@ -20,6 +20,13 @@ from neural_clip.publishing.push import push
 from neural_clip.publishing.terms import check_terms
 
 REPO = "lab/set"
+CODE = {  # as a checkpoint names and holds it: files that import further ones
+    "configuration_x.py": b"class C:\n    pass\n",
+    "modeling_x.py": b"from .configuration_x import C\n\n\ndef f():\n    from .layers import L\n",
+    "layers.py": b"import math\n",
+    "processing_x.py": b"from .configuration_x import C\n",
+}
+AUTO_MAP = {"AutoConfig": "configuration_x.C", "AutoModel": "modeling_x.M"}
 
 
 @pytest.fixture
@@ -56,10 +63,11 @@ def make_checkpoint(folder, terms=("allowed", "allowed")):
         if facts["redistribution"] is None:
             del facts["redistribution"]
     contents = {
-        "config.json": b"{}", "processor_config.json": b"{}", "model.safetensors": bytes(range(256)),
+        "config.json": json.dumps({"auto_map": AUTO_MAP}).encode(), "model.safetensors": bytes(range(256)),
+        "processor_config.json": json.dumps({"auto_map": {"AutoProcessor": "processing_x.P"}}).encode(),
         "training.json": json.dumps({"data": data}).encode(),
         "README.md": b"---\nlicense: apache-2.0\n---\n# Card\n",
-    }  # fmt: skip
+    } | CODE  # fmt: skip
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return contents
@@ -68,7 +76,7 @@ def make_checkpoint(folder, terms=("allowed", "allowed")):
 def litter(folder):
     """Files that are no part of a data set or checkpoint."""
     for name in (".env", ".token.json", "README.md.partial", "training_args.bin", "optimizer.pt", ".cache/x.json",
-                 "diary.docx", "checkpoint-3/config.json", "checkpoint-3/model.safetensors"):  # fmt: skip
+                 "diary.docx", "diary.py", "checkpoint-3/config.json", "checkpoint-3/model.safetensors"):  # fmt: skip
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"secret")
@@ -213,6 +221,39 @@ def test_incomplete_checkpoints_are_not_sent(tmp_path, hub, missing):
     (tmp_path / "model" / missing).unlink()
     with pytest.raises(DataError, match=rf"it lacks {missing}\.$"):
         push(tmp_path / "model", REPO)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("missing", sorted(CODE))
+def test_checkpoints_without_their_code_are_not_sent(tmp_path, hub, missing):
+    folder = tmp_path / "model"
+    make_checkpoint(folder)
+    (folder / missing).unlink()
+    with pytest.raises(DataError, match=rf"needs the code file '{missing}', which is not beside it.*save_pretrained"):
+        push(folder, REPO)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "{}", r"config\.json' does not say in 'auto_map' what AutoConfig loads.*save_pretrained"),
+        ("config.json", '{"auto_map": {"AutoConfig": "configuration_x.C"}}', "what AutoModel loads"),
+        ("config.json", '{"auto_map": {"AutoConfig": "configuration_x.C", "AutoModel": null}}', "what AutoModel"),
+        ("config.json", '{"auto_map": {"AutoConfig": "configuration_x.C", "AutoModel": "a/b--modeling_x.M"}}',
+         r"needs the code file 'a/b--modeling_x\.py'"),
+        ("config.json", "[]", r"config\.json' is damaged"),
+        ("config.json", '{"auto_map": 3}', r"config\.json' is damaged"),
+        ("processor_config.json", "{}", r"processor_config\.json' does not say .* what AutoProcessor loads"),
+        ("processor_config.json", "{", r"processor_config\.json' is damaged"),
+    ],
+)  # fmt: skip
+def test_checkpoints_that_name_no_code_are_not_sent(tmp_path, hub, name, content, message):
+    folder = tmp_path / "model"
+    make_checkpoint(folder)
+    (folder / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        push(folder, REPO)
     assert hub.requests == []
 
 

@@ -538,7 +538,8 @@ def arrived(tmp_path_factory):
 
 def test_the_whole_metric_arrives_on_the_hub(arrived):
     names = {path.name for path in arrived.iterdir()}
-    assert names == {".gitattributes", "README.md", "app.py", "image_retrieval.py", "requirements.txt"}
+    code = {"image_retrieval.py", "scores.py", "task.py", "tiles.py"}
+    assert names == {".gitattributes", "README.md", "app.py", "requirements.txt"} | code
     assert (arrived / "image_retrieval.py").read_bytes() == METRIC.read_bytes()  # the content, not the link
 
 
@@ -692,7 +693,13 @@ def test_means_of_subjects():
 
 def test_each_import_of_the_metric_stands_on_its_own_line():
     lines = [line for line in METRIC.read_text().splitlines() if line.startswith(("import ", "from "))]
-    assert lines == ["import json", "import datasets", "import evaluate", "import numpy as np"]
+    assert lines[:4] == ["import json", "import datasets", "import evaluate", "import numpy as np"]
+    imported = {line.split()[1] for line in lines[4:]}
+    assert imported == {".scores", ".task", ".tiles"} and not any("(" in line for line in lines)
+    for name in imported:  # and these import nothing that `evaluate.load` would not find
+        text = METRIC.with_name(f"{name[1:]}.py").read_text()
+        ours = set(re.findall(r"^\s*from (\.\w+) import", text, flags=re.M))
+        assert ours <= imported and "neural_clip" not in re.sub(r"\"\"\".*?\"\"\"", "", text, flags=re.S)
 
 
 def test_unit_vectors_survive_huge_and_tiny_numbers():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["sha256_of", "write_whole"]
+from neural_clip.errors import DataError
+
+__all__ = ["replace_marked", "sha256_of", "write_whole"]
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -25,3 +28,13 @@ def sha256_of(paths: Iterable[Path]) -> str | None:
             while chunk := file.read(2**20):
                 digest.update(chunk)
     return digest.hexdigest() if files else None
+
+
+def replace_marked(path: Path, name: str, content: str) -> None:
+    """Put text between `<!-- results: name -->` and `<!-- end -->`."""
+    text = path.read_text(encoding="utf-8")
+    begin = f"<!-- results: {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?<!-- end -->", re.DOTALL)
+    if not pattern.search(text):
+        raise DataError(f"'{path}' has no place marked {begin} ... <!-- end -->.")
+    write_whole(path, pattern.sub(lambda _: f"{begin}\n\n{content}\n\n<!-- end -->", text))

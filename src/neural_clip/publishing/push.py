@@ -8,6 +8,8 @@ of `hf auth login` or `HF_TOKEN`; this program neither asks for any nor keeps th
 from __future__ import annotations
 
 import glob
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,11 @@ from neural_clip.publishing.terms import check_terms, data_terms, model_terms
 OWN_FILES = {
     "dataset": ("README.md", "*.json", "*.npz", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet", "images/*.parquet",
                 "masks/*.nii.gz"),
-    "model": ("README.md", "*.json", "*.safetensors", "*.py"),
+    "model": ("README.md", "*.json", "*.safetensors"),  # and the code that these name
 }  # fmt: skip
 REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "config.json")}
+# Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
+AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
 # Files of an earlier push that this one lacks would be read together with the new ones.
 STALE_FILES = {"dataset": ["data/*", "images/*", "*.npz"], "model": ["*.safetensors", "*.safetensors.index.json"]}
 
@@ -75,7 +79,7 @@ def own_files(folder: Path, kind: str) -> list[str]:
     """Paths below `folder` that belong to a `"dataset"` or a `"model"`, and nothing else that lies there.
 
     Raises:
-        DataError: If a file is missing without which it is none.
+        DataError: If a file is missing without which it is none, or a checkpoint lacks the code that loads it.
     """
     found = {path for pattern in OWN_FILES[kind] for path in folder.glob(pattern) if path.is_file()}
     names = sorted(path.relative_to(folder).as_posix() for path in found)
@@ -88,7 +92,48 @@ def own_files(folder: Path, kind: str) -> list[str]:
             f"'{folder}' is neither a prepared data set ({METADATA_FILE}) nor a whole checkpoint (config.json, "
             f"model.safetensors, README.md): it lacks {', '.join(missing)}."
         )
-    return names
+    return sorted({*names, *code_files(folder)}) if kind == "model" else names
+
+
+def code_files(folder: Path) -> list[str]:
+    """Files of the code that a checkpoint is loaded with where this package is not installed.
+
+    Raises:
+        DataError: If the configuration of the model or of the processor names no code, or one of the files is missing.
+    """
+    advice = (
+        "It would load nowhere but where neural_clip is installed. Load it (`NeuralClipModel.from_pretrained`, "
+        "`NeuralClipProcessor.from_pretrained`) and `save_pretrained` both with this version, or train it again."
+    )
+    waiting: list[tuple[str, Path]] = []
+    for name, classes in AUTO_CLASSES.items():
+        if (folder / name).is_file():
+            named = _auto_map(folder / name)
+            lacking = [auto for auto in classes if not isinstance(named.get(auto), str)]
+            if lacking:
+                raise DataError(f"'{folder / name}' does not say in 'auto_map' what {lacking[0]} loads. {advice}")
+            waiting += [(f"{named[auto].split('.')[0]}.py", folder / name) for auto in classes]
+    found: set[str] = set()
+    while waiting:
+        name, asking = waiting.pop()
+        if name in found:
+            continue
+        if not (folder / name).is_file():
+            raise DataError(f"'{asking}' needs the code file '{name}', which is not beside it. {advice}")
+        found.add(name)
+        # as transformers finds the files: by their text
+        text = (folder / name).read_text(encoding="utf-8")
+        imported = re.findall(r"^\s*from\s+\.(\w+)\s+import", text, flags=re.MULTILINE)
+        waiting += [(f"{module}.py", folder / name) for module in imported]
+    return sorted(found)
+
+
+def _auto_map(path: Path) -> dict[str, Any]:
+    """What a configuration says of the classes that load it; empty if nothing."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")).get("auto_map") or {})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"'{path}' is damaged ({error!r}); what loads it cannot be told.") from error
 
 
 def _check_repository(

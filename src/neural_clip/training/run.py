@@ -69,8 +69,8 @@ def train(recipe: Recipe) -> Path:
     )
     trainer.train(resume_from_checkpoint=resume_from)
     trainer.save_model(str(output_dir))
-    processor.save_pretrained(output_dir)
     if trainer.is_world_process_zero():
+        processor.save_pretrained(output_dir)
         record = training_record(recipe, facts, trainer)
         write_whole(output_dir / "training.json", json.dumps(record, indent=2) + "\n")
         write_model_card(output_dir)
