@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +18,9 @@ from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.publishing.push import own_files
 from neural_clip.registration import MODELS, LateClasses
+from paths import REPOSITORY
 from planted_data import ENCODER, write_planted
 
-REPOSITORY = Path(__file__).parents[1]
 AUTO = "from transformers import AutoConfig, AutoModel, AutoProcessor\n"
 ORDERS = {
     "ours first": "import neural_clip\n" + AUTO,

@@ -18,6 +18,7 @@ from neural_clip.errors import DataError
 from neural_clip.prepared.facts import fingerprint, read_metadata
 from neural_clip.prepared.parts import MARKS_DIR, Part, _Job
 from neural_clip.prepared.writer import write_prepared
+from paths import REPOSITORY
 
 N_IMAGES = 12
 FACTS = {
@@ -202,7 +203,12 @@ def test_a_killed_process_is_told(tmp_path):
 def test_a_program_that_is_stopped_goes_on(tmp_path, stop):
     raw, log = make_raw(tmp_path / "raw"), tmp_path / "log"
     (raw / "raw_2_1.txt").write_text("wait")
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_parts as t; from pathlib import Path; t.write(*map(Path, sys.argv[1:]))"  # noqa: E501
+    # under the name it has here, since parts are known by the names of their functions
+    places = [str(REPOSITORY), str(REPOSITORY / "tests")]
+    code = (
+        f"import importlib, sys; from pathlib import Path; sys.path[:0] = {places!r}\n"
+        f"importlib.import_module({__name__!r}).write(*map(Path, sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / "set"), str(raw), str(log)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopback_hub import LoopbackHub
+from neural_clip.retrieval import tiles
 from neural_clip.retrieval.image_retrieval import OPTIONAL
 from neural_clip.retrieval.scores import (
     chance_top_k,
