@@ -21,6 +21,8 @@ from neural_clip.recording_embeddings import EmbeddedSplit
 from neural_clip.simulation import imagenet_eeg_twin
 from neural_clip.simulation.presets import get_preset
 
+pytestmark = pytest.mark.numerical
+
 WIDTH, N_CHANS, N_TIMES, SFREQ, TMIN = 12, 6, 20, 100.0, -0.08
 N_IMAGES = {"train": 240, "validation": 60, "test": 60}
 PRE = 8  # samples before onset

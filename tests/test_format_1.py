@@ -101,7 +101,9 @@ def test_images_are_those_that_were_written(load, answers, modality):
     np.testing.assert_array_equal(embeds, answers[f"{modality} image_embeds"])
     assert ("image" in images.column_names) == (modality == "eeg")
     if modality == "eeg":
-        np.testing.assert_array_equal(np.stack([np.asarray(image) for image in images["image"]]), answers["eeg pixels"])
+        np.testing.assert_array_equal(
+            np.stack([np.asarray(image) for image in images["image"]]), answers["eeg pixels"]
+        )
 
 
 def doctor(folder):

@@ -27,6 +27,8 @@ from neural_clip.image_retrieval import (
     unit_vectors,
 )
 
+pytestmark = pytest.mark.numerical
+
 METRIC = Path(__file__).resolve().parents[1] / "src" / "neural_clip" / "image_retrieval.py"
 FOLDER = METRIC.parents[2] / "metrics" / "image_retrieval"
 KINDS = [
@@ -423,7 +425,7 @@ def test_repeated_rows_of_the_gallery_change_nothing(seed, extra):
     before = retrieval_scores(predictions, references, range(14), range(14), classes)
     rows = [*range(14), *extra]
     after = retrieval_scores(predictions, references[rows], range(14), rows, [classes[i] for i in rows])
-    assert after == before
+    assert after == pytest.approx(before)
 
 
 @settings(max_examples=30, deadline=None)
@@ -449,6 +451,11 @@ def metric(tmp_path_factory):
     return evaluate.load(str(FOLDER), cache_dir=str(tmp_path_factory.mktemp("cache")))
 
 
+def near(scores):
+    """The scores up to the order of sums, also those of each subject."""
+    return {name: near(value) if isinstance(value, dict) else pytest.approx(value) for name, value in scores.items()}
+
+
 @pytest.mark.parametrize("optional", ["none", "reference_ids", "both ids", "classes", "subjects", "all"])
 @pytest.mark.parametrize("how", ["compute", "add_batch", "add", "add_batch then compute"])
 def test_the_metric_gives_the_same_scores(metric, how, optional):
@@ -471,7 +478,7 @@ def test_the_metric_gives_the_same_scores(metric, how, optional):
             parts = {name: column[rows] for name, column in streamed.items()}
             metric.add_batch(predictions=predictions[rows], references=references[rows], **parts)
         got = metric.compute(**({} if streamed else given))
-    assert got == expected
+    assert got == near(expected)
 
 
 def test_the_metric_refuses_what_it_cannot_score(metric):

@@ -12,6 +12,8 @@ from neural_clip.errors import DataError
 from neural_clip.recipes import read_recipe, with_exponents
 from neural_clip.training import build_model, model_config
 
+pytestmark = pytest.mark.numerical
+
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 

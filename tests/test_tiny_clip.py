@@ -17,6 +17,8 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
 
 from neural_clip.simulation import images
 
+pytestmark = pytest.mark.numerical
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tiny_clip.py"
 
 

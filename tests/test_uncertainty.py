@@ -12,6 +12,8 @@ from neural_clip.errors import DataError
 from neural_clip.image_retrieval import retrieval_scores, score_queries
 from neural_clip.uncertainty import bootstrap_interval, compare_paired, permutation_p_value
 
+pytestmark = pytest.mark.numerical
+
 
 def repeated_case():
     """Fourteen recordings of ten images."""

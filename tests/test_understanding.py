@@ -37,6 +37,8 @@ from neural_clip.understanding_similarity import _noise_ceiling, across_modaliti
 from neural_clip.understanding_voxels import SLICES, VoxelMask, cut_planes, read_mask
 from planted_data import ENCODER
 
+pytestmark = pytest.mark.numerical
+
 pytest.importorskip("captum")
 
 WIDTH, COUNTS = 8, {"train": 60, "validation": 4, "test": 14}
