@@ -107,7 +107,7 @@ def test_images_are_those_that_were_written(load, answers, modality):
 
 
 def doctor(folder):
-    command = [sys.executable, "-m", "neural_clip.cli", "doctor", str(folder), "--json"]
+    command = [sys.executable, "-m", "neural_clip.commands.main", "doctor", str(folder), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, json.loads(done.stdout)
 
