@@ -15,8 +15,8 @@ def test_allowed_options_pass():
 @pytest.mark.parametrize(
     ("value", "allowed", "message"),
     [
-        ("tset", ("train", "test"), "'split' parameter. Allowed values are 'train' and 'test', but got 'tset' instead. "
-         "Did you mean 'test'?"),
+        ("tset", ("train", "test"), "'split' parameter. Allowed values are 'train' and 'test', but got 'tset' "
+         "instead. Did you mean 'test'?"),
         (None, ["pt"], "'split' parameter. Allowed is 'pt', but got None instead."),
         (4, (1, 2, 3), "'split' parameter. Allowed values are 1, 2 and 3, but got 4 instead."),
     ],
