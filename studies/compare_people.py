@@ -46,6 +46,7 @@ from compare_recipes import (
 )
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import load_metadata
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.recipe import Recipe, read_recipe
@@ -159,7 +160,7 @@ def left_out(words: list[str], metadata: dict, folder: Path, runs: Path, person:
     out = ["--training.output_dir", str(runs / "without")]
     checkpoint = train(read_recipe([*words, *only(modality, others), *out]))
     records = []
-    if modality != "fmri":
+    if MODALITIES[modality].sensors:
         scores = score(NeuralClipModel.from_pretrained(checkpoint), folder, split, person, average=True)
         records.append({"how": "average subject", "share": 0.0, "recordings": 0, "minutes": 0.0, **scores})
     for share in SHARES:

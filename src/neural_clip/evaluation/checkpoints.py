@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
-MODALITIES = ("eeg", "meg", "fmri")
 FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
 
 

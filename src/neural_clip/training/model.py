@@ -10,6 +10,7 @@ from transformers import set_seed
 from neural_clip.configuration_neural_clip import NeuralClipConfig
 from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import POOLINGS, EncoderIdentity, common_image_encoder
 from neural_clip.training.recipe import Recipe
@@ -27,11 +28,11 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
         DataError: If the data sets were embedded by different image encoders, or none.
     """
     settings = dict(recipe.model)
-    per_modality = {name: dict(settings.pop(name, None) or {}) for name in ("eeg", "meg", "fmri")}
+    per_modality = {name: dict(settings.pop(name, None) or {}) for name in MODALITIES}
     encoder = common_image_encoder(facts)
     shape: dict[str, Any]
     for modality, metadata in facts.items():
-        if modality == "fmri":
+        if not MODALITIES[modality].sensors:
             kept = per_modality[modality].get("subjects", metadata["subjects"])
             shape = {"n_voxels": {name: count for name, count in metadata["n_voxels"].items() if name in kept}}
         else:
