@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compare_recipes import (
-    CORPORA,
     REPOSITORY,
     commit,
     data_folders,
@@ -251,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--twin", default="realistic", help="preset of docs/twins.md (default: realistic)")
     parser.add_argument("--recipe", default="demo", help="file of configs/ by name (default: demo)")
-    parser.add_argument("--modalities", nargs="+", choices=tuple(CORPORA), default=list(CORPORA))
+    parser.add_argument("--modalities", nargs="+", choices=tuple(MODALITIES), default=list(MODALITIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/recipes"), help="as of compare_recipes.py")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
