@@ -18,7 +18,7 @@ from neural_clip.files.whole import replace_marked
 from neural_clip.publishing.model_card import publish
 from neural_clip.report.tables import (
     as_markdown,
-    audit_table,
+    controls_table,
     conversion_table,
     decoding_table,
     encoding_table,
@@ -31,7 +31,7 @@ TABLES = {
     "sizes": sizes_table,
     "encoding": encoding_table,
     "conversion": conversion_table,
-    "controls": audit_table,
+    "controls": controls_table,
 }
 PICTURES = ("decoding", "conversion", "intervals_decoding")
 

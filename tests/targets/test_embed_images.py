@@ -29,7 +29,7 @@ from neural_clip.prepared.writer import write_prepared
 from neural_clip.targets import embed_images as embedding
 from neural_clip.targets.embed_images import DEFAULT_MODEL, embed_images
 from neural_clip.targets.encoder import ImageEncoder, TargetEncoder, weights_digest
-from neural_clip.targets.identity import check_same_encoder, configured_encoder
+from neural_clip.targets.identity import EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.model import load_tower
 from planted_data import write_planted
@@ -349,19 +349,6 @@ def test_a_changed_set_is_not_embedded(tmp_path, clip):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_encoders_are_told_apart():
-    clip = {"name": "a/clip", "revision": "1", "pooling": "projected", "projection_dim": 8}
-    check_same_encoder(clip, "the model", clip | {"image_processor": {}}, "the data")
-    check_same_encoder({"name": "a/clip"}, "the recipe", clip, "the data")
-    for key, other in (("name", "b/clip"), ("revision", "2"), ("pooling", "cls"), ("projection_dim", 9)):
-        with pytest.raises(DataError) as caught:
-            check_same_encoder(clip, "the model", clip | {key: other}, "the data")
-        for part in ("the model", "the data", f"'{key}'", repr(clip[key]), repr(other)):
-            assert part in str(caught.value)
-    assert configured_encoder(clip | {"image_processor": {}}) == clip
-    assert configured_encoder(clip | {"pooling": "mean of patches"}) == clip | {"pooling": "precomputed"}
-
-
 def test_hub_model_that_is_not_here_fails_at_once_and_says_what_to_do(tmp_path):
     folder = make_set(tmp_path / "set")
     start = time.monotonic()
@@ -587,15 +574,15 @@ def test_models_tell_the_options_apart(clip):
         poolings = [poolings] if isinstance(poolings, str) else poolings
         made = TargetEncoder([str(clip)] * len(poolings), poolings, device="cpu", blur=options.get("blur"))
         descriptions[name] = made.description
-    kept = {name: configured_encoder(encoder) for name, encoder in descriptions.items()}
-    assert {name: encoder["pooling"] for name, encoder in kept.items()} == {
+    kept = {name: EncoderIdentity.of_facts(encoder) for name, encoder in descriptions.items()}
+    assert {name: encoder.pooling for name, encoder in kept.items()} == {
         name: {"projected": "projected", "class token": "cls"}.get(name, "precomputed") for name in kept
     }
     for name, encoder in kept.items():
         for other in kept.keys() - {name}:
             with pytest.raises(DataError, match=f"The data.* of {other}"):
-                check_same_encoder(encoder, f"The model of {name}", kept[other], f"The data of {other}")
-        if encoder["pooling"] == "precomputed":
+                encoder.require(kept[other], f"The model of {name}", f"The data of {other}")
+        if encoder.pooling == "precomputed":
             assert load_tower(descriptions[name], required=False) is None
             with pytest.raises(DataError, match="'include_vision_tower' is true, but the targets are ready-made"):
                 load_tower(descriptions[name], required=True)

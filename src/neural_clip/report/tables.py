@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
+from neural_clip.prepared.modalities import MODALITIES
+
 SCORES = {"two_way": "2-way", "top1": "top-1"}
 Table = tuple[list[str], list[list[str]]]
 
@@ -32,7 +33,7 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 def label(report: dict, *modalities: str) -> str:
     """Modality, marked when simulated or at category level: `"EEG simulated"`, `"EEG -> MEG simulated"`."""
-    text = " -> ".join(NAMES[name] for name in modalities)
+    text = " -> ".join(MODALITIES[name].title for name in modalities)
     if any(name in report["simulated_modalities"] for name in modalities):
         text += " simulated"
     if any(report["data"][name]["category_level"] for name in modalities):
@@ -61,7 +62,7 @@ def decoding_table(report: dict) -> Table:
             rows.append([label(report, modality), "known-model ceiling", "", "", "", "", score(known), ""])
         paper = part["paper"]
         figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
-        rows.append([f"{NAMES[modality]} {paper['corpus']}", "the paper", *figures])
+        rows.append([f"{MODALITIES[modality].title} {paper['corpus']}", "the paper", *figures])
     return head, rows
 
 
@@ -94,10 +95,8 @@ def sizes_table(report: dict) -> Table:
         row, data = part["rows"][0], report["data"][modality]
         unit = "categories" if data["category_level"] else "images"
         sizes = [str(row["n_queries"]), f"{row['gallery_size']} {unit}", str(row["n_classes"] or "-")]
-        people = str(len(row["subjects"]))
-        rows.append(
-            [label(report, modality), *sizes, people, report["split"], row["resampled_unit"], str(data["split_unit"])]
-        )
+        sizes += [str(len(row["subjects"])), report["split"], row["resampled_unit"], str(data["split_unit"])]
+        rows.append([label(report, modality), *sizes])
     return head, rows
 
 
@@ -166,7 +165,7 @@ def _two_way_cells(row: dict) -> list[str]:
 
 
 def aggregation_table(report: dict) -> Table:
-    """Decoding at every level of aggregation, in both directions, and for other people."""
+    """Decoding at every level of aggregation, in both directions, and for other subjects."""
     head = ["recordings", "method", "aggregation", "queries", "top-1 %", "top-5 %", "2-way [95 % CI]"]
     head += ["[95 % CI, subjects drawn]", "2-way image to recording"]
     rows = []
@@ -183,7 +182,7 @@ def aggregation_table(report: dict) -> Table:
     return head, rows
 
 
-def audit_table(report: dict) -> Table:
+def controls_table(report: dict) -> Table:
     """Controls beside the scores; those that are no score stand in the text."""
     head = ["recordings", "control", "decoder", "2-way [95 % CI]", "p", "queries"]
     rows = []
@@ -212,7 +211,7 @@ def protocol_table(report: dict) -> Table:
 
 
 def subjects_table(report: dict) -> Table:
-    """Single-trial decoding of each person."""
+    """Single-trial decoding of each subject."""
     head = ["recordings", "subject", "queries", "top-1 %", "top-5 %", "2-way"]
     rows = []
     for modality, part in report["decoding"].items():

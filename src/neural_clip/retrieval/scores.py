@@ -117,12 +117,23 @@ def _true_pearson(queries, gallery, own, truth):
     return found
 
 
+def two_way(greater: np.ndarray, tied: np.ndarray, n_others: np.ndarray | int) -> np.ndarray:
+    """Share of the competitors that the true one beats.
+
+    Args:
+        greater, tied (`np.ndarray` of shape `(n,)`): Competitors above the true one, and level with it: one half each.
+        n_others (`np.ndarray` of shape `(n,)` or `int`): All competitors; with none the score is one half.
+
+    Returns:
+        `np.ndarray` of shape `(n,)`, float64.
+    """
+    return np.where(n_others > 0, 1.0 - (greater + tied / 2) / np.maximum(n_others, 1), 0.5)
+
+
 def _of_ranks(limits, n_others, suffix):
     """Scores that follow from the counts of greater and tied among `n_others` competitors, and their chance."""
     greater, tied, sizes = limits.greater, limits.tied, n_others + 1
-    rank = greater + tied / 2
-    scores = {"rank": rank, "ties": tied}
-    scores["two_way"] = np.where(n_others > 0, 1.0 - rank / np.maximum(n_others, 1), 0.5)  # nothing to compare: 0.5
+    scores = {"rank": greater + tied / 2, "ties": tied, "two_way": two_way(greater, tied, n_others)}
     chance = {"two_way": 0.5}
     for k in TOP:  # of the tied + 1 places that the true image may take, those among the first k
         scores[f"top{k}"] = np.clip((k - greater) / (tied + 1), 0.0, 1.0)
@@ -273,7 +284,7 @@ def scores_and_contributions(
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """What [`retrieval_scores`] and [`score_queries`] give for the same arguments, from one pass over all pairs."""
     task = RetrievalTask(predictions, references, prediction_ids, reference_ids, classes)
-    people = None if subjects is None else plain_ids(subjects, len(task.queries), "subjects")
+    subjects = None if subjects is None else plain_ids(subjects, len(task.queries), "subjects")
     scores, chance = _score_task(task, seed)
     summary = _means(scores) | {f"chance_{name}": value for name, value in chance.items()}
     summary["two_way_permutation_expected"] = _permuted_expected(task, scores[f"two_way{BACK}"])
@@ -282,12 +293,12 @@ def scores_and_contributions(
     for name in (f"top1_of_{k}{suffix}" for k in SAMPLED for suffix in ("", BACK)):  # too small a gallery
         summary.setdefault(name, None)
         summary.setdefault(f"chance_{name}", None)
-    if people is not None:
+    if subjects is not None:
         summary["subjects"] = {}
-        for person in dict.fromkeys(people):
-            rows = np.array([other == person for other in people])
+        for subject in dict.fromkeys(subjects):
+            rows = np.array([other == subject for other in subjects])
             means = _means({name: values[rows] for name, values in scores.items()})
-            summary["subjects"][str(person)] = {"n_queries": int(rows.sum())} | means
+            summary["subjects"][str(subject)] = {"n_queries": int(rows.sum())} | means
     return summary, scores
 
 
