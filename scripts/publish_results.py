@@ -1,4 +1,4 @@
-"""Carry results into the repository: model card, tables of README.md and docs/real_recordings.md, pictures.
+"""Carry results into the repository: model card, tables of README.md and docs/studies/real_recordings.md, pictures.
 
     python scripts/publish_results.py --demo outputs/demo --real outputs/real
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Rewrite everything in the repository that states a result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="folder of `make demo`")
-    parser.add_argument("--real", type=Path, help="folder of the real recordings (docs/real_recordings.md)")
+    parser.add_argument("--real", type=Path, help="folder of the real recordings (docs/studies/real_recordings.md)")
     arguments = parser.parse_args(argv)
     if arguments.demo:
         report = read_report(arguments.demo)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             picture = arguments.demo / "pictures" / f"{name}.png"
             shutil.copy(picture, REPOSITORY / "docs" / "images" / f"demo_{name}.png")
     if arguments.real:
-        page = REPOSITORY / "docs" / "real_recordings.md"
+        page = REPOSITORY / "docs" / "studies" / "real_recordings.md"
         for name in ("digits", "digits_mobilenet"):
             fill(page, name, ["decoding", "sizes"], read_report(arguments.real / f"{name}_report"))
         fill(page, "faces", ["decoding", "sizes", "conversion"], read_report(arguments.real / "faces_report"))

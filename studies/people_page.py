@@ -1,4 +1,4 @@
-"""Write docs/new_people.md and its picture from the results of `studies/compare_people.py`.
+"""Write docs/studies/new_people.md and its picture from the results of `studies/compare_people.py`.
 
 python studies/people_page.py
 """
@@ -119,9 +119,9 @@ def draw_panel(axes: Any, records: Sequence[dict]) -> None:
 
 HEAD = """# What a new person's recordings are worth
 
-Nobody was recorded: every number is of **simulated** recordings ([twins.md](twins.md)), and says nothing about how
+Nobody was recorded: every number is of **simulated** recordings ([twins.md](../twins.md)), and says nothing about how
 well brains can be read. The page and its picture are made by `python studies/people_page.py` from
-`results/people_*.json`, which `studies/compare_people.py` writes; no number is typed by hand.
+`studies/results/people_*.json`, which `studies/compare_people.py` writes; no number is typed by hand.
 
 The last person of each data set is left out of training, and `neural-clip adapt` then fits that person's alignment
 layer to a random share of the training recordings; the rest of the model stays as it is. Every model is of one
@@ -129,13 +129,13 @@ modality. All scores are single trials of that one person among all images of th
 
 - *Minutes of trials*: those of the training recordings that were used, an average of repeats counted as often as it
   was averaged; seconds a trial and their sources stand in
-  [`recording_time.py`](../src/neural_clip/training/recording_time.py).
+  [`recording_time.py`](../../src/neural_clip/training/recording_time.py).
   Set-up, breaks, and the person's validation recordings,
   by which the epoch is chosen, come on top.
 - *Trained with everybody*: the person took part in training from the start.
 - *A quarter, with everybody* and *alone*: training from the start with a quarter of that person's training recordings,
   the others complete, or nobody else. Alone, it takes as many steps as with everybody.
-- *Ridge regression alone*: per-subject ridge ([evaluation.md](evaluation.md)) fitted to the same share of that
+- *Ridge regression alone*: per-subject ridge ([evaluation.md](../evaluation.md)) fitted to the same share of that
   person's recordings as adapting takes, and to nobody else's. With all of them no seed has a part in it.
 - *Share*: (score - chance) / (score of training with everybody - chance), of each seed, then the mean.
 - *t interval*: over seeds of training, of the choice of recordings and of the order of batches, for one person of one
@@ -179,9 +179,9 @@ def publish(results_dir: Path, page: Path, picture: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write page and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "results", help="default: results")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/new_people.md")
-    parser.add_argument("--picture", type=Path, default=REPOSITORY / "docs/images/new_people.png")
+    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "studies" / "results")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "new_people.md")
+    parser.add_argument("--picture", type=Path, default=REPOSITORY / "docs" / "images" / "new_people.png")
     arguments = parser.parse_args(argv)
     publish(arguments.results_dir, arguments.page, arguments.picture)
 

@@ -1,4 +1,4 @@
-"""Write docs/results.md from the results of `studies/compare_recipes.py`: recipes and baselines on the twins.
+"""Write docs/studies/results.md from the results of `studies/compare_recipes.py`: recipes and baselines on the twins.
 
 python studies/results_page.py
 python studies/results_page.py --results-dir outputs/recipes/validation --page outputs/recipes/validation.md
@@ -168,11 +168,11 @@ def section(results: dict) -> str:
 
 HEAD = """# Recipes compared
 
-On the twins nobody was recorded: their numbers are of **simulated** recordings ([twins.md](twins.md)) and say nothing
-about how well brains can be read. The small real recordings are those of [real_recordings.md](real_recordings.md);
-they have no ceiling, and `faces` is a decision between two categories, where top-1 and 2-way are the same. The page is
-made by `python studies/results_page.py` from `results/*.json`, which `studies/compare_recipes.py` writes; no number is
-typed by hand.
+On the twins nobody was recorded: their numbers are of **simulated** recordings ([twins.md](../twins.md)) and say
+nothing about how well brains can be read. The small real recordings are those of
+[real_recordings.md](real_recordings.md); they have no ceiling, and `faces` is a decision between two categories, where
+top-1 and 2-way are the same. The page is made by `python studies/results_page.py` from `studies/results/*.json`, which
+`studies/compare_recipes.py` writes; no number is typed by hand.
 
 - *t interval*: over seeds of training (weights, order, dropout) on one and the same twin and test split. It speaks of
   training again, not of other images or people. With one seed there is none.
@@ -180,9 +180,9 @@ typed by hand.
   seeds. So do the intervals and p of the paired differences of one seed. They are not corrected for the number of
   comparisons.
 - *Way to ceiling*: (score - chance) / (ceiling - chance); the ceiling is the observer of
-  [twins.md](twins.md), which knows the model. It is loose on `realistic`.
+  [twins.md](../twins.md), which knows the model. It is loose on `realistic`.
 - *Normalised* conversion: 2-way of recordings of one modality that find recordings of another, divided by the 2-way
-  of decoding the target by the same model ([evaluation.md](evaluation.md)).
+  of decoding the target by the same model ([evaluation.md](../evaluation.md)).
 - *Training s*: processor seconds of one thread for all that a recipe trains, the whole process with start and
   validation, the same in the lines of each modality, of the first seed alone. Machines differed in speed by a factor
   of two (the same command gives the same weights on them, to the bit), so read times roughly.
@@ -198,7 +198,7 @@ typed by hand.
   training of `+still` recordings do not move in time (EEG, MEG): what each part is worth.
   [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
 - Baselines are linear and fitted once, on samples from image onset on; what they are stands in
-  [evaluation.md](evaluation.md). Each model keeps its
+  [evaluation.md](../evaluation.md). Each model keeps its
   best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by validation scores; the
   test split is read by the evaluation alone."""
 
@@ -217,8 +217,8 @@ def publish(results_dir: Path, page: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "results", help="default: results")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/results.md", help="default: docs/results.md")
+    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "studies" / "results")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "results.md")
     arguments = parser.parse_args(argv)
     publish(arguments.results_dir, arguments.page)
 
