@@ -6,7 +6,10 @@ import re
 import statistics
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +24,8 @@ from neural_clip import NeuralClipConfig, NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.prepared.reader import load_image_table, load_recordings
 from neural_clip.retrieval.scores import retrieval_scores
+from neural_clip.targets.embed_images import embed_images
+from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.recipe import read_recipe
 from paths import REPOSITORY
 from planted_data import SHAPES, WIDTH, write_planted
@@ -534,20 +539,54 @@ ALONE = "demo+alone+fmri"
 RECIPES = {"demo": set(MODALITIES), "demo+frozen": set(MODALITIES), "demo+eeg": {"eeg"}, ALONE: {"fmri"}}
 
 
+def test_a_twin_is_made_by_the_demo(tmp_path, monkeypatch):
+    started = []
+
+    def run(words):
+        started.append(words)
+        return SimpleNamespace(returncode=len(started) - 1)
+
+    monkeypatch.setattr(compare_recipes.subprocess, "run", run)
+    compare_recipes.make_data("linear", tmp_path)
+    program, *words = started[0]
+    assert Path(program).name == "neural-clip" and Path(program).is_file()
+    assert words == ["demo", "--data-only", "--preset", "linear", "--output-dir", str(tmp_path)]
+    with pytest.raises(DataError, match="data sets of the twin 'linear' could not be made"):
+        compare_recipes.make_data("linear", tmp_path)
+
+
+COUNTS = {"train": 24, "validation": 8, "test": 8}
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Recipes on the smallest twin, one epoch, in real processes."""
+    """Recipes on planted data in the place of the smallest twin, one epoch, in real processes."""
     output = tmp_path_factory.mktemp("recipes")
+    for modality, folder in variants.data_folders(output / "out" / "tiny").items():
+        write_planted(folder, modality, repeats=1, counts=COUNTS)
+        embed_images(folder, TINY_CLIP, overwrite=True)
+    words = ["--twins", "tiny", "--seeds", "0", "--epochs", "1", "--output-dir", str(output / "out"), "--jobs", "2"]
+    words += ["--results-dir", str(output / "results")]
 
-    def command(*more):
-        words = [sys.executable, "studies/compare_recipes.py", "--twins", "tiny", "--recipes", *RECIPES]
-        words += ["--seeds", "0", "--epochs", "1", "--output-dir", str(output / "out"), "--jobs", "2"]
-        words += ["--results-dir", str(output / "results"), *more]
-        return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
+    def compare(*more):
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+            patch.chdir(REPOSITORY)
+            patch.setattr(compare_recipes, "make_data", lambda name, twin: None)
+            compare_recipes.main([*words, "--recipes", *RECIPES, *more])
+        return printed.getvalue()
 
-    first = command()
-    assert first.returncode == 0, first.stderr[-4000:] + first.stdout[-2000:]
-    return output, command, first.stdout
+    return output, compare, compare()
+
+
+@pytest.fixture(scope="module")
+def turned(compared):
+    """The same runs with another first recipe."""
+    output, compare, _ = compared
+    evaluation = output / "out" / "tiny" / "test-0" / "report.json"
+    before = evaluation.stat().st_mtime_ns
+    compare("--finished", "--name", "turned", "--recipes", "demo+frozen", "demo")
+    assert evaluation.stat().st_mtime_ns == before
+    return output / "results" / "tiny_turned.json"
 
 
 @pytest.mark.slow
@@ -590,44 +629,57 @@ def test_real_runs_are_scored_recorded_and_shown(compared):
 
 @pytest.mark.slow
 def test_the_same_command_keeps_everything(compared):
-    output, command, _ = compared
+    output, compare, _ = compared
     twin = output / "out" / "tiny"
     files = [twin / "runs" / "demo-0" / "model.safetensors", twin / "test-0" / "report.json"]
     before = [file.stat().st_mtime_ns for file in files]
-    again = command("--finished")
-    assert again.returncode == 0, again.stderr[-4000:]
+    again = compare("--finished")
     assert {part["method"] for part in json.loads((output / "results" / "tiny.json").read_text())["conversions"]} == {
         name for name, modalities in RECIPES.items() if len(modalities) == 3
     }
     n_people = len(list((twin / "runs" / f"{ALONE}-0").iterdir()))
-    assert n_people > 1 and again.stdout.count(" kept  ") == 3 + n_people + 1 and "started" not in again.stdout
+    assert n_people > 1 and again.count(" kept  ") == 3 + n_people + 1 and "started" not in again
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
 @pytest.mark.slow
-def test_another_first_recipe_is_kept_beside(compared):
-    output, command, _ = compared
-    evaluation = output / "out" / "tiny" / "test-0" / "report.json"
-    before = evaluation.stat().st_mtime_ns
-    done = command("--finished", "--name", "turned", "--recipes", "demo+frozen", "demo")
-    assert done.returncode == 0, done.stderr[-4000:]
-    results = json.loads((output / "results" / "tiny_turned.json").read_text())
+def test_another_first_recipe_is_kept_beside(turned):
+    results = json.loads(turned.read_text())
     assert {(pair["method"], pair["other"]) for pair in results["comparisons"]} == {("demo+frozen", "demo")}
     assert {record["kind"] for record in results["records"]} == {"recipe"} and results["name"] == "turned"
-    assert evaluation.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
-def test_a_recipe_is_added_to_what_is_there(compared):
-    output, command, _ = compared
-    file = output / "results" / "tiny_turned.json"
-    missing = command(
-        "--finished", "--name", "turned", "--add", "--recipes", "demo+frozen", "--results-dir", str(output / "none")
-    )
-    assert missing.returncode == 2 and "tiny_turned.json" in missing.stderr
-    assert command("--finished", "--name", "turned", "--recipes", "demo+frozen").returncode == 0
-    done = command("--finished", "--name", "turned", "--add", "--recipes", "demo+frozen", "demo")
-    assert done.returncode == 0, done.stderr[-4000:]
-    results = json.loads(file.read_text())
+def test_a_recipe_is_added_to_what_is_there(compared, turned, tmp_path):
+    """What is there is the first recipe alone; adding the other one makes the results of both."""
+    _, compare, _ = compared
+    whole = json.loads(turned.read_text())
+    of_one = whole | {"recipes": ["demo+frozen"], "comparisons": []}
+    for part in ("records", "conversions"):
+        of_one[part] = [entry for entry in whole[part] if entry["method"] == "demo+frozen"]
+    (tmp_path / turned.name).write_text(json.dumps(of_one))
+    more = ["--finished", "--name", "turned", "--add", "--results-dir", str(tmp_path)]
+    compare(*more, "--recipes", "demo+frozen", "demo")
+    results = json.loads((tmp_path / turned.name).read_text())
     assert [record["method"] for record in results["records"]] == ["demo+frozen"] * 3 + ["demo"] * 3
     assert {(pair["method"], pair["other"]) for pair in results["comparisons"]} == {("demo+frozen", "demo")}
+    assert results["comparisons"] == whole["comparisons"]
+    in_order = {part: sorted(whole[part], key=json.dumps) for part in ("records", "conversions")}
+    assert {part: sorted(results[part], key=json.dumps) for part in in_order} == in_order
+
+
+@pytest.mark.slow
+def test_there_must_be_something_to_add_to(tmp_path):
+    words = [
+        sys.executable,
+        "studies/compare_recipes.py",
+        "--twins",
+        "tiny",
+        "--finished",
+        "--name",
+        "turned",
+        "--add",
+    ]
+    words += ["--recipes", "demo+frozen", "--results-dir", str(tmp_path), "--output-dir", str(tmp_path)]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and "tiny_turned.json" in done.stderr
