@@ -97,14 +97,14 @@ def table(records: Sequence[dict], modality: str) -> list[str]:
 INTRODUCTION = """# Single choices, measured
 
 This study is closed: it stays reproducible and is not extended. Every number is of **simulated** recordings, twin
-`realistic` ([twins.md](../twins.md)). Each choice changes one thing about a reference: the recipe `demo` with one network
-for each modality and recordings that do not move in time, trained one modality at a time. Scores are of the **validation
-split**, single trials, mean over the last three epochs; the test split was not read. Differences are from the reference
-with the same seed, one for each seed. How far the differences of two seeds lie apart shows how far one of them can be
-trusted, least in MEG.
+`realistic` ([twins.md](../twins.md)). Each choice changes one thing about a reference: the recipe `demo` with one
+network for each modality and recordings that do not move in time, trained one modality at a time. Scores are of the
+**validation split**, single trials, mean over the last three epochs; the test split was not read. Differences are from
+the reference with the same seed, one for each seed. How far the differences of two seeds lie apart shows how far one
+of them can be trusted, least in MEG.
 
-`python studies/compare_choices.py` writes the page from `studies/results/validation/choices.json`. No number is typed by
-hand. `studies/choices.py` defines the choices that are not options of the package.
+`python studies/compare_choices.py` writes the page from `studies/results/validation/choices.json`. No number is typed
+by hand. `studies/choices.py` defines the choices that are not options of the package.
 """
 
 

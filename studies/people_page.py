@@ -120,20 +120,20 @@ def draw_panel(axes: Any, records: Sequence[dict]) -> None:
 HEAD = """# What the recordings of a new subject are worth
 
 This study is closed: it stays reproducible and is not extended. Every number is of **simulated** recordings
-([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded.
-`python studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
+([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded. `python
+studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
 `studies/compare_people.py` writes. No number is typed by hand.
 
 The last subject of each data set is left out of training. `neural-clip adapt` then fits the alignment layer of that
 subject to a random share of the training recordings; the rest of the model stays as it is. Every model is of one
 modality. All scores are single trials of that one subject among all images of the split.
 
-- *Minutes of trials*: minutes of the training recordings that were used; an average of repeats counts as often as it was
-  averaged. [`known_corpora.py`](../../src/neural_clip/prepared/known_corpora.py) states the seconds of a trial and
+- *Minutes of trials*: minutes of the training recordings that were used; an average of repeats counts as often as it
+  was averaged. [`known_corpora.py`](../../src/neural_clip/prepared/known_corpora.py) states the seconds of a trial and
   their sources. Set-up, breaks and the validation recordings, on which the epoch is chosen, come on top.
 - *Trained with all subjects*: the subject took part in training from the start.
-- *A quarter, with all subjects* and *a quarter, alone*: training from the start with a quarter of that subject's training
-  recordings, and with all recordings of the other subjects or with none. *Alone* takes as many steps.
+- *A quarter, with all subjects* and *a quarter, alone*: training from the start with a quarter of that subject's
+  training recordings, and with all recordings of the other subjects or with none. *Alone* takes as many steps.
 - *Ridge regression alone*: per-subject ridge ([evaluation.md](../evaluation.md)) on the same share of that subject's
   recordings as adapting uses, and on no other subject's. With all of them it does not depend on the seed.
 - *Share*: (score - chance) / (score of training with all subjects - chance), of each seed, then the mean.

@@ -168,21 +168,21 @@ def section(results: dict) -> str:
 
 HEAD = """# Recipes compared
 
-This study is closed: it stays reproducible and is not extended. The numbers of the twins are of **simulated** recordings
-([twins.md](../twins.md)) and say nothing about how well real recordings can be decoded. The small real recordings are
-those of [real_recordings.md](real_recordings.md). They have no ceiling, and `faces` is a decision between two categories,
-where top-1 and 2-way are the same. `python studies/results_page.py` writes the page from `studies/results/*.json`, which
-`studies/compare_recipes.py` writes. No number is typed by hand.
+This study is closed: it stays reproducible and is not extended. The numbers of the twins are of **simulated**
+recordings ([twins.md](../twins.md)) and say nothing about how well real recordings can be decoded. The small real
+recordings are those of [real_recordings.md](real_recordings.md). They have no ceiling, and `faces` is a decision
+between two categories, where top-1 and 2-way are the same. `python studies/results_page.py` writes the page from
+`studies/results/*.json`, which `studies/compare_recipes.py` writes. No number is typed by hand.
 
 - *t interval*: over seeds of training (weights, order, dropout) on the same twin and test split. It is about repeated
   training, not about other images or subjects. With one seed there is none.
 - *images drawn*: bootstrap over the test images, for the first seed alone. It is about other images, not about other
-  seeds. The same holds for intervals and p of the paired differences of one seed. They are not corrected for the number
-  of comparisons.
-- *Way to ceiling*: (score - chance) / (ceiling - chance). The ceiling is the observer of [twins.md](../twins.md), which
-  knows the model. It is loose on `realistic`.
-- *Normalised* conversion: 2-way of recordings of one modality that retrieve recordings of another, divided by the 2-way
-  of decoding the target by the same model ([evaluation.md](../evaluation.md)).
+  seeds. The same holds for intervals and p of the paired differences of one seed. They are not corrected for the
+  number of comparisons.
+- *Way to ceiling*: (score - chance) / (ceiling - chance). The ceiling is the observer of [twins.md](../twins.md),
+  which knows the model. It is loose on `realistic`.
+- *Normalised* conversion: 2-way of recordings of one modality that retrieve recordings of another, divided by the
+  2-way of decoding the target by the same model ([evaluation.md](../evaluation.md)).
 - *Training s*: processor seconds of one thread for all that a recipe trains: the whole process with start and
   validation, the same in the lines of each modality, of the first seed alone. Machines differed in speed by a factor
   of two (the same command gives the same weights on them, to the bit), so read times roughly.
@@ -194,16 +194,16 @@ where top-1 and 2-way are the same. `python studies/results_page.py` writes the 
   - `+alone`: a model for each subject and modality, trained on the recordings of that subject only. All are scored
     together, on the queries of all subjects.
   - `+uncropped`: also sees the samples before onset (MEG; EEG has none).
-  - `+coarse`: no fine windows. `+shallow`: no hidden layer behind the filters (EEG, MEG) and no linear path (fMRI). Both
-    where the recipe has them: `demo` has neither windows nor layer in MEG, so there both differ from it by the random
-    start alone.
+  - `+coarse`: no fine windows. `+shallow`: no hidden layer behind the filters (EEG, MEG) and no linear path (fMRI).
+    Both where the recipe has them: `demo` has neither windows nor layer in MEG, so there both differ from it by the
+    random start alone.
   - `+single`: one network for each modality instead of several in parallel (in MEG of 96 filters, not 48).
   - `+still`: recordings do not move in time during training (EEG, MEG).
 
   [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
-- *Baselines* are linear ([evaluation.md](../evaluation.md)) and fitted once, on samples from image onset on. Each model
-  keeps its best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by validation
-  scores. Only the evaluation reads the test split."""
+- *Baselines* are linear ([evaluation.md](../evaluation.md)) and fitted once, on samples from image onset on. Each
+  model keeps its best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by
+  validation scores. Only the evaluation reads the test split."""
 
 
 def publish(results_dir: Path, page: Path) -> None:
