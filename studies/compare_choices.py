@@ -98,13 +98,15 @@ def table(records: Sequence[dict], modality: str) -> list[str]:
 
 INTRODUCTION = """# Single choices, measured
 
-Nobody was recorded: every number is of **simulated** recordings, twin `realistic` ([twins.md](../twins.md)). Each
-choice changes one thing about the recipe `demo` with one network a modality and recordings that do not move in time,
-and is trained one modality at a time. Scores are of the **validation split**, single trials, mean over the last three
-epochs; the test split was not read. Differences are from that reference with the same seed, one a seed; how far those
-of two seeds lie apart says how far one can be trusted, least in MEG. `python studies/compare_choices.py` makes the
-page from `studies/results/validation/choices.json`; no number is typed by hand. Choices that are no options of the
-package are defined in `studies/choices.py`.
+This study is closed: it stays reproducible and is not extended. Every number is of **simulated** recordings, twin
+`realistic` ([twins.md](../twins.md)). Each choice changes one thing about a reference: the recipe `demo` with one
+network for each modality and recordings that do not move in time, trained one modality at a time. Scores are of the
+**validation split**, single trials, mean over the last three epochs; the test split was not read. Differences are from
+the reference with the same seed, one for each seed. How far the differences of two seeds lie apart shows how far one
+of them can be trusted, least in MEG.
+
+`python studies/compare_choices.py` writes the page from `studies/results/validation/choices.json`. No number is typed
+by hand. `studies/choices.py` defines the choices that are not options of the package.
 """
 
 

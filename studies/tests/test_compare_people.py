@@ -185,8 +185,8 @@ def test_table_shows_the_records():
     head, rows = people_page.people_table(made_up()["records"])
     assert len({len(head), *map(len, rows)}) == 1
     assert [cells[2] for cells in rows] == [
-        "left out, average subject", "left out, then adapted", "left out, then adapted", "trained with everybody",
-        "ridge regression alone", "chance", "left out, then adapted", "trained with everybody", "chance",
+        "left out, average subject", "left out, then adapted", "left out, then adapted", "trained with all subjects",
+        "ridge regression alone", "chance", "left out, then adapted", "trained with all subjects", "chance",
     ]  # fmt: skip
     values = [few for few, _ in SCORES.values()]
     mean, half = statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5  # t(2), 97.5 %
@@ -233,7 +233,7 @@ def test_picture_shows_the_scores(monkeypatch, tmp_path):
     assert "simulated" in figure.get_suptitle() and axes.get_title() == "EEG, simulated"
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert lines["chance"].get_ydata()[0] == 0.5
-    assert lines["trained with everybody"].get_ydata()[0] == pytest.approx((0.90 + 0.88 + 0.93) / 3)
+    assert lines["trained with all subjects"].get_ydata()[0] == pytest.approx((0.90 + 0.88 + 0.93) / 3)
     assert lines["left out, average subject"].get_ydata()[0] == pytest.approx(0.6)
     np.testing.assert_allclose(lines["left out, then adapted"].get_xydata(), [[2.5, 0.71], [20.0, 2.65 / 3]])
     np.testing.assert_allclose(lines["ridge regression alone"].get_xydata(), [[2.5, 0.61]])
