@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parent
 
 # The libraries read these when they are imported, so they are set here, before any test is; subprocesses inherit them.
 CACHE = Path(tempfile.mkdtemp(prefix="neural_clip_tests_"))

@@ -15,9 +15,7 @@ import results_page
 from neural_clip.errors import DataError
 from neural_clip.training import recording_time
 from paths import REPOSITORY
-from planted_data import ENCODER, write_planted
-
-READY = ENCODER | {"pooling": "precomputed"}
+from planted_data import READY, write_planted
 
 
 @pytest.fixture(scope="module")

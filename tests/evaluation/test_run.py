@@ -28,14 +28,6 @@ pytestmark = pytest.mark.numerical
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Three planted data sets."""
-    root = tmp_path_factory.mktemp("planted")
-    noise = {"eeg": 8.0, "meg": 8.0, "fmri": 6.0}
-    return {m: write_planted(root / m, m, noise=noise[m], seed=i) for i, m in enumerate(noise)}
-
-
-@pytest.fixture(scope="module")
 def evaluated(folders, tmp_path_factory):
     """Report of the planted model over all three, and the folder it was written to."""
     patch = pytest.MonkeyPatch()

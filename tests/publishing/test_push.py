@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from folder_contents import contents
 from loopback_hub import LoopbackHub
 from neural_clip.commands.push import main
 from neural_clip.errors import DataError, run
@@ -80,10 +81,6 @@ def litter(folder):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"secret")
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_data_set_arrives_whole_and_private(tmp_path, hub, capsys):

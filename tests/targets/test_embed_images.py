@@ -20,6 +20,7 @@ from transformers import (
     CLIPVisionModel,
 )
 
+from folder_contents import contents
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
@@ -167,10 +168,6 @@ def test_sets_without_pixels_are_refused(tmp_path, clip):
         embed_images(category, str(clip))
     with pytest.raises(DataError, match="is no prepared data set"):
         embed_images(tmp_path, str(clip))
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 import yaml
 
+from custom_raw import TERMS, rng
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import parse_manifest
 from neural_clip.corpora.custom.recordings import read_trials
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
+from prepared_rows import parquet_rows
 
 N = 20  # events a recording
 SFREQ = 500.0  # Hz
-TERMS = {"licence": "CC0-1.0", "redistribution": "allowed", "source": "simulated", "citation": "nobody"}
 CUT = {"tmin": -0.1, "tmax": 0.4}
-
-
-def rng(*seed):
-    return np.random.default_rng(seed)
 
 
 def simulated_raw(seed=0, names=("A", "B", "C", "D"), kind="eeg", seconds=30.0, sfreq=SFREQ, unit=1e-5):
@@ -65,10 +62,7 @@ def prepared(tmp_path, recordings, modality="eeg", folder="set", options=None, *
 
 def stored(folder, modality="eeg"):
     """Values by subject and trial, over all splits, and the rows."""
-    from pyarrow.parquet import read_table
-
-    rows = [row for path in sorted((folder / "data").rglob("*.parquet")) for row in read_table(path).to_pylist()]
-    rows.sort(key=lambda row: (row["subject"], row["trial"]))
+    rows = sorted(parquet_rows(folder), key=lambda row: (row["subject"], row["trial"]))
     return np.array([row[modality] for row in rows], dtype=np.float32), rows
 
 

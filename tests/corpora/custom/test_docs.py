@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from custom_raw import rng
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import KIND_KEYS, Embeddings, Expect, Images, Manifest, Recording, Splits
 from neural_clip.prepared.facts import verify_prepared
@@ -23,10 +24,6 @@ SECTIONS = {
 COMMON = {"file", "kind", "subject", "session", "run", "split"}
 N = 60  # trials a file
 NAMES = [f"{'dogs' if i % 2 else 'cats'}/im{i:02d}" for i in range(30)]
-
-
-def rng(*seed):
-    return np.random.default_rng(seed)
 
 
 def blocks(language):
