@@ -310,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="only measure, at the stored noise scale")
     parser.add_argument("--cross", action="store_true", help="only measure, also with a ridge of the other subjects")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds of the generator (0 1; with --check 2)")
-    parser.add_argument("--modalities", nargs="+", choices=sorted(TARGETS), default=["eeg", "meg", "fmri"])
+    parser.add_argument("--modalities", nargs="+", choices=sorted(TARGETS), default=list(TARGETS))
     args = parser.parse_args(argv)
     measuring = args.check or args.cross
     numbers = args.seeds or ([2] if measuring else [0, 1])

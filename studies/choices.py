@@ -17,11 +17,12 @@ from torch.nn import functional
 
 from neural_clip.losses import clip_loss, positive_mask, regression_loss
 from neural_clip.modeling_subject_layers import rows_by_subject
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.training.trainer import NeuralClipTrainer, embed_recordings
 
-SENSORS = ("eeg", "meg")
-EVERYWHERE = (*SENSORS, "fmri")
+SENSORS = tuple(name for name, modality in MODALITIES.items() if modality.sensors)
+EVERYWHERE = tuple(MODALITIES)
 
 
 # Objectives: of L2-normalised embeddings (batch_size, projection_dim), image ids (batch_size,) and the log scale.

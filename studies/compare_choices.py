@@ -26,8 +26,8 @@ import torch
 from choices import CHOICES, EVERYWHERE, ChoiceTrainer
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import folder_of, load_metadata
-from neural_clip.report.tables import NAMES
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import read_recipe
@@ -117,7 +117,7 @@ def page(records: Sequence[dict]) -> str:
         first = next((record for record in records if record["modality"] == modality), None)
         if first is not None:
             chance = f"chance .5 and {100 / first['gallery_size']:.1f} %"
-            lines += [f"## {NAMES[modality]}, simulated", ""]
+            lines += [f"## {MODALITIES[modality].title}, simulated", ""]
             lines += [f"{first['n_queries']} recordings, {first['gallery_size']} images; {chance}.", ""]
             lines += [*table(records, modality), ""]
             run = {record["choice"] for record in records if record["modality"] == modality}

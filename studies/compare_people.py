@@ -36,12 +36,13 @@ import numpy as np
 from collected import write_results
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import load_metadata
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.recipe import Recipe, read_recipe
 from neural_clip.training.recording_time import minutes_of, trial_seconds
 from runs import commit, digest, source_states
-from variants import CORPORA, REPOSITORY, data_folders, training_key, training_words
+from variants import REPOSITORY, data_folders, training_key, training_words
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -151,7 +152,7 @@ def left_out(words: list[str], metadata: dict, folder: Path, runs: Path, person:
     out = ["--training.output_dir", str(runs / "without")]
     checkpoint = train(read_recipe([*words, *only(modality, others), *out]))
     records = []
-    if modality != "fmri":
+    if MODALITIES[modality].sensors:
         scores = score(NeuralClipModel.from_pretrained(checkpoint), folder, split, person, average=True)
         records.append({"how": "average subject", "share": 0.0, "recordings": 0, "minutes": 0.0, **scores})
     for share in SHARES:
@@ -242,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--twin", default="realistic", help="preset of docs/twins.md (default: realistic)")
     parser.add_argument("--recipe", default="demo", help="file of configs/ by name (default: demo)")
-    parser.add_argument("--modalities", nargs="+", choices=tuple(CORPORA), default=list(CORPORA))
+    parser.add_argument("--modalities", nargs="+", choices=tuple(MODALITIES), default=list(MODALITIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/recipes"), help="as of compare_recipes.py")
     parser.add_argument("--split", choices=("validation", "test"), default="test")

@@ -15,8 +15,9 @@ from typing import Any
 
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report.intervals import STYLES
-from neural_clip.report.tables import NAMES, as_markdown, percent, score, with_interval
+from neural_clip.report.tables import as_markdown, percent, score, with_interval
 from results_page import REPOSITORY, Table, in_order, label, over_seeds
 
 FULL, ADAPTED, AVERAGE, RIDGE = "everybody", "adapted", "average subject", "ridge alone"
@@ -109,8 +110,8 @@ def draw_panel(axes: Any, records: Sequence[dict]) -> None:
         if values := [record["two_way"] for record in records if record["how"] == how]:
             axes.axhline(statistics.fmean(values), linestyle=style, color=STYLES[kind][0], label=WORDS[how])
     axes.axhline(records[0]["chance_two_way"], linestyle=":", color="black", label="chance")
-    axes.set_title(f"{NAMES[records[0]['modality']]}, simulated" if records[0]["simulated"]
-                   else NAMES[records[0]["modality"]], fontsize=9)  # fmt: skip
+    axes.set_title(f"{MODALITIES[records[0]['modality']].title}, simulated" if records[0]["simulated"]
+                   else MODALITIES[records[0]["modality"]].title, fontsize=9)  # fmt: skip
     axes.set_xlabel("minutes of the new subject's trials")
     axes.set_xlim(left=0)
     axes.grid(color="#dddddd", linewidth=0.5)

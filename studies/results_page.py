@@ -14,7 +14,8 @@ from pathlib import Path
 
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
-from neural_clip.report.tables import NAMES, SCORES, as_markdown, p_value, percent, score, with_interval
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.report.tables import SCORES, as_markdown, p_value, percent, score, with_interval
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Table = tuple[list[str], list[list[str]]]
@@ -41,7 +42,7 @@ def mean_of(records: Sequence[dict], key: str) -> float | None:
 
 def label(record: dict) -> str:
     """Modality, marked where the recordings are simulated."""
-    return NAMES[record["modality"]] + (" simulated" if record["simulated"] else "")
+    return MODALITIES[record["modality"]].title + (" simulated" if record["simulated"] else "")
 
 
 def seeds_of(records: Sequence[dict]) -> str:
@@ -121,7 +122,7 @@ def conversions_table(results: dict) -> Table:
         first = group[0]
         means = [statistics.fmean(entry[key] for entry in group) for key in ("two_way", "denominator_two_way")]
         target = label({"modality": first["target"], "simulated": simulated})
-        cells = [f"{NAMES[first['source']]} to {target}", first["method"], seeds_of(group)]
+        cells = [f"{MODALITIES[first['source']].title} to {target}", first["method"], seeds_of(group)]
         cells += [*map(score, means), over_seeds([entry["normalised"] for entry in group])]
         drawn = with_interval(first["normalised"], first["normalised_interval"])
         rows.append([*cells, f"seed {first['seed']}: {drawn}"])

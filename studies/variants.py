@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.known_corpora import CORPUS_OF
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.recipe import read_recipe
 from runs import digest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 # Real recordings (docs/studies/real_recordings.md) that may stand in the place of a twin
 REAL = {
     "digits": {"fmri": Path("outputs/real/digit69")},
@@ -27,10 +28,10 @@ SETTINGS = {
     "shallow": ["--model.eeg.readout_size", "0", "--model.meg.readout_size", "0", "--model.fmri.linear_path", "false"],
     "slow": ["--training.learning_rate", "2e-3"],
     "still": ["--model.eeg.time_shift", "0", "--model.meg.time_shift", "0"],
-    "single": [word for name in CORPORA for word in (f"--model.{name}.num_networks", "1")]
+    "single": [word for name in MODALITIES for word in (f"--model.{name}.num_networks", "1")]
     + ["--model.meg.hidden_size", "96"],  # twice as wide: one network is not to lose for having few filters
 }
-VARIANTS = (*SETTINGS, *CORPORA, ALONE)  # what may stand behind a plus sign
+VARIANTS = (*SETTINGS, *MODALITIES, ALONE)  # what may stand behind a plus sign
 Person = tuple[str, str] | None  # modality and name of the only one that a model learns from; nothing for all
 
 
@@ -38,7 +39,7 @@ def data_folders(twin: Path) -> dict[str, Path]:
     """Prepared data sets of a twin, or of what stands in its place, by modality."""
     if twin.name in REAL:
         return REAL[twin.name]
-    return {modality: twin / "data" / name for modality, name in CORPORA.items()}
+    return {modality: twin / "data" / corpus.name for modality, corpus in CORPUS_OF.items()}
 
 
 def data_facts(twin: Path) -> dict[str, dict]:
@@ -71,7 +72,7 @@ def parsed(recipe: str) -> tuple[Path, list[str]]:
 def modalities_of(recipe: str) -> list[str]:
     """Modalities that a recipe is trained on: those behind its plus signs, or all."""
     _, variants = parsed(recipe)
-    return [modality for modality in CORPORA if modality in variants] or list(CORPORA)
+    return [modality for modality in MODALITIES if modality in variants] or list(MODALITIES)
 
 
 def learnt_of(recipe: str, twin: Path) -> list[str]:
@@ -86,7 +87,7 @@ def is_alone(recipe: str) -> bool:
 
 def is_whole(recipe: str) -> bool:
     """Whether one model learns all modalities of all people, so that others can be compared with it."""
-    return modalities_of(recipe) == list(CORPORA) and not is_alone(recipe)
+    return modalities_of(recipe) == list(MODALITIES) and not is_alone(recipe)
 
 
 def people_of(recipe: str, twin: Path) -> list[Person]:

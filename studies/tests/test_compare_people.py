@@ -5,6 +5,7 @@ import os
 import re
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def compared(twin):
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare_people, "SHARES", (0.25, 1.0))
-        patch.setattr(recording_time, "TRIAL_SECONDS", {"planted": 3.0})
+        patch.setattr(recording_time, "CORPORA", {"planted": SimpleNamespace(seconds_per_trial=3.0)})
         compare_people.main(command)
         found = json.loads((results / "people_tiny.json").read_text())
         patch.setattr(compare_people, "left_out", None)  # nothing is made again

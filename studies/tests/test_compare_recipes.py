@@ -22,6 +22,7 @@ import runs
 import variants
 from neural_clip import NeuralClipConfig, NeuralClipModel
 from neural_clip.errors import DataError
+from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.prepared.reader import load_image_table, load_recordings
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.targets.embed_images import embed_images
@@ -430,7 +431,7 @@ def test_variants_are_trained_on_what_they_name(monkeypatch):
         return read_recipe(variants.training_words(*arguments))
 
     whole = recipe_of("demo+mse", 3, Path("t"))
-    assert whole.data == {m: str(Path("t/data") / name) for m, name in variants.CORPORA.items()}
+    assert whole.data == {m: str(Path("t/data") / corpus.name) for m, corpus in CORPUS_OF.items()}
     assert whole.model["objective"] == "mse" and whole.training["seed"] == 3
     assert recipe_of("demo+meg", 0, Path("t")).data == {"meg": "t/data/things_meg"}
     one = recipe_of("demo+alone", 0, Path("t"), None, ("fmri", "sub-05"))

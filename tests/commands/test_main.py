@@ -111,11 +111,11 @@ def test_every_listed_program_exists(module):
 
 
 def test_every_listed_corpus_exists():
-    assert all(callable(getattr(prepare, function)) for function, _ in cli.CORPORA.values())
+    assert all(callable(getattr(prepare, function)) for function, _ in cli.PREPARES.values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [[name] for name in cli.COMMANDS] + [["prepare", name] for name in cli.CORPORA])
+@pytest.mark.parametrize("arguments", [[name] for name in cli.COMMANDS] + [["prepare", name] for name in cli.PREPARES])
 def test_every_program_explains_itself(arguments):
     done = _shell(*arguments, "--help")
     assert done.returncode == 0, done.stderr

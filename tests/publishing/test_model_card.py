@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from neural_clip.publishing.model_card import TITLES, model_card
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.publishing.model_card import model_card
 from paths import REPOSITORY
 
 CARDS = sorted((REPOSITORY / "model_cards").glob("*.md"))
@@ -22,7 +23,7 @@ def test_card_is_made_from_its_json(path):
     assert text == model_card(source["name"], source["training"], source["report"])
     for modality, table in source["report"]["decoding"].items():  # read back, number by number
         (row,) = table["rows"]
-        line = next(line for line in text.splitlines() if line.startswith(f"| {TITLES[modality]} |"))
+        line = next(line for line in text.splitlines() if line.startswith(f"| {MODALITIES[modality].title} |"))
         numbers = [float(number) for number in re.findall(r"\d+\.\d+", line)]
         low, high = row["two_way_interval"]
         expected = [row["two_way"], low, high, row["chance_two_way"], row["top1"], row["top5"]]

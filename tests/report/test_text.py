@@ -13,6 +13,7 @@ from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation import run as evaluation
 from neural_clip.evaluation.baselines.linear import BASELINES
 from neural_clip.gallery import panels as pictures
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report import tables as report_tables
 from neural_clip.report import text as reporting
 from neural_clip.report.tables import print_tables
@@ -74,7 +75,7 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         assert got[2:4] == [f"{100 * direct[name]:.1f}" for name in ("top1", "top5")]
         assert got[5].startswith(f"{direct['two_way']:.3f} [") and got[7:] == [str(direct["n_queries"]), "12 images"]
     for part in report["conversion"]:
-        label = f"{report_tables.NAMES[part['source']]} -> {report_tables.NAMES[part['target']]} simulated"
+        label = f"{MODALITIES[part['source']].title} -> {MODALITIES[part['target']].title} simulated"
         got = cells(text, label, "neural_clip (ours)")
         assert got[2].startswith(f"{part['two_way']:.3f} [") and got[4].startswith(f"{part['normalised']:.3f} [")
         assert got[5] == f"{part['paper']['two_way']:.3f} ({part['paper']['normalised']:.3f})"

@@ -9,6 +9,7 @@ import pytest
 
 from neural_clip.commands.simulate import main
 from neural_clip.errors import DataError
+from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.simulation import generative, simulate
 from neural_clip.simulation.presets import get_preset
 
@@ -27,14 +28,14 @@ def writer(monkeypatch):
         if stub.fail:
             raise OSError("disk full")
         stub.calls.append((raw_dir.name, preset.name, seed))
-        modality = {folder: name for name, (folder, _) in simulate.CORPORA.items()}[raw_dir.name.split(".")[0]]
+        modality = CORPORA[raw_dir.name.split(".")[0]].modality
         stamp = generative.simulated_stamp(preset, modality, seed, {"two_way": 0.9})
         (raw_dir / "SIMULATED.json").write_text(json.dumps(stamp))
 
     stub.write = write
     monkeypatch.setitem(sys.modules, "stub_writer", stub)
-    corpora = {modality: (folder, "stub_writer") for modality, (folder, _) in simulate.CORPORA.items()}
-    monkeypatch.setattr(simulate, "CORPORA", corpora)
+    corpora = {corpus.modality: replace(corpus, twin="stub_writer.write") for corpus in CORPORA.values()}
+    monkeypatch.setattr(simulate, "CORPUS_OF", corpora)
     monkeypatch.setattr(generative, "tiny_clip_sha256", lambda: "0" * 64)
     return stub
 

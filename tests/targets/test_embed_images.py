@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from folder_contents import contents
-from neural_clip import NeuralClipModel, NeuralClipProcessor
+from neural_clip import NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
@@ -30,7 +30,7 @@ from neural_clip.prepared.writer import write_prepared
 from neural_clip.targets import embed_images as embedding
 from neural_clip.targets.embed_images import DEFAULT_MODEL, embed_images
 from neural_clip.targets.encoder import ImageEncoder, TargetEncoder, weights_digest
-from neural_clip.targets.identity import check_same_encoder, configured_encoder
+from neural_clip.targets.identity import EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.model import load_tower
 from planted_data import write_planted
@@ -347,16 +347,29 @@ def test_a_changed_set_is_not_embedded(tmp_path, clip):
 
 
 def test_encoders_are_told_apart():
-    clip = {"name": "a/clip", "revision": "1", "pooling": "projected", "projection_dim": 8}
-    check_same_encoder(clip, "the model", clip | {"image_processor": {}}, "the data")
-    check_same_encoder({"name": "a/clip"}, "the recipe", clip, "the data")
+    facts = {"name": "a/clip", "revision": "1", "pooling": "projected", "projection_dim": 8}
+    clip = EncoderIdentity(**facts)
+    clip.require(EncoderIdentity.of_facts(facts | {"image_processor": {}}), "the model", "the data")
     for key, other in (("name", "b/clip"), ("revision", "2"), ("pooling", "cls"), ("projection_dim", 9)):
-        with pytest.raises(DataError) as caught:
-            check_same_encoder(clip, "the model", clip | {key: other}, "the data")
-        for part in ("the model", "the data", f"'{key}'", repr(clip[key]), repr(other)):
-            assert part in str(caught.value)
-    assert configured_encoder(clip | {"image_processor": {}}) == clip
-    assert configured_encoder(clip | {"pooling": "mean of patches"}) == clip | {"pooling": "precomputed"}
+        for found in (EncoderIdentity.of_facts(facts | {key: other}), clip.changed(**{key: other})):
+            with pytest.raises(DataError) as caught:
+                clip.require(found, "the model", "the data")
+            for part in ("the model", "the data", f"differ in '{key}'.", repr(facts[key]), repr(other)):
+                assert part in str(caught.value)
+    with pytest.raises(DataError, match="differ in 'revision'"):  # one that is not stated is no wildcard
+        EncoderIdentity.of_facts(facts | {"revision": None}).require(clip, "the model", "the data")
+    assert clip.changed(name="a/clip", revision=None) == clip
+    ready_made = EncoderIdentity.of_facts(facts | {"pooling": "mean of patches"})
+    assert ready_made == EncoderIdentity(**facts | {"pooling": "precomputed"})
+
+
+def test_configurations_keep_the_encoder():
+    clip = EncoderIdentity("a/clip", None, "cls", 8)
+    assert clip.as_config() == {
+        "vision_model_name": "a/clip", "vision_revision": None, "image_pooling": "cls", "projection_dim": 8,
+    }  # fmt: skip
+    assert EncoderIdentity.of_config(NeuralClipConfig(**clip.as_config())) == clip
+    assert EncoderIdentity.of_config(NeuralClipConfig(projection_dim=8)) is None
 
 
 def test_hub_model_that_is_not_here_fails_at_once_and_says_what_to_do(tmp_path):
@@ -584,15 +597,15 @@ def test_models_tell_the_options_apart(clip):
         poolings = [poolings] if isinstance(poolings, str) else poolings
         made = TargetEncoder([str(clip)] * len(poolings), poolings, device="cpu", blur=options.get("blur"))
         descriptions[name] = made.description
-    kept = {name: configured_encoder(encoder) for name, encoder in descriptions.items()}
-    assert {name: encoder["pooling"] for name, encoder in kept.items()} == {
+    kept = {name: EncoderIdentity.of_facts(encoder) for name, encoder in descriptions.items()}
+    assert {name: encoder.pooling for name, encoder in kept.items()} == {
         name: {"projected": "projected", "class token": "cls"}.get(name, "precomputed") for name in kept
     }
     for name, encoder in kept.items():
         for other in kept.keys() - {name}:
             with pytest.raises(DataError, match=f"The data.* of {other}"):
-                check_same_encoder(encoder, f"The model of {name}", kept[other], f"The data of {other}")
-        if encoder["pooling"] == "precomputed":
+                encoder.require(kept[other], f"The model of {name}", f"The data of {other}")
+        if encoder.pooling == "precomputed":
             assert load_tower(descriptions[name], required=False) is None
             with pytest.raises(DataError, match="'include_vision_tower' is true, but the targets are ready-made"):
                 load_tower(descriptions[name], required=True)

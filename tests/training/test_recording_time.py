@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.known_corpora import TRIAL_SECONDS
+from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.training.recording_time import first_minutes, minutes_of, trial_seconds
 
 PEOPLE = ["sub-01", "sub-02"]
@@ -33,7 +33,7 @@ def test_published_lengths():
     assert trial_seconds({"corpus": "things_meg"}) == 1.5 and trial_seconds({"corpus": "nsd"}) == 4.0
     assert trial_seconds({"corpus": "mine"}) is None
     assert trial_seconds({"corpus": "mine"}, 2.5) == 2.5 and trial_seconds({"corpus": "nsd"}, 5.0) == 5.0
-    assert set(TRIAL_SECONDS) == {"imagenet_eeg", "things_meg", "nsd"}
+    assert set(CORPORA) == {"imagenet_eeg", "things_meg", "nsd"}
 
 
 @pytest.mark.parametrize("minutes", [0.2, 0.5, 1.0, 5.0])

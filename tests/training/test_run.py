@@ -282,9 +282,14 @@ def test_tower_that_prepares_images_otherwise_is_refused():
     if not (TINY_CLIP_DIR / "model.safetensors").is_file():
         pytest.skip("the tiny CLIP has not been trained yet")
     made = load_tower(
-        {"name": TINY_CLIP, "revision": weights_digest(TINY_CLIP_DIR), "pooling": "projected"}, required=True
-    ).description
+        {
+            "name": TINY_CLIP, "revision": weights_digest(TINY_CLIP_DIR), "pooling": "projected", "projection_dim": 64,
+        },
+        required=True,
+    ).description  # fmt: skip
     assert load_tower(made, required=True).description == made
+    with pytest.raises(DataError, match=r"revision='sha256:0'.* but on this machine that is .*Embed the images again"):
+        load_tower(made | {"revision": "sha256:0"}, required=True)
     with pytest.raises(DataError, match=r"images were prepared for .*'resample': 99.*Embed the images again"):
         load_tower(made | {"image_processor": made["image_processor"] | {"resample": 99}}, required=True)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from neural_clip.prepared.known_corpora import TRIAL_SECONDS
+from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.prepared.reader import folder_of
 from neural_clip.training.adapt import BATCH_SIZE, EPOCHS, LEARNING_RATE, adapt
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )  # fmt: skip
     parser.add_argument(
         "--seconds-per-trial", type=float, metavar="S",
-        help=f"from one onset to the next (known for {', '.join(TRIAL_SECONDS)})",
+        help=f"from one onset to the next (known for {', '.join(CORPORA)})",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint in the output folder")

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError, run
+from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.tiny_clip import TINY_CLIP
 
 RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "demo.yaml"
 BIN = Path(sys.executable).parent
 NEURAL_CLIP = BIN / "neural-clip"
-CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 # accelerate asks for these unless they are given; the recipe and the machine decide the rest
 ACCELERATE = ["launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
 ACCELERATE += ["--dynamo_backend", "no"]
@@ -63,7 +63,7 @@ def make_data(arguments: argparse.Namespace, raw: Path, data: Path, started: flo
     simulate = [NEURAL_CLIP, "simulate", "--preset", arguments.preset, "--seed", str(arguments.seed)]
     simulate += ["--output-dir", raw, "--corpora"]
     step("simulate the raw files of the three corpora", started, [*simulate, "meg"], [*simulate, "eeg", "fmri"])
-    stale = [name for name in CORPORA.values() if not is_current(raw / name, data / name, arguments.vision_model)]
+    stale = [name for name in CORPORA if not is_current(raw / name, data / name, arguments.vision_model)]
     if stale:
         prepare = [
             [NEURAL_CLIP, "prepare", name, "--raw-dir", raw / name, "--output-dir", data / name] for name in stale
@@ -75,7 +75,7 @@ def make_data(arguments: argparse.Namespace, raw: Path, data: Path, started: flo
 
 def train_and_evaluate(arguments: argparse.Namespace, output: Path, data: Path, started: float) -> None:
     """Train one joint model and one with frozen alignment layers, and score both on the test splits."""
-    folders = {modality: data / name for modality, name in CORPORA.items()}
+    folders = {corpus.modality: data / name for name, corpus in CORPORA.items()}
     train = [
         BIN / "accelerate",
         *ACCELERATE,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from neural_clip.errors import DataError, run
+from neural_clip.prepared.known_corpora import CORPORA
 
 # name at the shell -> (module with `main(argv)`, one line of help); a corpus: function of `commands.prepare`
 COMMANDS = {
@@ -29,12 +30,8 @@ COMMANDS = {
         "send a data set or a checkpoint to the Hub, private unless you say otherwise",
     ),
 }
-CORPORA = {
-    "imagenet_eeg": ("imagenet_eeg", "ImageNetEEG: six people, 2,000 images, EEG"),
-    "things_meg": ("things_meg", "THINGS-MEG: four people, 22,448 images, MEG"),
-    "nsd": ("nsd", "Natural Scenes Dataset: eight people, 73,000 images, 7T fMRI"),
-    "custom": ("custom", "your own recordings with images or ready-made embeddings"),
-}
+PREPARES = {name: (name, corpus.title) for name, corpus in CORPORA.items()}
+PREPARES["custom"] = ("custom", "your own recordings with images or ready-made embeddings")
 
 
 def main(argv: Sequence[str] | None = None) -> object:
@@ -60,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> object:
     if name != "prepare":
         return _call(_find("command", name, COMMANDS), f"neural-clip {name}", rest)
     if not rest or rest[0] in ("-h", "--help"):
-        print(_listing("neural-clip prepare", "CORPUS", CORPORA))
+        print(_listing("neural-clip prepare", "CORPUS", PREPARES))
         return None
     corpus = rest[0].replace("-", "_") if not rest[0].startswith("-") else rest[0]
     return _call(
-        "neural_clip.commands.prepare", f"neural-clip prepare {corpus}", rest[1:], _find("corpus", corpus, CORPORA)
+        "neural_clip.commands.prepare", f"neural-clip prepare {corpus}", rest[1:], _find("corpus", corpus, PREPARES)
     )
 
 

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import PRESETS, get_preset
-from neural_clip.simulation.simulate import CORPORA, simulate
+from neural_clip.simulation.simulate import simulate
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
     parser.add_argument("--preset", choices=PRESETS, default="demo", help="size (default: demo; full fills a disk)")
     parser.add_argument("--output-dir", required=True, help="parent of the folders imagenet_eeg, things_meg and nsd")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=list(CORPORA), help="default: all")
+    parser.add_argument("--corpora", nargs="+", choices=list(CORPUS_OF), default=list(CORPUS_OF), help="default: all")
     parser.add_argument("--overwrite", action="store_true", help="replace simulated corpora that differ")
     args = parser.parse_args(argv)
     return simulate(args.output_dir, get_preset(args.preset), args.seed, args.corpora, args.overwrite)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError
-from neural_clip.targets.identity import check_same_encoder, configured_encoder, model_encoder
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
-MODALITIES = ("eeg", "meg", "fmri")
 FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
 
 
@@ -33,7 +33,7 @@ def check_data(data: Sequence[str | Path]) -> dict[str, str]:
     from neural_clip.prepared.reader import load_metadata
 
     found: dict[str, str] = {}
-    encoders: dict[str, object] = {}
+    facts: dict[str, dict] = {}
     for folder in data:
         metadata = load_metadata(folder)
         if metadata["modality"] in found:
@@ -41,14 +41,8 @@ def check_data(data: Sequence[str | Path]) -> dict[str, str]:
                 f"'{found[metadata['modality']]}' and '{folder}' both hold {metadata['modality']}; give one."
             )
         found[metadata["modality"]] = str(folder)
-        encoders[str(folder)] = metadata.get("image_encoder")
-    (first, encoder), *others = encoders.items()
-    for folder, other in others:
-        if other != encoder:
-            raise DataError(
-                f"The images of '{first}' and '{folder}' were embedded by different encoders, {encoder} and {other}; "
-                f"their spaces cannot be compared."
-            )
+        facts[str(folder)] = metadata
+    common_image_encoder(facts)
     return {modality: found[modality] for modality in MODALITIES if modality in found}
 
 
@@ -63,12 +57,11 @@ def fitting_model(checkpoint: str | Path, folders: dict[str, str], *, first: boo
             f"'{folders[absent[0]]}' holds {absent[0]} recordings, but the model '{checkpoint}' has no {absent[0]} "
             "encoder" + ("." if len(folders) == 1 else ", and the first checkpoint needs one for every data set.")
         )
-    expected = model_encoder(model.config)
+    expected = EncoderIdentity.of_config(model.config)
     if expected is not None:  # a model that was not made from data sets names none
         for modality, folder in folders.items():
             if modality not in absent and (encoder := load_metadata(folder)["image_encoder"]):
-                name = f"The checkpoint '{checkpoint}'"
-                check_same_encoder(expected, name, configured_encoder(encoder), f"'{folder}'")
+                expected.require(EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", f"'{folder}'")
     return model
 
 

@@ -18,6 +18,7 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.overlap import overlap_records
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import BaselineSplit, samples_before_onset
 from neural_clip.retrieval.scoring import score_record
 
@@ -87,7 +88,7 @@ def audit(data: AuditData, seed: int) -> list[dict]:
     records = overlap_records(data.scored, data.train, seed)
     records.append(_record(small, "shuffled labels", _shuffled_labels, seed))
     records.append(_record(data, "time alone", _time_alone, seed))
-    if data.scored.modality != "fmri":
+    if MODALITIES[data.scored.modality].sensors:
         records.append(_record(small, "slow drift alone", _slow_drift, seed))
         records.append(_record(small, "before onset", _before_onset, seed))
         records.append(_record(small, "leave one subject out", _leave_one_out, seed))

@@ -11,6 +11,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_fit
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -133,7 +134,7 @@ def _forward(
     parts = []
     for start in tqdm(range(0, len(values), batch_size), desc=f"embed {modality}", unit="batch", file=sys.stderr):
         rows = values[start : start + batch_size]
-        if modality == "fmri":
+        if not MODALITIES[modality].sensors:
             width = max(len(row) for row in rows)
             batch = np.stack([np.pad(row, (0, width - len(row))) for row in rows])  # (batch, max_n_voxels)
         else:

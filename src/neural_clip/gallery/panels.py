@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.prepared.modalities import MODALITIES
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 ROWS_DECODING, ROWS_CONVERSION = 3, 2  # queries shown of each modality and of each ordered pair
 # frame and caption of a hit; colours that stay apart for colour-blind readers, and a word beside them
 SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same kind"), ("#c0392b", "")
@@ -83,7 +84,7 @@ def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
     for modality, data in report["data"].items():
         galleries[modality] = _gallery(arrays, modality)
         if not _open_images(data["folder"]):
-            missing.append(f"{NAMES[modality]} ({data['folder']} has no pixels or is gone)")
+            missing.append(f"{MODALITIES[modality].title} ({data['folder']} has no pixels or is gone)")
     if missing:
         return {}, f"No pictures: the images are not at hand for {', '.join(missing)}."
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
@@ -144,7 +145,7 @@ def _decoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery])
         scores = arrays[f"{name}_decoding_scores"]
         for query in spaced_queries(scores, gallery.columns, ROWS_DECODING):
             hits = [int(hit) for hit in arrays[f"{name}_decoding_hits"][query] if hit >= 0]
-            title = f"{NAMES[name]}\n{gallery.subjects[query]}\n2-way {scores[query]:.2f}"
+            title = f"{MODALITIES[name].title}\n{gallery.subjects[query]}\n2-way {scores[query]:.2f}"
             rows.append(Row(name, name, int(gallery.columns[query]), title, hits, [""] * len(hits)))
     return rows
 
@@ -155,7 +156,7 @@ def _encoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery])
     for name, gallery in galleries.items():
         scores = arrays[f"{name}_encoding_scores"]
         for query in spaced_queries(scores, np.arange(len(gallery.ids)), ROWS_DECODING):
-            title = f"image\nto {NAMES[name]}\n2-way {scores[query]:.2f}"
+            title = f"image\nto {MODALITIES[name].title}\n2-way {scores[query]:.2f}"
             rows.append(_recordings_row(name, name, query, title, arrays[f"{name}_encoding_hits"][query], gallery))
     return rows
 
@@ -168,7 +169,8 @@ def _conversion_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery
             key = f"{name}_to_{other}"
             scores = arrays[f"{key}_scores"]
             for query in spaced_queries(scores, source.columns, ROWS_CONVERSION):
-                title = f"{NAMES[name]} {source.subjects[query]}\nto {NAMES[other]}\n2-way {scores[query]:.2f}"
+                title = f"{MODALITIES[name].title} {source.subjects[query]}\nto {MODALITIES[other].title}\n"
+                title += f"2-way {scores[query]:.2f}"
                 shown = int(source.columns[query])
                 rows.append(_recordings_row(name, other, shown, title, arrays[f"{key}_hits"][query], galleries[other]))
     return rows

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.modalities import MODALITIES
 
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 1
-MODALITIES = ("eeg", "meg", "fmri")
 SPLIT_UNITS = ("image", "run", "recording")
 REQUIRED_KEYS = (
     "corpus",
@@ -110,6 +110,3 @@ def checked_metadata(metadata: Mapping) -> dict:
     if metadata.get("category_level") and metadata["split_unit"] == "image":
         raise DataError("A category-level data set cannot be split by image; use split_unit 'run' or 'recording'.")
     return {**json.loads(json.dumps(DEFAULTS)), **metadata}
-
-
-MODALITIES = ("eeg", "meg", "fmri")

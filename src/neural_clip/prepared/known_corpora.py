@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
-# Seconds from one onset to the next, on average, by corpus.
-TRIAL_SECONDS = {
-    # 50 images of 0.5 s and 10 s of black screen a class: 1,400 s for 2,000 images (Spampinato et al. 2017, CVPR,
-    # doi:10.1109/CVPR.2017.479, table 1)
-    "imagenet_eeg": 0.5 + 10.0 / 50,
-    # 0.5 s of image and 1 s, give or take 0.2 s, between two of them (Hebart et al. 2023, doi:10.7554/eLife.82580,
-    # methods)
-    "things_meg": 0.5 + 1.0,
-    # 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
-    "nsd": 3.0 + 1.0,
-}
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One corpus of recordings.
+
+    Args:
+        name (`str`): As commands and folders call it.
+        modality (`str`): Key of `MODALITIES`.
+        title (`str`): One line of help.
+        prepare (`str`): Dotted name of the function that prepares its raw files.
+        twin (`str`): Dotted name of the function that writes a simulated twin of its raw files.
+        seconds_per_trial (`float`): From one onset to the next, on average.
+    """
+
+    name: str
+    modality: str
+    title: str
+    prepare: str
+    twin: str
+    seconds_per_trial: float
+
+
+# Seconds per trial:
+# imagenet_eeg: 50 images of 0.5 s and 10 s of black screen a class: 1,400 s for 2,000 images (Spampinato et al. 2017,
+#     CVPR, doi:10.1109/CVPR.2017.479, table 1)
+# things_meg: 0.5 s of image and 1 s, give or take 0.2 s, between two of them (Hebart et al. 2023,
+#     doi:10.7554/eLife.82580, methods)
+# nsd: 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
+CORPORA = {
+    corpus.name: corpus
+    for corpus in (
+        Corpus(
+            "imagenet_eeg", "eeg", "ImageNetEEG: six subjects, 2,000 images, EEG",
+            "neural_clip.corpora.imagenet_eeg.prepare", "neural_clip.simulation.imagenet_eeg_twin.write",
+            seconds_per_trial=0.5 + 10.0 / 50,
+        ),
+        Corpus(
+            "things_meg", "meg", "THINGS-MEG: four subjects, 22,448 images, MEG",
+            "neural_clip.corpora.things_meg.prepare", "neural_clip.simulation.things_meg_twin.write",
+            seconds_per_trial=0.5 + 1.0,
+        ),
+        Corpus(
+            "nsd", "fmri", "Natural Scenes Dataset: eight subjects, 73,000 images, 7T fMRI",
+            "neural_clip.corpora.nsd.prepare", "neural_clip.simulation.nsd_twin.write",
+            seconds_per_trial=3.0 + 1.0,
+        ),
+    )
+}  # fmt: skip
+CORPUS_OF = {corpus.modality: corpus for corpus in CORPORA.values()}  # one of each modality

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.facts import MODALITIES, read_metadata
+from neural_clip.prepared.facts import read_metadata
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.splits import SPLITS
 
@@ -70,7 +71,7 @@ def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> None:
             raise DataError(f"Recordings have shape {tuple(part['shape'])}, others {tuple(shape)}.")
     if not whole["rows"]:
         raise DataError("There are no recordings to write.")
-    if metadata["modality"] != "fmri":
+    if MODALITIES[metadata["modality"]].sensors:
         metadata["n_chans"], metadata["n_times"] = shape
     if not metadata["category_level"]:
         _check_disjoint(images)
@@ -107,7 +108,7 @@ def _fill_counts(metadata: dict, rows: dict, voxels: dict, images: dict[str, set
         if lacking and not allowed:
             raise DataError(f"Split {split!r} is empty for {', '.join(lacking)}; every subject needs all splits.")
     metadata["subjects"] = subjects
-    metadata["n_voxels"] = {s: voxels[s] for s in subjects} if metadata["modality"] == "fmri" else None
+    metadata["n_voxels"] = None if MODALITIES[metadata["modality"]].sensors else {s: voxels[s] for s in subjects}
     metadata["subject_splits"] = {s: {k: rows[s][k] for k in SPLITS if rows[s][k]} for s in subjects}
     metadata["splits"] = {
         split: {
@@ -190,7 +191,7 @@ class _Audit:
 
     def _check_values(self, where: str, values: np.ndarray, subject: str) -> np.ndarray:
         values = np.asarray(values, dtype=np.float32)
-        if self.modality == "fmri":
+        if not MODALITIES[self.modality].sensors:
             expected: tuple | None = (self.voxels.setdefault(subject, values.size),)
         else:
             if self.shape is None and values.ndim == 2:
@@ -214,8 +215,8 @@ def _features(modality: str, shape: tuple[int, ...] | None) -> datasets.Features
     columns = {name: Value("string") for name in ("subject", "session", "run")}
     columns |= {"trial": Value("int32"), "image_id": Value("string"), "concept": Value("string")}
     columns |= {"categories": List(Value("string")), "n_repeats": Value("int32")}
-    if modality == "fmri":
-        columns["fmri"] = List(Value("float32"))  # as long as the subject's region: no padding on disk
-    else:
+    if MODALITIES[modality].sensors:
         columns[modality] = Array2D(shape, "float32")
+    else:
+        columns[modality] = List(Value("float32"))  # as long as the subject's region: no padding on disk
     return Features(columns)

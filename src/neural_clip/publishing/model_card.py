@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.modalities import MODALITIES
 
 RECORD_FILE = "training.json"
 REPORT_FILE = "report.json"
-TITLES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 TEXT = """# {title}
 
 This checkpoint maps {modalities} recordings of people looking at images into the embedding space of a frozen image
@@ -60,7 +60,8 @@ def describe_data(record: dict) -> str:
         simulated = " (**simulated** twin)" if modality in record["simulated"] else ""
         counts = ", ".join(f"{split} {size['rows']} recordings" for split, size in facts["splits"].items())
         lines.append(
-            f"- {TITLES[modality]}: {facts['corpus']}{simulated}, subjects {', '.join(facts['subjects'])}; {counts}; "
+            f"- {MODALITIES[modality].title}: {facts['corpus']}{simulated}, "
+            f"subjects {', '.join(facts['subjects'])}; {counts}; "
             f"split: {facts['split_protocol']}; fingerprint `{facts['fingerprint'][:16]}`."
         )
     return "\n".join(lines)
@@ -84,7 +85,8 @@ def describe_adaptations(record: dict) -> str:
         minutes = entry.get("minutes", {}).get("train")
         lasting = f", {sum(minutes.values()):.1f} minutes of trials," if minutes else ""
         paragraphs.append(
-            f"{TITLES[entry['modality']]} alignment layers of {people} were added to `{entry['checkpoint']}` "
+            f"{MODALITIES[entry['modality']].title} alignment layers of {people} "
+            f"were added to `{entry['checkpoint']}` "
             f"(`{entry['weights'][:16]}`) and fitted to {entry['recordings']['train']} training recordings{lasting} "
             f"of {facts['corpus']}{simulated}, fingerprint `{facts['fingerprint'][:16]}`; nothing else changed. Their "
             f"validation 2-way accuracy was {scores[0]:.4f} at the start and is {scores[entry['best_epoch']]:.4f}, "
@@ -115,7 +117,7 @@ def describe_scores(report: dict | None, simulated: list[str]) -> str:
     for modality, row in score_rows(report).items():
         low, high = row["two_way_interval"]
         lines.append(
-            f"| {TITLES[modality]} | {row['two_way']:.4f} ({low:.4f} to {high:.4f}) | "
+            f"| {MODALITIES[modality].title} | {row['two_way']:.4f} ({low:.4f} to {high:.4f}) | "
             f"{row['chance_two_way']:.2f} | {row['gallery_size']} images | {row['top1']:.4f} | {row['top5']:.4f} | "
             f"{'simulated' if modality in simulated else 'recorded'} |"
         )
@@ -136,7 +138,7 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
     simulated = record["simulated"]
     warning = ""
     if simulated:
-        names = " and ".join(TITLES[modality] for modality in simulated)
+        names = " and ".join(MODALITIES[modality].title for modality in simulated)
         warning = f"\n**It learnt from simulated {names} data and knows nothing of real brains.**\n"
     frozen = ""
     if record["recipe"]["model"].get("freeze_alignment"):
@@ -147,7 +149,7 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
         adaptations=describe_adaptations(record),
         title=name,
         name=name,
-        modalities=", ".join(TITLES[modality] for modality in modalities),
+        modalities=", ".join(MODALITIES[modality].title for modality in modalities),
         modality=modalities[0],
         subject=record["data"][modalities[0]]["subjects"][0],
         encoder=record["image_encoder"]["name"],

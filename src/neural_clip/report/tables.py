@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
+from neural_clip.prepared.modalities import MODALITIES
+
 SCORES = {"two_way": "2-way", "top1": "top-1"}
 Table = tuple[list[str], list[list[str]]]
 
@@ -32,7 +33,7 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 def label(report: dict, *modalities: str) -> str:
     """Modality, marked when simulated or at category level: `"EEG simulated"`, `"EEG -> MEG simulated"`."""
-    text = " -> ".join(NAMES[name] for name in modalities)
+    text = " -> ".join(MODALITIES[name].title for name in modalities)
     if any(name in report["simulated_modalities"] for name in modalities):
         text += " simulated"
     if any(report["data"][name]["category_level"] for name in modalities):
@@ -61,7 +62,7 @@ def decoding_table(report: dict) -> Table:
             rows.append([label(report, modality), "known-model ceiling", "", "", "", "", score(known), ""])
         paper = part["paper"]
         figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
-        rows.append([f"{NAMES[modality]} {paper['corpus']}", "the paper", *figures])
+        rows.append([f"{MODALITIES[modality].title} {paper['corpus']}", "the paper", *figures])
     return head, rows
 
 

@@ -9,8 +9,8 @@ Every number printed here is read from `report.json`; nothing is computed anew.
 
 from __future__ import annotations
 
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report.tables import (
-    NAMES,
     aggregation_table,
     as_markdown,
     audit_table,
@@ -101,7 +101,7 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
     notes = [SIMULATED_NOTE] if report["simulated"] else []
     notes += [CATEGORY_NOTE] if report["category_level"] else []
     notes += [
-        f"{NAMES[m]}: classes were shown in blocks; slow drift alone can tell them apart."
+        f"{MODALITIES[m].title}: classes were shown in blocks; slow drift alone can tell them apart."
         for m, part in report["data"].items()
         if part["block_confounded"]
     ]
@@ -144,7 +144,7 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
     sections += ["## All aggregations, both directions", as_markdown(aggregation_table(report)), AGGREGATION_TEXT]
     sections += ["## Each subject, single trial", as_markdown(subjects_table(report))]
     defects = [
-        f"* {NAMES[m]}, {part['corpus']}: {defect}"
+        f"* {MODALITIES[m].title}, {part['corpus']}: {defect}"
         for m, part in report["data"].items()
         for defect in part["known_defects"] or []
     ]
@@ -196,7 +196,7 @@ def _provenance(report: dict) -> str:
             f"simulated, preset {simulated.get('preset')}, seed {simulated.get('seed')}" if simulated else "recorded"
         )
         corpus = f"corpus {data['corpus']} ({source}), fingerprint `{data['fingerprint']}`"
-        lines.append(f"* {NAMES[modality]}: `{data['folder']}`, {corpus}")
+        lines.append(f"* {MODALITIES[modality].title}: `{data['folder']}`, {corpus}")
     lines += [f"* seed {report['seed']}; versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items())]
     return "\n".join(lines)
 

@@ -117,12 +117,23 @@ def _true_pearson(queries, gallery, own, truth):
     return found
 
 
+def two_way(greater: np.ndarray, tied: np.ndarray, n_others: np.ndarray | int) -> np.ndarray:
+    """Share of the competitors that the true one beats.
+
+    Args:
+        greater, tied (`np.ndarray` of shape `(n,)`): Competitors above the true one, and level with it: one half each.
+        n_others (`np.ndarray` of shape `(n,)` or `int`): All competitors; with none the score is one half.
+
+    Returns:
+        `np.ndarray` of shape `(n,)`, float64.
+    """
+    return np.where(n_others > 0, 1.0 - (greater + tied / 2) / np.maximum(n_others, 1), 0.5)
+
+
 def _of_ranks(limits, n_others, suffix):
     """Scores that follow from the counts of greater and tied among `n_others` competitors, and their chance."""
     greater, tied, sizes = limits.greater, limits.tied, n_others + 1
-    rank = greater + tied / 2
-    scores = {"rank": rank, "ties": tied}
-    scores["two_way"] = np.where(n_others > 0, 1.0 - rank / np.maximum(n_others, 1), 0.5)  # nothing to compare: 0.5
+    scores = {"rank": greater + tied / 2, "ties": tied, "two_way": two_way(greater, tied, n_others)}
     chance = {"two_way": 0.5}
     for k in TOP:  # of the tied + 1 places that the true image may take, those among the first k
         scores[f"top{k}"] = np.clip((k - greater) / (tied + 1), 0.0, 1.0)

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.retrieval.scores import two_way
 from neural_clip.retrieval.task import RetrievalTask
 from neural_clip.retrieval.tiles import TIE_TOLERANCE
 
@@ -225,7 +226,7 @@ def _wins(task: RetrievalTask, rows: slice) -> np.ndarray:
         ordered = np.sort(row)
         less = np.searchsorted(ordered, row - TIE_TOLERANCE, side="left")
         not_greater = np.searchsorted(ordered, row + TIE_TOLERANCE, side="right")
-        row[:] = (less + not_greater - 1) / 2.0 / (len(row) - 1)
+        row[:] = two_way(len(row) - not_greater, not_greater - less - 1, len(row) - 1)
     return wins
 
 

@@ -8,8 +8,8 @@ not at all; one that is there with the same preset, seed, dials and calibration 
 
 from __future__ import annotations
 
-import importlib
 import json
+import pkgutil
 import shutil
 import sys
 import time
@@ -17,17 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import TwinPreset
 
-__all__ = ["CORPORA", "simulate"]
+__all__ = ["simulate"]
 
-
-# modality -> (name of the folder, module with `write(raw_dir, preset, seed)`)
-CORPORA = {
-    "eeg": ("imagenet_eeg", "neural_clip.simulation.imagenet_eeg_twin"),
-    "meg": ("things_meg", "neural_clip.simulation.things_meg_twin"),
-    "fmri": ("nsd", "neural_clip.simulation.nsd_twin"),
-}
 # What decides the content of a corpus; the rest of SIMULATED.json follows from it.
 _IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256")
 
@@ -66,7 +60,7 @@ def simulate(
     output_dir: str | Path,
     preset: TwinPreset,
     seed: int = 0,
-    corpora: Sequence[str] = ("eeg", "meg", "fmri"),
+    corpora: Sequence[str] = tuple(CORPUS_OF),
     overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write simulated corpora.
@@ -84,15 +78,15 @@ def simulate(
     Raises:
         DataError: If a modality is unknown or a folder is in the way.
     """
-    unknown = [name for name in corpora if name not in CORPORA]
+    unknown = [name for name in corpora if name not in CORPUS_OF]
     if unknown:
         raise DataError(
-            f"Invalid value for the 'corpora' parameter. Allowed values are {', '.join(CORPORA)}, but "
+            f"Invalid value for the 'corpora' parameter. Allowed values are {', '.join(CORPUS_OF)}, but "
             f"got {unknown} instead."
         )
     output_dir, folders, todo = Path(output_dir), {}, []
     for modality in corpora:  # all folders are looked at before the first minute is spent
-        folders[modality] = folder = output_dir / CORPORA[modality][0]
+        folders[modality] = folder = output_dir / CORPUS_OF[modality].name
         try:
             finished = _is_finished(folder, _identity(preset, modality, seed))
         except DataError:
@@ -115,7 +109,7 @@ def _write(modality: str, folder: Path, preset: TwinPreset, seed: int) -> None:
     aside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)  # left by a run that was stopped
     aside.parent.mkdir(parents=True, exist_ok=True)
-    importlib.import_module(CORPORA[modality][1]).write(aside, preset, seed)
+    pkgutil.resolve_name(CORPUS_OF[modality].twin)(aside, preset, seed)
     if not (aside / "SIMULATED.json").is_file():
         raise RuntimeError(f"The writer of {modality} left no SIMULATED.json in {aside}.")
     if folder.exists():

@@ -12,7 +12,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.publishing.hub import ask_hub, is_cached
-from neural_clip.targets.identity import ENCODER_KEYS, POOLINGS
+from neural_clip.targets.identity import POOLINGS, EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _joint_description(parts: list[dict], blur: float | None) -> dict:
         return parts[0]
     blurred = "" if blur is None else f", images blurred with sigma {float(blur)} of the shorter side"
     names = [f"{part['name']} ({part['pooling']}{blurred})" for part in parts]
-    spaces = [tuple(part[key] for key in ENCODER_KEYS) for part in parts]
+    spaces = [EncoderIdentity.of_facts(part) for part in parts]
     twice = [name for i, name in enumerate(names) if spaces[i] in spaces[:i]]
     if twice:
         raise DataError(f"Invalid value for the 'model' parameter. {twice[0]} is given twice.")

@@ -4,72 +4,89 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from neural_clip.errors import DataError
 
 POOLINGS = ("projected", "cls")  # what a CLIP tower gives by itself; the first is the default
-ENCODER_KEYS = ("name", "revision", "pooling", "projection_dim")  # what tells one space of embeddings from another
-# The same in the configuration of a model.
+# Fields of [`EncoderIdentity`] as the configuration of a model calls them.
 CONFIG_KEYS = {
     "name": "vision_model_name", "revision": "vision_revision", "pooling": "image_pooling",
     "projection_dim": "projection_dim",
 }  # fmt: skip
 
 
-def check_same_encoder(expected: Mapping, expected_by: str, found: Mapping, found_in: str) -> None:
-    """Raise unless two descriptions of an image encoder mean the same space.
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """What tells one space of image embeddings from another: two are the same where all four values agree.
 
     Args:
-        expected, found (`Mapping`): Descriptions with `name`, `revision`, `pooling` and `projection_dim`.
-        expected_by, found_in (`str`): Where each stands, for the message.
+        name (`str`, *optional*): Name on the Hub or of a folder.
+        revision (`str`, *optional*): Commit on the Hub, or SHA-256 of the weights of a folder.
+        pooling (`str`, *optional*): One of `POOLINGS`, or `"precomputed"` for any that a tower does not give.
+        projection_dim (`int`): Width of the embeddings.
+    """
+
+    name: str | None
+    revision: str | None
+    pooling: str | None
+    projection_dim: int
+
+    @classmethod
+    def of_facts(cls, encoder: Mapping) -> EncoderIdentity:
+        """Read `image_encoder` of a prepared data set."""
+        pooling = encoder["pooling"] if encoder["pooling"] in POOLINGS else "precomputed"
+        return cls(encoder["name"], encoder["revision"], pooling, encoder["projection_dim"])
+
+    @classmethod
+    def of_config(cls, config: Any) -> EncoderIdentity | None:
+        """Read a [`NeuralClipConfig`]; `None` where it names no encoder."""
+        if getattr(config, CONFIG_KEYS["name"], None) is None:
+            return None
+        return cls(**{field: getattr(config, key) for field, key in CONFIG_KEYS.items()})
+
+    def as_config(self) -> dict[str, Any]:
+        """The settings of a [`NeuralClipConfig`] that [`of_config`] reads."""
+        return {CONFIG_KEYS[field]: value for field, value in asdict(self).items()}
+
+    def changed(self, **named: Any) -> EncoderIdentity:
+        """This identity with other values where they are named; `None` names nothing."""
+        return replace(self, **{field: value for field, value in named.items() if value is not None})
+
+    def require(self, other: EncoderIdentity, by: str, where: str) -> None:
+        """Raise unless another set of embeddings lies in this space.
+
+        Args:
+            other ([`EncoderIdentity`]): What was found.
+            by, where (`str`): What expects this identity and what has the other, for the message.
+
+        Raises:
+            DataError: If the two differ.
+        """
+        wanted, found = asdict(self), asdict(other)
+        different = [repr(field) for field, value in wanted.items() if value != found[field]]
+        if different:
+            raise DataError(
+                f"{by} expects image embeddings of {wanted}, but those of {where} were made by {found}; they differ "
+                f"in {' and '.join(different)}. Embed the images with the expected encoder (`neural-clip embed-images "
+                "FOLDER --model NAME --pooling POOLING --overwrite`) or train anew."
+            )
+
+
+def common_image_encoder(facts: Mapping[str, dict]) -> dict:
+    """Return `image_encoder` of data sets that share one.
 
     Raises:
-        DataError: If they differ in a key that `expected` has.
+        DataError: If images have no embeddings, or they were made by different encoders.
     """
-    different = [key for key in ENCODER_KEYS if key in expected and expected[key] != found.get(key)]
-    if different:
-        wanted, got = ({key: side.get(key) for key in ENCODER_KEYS if key in side} for side in (expected, found))
-        raise DataError(
-            f"{expected_by} expects image embeddings of {wanted}, but those of {found_in} were made by {got}; they "
-            f"differ in {' and '.join(repr(key) for key in different)}. Embed the images with the expected encoder "
-            "(`neural-clip embed-images FOLDER --model NAME --pooling POOLING --overwrite`) or train anew."
-        )
-
-
-def configured_encoder(encoder: Mapping) -> dict:
-    """The description of an image encoder as a model's configuration keeps it.
-
-    Args:
-        encoder (`Mapping`): `image_encoder` of a prepared data set.
-
-    Returns:
-        `dict`: `name`, `revision`, `projection_dim` and `pooling`, which is `"precomputed"` for any other than
-            those that a CLIP tower gives by itself.
-    """
-    pooling = encoder["pooling"] if encoder["pooling"] in POOLINGS else "precomputed"
-    return {key: encoder[key] for key in ENCODER_KEYS} | {"pooling": pooling}
-
-
-def model_encoder(config: Any) -> dict | None:
-    """The image encoder that a model's configuration expects, `None` where it names none.
-
-    Args:
-        config ([`NeuralClipConfig`]): `vision_model_name`, `vision_revision`, `image_pooling` and `projection_dim`.
-    """
-    if getattr(config, CONFIG_KEYS["name"], None) is None:
-        return None
-    return {name: getattr(config, key) for name, key in CONFIG_KEYS.items()}
-
-
-def common_image_encoder(facts: dict[str, dict]) -> dict:
-    """Return the image encoder that all data sets share, or raise a `DataError`."""
     encoders = {modality: metadata["image_encoder"] for modality, metadata in facts.items()}
     lacking = [modality for modality, encoder in encoders.items() if encoder is None]
     if lacking:
         raise DataError(f"The images of {lacking} have no embeddings; run `neural-clip embed-images FOLDER` first.")
-    distinct = {tuple(encoder[key] for key in ENCODER_KEYS) for encoder in encoders.values()}
+    # data sets of before it was recorded, and ready-made embeddings, have no image processor
     processors = {json.dumps(encoder.get("image_processor"), sort_keys=True) for encoder in encoders.values()}
-    if len(distinct) > 1 or len(processors - {"null"}) > 1:  # ready-made embeddings have none
+    distinct = {tuple(encoder[field] for field in CONFIG_KEYS) for encoder in encoders.values()}
+    if len(distinct) > 1 or len(processors - {"null"}) > 1:
         raise DataError(f"The data sets were embedded by different image encoders: {encoders}. Embed them alike.")
     return next(iter(encoders.values()))

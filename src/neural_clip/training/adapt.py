@@ -24,7 +24,7 @@ from neural_clip.evaluation.fit import check_shape
 from neural_clip.files.whole import sha256_of
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import load_metadata, resolve_folder
-from neural_clip.targets.identity import check_same_encoder, common_image_encoder, configured_encoder, model_encoder
+from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, whole_folder, write_checkpoint
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects, recordings_of
@@ -55,11 +55,11 @@ def check_data(model: NeuralClipModel, metadata: dict, folder: str, checkpoint: 
             f"{model.config.modalities} only."
         )
     check_shape(config, metadata, folder, [])
-    expected = model_encoder(model.config)
-    found = configured_encoder(common_image_encoder({metadata["modality"]: metadata}))
+    expected = EncoderIdentity.of_config(model.config)
+    found = EncoderIdentity.of_facts(common_image_encoder({metadata["modality"]: metadata}))
     if expected is None:
         raise DataError(f"'{checkpoint}' does not say which image encoder it was trained on.")
-    check_same_encoder(expected, f"The checkpoint '{checkpoint}'", found, f"'{folder}'")
+    expected.require(found, f"The checkpoint '{checkpoint}'", f"'{folder}'")
 
 
 def fit(

@@ -12,28 +12,27 @@ from neural_clip.errors import DataError
 from neural_clip.publishing.hub import find_repository, hub
 from neural_clip.publishing.terms import check_terms
 from neural_clip.targets.encoder import weights_digest
-from neural_clip.targets.identity import CONFIG_KEYS, check_same_encoder, configured_encoder, model_encoder
+from neural_clip.targets.identity import CONFIG_KEYS, EncoderIdentity
 from neural_clip.training.recipe import Recipe
 
 
 def check_named_encoder(recipe: Recipe, encoder: dict) -> None:
     """Raise a `DataError` when the recipe names another image encoder than the one that embedded the images."""
-    named = {name: recipe.model[key] for name, key in CONFIG_KEYS.items() if recipe.model.get(key) is not None}
-    folder = Path(str(named.get("name"))).expanduser()
+    named = {field: recipe.model.get(key) for field, key in CONFIG_KEYS.items()}
+    folder = Path(str(named["name"])).expanduser()
     if folder.is_dir():  # data sets keep the name of a folder and the digest of its weights
-        named = {"revision": weights_digest(folder)} | named | {"name": folder.resolve().name}
-    check_same_encoder(named, "The recipe's 'model' section", configured_encoder(encoder), data_places(recipe))
+        named |= {"name": folder.resolve().name, "revision": named["revision"] or weights_digest(folder)}
+    found = EncoderIdentity.of_facts(encoder)
+    found.changed(**named).require(found, "The recipe's 'model' section", data_places(recipe))
 
 
 def check_resumed_encoder(checkpoint: str, recipe: Recipe, encoder: dict) -> None:
     """Raise a `DataError` when a checkpoint was trained on embeddings of another image encoder than the data's."""
     if not Path(checkpoint, "config.json").is_file():
         raise DataError(f"'{checkpoint}' cannot be resumed from: it has no config.json.")
-    expected = model_encoder(NeuralClipConfig.from_pretrained(checkpoint))
+    expected = EncoderIdentity.of_config(NeuralClipConfig.from_pretrained(checkpoint))
     if expected is not None:
-        check_same_encoder(
-            expected, f"The checkpoint '{checkpoint}'", configured_encoder(encoder), data_places(recipe)
-        )
+        expected.require(EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", data_places(recipe))
 
 
 def data_places(recipe: Recipe) -> str:

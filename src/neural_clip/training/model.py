@@ -10,8 +10,9 @@ from transformers import set_seed
 from neural_clip.configuration_neural_clip import NeuralClipConfig
 from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.targets.encoder import ImageEncoder
-from neural_clip.targets.identity import CONFIG_KEYS, POOLINGS, common_image_encoder, configured_encoder
+from neural_clip.targets.identity import POOLINGS, EncoderIdentity, common_image_encoder
 from neural_clip.training.recipe import Recipe
 
 
@@ -27,11 +28,11 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
         DataError: If the data sets were embedded by different image encoders, or none.
     """
     settings = dict(recipe.model)
-    per_modality = {name: dict(settings.pop(name, None) or {}) for name in ("eeg", "meg", "fmri")}
+    per_modality = {name: dict(settings.pop(name, None) or {}) for name in MODALITIES}
     encoder = common_image_encoder(facts)
     shape: dict[str, Any]
     for modality, metadata in facts.items():
-        if modality == "fmri":
+        if not MODALITIES[modality].sensors:
             kept = per_modality[modality].get("subjects", metadata["subjects"])
             shape = {"n_voxels": {name: count for name, count in metadata["n_voxels"].items() if name in kept}}
         else:
@@ -40,8 +41,7 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
         settings[f"{modality}_config"] = {**shape, "subjects": metadata["subjects"], **per_modality[modality]}
     if tower is not None:
         settings["vision_config"] = tower.model.config.to_dict()
-    expected = configured_encoder(encoder)
-    settings |= {key: expected[name] for name, key in CONFIG_KEYS.items()}
+    settings |= EncoderIdentity.of_facts(encoder).as_config()
     settings["category_level"] = any(metadata["category_level"] for metadata in facts.values())
     try:
         return NeuralClipConfig(**settings)
@@ -55,7 +55,8 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
     Raises:
         DataError: If it is required and cannot be had, or is not the one that embedded the images.
     """
-    if encoder["pooling"] not in POOLINGS:
+    expected = EncoderIdentity.of_facts(encoder)
+    if expected.pooling not in POOLINGS:
         if required:
             raise DataError(
                 f"'include_vision_tower' is true, but the targets are ready-made embeddings ({encoder['name']})."
@@ -69,10 +70,10 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
             raise
         print(f"note: the checkpoint will not embed images by itself: {error}", file=sys.stderr)
         return None
-    if tower.description["revision"] != encoder["revision"]:
+    if (here := EncoderIdentity.of_facts(tower.description)) != expected:
         raise DataError(
-            f"The images were embedded by {encoder['name']} with weights {encoder['revision']}, but those on this "
-            f"machine are {tower.description['revision']}. Embed the images again with `neural-clip embed-images`."
+            f"The images were embedded by {expected}, but on this machine that is {here}. Embed the images again with "
+            "`neural-clip embed-images`."
         )
     found, recorded = tower.description["image_processor"], encoder.get("image_processor")
     if recorded is not None and found != recorded:

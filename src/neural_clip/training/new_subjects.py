@@ -10,6 +10,7 @@ import torch
 
 from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.recording_time import first_minutes, trial_seconds
 
@@ -44,7 +45,7 @@ def add_subjects(model: NeuralClipModel, metadata: dict, subjects: Sequence[str]
     """Give each of the new people a layer, freeze everything else, and return what is left to learn."""
     modality = metadata["modality"]
     for name in subjects:
-        model.add_subject(modality, name, metadata["n_voxels"][name] if modality == "fmri" else None)
+        model.add_subject(modality, name, None if MODALITIES[modality].sensors else metadata["n_voxels"][name])
     model.requires_grad_(False)
     encoder: Any = model.encoders[modality]
     layers = encoder.alignment.layers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 
 SECTIONS = ("data", "model", "training")
-MODALITIES = ("eeg", "meg", "fmri")
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 USAGE = """usage: train RECIPE.yaml [--SECTION.KEY VALUE ...] [--resume true] [--overwrite true]
 
@@ -104,7 +104,7 @@ class Recipe:
         return asdict(self)
 
 
-def check_keys(section: str, given: dict, known: Sequence[str]) -> None:
+def check_keys(section: str, given: dict, known: Collection[str]) -> None:
     """Raise a `DataError` for the first unknown key, naming the nearest known one."""
     for key in given:
         if key not in known:

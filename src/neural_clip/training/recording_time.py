@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.known_corpora import TRIAL_SECONDS
+from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.training.batches import RecordingDataset
 
 
 def trial_seconds(metadata: dict, given: float | None = None) -> float | None:
     """Seconds a trial of a data set: those given, those of its corpus, or `None` where nobody knows."""
-    return TRIAL_SECONDS.get(metadata["corpus"]) if given is None else given
+    known = CORPORA.get(metadata["corpus"]) if given is None else None
+    return known.seconds_per_trial if known else given
 
 
 def recording_seconds(recordings: RecordingDataset, per_trial: float) -> np.ndarray:
@@ -63,7 +64,7 @@ def first_minutes(recordings: RecordingDataset, minutes: float, per_trial: float
     if per_trial is None:
         raise DataError(
             f"How long a trial of '{recordings.metadata['corpus']}' lasts is not known (it is for "
-            f"{sorted(TRIAL_SECONDS)}). Give the seconds from one onset to the next with the 'seconds_per_trial' "
+            f"{sorted(CORPORA)}). Give the seconds from one onset to the next with the 'seconds_per_trial' "
             "parameter (--seconds-per-trial)."
         )
     seconds, kept = recording_seconds(recordings, per_trial), []

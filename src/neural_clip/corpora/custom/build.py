@@ -28,6 +28,7 @@ from neural_clip.corpora.custom.stimuli import Stimuli, read_stimuli
 from neural_clip.corpora.custom.trials import Trials, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.writer import write_prepared
 
 # What was done to the recordings, told in the card.
@@ -138,7 +139,7 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
                     "Files of one data set must agree, in order as well."
                 )
     facts = dict(first.facts)
-    if manifest.modality == "fmri":
+    if not MODALITIES[manifest.modality].sensors:
         return facts
     facts.setdefault("ch_names", manifest.ch_names)
     for key in ("ch_names", "sfreq", "tmin"):
@@ -165,10 +166,11 @@ def _found(trials: list[Trials], image_ids: list[list[str]], facts: dict, manife
         "n_images": len({image_id for ids in image_ids for image_id in ids}),
     } | {key: facts.get(key) for key in ("n_chans", "n_times", "sfreq")}  # fmt: skip
     expected = _declared(manifest)
-    if "n_voxels" in expected and manifest.modality == "fmri":
+    sensors = MODALITIES[manifest.modality].sensors
+    if "n_voxels" in expected and not sensors:
         firsts = {trial.entry.subject: trial for trial in reversed(trials)}
         found["n_voxels"] = {subject: trial.load().shape[1] for subject, trial in sorted(firsts.items())}
-    if manifest.modality != "fmri" and any(found[key] is None for key in ("n_chans", "n_times") if key in expected):
+    if sensors and any(found[key] is None for key in ("n_chans", "n_times") if key in expected):
         found["n_chans"], found["n_times"] = trials[0].load().shape[1:]
     return found
 

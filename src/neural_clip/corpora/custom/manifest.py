@@ -26,6 +26,7 @@ from pathlib import Path
 
 from neural_clip.corpora.custom.sections import built, check_interval, check_unique, checked
 from neural_clip.errors import DataError
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 
 # What cuts epochs out of a continuous recording.
@@ -50,7 +51,7 @@ KIND_NEEDS = {
     "continuous": ("events", "tmin", "tmax"), "bids": ("task", "tmin", "tmax"), "series": ("events",),
 }  # fmt: skip
 CHOICES = {
-    "modality": ("eeg", "meg", "fmri"),
+    "modality": tuple(MODALITIES),
     "kind": tuple(KIND_KEYS),
     "split": ("train", "validation", "test"),
     "detrend": ("none", "linear"),
@@ -348,13 +349,13 @@ def _check_whole(manifest: Manifest, where: str) -> None:
         raise DataError(f"{where}: 'category_level' needs 'embeddings', whose means become the targets.")
     if manifest.category_level and manifest.splits.by == "image":
         raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or 'recording'.")
-    kinds = {entry.kind for entry in manifest.recordings}
+    kinds, sensors = {entry.kind for entry in manifest.recordings}, MODALITIES[manifest.modality].sensors
     for kind in sorted(kinds & {"epochs", "continuous", "bids"}):
-        if manifest.modality == "fmri":
+        if not sensors:
             raise DataError(f"{where}: recordings of kind {kind!r} are EEG or MEG, but the modality is 'fmri'.")
-    if manifest.modality != "fmri" and "series" in kinds:
+    if sensors and "series" in kinds:
         raise DataError(f"{where}: recordings of kind 'series' are fMRI, but the modality is {manifest.modality!r}.")
-    if manifest.modality != "fmri" and "patterns" in kinds and None in (manifest.sfreq, manifest.tmin):
+    if sensors and "patterns" in kinds and None in (manifest.sfreq, manifest.tmin):
         raise DataError(f"{where}: EEG and MEG given as arrays need 'sfreq' (Hz) and 'tmin' (s).")
     check_unique(manifest.ch_names, "ch_names", where)
 

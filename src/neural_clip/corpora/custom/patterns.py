@@ -13,6 +13,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array
 from neural_clip.files.tables import column, kept, read_table
 from neural_clip.files.volumes import is_nifti, read_volumes
+from neural_clip.prepared.modalities import MODALITIES
 
 
 def read_patterns(entry: Recording, manifest: Manifest, path: Path, root: Path) -> Trials:
@@ -35,7 +36,7 @@ def read_patterns(entry: Recording, manifest: Manifest, path: Path, root: Path) 
         raise DataError(f"'{path}': 'keep' and 'run_column' need a table of 'events'.")
     chosen = np.flatnonzero(kept(rows, entry.keep, entry.events)) if rows else np.arange(len(shown))
     runs = column(rows, entry.run_column, entry.events) if entry.run_column else [entry.run] * len(shown)
-    facts = {} if manifest.modality == "fmri" else {"sfreq": manifest.sfreq, "tmin": manifest.tmin}
+    facts = {"sfreq": manifest.sfreq, "tmin": manifest.tmin} if MODALITIES[manifest.modality].sensors else {}
     load = partial(_load_patterns, entry, manifest.modality, path, root, len(shown), chosen)
     files = files_of(entry, path, root)
     return Trials(entry, [shown[i] for i in chosen], load, [runs[i] for i in chosen], chosen, facts, files)
@@ -66,7 +67,7 @@ def _image_index(entry: Recording, path: Path) -> list[str | int]:
 
 
 def _pattern_values(entry: Recording, modality: str, path: Path, root: Path) -> np.ndarray:
-    if modality == "fmri":
+    if not MODALITIES[modality].sensors:
         return read_volumes(path, None if entry.mask is None else root / entry.mask, entry.data_key)[0]
     if is_nifti(path) or entry.mask is not None:
         raise DataError(f"'{path}': NIfTI files and masks are for fMRI, but the modality is {modality!r}.")

@@ -11,8 +11,8 @@ import numpy as np
 from neural_clip.corpora.custom.manifest import Manifest, Recording
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing
+from neural_clip.prepared.modalities import MODALITIES
 
-UNITS = {"eeg": "V", "meg": "T"}
 # Standard deviations over time that a median channel can have. EEG is some 1e-5 V: above 10 mV the values are in
 # microvolt or counts, below 1 nV they were scaled twice. MEG is some 1e-12 T: above 1 nT they are in fT or counts.
 PLAUSIBLE = {"V": (1e-9, 1e-2), "T": (1e-16, 1e-9)}
@@ -90,7 +90,7 @@ class Trials:
 
 def unit_of(manifest: Manifest) -> str | None:
     """The unit of the recordings: the manifest's, or V and T for EEG and MEG."""
-    return manifest.unit or UNITS.get(manifest.modality)
+    return manifest.unit or MODALITIES[manifest.modality].unit
 
 
 def files_of(entry: Recording, path: Path, root: Path) -> list[Path]:

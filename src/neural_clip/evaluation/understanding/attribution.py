@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.retrieval.tiles import TIE_TOLERANCE
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 
 MARGIN, TWO_WAY = "cosine margin", "2-way score"
-TIE_TOLERANCE = 1e-9  # of cosines in float64, as in `image_retrieval`
 GRADIENT_STEPS = 50  # captum's own default
 RECORDINGS_AT_ONCE = 16  # their maps are held whole; the rest of a batch are occlusions of them
 INSTALL_CAPTUM = "Maps of samples, sensors and voxels need captum: pip install 'neural_clip[understand]'."
@@ -50,7 +50,7 @@ def pair_scores(embeds: torch.Tensor, columns: torch.Tensor, gallery: torch.Tens
         gallery (`torch.Tensor` of shape `(n_images, projection_dim)`): Unit vectors, float64.
         kind (`str`): `"cosine margin"`, the cosine to the seen image minus the mean cosine to the others, which is 0
             at chance and which a direction common to all images does not change; or `"2-way score"`, the share of
-            other images that are less similar, ties one half.
+            other images that are less similar, ties one half: `two_way` of [`score_queries`], in torch.
 
     Returns:
         `torch.Tensor` of shape `(n,)`, float64.

@@ -17,6 +17,7 @@ from neural_clip.evaluation.understanding.recordings import Analysis, SplitRecor
 from neural_clip.evaluation.understanding.sensors import sensor_positions
 from neural_clip.evaluation.understanding.voxels import VoxelMask, read_mask
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.retrieval.scoring import MIN_CLUSTERS
 from neural_clip.retrieval.uncertainty import bootstrap_interval
 
@@ -36,7 +37,8 @@ class SubjectChoice:
         rows = recordings.rows(subject)
         rng = np.random.default_rng([run.seed, 4, subjects.index(subject)])
         # gradients of all voxels take as many passes as a few occlusions: no need to spread them over subjects
-        wanted = run.max_recordings if recordings.modality == "fmri" else -(-run.max_recordings // len(subjects))
+        shared_by = len(subjects) if MODALITIES[recordings.modality].sensors else 1
+        wanted = -(-run.max_recordings // shared_by)
         count = min(len(rows), wanted)
         self.rows = np.sort(rng.choice(rows, count, replace=False))
         self.values = recordings.values(self.rows)

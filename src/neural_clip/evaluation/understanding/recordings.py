@@ -10,12 +10,10 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
-
-
-NAMES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 
 
 @dataclass
@@ -47,8 +45,8 @@ class Analysis:
 
 def display_name(part: EmbeddedSplit) -> str:
     """Modality as titles say it: simulated recordings are called so."""
-    text = f"SIMULATED {NAMES[part.modality]}" if part.metadata.get("simulated") else NAMES[part.modality]
-    return f"{text} (category level)" if part.category_level else text
+    simulated, level = part.metadata.get("simulated"), " (category level)" if part.category_level else ""
+    return f"{'SIMULATED ' if simulated else ''}{MODALITIES[part.modality].title}{level}"
 
 
 def some_simulated(splits: dict[str, EmbeddedSplit]) -> str:

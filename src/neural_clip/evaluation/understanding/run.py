@@ -30,6 +30,7 @@ from neural_clip.evaluation.understanding.recordings import Analysis, SplitRecor
 from neural_clip.evaluation.understanding.rsa import DISTANCE
 from neural_clip.evaluation.understanding.similarity import across_modalities, modality_similarity, write_similarity
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -92,7 +93,7 @@ def understand(
         raise DataError(f"The image embeddings of the data sets differ in width: {widths}.")
     for modality, recordings in opened.items():
         similarity[modality] = modality_similarity(recordings, run)
-        maps[modality] = voxel_maps(recordings, run) if modality == "fmri" else sensor_maps(recordings, run)
+        maps[modality] = sensor_maps(recordings, run) if MODALITIES[modality].sensors else voxel_maps(recordings, run)
     write_similarity(similarity, splits, run)
     result = {
         "format_version": FORMAT_VERSION,

@@ -11,7 +11,6 @@ from neural_clip.evaluation.embedding import IMAGE_MEAN, SUBJECT_MEAN, EmbeddedS
 from neural_clip.evaluation.understanding.pictures import draw_similarity, write_csv
 from neural_clip.evaluation.understanding.rdms import write_dissimilarities
 from neural_clip.evaluation.understanding.recordings import (
-    NAMES,
     Analysis,
     SplitRecordings,
     display_name,
@@ -25,6 +24,7 @@ from neural_clip.evaluation.understanding.rsa import (
     dissimilarities,
     noise_ceiling,
 )
+from neural_clip.prepared.modalities import MODALITIES
 
 PAIRS = [("encoder", "images"), ("recordings", "images"), ("encoder", "recordings")]
 MAX_IMAGES = 500  # the time of an analysis grows with their square, times resamples
@@ -47,7 +47,7 @@ def modality_similarity(recordings: SplitRecordings, run: Analysis) -> dict:
         shown = np.isin(columns, kept)
         if np.count_nonzero(shown) < MIN_IMAGES:
             continue
-        where = f"{NAMES[part.modality]} of {subject}"
+        where = f"{MODALITIES[part.modality].title} of {subject}"
         spaces.append({
             "encoder": dissimilarities(means[rows][shown], f"{SPACES['encoder']}, {where}"),
             "images": dissimilarities(part.gallery_embeds[columns[shown]], f"{SPACES['images']}, {where}"),
@@ -134,7 +134,7 @@ def across_modalities(splits: dict[str, EmbeddedSplit], seed: int) -> list[dict]
             same = np.isclose(first.gallery_embeds[here], second.gallery_embeds[there], atol=1e-3).all(axis=1)
             shared = shared[same]
             if len(shared) < MIN_IMAGES:
-                names = " and ".join(NAMES[part.modality] for part in (first, second))
+                names = " and ".join(MODALITIES[part.modality].title for part in (first, second))
                 record["not_computed"] = (
                     f"{names} recordings answer to different images ({len(shared)} in common, {MIN_IMAGES} needed): "
                     f"distances between images have no counterpart."
@@ -153,4 +153,4 @@ def _shared_distances(part: EmbeddedSplit, shared: np.ndarray) -> np.ndarray:
     means, _, image_ids = aggregate(part.embeds, part.subjects, part.image_ids, SUBJECT_MEAN)
     order = np.argsort(image_ids)
     rows = order[np.searchsorted(image_ids[order], shared)]
-    return dissimilarities(means[rows], f"{SPACES['encoder']}, {NAMES[part.modality]}")
+    return dissimilarities(means[rows], f"{SPACES['encoder']}, {MODALITIES[part.modality].title}")

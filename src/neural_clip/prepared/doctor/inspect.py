@@ -25,6 +25,7 @@ from neural_clip.prepared.doctor.images import check_images
 from neural_clip.prepared.doctor.labels import Labels, check_labels, read_labels
 from neural_clip.prepared.doctor.scan import Scan, scan_folder
 from neural_clip.prepared.doctor.values import check_fit_scope, check_values
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
 
 __all__ = ["Finding", "inspect"]
@@ -120,7 +121,7 @@ def _counted(labels: Labels, scan: Scan, modality: str) -> dict:
     for part in scan.recordings:
         shapes[part.subject].update(part.shapes)
     usual = {subject: counts.most_common(1)[0][0] for subject, counts in shapes.items() if counts}
-    if modality == "fmri":
+    if not MODALITIES[modality].sensors:
         return found | {"n_voxels": {subject: shape[0] for subject, shape in usual.items()}}
     n_chans, n_times = next(iter(usual.values()), (0, 0))
     return found | {"n_chans": n_chans, "n_times": n_times, "length of ch_names": n_chans,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.moments import Moments, block_moments
 from neural_clip.prepared.splits import SPLITS
 
@@ -180,7 +181,7 @@ def _scan_recordings(path: Path, scan: RecordingScan, modality: str) -> Recordin
         for batch in file.iter_batches(_batch_rows(file), columns=[modality], use_threads=False):
             for values, rows in _blocks(batch.column(0), row, scan.shapes):
                 shape = shape or values.shape[1:]
-                if len(shape) != (1 if modality == "fmri" else 2):
+                if len(shape) != (2 if MODALITIES[modality].sensors else 1):
                     raise DataError(f"'{path}' holds rows of shape {shape}, which no {modality} recording has.")
                 hashes[rows] = _hashes(values)
                 if values.shape[1:] == shape:

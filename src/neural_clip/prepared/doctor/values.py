@@ -10,6 +10,7 @@ import numpy as np
 
 from neural_clip.prepared.doctor.findings import Finding, error, examples, note, warning
 from neural_clip.prepared.doctor.scan import RecordingScan
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.moments import Moments
 from neural_clip.prepared.splits import SPLITS
 
@@ -156,7 +157,7 @@ def _shapes(recordings: list[RecordingScan], metadata: Mapping) -> Iterator[Find
     """Rows of one subject (of all subjects, for sensors) must have one shape, the declared one."""
     shapes: dict[str, Counter] = defaultdict(Counter)
     for scan in recordings:
-        shapes[scan.subject if metadata["modality"] == "fmri" else "the data set"].update(scan.shapes)
+        shapes["the data set" if MODALITIES[metadata["modality"]].sensors else scan.subject].update(scan.shapes)
     for who, counts in shapes.items():
         if len(counts) > 1:
             listed = examples(f"{count} of shape {shape}" for shape, count in counts.most_common())
@@ -170,7 +171,7 @@ def _channels(subject: str, moments: Moments, metadata: Mapping) -> Iterator[Fin
     """Findings on the channels or voxels of a subject."""
     names = metadata.get("ch_names") or []
     if len(names) != moments.mean.size:
-        kind = "voxel" if metadata["modality"] == "fmri" else "channel"
+        kind = "channel" if MODALITIES[metadata["modality"]].sensors else "voxel"
         names = [f"{kind} {i}" for i in range(moments.mean.size)]
     constant = moments.constant
     if constant.any():

@@ -1,0 +1,21 @@
+"""The table of corpora names what exists."""
+
+import pkgutil
+
+import pytest
+
+from neural_clip.prepared.known_corpora import CORPORA, CORPUS_OF
+from neural_clip.prepared.modalities import MODALITIES
+
+
+def test_each_modality_has_one_corpus():
+    assert list(CORPUS_OF) == list(MODALITIES) and set(CORPUS_OF.values()) == set(CORPORA.values())
+    assert all(name == corpus.name for name, corpus in CORPORA.items())
+
+
+@pytest.mark.parametrize("corpus", CORPORA.values(), ids=lambda corpus: corpus.name)
+def test_dotted_names_are_functions_of_that_corpus(corpus):
+    prepare, write = pkgutil.resolve_name(corpus.prepare), pkgutil.resolve_name(corpus.twin)
+    assert prepare.__module__ == f"neural_clip.corpora.{corpus.name}.build"
+    assert write.__module__ == f"neural_clip.simulation.{corpus.name}_twin"
+    assert callable(prepare) and callable(write)
