@@ -1,4 +1,4 @@
-"""Continuous recordings and their events, simulated, as files and as BIDS data sets."""
+"""Continuous recordings, simulated, in memory and as BrainVision files."""
 
 import numpy as np
 

@@ -20,7 +20,7 @@ import compare_recipes
 import results_page
 import runs
 import variants
-from neural_clip import NeuralClipConfig, NeuralClipModel
+from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.prepared.reader import load_image_table, load_recordings
@@ -29,7 +29,8 @@ from neural_clip.targets.embed_images import embed_images
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.recipe import read_recipe
 from paths import REPOSITORY
-from planted_data import SHAPES, WIDTH, write_planted
+from planted_data import write_planted
+from saved_models import save_model
 
 MODALITIES = ("eeg", "meg", "fmri")
 
@@ -473,26 +474,20 @@ def test_models_of_one_person_each_are_one_run_when_all_are_there(tmp_path, monk
     )
 
 
-def save_random_model(folder, subjects, seed):
-    n_chans, n_times = SHAPES["eeg"]
-    torch.manual_seed(seed)
-    shape = {
-        "n_chans": n_chans,
-        "n_times": n_times,
-        "sfreq": 100.0,
-        "subjects": subjects,
-        "encoder_type": "linear",
-        "hidden_size": 16,
-    }
-    NeuralClipModel(NeuralClipConfig(eeg_config=shape, projection_dim=WIDTH)).save_pretrained(folder)
-
-
 def test_models_of_single_people_are_scored_together(tmp_path):
     folder = write_planted(tmp_path / "data" / "imagenet_eeg", "eeg", pixels=False)
-    save_random_model(tmp_path / "runs" / "demo-4", ["sub-01", "sub-02"], 0)
+    save_model(
+        tmp_path / "runs" / "demo-4", subjects=["sub-01", "sub-02"], seed=0, encoder_type="linear", hidden_size=16
+    )
     people = {"sub-01": 1, "sub-02": 2}
     for name, seed in people.items():
-        save_random_model(tmp_path / "runs" / "demo+alone+eeg-4" / f"eeg-{name}", [name], seed)
+        save_model(
+            tmp_path / "runs" / "demo+alone+eeg-4" / f"eeg-{name}",
+            subjects=[name],
+            seed=seed,
+            encoder_type="linear",
+            hidden_size=16,
+        )
     first = {"name": "demo", "path": str(tmp_path / "runs" / "demo-4"), "sha256": "x"}
     made = {"checkpoints": [first], "split": "test", "seed": 0, "decoding": {"eeg": {"rows": []}}, "comparisons": []}
     compare_recipes.add_alone(made, "demo+alone+eeg", 4, tmp_path)

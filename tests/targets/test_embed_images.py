@@ -12,16 +12,13 @@ import torch
 from datasets import load_dataset
 from PIL import Image, ImageFilter
 from transformers import (
-    CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
     CLIPVisionModel,
 )
 
 from folder_contents import contents
-from neural_clip import NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
+from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
@@ -61,22 +58,6 @@ def encode(self, images):
 ImageEncoder.encode = encode
 main([folder, "--model", clip, "--batch-size", "2", "--device", "cpu"])
 """
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A whole CLIP, as models of the Hub are: vision and text tower, image processor."""
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(
-        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),
-        text_config=CLIPTextConfig(**vision, vocab_size=20, max_position_embeddings=8).to_dict(),
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
 
 
 def pixels():
@@ -346,32 +327,6 @@ def test_a_changed_set_is_not_embedded(tmp_path, clip):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_encoders_are_told_apart():
-    facts = {"name": "a/clip", "revision": "1", "pooling": "projected", "projection_dim": 8}
-    clip = EncoderIdentity(**facts)
-    clip.require(EncoderIdentity.of_facts(facts | {"image_processor": {}}), "the model", "the data")
-    for key, other in (("name", "b/clip"), ("revision", "2"), ("pooling", "cls"), ("projection_dim", 9)):
-        for found in (EncoderIdentity.of_facts(facts | {key: other}), clip.changed(**{key: other})):
-            with pytest.raises(DataError) as caught:
-                clip.require(found, "the model", "the data")
-            for part in ("the model", "the data", f"differ in '{key}'.", repr(facts[key]), repr(other)):
-                assert part in str(caught.value)
-    with pytest.raises(DataError, match="differ in 'revision'"):  # one that is not stated is no wildcard
-        EncoderIdentity.of_facts(facts | {"revision": None}).require(clip, "the model", "the data")
-    assert clip.changed(name="a/clip", revision=None) == clip
-    ready_made = EncoderIdentity.of_facts(facts | {"pooling": "mean of patches"})
-    assert ready_made == EncoderIdentity(**facts | {"pooling": "precomputed"})
-
-
-def test_configurations_keep_the_encoder():
-    clip = EncoderIdentity("a/clip", None, "cls", 8)
-    assert clip.as_config() == {
-        "vision_model_name": "a/clip", "vision_revision": None, "image_pooling": "cls", "projection_dim": 8,
-    }  # fmt: skip
-    assert EncoderIdentity.of_config(NeuralClipConfig(**clip.as_config())) == clip
-    assert EncoderIdentity.of_config(NeuralClipConfig(projection_dim=8)) is None
-
-
 def test_hub_model_that_is_not_here_fails_at_once_and_says_what_to_do(tmp_path):
     folder = make_set(tmp_path / "set")
     start = time.monotonic()
@@ -406,19 +361,6 @@ def test_simulated_sets_take_the_tiny_clip(tmp_path, clip, monkeypatch):
     monkeypatch.setattr(tiny_clip, "TINY_CLIP_DIR", tmp_path / "gone")
     with pytest.raises(DataError, match=r"no model folder '.*gone'"):
         embed_images(folder, overwrite=True)
-
-
-def test_shipped_tiny_clip_embeds_simulated_images():
-    from neural_clip.simulation.images import render, sample_specs
-    from neural_clip.targets.tiny_clip import TINY_CLIP_DIR
-
-    if not (TINY_CLIP_DIR / "model.safetensors").is_file():
-        pytest.skip("the tiny CLIP has not been trained yet")
-    encoder = ImageEncoder(TINY_CLIP, device="cpu")
-    specs = sample_specs(4, np.random.default_rng(0))
-    vectors = encoder.encode([Image.fromarray(render(spec)) for spec in specs])
-    assert vectors.shape == (4, 64) == (4, encoder.description["projection_dim"])
-    assert np.isfinite(vectors).all()
 
 
 def test_models_that_are_none_are_refused(tmp_path, clip):
@@ -525,18 +467,6 @@ def test_images_are_blurred_first(tmp_path, clip, pooling):
     text = f"{pooling}, images blurred with sigma 0.125 of the shorter side"
     sharp = ImageEncoder(str(clip), device="cpu", pooling=pooling).description
     assert verify_prepared(folder)["image_encoder"] == sharp | {"name": f"{clip.name} ({text})", "pooling": text}
-
-
-def test_blur_is_gaussian_with_the_stated_deviation(monkeypatch, clip):
-    """A line becomes a profile whose standard deviation, in pixels, is the share times the shorter side."""
-    picture = np.zeros((200, 101, 3), np.uint8)
-    picture[100] = 255
-    seen = []
-    monkeypatch.setattr(ImageEncoder, "encode", lambda self, images: seen.extend(images))
-    TargetEncoder([str(clip)], device="cpu", blur=0.05).encode([Image.fromarray(picture)])
-    profile = np.asarray(seen[0])[:, 50, 0].astype(float)
-    deviation = np.sqrt((profile * (np.arange(200) - 100) ** 2).sum() / profile.sum())
-    assert deviation == pytest.approx(0.05 * 101, rel=0.05)
 
 
 def test_options_that_are_not_allowed(tmp_path, clip):
