@@ -47,13 +47,13 @@ def digest_files(paths: Iterable[Path], folder: Path) -> str:
     return digest({path.relative_to(folder).as_posix(): code_of(path) for path in paths})
 
 
-@cache
 def training_modules() -> list[Path]:
     """Files of the package that `neural_clip.training.run` imports."""
     done = subprocess.run([sys.executable, "-c", PRINT_MODULES], capture_output=True, text=True, check=True)
     return [Path(line) for line in done.stdout.splitlines()]
 
 
+@cache
 def source_states() -> dict[str, str]:
     """State of the code that trains, and of the whole package."""
     return {

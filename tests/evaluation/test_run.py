@@ -263,9 +263,9 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_write_identical_files(folders, tmp_path):
+def test_two_processes_write_identical_files(tmp_path):
     """Two checkpoints, baselines, controls and pictures, with hash seeds of their own."""
-    (tmp_path / "data").symlink_to(folders["eeg"])
+    write_planted(tmp_path / "data", "eeg", repeats=1, counts={"train": 20, "validation": 6, "test": 10})
     save_model(tmp_path / "model")
     save_model(tmp_path / "wide", hidden_size=12)
     program = [str(Path(sys.executable).parent / "neural-clip"), "evaluate", "--checkpoint", "../model", "../wide"]

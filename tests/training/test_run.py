@@ -140,6 +140,10 @@ def test_real_launchers(recipe_file, launcher, tmp_path):
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["processes"] == (2 if "--nproc_per_node" in launcher else 1)
     NeuralClipModel.from_pretrained(tmp_path / "out")
+    if launcher:
+        with pytest.raises(DataError, match="holds an earlier run"):
+            train(read_recipe([recipe_file]))
+        return
     again = subprocess.run([sys.executable, "train.py", recipe_file], cwd=REPOSITORY, capture_output=True, text=True)
     assert again.returncode == 2
     assert again.stderr.strip().splitlines()[-1].startswith("error: ") and "holds an earlier run" in again.stderr
