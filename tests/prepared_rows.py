@@ -17,3 +17,8 @@ def parquet_rows(folder):
     from pyarrow.parquet import read_table
 
     return [row for path in sorted((folder / "data").rglob("*.parquet")) for row in read_table(path).to_pylist()]
+
+
+def columns_of(folder, split, tmp_path):
+    """All rows of a split by column, read through a cache of the test's own."""
+    return load_dataset(str(folder), "all", split=split, cache_dir=str(tmp_path / "cache")).with_format("numpy")[:]

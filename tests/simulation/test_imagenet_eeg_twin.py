@@ -17,13 +17,7 @@ from neural_clip.simulation import imagenet_eeg_twin
 from neural_clip.simulation.presets import get_preset
 
 PRESET = get_preset("tiny")
-
-
-@pytest.fixture(scope="module")
-def raw_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twin") / "raw"
-    imagenet_eeg_twin.write(folder, PRESET, seed=3)
-    return folder
+TWIN = imagenet_eeg_twin
 
 
 def load(raw_dir, name):

@@ -17,15 +17,9 @@ from neural_clip.simulation import nsd_twin
 from neural_clip.simulation.presets import get_preset
 
 PRESET = get_preset("tiny")
+TWIN = nsd_twin
 SIZES = PRESET.fmri
 BETAS = "nsddata_betas/ppdata/subj{:02d}/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session{:02d}.{}"
-
-
-@pytest.fixture(scope="module")
-def raw_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twin") / "raw"
-    nsd_twin.write(folder, PRESET, seed=3)
-    return folder
 
 
 @pytest.fixture(scope="module")

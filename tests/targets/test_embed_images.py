@@ -23,7 +23,6 @@ from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
 from neural_clip.prepared.facts import read_metadata, verify_prepared
-from neural_clip.prepared.writer import write_prepared
 from neural_clip.targets import embed_images as embedding
 from neural_clip.targets.embed_images import DEFAULT_MODEL, embed_images
 from neural_clip.targets.encoder import ImageEncoder, TargetEncoder, weights_digest
@@ -31,6 +30,7 @@ from neural_clip.targets.identity import EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.model import load_tower
 from planted_data import write_planted
+from toy_sets import write_toy_set
 
 pytestmark = pytest.mark.numerical
 
@@ -65,21 +65,12 @@ def pixels():
 
 
 def make_set(folder, *, simulated=None, embeds=None, with_pixels=True, twins=(), **changes):
-    facts = {
-        "corpus": "toy", "modality": "fmri", "split_protocol": "by hand", "split_unit": "image", "licence": "CC0-1.0",
-        "redistribution": "allowed", "citation": "nobody", "source": "made up", "simulated": simulated,
-        "image_encoder": None if embeds is None else {"name": "ready"},
-    } | changes  # fmt: skip
     images = [{"image_id": f"im{i}", "concept": "c"} for i in range(N)]
     for i, row in enumerate(images):
         row |= {"image": pixels()[dict(twins).get(i, i)]} if with_pixels else {}
         row |= {} if embeds is None else {"image_embeds": embeds[i]}
-    splits = ["train"] * (N - 2) + ["validation", "test"]
-    rows = [
-        {"subject": "sub-01", "run": f"run-{i}", "image_id": f"im{i}", "split": splits[i], "fmri": np.ones(3) * i}
-        for i in range(N)
-    ]
-    return write_prepared(folder, facts, rows, images, extra_files={"scaling.npz": b"kept"})
+    changes = {"simulated": simulated, "image_encoder": None if embeds is None else {"name": "ready"}} | changes
+    return write_toy_set(folder, images, [np.ones(3) * i for i in range(N)], **changes)
 
 
 def embeddings(folder, tmp_path):
