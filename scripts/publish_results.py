@@ -19,7 +19,7 @@ from neural_clip.publishing.model_card import publish
 from neural_clip.report.tables import (
     Table,
     as_markdown,
-    audit_table,
+    controls_table,
     conversion_table,
     decoding_table,
     encoding_table,
@@ -53,7 +53,7 @@ TABLES: dict[str, Callable[[dict], Table]] = {
     "sizes": sizes_table,
     "encoding": encoding_table,
     "conversion": conversion_table,
-    "controls": audit_table,
+    "controls": controls_table,
 }
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation import checkpoints
-from neural_clip.evaluation.checkpoints import named_checkpoints
+from neural_clip.evaluation.checkpoints import check_data, named_checkpoints
 from neural_clip.evaluation.run import evaluate_checkpoints
-from planted_data import PlantedModel
+from planted_data import ENCODER, PlantedModel, write_planted
 
 pytestmark = pytest.mark.numerical
 
@@ -39,3 +39,16 @@ def test_checkpoints_have_names():
     ):
         with pytest.raises(DataError, match=message):
             named_checkpoints(arguments)
+
+
+@pytest.mark.parametrize("key", ["name", "revision", "pooling"])
+def test_data_sets_of_different_encoders_are_refused(tmp_path, key):
+    counts = {"train": 4, "validation": 2, "test": 2}
+    options = {"n_subjects": 1, "repeats": 1, "counts": counts, "pixels": False}
+    meg, eeg = (write_planted(tmp_path / name, name, **options) for name in ("meg", "eeg"))
+    assert check_data([meg, eeg]) == {"eeg": str(eeg), "meg": str(meg)}  # in the order of the modalities
+    other = write_planted(tmp_path / "other", "fmri", encoder=ENCODER | {key: "another"}, **options)
+    with pytest.raises(DataError, match=f"different image encoders.*{meg}.*planted.*{other}.*'{key}': 'another'"):
+        check_data([meg, other])
+    with pytest.raises(DataError, match=f"'{meg}' and '{meg}' both hold meg"):
+        check_data([meg, meg])

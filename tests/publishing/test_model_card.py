@@ -3,7 +3,9 @@
 import json
 import re
 
+import jinja2
 import pytest
+import yaml
 
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.publishing.model_card import model_card
@@ -37,3 +39,46 @@ def test_a_card_says_that_alignment_layers_were_not_trained():
     assert said not in model_card("x", source["training"])
     source["training"]["recipe"]["model"]["freeze_alignment"] = True
     assert said in model_card("x", source["training"])
+
+
+def adaptation(**changes):
+    return {
+        "subjects": ["sub-8", "sub-9"], "modality": "meg", "checkpoint": "known", "weights": "f" * 64,
+        "recordings": {"train": 20, "validation": 3}, "validation_two_way": [0.5, 0.71234, 0.6], "best_epoch": 1,
+        "data": {"simulated": True, "corpus": "other", "fingerprint": "e" * 64}, "command": "neural-clip adapt x",
+        "minutes": {"train": {"sub-8": 1.04, "sub-9": 2.0}},
+    } | changes  # fmt: skip
+
+
+def test_every_fact_of_the_record_stands_in_the_card(monkeypatch):
+    """A name that the template misspells raises, instead of leaving a gap."""
+    monkeypatch.setattr(jinja2, "Template", jinja2.Environment(undefined=jinja2.StrictUndefined).from_string)
+    source = json.loads(CARDS[0].with_suffix(".json").read_text())
+    record = source["training"] | {"adaptations": [adaptation(), adaptation(minutes=None, command="second")]}
+    text = model_card("mine", record, source["report"])
+    assert yaml.safe_load(text.split("---\n")[1])["tags"] == ["neural_clip", "clip", "eeg", "meg", "fmri", "simulated"]
+    expected = [
+        "# mine\n", 'from_pretrained("mine")', "simulated EEG, MEG and fMRI data", record["command"],
+        f"`{record['image_encoder']['name']}`, {record['image_encoder']['projection_dim']} dimensions",
+        f"accuracy {record['best_validation_two_way']:.4f} at step {record['best_step']} of {record['steps']}",
+        f"({record['epochs']:g} epochs), seed {record['seed']}.",
+        'inputs = processor(eeg=recordings, subject="sub-01")',
+        "MEG alignment layers of sub-8, sub-9 were added to `known` (`ffffffffffffffff`)", "fitted to 20 training",
+        ", 3.0 minutes of trials, of other (**simulated**), fingerprint `eeeeeeeeeeeeeeee`", "is 0.7123, after 1 of 2",
+        "training recordings of other", "neural-clip adapt x", "second", '(`subject="average"`), but fMRI is refused',
+    ]  # fmt: skip
+    for facts in record["data"].values():
+        expected += [f"{facts['corpus']} (**simulated** twin), subjects {', '.join(facts['subjects'])};"]
+        expected += [f"{split} {size['rows']} recordings" for split, size in facts["splits"].items()]
+        expected += [f"split: {facts['split_protocol']}; fingerprint `{facts['fingerprint'][:16]}`"]
+    assert [part for part in expected if part not in text] == []
+    assert text.count("## Adaptation") == 1
+    with pytest.raises(jinja2.UndefinedError, match="best_step"):
+        model_card("mine", {key: value for key, value in record.items() if key != "best_step"})
+
+
+def test_a_card_of_recorded_fmri_alone():
+    record = json.loads(CARDS[0].with_suffix(".json").read_text())["training"]
+    text = model_card("mine", record | {"data": {"fmri": record["data"]["fmri"]}, "simulated": []})
+    assert "simulated" not in text and "average" not in text and "Without one,\nrecordings are refused." in text
+    assert "Not evaluated on test data yet" in text and "## Adaptation" not in text and "\n\n\n" not in text

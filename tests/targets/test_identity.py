@@ -1,12 +1,10 @@
-"""The identity of an image encoder."""
+"""Spaces of image embeddings are told apart, and configurations keep which one it was."""
 
 import pytest
 
 from neural_clip import NeuralClipConfig
 from neural_clip.errors import DataError
 from neural_clip.targets.identity import EncoderIdentity
-
-pytestmark = pytest.mark.numerical
 
 
 def test_encoders_are_told_apart():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from neural_clip.files.whole import write_whole
@@ -10,89 +11,7 @@ from neural_clip.prepared.modalities import MODALITIES
 
 RECORD_FILE = "training.json"
 REPORT_FILE = "report.json"
-TEXT = """# {title}
-
-This checkpoint maps {modalities} recordings of people looking at images into the embedding space of a frozen image
-encoder (`{encoder}`, {projection_dim} dimensions). It follows Ferrante et al. 2024
-([arXiv:2411.09723](https://arxiv.org/abs/2411.09723)) and was made by `neural_clip`.
-{warning}
-## Use
-
-```python
-from neural_clip import NeuralClipModel, NeuralClipProcessor
-
-model = NeuralClipModel.from_pretrained("{name}")
-processor = NeuralClipProcessor.from_pretrained("{name}")
-inputs = processor({modality}=recordings, subject="{subject}")
-embeds = model.get_{modality}_features(**inputs)  # (batch_size, {projection_dim})
-```
-
-## Data
-
-{data}
-
-Subjects named above have an alignment layer each. {others}
-
-## Training
-
-Best validation 2-way accuracy {best} at step {best_step} of {steps} ({epochs:g} epochs), seed {seed}. Every decision
-was made on the validation split. The recipe, versions and scores of each epoch stand in `training.json`.{frozen}
-
-```
-{command}
-```
-{adaptations}
-## Test scores
-
-{scores}
-
-## Limits
-
-Scores hold for the subjects, stimuli and preprocessing named here. The model retrieves images from a given gallery; it
-does not read thoughts, and a 2-way accuracy above one half says nothing of a single trial.
-"""
-
-
-def describe_data(record: dict) -> str:
-    """List the training data, one line a modality, simulated ones named so."""
-    lines = []
-    for modality, facts in record["data"].items():
-        simulated = " (**simulated** twin)" if modality in record["simulated"] else ""
-        counts = ", ".join(f"{split} {size['rows']} recordings" for split, size in facts["splits"].items())
-        lines.append(
-            f"- {MODALITIES[modality].title}: {facts['corpus']}{simulated}, "
-            f"subjects {', '.join(facts['subjects'])}; {counts}; "
-            f"split: {facts['split_protocol']}; fingerprint `{facts['fingerprint'][:16]}`."
-        )
-    return "\n".join(lines)
-
-
-def describe_others(modalities: list[str]) -> str:
-    """What becomes of recordings of people without an alignment layer."""
-    fitted = "`neural-clip adapt`\nfits one for anyone else"
-    if modalities == ["fmri"]:
-        return f"{fitted}, whose recordings are refused without."
-    without = 'whose recordings go through the mean of all without (`subject="average"`'
-    return f"{fitted}, {without}{'; not fMRI' if 'fmri' in modalities else ''})."
-
-
-def describe_adaptations(record: dict) -> str:
-    """Say who was added to a trained checkpoint, one paragraph a command."""
-    paragraphs = []
-    for entry in record.get("adaptations", []):
-        people, facts, scores = ", ".join(entry["subjects"]), entry["data"], entry["validation_two_way"]
-        simulated = " (**simulated**)" if facts["simulated"] else ""
-        minutes = entry.get("minutes", {}).get("train")
-        lasting = f", {sum(minutes.values()):.1f} minutes of trials," if minutes else ""
-        paragraphs.append(
-            f"{MODALITIES[entry['modality']].title} alignment layers of {people} "
-            f"were added to `{entry['checkpoint']}` "
-            f"(`{entry['weights'][:16]}`) and fitted to {entry['recordings']['train']} training recordings{lasting} "
-            f"of {facts['corpus']}{simulated}, fingerprint `{facts['fingerprint'][:16]}`; nothing else changed. Their "
-            f"validation 2-way accuracy was {scores[0]:.4f} at the start and is {scores[entry['best_epoch']]:.4f}, "
-            f"after {entry['best_epoch']} of {len(scores) - 1} epochs.\n\n```\n{entry['command']}\n```\n"
-        )
-    return "\n## Adaptation\n\n" + "\n".join(paragraphs) if paragraphs else ""
+TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def score_rows(report: dict) -> dict[str, dict]:
@@ -106,24 +25,6 @@ def score_rows(report: dict) -> dict[str, dict]:
     }
 
 
-def describe_scores(report: dict | None, simulated: list[str]) -> str:
-    """Table of decoding scores of an evaluation report."""
-    if report is None:
-        return "Not evaluated on test data yet; `neural-clip evaluate` fills this section."
-    lines = [
-        "| recordings to images | 2-way (95 % interval) | chance | gallery | top-1 | top-5 | data |",
-        "|---" * 7 + "|",
-    ]
-    for modality, row in score_rows(report).items():
-        low, high = row["two_way_interval"]
-        lines.append(
-            f"| {MODALITIES[modality].title} | {row['two_way']:.4f} ({low:.4f} to {high:.4f}) | "
-            f"{row['chance_two_way']:.2f} | {row['gallery_size']} images | {row['top1']:.4f} | {row['top5']:.4f} | "
-            f"{'simulated' if modality in simulated else 'recorded'} |"
-        )
-    return "\n".join(lines)
-
-
 def model_card(name: str, record: dict, report: dict | None = None) -> str:
     """Text of a model card.
 
@@ -132,45 +33,30 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
         record (`dict`): Content of its `training.json`.
         report (`dict`, *optional*): Content of `report.json` as `neural-clip evaluate` wrote it.
     """
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
-    modalities = list(record["data"])
-    simulated = record["simulated"]
-    warning = ""
-    if simulated:
-        names = " and ".join(MODALITIES[modality].title for modality in simulated)
-        warning = f"\n**It learnt from simulated {names} data and knows nothing of real brains.**\n"
-    frozen = ""
-    if record["recipe"]["model"].get("freeze_alignment"):
-        frozen = " The subjects'\nalignment layers were left as they were initialised; everything else was trained."
-    text = TEXT.format(
-        frozen=frozen,
-        others=describe_others(modalities),
-        adaptations=describe_adaptations(record),
-        title=name,
-        name=name,
-        modalities=", ".join(MODALITIES[modality].title for modality in modalities),
-        modality=modalities[0],
-        subject=record["data"][modalities[0]]["subjects"][0],
-        encoder=record["image_encoder"]["name"],
-        projection_dim=record["image_encoder"]["projection_dim"],
-        warning=warning,
-        data=describe_data(record),
-        best=f"{record['best_validation_two_way']:.4f}",
-        best_step=record["best_step"],
-        steps=record["steps"],
-        epochs=record["epochs"],
-        seed=record["seed"],
-        command=record["command"],
-        scores=describe_scores(report, simulated),
-    )
     data = ModelCardData(
         license="apache-2.0",
         library_name="neural_clip",
         pipeline_tag="feature-extraction",
-        tags=["neural_clip", "clip", *modalities, *(["simulated"] if simulated else [])],
+        tags=["neural_clip", "clip", *record["data"], *(["simulated"] if record["simulated"] else [])],
     )
-    return f"---\n{data.to_yaml()}\n---\n\n{text}"
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        name=name,
+        record=record,
+        scores=None if report is None else score_rows(report),
+        sensors=[modality for modality in record["data"] if MODALITIES[modality].sensors],
+        titles=_titles,
+    )
+    return card.content + "\n"
+
+
+def _titles(modalities: Iterable[str]) -> str:
+    """Modalities as a sentence names them: `"EEG, MEG and fMRI"`."""
+    *first, last = (MODALITIES[modality].title for modality in modalities)
+    return " and ".join([", ".join(first), last] if first else [last])
 
 
 def write_model_card(folder: str | Path, report: dict | None = None) -> Path:

@@ -95,10 +95,8 @@ def sizes_table(report: dict) -> Table:
         row, data = part["rows"][0], report["data"][modality]
         unit = "categories" if data["category_level"] else "images"
         sizes = [str(row["n_queries"]), f"{row['gallery_size']} {unit}", str(row["n_classes"] or "-")]
-        people = str(len(row["subjects"]))
-        rows.append(
-            [label(report, modality), *sizes, people, report["split"], row["resampled_unit"], str(data["split_unit"])]
-        )
+        sizes += [str(len(row["subjects"])), report["split"], row["resampled_unit"], str(data["split_unit"])]
+        rows.append([label(report, modality), *sizes])
     return head, rows
 
 
@@ -167,7 +165,7 @@ def _two_way_cells(row: dict) -> list[str]:
 
 
 def aggregation_table(report: dict) -> Table:
-    """Decoding at every level of aggregation, in both directions, and for other people."""
+    """Decoding at every level of aggregation, in both directions, and for other subjects."""
     head = ["recordings", "method", "aggregation", "queries", "top-1 %", "top-5 %", "2-way [95 % CI]"]
     head += ["[95 % CI, subjects drawn]", "2-way image to recording"]
     rows = []
@@ -184,7 +182,7 @@ def aggregation_table(report: dict) -> Table:
     return head, rows
 
 
-def audit_table(report: dict) -> Table:
+def controls_table(report: dict) -> Table:
     """Controls beside the scores; those that are no score stand in the text."""
     head = ["recordings", "control", "decoder", "2-way [95 % CI]", "p", "queries"]
     rows = []
@@ -213,7 +211,7 @@ def protocol_table(report: dict) -> Table:
 
 
 def subjects_table(report: dict) -> Table:
-    """Single-trial decoding of each person."""
+    """Single-trial decoding of each subject."""
     head = ["recordings", "subject", "queries", "top-1 %", "top-5 %", "2-way"]
     rows = []
     for modality, part in report["decoding"].items():

@@ -9,12 +9,14 @@ Every number printed here is read from `report.json`; nothing is computed anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report.tables import (
     aggregation_table,
     as_markdown,
-    audit_table,
     comparison_table,
+    controls_table,
     conversion_table,
     decoding_table,
     direct_table,
@@ -58,9 +60,10 @@ COMPARISON_TEXT = (
     "though their own intervals overlap."
 )
 AGGREGATION_TEXT = (
-    "*Single trial*: every recording is a query. *Image mean within subject*: the mean embedding of a person's "
-    "recordings of an image. *Image mean over subjects*: that of all people. The first interval speaks of other "
-    "images and these people; *subjects drawn* resamples people too and speaks of other people, as far as so few can."
+    "*Single trial*: every recording is a query. *Image mean within subject*: the mean embedding of a subject's "
+    "recordings of an image. *Image mean over subjects*: that of all subjects. The first interval speaks of other "
+    "images and these subjects; *subjects drawn* resamples subjects too and speaks of other subjects, as far as so "
+    "few can."
 )
 UNDERSTANDING_TEXT = (
     "Numbers behind each picture lie beside it as CSV, all of them in `understanding/understanding.json`, which also "
@@ -74,7 +77,58 @@ PICTURES_TEXT = (
 )
 
 
-def _audit_text(report: dict) -> str:
+def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
+    """Text of `report.md`.
+
+    Args:
+        report (`dict`): What `report.json` holds.
+        pictures (`dict[str, str]`): Title of each picture and its file name beside the report.
+        missing (`str`): Why there are no pictures, where there are none.
+
+    Returns:
+        `str`: Markdown.
+    """
+    ours = method_name(report["checkpoints"][0]["name"])
+    sections: dict[str, Sequence[str | Callable]] = {
+        f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
+        "Table 1. Decoding: which image was seen?": [decoding_table, _decoding_text(report), sizes_table],
+        "Encoding: which recording answers to this image?": [encoding_table, ENCODING_TEXT],
+        "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
+        "Direct encoding and conversion": [direct_table, _direct_text(report)],
+        f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
+        "Controls beside the scores": [controls_table, _controls_text(report)] if report["audits"] else [],
+        "Pictures": [missing or PICTURES_TEXT, *(f"![{title}]({name})" for title, name in pictures.items())],
+        "What was learned": _understanding(report),
+        "All aggregations, both directions": [aggregation_table, AGGREGATION_TEXT],
+        "Each subject, single trial": [subjects_table],
+        "Known defects of the data": _defects(report),
+        "The paper's figures": ["\n".join(f"* {remark}" for remark in PAPER_REMARKS)],
+        "How this was made": [_provenance(report)],
+    }
+    parts = _opening(report)
+    for title, section in sections.items():
+        if section:
+            parts += [f"## {title}", *(p if isinstance(p, str) else as_markdown(p(report)) for p in section)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _opening(report: dict) -> list[str]:
+    """Title, what nobody may overlook, and what the scores are."""
+    notes = [SIMULATED_NOTE] if report["simulated"] else []
+    notes += [CATEGORY_NOTE] if report["category_level"] else []
+    notes += [
+        f"{MODALITIES[name].title}: classes were shown in blocks; slow drift alone can tell them apart."
+        for name, part in report["data"].items()
+        if part["block_confounded"]
+    ]
+    return [
+        f"# Evaluation{' of simulated recordings' if report['simulated'] else ''}",
+        *(f"**{note}**" for note in notes),
+        f"Split: {report['split']}. Scores are means over single trials. `p`: 1,000 shuffles of the labels.",
+    ]
+
+
+def _controls_text(report: dict) -> str:
     """What each control means, and why some were not computed."""
     lines: dict[str, str] = {}
     for modality, records in report["audits"].items():
@@ -87,71 +141,22 @@ def _audit_text(report: dict) -> str:
     return "\n".join(lines.values())
 
 
-def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
-    """Text of `report.md`.
+def _understanding(report: dict) -> list[str]:
+    """Pictures of what was learned, where it was asked for."""
+    if not report.get("understanding"):
+        return []
+    found = report["understanding"]["pictures"].items()
+    return [UNDERSTANDING_TEXT, *(f"![{title}](understanding/{name})" for title, name in found)]
 
-    Args:
-        report (`dict`): What `report.json` holds.
-        pictures (`dict[str, str]`): Title of each picture and its file name beside the report.
-        missing (`str`): Why there are no pictures, where there are none.
 
-    Returns:
-        `str`: Markdown.
-    """
-    notes = [SIMULATED_NOTE] if report["simulated"] else []
-    notes += [CATEGORY_NOTE] if report["category_level"] else []
-    notes += [
-        f"{MODALITIES[m].title}: classes were shown in blocks; slow drift alone can tell them apart."
-        for m, part in report["data"].items()
-        if part["block_confounded"]
-    ]
-    what = f"Split: {report['split']}. Scores are means over single trials. `p`: 1,000 shuffles of the labels."
-    sections = [
-        f"# Evaluation{' of simulated recordings' if report['simulated'] else ''}",
-        *(f"**{note}**" for note in notes),
-        what,
-    ]
-    protocol = report["protocol"]
-    sections += [f"## Protocol: {protocol['name']}", protocol["meaning"], as_markdown(protocol_table(report))]
-    sections += [
-        "## Table 1. Decoding: which image was seen?",
-        as_markdown(decoding_table(report)),
-        _decoding_text(report),
-    ]
-    sections += [as_markdown(sizes_table(report))]
-    sections += [
-        "## Encoding: which recording answers to this image?",
-        as_markdown(encoding_table(report)),
-        ENCODING_TEXT,
-    ]
-    if report["conversion"]:
-        sections += [
-            "## Table 2. Conversion between modalities",
-            as_markdown(conversion_table(report)),
-            CONVERSION_TEXT,
-        ]
-    sections += ["## Direct encoding and conversion", as_markdown(direct_table(report)), _direct_text(report)]
-    if report["comparisons"]:
-        title = f"## What {method_name(report['checkpoints'][0]['name'])} gains"
-        sections += [title, as_markdown(comparison_table(report)), COMPARISON_TEXT]
-    if report["audits"]:
-        sections += ["## Controls beside the scores", as_markdown(audit_table(report)), _audit_text(report)]
-    sections += ["## Pictures", missing or PICTURES_TEXT, *(f"![{title}]({name})" for title, name in pictures.items())]
-    if report.get("understanding"):
-        found = report["understanding"]["pictures"].items()
-        sections += ["## What was learned", UNDERSTANDING_TEXT]
-        sections += [f"![{title}](understanding/{name})" for title, name in found]
-    sections += ["## All aggregations, both directions", as_markdown(aggregation_table(report)), AGGREGATION_TEXT]
-    sections += ["## Each subject, single trial", as_markdown(subjects_table(report))]
+def _defects(report: dict) -> list[str]:
+    """List of the known defects of all data sets, where there are some."""
     defects = [
-        f"* {MODALITIES[m].title}, {part['corpus']}: {defect}"
-        for m, part in report["data"].items()
+        f"* {MODALITIES[name].title}, {part['corpus']}: {defect}"
+        for name, part in report["data"].items()
         for defect in part["known_defects"] or []
     ]
-    sections += ["## Known defects of the data", "\n".join(defects)] if defects else []
-    sections += ["## The paper's figures", "\n".join(f"* {remark}" for remark in PAPER_REMARKS)]
-    sections += ["## How this was made", _provenance(report)]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return ["\n".join(defects)] if defects else []
 
 
 def _decoding_text(report: dict) -> str:
@@ -171,7 +176,7 @@ def _decoding_text(report: dict) -> str:
     if any(known_ceiling(part["ceiling"], "two_way") is not None for part in report["decoding"].values()):
         lines.append(
             "Known-model ceiling: an observer of the simulation that knows its generative model. It was computed when "
-            "the recordings were simulated, over a gallery of its own; recordings of people have none."
+            "the recordings were simulated, over a gallery of its own; recorded data have none."
         )
     return "\n\n".join(lines)
 

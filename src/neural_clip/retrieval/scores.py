@@ -284,7 +284,7 @@ def scores_and_contributions(
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """What [`retrieval_scores`] and [`score_queries`] give for the same arguments, from one pass over all pairs."""
     task = RetrievalTask(predictions, references, prediction_ids, reference_ids, classes)
-    people = None if subjects is None else plain_ids(subjects, len(task.queries), "subjects")
+    subjects = None if subjects is None else plain_ids(subjects, len(task.queries), "subjects")
     scores, chance = _score_task(task, seed)
     summary = _means(scores) | {f"chance_{name}": value for name, value in chance.items()}
     summary["two_way_permutation_expected"] = _permuted_expected(task, scores[f"two_way{BACK}"])
@@ -293,12 +293,12 @@ def scores_and_contributions(
     for name in (f"top1_of_{k}{suffix}" for k in SAMPLED for suffix in ("", BACK)):  # too small a gallery
         summary.setdefault(name, None)
         summary.setdefault(f"chance_{name}", None)
-    if people is not None:
+    if subjects is not None:
         summary["subjects"] = {}
-        for person in dict.fromkeys(people):
-            rows = np.array([other == person for other in people])
+        for subject in dict.fromkeys(subjects):
+            rows = np.array([other == subject for other in subjects])
             means = _means({name: values[rows] for name, values in scores.items()})
-            summary["subjects"][str(person)] = {"n_queries": int(rows.sum())} | means
+            summary["subjects"][str(subject)] = {"n_queries": int(rows.sum())} | means
     return summary, scores
 
 

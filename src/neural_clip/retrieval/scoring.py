@@ -28,9 +28,9 @@ def score_record(
         seed (`int`): Seed of resampling and shuffling.
         by_recording (`bool`): Resample and shuffle recordings instead of images; for galleries of a few categories,
             where there are not enough images to resample.
-        groups (`np.ndarray` of shape `(n,)`, *optional*): Person of each query. With `by_recording`, labels are
-            shuffled within people; otherwise, where there are several, the record also says how far the scores of
-            `WITH_SUBJECTS` would differ for other people (`<score>_interval_subjects_drawn`).
+        groups (`np.ndarray` of shape `(n,)`, *optional*): Subject of each query. With `by_recording`, labels are
+            shuffled within subjects; otherwise, where there are several, the record also says how far the scores of
+            `WITH_SUBJECTS` would differ for other subjects (`<score>_interval_subjects_drawn`).
 
     Returns:
         `tuple` of the scores (`dict`, JSON-serialisable; an interval is `None` with fewer than five units) and the

@@ -1,14 +1,14 @@
 """How far a score can be trusted: intervals, p-values and the comparison of two checkpoints.
 
-Queries of one image rise and fall together, and so do those of one person; so images, or images and subjects, are
+Queries of one image rise and fall together, and so do those of one subject; so images, or images and subjects, are
 resampled and shuffled, never single trials. Everything takes the contributions of each query as
 `image_retrieval.score_queries` gives them (the scores are their means), and a seed.
 
 Two statements can be made, and they differ in width:
 
-* **subjects fixed** (default): other images, these people. Whole images are resampled. The honest choice for the
-  three to six people of most corpora, and the one the paper's tables need.
-* **subjects drawn** (`subjects=...`): other images, other people. Images and subjects are resampled independently and
+* **subjects fixed** (default): other images, these subjects. Whole images are resampled. The honest choice for the
+  three to six subjects of most corpora, and the one the paper's tables need.
+* **subjects drawn** (`subjects=...`): other images, other subjects. Images and subjects are resampled separately and
   a query weighs as often as its image times its subject was drawn: the pigeonhole bootstrap for crossed designs (Owen
   2007, Annals of Applied Statistics 1(2), 386-411), which does not ask that every subject saw every image. It counts
   the noise of single queries up to three times; the width is therefore set to the two-way clustered variance (Cameron,
@@ -69,9 +69,9 @@ def bootstrap_interval(
         means = _image_resamples(table, images, n, rng)
         stretch: float | np.ndarray = _stretch(level, int(images.max()))
     else:
-        people = _codes(subjects, len(values), "subjects")
-        means = _crossed_resamples(table, images, people, n, rng)
-        stretch = _crossed_stretch(level, table, images, people, means.var(axis=0))
+        codes = _codes(subjects, len(values), "subjects")
+        means = _crossed_resamples(table, images, codes, n, rng)
+        stretch = _crossed_stretch(level, table, images, codes, means.var(axis=0))
     centre = table.mean(axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     low, high = centre - stretch * (centre - low), centre + stretch * (high - centre)
@@ -124,16 +124,16 @@ def _image_resamples(table: np.ndarray, images: np.ndarray, n: int, rng: np.rand
 
 
 def _crossed_resamples(
-    table: np.ndarray, images: np.ndarray, people: np.ndarray, n: int, rng: np.random.Generator
+    table: np.ndarray, images: np.ndarray, subjects: np.ndarray, n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Means of resampled images and subjects, `(n, n_scores)`; draws that hold no query at all are left out."""
-    n_images, n_people = images.max() + 1, people.max() + 1
-    cells = _sums(table, images * n_people + people, n_images * n_people).reshape(n_images, -1)
+    n_images, n_subjects = images.max() + 1, subjects.max() + 1
+    cells = _sums(table, images * n_subjects + subjects, n_images * n_subjects).reshape(n_images, -1)
     parts = []
     for step in _blocks(n, 8 * (n_images + cells.shape[1])):
         size = step.stop - step.start
-        of_people = (_draws(n_images, size, rng) @ cells).reshape(size, n_people, -1)
-        parts.append(np.einsum("ij,ijk->ik", _draws(n_people, size, rng), of_people))
+        of_subjects = (_draws(n_images, size, rng) @ cells).reshape(size, n_subjects, -1)
+        parts.append(np.einsum("ij,ijk->ik", _draws(n_subjects, size, rng), of_subjects))
     totals = np.concatenate(parts)
     totals = totals[totals[:, -1] > 0]
     return totals[:, :-1] / totals[:, -1:]
@@ -148,16 +148,16 @@ def _stretch(level: float, df: int) -> float:
 
 
 def _crossed_stretch(
-    level: float, table: np.ndarray, images: np.ndarray, people: np.ndarray, variance: np.ndarray
+    level: float, table: np.ndarray, images: np.ndarray, subjects: np.ndarray, variance: np.ndarray
 ) -> np.ndarray:
     """Factor from pigeonhole percentiles of this variance to the two-way clustered variance and Student's t."""
     from scipy.stats import norm, t
 
-    by_image, by_person = _clustered_variance(table, images), _clustered_variance(table, people)
-    by_both = _clustered_variance(table, images * (people.max() + 1) + people)
-    people_add = np.maximum(by_person - by_both, 0.0)  # never narrower than with the subjects fixed
-    total = by_image + people_add
-    parts = by_image**2 / images.max() + people_add**2 / people.max()
+    by_image, by_subject = _clustered_variance(table, images), _clustered_variance(table, subjects)
+    by_both = _clustered_variance(table, images * (subjects.max() + 1) + subjects)
+    subjects_add = np.maximum(by_subject - by_both, 0.0)  # never narrower than with the subjects fixed
+    total = by_image + subjects_add
+    parts = by_image**2 / images.max() + subjects_add**2 / subjects.max()
     df = np.divide(total**2, parts, out=np.ones_like(total), where=parts > 0)  # Satterthwaite 1946
     ratio = np.divide(total, variance, out=np.ones_like(total), where=variance > 0)
     return t.ppf((1 + level) / 2, df) / norm.ppf((1 + level) / 2) * np.sqrt(ratio)
