@@ -364,6 +364,7 @@ BESIDE_THE_PACKAGE = {
     "format_1",
     "package",
     "public_paths",
+    "publish_results",
     "tolerances",
 }
 
