@@ -41,16 +41,16 @@ demo: $(STAMP) ## Simulate, prepare, train, evaluate, report: everything into ou
 	@$(BIN)/neural-clip demo --output-dir $(OUTPUT) $(DEMO_ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run every test, the fast ones first (PYTEST_ARGS="-k losses")
+test: $(STAMP) ## Run every test, those of the studies too, the fast ones first (PYTEST_ARGS="-k losses")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-fast
-test-fast: $(STAMP) ## Run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+test-fast: $(STAMP) ## Run the tests of the package that take seconds
+	$(BIN)/python -m pytest tests -m "not slow" $(PYTEST_ARGS)
 
 .PHONY: test-numerical
 test-numerical: $(STAMP) ## Run the tests of models and linear algebra as a processor with AVX2 only
-	$(AVX2_ONLY) $(BIN)/python -m pytest -m "numerical and not slow" $(PYTEST_ARGS)
+	$(AVX2_ONLY) $(BIN)/python -m pytest tests -m "numerical and not slow" $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: $(STAMP) ## Run every test and show what of the package they do not run, by line and branch

@@ -166,7 +166,7 @@ CHOICES = {
     ),
     "squared distance": Choice("instead of the contrastive loss", settings={"objective": "mse"}),
     "InfoNCE + squared distance": Choice("the sum", loss=partial(with_regression, weight=1.0)),
-    "BiMixCo": Choice("recordings of a person mixed, Beta(0.15, 0.15)", mixes=True),
+    "BiMixCo": Choice("recordings of a subject mixed, Beta(0.15, 0.15)", mixes=True),
     "noise": Choice("Gaussian, half a standard deviation", augment=noisy),
     "channels dropped": Choice("a tenth of sensors or voxels", augment=without_channels),
     "shift by 10 samples": Choice("in time, either way: 10 ms", ("eeg",), {"MODALITY": {"time_shift": 0.01}}),

@@ -1,4 +1,4 @@
-"""Write docs/new_people.md and its picture from the results of `studies/compare_people.py`.
+"""Write docs/studies/new_people.md and its picture from the results of `studies/compare_people.py`.
 
 python studies/people_page.py
 """
@@ -21,8 +21,8 @@ from neural_clip.report.tables import as_markdown, percent, score, with_interval
 from results_page import REPOSITORY, Table, in_order, label, over_seeds
 
 FULL, ADAPTED, AVERAGE, RIDGE = "everybody", "adapted", "average subject", "ridge alone"
-WORDS = {FULL: "trained with everybody", ADAPTED: "left out, then adapted", AVERAGE: "left out, average subject",
-         RIDGE: "ridge regression alone"}  # fmt: skip
+WORDS = {FULL: "trained with all subjects", ADAPTED: "left out, then adapted", AVERAGE: "left out, average subject",
+         RIDGE: "ridge regression alone", "a quarter, with everybody": "a quarter, with all subjects"}  # fmt: skip
 
 
 def mean(group: Sequence[dict], key: str) -> float:
@@ -45,8 +45,8 @@ def shown_minutes(group: Sequence[dict]) -> str:
 
 
 def people_table(records: Sequence[dict]) -> Table:
-    """What each way to use a person's recordings reaches, for each modality."""
-    head = ["recordings", "person", "how", "recordings used", "minutes of trials", "seeds"]
+    """Scores of each way to use a new subject's recordings, for each modality."""
+    head = ["recordings", "subject", "how", "recordings used", "minutes of trials", "seeds"]
     head += ["2-way, mean over seeds [95 % t interval]", "2-way of one seed [95 %, images drawn]", "top-1 %"]
     head += ["share of full training's distance from chance %"]
     rows = []
@@ -86,7 +86,7 @@ def draw_people(records: Sequence[dict], twin: str, path: Path) -> None:
     grid[0][0].set_ylabel("2-way")
     named = {name: line for axes in grid[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=len(named))
-    figure.suptitle(f"A new person, simulated recordings (twin '{twin}')", fontsize=10, y=1.02)
+    figure.suptitle(f"A new subject, simulated recordings (twin '{twin}')", fontsize=10, y=1.02)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
@@ -112,35 +112,34 @@ def draw_panel(axes: Any, records: Sequence[dict]) -> None:
     axes.axhline(records[0]["chance_two_way"], linestyle=":", color="black", label="chance")
     axes.set_title(f"{MODALITIES[records[0]['modality']].title}, simulated" if records[0]["simulated"]
                    else MODALITIES[records[0]["modality"]].title, fontsize=9)  # fmt: skip
-    axes.set_xlabel("minutes of the new person's trials")
+    axes.set_xlabel("minutes of the new subject's trials")
     axes.set_xlim(left=0)
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
 
 
-HEAD = """# What a new person's recordings are worth
+HEAD = """# What the recordings of a new subject are worth
 
-Nobody was recorded: every number is of **simulated** recordings ([twins.md](twins.md)), and says nothing about how
-well brains can be read. The page and its picture are made by `python studies/people_page.py` from
-`results/people_*.json`, which `studies/compare_people.py` writes; no number is typed by hand.
+This study is closed: it stays reproducible and is not extended. Every number is of **simulated** recordings
+([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded. `python
+studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
+`studies/compare_people.py` writes. No number is typed by hand.
 
-The last person of each data set is left out of training, and `neural-clip adapt` then fits that person's alignment
-layer to a random share of the training recordings; the rest of the model stays as it is. Every model is of one
-modality. All scores are single trials of that one person among all images of the split.
+The last subject of each data set is left out of training. `neural-clip adapt` then fits the alignment layer of that
+subject to a random share of the training recordings; the rest of the model stays as it is. Every model is of one
+modality. All scores are single trials of that one subject among all images of the split.
 
-- *Minutes of trials*: those of the training recordings that were used, an average of repeats counted as often as it
-  was averaged; seconds a trial and their sources stand in
-  [`recording_time.py`](../src/neural_clip/training/recording_time.py).
-  Set-up, breaks, and the person's validation recordings,
-  by which the epoch is chosen, come on top.
-- *Trained with everybody*: the person took part in training from the start.
-- *A quarter, with everybody* and *alone*: training from the start with a quarter of that person's training recordings,
-  the others complete, or nobody else. Alone, it takes as many steps as with everybody.
-- *Ridge regression alone*: per-subject ridge ([evaluation.md](evaluation.md)) fitted to the same share of that
-  person's recordings as adapting takes, and to nobody else's. With all of them no seed has a part in it.
-- *Share*: (score - chance) / (score of training with everybody - chance), of each seed, then the mean.
-- *t interval*: over seeds of training, of the choice of recordings and of the order of batches, for one person of one
-  twin. It speaks of training again, not of other people or images. With one seed there is none.
+- *Minutes of trials*: minutes of the training recordings that were used; an average of repeats counts as often as it
+  was averaged. [`known_corpora.py`](../../src/neural_clip/prepared/known_corpora.py) states the seconds of a trial and
+  their sources. Set-up, breaks and the validation recordings, on which the epoch is chosen, come on top.
+- *Trained with all subjects*: the subject took part in training from the start.
+- *A quarter, with all subjects* and *a quarter, alone*: training from the start with a quarter of that subject's
+  training recordings, and with all recordings of the other subjects or with none. *Alone* takes as many steps.
+- *Ridge regression alone*: per-subject ridge ([evaluation.md](../evaluation.md)) on the same share of that subject's
+  recordings as adapting uses, and on no other subject's. With all of them it does not depend on the seed.
+- *Share*: (score - chance) / (score of training with all subjects - chance), of each seed, then the mean.
+- *t interval*: over seeds of training, of the choice of recordings and of the order of batches, for one subject of one
+  twin. It is about repeated training, not about other subjects or images. With one seed there is none.
 - *Images drawn*: bootstrap over the images, for the first seed alone."""
 
 
@@ -180,9 +179,9 @@ def publish(results_dir: Path, page: Path, picture: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write page and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "results", help="default: results")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/new_people.md")
-    parser.add_argument("--picture", type=Path, default=REPOSITORY / "docs/images/new_people.png")
+    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "studies" / "results")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "new_people.md")
+    parser.add_argument("--picture", type=Path, default=REPOSITORY / "docs" / "images" / "new_people.png")
     arguments = parser.parse_args(argv)
     publish(arguments.results_dir, arguments.page, arguments.picture)
 

@@ -1,4 +1,4 @@
-"""Write docs/results.md from the results of `studies/compare_recipes.py`: recipes and baselines on the twins.
+"""Write docs/studies/results.md from the results of `studies/compare_recipes.py`: recipes and baselines on the twins.
 
 python studies/results_page.py
 python studies/results_page.py --results-dir outputs/recipes/validation --page outputs/recipes/validation.md
@@ -169,40 +169,44 @@ def section(results: dict) -> str:
 
 HEAD = """# Recipes compared
 
-On the twins nobody was recorded: their numbers are of **simulated** recordings ([twins.md](twins.md)) and say nothing
-about how well brains can be read. The small real recordings are those of [real_recordings.md](real_recordings.md);
-they have no ceiling, and `faces` is a decision between two categories, where top-1 and 2-way are the same. The page is
-made by `python studies/results_page.py` from `results/*.json`, which `studies/compare_recipes.py` writes; no number is
-typed by hand.
+This study is closed: it stays reproducible and is not extended. The numbers of the twins are of **simulated**
+recordings ([twins.md](../twins.md)) and say nothing about how well real recordings can be decoded. The small real
+recordings are those of [real_recordings.md](real_recordings.md). They have no ceiling, and `faces` is a decision
+between two categories, where top-1 and 2-way are the same. `python studies/results_page.py` writes the page from
+`studies/results/*.json`, which `studies/compare_recipes.py` writes. No number is typed by hand.
 
-- *t interval*: over seeds of training (weights, order, dropout) on one and the same twin and test split. It speaks of
-  training again, not of other images or people. With one seed there is none.
-- *images drawn*: bootstrap over the test images, for the first seed alone. It speaks of other images, not of other
-  seeds. So do the intervals and p of the paired differences of one seed. They are not corrected for the number of
-  comparisons.
-- *Way to ceiling*: (score - chance) / (ceiling - chance); the ceiling is the observer of
-  [twins.md](twins.md), which knows the model. It is loose on `realistic`.
-- *Normalised* conversion: 2-way of recordings of one modality that find recordings of another, divided by the 2-way
-  of decoding the target by the same model ([evaluation.md](evaluation.md)).
-- *Training s*: processor seconds of one thread for all that a recipe trains, the whole process with start and
+- *t interval*: over seeds of training (weights, order, dropout) on the same twin and test split. It is about repeated
+  training, not about other images or subjects. With one seed there is none.
+- *images drawn*: bootstrap over the test images, for the first seed alone. It is about other images, not about other
+  seeds. The same holds for intervals and p of the paired differences of one seed. They are not corrected for the
+  number of comparisons.
+- *Way to ceiling*: (score - chance) / (ceiling - chance). The ceiling is the observer of [twins.md](../twins.md),
+  which knows the model. It is loose on `realistic`.
+- *Normalised* conversion: 2-way of recordings of one modality that retrieve recordings of another, divided by the
+  2-way of decoding the target by the same model ([evaluation.md](../evaluation.md)).
+- *Training s*: processor seconds of one thread for all that a recipe trains: the whole process with start and
   validation, the same in the lines of each modality, of the first seed alone. Machines differed in speed by a factor
-  of two, so read times roughly. The same command gave the same weights on them, to the bit; on processors of another
-  kind sums are added in another order, and the weights are others that score alike (CONTRIBUTING.md).
-- Recipes are those of `configs/`, joint models of all modalities and people, but for what a plus sign adds. `+frozen`
-  keeps alignment layers as they started (the recipe's initialisation: in `demo` the identity for EEG and MEG, so no
-  alignment at all, and random for fMRI, whose voxels cannot do without). `+mse` is trained by squared distance instead
-  of the contrastive loss. `+eeg`, `+meg` and `+fmri` are trained on that modality only, `+eeg+meg` and the like on
-  those two. `+alone` is a model for each person and modality, trained on their recordings only; all are scored
-  together, on the queries of everybody. `+uncropped` also sees the samples before onset (MEG; EEG has none),
-  `+coarse` has no fine windows, `+shallow` no hidden layer behind the filters (EEG, MEG) and no linear path (fMRI),
-  where the recipe has them (`demo` has neither of the first two in MEG: there both are but other random starts),
-  `+single` one network for each modality instead of several in parallel (in MEG of 96 filters, not 48), and in
-  training of `+still` recordings do not move in time (EEG, MEG): what each part is worth.
+  of two, so read times roughly. The same command gave the same weights on them, to the bit. Processors of another
+  kind add in another order and train other weights that score alike
+  ([CONTRIBUTING.md](../../CONTRIBUTING.md#what-is-equal-to-the-bit)).
+- *Recipes* are those of `configs/`, joint models of all modalities and subjects. A plus sign adds a change:
+  - `+frozen`: alignment layers stay as they started (the initialisation of the recipe: in `demo` the identity for EEG
+    and MEG, which is no alignment at all, and random for fMRI, which cannot do without).
+  - `+mse`: squared distance instead of the contrastive loss.
+  - `+eeg`, `+meg`, `+fmri`: trained on that modality only; `+eeg+meg` and the like on those two.
+  - `+alone`: a model for each subject and modality, trained on the recordings of that subject only. All are scored
+    together, on the queries of all subjects.
+  - `+uncropped`: also sees the samples before onset (MEG; EEG has none).
+  - `+coarse`: no fine windows. `+shallow`: no hidden layer behind the filters (EEG, MEG) and no linear path (fMRI).
+    Both where the recipe has them: `demo` has neither windows nor layer in MEG, so there both differ from it by the
+    random start alone.
+  - `+single`: one network for each modality instead of several in parallel (in MEG of 96 filters, not 48).
+  - `+still`: recordings do not move in time during training (EEG, MEG).
+
   [encoders.md](encoders.md) says how recipes were chosen, on validation data alone.
-- Baselines are linear and fitted once, on samples from image onset on; what they are stands in
-  [evaluation.md](evaluation.md). Each model keeps its
-  best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by validation scores; the
-  test split is read by the evaluation alone."""
+- *Baselines* are linear ([evaluation.md](../evaluation.md)) and fitted once, on samples from image onset on. Each
+  model keeps its best epoch (by the mean over the modalities that it learns), and each baseline its penalty, by
+  validation scores. Only the evaluation reads the test split."""
 
 
 def publish(results_dir: Path, page: Path) -> None:
@@ -219,8 +223,8 @@ def publish(results_dir: Path, page: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "results", help="default: results")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/results.md", help="default: docs/results.md")
+    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "studies" / "results")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "results.md")
     arguments = parser.parse_args(argv)
     publish(arguments.results_dir, arguments.page)
 

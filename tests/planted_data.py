@@ -12,6 +12,7 @@ WIDTH = 16
 COUNTS = {"train": 40, "validation": 12, "test": 24}
 SHAPES = {"eeg": (6, 10), "meg": (8, 7), "fmri": None}
 ENCODER = {"name": "planted", "revision": "0", "pooling": "projected"}
+READY = ENCODER | {"pooling": "precomputed"}  # embeddings that no model can make
 
 
 def voxels(subject):
@@ -70,7 +71,20 @@ def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=
     return write_prepared(folder, metadata, recordings(), images)
 
 
-class PlantedModel:
+class FeatureMethods:
+    """The methods of a model that the evaluation asks for features, all from one."""
+
+    def get_eeg_features(self, eeg_values, subject_ids):
+        return self._features("eeg", eeg_values, subject_ids)
+
+    def get_meg_features(self, meg_values, subject_ids):
+        return self._features("meg", meg_values, subject_ids)
+
+    def get_fmri_features(self, fmri_values, subject_ids):
+        return self._features("fmri", fmri_values, subject_ids)
+
+
+class PlantedModel(FeatureMethods):
     """Stands in for a trained model: inverts the planted maps."""
 
     def __init__(self, modalities, n_subjects=2):
@@ -95,12 +109,3 @@ class PlantedModel:
             inverse = self.inverses[modality][subject]
             rows.append(row[: len(inverse)] @ inverse)
         return torch.tensor(np.array(rows), dtype=torch.float32)
-
-    def get_eeg_features(self, eeg_values, subject_ids):
-        return self._features("eeg", eeg_values, subject_ids)
-
-    def get_meg_features(self, meg_values, subject_ids):
-        return self._features("meg", meg_values, subject_ids)
-
-    def get_fmri_features(self, fmri_values, subject_ids):
-        return self._features("fmri", fmri_values, subject_ids)

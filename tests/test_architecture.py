@@ -7,6 +7,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -352,6 +353,83 @@ def test_loading_dataset_scripts_leaves_torch_alone():
     scripts = [str(path) for path in _python_files("dataset_scripts")]
     done = subprocess.run([sys.executable, "-c", code, *scripts], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+# Files of tests that are about more than one module, or about files beside the package.
+NOT_OF_ONE_MODULE = {"damage", "docs"}
+BESIDE_THE_PACKAGE = {
+    "architecture",
+    "dataset_scripts",
+    "docs_links",
+    "format_1",
+    "package",
+    "public_paths",
+    "publish_results",
+    "tolerances",
+}
+
+
+def _mirror_faults(tests, modules):
+    """What is wrong with the places of test files, `files/test_whole.py`, beside modules, `files.whole`."""
+    packages = {module.rpartition(".")[0] for module in modules} | {""}
+    faults = []
+    for path in tests:
+        package, name = path.parent.as_posix().replace("/", ".").strip("."), path.stem.removeprefix("test_")
+        apart = NOT_OF_ONE_MODULE if package else BESIDE_THE_PACKAGE
+        if package not in packages:
+            faults.append(f"tests/{path}: there is no package {package}")
+        elif name not in apart and f"{package}.{name}".strip(".") not in modules:
+            faults.append(f"tests/{path}: there is no module {name} in {package or 'the root'}")
+    return faults
+
+
+def test_tests_mirror_the_package():
+    tests = REPOSITORY / "tests"
+    found = [path.relative_to(tests) for path in sorted(tests.rglob("test_*.py"))]
+    assert len(found) > 50
+    faults = _mirror_faults(found, set(module_files()))
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("files/test_whole.py", ""),
+        ("corpora/nsd/test_damage.py", ""),
+        ("test_package.py", ""),
+        ("files/test_halves.py", "no module halves in files"),
+        ("test_whole.py", "no module whole in the root"),
+        ("corpora/nod/test_build.py", "no package corpora.nod"),
+        ("files/test_package.py", "no module package in files"),
+    ],
+)
+def test_a_test_file_in_the_wrong_place_is_found(path, fault):
+    assert fault in "".join(_mirror_faults([PurePosixPath(path)], set(module_files())))
+    assert bool(fault) == bool(_mirror_faults([PurePosixPath(path)], set(module_files())))
+
+
+def _imports_of_tests(source):
+    """Lines where a test file or a conftest is imported."""
+    parts = [(item.line, {*item.target.split("."), *item.names}) for item in _imports(source)]
+    return [line for line, names in parts if any(name.startswith("test_") or name == "conftest" for name in names)]
+
+
+def test_no_test_module_imports_another():
+    faults = [
+        f"{path.relative_to(REPOSITORY)}:{line}"
+        for path in [*_python_files("tests", "studies"), REPOSITORY / "conftest.py"]
+        for line in _imports_of_tests(path.read_text(encoding="utf-8"))
+    ]
+    assert not faults, f"put what they share into a module of its own: {faults}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import test_main", "from nsd.test_build import N", "from files import test_whole", "import conftest"],
+)
+def test_an_import_of_a_test_module_is_found(source):
+    assert _imports_of_tests(source) == [1]
+    assert not _imports_of_tests("from neural_clip.files.whole import write_whole\nimport planted_data")
 
 
 def test_no_module_is_named_after_nothing():

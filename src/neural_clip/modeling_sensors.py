@@ -8,8 +8,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from .configuration_neural_clip import SensorConfig
-from .modeling_parallel import EncoderOutput, ParallelNetworks, parallel_networks
+from .modeling_braindecode import BraindecodeNet
+from .modeling_parallel import EncoderOutput, ParallelNetworks, ParallelProjections, SideBySide, parallel_networks
 from .modeling_subject_layers import SubjectConv, SubjectLinear, check_subject_ids, drop_subjects
+from .modeling_temporal_spatial import LinearNet, TemporalFilter, TemporalSpatialNet
 
 
 def shift_times(values: torch.Tensor, most: int) -> torch.Tensor:
@@ -83,4 +85,17 @@ class SensorPreTrainedModel(PreTrainedModel):
         return EncoderOutput(pooler_output=torch.cat([network.pool(part) for network, part in parts], dim=1))
 
 
-__all__ = ["SensorPreTrainedModel"]
+# Code that was shipped with checkpoints imports all of these from here.
+__all__ = [
+    "BraindecodeNet",
+    "EncoderOutput",
+    "LinearNet",
+    "ParallelNetworks",
+    "ParallelProjections",
+    "SensorPreTrainedModel",
+    "SideBySide",
+    "SubjectConv",
+    "SubjectLinear",
+    "TemporalFilter",
+    "TemporalSpatialNet",
+]

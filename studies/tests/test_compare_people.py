@@ -10,16 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import compare_people
+import people_page
+import results_page
 from neural_clip.errors import DataError
 from neural_clip.training import recording_time
 from paths import REPOSITORY
-from planted_data import ENCODER, write_planted
-from script_modules import load_script
-
-READY = ENCODER | {"pooling": "precomputed"}
-
-
-compare_people, people_page = load_script("compare_people"), load_script("people_page")
+from planted_data import READY, write_planted
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +184,8 @@ def test_table_shows_the_records():
     head, rows = people_page.people_table(made_up()["records"])
     assert len({len(head), *map(len, rows)}) == 1
     assert [cells[2] for cells in rows] == [
-        "left out, average subject", "left out, then adapted", "left out, then adapted", "trained with everybody",
-        "ridge regression alone", "chance", "left out, then adapted", "trained with everybody", "chance",
+        "left out, average subject", "left out, then adapted", "left out, then adapted", "trained with all subjects",
+        "ridge regression alone", "chance", "left out, then adapted", "trained with all subjects", "chance",
     ]  # fmt: skip
     values = [few for few, _ in SCORES.values()]
     mean, half = statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5  # t(2), 97.5 %
@@ -222,7 +219,7 @@ def test_page_and_picture(tmp_path):
 def test_the_page_of_recipes_leaves_these_results_out(tmp_path):
     (tmp_path / "people_realistic.json").write_text(json.dumps(made_up()))
     with pytest.raises(DataError, match="holds no results"):
-        load_script("results_page").publish(tmp_path, tmp_path / "results.md")
+        results_page.publish(tmp_path, tmp_path / "results.md")
 
 
 def test_picture_shows_the_scores(monkeypatch, tmp_path):
@@ -235,7 +232,7 @@ def test_picture_shows_the_scores(monkeypatch, tmp_path):
     assert "simulated" in figure.get_suptitle() and axes.get_title() == "EEG, simulated"
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert lines["chance"].get_ydata()[0] == 0.5
-    assert lines["trained with everybody"].get_ydata()[0] == pytest.approx((0.90 + 0.88 + 0.93) / 3)
+    assert lines["trained with all subjects"].get_ydata()[0] == pytest.approx((0.90 + 0.88 + 0.93) / 3)
     assert lines["left out, average subject"].get_ydata()[0] == pytest.approx(0.6)
     np.testing.assert_allclose(lines["left out, then adapted"].get_xydata(), [[2.5, 0.71], [20.0, 2.65 / 3]])
     np.testing.assert_allclose(lines["ridge regression alone"].get_xydata(), [[2.5, 0.61]])
@@ -243,5 +240,5 @@ def test_picture_shows_the_scores(monkeypatch, tmp_path):
 
 def test_data_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"There is no .*imagenet_eeg; `python scripts/demo.py --data-only"):
+    with pytest.raises(DataError, match=r"There is no .*imagenet_eeg; `neural-clip demo --data-only"):
         compare_people.main(["--output-dir", str(tmp_path)])

@@ -1,38 +1,38 @@
 """Tests of studies/compare_recipes.py and studies/results_page.py: what is run, kept, collected and shown."""
 
 import argparse
-import importlib.util
 import json
 import re
 import statistics
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from neural_clip import NeuralClipConfig, NeuralClipModel
+import collected
+import compare_recipes
+import results_page
+import runs
+import variants
+from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.prepared.reader import load_image_table, load_recordings
 from neural_clip.retrieval.scores import retrieval_scores
+from neural_clip.targets.embed_images import embed_images
+from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.recipe import read_recipe
 from paths import REPOSITORY
-from planted_data import SHAPES, WIDTH, write_planted
+from planted_data import write_planted
+from saved_models import save_model
 
 MODALITIES = ("eeg", "meg", "fmri")
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "studies" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-compare_recipes, results_page = load("compare_recipes"), load("results_page")
 
 
 def row(method, two_way, top1, **more):
@@ -100,10 +100,10 @@ def results_of(seeds, split="test"):
     for seed in seeds:
         one = report(seed, *SCORES[seed], split=split, baselines=seed == seeds[0])
         runs = {name: made(name, seed) for name in ("demo", "linear")}
-        records, pairs = compare_recipes.collect(one, evaluation, runs, seed)
+        records, pairs = collected.collect(one, evaluation, runs, seed)
         found["records"] += records
         found["comparisons"] += pairs
-        found["conversions"] += compare_recipes.conversions_of(one, runs, seed)
+        found["conversions"] += collected.conversions_of(one, runs, seed)
     return json.loads(json.dumps(found))
 
 
@@ -210,12 +210,12 @@ def test_real_recordings_are_called_real_and_have_no_ceiling():
 
 def test_real_recordings_stand_in_the_place_of_a_twin(monkeypatch):
     place = Path("outputs/recipes/faces")
-    recipe = read_recipe(compare_recipes.training_words("base", 3, place))
+    recipe = read_recipe(variants.training_words("base", 3, place))
     assert recipe.data == {"eeg": "outputs/real/n170", "fmri": "outputs/real/haxby"}
     assert recipe.training_arguments.output_dir == "outputs/recipes/faces/runs/base-3"
-    assert read_recipe(compare_recipes.training_words("base+fmri", 0, place)).data == {"fmri": "outputs/real/haxby"}
+    assert read_recipe(variants.training_words("base+fmri", 0, place)).data == {"fmri": "outputs/real/haxby"}
     monkeypatch.setattr(compare_recipes, "REAL", {"faces": {"eeg": Path("nowhere/n170")}})
-    with pytest.raises(DataError, match="There is no nowhere/n170; `python scripts/real_recordings"):
+    with pytest.raises(DataError, match="There is no nowhere/n170; `python studies/real_recordings"):
         compare_recipes.make_data("faces", place)
 
 
@@ -237,7 +237,7 @@ def test_runs_of_another_machine_are_added():
     """Together they are what one machine would have made; runs of both stay as they were, with their times."""
     whole, now = results_of([0, 1, 3]), results_of([1, 3])
     parts = ("records", "comparisons", "conversions")
-    together = compare_recipes.added(results_of([0]) | {"seeds": [0]}, now | {"seeds": [3, 1], "command": "python y"})
+    together = collected.added(results_of([0]) | {"seeds": [0]}, now | {"seeds": [3, 1], "command": "python y"})
     assert {part: together[part] for part in parts} == {part: whole[part] for part in parts}
     assert (together["seeds"], together["recipes"]) == ([0, 1, 3], ["demo", "linear"])
     assert together["command"] == "python x; python y" and results_page.missing(together) == []
@@ -249,7 +249,7 @@ def test_runs_of_another_machine_are_added():
     ]
     for record in now["records"]:
         record["training_cpu_seconds"] = 1.0 if record["method"] == "demo" else record["training_cpu_seconds"]
-    together = compare_recipes.added(before, now)
+    together = collected.added(before, now)
     in_order = {part: sorted(whole[part], key=json.dumps) for part in parts}
     assert {part: sorted(together[part], key=json.dumps) for part in parts} == in_order
     assert [record["seed"] for record in together["records"]] == [0, 0, None, None, 1, 1, 3, 3]
@@ -259,13 +259,13 @@ def test_only_the_same_runs_on_the_same_data_are_added():
     now = results_of([1])
     now["records"][1]["weights_sha256"] = "other"
     with pytest.raises(DataError, match=r"'linear' with seed 1 has other weights \(other\) than in .* \(l1\)"):
-        compare_recipes.added(results_of([0, 1]), now)
+        collected.added(results_of([0, 1]), now)
     with pytest.raises(DataError, match=r"so far compare with 'demo', .* but got 'linear'"):
-        compare_recipes.added(results_of([0]), results_of([1]) | {"recipes": ["linear"]})
+        collected.added(results_of([0]), results_of([1]) | {"recipes": ["linear"]})
     for record in now["records"]:
         record["fingerprint"] = "0123"
     with pytest.raises(DataError, match=r"are of the data .*abcdef0123456789.* cannot keep them for .*'0123'"):
-        compare_recipes.added(results_of([0]), now)
+        collected.added(results_of([0]), now)
 
 
 def test_one_seed_has_no_interval_and_what_is_missing_is_named():
@@ -293,11 +293,11 @@ def test_publish_writes_all_twins_and_needs_one(tmp_path):
 
 
 def test_the_committed_page_is_that_of_the_committed_results(tmp_path):
-    if not (REPOSITORY / "docs" / "results.md").is_file():
-        assert not list((REPOSITORY / "results").glob("*.json"))
+    if not (REPOSITORY / "docs" / "studies" / "results.md").is_file():
+        assert not list((REPOSITORY / "studies" / "results").glob("*.json"))
         return
-    results_page.publish(REPOSITORY / "results", tmp_path / "page.md")
-    assert (tmp_path / "page.md").read_text() == (REPOSITORY / "docs" / "results.md").read_text()
+    results_page.publish(REPOSITORY / "studies" / "results", tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == (REPOSITORY / "docs" / "studies" / "results.md").read_text()
 
 
 COUNT = "import sys; sum(range(10**7)); open(sys.argv[1], 'a').write('x')"
@@ -306,15 +306,15 @@ COUNT = "import sys; sum(range(10**7)); open(sys.argv[1], 'a').write('x')"
 def test_a_finished_run_is_kept_and_a_changed_one_done_again(tmp_path):
     folder, counter = tmp_path / "runs" / "demo-0", tmp_path / "counter"
     command = [sys.executable, "-c", COUNT, counter]
-    assert compare_recipes.once(folder, "one", command, start=False) is None
+    assert runs.once(folder, "one", command, start=False) is None
     assert not folder.exists()
-    first = compare_recipes.once(folder, "one", command)
-    assert compare_recipes.once(folder, "one", command) == first
-    assert compare_recipes.once(folder, "one", command, start=False) == first
+    first = runs.once(folder, "one", command)
+    assert runs.once(folder, "one", command) == first
+    assert runs.once(folder, "one", command, start=False) == first
     assert counter.read_text() == "x"
     assert first["seconds"] > 0 and first["cpu_seconds"] > 0 and str(counter) in first["command"]
-    assert compare_recipes.once(folder, "two", command, start=False) is None
-    second = compare_recipes.once(folder, "two", command)
+    assert runs.once(folder, "two", command, start=False) is None
+    second = runs.once(folder, "two", command)
     assert second["key"] == "two" and counter.read_text() == "xx"
 
 
@@ -346,23 +346,44 @@ def test_prose_does_not_decide_what_code_does(tmp_path, name, old, new, same):
     assert ONE_FORM.replace(old, new) != ONE_FORM
     (tmp_path / name).write_text(ONE_FORM)
     (tmp_path / "new" / name).write_text(ONE_FORM.replace(old, new))
-    one, other = (compare_recipes.digest_files([folder / name]) for folder in (tmp_path, tmp_path / "new"))
+    one, other = (runs.digest_files([folder / name], folder) for folder in (tmp_path, tmp_path / "new"))
     assert (one == other) is same
 
 
+def test_files_of_one_name_in_two_folders_both_decide(tmp_path):
+    files = [tmp_path / "a" / "run.py", tmp_path / "b" / "run.py"]
+    states = set()
+    for texts in (("x = 1", "x = 1"), ("x = 2", "x = 1"), ("x = 1", "x = 2")):
+        for file, text in zip(files, texts, strict=True):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        states.add(runs.digest_files(files, tmp_path))
+    assert len(states) == 3
+
+
+def test_all_code_that_a_training_needs_is_known():
+    """The modules of training but for those of adapting, the hub set, and what reads data sets."""
+    found = {path.relative_to(runs.PACKAGE).as_posix() for path in runs.training_modules()}
+    expected = {f"training/{name}.py" for name in ("batches", "checks", "model", "recipe", "record", "run", "trainer")}
+    expected |= {"losses.py", "modeling_eeg.py", "modeling_meg.py", "modeling_fmri.py", "modeling_neural_clip.py"}
+    expected |= {"prepared/reader.py", "retrieval/scores.py", "targets/encoder.py"}
+    assert expected <= found
+    assert not {name for name in found if name.startswith(("evaluation/", "studies/", "report/"))}
+
+
 def test_a_failed_run_says_where_and_is_not_kept(tmp_path):
-    compare_recipes.once(tmp_path, "one", [sys.executable, "-c", ""])
+    runs.once(tmp_path, "one", [sys.executable, "-c", ""])
     failing = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]
     with pytest.raises(DataError, match="failed; its output stands in"):
-        compare_recipes.once(tmp_path, "two", failing)
+        runs.once(tmp_path, "two", failing)
     assert "the reason" in (tmp_path / "log.txt").read_text()
-    assert compare_recipes.once(tmp_path, "one", failing, start=False) is None  # its outputs may be gone
+    assert runs.once(tmp_path, "one", failing, start=False) is None  # its outputs may be gone
 
 
 def key(recipe="demo", seed=0, twin="outputs/a", epochs=None, person=None, data="d", source="s", passes=None):
-    words = compare_recipes.training_words(recipe, seed, Path(twin), epochs, person)
+    words = variants.training_words(recipe, seed, Path(twin), epochs, person)
     words += [] if passes is None else ["--passes", passes]
-    return compare_recipes.training_key(words, {"eeg": data, "meg": "m", "fmri": "f"}, source)
+    return variants.training_key(words, {"eeg": data, "meg": "m", "fmri": "f"}, source)
 
 
 def test_a_run_is_known_by_what_decides_it(monkeypatch):
@@ -393,13 +414,13 @@ def test_names_of_recipes_and_variants_are_checked(tmp_path, monkeypatch):
         ("demo+frosen", r"Allowed are .*'frozen', 'meg', 'mse', 'shallow'"),
     ):
         with pytest.raises(DataError, match=message):
-            compare_recipes.training_words(name, 0, tmp_path)
+            variants.training_words(name, 0, tmp_path)
         with pytest.raises(DataError, match=message):
             compare_recipes.main(["--recipes", "demo", name, "--output-dir", str(tmp_path)])
     for name in ("demo+alone", "linear+eeg"):
         with pytest.raises(DataError, match=f"must learn all modalities and people, but got '{re.escape(name)}'"):
             compare_recipes.main(["--recipes", name, "demo", "--output-dir", str(tmp_path)])
-    words = compare_recipes.training_words("demo+frozen", 2, Path("outputs/t"))
+    words = variants.training_words("demo+frozen", 2, Path("outputs/t"))
     assert words[:5] == ["configs/demo.yaml", "--training.seed", "2", "--model.freeze_alignment", "true"]
     assert "outputs/t/runs/demo+frozen-2" in words
 
@@ -408,7 +429,7 @@ def test_variants_are_trained_on_what_they_name(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
 
     def recipe_of(*arguments):
-        return read_recipe(compare_recipes.training_words(*arguments))
+        return read_recipe(variants.training_words(*arguments))
 
     whole = recipe_of("demo+mse", 3, Path("t"))
     assert whole.data == {m: str(Path("t/data") / corpus.name) for m, corpus in CORPUS_OF.items()}
@@ -420,7 +441,7 @@ def test_variants_are_trained_on_what_they_name(monkeypatch):
 
 
 def write_facts(twin, subjects):
-    for modality, folder in compare_recipes.data_folders(twin).items():
+    for modality, folder in variants.data_folders(twin).items():
         folder.mkdir(parents=True)
         facts = {"subjects": subjects[modality], "fingerprint": modality, "image_encoder": None}
         (folder / "neural_clip.json").write_text(json.dumps(facts))
@@ -453,26 +474,20 @@ def test_models_of_one_person_each_are_one_run_when_all_are_there(tmp_path, monk
     )
 
 
-def save_random_model(folder, subjects, seed):
-    n_chans, n_times = SHAPES["eeg"]
-    torch.manual_seed(seed)
-    shape = {
-        "n_chans": n_chans,
-        "n_times": n_times,
-        "sfreq": 100.0,
-        "subjects": subjects,
-        "encoder_type": "linear",
-        "hidden_size": 16,
-    }
-    NeuralClipModel(NeuralClipConfig(eeg_config=shape, projection_dim=WIDTH)).save_pretrained(folder)
-
-
 def test_models_of_single_people_are_scored_together(tmp_path):
     folder = write_planted(tmp_path / "data" / "imagenet_eeg", "eeg", pixels=False)
-    save_random_model(tmp_path / "runs" / "demo-4", ["sub-01", "sub-02"], 0)
+    save_model(
+        tmp_path / "runs" / "demo-4", subjects=["sub-01", "sub-02"], seed=0, encoder_type="linear", hidden_size=16
+    )
     people = {"sub-01": 1, "sub-02": 2}
     for name, seed in people.items():
-        save_random_model(tmp_path / "runs" / "demo+alone+eeg-4" / f"eeg-{name}", [name], seed)
+        save_model(
+            tmp_path / "runs" / "demo+alone+eeg-4" / f"eeg-{name}",
+            subjects=[name],
+            seed=seed,
+            encoder_type="linear",
+            hidden_size=16,
+        )
     first = {"name": "demo", "path": str(tmp_path / "runs" / "demo-4"), "sha256": "x"}
     made = {"checkpoints": [first], "split": "test", "seed": 0, "decoding": {"eeg": {"rows": []}}, "comparisons": []}
     compare_recipes.add_alone(made, "demo+alone+eeg", 4, tmp_path)
@@ -520,20 +535,54 @@ ALONE = "demo+alone+fmri"
 RECIPES = {"demo": set(MODALITIES), "demo+frozen": set(MODALITIES), "demo+eeg": {"eeg"}, ALONE: {"fmri"}}
 
 
+def test_a_twin_is_made_by_the_demo(tmp_path, monkeypatch):
+    started = []
+
+    def run(words):
+        started.append(words)
+        return SimpleNamespace(returncode=len(started) - 1)
+
+    monkeypatch.setattr(compare_recipes.subprocess, "run", run)
+    compare_recipes.make_data("linear", tmp_path)
+    program, *words = started[0]
+    assert Path(program).name == "neural-clip" and Path(program).is_file()
+    assert words == ["demo", "--data-only", "--preset", "linear", "--output-dir", str(tmp_path)]
+    with pytest.raises(DataError, match="data sets of the twin 'linear' could not be made"):
+        compare_recipes.make_data("linear", tmp_path)
+
+
+COUNTS = {"train": 24, "validation": 8, "test": 8}
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Recipes on the smallest twin, one epoch, in real processes."""
+    """Recipes on planted data in the place of the smallest twin, one epoch, in real processes."""
     output = tmp_path_factory.mktemp("recipes")
+    for modality, folder in variants.data_folders(output / "out" / "tiny").items():
+        write_planted(folder, modality, repeats=1, counts=COUNTS)
+        embed_images(folder, TINY_CLIP, overwrite=True)
+    words = ["--twins", "tiny", "--seeds", "0", "--epochs", "1", "--output-dir", str(output / "out"), "--jobs", "2"]
+    words += ["--results-dir", str(output / "results")]
 
-    def command(*more):
-        words = [sys.executable, "studies/compare_recipes.py", "--twins", "tiny", "--recipes", *RECIPES]
-        words += ["--seeds", "0", "--epochs", "1", "--output-dir", str(output / "out"), "--jobs", "2"]
-        words += ["--results-dir", str(output / "results"), *more]
-        return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
+    def compare(*more):
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+            patch.chdir(REPOSITORY)
+            patch.setattr(compare_recipes, "make_data", lambda name, twin: None)
+            compare_recipes.main([*words, "--recipes", *RECIPES, *more])
+        return printed.getvalue()
 
-    first = command()
-    assert first.returncode == 0, first.stderr[-4000:] + first.stdout[-2000:]
-    return output, command, first.stdout
+    return output, compare, compare()
+
+
+@pytest.fixture(scope="module")
+def turned(compared):
+    """The same runs with another first recipe."""
+    output, compare, _ = compared
+    evaluation = output / "out" / "tiny" / "test-0" / "report.json"
+    before = evaluation.stat().st_mtime_ns
+    compare("--finished", "--name", "turned", "--recipes", "demo+frozen", "demo")
+    assert evaluation.stat().st_mtime_ns == before
+    return output / "results" / "tiny_turned.json"
 
 
 @pytest.mark.slow
@@ -576,44 +625,57 @@ def test_real_runs_are_scored_recorded_and_shown(compared):
 
 @pytest.mark.slow
 def test_the_same_command_keeps_everything(compared):
-    output, command, _ = compared
+    output, compare, _ = compared
     twin = output / "out" / "tiny"
     files = [twin / "runs" / "demo-0" / "model.safetensors", twin / "test-0" / "report.json"]
     before = [file.stat().st_mtime_ns for file in files]
-    again = command("--finished")
-    assert again.returncode == 0, again.stderr[-4000:]
+    again = compare("--finished")
     assert {part["method"] for part in json.loads((output / "results" / "tiny.json").read_text())["conversions"]} == {
         name for name, modalities in RECIPES.items() if len(modalities) == 3
     }
     n_people = len(list((twin / "runs" / f"{ALONE}-0").iterdir()))
-    assert n_people > 1 and again.stdout.count(" kept  ") == 3 + n_people + 1 and "started" not in again.stdout
+    assert n_people > 1 and again.count(" kept  ") == 3 + n_people + 1 and "started" not in again
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
 @pytest.mark.slow
-def test_another_first_recipe_is_kept_beside(compared):
-    output, command, _ = compared
-    evaluation = output / "out" / "tiny" / "test-0" / "report.json"
-    before = evaluation.stat().st_mtime_ns
-    done = command("--finished", "--name", "turned", "--recipes", "demo+frozen", "demo")
-    assert done.returncode == 0, done.stderr[-4000:]
-    results = json.loads((output / "results" / "tiny_turned.json").read_text())
+def test_another_first_recipe_is_kept_beside(turned):
+    results = json.loads(turned.read_text())
     assert {(pair["method"], pair["other"]) for pair in results["comparisons"]} == {("demo+frozen", "demo")}
     assert {record["kind"] for record in results["records"]} == {"recipe"} and results["name"] == "turned"
-    assert evaluation.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
-def test_a_recipe_is_added_to_what_is_there(compared):
-    output, command, _ = compared
-    file = output / "results" / "tiny_turned.json"
-    missing = command(
-        "--finished", "--name", "turned", "--add", "--recipes", "demo+frozen", "--results-dir", str(output / "none")
-    )
-    assert missing.returncode == 2 and "tiny_turned.json" in missing.stderr
-    assert command("--finished", "--name", "turned", "--recipes", "demo+frozen").returncode == 0
-    done = command("--finished", "--name", "turned", "--add", "--recipes", "demo+frozen", "demo")
-    assert done.returncode == 0, done.stderr[-4000:]
-    results = json.loads(file.read_text())
+def test_a_recipe_is_added_to_what_is_there(compared, turned, tmp_path):
+    """What is there is the first recipe alone; adding the other one makes the results of both."""
+    _, compare, _ = compared
+    whole = json.loads(turned.read_text())
+    of_one = whole | {"recipes": ["demo+frozen"], "comparisons": []}
+    for part in ("records", "conversions"):
+        of_one[part] = [entry for entry in whole[part] if entry["method"] == "demo+frozen"]
+    (tmp_path / turned.name).write_text(json.dumps(of_one))
+    more = ["--finished", "--name", "turned", "--add", "--results-dir", str(tmp_path)]
+    compare(*more, "--recipes", "demo+frozen", "demo")
+    results = json.loads((tmp_path / turned.name).read_text())
     assert [record["method"] for record in results["records"]] == ["demo+frozen"] * 3 + ["demo"] * 3
     assert {(pair["method"], pair["other"]) for pair in results["comparisons"]} == {("demo+frozen", "demo")}
+    assert results["comparisons"] == whole["comparisons"]
+    in_order = {part: sorted(whole[part], key=json.dumps) for part in ("records", "conversions")}
+    assert {part: sorted(results[part], key=json.dumps) for part in in_order} == in_order
+
+
+@pytest.mark.slow
+def test_there_must_be_something_to_add_to(tmp_path):
+    words = [
+        sys.executable,
+        "studies/compare_recipes.py",
+        "--twins",
+        "tiny",
+        "--finished",
+        "--name",
+        "turned",
+        "--add",
+    ]
+    words += ["--recipes", "demo+frozen", "--results-dir", str(tmp_path), "--output-dir", str(tmp_path)]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and "tiny_turned.json" in done.stderr

@@ -15,33 +15,31 @@ from paths import REPOSITORY
 MODALITIES = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 
 
-def run_demo(output):
-    command = [
-        sys.executable,
-        "-m",
-        "neural_clip.commands.main",
-        "demo",
-        "--preset",
-        "tiny",
-        "--epochs",
-        "2",
-        "--output-dir",
-        str(output),
-    ]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
+def run_demo(output, *more):
+    command = [sys.executable, "-m", "neural_clip.commands.main", "demo", "--preset", "tiny", "--epochs", "2"]
+    done = subprocess.run(
+        [*command, "--output-dir", str(output), *more], cwd=REPOSITORY, capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
+    """A demo that was interrupted before it trained, and then run whole; where it lies and what both printed."""
     output = tmp_path_factory.mktemp("demo") / "out"
-    result = run_demo(output)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return output, result.stdout
+    first = run_demo(output, "--data-only")
+    made = (output / "raw" / "nsd" / "SIMULATED.json").stat().st_mtime_ns
+    assert not (output / "checkpoint").exists()
+    for name in ("checkpoint", "frozen_alignment"):  # of an earlier training, which is done anew
+        (output / name).mkdir()
+        (output / name / "config.json").write_text("{}")
+    return output, run_demo(output), first, made
 
 
 @pytest.mark.slow
 def test_demo_leaves_what_it_promises(demo):
-    output, printed = demo
+    output, printed, _, _ = demo
     report = json.loads((output / "report.json").read_text())
     assert set(report["decoding"]) == set(MODALITIES)
     assert [part["name"] for part in report["checkpoints"]] == ["neural_clip", "frozen alignment"]
@@ -58,7 +56,7 @@ def test_demo_leaves_what_it_promises(demo):
 
 @pytest.mark.slow
 def test_every_prepared_folder_loads_also_streaming(demo):
-    output, _ = demo
+    output, *_ = demo
     for modality, name in MODALITIES.items():
         folder = str(output / "data" / name)
         facts = json.loads(Path(folder, "neural_clip.json").read_text())
@@ -75,7 +73,7 @@ def test_every_prepared_folder_loads_also_streaming(demo):
 
 @pytest.mark.slow
 def test_checkpoint_answers_from_rows_and_images(demo):
-    output, _ = demo
+    output, *_ = demo
     model = NeuralClipModel.from_pretrained(output / "checkpoint")
     processor = NeuralClipProcessor.from_pretrained(output / "checkpoint")
     for modality, name in MODALITIES.items():
@@ -93,10 +91,7 @@ def test_checkpoint_answers_from_rows_and_images(demo):
 
 @pytest.mark.slow
 def test_second_run_keeps_the_simulation(demo):
-    output, _ = demo
-    raw = output / "raw" / "nsd" / "SIMULATED.json"
-    before = raw.stat().st_mtime_ns
-    result = run_demo(output)
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert raw.stat().st_mtime_ns == before
-    assert "turn raw files into data sets" not in result.stdout
+    output, second, first, made = demo
+    assert (output / "raw" / "nsd" / "SIMULATED.json").stat().st_mtime_ns == made
+    step = "turn raw files into data sets"
+    assert step in first and step not in second

@@ -1,10 +1,44 @@
-"""Data sets of one evaluation lie in one space."""
+"""Checkpoints to evaluate: their names and encoders."""
 
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.checkpoints import check_data
-from planted_data import ENCODER, write_planted
+from neural_clip.evaluation import checkpoints
+from neural_clip.evaluation.checkpoints import check_data, named_checkpoints
+from neural_clip.evaluation.run import evaluate_checkpoints
+from planted_data import ENCODER, PlantedModel, write_planted
+
+pytestmark = pytest.mark.numerical
+
+
+def test_the_first_checkpoint_needs_every_encoder_and_others_one(folders, tmp_path, monkeypatch):
+    models = {"a": PlantedModel(("eeg",)), "b": PlantedModel(("eeg", "meg")), "c": PlantedModel(("fmri",))}
+    monkeypatch.setattr(checkpoints, "load_model", models.get)
+    data = [folders["eeg"], folders["meg"]]
+    with pytest.raises(DataError, match="the model 'a' has no meg encoder, and the first checkpoint needs one"):
+        evaluate_checkpoints({"x": "a", "y": "b"}, data, tmp_path / "out")
+    with pytest.raises(DataError, match="the model 'c' has no eeg encoder"):
+        evaluate_checkpoints({"y": "b", "z": "c"}, data, tmp_path / "out")
+    with pytest.raises(DataError, match="'b' is called 'per-subject ridge', which is the name of a baseline"):
+        evaluate_checkpoints({"y": "b", "per-subject ridge": "b"}, data, tmp_path / "out")
+    with pytest.raises(DataError, match="Allowed is one or more, but got none"):
+        evaluate_checkpoints({}, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoints_have_names():
+    assert named_checkpoints(["runs/a"]) == {"neural_clip": "runs/a"}
+    assert named_checkpoints(["new=runs/a", "runs/b", "runs/lr=1e-3"]) == {
+        "new": "runs/a", "b": "runs/b", "lr=1e-3": "runs/lr=1e-3"
+    }  # fmt: skip
+    for arguments, message in (
+        (["runs/a", "neural_clip=runs/b"], "both called 'neural_clip'"),
+        (["x/a", "runs/b", "other/b"], "both called 'b'"),
+        (["=runs/a"], "got '=runs/a'"),
+        (["a="], "got 'a='"),
+    ):
+        with pytest.raises(DataError, match=message):
+            named_checkpoints(arguments)
 
 
 @pytest.mark.parametrize("key", ["name", "revision", "pooling"])

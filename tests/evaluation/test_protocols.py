@@ -17,6 +17,7 @@ from neural_clip.evaluation.protocols import (
 )
 from neural_clip.retrieval.scoring import score_record
 from planted_data import write_planted
+from slow_scores import cosine
 
 
 def split(n_images=24, repeats=3, width=8, noise=1.0, n_classes=None, modality="meg", seed=0):
@@ -31,10 +32,6 @@ def split(n_images=24, repeats=3, width=8, noise=1.0, n_classes=None, modality="
         gallery_concepts=[f"c{i % (n_classes or n_images)}" for i in range(n_images)],
         gallery_categories=[[]] * n_images,
     )  # fmt: skip
-
-
-def cosine(a, b):
-    return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
 
 
 def simulated_legacy(part, n_nearest, k, draws, seed):

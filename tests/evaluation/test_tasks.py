@@ -5,21 +5,10 @@ import pytest
 
 from neural_clip.evaluation.embedding import EmbeddedSplit, embed_split
 from neural_clip.evaluation.tasks import common_images, conversion_record, encoding_record, picture_hits
-from planted_data import PlantedModel, write_planted
+from planted_data import PlantedModel
+from slow_scores import cosine
 
 pytestmark = pytest.mark.numerical
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Three planted data sets."""
-    root = tmp_path_factory.mktemp("planted")
-    noise = {"eeg": 8.0, "meg": 8.0, "fmri": 6.0}
-    return {m: write_planted(root / m, m, noise=noise[m], seed=i) for i, m in enumerate(noise)}
-
-
-def cosine(a, b):
-    return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
 
 
 def two_way(found, ids, images):

@@ -19,13 +19,10 @@ from neural_clip.prepared.facts import fingerprint, read_metadata
 from neural_clip.prepared.parts import MARKS_DIR, Part, _Job
 from neural_clip.prepared.writer import write_prepared
 from paths import REPOSITORY
+from toy_sets import toy_facts
 
 N_IMAGES = 12
-FACTS = {
-    "corpus": "toy", "modality": "eeg", "split_protocol": "by hand", "split_unit": "image", "licence": "CC0-1.0",
-    "redistribution": "allowed", "citation": "nobody", "source": "made up", "ch_names": ["A", "B", "C"],
-    "sfreq": 100.0, "tmin": 0.0,
-}  # fmt: skip
+FACTS = toy_facts()
 
 
 def split_of(i):

@@ -17,16 +17,9 @@ from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.splits import validation_split
 from neural_clip.prepared.writer import write_prepared
+from toy_sets import toy_facts
 
 N_IMAGES = 10
-
-
-def facts(**changes):
-    return {
-        "corpus": "toy", "modality": "eeg", "split_protocol": "by hand", "split_unit": "image", "licence": "CC0-1.0",
-        "redistribution": "allowed", "citation": "nobody", "source": "made up", "ch_names": ["A", "B", "C"],
-        "sfreq": 100.0, "tmin": 0.0,
-    } | changes  # fmt: skip
 
 
 def split_of(i):
@@ -59,7 +52,7 @@ def images(**changes):
 def write(folder, rows=None, pictures=None, overwrite=False, shard_rows=2000, **changes):
     rows = recordings() if rows is None else rows
     pictures = images() if pictures is None else pictures
-    return write_prepared(folder, facts(**changes), rows, pictures, overwrite=overwrite, shard_rows=shard_rows)
+    return write_prepared(folder, toy_facts(**changes), rows, pictures, overwrite=overwrite, shard_rows=shard_rows)
 
 
 def test_load_dataset_gives_back_what_was_written(tmp_path):

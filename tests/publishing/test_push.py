@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from folder_contents import contents
 from loopback_hub import LoopbackHub
 from neural_clip.commands.push import main
 from neural_clip.errors import DataError, run
 from neural_clip.prepared.facts import read_metadata, verify_prepared
-from neural_clip.prepared.writer import write_prepared
 from neural_clip.publishing.push import push
 from neural_clip.publishing.terms import check_terms
+from toy_sets import write_toy_set
 
 REPO = "lab/set"
 CODE = {  # as a checkpoint names and holds it: files that import further ones
@@ -41,19 +42,11 @@ def hub(monkeypatch):
 
 
 def make_set(folder, redistribution="allowed", n=9, **changes):
-    facts = {
-        "corpus": "toy", "modality": "fmri", "split_protocol": "by hand", "split_unit": "image", "licence": "CC0-1.0",
-        "redistribution": redistribution, "citation": "nobody", "source": "made up",
-        "image_encoder": {"name": "e", "revision": "1", "pooling": "precomputed"},
-    } | changes  # fmt: skip
     rng = np.random.default_rng(0)
     images = [{"image_id": f"im{i}", "concept": f"c{i}", "image_embeds": rng.standard_normal(4)} for i in range(n)]
-    splits = ["train"] * (n - 4) + ["validation"] * 2 + ["test"] * 2
-    rows = [
-        {"subject": "sub-01", "run": f"run-{i}", "image_id": f"im{i}", "split": splits[i],
-         "fmri": rng.standard_normal(5)} for i in range(n)
-    ]  # fmt: skip
-    return write_prepared(folder, facts, rows, images, extra_files={"scaling.npz": b"fitted"}, shard_rows=2)
+    changes = {"image_encoder": {"name": "e", "revision": "1", "pooling": "precomputed"}} | changes
+    values = rng.standard_normal((n, 5))
+    return write_toy_set(folder, images, values, 2, shard_rows=2, redistribution=redistribution, **changes)
 
 
 def make_checkpoint(folder, terms=("allowed", "allowed")):
@@ -80,10 +73,6 @@ def litter(folder):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"secret")
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_data_set_arrives_whole_and_private(tmp_path, hub, capsys):

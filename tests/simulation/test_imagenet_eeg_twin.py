@@ -1,6 +1,5 @@
 """The simulated ImageNetEEG corpus: format of the release, known signal inside, same bytes for one seed."""
 
-import hashlib
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -11,23 +10,14 @@ import torch
 from PIL import Image
 from scipy.stats import f_oneway
 
+from folder_contents import contents
 from neural_clip.corpora.imagenet_eeg import build as imagenet_eeg
 from neural_clip.errors import DataError
 from neural_clip.simulation import imagenet_eeg_twin
 from neural_clip.simulation.presets import get_preset
 
 PRESET = get_preset("tiny")
-
-
-def digests(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
-
-
-@pytest.fixture(scope="module")
-def raw_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twin") / "raw"
-    imagenet_eeg_twin.write(folder, PRESET, seed=3)
-    return folder
+TWIN = imagenet_eeg_twin
 
 
 def load(raw_dir, name):
@@ -36,9 +26,9 @@ def load(raw_dir, name):
 
 def test_one_seed_gives_the_same_bytes(raw_dir, tmp_path):
     imagenet_eeg_twin.write(tmp_path / "other place", PRESET, seed=3)
-    assert digests(raw_dir) == digests(tmp_path / "other place")
+    assert contents(raw_dir) == contents(tmp_path / "other place")
     imagenet_eeg_twin.write(tmp_path / "other seed", PRESET, seed=4)
-    changed, same = digests(tmp_path / "other seed"), digests(raw_dir)
+    changed, same = contents(tmp_path / "other seed"), contents(raw_dir)
     for name in ("eeg_14_70_std.pth", "block_splits_by_image_all.pth", "SIMULATED.json"):
         assert changed[name] != same[name]
 

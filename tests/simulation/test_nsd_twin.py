@@ -1,7 +1,6 @@
 """The simulated NSD: layout of the real one, known signal inside, same bytes for one seed."""
 
 import csv
-import hashlib
 import json
 
 import h5py
@@ -11,25 +10,16 @@ import pytest
 from datasets import load_dataset
 from scipy.io import loadmat
 
+from folder_contents import contents
 from neural_clip.corpora.nsd import build as nsd
 from neural_clip.corpora.nsd.betas import read_session
 from neural_clip.simulation import nsd_twin
 from neural_clip.simulation.presets import get_preset
 
 PRESET = get_preset("tiny")
+TWIN = nsd_twin
 SIZES = PRESET.fmri
 BETAS = "nsddata_betas/ppdata/subj{:02d}/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session{:02d}.{}"
-
-
-def digests(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
-
-
-@pytest.fixture(scope="module")
-def raw_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twin") / "raw"
-    nsd_twin.write(folder, PRESET, seed=3)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +29,10 @@ def prepared(raw_dir, tmp_path_factory):
 
 def test_one_seed_gives_the_same_bytes(raw_dir, tmp_path):
     nsd_twin.write(tmp_path / "other place", PRESET, seed=3)
-    assert digests(raw_dir) == digests(tmp_path / "other place")
+    assert contents(raw_dir) == contents(tmp_path / "other place")
     nsd_twin.write(tmp_path / "other seed", PRESET, seed=4)
-    changed = digests(tmp_path / "other seed")
-    same = [name for name, digest in digests(raw_dir).items() if changed[name] == digest]
+    changed = contents(tmp_path / "other seed")
+    same = [name for name, digest in contents(raw_dir).items() if changed[name] == digest]
     assert same == []
 
 

@@ -12,20 +12,17 @@ import torch
 from datasets import load_dataset
 from PIL import Image, ImageFilter
 from transformers import (
-    CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
     CLIPVisionModel,
 )
 
+from folder_contents import contents
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
 from neural_clip.prepared.facts import read_metadata, verify_prepared
-from neural_clip.prepared.writer import write_prepared
 from neural_clip.targets import embed_images as embedding
 from neural_clip.targets.embed_images import DEFAULT_MODEL, embed_images
 from neural_clip.targets.encoder import ImageEncoder, TargetEncoder, weights_digest
@@ -33,6 +30,7 @@ from neural_clip.targets.identity import EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.model import load_tower
 from planted_data import write_planted
+from toy_sets import write_toy_set
 
 pytestmark = pytest.mark.numerical
 
@@ -62,42 +60,17 @@ main([folder, "--model", clip, "--batch-size", "2", "--device", "cpu"])
 """
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A whole CLIP, as models of the Hub are: vision and text tower, image processor."""
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(
-        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),
-        text_config=CLIPTextConfig(**vision, vocab_size=20, max_position_embeddings=8).to_dict(),
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
-
-
 def pixels():
     return np.random.default_rng(0).integers(0, 255, (N, 20, 16, 3), dtype=np.uint8)
 
 
 def make_set(folder, *, simulated=None, embeds=None, with_pixels=True, twins=(), **changes):
-    facts = {
-        "corpus": "toy", "modality": "fmri", "split_protocol": "by hand", "split_unit": "image", "licence": "CC0-1.0",
-        "redistribution": "allowed", "citation": "nobody", "source": "made up", "simulated": simulated,
-        "image_encoder": None if embeds is None else {"name": "ready"},
-    } | changes  # fmt: skip
     images = [{"image_id": f"im{i}", "concept": "c"} for i in range(N)]
     for i, row in enumerate(images):
         row |= {"image": pixels()[dict(twins).get(i, i)]} if with_pixels else {}
         row |= {} if embeds is None else {"image_embeds": embeds[i]}
-    splits = ["train"] * (N - 2) + ["validation", "test"]
-    rows = [
-        {"subject": "sub-01", "run": f"run-{i}", "image_id": f"im{i}", "split": splits[i], "fmri": np.ones(3) * i}
-        for i in range(N)
-    ]
-    return write_prepared(folder, facts, rows, images, extra_files={"scaling.npz": b"kept"})
+    changes = {"simulated": simulated, "image_encoder": None if embeds is None else {"name": "ready"}} | changes
+    return write_toy_set(folder, images, [np.ones(3) * i for i in range(N)], **changes)
 
 
 def embeddings(folder, tmp_path):
@@ -167,10 +140,6 @@ def test_sets_without_pixels_are_refused(tmp_path, clip):
         embed_images(category, str(clip))
     with pytest.raises(DataError, match="is no prepared data set"):
         embed_images(tmp_path, str(clip))
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -385,19 +354,6 @@ def test_simulated_sets_take_the_tiny_clip(tmp_path, clip, monkeypatch):
         embed_images(folder, overwrite=True)
 
 
-def test_shipped_tiny_clip_embeds_simulated_images():
-    from neural_clip.simulation.images import render, sample_specs
-    from neural_clip.targets.tiny_clip import TINY_CLIP_DIR
-
-    if not (TINY_CLIP_DIR / "model.safetensors").is_file():
-        pytest.skip("the tiny CLIP has not been trained yet")
-    encoder = ImageEncoder(TINY_CLIP, device="cpu")
-    specs = sample_specs(4, np.random.default_rng(0))
-    vectors = encoder.encode([Image.fromarray(render(spec)) for spec in specs])
-    assert vectors.shape == (4, 64) == (4, encoder.description["projection_dim"])
-    assert np.isfinite(vectors).all()
-
-
 def test_models_that_are_none_are_refused(tmp_path, clip):
     folder = make_set(tmp_path / "set")
     (tmp_path / "empty").mkdir()
@@ -502,18 +458,6 @@ def test_images_are_blurred_first(tmp_path, clip, pooling):
     text = f"{pooling}, images blurred with sigma 0.125 of the shorter side"
     sharp = ImageEncoder(str(clip), device="cpu", pooling=pooling).description
     assert verify_prepared(folder)["image_encoder"] == sharp | {"name": f"{clip.name} ({text})", "pooling": text}
-
-
-def test_blur_is_gaussian_with_the_stated_deviation(monkeypatch, clip):
-    """A line becomes a profile whose standard deviation, in pixels, is the share times the shorter side."""
-    picture = np.zeros((200, 101, 3), np.uint8)
-    picture[100] = 255
-    seen = []
-    monkeypatch.setattr(ImageEncoder, "encode", lambda self, images: seen.extend(images))
-    TargetEncoder([str(clip)], device="cpu", blur=0.05).encode([Image.fromarray(picture)])
-    profile = np.asarray(seen[0])[:, 50, 0].astype(float)
-    deviation = np.sqrt((profile * (np.arange(200) - 100) ** 2).sum() / profile.sum())
-    assert deviation == pytest.approx(0.05 * 101, rel=0.05)
 
 
 def test_options_that_are_not_allowed(tmp_path, clip):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
@@ -14,21 +13,13 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
 
+import train_tiny_clip as script
 from neural_clip.simulation import images
 from neural_clip.targets.tiny_clip import TINY_CLIP_DIR
 from paths import REPOSITORY
 
 pytestmark = pytest.mark.numerical
 SCRIPT = REPOSITORY / "scripts" / "train_tiny_clip.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    """The training script as a module."""
-    spec = importlib.util.spec_from_file_location("train_tiny_clip", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +97,7 @@ def test_accuracy_agrees_with_the_card(model, processor, unseen, image_embeds):
     assert abs(accuracy - reported) < 5 * (reported * (1 - reported) / 400) ** 0.5 + 0.005
 
 
-def test_card_is_made_from_its_json(script):
+def test_card_is_made_from_its_json():
     facts = json.loads((TINY_CLIP_DIR / "evaluation.json").read_text())
     card = (TINY_CLIP_DIR / "README.md").read_text()
     assert card == script.card(facts)
@@ -160,7 +151,7 @@ def test_vocabulary_covers_every_caption_and_prompt():
     assert tokenizer.decode(tokenizer("a red STAR")["input_ids"], skip_special_tokens=True) == "a red star"
 
 
-def test_processor_repeats_the_pixel_pipeline_of_the_training(script, unseen):
+def test_processor_repeats_the_pixel_pipeline_of_the_training(unseen):
     processor = AutoProcessor.from_pretrained(TINY_CLIP_DIR)
     arrays = [images.render(spec) for spec in unseen[:8]]
     pixel_values = processor(images=[Image.fromarray(array) for array in arrays], return_tensors="pt").pixel_values
@@ -176,13 +167,13 @@ def test_larger_renderings_give_nearly_the_same_embedding(model, processor, unse
     assert (enlarged * image_embeds[:50]).sum(dim=1).mean() > 0.95
 
 
-def test_training_streams_are_disjoint_from_the_evaluation(script):
+def test_training_streams_are_disjoint_from_the_evaluation():
     train = script.render_batch(5, (script.TRAIN_STREAM, 0, 0))[1]
     test = script.render_batch(5, (script.TEST_STREAM, 0))[1]
     assert not set(train) & set(test)
 
 
-def test_sincos_positions_against_a_loop(script):
+def test_sincos_positions_against_a_loop():
     table = script.sincos_positions(side=4, width=16).numpy()
     for row in range(4):
         for column in range(4):
@@ -194,7 +185,7 @@ def test_sincos_positions_against_a_loop(script):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 12), (2, 12, 5)])
-def test_orthogonalise_keeps_the_singular_vectors(script, shape):
+def test_orthogonalise_keeps_the_singular_vectors(shape):
     """The quintic maps every singular value into about [0.68, 1.14] and leaves the singular vectors alone."""
     matrices = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     for before, after in zip(matrices, script.orthogonalise(matrices), strict=True):
@@ -205,13 +196,13 @@ def test_orthogonalise_keeps_the_singular_vectors(script, shape):
         assert ((torch.diagonal(core)[clear] > 0.6) & (torch.diagonal(core)[clear] < 1.25)).all()
 
 
-def test_schedule_warms_up_and_falls(script):
+def test_schedule_warms_up_and_falls():
     rates = [script.schedule(step, 1000, warmup=100) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01) and rates[99] == rates[100] == 1.0
     assert np.all(np.diff(rates[100:]) < 0) and rates[-1] == pytest.approx(0.01, abs=1e-4)
 
 
-def test_training_resumes_where_it_stopped_and_writes_the_model(script, tmp_path, monkeypatch):
+def test_training_resumes_where_it_stopped_and_writes_the_model(tmp_path, monkeypatch):
     """2 steps + resume + 2 steps equal 4 steps, bit for bit; the written folder loads and tells its command."""
 
     def in_process(args, first_step):
@@ -235,7 +226,7 @@ def test_training_resumes_where_it_stopped_and_writes_the_model(script, tmp_path
 
 
 @pytest.mark.slow  # the worker imports torch and transformers once more
-def test_worker_draws_the_batches_that_their_seeds_name(script, tmp_path, monkeypatch):
+def test_worker_draws_the_batches_that_their_seeds_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))  # the worker finds the script by its name
     monkeypatch.setitem(sys.modules, "train_tiny_clip", script)
     args = script.parse_args(["--output-dir", str(tmp_path), "--steps", "4", "--batch-size", "3", "--seed", "5"])

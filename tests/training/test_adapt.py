@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 import planted_data
+from folder_contents import contents
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.adapt import main
 from neural_clip.commands.evaluate import main as evaluate
@@ -23,12 +23,11 @@ from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.trainer import validation_two_way
-from planted_data import ENCODER, SHAPES, write_planted
+from planted_data import READY, SHAPES, write_planted
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
 
-READY = ENCODER | {"pooling": "precomputed"}
 MODALITIES = ("eeg", "meg", "fmri")
 MODEL = {
     "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.2, "subject_dropout": 0.2},
@@ -73,16 +72,12 @@ def arguments(checkpoint, folders, output, modality="eeg", *more):
     return ["--checkpoint", str(checkpoint), "--data", data, "--output-dir", str(output), *QUICK, *more]
 
 
-def tree(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
-
-
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_only_the_new_layer_changes_and_it_learns(checkpoint, folders, modality, tmp_path):
-    before = tree(checkpoint)
+    before = contents(checkpoint)
     learning = ("--epochs", "12", "--learning-rate", "0.03")
     output = main(arguments(checkpoint, folders, tmp_path / "new", modality, *learning))
-    assert tree(checkpoint) == before
+    assert contents(checkpoint) == before
     old, new = (load_file(folder / "model.safetensors") for folder in (checkpoint, output))
     layer = f"encoders.{modality}.alignment.layers.sub-03"
     assert set(new) - set(old) == {f"{layer}.weight", f"{layer}.bias"}
@@ -275,10 +270,10 @@ def test_modality_without_encoder(checkpoint, folders, tmp_path):
 
 def test_what_stands_there_is_not_overwritten_unasked(checkpoint, folders, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "new")
-    before = tree(tmp_path / "new")
+    before = contents(tmp_path / "new")
     with pytest.raises(DataError, match="Pass `--overwrite`"):
         main(arguments(checkpoint, folders, tmp_path / "new"))
-    assert tree(tmp_path / "new") == before
+    assert contents(tmp_path / "new") == before
     main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--overwrite", "--epochs", "1"))
     assert "adaptations" in json.loads((tmp_path / "new" / "training.json").read_text())
     (tmp_path / "mine").mkdir()
@@ -293,7 +288,7 @@ def test_what_stands_there_is_not_overwritten_unasked(checkpoint, folders, tmp_p
 def test_interrupted_runs_leave_no_half_checkpoint(checkpoint, folders, tmp_path, monkeypatch, moment, earlier):
     if earlier:
         shutil.copytree(checkpoint, tmp_path / "new")
-    before = tree(tmp_path)
+    before = contents(tmp_path)
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -301,7 +296,7 @@ def test_interrupted_runs_leave_no_half_checkpoint(checkpoint, folders, tmp_path
     monkeypatch.setattr(adapting, moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--overwrite", "--epochs", "1"))
-    assert tree(tmp_path) == before and not (tmp_path / "new.partial").exists()
+    assert contents(tmp_path) == before and not (tmp_path / "new.partial").exists()
 
 
 def test_leftovers_of_a_killed_run_are_no_obstacle(checkpoint, folders, tmp_path):

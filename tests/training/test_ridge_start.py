@@ -11,7 +11,7 @@ from neural_clip.training import ridge_start
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.ridge_start import start_by_ridge, wanted_vectors
 from neural_clip.training.trainer import validation_two_way
-from planted_data import ENCODER, WIDTH, planted_maps, voxels, write_planted
+from planted_data import READY, WIDTH, planted_maps, voxels, write_planted
 
 pytestmark = pytest.mark.numerical
 
@@ -46,9 +46,8 @@ def known_model(seed=0, nonlinear=True):
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    encoder = ENCODER | {"pooling": "precomputed"}
     folder = tmp_path_factory.mktemp("start") / "fmri"
-    write_planted(folder, "fmri", n_subjects=3, pixels=False, encoder=encoder, noise=2.0)
+    write_planted(folder, "fmri", n_subjects=3, pixels=False, encoder=READY, noise=2.0)
     train, validation = (RecordingDataset(folder, split, PEOPLE) for split in ("train", "validation"))
     return train, validation
 

@@ -27,9 +27,8 @@ from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.trainer import validation_two_way
 from paths import REPOSITORY
-from planted_data import ENCODER, write_planted
+from planted_data import READY
 
-READY = ENCODER | {"pooling": "precomputed"}
 MODEL = {
     "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.1},
     "fmri": {"alignment_size": 32, "num_hidden_layers": 0, "dropout": 0.1},
@@ -37,16 +36,8 @@ MODEL = {
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory):
-    root = tmp_path_factory.mktemp("prepared")
-    return {
-        name: str(write_planted(root / name, name, pixels=False, encoder=READY)) for name in ("eeg", "meg", "fmri")
-    }
-
-
-@pytest.fixture(scope="module")
-def folders(planted):
-    return {name: planted[name] for name in ("eeg", "fmri")}
+def folders(ready_folders):
+    return {name: ready_folders[name] for name in ("eeg", "fmri")}
 
 
 @pytest.fixture
@@ -149,15 +140,19 @@ def test_real_launchers(recipe_file, launcher, tmp_path):
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["processes"] == (2 if "--nproc_per_node" in launcher else 1)
     NeuralClipModel.from_pretrained(tmp_path / "out")
+    if launcher:
+        with pytest.raises(DataError, match="holds an earlier run"):
+            train(read_recipe([recipe_file]))
+        return
     again = subprocess.run([sys.executable, "train.py", recipe_file], cwd=REPOSITORY, capture_output=True, text=True)
     assert again.returncode == 2
     assert again.stderr.strip().splitlines()[-1].startswith("error: ") and "holds an earlier run" in again.stderr
 
 
 @pytest.mark.parametrize("recipe", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipes_of_this_repository_train(recipe, planted, tmp_path):
+def test_recipes_of_this_repository_train(recipe, ready_folders, tmp_path):
     """An epoch on small data sets; their images have ready-made embeddings, so that no tower can be included."""
-    data = {name: planted[name] for name in yaml.safe_load(recipe.read_text())["data"]}
+    data = {name: ready_folders[name] for name in yaml.safe_load(recipe.read_text())["data"]}
     changes = ["--data", yaml.safe_dump(data, default_flow_style=True), "--model.include_vision_tower", "false"]
     changes += ["--model.eeg.hidden_size", "8", "--model.meg.hidden_size", "8"]  # to be quick
     changes += ["--num_train_epochs", "1", "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")]

@@ -1,8 +1,5 @@
 """Recordings of one's own: manifests, readers of every kind, splits, scaling, category targets and their errors."""
 
-import json
-import sys
-
 import numpy as np
 import pytest
 import yaml
@@ -10,34 +7,14 @@ from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from custom_raw import TERMS, N, eeg_manifest, patterns, prepared, rng, save_epochs, series_manifest, write_manifest
 from neural_clip.commands.prepare import custom as main
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import Recording, Splits, parse_manifest
 from neural_clip.corpora.custom.splits import assign_splits, unit_label
 from neural_clip.errors import DataError, run
 from neural_clip.prepared.facts import read_metadata, verify_prepared
-from paths import REPOSITORY
-
-N = 12  # images, and rows a file
-TERMS = {"licence": "CC0-1.0", "redistribution": "allowed", "source": "made up", "citation": "nobody"}
-
-
-def rng(*seed):
-    return np.random.default_rng(seed)
-
-
-def write_manifest(folder, content):
-    path = folder / "manifest.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def prepared(folder, content, **options):
-    return prepare(write_manifest(folder, content), folder / "set", **options)
-
-
-def rows_of(folder, split, tmp_path):
-    return load_dataset(str(folder), "all", split=split, cache_dir=str(tmp_path / "cache")).with_format("numpy")[:]
+from prepared_rows import columns_of
 
 
 def image_table(folder, tmp_path):
@@ -45,29 +22,12 @@ def image_table(folder, tmp_path):
     return {row["image_id"]: row for row in images.remove_columns([c for c in images.column_names if c == "image"])}
 
 
-def patterns(tmp_path, modality="fmri", **changes):
-    """Manifest of one `.npz` with N patterns, 5 voxels each, and N pictures."""
-    shape = (N, 5) if modality == "fmri" else (N, 2, 4)
-    arrays = {
-        "betas": 3 + rng(0).normal(size=shape), "shown": np.arange(N)[::-1] + 1,
-        "pictures": rng(1).integers(0, 255, (N, 6, 6), dtype=np.uint8),
-    }  # fmt: skip
-    np.savez(tmp_path / "p.npz", **arrays)
-    entry = {"file": "p.npz", "kind": "patterns", "subject": "sub-01", "data_key": "betas", "image_key": "shown"}
-    extra = {} if modality == "fmri" else {"sfreq": 100.0, "tmin": 0.0, "ch_names": ["A", "B"]}
-    manifest = {
-        "name": "mine", "modality": modality, "recordings": [entry | {"index_base": 1}],
-        "images": {"file": "p.npz", "keys": ["pictures"]}, "splits": {"validation": 0.25, "test": 0.25}, **TERMS,
-    }  # fmt: skip
-    return manifest | extra | changes, arrays
-
-
 def test_patterns_of_an_npz_with_one_based_index(tmp_path):
     manifest, arrays = patterns(tmp_path)
     folder = prepared(tmp_path, manifest)
     counts = {}
     for split in ("train", "validation", "test"):
-        rows = rows_of(folder, split, tmp_path)
+        rows = columns_of(folder, split, tmp_path)
         counts[split] = len(rows["image_id"])
         for image_id, trial, values in zip(rows["image_id"], rows["trial"], rows["fmri"], strict=True):
             assert image_id == f"image-{arrays['shown'][trial] - 1:05d}"
@@ -113,11 +73,11 @@ def test_patterns_of_a_mat_file_row_by_row_with_labels(tmp_path):
         },
     }  # fmt: skip
     folder = prepared(tmp_path, manifest)
-    test = rows_of(folder, "test", tmp_path)
+    test = columns_of(folder, "test", tmp_path)
     assert list(test["image_id"]) == ["image-00009", "image-00010", "image-00011"]
     assert list(test["concept"]) == ["nine", "six", "nine"]
     np.testing.assert_array_equal(np.stack(test["fmri"]), betas[9:].astype(np.float32))
-    assert len(rows_of(folder, "validation", tmp_path)["image_id"]) == 3
+    assert len(columns_of(folder, "validation", tmp_path)["image_id"]) == 3
     stored = load_dataset(str(folder), "images", split="images", cache_dir=str(tmp_path / "cache"))
     np.testing.assert_array_equal(np.asarray(stored[7]["image"])[..., 0], pictures[7])
 
@@ -133,45 +93,8 @@ def test_matlab_7_3_arrays_come_the_right_way_round(tmp_path):
     with (tmp_path / "v73.mat").open("r+b") as file:
         file.write(header)
     manifest["recordings"][0]["file"] = "v73.mat"
-    rows = rows_of(prepared(tmp_path, manifest), "test", tmp_path)
+    rows = columns_of(prepared(tmp_path, manifest), "test", tmp_path)
     np.testing.assert_array_equal(np.stack(rows["fmri"]), arrays["betas"][rows["trial"]].astype(np.float32))
-
-
-def save_epochs(path, seed=0, names=("A", "B", "C"), kinds="eeg", n=N, sfreq=100.0, metadata=True, images=None):
-    import mne
-    import pandas
-
-    info = mne.create_info(list(names), sfreq, kinds, verbose="error")
-    data = rng(seed).normal(size=(n, len(names), 51)) * 1e-6
-    events = np.column_stack([np.arange(n) * 100, np.zeros(n, int), np.ones(n, int)])
-    table = pandas.DataFrame({"picture": images or [f"im{i:02d}" for i in range(n)], "block": np.arange(n) // 4})
-    epochs = mne.EpochsArray(data, info, events, tmin=-0.1, metadata=table if metadata else None, verbose="error")
-    epochs.save(path, overwrite=True, verbose="error")
-    return data
-
-
-def save_pictures(folder, n=N):
-    from PIL import Image
-
-    for i in range(n):
-        target = folder / ("cats" if i % 2 else "dogs") / f"im{i:02d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng(i).integers(0, 255, (5, 5, 3), dtype=np.uint8)).save(target)
-
-
-def eeg_manifest(tmp_path, **changes):
-    """Two subjects' Epochs files and a folder of pictures."""
-    names = [f"{'cats' if i % 2 else 'dogs'}/im{i:02d}" for i in range(N)]
-    data = {s: save_epochs(tmp_path / f"{s}-epo.fif", s, images=names) for s in (1, 2)}
-    save_pictures(tmp_path / "stimuli")
-    manifest = {
-        "name": "mine", "modality": "eeg", **TERMS,
-        "recordings": [{"file": f"{s}-epo.fif", "subject": f"sub-0{s}"} for s in (1, 2)],
-        "defaults": {"kind": "epochs", "image_column": "picture", "run_column": "block", "tmin": 0, "tmax": 0.2},
-        "images": {"folder": "stimuli", "concept": "folder", "concept_names": {"cats": "cat"}},
-        "splits": {"by": "image", "validation": 0.2, "test": 0.25},
-    }  # fmt: skip
-    return manifest | changes, data
 
 
 def test_epochs_with_pictures_and_training_scaling(tmp_path):
@@ -182,7 +105,7 @@ def test_epochs_with_pictures_and_training_scaling(tmp_path):
     assert (metadata["sfreq"], metadata["unit"]) == (100.0, "z (V before scaling)")
     assert metadata["tmin"] == pytest.approx(0)
     assert metadata["scaling"]["fit_scope"] == "train"
-    splits = {split: rows_of(folder, split, tmp_path) for split in ("train", "validation", "test")}
+    splits = {split: columns_of(folder, split, tmp_path) for split in ("train", "validation", "test")}
     scaling = np.load(folder / "scaling.npz")
     for subject, values in data.items():
         window = values[:, :, 10:31]
@@ -221,55 +144,9 @@ def test_channels_are_picked_in_the_order_asked_for(tmp_path):
     metadata = read_metadata(folder)
     assert metadata["ch_names"] == ["C", "A"]
     assert (metadata["ch_positions"], metadata["ch_positions_frame"]) == ([[0.0512, 0.06, 0.03], places["A"]], "head")
-    rows = rows_of(folder, "test", tmp_path)
+    rows = columns_of(folder, "test", tmp_path)
     subject = int(rows["subject"][0][-1])
     np.testing.assert_allclose(rows["eeg"][0], data[subject][rows["trial"][0]][[2, 0], 10:31], rtol=1e-4, atol=1e-10)
-
-
-def write_series(tmp_path, n_runs=4, t_r=2.0, n_volumes=40):
-    """NIfTI runs with a mask; events alternate between two categories."""
-    import nibabel
-
-    affine = np.diag([3.0, 3.0, 3.0, 1.0])
-    mask = rng(9).random((3, 4, 2)) > 0.4
-    nibabel.Nifti1Image(mask.astype(np.uint8), affine).to_filename(tmp_path / "mask.nii.gz")
-    volumes = {}
-    for number in range(n_runs):
-        data = 100 + rng(number).normal(size=(3, 4, 2, n_volumes)).astype(np.float32)
-        image = nibabel.Nifti1Image(data, affine)
-        image.header.set_zooms((3, 3, 3, t_r))
-        image.header.set_xyzt_units("mm", "sec")
-        image.to_filename(tmp_path / f"run{number}.nii.gz")
-        rows = ["onset\tduration\ttrial_type"]
-        rows += [f"{8 + 16 * i}\t8\t{'face' if i % 2 else 'house'}" for i in range(4)] + ["2\t1\trest"]
-        (tmp_path / f"run{number}.tsv").write_text("\n".join(rows) + "\n")
-        volumes[number] = data
-    return volumes, mask
-
-
-def series_manifest(tmp_path, **changes):
-    volumes, mask = write_series(tmp_path)
-    np.savez(
-        tmp_path / "e.npz",
-        names=np.array(["faces/a.jpg", "faces/b.jpg", "houses/c.jpg"]),
-        vectors=np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 2]]),
-    )
-    manifest = {
-        "name": "mine", "modality": "fmri", "category_level": True, **TERMS,
-        "recordings": [
-            {"file": f"run{i}.nii.gz", "events": f"run{i}.tsv", "run": f"run-0{i}"} for i in range(4)
-        ],
-        "defaults": {
-            "kind": "series", "subject": "sub-01", "mask": "mask.nii.gz", "image_column": "trial_type",
-            "keep": {"trial_type": ["face", "house"]},
-        },
-        "embeddings": {
-            "file": "e.npz", "ids_key": "names", "vectors_key": "vectors", "name": "net", "concept": "folder",
-            "concept_names": {"faces": "face", "houses": "house"},
-        },
-        "splits": {"by": "run", "test": ["sub-01/run-03"], "validation": 0.25, "seed": 0},
-    }  # fmt: skip
-    return manifest | changes, volumes, mask
 
 
 def test_series_are_averaged_over_the_window_at_category_level(tmp_path):
@@ -280,7 +157,7 @@ def test_series_are_averaged_over_the_window_at_category_level(tmp_path):
     assert "category level" in (folder / "README.md").read_text().lower()
     assert metadata["n_voxels"] == {"sub-01": int(mask.sum())}
     assert metadata["preprocessing"]["images per category target"] == {"face": 2, "house": 1}
-    rows = rows_of(folder, "test", tmp_path)
+    rows = columns_of(folder, "test", tmp_path)
     assert set(rows["run"]) == {"run-03"}
     assert list(rows["image_id"]) == ["category:house", "category:face"] * 2
     voxels = [index for index in np.ndindex(mask.shape) if mask[index]]  # C order, one by one
@@ -299,7 +176,7 @@ def test_series_are_averaged_over_the_window_at_category_level(tmp_path):
 def test_series_in_blocks_detrended_and_standardised_by_their_run(tmp_path):
     manifest, volumes, mask = series_manifest(tmp_path)
     manifest["defaults"] |= {"block_step": 2.0, "window": [4, 6], "detrend": "linear", "standardise": "run"}
-    rows = rows_of(prepared(tmp_path, manifest), "test", tmp_path)
+    rows = columns_of(prepared(tmp_path, manifest), "test", tmp_path)
     assert len(rows["image_id"]) == 4 * 4  # blocks of 8 s, a row every 2 s
     times = np.arange(40)
     for column, voxel in enumerate(zip(*np.nonzero(mask), strict=True)):
@@ -316,7 +193,7 @@ def test_embeddings_can_be_centred_on_the_training_images(tmp_path):
     np.savez(tmp_path / "e.npz", embeds=vectors)
     manifest["embeddings"] = {"file": "e.npz", "name": "net", "ids_key": None, "centre": "train"}
     folder = prepared(tmp_path, manifest)
-    train = sorted({int(image_id[-5:]) for image_id in rows_of(folder, "train", tmp_path)["image_id"]})
+    train = sorted({int(image_id[-5:]) for image_id in columns_of(folder, "train", tmp_path)["image_id"]})
     mean = vectors[train].astype(np.float32).mean(axis=0)
     table = image_table(folder, tmp_path)
     stored = np.array([table[f"image-{i:05d}"]["image_embeds"] for i in range(N)])
@@ -642,67 +519,11 @@ def test_manifest_must_be_a_mapping(tmp_path):
 # Real recordings.
 
 
-def real_program():
-    import importlib.util
-
-    path = REPOSITORY / "studies" / "real_recordings.py"
-    spec = importlib.util.spec_from_file_location("real_recordings", path)
-    module = sys.modules["real_recordings"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def needs(folder, name):
-    if not (folder / name).is_dir():
-        pytest.skip(f"no {name} among the real recordings")
-
-
-def test_real_digits_keep_the_published_split(tmp_path, real_data):
-    needs(real_data, "digit69_fmri")
-    real_program().main(["--data-dir", str(real_data), "--output-dir", str(tmp_path), "--sets", "digit69"])
-    metadata = verify_prepared(tmp_path / "digit69")
-    assert {split: count["rows"] for split, count in metadata["splits"].items()} == {
-        "train": 81, "validation": 9, "test": 10,
-    }  # fmt: skip
-    assert metadata["n_voxels"] == {"sub-01": 3092}
-    test = rows_of(tmp_path / "digit69", "test", tmp_path)
-    assert sorted(test["image_id"]) == [f"image-{i:05d}" for i in range(90, 100)]
-    assert str(real_data) not in json.dumps(metadata) + (tmp_path / "digit69" / "README.md").read_text()
-
-
-def test_real_slice_of_haxby_decodes_faces_from_houses_in_held_out_runs(tmp_path, real_data):
-    from sklearn.linear_model import LogisticRegression
-
-    needs(real_data, "haxby_fmri")
-    needs(real_data, "n170_eeg")
-    real_program().main(["--data-dir", str(real_data), "--output-dir", str(tmp_path), "--sets", "haxby"])
-    metadata = verify_prepared(tmp_path / "haxby")
-    assert metadata["n_voxels"] == {"sub-01": 530} and metadata["category_level"]
-    train, test = (rows_of(tmp_path / "haxby", split, tmp_path) for split in ("train", "test"))
-    assert set(test["run"]) == {"run-11", "run-12"} and not set(train["run"]) & set(test["run"])
-    model = LogisticRegression(C=1e-3, max_iter=500).fit(np.stack(train["fmri"]), train["concept"])
-    assert model.score(np.stack(test["fmri"]), test["concept"]) > 0.75  # chance is 0.5
-
-
-@pytest.mark.slow
-def test_real_muse_files_that_are_of_no_use_are_told(tmp_path, real_data, capsys):
-    needs(real_data, "n170_eeg")
-    real_program().main(["--data-dir", str(real_data), "--output-dir", str(tmp_path), "--sets", "n170"])
-    told = capsys.readouterr().out
-    assert "14 recordings used, 13 skipped" in told
-    assert told.count("noise:") == 6 and "same bytes as" in told and "fewer than 20" in told
-    metadata = verify_prepared(tmp_path / "n170")
-    assert metadata["ch_names"] == ["TP9", "AF7", "AF8", "TP10"] and metadata["sfreq"] == 256.0
-    assert sum(defect.startswith("skipped") for defect in metadata["known_defects"]) == 13
-    rows = {split: rows_of(tmp_path / "n170", split, tmp_path) for split in ("train", "validation", "test")}
-    units = [set(zip(r["subject"], r["session"], r["run"], strict=True)) for r in rows.values()]
-    assert not units[0] & units[1] and not units[0] & units[2] and not units[1] & units[2]
-
-
 def test_real_betas_with_nan_outside_the_brain_are_refused_without_a_mask_of_the_brain(tmp_path, real_data):
     import nibabel
 
-    needs(real_data, "nifti_betas")
+    if not (real_data / "nifti_betas").is_dir():
+        pytest.skip("no nifti_betas among the real recordings")
     path = next((real_data / "nifti_betas").rglob("*_signal.nii.gz"))
     image = nibabel.load(path)
     data = image.get_fdata()

@@ -6,30 +6,17 @@ import numpy as np
 import pytest
 import yaml
 
+from continuous_raw import SFREQ, simulated_raw, write_brainvision
+from custom_raw import TERMS, rng
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import parse_manifest
 from neural_clip.corpora.custom.recordings import read_trials
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
+from prepared_rows import parquet_rows
 
 N = 20  # events a recording
-SFREQ = 500.0  # Hz
-TERMS = {"licence": "CC0-1.0", "redistribution": "allowed", "source": "simulated", "citation": "nobody"}
 CUT = {"tmin": -0.1, "tmax": 0.4}
-
-
-def rng(*seed):
-    return np.random.default_rng(seed)
-
-
-def simulated_raw(seed=0, names=("A", "B", "C", "D"), kind="eeg", seconds=30.0, sfreq=SFREQ, unit=1e-5):
-    """Noise with a drift and mains hum."""
-    import mne
-
-    n_times = int(seconds * sfreq)
-    times = np.arange(n_times) / sfreq
-    data = rng(seed).normal(size=(len(names), n_times)) + 5 * np.sin(2 * np.pi * 50 * times) + 3 * times
-    return mne.io.RawArray(data * unit, mne.create_info(list(names), sfreq, kind, verbose="error"), verbose="error")
 
 
 def onsets(n=N):
@@ -65,10 +52,7 @@ def prepared(tmp_path, recordings, modality="eeg", folder="set", options=None, *
 
 def stored(folder, modality="eeg"):
     """Values by subject and trial, over all splits, and the rows."""
-    from pyarrow.parquet import read_table
-
-    rows = [row for path in sorted((folder / "data").rglob("*.parquet")) for row in read_table(path).to_pylist()]
-    rows.sort(key=lambda row: (row["subject"], row["trial"]))
+    rows = sorted(parquet_rows(folder), key=lambda row: (row["subject"], row["trial"]))
     return np.array([row[modality] for row in rows], dtype=np.float32), rows
 
 
@@ -327,24 +311,6 @@ def test_files_must_agree_in_channels_and_rate(tmp_path):
 
 
 # Formats without a checksum that mne would read on in part.
-
-
-def write_brainvision(folder, raw, names=None, n_stated=True):
-    """Smallest BrainVision recording: 32-bit floats in microvolt."""
-    names = names or raw.ch_names
-    (raw.get_data().T * 1e6).astype("<f4").tofile(folder / "rec.eeg")
-    lines = [
-        "Brain Vision Data Exchange Header File Version 1.0", "", "[Common Infos]", "Codepage=UTF-8",
-        "DataFile=rec.eeg", "MarkerFile=rec.vmrk", "DataFormat=BINARY", "DataOrientation=MULTIPLEXED",
-        f"NumberOfChannels={len(names)}", f"SamplingInterval={1e6 / raw.info['sfreq']:g}",
-        *([f"DataPoints={raw.n_times}"] if n_stated else []), "", "[Binary Infos]", "BinaryFormat=IEEE_FLOAT_32", "",
-        "[Channel Infos]", *(f"Ch{i + 1}={name},,1,µV" for i, name in enumerate(names)), "",
-    ]  # fmt: skip
-    (folder / "rec.vhdr").write_text("\n".join(lines), encoding="utf-8")
-    (folder / "rec.vmrk").write_text(
-        "Brain Vision Data Exchange Marker File, Version 1.0\n[Common Infos]\nCodepage=UTF-8\nDataFile=rec.eeg\n"
-        "[Marker Infos]\nMk1=New Segment,,1,1,0,20200101000000000000\n"
-    )
 
 
 def write_edf(path, raw, labels=None):

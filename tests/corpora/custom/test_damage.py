@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from corpora.custom.test_build import (
+from custom_raw import (
     N,
     eeg_manifest,
     patterns,
@@ -19,6 +19,8 @@ from corpora.custom.test_build import (
     series_manifest,
     write_manifest,
 )
+from damaged_bytes import flipped_bits
+from folder_contents import contents
 from neural_clip.commands.prepare import custom as main
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.epochs import read_epochs
@@ -30,16 +32,7 @@ from neural_clip.files.arrays import read_array
 from neural_clip.files.tables import read_table
 from neural_clip.files.volumes import read_volumes
 from neural_clip.prepared.facts import read_metadata, verify_prepared
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def rows_of(folder):
-    from pyarrow.parquet import read_table as parquet
-
-    return [row for path in sorted((folder / "data").rglob("*.parquet")) for row in parquet(path).to_pylist()]
+from prepared_rows import parquet_rows
 
 
 def epochs_set(tmp_path):
@@ -105,14 +98,14 @@ def test_damaged_files_make_no_output_and_leave_the_old_one_as_it_is(tmp_path, m
 def test_files_without_their_last_bytes_are_refused_or_give_the_same_rows(tmp_path, make):
     """An image without its end mark, and a table without the end of a row that is not kept, lack nothing."""
     manifest, names = make(tmp_path)
-    before = rows_of(prepared(tmp_path, manifest))
+    before = parquet_rows(prepared(tmp_path, manifest))
     refused = 0
     for name in names:
         path = tmp_path / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-4])
         try:
-            assert rows_of(prepared(tmp_path, manifest, overwrite=True)) == before
+            assert parquet_rows(prepared(tmp_path, manifest, overwrite=True)) == before
         except DataError:
             refused += 1
         path.write_bytes(whole)
@@ -122,10 +115,7 @@ def test_files_without_their_last_bytes_are_refused_or_give_the_same_rows(tmp_pa
 def flips(whole, count, seed, first=0, last=None):
     """The file with one bit turned, `count` times."""
     generator = rng(seed)
-    for position in generator.integers(first, last or len(whole), count):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << int(generator.integers(8))
-        yield bytes(damaged)
+    return flipped_bits(whole, generator.integers(first, last or len(whole), count), generator)
 
 
 def outcomes(path, damaged_files, read, same):

@@ -1,6 +1,6 @@
 """`docs/bring_your_own_recordings.md`: its manifests are prepared, its table of keys is that of the code.
 
-`python tests/test_corpora_custom_docs.py` writes the table anew from the docstrings.
+`PYTHONPATH=tests python tests/corpora/custom/test_docs.py` writes the table anew from the docstrings.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from continuous_raw import simulated_raw, write_brainvision
+from custom_raw import rng
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import KIND_KEYS, Embeddings, Expect, Images, Manifest, Recording, Splits
 from neural_clip.prepared.facts import verify_prepared
@@ -23,10 +25,6 @@ SECTIONS = {
 COMMON = {"file", "kind", "subject", "session", "run", "split"}
 N = 60  # trials a file
 NAMES = [f"{'dogs' if i % 2 else 'cats'}/im{i:02d}" for i in range(30)]
-
-
-def rng(*seed):
-    return np.random.default_rng(seed)
 
 
 def blocks(language):
@@ -144,8 +142,6 @@ def my_epochs(folder):
 
 
 def my_continuous_eeg(folder):
-    from corpora.custom.test_continuous import simulated_raw, write_brainvision
-
     pictures(folder)
     for seed, subject in enumerate(("sub-01", "sub-02")):
         write_brainvision(folder, simulated_raw(seed, seconds=70.0))
@@ -160,8 +156,6 @@ def my_bids_meg(folder):
     import mne
 
     mne_bids = pytest.importorskip("mne_bids")
-    from corpora.custom.test_continuous import simulated_raw
-
     np.savez(folder / "clip.npz", ids=np.array(NAMES), embeds=rng(2).normal(size=(30, 4)))
     for subject in ("01", "02"):
         path = folder / f"{subject}_meg.fif"

@@ -19,10 +19,12 @@ from datasets import load_dataset
 from PIL import Image
 from scipy.signal import butter, sosfiltfilt
 
+from damaged_bytes import flipped_bits
 from neural_clip.corpora.imagenet_eeg import build as imagenet_eeg
 from neural_clip.corpora.imagenet_eeg.layout import FACTS, SPLIT_FACTS, SYNSETS, forget_recordings
 from neural_clip.errors import DataError
 from paths import REPOSITORY
+from prepared_rows import rows_of
 
 N_CHANS, N_IMAGES, SUBJECTS = 3, 12, (4, 1)
 LABELS = ["n03888257", "n02389026"]
@@ -78,18 +80,14 @@ def prepared(raw_dir, tmp_path_factory):
     return imagenet_eeg.prepare(raw_dir, tmp_path_factory.mktemp("eeg") / "prepared")
 
 
-def rows_of(folder, config="all"):
+def rows_by_trial(folder, config="all"):
     """All rows by (subject, trial), with their split."""
-    return {
-        (row["subject"], row["trial"]): (split, row)
-        for split in ("train", "validation", "test")
-        for row in load_dataset(str(folder), config, split=split).with_format("numpy")
-    }
+    return {(row["subject"], row["trial"]): (split, row) for split, row in rows_of(folder, config)}
 
 
 def test_rows_equal_the_raw_file(raw_dir, prepared):
     content = torch.load(raw_dir / "eeg_14_70_std.pth", weights_only=True)
-    rows = rows_of(prepared)
+    rows = rows_by_trial(prepared)
     assert len(rows) == len(content["dataset"]) == 23
     for i, trial in enumerate(content["dataset"]):
         split, row = rows[f"sub-{trial['subject']:02d}", i]
@@ -135,8 +133,8 @@ def test_streams(prepared):
 
 def test_subjects_are_selected_after_the_split(raw_dir, prepared, tmp_path):
     """Global indices on a filtered list pick other trials: the defect of the releasers' loader."""
-    alone = rows_of(imagenet_eeg.prepare(raw_dir, tmp_path / "one", subjects=["sub-01"]))
-    everyone = {key: value for key, value in rows_of(prepared).items() if key[0] == "sub-01"}
+    alone = rows_by_trial(imagenet_eeg.prepare(raw_dir, tmp_path / "one", subjects=["sub-01"]))
+    everyone = {key: value for key, value in rows_by_trial(prepared).items() if key[0] == "sub-01"}
     assert alone.keys() == everyone.keys() and len(alone) == 12
     for key, (split, row) in alone.items():
         assert split == everyone[key][0] and row["image_id"] == everyone[key][1]["image_id"]
@@ -144,7 +142,7 @@ def test_subjects_are_selected_after_the_split(raw_dir, prepared, tmp_path):
 
 def test_raw_is_scaled_by_training_trials(raw_dir, tmp_path):
     folder = imagenet_eeg.prepare(raw_dir, tmp_path / "raw", variant="raw", window=(20, 460))
-    rows = rows_of(folder)
+    rows = rows_by_trial(folder)
     for subject in ("sub-01", "sub-04"):
         parts = {
             name: np.stack([row["eeg"] for (s, _), (split, row) in rows.items() if s == subject and split == name])
@@ -163,7 +161,7 @@ def test_raw_is_scaled_by_training_trials(raw_dir, tmp_path):
 
 def test_training_scale_is_that_of_a_direct_computation(raw_dir, tmp_path):
     content = torch.load(raw_dir / "eeg_signals_raw_with_mean_std.pth", weights_only=True)["dataset"]
-    rows = rows_of(imagenet_eeg.prepare(raw_dir, tmp_path / "raw", variant="raw"))
+    rows = rows_by_trial(imagenet_eeg.prepare(raw_dir, tmp_path / "raw", variant="raw"))
     for number in SUBJECTS:
         own = {trial: row for (subject, trial), row in rows.items() if subject == f"sub-{number:02d}"}
         train = np.stack([content[i]["eeg"][:, 40:480].double() for i, (split, _) in own.items() if split == "train"])
@@ -176,7 +174,7 @@ def test_training_scale_is_that_of_a_direct_computation(raw_dir, tmp_path):
 def test_raw_without_scaling_is_in_volts(raw_dir, tmp_path):
     folder = imagenet_eeg.prepare(raw_dir, tmp_path / "raw", variant="raw", standardize="none")
     content = torch.load(raw_dir / "eeg_signals_raw_with_mean_std.pth", weights_only=True)
-    _, row = rows_of(folder)["sub-04", 0]
+    _, row = rows_by_trial(folder)["sub-04", 0]
     np.testing.assert_allclose(row["eeg"], content["dataset"][0]["eeg"][:, 40:480].numpy() * 1e-6, rtol=1e-6)
     assert json.loads((folder / "neural_clip.json").read_text())["unit"] == "V"
 
@@ -184,7 +182,7 @@ def test_raw_without_scaling_is_in_volts(raw_dir, tmp_path):
 def test_length_range_filters(raw_dir, tmp_path):
     content = torch.load(raw_dir / "eeg_14_70_std.pth", weights_only=True)
     expected = {i for i, trial in enumerate(content["dataset"]) if 495 <= trial["eeg"].shape[1] <= 525}
-    rows = rows_of(imagenet_eeg.prepare(raw_dir, tmp_path / "short", length_range=(495, 525)))
+    rows = rows_by_trial(imagenet_eeg.prepare(raw_dir, tmp_path / "short", length_range=(495, 525)))
     assert {trial for _, trial in rows} == expected and 0 < len(expected) < 23
 
 
@@ -395,7 +393,7 @@ def test_numpy_values_and_old_files_load(tmp_path, zipped):
     raw_dir = build(tmp_path / "raw", as_numpy)
     content = torch.load(raw_dir / "eeg_14_70_std.pth", weights_only=False)
     torch.save(content, raw_dir / "eeg_14_70_std.pth", _use_new_zipfile_serialization=zipped)
-    assert len(rows_of(imagenet_eeg.prepare(raw_dir, tmp_path / "out"))) == 23
+    assert len(rows_by_trial(imagenet_eeg.prepare(raw_dir, tmp_path / "out"))) == 23
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -424,8 +422,8 @@ def test_missing_images_are_listed_once_or_dropped(tmp_path):
     with pytest.warns(UserWarning, match="4 of 12") as caught:
         folder = imagenet_eeg.prepare(raw_dir, tmp_path / "out", missing_images="drop")
     assert len([w for w in caught if "4 of 12" in str(w.message)]) == 1
-    assert {row["image_id"] for _, row in rows_of(folder).values()} == set(NAMES) - set(missing)
-    assert len(rows_of(folder)) == 23 - 7  # subject 4 lacks the trial of image 5 anyway
+    assert {row["image_id"] for _, row in rows_by_trial(folder).values()} == set(NAMES) - set(missing)
+    assert len(rows_by_trial(folder)) == 23 - 7  # subject 4 lacks the trial of image 5 anyway
     assert (folder / "missing_images.txt").read_text().split() == sorted(missing)
     facts = json.loads((folder / "neural_clip.json").read_text())
     assert any("4 images" in defect for defect in facts["known_defects"])
@@ -655,7 +653,7 @@ def test_released_scale_is_applied_as_the_file_states_it(tmp_path):
     raw_dir = build(tmp_path / "raw", with_moments)
     folder = imagenet_eeg.prepare(raw_dir, tmp_path / "out", variant="raw", standardize="released")
     content = torch.load(raw_dir / "eeg_signals_raw_with_mean_std.pth", weights_only=True)
-    for (_, i), (_, row) in rows_of(folder).items():
+    for (_, i), (_, row) in rows_by_trial(folder).items():
         eeg = content["dataset"][i]["eeg"].double().numpy()
         expected = (eeg - content["means"].double().numpy()) / content["stddevs"].numpy()[:, None]
         np.testing.assert_allclose(row["eeg"], expected[:, 40:480], rtol=2e-7, atol=1e-12)
@@ -710,7 +708,7 @@ def test_filters_are_those_of_scipy(tmp_path, standardize):
         raw_dir, tmp_path / "out", variant="raw", standardize=standardize, band_pass=(14.0, 70.0), notch=50.0
     )
     content = torch.load(raw_dir / "eeg_signals_raw_with_mean_std.pth", weights_only=True)
-    rows, expected = rows_of(folder), {}
+    rows, expected = rows_by_trial(folder), {}
     for (_, i), _ in rows.items():
         eeg = content["dataset"][i]["eeg"].double().numpy()
         if standardize == "released":
@@ -758,7 +756,7 @@ def test_notch_takes_the_line_and_keeps_the_phase(tmp_path):
     raw_dir = build(tmp_path / "raw", tones)
     parameters = {"variant": "raw", "standardize": "none", "window": (140, 360)}
     both = {
-        name: rows_of(imagenet_eeg.prepare(raw_dir, tmp_path / name, **parameters, **filters))
+        name: rows_by_trial(imagenet_eeg.prepare(raw_dir, tmp_path / name, **parameters, **filters))
         for name, filters in (
             ("as it is", {}),
             ("notch", {"notch": 50.0}),
@@ -803,7 +801,7 @@ def test_parts_are_small_and_stand_alone(raw_dir, prepared, monkeypatch):
         rows = list(pickle.loads(pickle.dumps(part)).rows())
         assert len(rows) == part.n_rows and all(path.is_file() for path in part.files)
     assert {path.name for path in recordings[0].files} == {"eeg_14_70_std.pth", "block_splits_by_image_all.pth"}
-    expected = rows_of(prepared)
+    expected = rows_by_trial(prepared)
     for part in recordings:
         for row in part.rows():
             split, other = expected[row["subject"], row["trial"]]
@@ -865,13 +863,6 @@ def corpus_for_flips(tmp_path, zipped):
     return raw_dir
 
 
-def flips(content: bytes, positions, rng):
-    for position in positions:
-        damaged = bytearray(content)
-        damaged[position] ^= 1 << int(rng.integers(8))
-        yield damaged
-
-
 def test_flipped_bits_in_zipped_files_never_change_rows(tmp_path, monkeypatch):
     raw_dir = corpus_for_flips(tmp_path, zipped=True)
     path, rng = raw_dir / "eeg_14_70_std.pth", np.random.default_rng(1)
@@ -879,7 +870,7 @@ def test_flipped_bits_in_zipped_files_never_change_rows(tmp_path, monkeypatch):
     directory = content.index(b"PK\x01\x02")
     positions = [*rng.integers(0, len(content), 80), *rng.integers(directory, len(content), 120), *range(0, 4000, 40)]
     found = []
-    for damaged in flips(content, positions, rng):
+    for damaged in flipped_bits(content, positions, rng):
         path.write_bytes(damaged)
         found.append(outcome(monkeypatch, raw_dir))
     assert all(one in (None, expected) for one in found)
@@ -923,7 +914,7 @@ def test_flipped_bits_in_the_tables_of_old_files_never_change_rows(tmp_path, mon
         start = content.index(samples)
         tables[start : start + len(samples)] = False
     found = []
-    for damaged in flips(content, rng.choice(np.flatnonzero(tables), 500, replace=False), rng):
+    for damaged in flipped_bits(content, rng.choice(np.flatnonzero(tables), 500, replace=False), rng):
         path.write_bytes(damaged)
         found.append(outcome(monkeypatch, raw_dir))
     assert all(one in (None, expected) for one in found)
@@ -937,7 +928,7 @@ def test_flipped_bits_in_the_splits_never_change_rows(tmp_path, monkeypatch, zip
     path, rng = raw_dir / "block_splits_by_image_all.pth", np.random.default_rng(3)
     content, expected = path.read_bytes(), outcome(monkeypatch, raw_dir)
     found = []
-    for damaged in flips(content, rng.integers(0, len(content), 80), rng):
+    for damaged in flipped_bits(content, rng.integers(0, len(content), 80), rng):
         path.write_bytes(damaged)
         found.append(outcome(monkeypatch, raw_dir))
     assert all(one in (None, expected) for one in found) and None in found

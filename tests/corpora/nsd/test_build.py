@@ -29,31 +29,12 @@ from nsd_raw import (
     PER_SESSION,
     SUBJECTS,
     betas_path,
-    build,
     region_path,
     responses_path,
     to_hdf5,
 )
 from paths import REPOSITORY
-
-
-@pytest.fixture(scope="module")
-def raw_dir(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("nsd") / "raw")
-
-
-@pytest.fixture
-def own_raw_dir(tmp_path):
-    return build(tmp_path / "raw")
-
-
-def rows_of(folder, config="all"):
-    """All rows as (split, row)."""
-    return [
-        (split, row)
-        for split in ("train", "validation", "test")
-        for row in load_dataset(str(folder), config, split=split).with_format("numpy")
-    ]
+from prepared_rows import rows_of
 
 
 def truth(raw_dir, subject):

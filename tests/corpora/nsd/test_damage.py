@@ -4,7 +4,6 @@ import csv
 import gzip
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import h5py
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
+from folder_contents import contents
 from neural_clip.corpora.nsd import build as nsd
 from neural_clip.corpora.nsd.betas import read_mask, read_session
 from neural_clip.corpora.nsd.categories import coco_categories
@@ -22,7 +22,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import check_storage, open_dataset
 from neural_clip.files.mat import read_matrices
 from neural_clip.prepared import writer as prepared
-from nsd_raw import EXPERIMENT, GRIDS, SUBJECTS, betas_path, build, region_path, responses_path, to_hdf5
+from nsd_raw import EXPERIMENT, GRIDS, SUBJECTS, betas_path, region_path, responses_path, to_hdf5
 
 STIM_INFO = f"{EXPERIMENT}/nsd_stim_info_merged.csv"
 DESIGN = f"{EXPERIMENT}/nsd_expdesign.mat"
@@ -30,23 +30,9 @@ STIMULI = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 
 
 @pytest.fixture(scope="module")
-def raw_dir(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("nsd") / "raw")
-
-
-@pytest.fixture
-def own_raw_dir(raw_dir, tmp_path):
-    return shutil.copytree(raw_dir, tmp_path / "raw")
-
-
-@pytest.fixture(scope="module")
 def complete(raw_dir, tmp_path_factory):
     """A data set that was prepared before the damage."""
     return nsd.prepare(raw_dir, tmp_path_factory.mktemp("complete") / "out")
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def check_stim_rows(root, line, column, value):

@@ -15,6 +15,7 @@ from datasets import load_dataset
 from numpy.testing import assert_allclose
 from PIL import Image
 
+from folder_contents import contents
 from neural_clip.commands.prepare import things_meg as main
 from neural_clip.corpora.declared import check_facts
 from neural_clip.corpora.stamp import read_stamp
@@ -73,19 +74,6 @@ def twin(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mini_twin(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mini") / "things_meg"
-    write(folder, MINI, SEED)
-    return folder
-
-
-@pytest.fixture
-def mini(mini_twin, tmp_path):
-    """A small copy to damage."""
-    return shutil.copytree(mini_twin, tmp_path / "raw")
-
-
-@pytest.fixture(scope="module")
 def prepared(twin, tmp_path_factory):
     """Prepared sets of both routes."""
     folder = tmp_path_factory.mktemp("prepared")
@@ -110,17 +98,13 @@ def rows(folder, config="all"):
     return found
 
 
-def files(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # ---------------------------------------------------------------------------------------------------- the twin
 
 
 def test_one_seed_gives_one_corpus(mini_twin, tmp_path):
     write(tmp_path / "again", MINI, SEED)
     write(tmp_path / "other", MINI, SEED + 1, derivative=False)
-    first, again, other = files(mini_twin), files(tmp_path / "again"), files(tmp_path / "other")
+    first, again, other = contents(mini_twin), contents(tmp_path / "again"), contents(tmp_path / "other")
     assert first.keys() == again.keys()
     assert [name for name in first if first[name] != again[name]] == []
     data = next(name for name in first if name.endswith(".meg4"))

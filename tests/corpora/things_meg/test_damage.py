@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from folder_contents import contents
 from neural_clip.commands.prepare import things_meg as main
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg import layout as things_meg_files
@@ -21,7 +22,6 @@ from neural_clip.corpora.things_meg.stimuli import Stimuli
 from neural_clip.errors import DataError, run
 from neural_clip.prepared.facts import fingerprint, read_metadata
 from neural_clip.simulation.presets import get_preset
-from neural_clip.simulation.things_meg_twin import write
 
 TINY = get_preset("tiny")
 MINI = replace(
@@ -39,27 +39,10 @@ N_CHANNELS = MINI.meg.n_chans + MINI.meg.n_ref_chans + 3  # and clock, photodiod
 
 
 @pytest.fixture(scope="module")
-def mini_twin(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mini") / "things_meg"
-    write(folder, MINI, 3)
-    return folder
-
-
-@pytest.fixture
-def mini(mini_twin, tmp_path):
-    """A small copy to damage: two subjects, two sessions, two runs."""
-    return shutil.copytree(mini_twin, tmp_path / "raw")
-
-
-@pytest.fixture(scope="module")
 def complete(mini_twin, tmp_path_factory):
     """Prepared sets of both routes."""
     folder = tmp_path_factory.mktemp("complete")
     return {route: prepare(mini_twin, folder / route, route=route) for route in ("raw", "derivative")}
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_refused(raw, complete, tmp_path, words, **parameters):

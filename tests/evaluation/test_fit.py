@@ -1,0 +1,46 @@
+"""Models and data sets that do not fit each other."""
+
+import json
+
+import pytest
+
+from neural_clip.commands.evaluate import main
+from neural_clip.errors import DataError
+from neural_clip.evaluation.run import evaluate_checkpoints
+from planted_data import ENCODER, write_planted
+from saved_models import save_model
+
+pytestmark = pytest.mark.numerical
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subjects": ["sub-01"]}, "subject 'sub-02'"),
+        ({"n_chans": 7}, "n_chans is 6, but the model expects 7"),
+        ({"n_times": 12}, "n_times is 10, but the model expects 12"),
+        ({"sfreq": 250.0}, "sfreq is 100.0, but the model expects 250.0"),
+        ({"ch_names": [f"C{5 - i}" for i in range(6)]}, "ch_names"),
+    ],
+)
+def test_a_data_set_that_does_not_fit_the_model_raises(folders, tmp_path, changes, message):
+    checkpoint = save_model(tmp_path / "model", **changes)
+    with pytest.raises(DataError, match=message):
+        evaluate_checkpoints({"neural_clip": checkpoint}, [folders["eeg"]], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", "other"), ("revision", "1"), ("pooling", "cls")])
+def test_embeddings_of_another_encoder_than_the_models_raise(folders, tmp_path, key, value):
+    """The widths agree, so that nothing but the record tells the two spaces apart."""
+    named = {"vision_model_name": "planted", "vision_revision": "0", "image_pooling": "projected"}
+    checkpoint = save_model(tmp_path / "model")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | named))
+    arguments = ["--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "out"), "--no-baselines"]
+    main([*arguments, "--no-pictures", "--data", f"eeg={folders['eeg']}"])
+    folder = write_planted(tmp_path / "again", "eeg", encoder=ENCODER | {key: value})
+    with pytest.raises(DataError) as caught:
+        main([*arguments, "--data", f"eeg={folder}"])
+    for part in (f"The checkpoint '{checkpoint}'", f"'{folder}'", "'planted'", repr(value), f"differ in '{key}'"):
+        assert part in str(caught.value)

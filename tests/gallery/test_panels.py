@@ -1,0 +1,24 @@
+"""Panels of what was found: their frames and which queries they show."""
+
+import numpy as np
+
+from neural_clip.gallery import panels as pictures
+
+
+def test_frames_tell_same_image_same_concept_and_neither():
+    gallery = pictures.Gallery(
+        np.array(["a", "b", "c", "d"]), np.array(["cat", "cat", "dog", ""]), [set(), set(), {"pet"}, {"pet"}],
+        np.zeros(1, int), np.array(["sub-01"]), {},
+    )  # fmt: skip
+    frames = [[pictures.match(gallery, q, gallery, h, True) for h in range(4)] for q in range(4)]
+    assert all(frames[i][i] == pictures.SAME_IMAGE for i in range(4))
+    assert frames[0][1] == frames[2][3] == pictures.SAME_CONCEPT
+    assert frames[0][2] == frames[0][3] == pictures.OTHER
+    assert pictures.match(gallery, 3, gallery, 3, False) == pictures.SAME_CONCEPT  # another corpus has other images
+
+
+def test_queries_are_evenly_spaced_and_of_different_images():
+    scores = np.array([0.1, 0.9, 0.5, 0.3, 0.7, 0.2])
+    assert pictures.spaced_queries(scores, np.arange(6), 3) == [4, 3, 0]
+    assert pictures.spaced_queries(scores, np.array([0, 1, 2, 4, 4, 3]), 3) == [4, 5, 0]
+    assert pictures.spaced_queries(np.ones(3), np.zeros(3, int), 3) == [0]

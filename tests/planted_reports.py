@@ -1,0 +1,28 @@
+"""Reports of evaluations of planted data, and cells of their tables."""
+
+import pytest
+
+from neural_clip.evaluation import checkpoints
+from neural_clip.evaluation import run as evaluation
+from planted_data import PlantedModel, write_planted
+
+
+def make_report(root, *, modalities=("eeg", "fmri"), **options):
+    counts = {"train": 20, "validation": 8, "test": 12}
+    folders = [
+        write_planted(root / m, m, noise=6.0, seed=i, counts=counts, **options) for i, m in enumerate(modalities)
+    ]
+    patch = pytest.MonkeyPatch()
+    patch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(modalities))
+    evaluation.evaluate_checkpoints({"neural_clip": "planted"}, folders, root / "out", command="test")
+    patch.undo()
+    return root / "out"
+
+
+def cells(text, *starts):
+    """Cells of the first Markdown row that starts so."""
+    for line in text.splitlines():
+        found = [cell.strip() for cell in line.strip("|").split("|")]
+        if tuple(found[: len(starts)]) == starts:
+            return found
+    raise AssertionError(f"no row {starts}")

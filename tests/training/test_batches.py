@@ -1,0 +1,96 @@
+"""Batches of training: rows as the files hold them, one modality each, every recording once in a pass."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neural_clip.prepared.reader import load_image_table
+from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, pad_rows
+
+
+def test_batch_holds_what_the_files_hold(ready_folders):
+    """Every value of a batch against the rows as `datasets` gives them one by one."""
+    for modality, folder in ready_folders.items():
+        data = RecordingDataset(folder, "validation", ["sub-02", "sub-01"])
+        rows = [5, 0, len(data) - 1, 5]
+        batch = data.__getitems__(rows)
+        table = load_image_table(folder)
+        for position, row in enumerate(rows):
+            stored = data.recordings[row]
+            values = np.asarray(stored[modality], dtype=np.float32)
+            got = batch[f"{modality}_values"][position].numpy()
+            assert np.array_equal(got if modality == "eeg" else got[: len(values)], values)
+            if modality == "fmri":
+                assert not got[len(values) :].any()
+            assert ["sub-02", "sub-01"][batch["subject_ids"][position]] == stored["subject"]
+            assert table.image_ids[batch["image_ids"][position]] == stored["image_id"]
+            embedding = table.embeds[table.image_ids.index(stored["image_id"])]
+            assert np.array_equal(batch["image_embeds"][position].numpy(), embedding)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=8))
+def test_pad_rows_equals_a_loop(lengths):
+    flat = np.arange(1, sum(lengths) + 1, dtype=np.float32)
+    expected = np.zeros((len(lengths), max(lengths)), dtype=np.float32)
+    start = 0
+    for row, length in enumerate(lengths):
+        for column in range(length):
+            expected[row, column] = flat[start + column]
+        start += length
+    assert np.array_equal(pad_rows(flat, np.array(lengths)), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3), batch_size=st.integers(1, 9), epoch=st.integers(0, 3)
+)
+def test_batches_come_from_one_modality_and_never_repeat(sizes, batch_size, epoch):
+    sampler = ModalityBatchSampler(sizes, batch_size, seed=3)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    offsets = np.cumsum([0, *sizes])
+    rows = [row for batch in batches for row in batch]
+    assert len(set(rows)) == len(rows)
+    for batch in batches:
+        parts = np.searchsorted(offsets, batch, side="right") - 1
+        assert len(set(parts.tolist())) == 1
+        assert len(batch) == min(batch_size, sizes[parts[0]])
+    again = ModalityBatchSampler(sizes, batch_size, seed=3)
+    again.set_epoch(epoch)
+    assert list(again) == batches
+
+
+def test_each_pass_goes_over_all_recordings_in_an_order_of_its_own():
+    sampler = ModalityBatchSampler([40, 24], 8, seed=0, passes=[3, 1])
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 3 * 5 + 3
+    rows = np.concatenate(batches)
+    counts = np.bincount(rows, minlength=64)
+    assert (counts[:40] == 3).all() and (counts[40:] == 1).all()
+    groups = {tuple(sorted(batch)) for batch in batches}
+    assert len(groups) == len(batches)  # the same batches three times over would make 8
+    assert list(ModalityBatchSampler([40, 24], 8, seed=0, passes=[1, 1])) == list(ModalityBatchSampler([40, 24], 8, 0))
+
+
+def test_order_changes_with_epoch_and_seed():
+    def order(seed, epoch):
+        sampler = ModalityBatchSampler([50, 50], 10, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+
+
+def test_joint_data_set_finds_the_part(ready_folders):
+    parts = [RecordingDataset(ready_folders[name], "train", ["sub-01", "sub-02"]) for name in ("eeg", "fmri")]
+    joint = JointDataset(parts)
+    offset = len(parts[0])
+    assert len(joint) == offset + len(parts[1])
+    assert torch.equal(joint.__getitems__([offset + 4])["fmri_values"], parts[1].__getitems__([4])["fmri_values"])
+    assert torch.equal(
+        joint.__getitems__([offset - 1])["eeg_values"], parts[0].__getitems__([offset - 1])["eeg_values"]
+    )
