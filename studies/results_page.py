@@ -185,7 +185,9 @@ between two categories, where top-1 and 2-way are the same. `python studies/resu
   2-way of decoding the target by the same model ([evaluation.md](../evaluation.md)).
 - *Training s*: processor seconds of one thread for all that a recipe trains: the whole process with start and
   validation, the same in the lines of each modality, of the first seed alone. Machines differed in speed by a factor
-  of two (the same command gives the same weights on them, to the bit), so read times roughly.
+  of two, so read times roughly. The same command gave the same weights on them, to the bit. Processors of another
+  kind add in another order and train other weights that score alike
+  ([CONTRIBUTING.md](../../CONTRIBUTING.md#what-is-equal-to-the-bit)).
 - *Recipes* are those of `configs/`, joint models of all modalities and subjects. A plus sign adds a change:
   - `+frozen`: alignment layers stay as they started (the initialisation of the recipe: in `demo` the identity for EEG
     and MEG, which is no alignment at all, and random for fMRI, which cannot do without).

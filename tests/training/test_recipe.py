@@ -13,6 +13,8 @@ from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import read_recipe, with_exponents
 from paths import REPOSITORY
 
+pytestmark = pytest.mark.numerical
+
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
