@@ -3,8 +3,8 @@
     python studies/compare_choices.py --data eeg=FOLDER meg=FOLDER fmri=FOLDER --seeds 0 1
 
 The reference is `configs/demo.yaml` with one network for each modality and recordings that do not move in time
-(`demo+single+still` of `compare_recipes.py`). Each choice of `studies/choices.py` changes one thing about it and is
-trained by the package's own trainer, one modality at a time. Scores are those of single recordings of the
+(`demo+single+still` of `studies/compare_recipes.py`). Each choice of `studies/choices.py` changes one thing about it
+and is trained by the package's own trainer, one modality at a time. Scores are those of single recordings of the
 **validation** split, the mean over the last three epochs, so that no epoch is chosen by them; the test split is never
 read. Results are written after each run, the page from them at the end; a run that stands in the results already, with
 the same data, recipe, choices and code of training, is kept.
@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 
 from choices import CHOICES, EVERYWHERE, ChoiceTrainer
-from compare_recipes import REPOSITORY, SETTINGS, commit, digest, digest_files, source_states
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.reader import folder_of, load_metadata
@@ -32,9 +31,12 @@ from neural_clip.report.tables import NAMES
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import read_recipe
+from runs import commit, digest, digest_files, source_states
+from variants import REPOSITORY, SETTINGS
 
 RECIPE = REPOSITORY / "configs" / "demo.yaml"
 DEFINITIONS = Path(__file__).with_name("choices.py")
+RESULTS = REPOSITORY / "studies" / "results" / "validation" / "choices.json"
 LAST_EPOCHS = 3
 PACKAGES = ("neural_clip", "torch", "transformers", "datasets", "numpy")
 ABOUT = "validation split of simulated recordings, single trials, mean over the last three epochs"
@@ -141,7 +143,7 @@ def compare(data: dict[str, str], given: argparse.Namespace) -> None:
     """Train what is not in the results yet; write them after each run, and the page."""
     facts = {modality: load_metadata(folder) for modality, folder in data.items()}
     given.results.parent.mkdir(parents=True, exist_ok=True)
-    code = [source_states()["training"], digest_files([RECIPE, DEFINITIONS])]
+    code = [source_states()["training"], digest_files([RECIPE, DEFINITIONS], REPOSITORY)]
     versions = {name: package_metadata.version(name) for name in PACKAGES}
     wanted = [
         (seed, name, modality)
@@ -170,8 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--choices", nargs="+", default=[], metavar="NAME", help="some only (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "results" / "validation" / "choices.json")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "choices.md")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "choices.md")
     given = parser.parse_args(argv)
     unknown = [name for name in given.choices if name not in CHOICES]
     if unknown:

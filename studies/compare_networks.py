@@ -7,8 +7,8 @@ network (not several in parallel) and recordings that do not move in time; each 
 rate, and counts by the better one. Scores are 2-way accuracies of the validation split at the best epoch, of one seed:
 they say what is worth a closer look, and nothing of the test split, which is never read. A run that takes more
 processor time than `--limit` is stopped and recorded as such. Runs that stand in the results already, with the same
-data set and seed, are kept. The table goes into docs/encoders.md. The networks of braindecode need `pip install
-'neural_clip[braindecode]'`.
+data set and seed, are kept. The table goes into docs/studies/encoders.md. The networks of braindecode need
+`pip install 'neural_clip[braindecode]'`.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=CPU_LIMIT, metavar="S", help=f"(default: {CPU_LIMIT} s of CPU)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/networks"), help="logs and checkpoints")
-    parser.add_argument("--results", type=Path, default=Path("results/validation/networks.json"))
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "encoders.md", help="page with the table")
+    parser.add_argument("--results", type=Path, default=Path("studies/results/validation/networks.json"))
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "encoders.md")
     given = parser.parse_args(argv)
     data = dict(entry.partition("=")[::2] for entry in given.data)
     if not data or set(data) - set(PAPER) or not all(data.values()):

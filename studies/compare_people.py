@@ -1,7 +1,7 @@
 """What a new person's recordings are worth: somebody is left out of training and then added with few or many of them.
 
     python studies/compare_people.py --twin realistic --recipe demo --seeds 0 1 2 3 4
-    python studies/people_page.py                    # docs/new_people.md and its picture from results/people_*.json
+    python studies/people_page.py                    # docs/studies/new_people.md, its picture
 
 For each modality and seed the last person of the data set is
 
@@ -33,23 +33,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compare_recipes import (
-    CORPORA,
-    REPOSITORY,
-    commit,
-    data_folders,
-    digest,
-    source_states,
-    training_key,
-    training_words,
-    write_results,
-)
+from collected import write_results
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.reader import load_metadata
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.recipe import Recipe, read_recipe
 from neural_clip.training.recording_time import minutes_of, trial_seconds
+from runs import commit, digest, source_states
+from variants import CORPORA, REPOSITORY, data_folders, training_key, training_words
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -255,14 +247,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/recipes"), help="as of compare_recipes.py")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="of people_<twin>.json")
+    parser.add_argument("--results-dir", type=Path, default=Path("studies/results"), help="of people_<twin>.json")
     arguments = parser.parse_args(argv)
     os.chdir(REPOSITORY)
     disable_progress_bar()
     twin = arguments.output_dir / arguments.twin
     lacking = [str(data_folders(twin)[name]) for name in arguments.modalities if not data_folders(twin)[name].is_dir()]
     if lacking:
-        raise DataError(f"There is no {lacking[0]}; `python scripts/demo.py --data-only --preset {arguments.twin} "
+        raise DataError(f"There is no {lacking[0]}; `neural-clip demo --data-only --preset {arguments.twin} "
                         f"--output-dir {twin}` makes it.")  # fmt: skip
     source = source_states()
     results: dict = {"twin": arguments.twin, "recipe": arguments.recipe, "split": arguments.split}

@@ -2,7 +2,7 @@
 
     python studies/compare_recipes.py --twins realistic linear --recipes demo paper paper_code linear --seeds 0 1 2 3 4
     python studies/compare_recipes.py --twins faces --recipes real_faces base linear --seeds 0 1 2 3 4
-    python studies/results_page.py                   # docs/results.md from results/*.json
+    python studies/results_page.py    # docs/studies/results.md from studies/results/*.json
 
 A recipe is a file of `configs/` by name, with changes behind plus signs:
 
@@ -34,230 +34,41 @@ A twin itself is drawn once (seed 0). The seeds are those of training: weights, 
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from collected import added, collect, conversions_of, results_file, write_results
 from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError, run
 from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.run import COMPARED
 from neural_clip.evaluation.tasks import decoding_rows
-from neural_clip.files.whole import sha256_of, write_whole
-from neural_clip.report.tables import known_ceiling
+from neural_clip.files.whole import sha256_of
 from neural_clip.retrieval.scoring import compare_methods
-from neural_clip.training.recipe import read_recipe
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-NEURAL_CLIP = Path(sys.executable).parent / "neural-clip"
-CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
-# Real recordings (docs/real_recordings.md) that may stand in the place of a twin
-REAL = {
-    "digits": {"fmri": Path("outputs/real/digit69")},
-    "digits_mobilenet": {"fmri": Path("outputs/real/digit69_mobilenet")},
-    "faces": {"eeg": Path("outputs/real/n170"), "fmri": Path("outputs/real/haxby")},
-}
-ALONE = "alone"
-SETTINGS = {
-    "frozen": ["--model.freeze_alignment", "true"],
-    "mse": ["--model.objective", "mse"],
-    "uncropped": ["--model.meg.crop_tmin", "null"],
-    "coarse": ["--model.eeg.n_fine_windows", "0", "--model.meg.n_fine_windows", "0"],
-    "shallow": ["--model.eeg.readout_size", "0", "--model.meg.readout_size", "0", "--model.fmri.linear_path", "false"],
-    "slow": ["--training.learning_rate", "2e-3"],
-    "still": ["--model.eeg.time_shift", "0", "--model.meg.time_shift", "0"],
-    "single": [word for name in CORPORA for word in (f"--model.{name}.num_networks", "1")]
-    + ["--model.meg.hidden_size", "96"],  # twice as wide: one network is not to lose for having few filters
-}
-VARIANTS = (*SETTINGS, *CORPORA, ALONE)  # what may stand behind a plus sign
-Person = tuple[str, str] | None  # modality and name of the only one that a model learns from; nothing for all
-KEPT = ("top1", "top1_interval", "top5", "top5_interval", "two_way", "two_way_interval", "two_way_p", "chance_top1",
-        "chance_top5", "chance_two_way", "gallery_size", "n_queries", "not_computed")  # fmt: skip
-CONVERSION_KEPT = ("method", "source", "target", "two_way", "chance_two_way", "normalised", "normalised_interval",
-                   "denominator_two_way", "n_queries", "gallery_size", "n_recordings")  # fmt: skip
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-PRINT_MODULES = """import sys, neural_clip.training
-print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "neural_clip"), sep="\\n")"""
-
-
-def digest(value: object) -> str:
-    """SHA-256 of something that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def code_of(path: Path) -> str:
-    """What a file does: of Python its syntax tree without docstrings and comments, of others the text."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".py":
-        return text
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return ast.dump(tree)
-
-
-def digest_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over names of files and what they do; prose in Python files changes nothing."""
-    return digest({path.name: code_of(path) for path in sorted(paths)})
-
-
-def source_states() -> dict[str, str]:
-    """State of the code that trains (all that `neural_clip.training.run` imports), and of the whole package."""
-    done = subprocess.run([sys.executable, "-c", PRINT_MODULES], capture_output=True, text=True, check=True)
-    modules = [Path(line) for line in done.stdout.splitlines()]
-    package = next(path for path in modules if path.name == "training.py").parent
-    return {"training": digest_files(modules), "package": digest_files(package.rglob("*.py"))}
-
-
-def commit() -> str | None:
-    """Commit of the repository, marked where tracked files differ from it; nothing outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
-    )
-    return described.stdout.strip() or None
-
-
-def once(folder: Path, key: str, command: Sequence[object], start: bool = True) -> dict | None:
-    """Run a command whose outputs lie in a folder, unless they are there already.
-
-    Returns:
-        `dict`: Key, command, commit and seconds of the run; `None` where it is not finished and may not start.
-
-    Raises:
-        DataError: If the command fails; its output stands in `log.txt`.
-    """
-    record_file = folder / "run.json"
-    if record_file.is_file():
-        record = json.loads(record_file.read_text(encoding="utf-8"))
-        if record["key"] == key:
-            print(f"{time.strftime('%H:%M:%S')} kept     {folder}", flush=True)
-            return record
-    if not start:
-        return None
-    record_file.unlink(missing_ok=True)  # from here on the folder is not what it says
-    folder.mkdir(parents=True, exist_ok=True)
-    words = [str(word) for word in command]
-    print(f"{time.strftime('%H:%M:%S')} started  {folder} (output in {folder / 'log.txt'})", flush=True)
-    started, state = time.monotonic(), commit()
-    with (folder / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    shown = shlex.join([Path(words[0]).name, *words[1:]])
-    if process.returncode != 0:
-        raise DataError(f"'{shown}' failed; its output stands in '{folder / 'log.txt'}'.")
-    seconds = time.monotonic() - started
-    record = {"key": key, "command": shown, "commit": state, "seconds": round(seconds, 1)}
-    record["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
-    write_whole(record_file, json.dumps(record, indent=2) + "\n")
-    print(f"{time.strftime('%H:%M:%S')} finished {folder} in {seconds:.0f} s", flush=True)
-    return record
-
-
-def data_folders(twin: Path) -> dict[str, Path]:
-    """Prepared data sets of a twin, or of what stands in its place, by modality."""
-    if twin.name in REAL:
-        return REAL[twin.name]
-    return {modality: twin / "data" / name for modality, name in CORPORA.items()}
-
-
-def data_facts(twin: Path) -> dict[str, dict]:
-    """What each data set says of itself."""
-    return {m: json.loads((f / "neural_clip.json").read_text("utf-8")) for m, f in data_folders(twin).items()}
-
-
-def data_state(twin: Path) -> dict[str, dict]:
-    """Fingerprint and image encoder of each data set."""
-    return {m: {key: fact[key] for key in ("fingerprint", "image_encoder")} for m, fact in data_facts(twin).items()}
-
-
-def parsed(recipe: str) -> tuple[Path, list[str]]:
-    """File and variants of a recipe.
-
-    Raises:
-        DataError: If there is no such recipe or variant.
-    """
-    name, *variants = recipe.split("+")
-    path = Path("configs") / f"{name}.yaml"
-    if not (REPOSITORY / path).is_file():
-        known = sorted(file.stem for file in (REPOSITORY / "configs").glob("*.yaml"))
-        raise DataError(f"Invalid value for the '--recipes' parameter. Allowed are {known}, but got '{name}' instead.")
-    for variant in variants:
-        if variant not in VARIANTS:
-            raise DataError(f"'{recipe}' asks for the variant '{variant}'. Allowed are {sorted(VARIANTS)}.")
-    return path, variants
-
-
-def modalities_of(recipe: str) -> list[str]:
-    """Modalities that a recipe is trained on: those behind its plus signs, or all."""
-    _, variants = parsed(recipe)
-    return [modality for modality in CORPORA if modality in variants] or list(CORPORA)
-
-
-def learnt_of(recipe: str, twin: Path) -> list[str]:
-    """Those of them that a twin, or what stands in its place, has recordings of."""
-    return [modality for modality in modalities_of(recipe) if modality in data_folders(twin)]
-
-
-def is_alone(recipe: str) -> bool:
-    """Whether a recipe is trained anew for each person and modality."""
-    return ALONE in parsed(recipe)[1]
-
-
-def is_whole(recipe: str) -> bool:
-    """Whether one model learns all modalities of all people, so that others can be compared with it."""
-    return modalities_of(recipe) == list(CORPORA) and not is_alone(recipe)
-
-
-def people_of(recipe: str, twin: Path) -> list[Person]:
-    """Everybody who is given a model of their own, or one entry for all."""
-    if not is_alone(recipe):
-        return [None]
-    facts = data_facts(twin)
-    return [(modality, name) for modality in learnt_of(recipe, twin) for name in facts[modality]["subjects"]]
-
-
-def run_folder(recipe: str, seed: int, twin: Path, person: Person = None) -> Path:
-    """Where a run lies."""
-    folder = twin / "runs" / f"{recipe}-{seed}"
-    return folder if person is None else folder / "-".join(person)
-
-
-def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None, person: Person = None) -> list[str]:
-    """Recipe and overrides of one run, as `neural-clip train` takes them."""
-    path, variants = parsed(recipe)
-    words = [str(path), "--training.seed", str(seed)]
-    words += [word for variant in variants for word in SETTINGS.get(variant, [])]
-    if epochs is not None:
-        words += ["--training.num_train_epochs", str(epochs)]
-    folders, learnt = data_folders(twin), learnt_of(recipe, twin)
-    if person is not None:
-        learnt = [person[0]]
-        words += [f"--model.{person[0]}.subjects", json.dumps([person[1]])]
-    words += ["--data", json.dumps({modality: str(folders[modality]) for modality in learnt})]
-    return [*words, "--training.output_dir", str(run_folder(recipe, seed, twin, person)), "--overwrite", "true"]
-
-
-def training_key(words: Sequence[str], data: dict, source: str) -> str:
-    """What decides a run: recipe with overrides (seed among them), its data and code, but not where things lie."""
-    recipe = read_recipe(words).as_dict()
-    recipe["training"].pop("output_dir")
-    learnt = {modality: data[modality] for modality in recipe["data"]}
-    deciding = {section: recipe[section] for section in ("model", "training", "passes")}
-    return digest({**deciding, "data": learnt, "source": source})
+from runs import NEURAL_CLIP, digest, once, source_states
+from variants import (
+    REAL,
+    REPOSITORY,
+    Person,
+    data_folders,
+    data_state,
+    is_alone,
+    is_whole,
+    learnt_of,
+    people_of,
+    run_folder,
+    training_key,
+    training_words,
+)
 
 
 def train_one(
@@ -351,51 +162,6 @@ def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
     report["checkpoints"].append({"name": recipe, "sha256": sha256_of(weights)})
 
 
-def share_of_way(value: float, chance: float, ceiling: float | None) -> float | None:
-    """How far a score is on the way from chance to the score of the observer who knows the model."""
-    return None if ceiling is None else (value - chance) / (ceiling - chance)
-
-
-def conversions_of(report: dict, runs: dict[str, dict], seed: int) -> list[dict]:
-    """How well each recipe finds recordings of one modality by those of another."""
-    return [
-        {"seed": seed, **{key: entry[key] for key in CONVERSION_KEPT}}
-        for entry in report["conversion"]
-        if entry["method"] in runs
-    ]
-
-
-def collect(report: dict, evaluation: dict, runs: dict[str, dict], seed: int) -> tuple[list[dict], list[dict]]:
-    """Records of one evaluation (single trials; one for each method and modality), and its paired differences."""
-    records = []
-    weights = {part["name"]: part["sha256"] for part in report["checkpoints"]}
-    for modality, part in report["decoding"].items():
-        # the simulation's observer looked at the test split
-        ceiling = part["ceiling"] if report["split"] == "test" else None
-        for row in part["rows"]:
-            if row["aggregation"] != "single trial":
-                continue
-            trained = runs.get(row["method"])
-            record = {"modality": modality, "method": row["method"], "kind": "recipe" if trained else "baseline"}
-            record |= {"seed": seed if trained else None, **{key: row[key] for key in KEPT if key in row}}
-            for name in ("two_way", "top1") if "not_computed" not in row else ():
-                known = known_ceiling(ceiling, name)
-                record[f"ceiling_{name}"] = known
-                record[f"share_of_way_{name}"] = share_of_way(row[name], row[f"chance_{name}"], known)
-            made = trained or evaluation
-            record |= {
-                "commit": made["commit"],
-                "command": made["command"],
-                "weights_sha256": weights.get(row["method"]),
-            }
-            record |= {f"training_{key}": trained[key] if trained else None for key in ("seconds", "cpu_seconds")}
-            facts = report["data"][modality]
-            record |= {"fingerprint": facts["fingerprint"], "simulated": modality in report["simulated_modalities"]}
-            records.append(record | {"versions": report["versions"]})
-    pairs = [{"seed": seed, **part} for part in report["comparisons"] if part["task"] == "decoding"]
-    return records, pairs
-
-
 def make_data(name: str, twin: Path) -> None:
     """Simulate and prepare a twin where it is not there yet; real recordings must be.
 
@@ -407,13 +173,13 @@ def make_data(name: str, twin: Path) -> None:
         if lacking:
             raise DataError(f"There is no {lacking[0]}; `python studies/real_recordings.py` makes it.")
         return
-    data = [sys.executable, "scripts/demo.py", "--data-only", "--preset", name, "--output-dir", twin]
+    data = [NEURAL_CLIP, "demo", "--data-only", "--preset", name, "--output-dir", twin]
     if subprocess.run([str(word) for word in data]).returncode != 0:
         raise DataError(f"The data sets of the twin '{name}' could not be made.")
 
 
 def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -> dict:
-    """Data, runs and evaluations of one twin; returns what `results/<twin>.json` holds."""
+    """Data, runs and evaluations of one twin; returns what `studies/results/<twin>.json` holds."""
     twin = arguments.output_dir / name
     print(f"{time.strftime('%H:%M:%S')} {name}: {len(arguments.recipes)} recipes, seeds {arguments.seeds}, in {twin}")
     make_data(name, twin)
@@ -437,59 +203,6 @@ def compare(name: str, arguments: argparse.Namespace, sources: dict[str, str]) -
     return results
 
 
-def identity(entry: dict) -> tuple:
-    """What an entry of results is of: run, pair of methods or evaluation, and seed."""
-    return tuple(entry.get(name) for name in ("method", "other", "key", "seed"))
-
-
-def added(before: dict, now: dict) -> dict:
-    """Earlier results with those of now behind them, in the order of seeds; a run that is in both stays as it was.
-
-    Raises:
-        DataError: If they are of other data or another first recipe, or if a run has other weights than before.
-    """
-    if before["recipes"][0] != now["recipes"][0]:
-        raise DataError(
-            f"The results so far compare with '{before['recipes'][0]}', so the first of '--recipes' must be that, "
-            f"but got '{now['recipes'][0]}'."
-        )
-    data = [{record["modality"]: record["fingerprint"] for record in part["records"]} for part in (before, now)]
-    if data[0] != data[1]:
-        raise DataError(f"The results so far are of the data {data[0]}, so '--add' cannot keep them for {data[1]}.")
-    known = {(record["method"], record["seed"]): record["weights_sha256"] for record in before["records"]}
-    for record in now["records"]:
-        weights = known.get((record["method"], record["seed"]), record["weights_sha256"])
-        if record["weights_sha256"] != weights:
-            raise DataError(
-                f"'{record['method']}' with seed {record['seed']} has other weights ({record['weights_sha256']}) than "
-                f"in the results so far ({weights}), so the two cannot stand side by side; leave '--add' out."
-            )
-    first = min(before["seeds"])  # where baselines stand, which have no seed
-    results = dict(before)
-    for name in ("evaluations", "records", "comparisons", "conversions"):
-        there = {identity(entry) for entry in before[name]}
-        entries = before[name] + [entry for entry in now[name] if identity(entry) not in there]
-        results[name] = sorted(entries, key=lambda entry: first if entry["seed"] is None else entry["seed"])
-    results["recipes"] = list(dict.fromkeys([*before["recipes"], *now["recipes"]]))
-    results["seeds"] = sorted({*before["seeds"], *now["seeds"]})
-    results["command"] = f"{before['command']}; {now['command']}"
-    return results
-
-
-def results_file(name: str, arguments: argparse.Namespace) -> Path:
-    """Where results lie: of the test split in the repository, of another one in the output folder."""
-    folder = arguments.results_dir if arguments.split == "test" else arguments.output_dir / arguments.split
-    return folder / f"{name}.json"
-
-
-def write_results(results: dict, name: str, arguments: argparse.Namespace) -> Path:
-    """Write results whole; returns the file."""
-    file = results_file(name, arguments)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(results, indent=1, allow_nan=False) + "\n")
-    return file
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, evaluate and collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -503,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipes'")
     parser.add_argument("--finished", action="store_true", help="train nothing, score the runs that are finished")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="of <twin>.json (default: results)")
+    parser.add_argument("--results-dir", type=Path, default=Path("studies/results"), help="folder of <twin>.json")
     parser.add_argument("--add", action="store_true", help="keep the other recipes and seeds of the results so far")
     parser.add_argument("--name", help="write <twin>_<name>.json, without linear baselines: other pairs of recipes")
     arguments = parser.parse_args(argv)

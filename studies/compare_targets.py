@@ -5,8 +5,8 @@
 Copies of the twin's data sets, those of `studies/compare_recipes.py`, are embedded anew with the options of
 `neural-clip embed-images` below. Every target has its own space: single trials of the validation split are scored
 among the same images, but by other similarities. The scores, which are for choosing, go to
-`results/validation/targets.json`, and their table to docs/encoders.md. What is finished is kept while recipe, seed,
-data and the package stay the same.
+`studies/results/validation/targets.json`, and their table to docs/studies/encoders.md. What is finished is kept while
+recipe, seed, data and the package stay the same.
 """
 
 from __future__ import annotations
@@ -21,27 +21,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from compare_recipes import (
-    NEURAL_CLIP,
-    REPOSITORY,
-    collect,
-    data_facts,
-    data_folders,
-    data_state,
-    digest,
-    evaluate_seed,
-    once,
-    run_folder,
-    source_states,
-    training_key,
-    training_words,
-)
+from collected import collect
+from compare_recipes import evaluate_seed
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import replace_marked, write_whole
 from neural_clip.report.tables import Table, as_markdown, percent, score, with_interval
 from neural_clip.targets.embed_images import link_or_copy
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from results_page import in_order, label, over_seeds
+from runs import NEURAL_CLIP, digest, once, source_states
+from variants import REPOSITORY, data_facts, data_folders, data_state, run_folder, training_key, training_words
 
 SPLIT = "validation"
 TARGETS = {
@@ -127,14 +116,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
     parser.add_argument("--data-dir", type=Path, default=Path("outputs/recipes"), help="as of compare_recipes.py")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/targets"), help="data sets, runs and reports")
-    parser.add_argument("--results", type=Path, default=Path("results/validation/targets.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/encoders.md"), help="page with the table")
+    parser.add_argument("--results", type=Path, default=Path("studies/results/validation/targets.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/studies/encoders.md"), help="page with the table")
     arguments = parser.parse_args(argv)
     os.chdir(REPOSITORY)
     twin = arguments.data_dir / arguments.twin
     lacking = [str(folder) for folder in data_folders(twin).values() if not folder.is_dir()]
     if lacking:
-        raise DataError(f"There is no {lacking[0]}; `python scripts/demo.py --data-only --preset {arguments.twin} "
+        raise DataError(f"There is no {lacking[0]}; `neural-clip demo --data-only --preset {arguments.twin} "
                         f"--output-dir {twin}` makes it.")  # fmt: skip
     source = source_states()
     results: dict = {"twin": arguments.twin, "recipe": arguments.recipe, "split": SPLIT, "seeds": arguments.seeds}

@@ -1,4 +1,4 @@
-"""Write docs/new_people.md and its picture from the results of `studies/compare_people.py`.
+"""Write docs/studies/new_people.md and its picture from the results of `studies/compare_people.py`.
 
 python studies/people_page.py
 """
@@ -120,8 +120,8 @@ def draw_panel(axes: Any, records: Sequence[dict]) -> None:
 HEAD = """# What the recordings of a new subject are worth
 
 This study is closed: it stays reproducible and is not extended. Every number is of **simulated** recordings
-([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded. `python
-studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
+([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded.
+`python studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
 `studies/compare_people.py` writes. No number is typed by hand.
 
 The last subject of each data set is left out of training. `neural-clip adapt` then fits the alignment layer of that
@@ -178,9 +178,9 @@ def publish(results_dir: Path, page: Path, picture: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write page and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "results", help="default: results")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/new_people.md")
-    parser.add_argument("--picture", type=Path, default=REPOSITORY / "docs/images/new_people.png")
+    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "studies" / "results")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "new_people.md")
+    parser.add_argument("--picture", type=Path, default=REPOSITORY / "docs" / "images" / "new_people.png")
     arguments = parser.parse_args(argv)
     publish(arguments.results_dir, arguments.page, arguments.picture)
 

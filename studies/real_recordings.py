@@ -11,8 +11,8 @@ makes these prepared data sets, and the manifest of each (`<output-dir>/converte
 - `n170`: EEG of four electrodes while faces and houses were shown; category level.
 - `haxby`: fMRI of one slice while faces and houses were shown; category level.
 
-`docs/real_recordings.md` says where the recordings come from. Every rule below (amplitude limit, held-out recordings
-and runs) was fixed before any model was trained.
+`docs/studies/real_recordings.md` says where the recordings come from. Every rule below (amplitude limit, held-out
+recordings and runs) was fixed before any model was trained.
 """
 
 from __future__ import annotations

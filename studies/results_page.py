@@ -1,4 +1,4 @@
-"""Write docs/results.md from the results of `studies/compare_recipes.py`: recipes and baselines on the twins.
+"""Write docs/studies/results.md from the results of `studies/compare_recipes.py`: recipes and baselines on the twins.
 
 python studies/results_page.py
 python studies/results_page.py --results-dir outputs/recipes/validation --page outputs/recipes/validation.md
@@ -222,8 +222,8 @@ def publish(results_dir: Path, page: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "results", help="default: results")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs/results.md", help="default: docs/results.md")
+    parser.add_argument("--results-dir", type=Path, default=REPOSITORY / "studies" / "results")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "studies" / "results.md")
     arguments = parser.parse_args(argv)
     publish(arguments.results_dir, arguments.page)
 

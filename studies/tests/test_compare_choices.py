@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+import choices
+import compare_choices
 from neural_clip.errors import DataError
 from paths import REPOSITORY
 from planted_data import write_planted
-from script_modules import load_script
-
-choices, compare_choices = load_script("choices"), load_script("compare_choices")
 
 IDS = torch.tensor([4, 7, 4, 1, 7])
 
@@ -173,8 +172,8 @@ def test_results_are_kept_and_the_page_compares_with_the_same_seed(folders, tmp_
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
-    records = json.loads((REPOSITORY / "results" / "validation" / "choices.json").read_text())["records"]
-    assert compare_choices.page(records) == (REPOSITORY / "docs" / "choices.md").read_text()
+    records = json.loads(compare_choices.RESULTS.read_text())["records"]
+    assert compare_choices.page(records) == (REPOSITORY / "docs" / "studies" / "choices.md").read_text()
 
 
 def test_an_unknown_choice_is_refused(folders):

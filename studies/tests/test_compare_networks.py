@@ -4,12 +4,10 @@ import json
 
 import pytest
 
+import compare_networks
 from neural_clip import EegConfig, MegConfig
 from neural_clip.errors import DataError
 from planted_data import write_planted
-from script_modules import load_script
-
-compare_networks = load_script("compare_networks")
 
 
 @pytest.mark.parametrize(("modality", "config_class"), [("eeg", EegConfig), ("meg", MegConfig)])

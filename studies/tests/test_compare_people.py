@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import compare_people
+import people_page
+import results_page
 from neural_clip.errors import DataError
 from neural_clip.training import recording_time
 from paths import REPOSITORY
 from planted_data import ENCODER, write_planted
-from script_modules import load_script
 
 READY = ENCODER | {"pooling": "precomputed"}
-
-
-compare_people, people_page = load_script("compare_people"), load_script("people_page")
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +220,7 @@ def test_page_and_picture(tmp_path):
 def test_the_page_of_recipes_leaves_these_results_out(tmp_path):
     (tmp_path / "people_realistic.json").write_text(json.dumps(made_up()))
     with pytest.raises(DataError, match="holds no results"):
-        load_script("results_page").publish(tmp_path, tmp_path / "results.md")
+        results_page.publish(tmp_path, tmp_path / "results.md")
 
 
 def test_picture_shows_the_scores(monkeypatch, tmp_path):
@@ -242,5 +241,5 @@ def test_picture_shows_the_scores(monkeypatch, tmp_path):
 
 def test_data_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"There is no .*imagenet_eeg; `python scripts/demo.py --data-only"):
+    with pytest.raises(DataError, match=r"There is no .*imagenet_eeg; `neural-clip demo --data-only"):
         compare_people.main(["--output-dir", str(tmp_path)])

@@ -1,7 +1,6 @@
 """Tests of studies/compare_recipes.py and studies/results_page.py: what is run, kept, collected and shown."""
 
 import argparse
-import importlib.util
 import json
 import re
 import statistics
@@ -13,6 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+import collected
+import compare_recipes
+import results_page
+import runs
+import variants
 from neural_clip import NeuralClipConfig, NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.prepared.reader import load_image_table, load_recordings
@@ -22,16 +26,6 @@ from paths import REPOSITORY
 from planted_data import SHAPES, WIDTH, write_planted
 
 MODALITIES = ("eeg", "meg", "fmri")
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "studies" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-compare_recipes, results_page = load("compare_recipes"), load("results_page")
 
 
 def row(method, two_way, top1, **more):
@@ -99,10 +93,10 @@ def results_of(seeds, split="test"):
     for seed in seeds:
         one = report(seed, *SCORES[seed], split=split, baselines=seed == seeds[0])
         runs = {name: made(name, seed) for name in ("demo", "linear")}
-        records, pairs = compare_recipes.collect(one, evaluation, runs, seed)
+        records, pairs = collected.collect(one, evaluation, runs, seed)
         found["records"] += records
         found["comparisons"] += pairs
-        found["conversions"] += compare_recipes.conversions_of(one, runs, seed)
+        found["conversions"] += collected.conversions_of(one, runs, seed)
     return json.loads(json.dumps(found))
 
 
@@ -209,12 +203,12 @@ def test_real_recordings_are_called_real_and_have_no_ceiling():
 
 def test_real_recordings_stand_in_the_place_of_a_twin(monkeypatch):
     place = Path("outputs/recipes/faces")
-    recipe = read_recipe(compare_recipes.training_words("base", 3, place))
+    recipe = read_recipe(variants.training_words("base", 3, place))
     assert recipe.data == {"eeg": "outputs/real/n170", "fmri": "outputs/real/haxby"}
     assert recipe.training_arguments.output_dir == "outputs/recipes/faces/runs/base-3"
-    assert read_recipe(compare_recipes.training_words("base+fmri", 0, place)).data == {"fmri": "outputs/real/haxby"}
+    assert read_recipe(variants.training_words("base+fmri", 0, place)).data == {"fmri": "outputs/real/haxby"}
     monkeypatch.setattr(compare_recipes, "REAL", {"faces": {"eeg": Path("nowhere/n170")}})
-    with pytest.raises(DataError, match="There is no nowhere/n170; `python scripts/real_recordings"):
+    with pytest.raises(DataError, match="There is no nowhere/n170; `python studies/real_recordings"):
         compare_recipes.make_data("faces", place)
 
 
@@ -236,7 +230,7 @@ def test_runs_of_another_machine_are_added():
     """Together they are what one machine would have made; runs of both stay as they were, with their times."""
     whole, now = results_of([0, 1, 3]), results_of([1, 3])
     parts = ("records", "comparisons", "conversions")
-    together = compare_recipes.added(results_of([0]) | {"seeds": [0]}, now | {"seeds": [3, 1], "command": "python y"})
+    together = collected.added(results_of([0]) | {"seeds": [0]}, now | {"seeds": [3, 1], "command": "python y"})
     assert {part: together[part] for part in parts} == {part: whole[part] for part in parts}
     assert (together["seeds"], together["recipes"]) == ([0, 1, 3], ["demo", "linear"])
     assert together["command"] == "python x; python y" and results_page.missing(together) == []
@@ -248,7 +242,7 @@ def test_runs_of_another_machine_are_added():
     ]
     for record in now["records"]:
         record["training_cpu_seconds"] = 1.0 if record["method"] == "demo" else record["training_cpu_seconds"]
-    together = compare_recipes.added(before, now)
+    together = collected.added(before, now)
     in_order = {part: sorted(whole[part], key=json.dumps) for part in parts}
     assert {part: sorted(together[part], key=json.dumps) for part in parts} == in_order
     assert [record["seed"] for record in together["records"]] == [0, 0, None, None, 1, 1, 3, 3]
@@ -258,13 +252,13 @@ def test_only_the_same_runs_on_the_same_data_are_added():
     now = results_of([1])
     now["records"][1]["weights_sha256"] = "other"
     with pytest.raises(DataError, match=r"'linear' with seed 1 has other weights \(other\) than in .* \(l1\)"):
-        compare_recipes.added(results_of([0, 1]), now)
+        collected.added(results_of([0, 1]), now)
     with pytest.raises(DataError, match=r"so far compare with 'demo', .* but got 'linear'"):
-        compare_recipes.added(results_of([0]), results_of([1]) | {"recipes": ["linear"]})
+        collected.added(results_of([0]), results_of([1]) | {"recipes": ["linear"]})
     for record in now["records"]:
         record["fingerprint"] = "0123"
     with pytest.raises(DataError, match=r"are of the data .*abcdef0123456789.* cannot keep them for .*'0123'"):
-        compare_recipes.added(results_of([0]), now)
+        collected.added(results_of([0]), now)
 
 
 def test_one_seed_has_no_interval_and_what_is_missing_is_named():
@@ -292,11 +286,11 @@ def test_publish_writes_all_twins_and_needs_one(tmp_path):
 
 
 def test_the_committed_page_is_that_of_the_committed_results(tmp_path):
-    if not (REPOSITORY / "docs" / "results.md").is_file():
-        assert not list((REPOSITORY / "results").glob("*.json"))
+    if not (REPOSITORY / "docs" / "studies" / "results.md").is_file():
+        assert not list((REPOSITORY / "studies" / "results").glob("*.json"))
         return
-    results_page.publish(REPOSITORY / "results", tmp_path / "page.md")
-    assert (tmp_path / "page.md").read_text() == (REPOSITORY / "docs" / "results.md").read_text()
+    results_page.publish(REPOSITORY / "studies" / "results", tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == (REPOSITORY / "docs" / "studies" / "results.md").read_text()
 
 
 COUNT = "import sys; sum(range(10**7)); open(sys.argv[1], 'a').write('x')"
@@ -305,15 +299,15 @@ COUNT = "import sys; sum(range(10**7)); open(sys.argv[1], 'a').write('x')"
 def test_a_finished_run_is_kept_and_a_changed_one_done_again(tmp_path):
     folder, counter = tmp_path / "runs" / "demo-0", tmp_path / "counter"
     command = [sys.executable, "-c", COUNT, counter]
-    assert compare_recipes.once(folder, "one", command, start=False) is None
+    assert runs.once(folder, "one", command, start=False) is None
     assert not folder.exists()
-    first = compare_recipes.once(folder, "one", command)
-    assert compare_recipes.once(folder, "one", command) == first
-    assert compare_recipes.once(folder, "one", command, start=False) == first
+    first = runs.once(folder, "one", command)
+    assert runs.once(folder, "one", command) == first
+    assert runs.once(folder, "one", command, start=False) == first
     assert counter.read_text() == "x"
     assert first["seconds"] > 0 and first["cpu_seconds"] > 0 and str(counter) in first["command"]
-    assert compare_recipes.once(folder, "two", command, start=False) is None
-    second = compare_recipes.once(folder, "two", command)
+    assert runs.once(folder, "two", command, start=False) is None
+    second = runs.once(folder, "two", command)
     assert second["key"] == "two" and counter.read_text() == "xx"
 
 
@@ -345,23 +339,44 @@ def test_prose_does_not_decide_what_code_does(tmp_path, name, old, new, same):
     assert ONE_FORM.replace(old, new) != ONE_FORM
     (tmp_path / name).write_text(ONE_FORM)
     (tmp_path / "new" / name).write_text(ONE_FORM.replace(old, new))
-    one, other = (compare_recipes.digest_files([folder / name]) for folder in (tmp_path, tmp_path / "new"))
+    one, other = (runs.digest_files([folder / name], folder) for folder in (tmp_path, tmp_path / "new"))
     assert (one == other) is same
 
 
+def test_files_of_one_name_in_two_folders_both_decide(tmp_path):
+    files = [tmp_path / "a" / "run.py", tmp_path / "b" / "run.py"]
+    states = set()
+    for texts in (("x = 1", "x = 1"), ("x = 2", "x = 1"), ("x = 1", "x = 2")):
+        for file, text in zip(files, texts, strict=True):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        states.add(runs.digest_files(files, tmp_path))
+    assert len(states) == 3
+
+
+def test_all_code_that_a_training_needs_is_known():
+    """The modules of training but for those of adapting, the hub set, and what reads data sets."""
+    found = {path.relative_to(runs.PACKAGE).as_posix() for path in runs.training_modules()}
+    expected = {f"training/{name}.py" for name in ("batches", "checks", "model", "recipe", "record", "run", "trainer")}
+    expected |= {"losses.py", "modeling_eeg.py", "modeling_meg.py", "modeling_fmri.py", "modeling_neural_clip.py"}
+    expected |= {"prepared/reader.py", "retrieval/scores.py", "targets/encoder.py"}
+    assert expected <= found
+    assert not {name for name in found if name.startswith(("evaluation/", "studies/", "report/"))}
+
+
 def test_a_failed_run_says_where_and_is_not_kept(tmp_path):
-    compare_recipes.once(tmp_path, "one", [sys.executable, "-c", ""])
+    runs.once(tmp_path, "one", [sys.executable, "-c", ""])
     failing = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]
     with pytest.raises(DataError, match="failed; its output stands in"):
-        compare_recipes.once(tmp_path, "two", failing)
+        runs.once(tmp_path, "two", failing)
     assert "the reason" in (tmp_path / "log.txt").read_text()
-    assert compare_recipes.once(tmp_path, "one", failing, start=False) is None  # its outputs may be gone
+    assert runs.once(tmp_path, "one", failing, start=False) is None  # its outputs may be gone
 
 
 def key(recipe="demo", seed=0, twin="outputs/a", epochs=None, person=None, data="d", source="s", passes=None):
-    words = compare_recipes.training_words(recipe, seed, Path(twin), epochs, person)
+    words = variants.training_words(recipe, seed, Path(twin), epochs, person)
     words += [] if passes is None else ["--passes", passes]
-    return compare_recipes.training_key(words, {"eeg": data, "meg": "m", "fmri": "f"}, source)
+    return variants.training_key(words, {"eeg": data, "meg": "m", "fmri": "f"}, source)
 
 
 def test_a_run_is_known_by_what_decides_it(monkeypatch):
@@ -392,13 +407,13 @@ def test_names_of_recipes_and_variants_are_checked(tmp_path, monkeypatch):
         ("demo+frosen", r"Allowed are .*'frozen', 'meg', 'mse', 'shallow'"),
     ):
         with pytest.raises(DataError, match=message):
-            compare_recipes.training_words(name, 0, tmp_path)
+            variants.training_words(name, 0, tmp_path)
         with pytest.raises(DataError, match=message):
             compare_recipes.main(["--recipes", "demo", name, "--output-dir", str(tmp_path)])
     for name in ("demo+alone", "linear+eeg"):
         with pytest.raises(DataError, match=f"must learn all modalities and people, but got '{re.escape(name)}'"):
             compare_recipes.main(["--recipes", name, "demo", "--output-dir", str(tmp_path)])
-    words = compare_recipes.training_words("demo+frozen", 2, Path("outputs/t"))
+    words = variants.training_words("demo+frozen", 2, Path("outputs/t"))
     assert words[:5] == ["configs/demo.yaml", "--training.seed", "2", "--model.freeze_alignment", "true"]
     assert "outputs/t/runs/demo+frozen-2" in words
 
@@ -407,10 +422,10 @@ def test_variants_are_trained_on_what_they_name(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
 
     def recipe_of(*arguments):
-        return read_recipe(compare_recipes.training_words(*arguments))
+        return read_recipe(variants.training_words(*arguments))
 
     whole = recipe_of("demo+mse", 3, Path("t"))
-    assert whole.data == {m: str(Path("t/data") / name) for m, name in compare_recipes.CORPORA.items()}
+    assert whole.data == {m: str(Path("t/data") / name) for m, name in variants.CORPORA.items()}
     assert whole.model["objective"] == "mse" and whole.training["seed"] == 3
     assert recipe_of("demo+meg", 0, Path("t")).data == {"meg": "t/data/things_meg"}
     one = recipe_of("demo+alone", 0, Path("t"), None, ("fmri", "sub-05"))
@@ -419,7 +434,7 @@ def test_variants_are_trained_on_what_they_name(monkeypatch):
 
 
 def write_facts(twin, subjects):
-    for modality, folder in compare_recipes.data_folders(twin).items():
+    for modality, folder in variants.data_folders(twin).items():
         folder.mkdir(parents=True)
         facts = {"subjects": subjects[modality], "fingerprint": modality, "image_encoder": None}
         (folder / "neural_clip.json").write_text(json.dumps(facts))

@@ -1,5 +1,6 @@
 """Tests of studies/compare_targets.py: what is embedded, trained, scored and shown."""
 
+import argparse
 import json
 import os
 import re
@@ -8,17 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import compare_targets
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.targets.encoder import TargetEncoder
 from paths import REPOSITORY
 from planted_data import write_planted
-from script_modules import load_script
 
 PLACE = "# page\n\n<!-- results: targets -->\n<!-- end -->\n\nthe rest\n"
-
-
-compare_targets = load_script("compare_targets")
 
 
 def record(modality, target, seed, two_way, top1):
@@ -57,8 +55,8 @@ def test_what_was_not_run_is_named():
 
 def test_page_and_committed_results_agree():
     """The page shows the table of the committed results, and none where there are none."""
-    file = REPOSITORY / "results" / "validation" / "targets.json"
-    page = (REPOSITORY / "docs" / "encoders.md").read_text(encoding="utf-8")
+    file = REPOSITORY / "studies" / "results" / "validation" / "targets.json"
+    page = (REPOSITORY / "docs" / "studies" / "encoders.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- results: targets -->(.*?)<!-- end -->", page, re.DOTALL).group(1).strip()
     if not file.is_file():
         assert shown == ""
@@ -74,8 +72,6 @@ def test_page_and_committed_results_agree():
 
 def test_targets_are_different_spaces():
     """Each is one that `embed-images` takes, and no two are the same."""
-    import argparse
-
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", nargs="+")
     parser.add_argument("--pooling", nargs="+", default=["projected"])
@@ -90,7 +86,7 @@ def test_targets_are_different_spaces():
 
 def test_data_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"There is no .*imagenet_eeg; `python scripts/demo.py --data-only"):
+    with pytest.raises(DataError, match=r"There is no .*imagenet_eeg; `neural-clip demo --data-only"):
         compare_targets.main(["--data-dir", str(tmp_path)])
 
 
