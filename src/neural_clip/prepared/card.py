@@ -53,7 +53,7 @@ def _front_matter(metadata: dict) -> dict:
     counts = metadata["subject_splits"]
     present = [split for split in SPLITS if any(split in counts[subject] for subject in counts)]
     # `load_dataset` tells local folders apart in its cache by folder name and configs alone, not by contents: without
-    # the fingerprint here it would give the old rows of a folder that was prepared or embedded anew.
+    # the fingerprint here it would give the old rows of a folder that was prepared or embedded again.
     about = f"fingerprint {metadata['fingerprint']}"
     all_files = {split: f"data/*/{split}-*.parquet" for split in present}
     configs = [_config("all", all_files, about, default=True)]
@@ -83,10 +83,10 @@ def _config(name: str, files: dict[str, str], description: str, default: bool = 
 
 
 def _warnings(metadata: dict) -> str:
-    """What nobody may overlook, first."""
+    """Warnings that come first."""
     lines = []
     if metadata.get("simulated"):
-        lines.append("**Simulated recordings.** They come from a generative model, not from people or a scanner.")
+        lines.append("**Simulated recordings.** They come from a generative model, not from subjects or a scanner.")
     if metadata.get("partial"):
         listed = "; ".join(
             f"{name} {both['found']} of {both['declared']}" for name, both in metadata["partial"].items()
@@ -159,12 +159,12 @@ def _facts(metadata: dict) -> str:
 
 
 def _findings(metadata: dict) -> str:
-    """What the leak guard found."""
+    """Findings of the doctor."""
     findings = metadata.get("findings")
     if not findings:
         return ""
     lines = [f"- {one['severity']}: {one['check']}: {one['message']} {one['consequence']}" for one in findings]
-    return "## What the leak guard found\n\n" + "\n".join(lines) + "\n"
+    return "## Findings of the doctor\n\n" + "\n".join(lines) + "\n"
 
 
 def _terms(metadata: dict) -> str:

@@ -12,7 +12,7 @@ REPORT_FILE = "report.json"
 TITLES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 TEXT = """# {title}
 
-This checkpoint maps {modalities} recordings of people looking at images into the embedding space of a frozen image
+This checkpoint maps {modalities} recordings of subjects who look at images into the embedding space of a frozen image
 encoder (`{encoder}`, {projection_dim} dimensions). It follows Ferrante et al. 2024
 ([arXiv:2411.09723](https://arxiv.org/abs/2411.09723)) and was made by `neural_clip`.
 {warning}
@@ -31,12 +31,12 @@ embeds = model.get_{modality}_features(**inputs)  # (batch_size, {projection_dim
 
 {data}
 
-Subjects named above have an alignment layer each. {others}
+Each subject named above has an alignment layer. {others}
 
 ## Training
 
 Best validation 2-way accuracy {best} at step {best_step} of {steps} ({epochs:g} epochs), seed {seed}. Every decision
-was made on the validation split. The recipe, versions and scores of each epoch stand in `training.json`.{frozen}
+was made on the validation split. `training.json` holds the recipe, the versions and the scores of each epoch.{frozen}
 
 ```
 {command}
@@ -48,8 +48,8 @@ was made on the validation split. The recipe, versions and scores of each epoch 
 
 ## Limits
 
-Scores hold for the subjects, stimuli and preprocessing named here. The model retrieves images from a given gallery; it
-does not read thoughts, and a 2-way accuracy above one half says nothing of a single trial.
+Scores hold for the subjects, stimuli and preprocessing named here. The model retrieves images from a given gallery. A
+2-way accuracy above one half is an average; it does not say that a single trial is decoded correctly.
 """
 
 
@@ -67,12 +67,12 @@ def describe_data(record: dict) -> str:
 
 
 def describe_others(modalities: list[str]) -> str:
-    """What becomes of recordings of people without an alignment layer."""
-    fitted = "`neural-clip adapt`\nfits one for anyone else"
+    """What to do with recordings of subjects without an alignment layer."""
+    fitted = "`neural-clip adapt` fits one\nfor a new subject."
     if modalities == ["fmri"]:
-        return f"{fitted}, whose recordings are refused without."
-    without = 'whose recordings go through the mean of all without (`subject="average"`'
-    return f"{fitted}, {without}{'; not fMRI' if 'fmri' in modalities else ''})."
+        return f"{fitted} Recordings of subjects without a layer are refused."
+    without = 'Without one, `subject="average"` applies the mean of all layers'
+    return f"{fitted} {without}{' (not for fMRI)' if 'fmri' in modalities else ''}."
 
 
 def describe_adaptations(record: dict) -> str:
@@ -137,7 +137,7 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
     warning = ""
     if simulated:
         names = " and ".join(TITLES[modality] for modality in simulated)
-        warning = f"\n**It learnt from simulated {names} data and knows nothing of real brains.**\n"
+        warning = f"\n**It was trained on simulated {names} data, not on recordings of real brains.**\n"
     frozen = ""
     if record["recipe"]["model"].get("freeze_alignment"):
         frozen = " The subjects'\nalignment layers were left as they were initialised; everything else was trained."
