@@ -121,8 +121,8 @@ def draw_panel(axes: Any, records: Sequence[dict]) -> None:
 HEAD = """# What the recordings of a new subject are worth
 
 This study is closed: it stays reproducible and is not extended. Every number is of **simulated** recordings
-([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded. `python
-studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
+([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded.
+`python studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
 `studies/compare_people.py` writes. No number is typed by hand.
 
 The last subject of each data set is left out of training. `neural-clip adapt` then fits the alignment layer of that

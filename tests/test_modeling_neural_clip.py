@@ -193,7 +193,7 @@ def test_new_subjects_that_are_refused(model, arguments, message):
 
 
 def test_nobody_can_be_called_average():
-    with pytest.raises(ValueError, match="nobody can be called so"):
+    with pytest.raises(ValueError, match="no subject can have this name"):
         EegConfig(subjects=["average"])
 
 

@@ -67,7 +67,7 @@ class StrictConfig(PreTrainedConfig):
         if AVERAGE_NAME in subjects:
             raise ValueError(
                 f"Invalid value for the 'subjects' parameter. {AVERAGE_NAME!r} stands for the mean of all subjects, "
-                "so nobody can be called so."
+                "so no subject can have this name."
             )
         check_value("subjects", subjects, len(set(subjects)) == len(subjects), "each name once")
 
@@ -88,7 +88,7 @@ class SensorConfig(StrictConfig):
             for recordings that are band-limited already.
         ch_positions (`list[list[float]]`, *optional*): Place of each sensor as x, y and z in metres, all in one frame
             of coordinates. Networks of `"braindecode"` that need places are told these.
-        subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
+        subjects (`list[str]`): Subjects with an alignment layer of their own, in the order of `subject_ids`.
         encoder_type (`str`): The shared network g. `"temporal_spatial"` (linear and log-power branch behind learned
             spatial and temporal filters) for both; `"spectrogram_cnn"` for EEG and `"temporal_cnn"` for MEG are the
             networks of arXiv 2411.09723. `"linear"` has none: the alignment layer a is then a linear map of each
@@ -99,9 +99,9 @@ class SensorConfig(StrictConfig):
         alignment_init (`str`): `"identity"` starts each subject's layer as a copy of its input, `"random"` as
             torch's convolution does (the paper's code). Not for `"linear"`.
         subject_dropout (`float`): Share of recordings that pass through the mean of all subjects' alignment layers
-            instead of their own subject's while training. It prepares the network for people without a layer, whose
-            `subject_ids` are -1, where layers start at random; docs/choices.md tells what it did where they start as
-            identities. The fMRI encoder has no such mean, as voxels of two people do not correspond.
+            instead of their own subject's while training. It prepares the network for subjects without a layer, whose
+            `subject_ids` are -1, where layers start at random; docs/studies/choices.md measures it where they start
+            as identities. The fMRI encoder has no such mean: voxels of two subjects do not correspond.
         time_shift (`float`): In training each recording is moved in time by up to this many seconds either way, at
             random, its first or last sample repeated. Responses come earlier or later from trial to trial, and a
             small corpus does not show all of it.
@@ -246,7 +246,7 @@ class FmriConfig(StrictConfig):
     """Configuration of [`FmriEncoder`].
 
     Args:
-        subjects (`list[str]`): People with an alignment layer of their own, in the order of `subject_ids`.
+        subjects (`list[str]`): Subjects with an alignment layer of their own, in the order of `subject_ids`.
         n_voxels (`dict[str, int]`): Voxels of each subject's region of interest; they differ between subjects.
         alignment_size (`int`): Width to which each subject's linear layer a maps the voxels (paper's code: 1024), for
             each network.

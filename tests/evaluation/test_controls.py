@@ -138,7 +138,7 @@ def test_what_cannot_be_computed_says_why(planted):
     assert "a few categories" in records["shuffled labels"]["not_computed"]
     assert "order in which images were shown is not known" in records["time alone"]["not_computed"]
     assert "no sample before" in records["before onset"]["not_computed"]
-    assert "one person" in records["leave one subject out"]["not_computed"]
+    assert "one subject" in records["leave one subject out"]["not_computed"]
 
 
 def test_voxels_have_no_time(planted):

@@ -21,10 +21,10 @@ COMMANDS = {
     "doctor": ("neural_clip.commands.doctor", "examine a prepared data set for leaks and defects"),
     "embed-images": ("neural_clip.commands.embed_images", "add CLIP embeddings of the images to a prepared data set"),
     "train": ("neural_clip.commands.train", "train a model from a recipe"),
-    "adapt": ("neural_clip.commands.adapt", "fit an alignment layer for people whom a model has not seen"),
+    "adapt": ("neural_clip.commands.adapt", "fit alignment layers for new subjects"),
     "evaluate": ("neural_clip.commands.evaluate", "score decoding, encoding and conversion on the test splits"),
-    "report": ("neural_clip.commands.report", "write report.md from the scores, beside the paper's figures"),
-    "demo": ("neural_clip.commands.demo", "run the whole job on simulated recordings"),
+    "report": ("neural_clip.commands.report", "write text, page and pictures from report.json"),
+    "demo": ("neural_clip.commands.demo", "run everything, from raw files to scores, on simulated recordings"),
     "push": (
         "neural_clip.commands.push",
         "send a data set or a checkpoint to the Hub, private unless you say otherwise",

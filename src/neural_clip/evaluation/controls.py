@@ -1,9 +1,9 @@
-"""Controls that stand beside a score: what a decoder reaches from what it should not be able to use.
+"""Controls: scores that a decoder can reach from confounds alone.
 
 Each control is a score of its own, with interval and p-value, and a sentence that says what it means. Those that need
 a decoder of their own fit ridge regression on the training split (strength chosen on the validation split), because a
-linear map on crippled input is quick and finds what is there to find; none is fitted on the split that is scored.
-What the scored split shares with training is counted (`audit_overlap.py`).
+linear map is quick to fit and finds what a linear decoder can use. None is fitted on the split that is scored.
+`evaluation/overlap.py` counts what the scored split shares with training.
 """
 
 from __future__ import annotations
@@ -96,19 +96,19 @@ def audit(data: AuditData, seed: int) -> list[dict]:
 
 
 MEANINGS = {
-    "shuffled labels": "Ridge fitted on training recordings whose images were exchanged at random within each person. "
-    "Should be at chance; above it, who was recorded tells what was shown. It is blind to test images that leaked "
-    "into training: the overlap counts those.",
-    "time alone": "No recording is looked at: the guess is the mean image of the training trials shown nearest in "
-    "time. Above chance, the order of presentation tells what was shown, as in a block design.",
-    "slow drift alone": "Ridge sees each channel's mean and slope over the window, nothing else. What it reaches can "
-    "come from slow states that outlast a trial; compare it with the score of the whole window.",
-    "before onset": "Ridge sees only the samples before the image appeared. Should be at chance; above it, the "
-    "design or the preprocessing carries what was shown into the past.",
-    "leave one subject out": "Ridge is fitted on the other people and tested on the one left out, so nothing that "
-    "is peculiar to a person's session can help. What remains above chance is common to people.",
-    "repeats": "The model's embeddings of so many recordings of an image by one person, averaged. Shows how much of "
-    "a score is averaging.",
+    "shuffled labels": "Ridge is fitted on training recordings whose images were exchanged at random within each "
+    "subject. It should be at chance. Above chance, the subject alone predicts the image. This control does not "
+    "detect test images that leaked into training; the overlap counts those.",
+    "time alone": "No recording is used: the prediction is the mean image of the training trials shown nearest in "
+    "time. Above chance, the order of presentation alone predicts the image, as in a block design.",
+    "slow drift alone": "Ridge sees only the mean and slope of each channel over the window. Its score can come from "
+    "slow states that outlast a trial. Compare it with the score of the whole window.",
+    "before onset": "Ridge sees only the samples before the image appeared. It should be at chance. Above chance, the "
+    "design or the preprocessing puts information about the image before its onset.",
+    "leave one subject out": "Ridge is fitted on the other subjects and tested on the one left out, so nothing that "
+    "belongs to a single session can help. A score above chance rests on what the subjects have in common.",
+    "repeats": "The embeddings of several recordings of an image from one subject are averaged. Shows how much of "
+    "a score is due to averaging.",
 }
 
 
@@ -199,7 +199,7 @@ def _leave_one_out(data: AuditData, seed: int) -> np.ndarray:
     """Ridge fitted on all people but one, for each in turn; recordings are standardised by person and channel."""
     subjects = sorted(set(data.test.subjects))
     if len(subjects) < 2:
-        raise DataError("there is one person only")
+        raise DataError("there is one subject only")
     scales = {subject: _channel_scale(data.train, subject) for subject in subjects}
     predictions = np.zeros((len(data.test.subjects), data.train.targets.shape[1]))
     for subject in subjects:

@@ -1,6 +1,6 @@
 """What the scored split shares with training: images, near copies of them, concepts, and the score with and without.
 
-What counts as the same image are the leak guard's terms (`corpora/doctor_images.py`): its id, its file, its embedding;
+The same image is defined as in the doctor (`prepared/doctor/images.py`): its id, its file, its embedding;
 near duplicates have a cosine above the guard's bound.
 """
 
@@ -20,7 +20,7 @@ KEPT = ("two_way", "two_way_interval", "two_way_p", "chance_two_way", "top1", "t
         "n_queries", "n_unique_images", "gallery_size", "resampled_unit")  # fmt: skip
 DIVIDED = "The gallery stays as it is, all scored images; only the queries are divided."
 MEANINGS = {
-    "overlap with training": "What the scored split shares with training, over all people. An image occurs in "
+    "overlap with training": "What the scored split shares with training, over all subjects. An image occurs in "
     f"training if a training image has its id, its file or its embedding, or a cosine above {MAX_COSINE} with it. "
     "Then its score is memory. A shared concept is no leak, but its score is not zero-shot.",
     "queries whose image was trained": f"The model on recordings of images that occur in training. {DIVIDED}",

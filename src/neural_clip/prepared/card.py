@@ -59,7 +59,7 @@ def _front_matter(metadata: dict) -> dict:
     counts = metadata["subject_splits"]
     present = [split for split in SPLITS if any(split in counts[subject] for subject in counts)]
     # `load_dataset` tells local folders apart in its cache by folder name and configs alone, not by contents: without
-    # the fingerprint here it would give the old rows of a folder that was prepared or embedded anew.
+    # the fingerprint here it would give the old rows of a folder that was prepared or embedded again.
     about = f"fingerprint {metadata['fingerprint']}"
     all_files = {split: f"data/*/{split}-*.parquet" for split in present}
     configs = [_config("all", all_files, about, default=True)]

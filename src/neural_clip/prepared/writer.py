@@ -41,7 +41,7 @@ def write_prepared(
     extra_files: Mapping[str, bytes] | None = None,
     num_proc: int = 1,
 ) -> Path:
-    """Write a prepared data set in one pass, whole or not at all.
+    """Write a prepared data set in one pass, completely or not at all.
 
     Args:
         output_dir (`str` or `Path`): Folder to make.
@@ -65,7 +65,7 @@ def write_prepared(
 
     Raises:
         DataError: If a value is not finite, a shape differs, an image is unknown or occurs twice, the splits
-            overlap in images (or in runs, for category-level sets), a split is empty, the leak guard
+            overlap in images (or in runs, for category-level sets), a split is empty, the doctor
             (`corpora/doctor.py`) finds an error, or `output_dir` is taken.
     """
     if num_proc < 1:
@@ -89,7 +89,7 @@ def write_prepared(
 
 
 def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
-    """Findings of the leak guard; an error refuses the data set, a warning is shown."""
+    """Findings of the doctor; an error refuses the data set, a warning is shown."""
     from neural_clip.prepared.doctor.inspect import inspect
 
     findings = inspect(folder, metadata=metadata, num_proc=num_proc)

@@ -46,7 +46,7 @@ def push(folder: str | Path, repo: str, *, public: bool = False, message: str | 
         `str`: Address of the repository.
 
     Raises:
-        DataError: Before anything is sent, if the folder is incomplete or was changed, the leak guard finds an error
+        DataError: Before anything is sent, if the folder is incomplete or was changed, the doctor finds an error
             in it, or it would become public against its terms; also if the Hub is out of reach or refuses.
     """
     folder = Path(folder)

@@ -4,7 +4,7 @@
 neural-clip report outputs/demo/report.json
 ```
 
-Every number printed here is read from `report.json`; nothing is computed anew.
+Every number printed here is read from `report.json`; nothing is computed again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from neural_clip.report.tables import (
 )
 
 SIMULATED_NOTE = (
-    "SIMULATED recordings: no person was recorded. The simulated corpora are calibrated so that per-subject ridge "
+    "SIMULATED recordings: no subject was recorded. The simulated corpora are calibrated so that per-subject ridge "
     "regression scores about what the paper reports. They show that the method works on data with a known answer, not "
-    "how well it reads real brains."
+    "how well real recordings can be decoded."
 )
 CATEGORY_NOTE = (
     "Category level: only the category of each presentation is known, the target is the category's mean embedding, "
@@ -41,7 +41,7 @@ CATEGORY_NOTE = (
 ENCODING_TEXT = (
     "Each test image retrieves the nearest recording (cosine in the shared space); the image behind that recording is "
     "compared with the query by their image embeddings, against all other test images. *Same image*: the retrieved "
-    "recording was of the query image itself. Queries are all images, searched are all recordings (sizes above)."
+    "recording was of the query image itself. Queries are all images; the gallery is all recordings (sizes above)."
 )
 CONVERSION_TEXT = (
     "Each test recording of the source retrieves the nearest test recording of the target; the image behind it is "
@@ -51,23 +51,23 @@ CONVERSION_TEXT = (
 )
 DIRECT_TEXT = (
     "The query looks for its own image in a gallery of recordings, averaged over all recordings of an image; no image "
-    "embedding stands between them. Conversion has this form where both modalities answered to the same pictures "
-    "(equal embeddings, whatever their names)."
+    "embedding is involved. Conversion has this form where both modalities were recorded with the same images (equal "
+    "embeddings, whatever their names)."
 )
 COMPARISON_TEXT = (
     "Differences of scores on the same queries in the same gallery. Intervals resample images (recordings at category "
     "level); `p` is two-sided, by flipping the signs of whole images. Methods that share queries can differ clearly "
-    "though their own intervals overlap."
+    "even if their own intervals overlap."
 )
 AGGREGATION_TEXT = (
     "*Single trial*: every recording is a query. *Image mean within subject*: the mean embedding of a subject's "
-    "recordings of an image. *Image mean over subjects*: that of all subjects. The first interval speaks of other "
-    "images and these subjects; *subjects drawn* resamples subjects too and speaks of other subjects, as far as so "
-    "few can."
+    "recordings of an image. *Image mean over subjects*: that of all subjects. The first interval is about other "
+    "images and these subjects. *Subjects drawn* resamples subjects too and is about other subjects, as far as so few "
+    "allow."
 )
 UNDERSTANDING_TEXT = (
-    "Numbers behind each picture lie beside it as CSV, all of them in `understanding/understanding.json`, which also "
-    "says how far maps from two halves of the images agree: maps that do not agree are noise."
+    "The numbers of each picture are saved beside it as CSV, and all of them in `understanding/understanding.json`. "
+    "This file also says how well maps from two halves of the images agree: maps that do not agree are noise."
 )
 PICTURES_TEXT = (
     "Left: the image behind the query. Right: the five nearest, best first. Frames: green, the same image; amber, "
@@ -176,7 +176,7 @@ def _decoding_text(report: dict) -> str:
     if any(known_ceiling(part["ceiling"], "two_way") is not None for part in report["decoding"].values()):
         lines.append(
             "Known-model ceiling: an observer of the simulation that knows its generative model. It was computed when "
-            "the recordings were simulated, over a gallery of its own; recorded data have none."
+            "the recordings were simulated, over a gallery of its own; real recordings have none."
         )
     return "\n\n".join(lines)
 
@@ -207,8 +207,8 @@ def _provenance(report: dict) -> str:
 
 
 PAPER_REMARKS = (
-    "The paper's figures come from its authors' splits, image encoder and code, on real recordings. They stand here "
-    "for orientation: different data, galleries and definitions do not make a ranking.",
+    "The paper's figures come from its authors' splits, image encoder and code, on real recordings. They are "
+    "here for orientation: scores on different data, galleries and definitions cannot be ranked.",
     "The paper's top-1 and top-5 are no ranks: its code passes the nearest trials through a set, which loses their "
     "order. Ours are ranks over unique images.",
     "The paper's 2-way score compares each prediction with one randomly permuted one; its expectation is our score in "

@@ -226,7 +226,7 @@ class Expect:
     """What the recordings must hold; anything else stops, or with `--allow-partial` marks the data set as partial.
 
     Args:
-        n_recordings, n_rows, n_subjects (`int`, *optional*): Files, rows and people.
+        n_recordings, n_rows, n_subjects (`int`, *optional*): Files, rows and subjects.
         n_sessions, n_runs (`int`, *optional*): Of all subjects together.
         n_images (`int`, *optional*): Different images (or categories) that rows show.
         n_chans, n_times (`int`), sfreq (`float`, *optional*): Of each epoch as it is stored; Hz.

@@ -1,4 +1,4 @@
-"""What the leak guard says: a finding, and the way it lists names."""
+"""What the doctor reports: a finding, and how it lists names."""
 
 from __future__ import annotations
 

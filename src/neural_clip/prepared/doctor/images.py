@@ -1,4 +1,4 @@
-"""The leak guard on images: ids against recordings, identical images, and embeddings."""
+"""Checks of images: ids against recordings, identical images, and embeddings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _embeddings(images: list[ImageScan], metadata: Mapping) -> Iterator[Finding]
         return
     if not encoder:
         yield error("embeddings", "The images have embeddings, but no image encoder is stated.",
-                    "Nobody can embed further images alike, or compare scores.")  # fmt: skip
+                    "Further images cannot be embedded in the same way, and scores cannot be compared.")  # fmt: skip
     if len(widths) > 1 or sum(widths.values()) < sum(len(scan.image_ids) for scan in images):
         listed = ", ".join(f"{count} are {shape[0]} wide" for shape, count in widths.most_common())
         yield error("embeddings", f"Not all images have embeddings of one width: {listed}.",

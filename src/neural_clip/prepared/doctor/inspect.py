@@ -1,4 +1,4 @@
-"""The leak guard: reads a prepared data set and tells what would make its scores wrong, and how.
+"""The doctor: reads a prepared data set and reports what would make its scores wrong, and how.
 
 `neural-clip doctor FOLDER` prints each finding with its consequence; every corpus program has its data set examined
 before it is put in place. Everything is recomputed from the Parquet files: nothing that the writer counted is trusted.
@@ -7,7 +7,7 @@ Checked are: images, runs and recordings in several splits; identical recordings
 training and test; values that are not finite, channels that do not move, absurd scales; statistics fitted on the test
 split; block designs; class balance; counts and fingerprint against the metadata; image embeddings.
 
-What it cannot see: duplicates that differ in a single bit, such as recordings filtered or scaled anew; images of the
+What it cannot see: duplicates that differ in a single bit, such as recordings filtered or scaled again; images of the
 same scene in other files; a choice of channels, voxels or parameters that was made with the test split.
 """
 
@@ -77,7 +77,7 @@ def _subject_splits(labels: Labels) -> dict[str, dict[str, int]]:
 
 
 def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
-    """Splits that nobody has, or that a subject lacks."""
+    """Splits that no subject has, or that a subject lacks."""
     counts = _subject_splits(labels)
     consequences = {
         "train": (error, "There is nothing to train on."),
@@ -153,7 +153,7 @@ def _check_fingerprint(folder: Path, metadata: Mapping) -> Iterator[Finding]:
 def _check_stamps(metadata: Mapping) -> Iterator[Finding]:
     """What the metadata declares that readers of scores must know."""
     if metadata.get("simulated"):
-        yield note("simulated", "The recordings are simulated.", "Scores say nothing about people.")
+        yield note("simulated", "The recordings are simulated.", "Scores say nothing about real recordings.")
     if metadata.get("partial"):
         yield note("partial", f"The corpus is not whole: {examples(metadata['partial'])} differ from what was "
                    "published.", "Scores cannot be compared with those on the whole corpus.")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The leak guard on the labels of recordings: what occurs in which split, twice, in which order and how often."""
+"""Checks of the labels of recordings: what occurs in which split, twice, in which order and how often."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _misplaced(labels: Labels) -> Iterator[Finding]:
         unknown = "" if stated.all() else ", some of whom have no files"
         yield error(
             "subjects", f"{len(wrong)} rows name another subject than their files{unknown}: {listed}.",
-            "A model would learn one person's recordings under another's name.",
+            "A model would learn the recordings of one subject under the name of another.",
         )  # fmt: skip
 
 
@@ -161,8 +161,8 @@ def _same_values(labels: Labels) -> Iterator[Finding]:
         kind = next((column for column in ("subject", "split") if len(set(labels.codes[column][same])) > 1), "")
         kinds[kind].append(same)
     tell = {
-        "subject": (error, "under different subjects", "One person's recordings stand under two names, so a score "
-                    "across people is a score within one, and training rows may be tested."),
+        "subject": (error, "under different subjects", "The recordings of one subject have two names, so a score "
+                    "across subjects is a score within one, and training rows may be tested."),
         "split": (error, "in different splits", "Test rows were trained on or chosen by, so scores are too high."),
         "": (warning, "within a split", "A recording that counts twice weighs twice in training and in scores."),
     }  # fmt: skip

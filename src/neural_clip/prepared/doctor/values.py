@@ -1,4 +1,4 @@
-"""The leak guard on the values of recordings: shapes, finite and moving channels, scales, and what statistics saw."""
+"""Checks of the values of recordings: shapes, finite and moving channels, scales, and what statistics saw."""
 
 from __future__ import annotations
 
