@@ -9,9 +9,8 @@ from pathlib import Path
 
 def imagenet_eeg(argv: Sequence[str] | None = None) -> None:
     """Command line of `prepare`."""
-    from neural_clip.corpora.imagenet_eeg.build import CHOICES, VARIANTS, prepare
-    from neural_clip.corpora.imagenet_eeg.images import IMAGE_DIR
-    from neural_clip.corpora.imagenet_eeg.layout import SPLITS_FILE
+    from neural_clip.corpora.imagenet_eeg.build import prepare
+    from neural_clip.corpora.imagenet_eeg.options import IMAGE_DIR, SPLITS_FILE, VARIANTS
 
     parser = argparse.ArgumentParser(prog="imagenet_eeg", description="Prepare ImageNetEEG from its released files.")
     parser.add_argument("--raw-dir", type=Path, required=True, help="folder with the .pth files of the release")
@@ -20,7 +19,7 @@ def imagenet_eeg(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--window", type=int, nargs=2, default=(40, 480), metavar=("FIRST", "END"), help="samples")
     parser.add_argument("--length-range", type=int, nargs=2, metavar=("MIN", "MAX"), help="keep such lengths only")
     parser.add_argument(
-        "--standardize", choices=CHOICES["standardize"],
+        "--standardize", choices=("train", "none", "released"),
         help="train: by training trials; released: by means and stddevs of the raw file; default: train for raw, none "
         "for *_std",
     )  # fmt: skip
@@ -34,7 +33,7 @@ def imagenet_eeg(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits-file", type=Path, help=f"default RAW_DIR/{SPLITS_FILE}")
     parser.add_argument("--ch-names-file", type=Path, help="text file with one channel name a line")
     parser.add_argument(
-        "--missing-images", choices=CHOICES["missing_images"], default="error",
+        "--missing-images", choices=("error", "drop"), default="error",
         help="error: stop and list them in OUTPUT_DIR.missing_images.txt; drop: leave their trials out",
     )  # fmt: skip
     parser.add_argument("--allow-partial", action="store_true", help="accept counts that differ from the release")
@@ -48,9 +47,8 @@ def imagenet_eeg(argv: Sequence[str] | None = None) -> None:
 
 def things_meg(argv: Sequence[str] | None = None) -> None:
     """Prepare THINGS-MEG: `neural-clip prepare things_meg --raw-dir ds004212 --images-dir THINGS --output-dir out`."""
-    from neural_clip.corpora.things_meg.build import ROUTES, SPLIT_PROTOCOLS, prepare, subject_number
-    from neural_clip.corpora.things_meg.preprocessing import PREPROCESSINGS, SCALINGS
-    from neural_clip.corpora.things_meg.stimuli import CATEGORIES
+    from neural_clip.corpora.things_meg.build import prepare
+    from neural_clip.corpora.things_meg.options import SPLIT_PROTOCOLS, subject_number
 
     description = "THINGS-MEG (OpenNeuro ds004212), real or simulated, as a folder that load_dataset reads."
     parser = argparse.ArgumentParser(prog="neural-clip prepare things_meg", description=description)
@@ -58,12 +56,24 @@ def things_meg(argv: Sequence[str] | None = None) -> None:
     add("--raw-dir", required=True, help="BIDS root of OpenNeuro ds004212, version 2.0.0 or later")
     add("--images-dir", help="extracted THINGS images (default: <raw-dir>/images)")
     add("--output-dir", required=True, help="folder to make")
-    add("--route", choices=ROUTES, default="raw", help="CTF recordings or published epochs (default: raw)")
-    add("--preprocessing", choices=tuple(PREPROCESSINGS), help="default: paper for raw, published for derivative")
+    add(
+        "--route",
+        choices=("raw", "derivative"),
+        default="raw",
+        help="CTF recordings or published epochs (default: raw)",
+    )
+    add("--preprocessing", choices=("paper", "published"), help="default: paper for raw, published for derivative")
     add("--split", choices=tuple(SPLIT_PROTOCOLS), default="paper", help="default: paper")
-    add("--scaling", choices=SCALINGS, default="baseline_zscore", help="default: baseline_zscore")
+    add(
+        "--scaling",
+        choices=("baseline_zscore", "train_std", "none"),
+        default="baseline_zscore",
+        help="default: baseline_zscore",
+    )
     add("--average-repeats", action="store_true", help="one row per subject and image")
-    add("--categories", choices=CATEGORIES, default="27", help="table of categories, several a concept (default: 27)")
+    add(
+        "--categories", choices=("27", "53"), default="27", help="table of categories, several a concept (default: 27)"
+    )
     add("--categories-file", help="Categories_final_20200131.tsv of ViCCo-Group/THINGS-data (MRI/data), for 53")
     add("--subjects", nargs="+", type=subject_number, help="numbers, such as 1 2 (default: all)")
     add("--sessions", nargs="+", type=int, help="numbers, such as 1 2 (default: all)")
@@ -84,9 +94,8 @@ def things_meg(argv: Sequence[str] | None = None) -> None:
 
 def nsd(argv: Sequence[str] | None = None) -> None:
     """Command line of `prepare`."""
-    from neural_clip.corpora.nsd.build import SESSION_ZSCORES, prepare
-    from neural_clip.corpora.nsd.layout import ANNOTATIONS_DIR, BETAS_FORMATS
-    from neural_clip.corpora.nsd.plan import DEFAULT_ROI, N_SESSIONS
+    from neural_clip.corpora.nsd.build import prepare
+    from neural_clip.corpora.nsd.options import ANNOTATIONS_DIR, DEFAULT_ROI, N_SESSIONS
 
     parser = argparse.ArgumentParser(prog="nsd", description="Prepare the Natural Scenes Dataset from a local copy.")
     parser.add_argument("--raw-dir", type=Path, required=True, help="folder with nsddata, nsddata_betas, ...")
@@ -99,7 +108,10 @@ def nsd(argv: Sequence[str] | None = None) -> None:
         "--average-repeats", action=argparse.BooleanOptionalAction, default=True, help="one row an image or a trial"
     )
     parser.add_argument(
-        "--session-zscore", choices=SESSION_ZSCORES, default="train_only", help="fitted on training trials, or none"
+        "--session-zscore",
+        choices=("train_only", "none"),
+        default="train_only",
+        help="fitted on training trials, or none",
     )
     parser.add_argument(
         "--roi", default=DEFAULT_ROI, help="name of a file in func1pt8mm/roi, or a path with {subject} for subj01, ..."
@@ -109,7 +121,7 @@ def nsd(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--validation-fraction", type=float, default=0.1, help="share of the unshared images")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of validation images")
-    parser.add_argument("--betas-format", choices=BETAS_FORMATS, default="auto", help="auto prefers nifti")
+    parser.add_argument("--betas-format", choices=("auto", "nifti", "hdf5"), default="auto", help="auto prefers nifti")
     parser.add_argument("--annotations-dir", type=Path, help=f"COCO instances; default RAW_DIR/{ANNOTATIONS_DIR}")
     parser.add_argument(
         "--allow-partial", action="store_true", help="take the sessions that are there; the set is marked as partial"
