@@ -12,24 +12,25 @@ from neural_clip.commands.adapt import AdaptOptions
 from neural_clip.commands.doctor import DoctorOptions
 from neural_clip.commands.embed_images import EmbedOptions
 from neural_clip.commands.evaluate import EvaluateOptions
-from neural_clip.commands.options import OLD_SPELLINGS, option, read_options, todays_spelling
+from neural_clip.commands.options import OLD_SPELLINGS, read_options, todays_spelling
 from neural_clip.commands.push import PushOptions
 from neural_clip.commands.report import ReportOptions
 from neural_clip.commands.simulate import SimulateOptions
+from neural_clip.corpora.options import option
 
 
 @dataclass
 class Everything:
-    folder: Path = option("100 % of it", type=Path, positional=True)
-    repo: str = option("must be given")
-    seed: int = option("of all", 3, type=int)
-    rate: float | None = option("per step", None, type=float, apart="amount")
-    share: float = option("of it", 0.5, type=float, apart="amount")
-    window: Sequence[int] = option("samples", (1, 2), type=int, nargs=2, metavar=("FIRST", "END"))
-    kinds: Sequence[str] = option("which", ("a", "b"), choices=("a", "b", "gamma"), nargs="+")
-    overwrite: bool = option("replace", False)
-    pictures: bool = option("draw", True)
-    renamed: str | None = option("has another name", None, flag="--other-name")
+    folder: Path = option(MISSING, "100 % of it", type=Path, positional=True)
+    repo: str = option(MISSING, "must be given")
+    seed: int = option(3, "of all", type=int)
+    rate: float | None = option(None, "per step", type=float, apart="amount")
+    share: float = option(0.5, "of it", type=float, apart="amount")
+    window: Sequence[int] = option((1, 2), "samples", type=int, nargs=2, metavar=("FIRST", "END"))
+    kinds: Sequence[str] = option(("a", "b"), "which", choices=("a", "b", "gamma"), nargs="+")
+    overwrite: bool = option(False, "replace")
+    pictures: bool = option(True, "draw")
+    renamed: str | None = option(None, "has another name", flag="--other-name")
 
 
 def read(*words, command="any"):
@@ -52,7 +53,7 @@ def test_values_are_converted():
 def test_several_dataclasses_share_a_command_line():
     @dataclass
     class More:
-        subjects: Sequence[str] | None = option("who", None, nargs="+")
+        subjects: Sequence[str] | None = option(None, "who", nargs="+")
 
     words = ["x", "--subjects", "s1", "s2", "--repo", "r", "--seed=1"]
     first, second = read_options("any", None, words, Everything, More)

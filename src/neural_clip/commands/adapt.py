@@ -9,10 +9,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.prepared.known_corpora import TRIAL_SECONDS
 
 
@@ -20,28 +21,28 @@ from neural_clip.prepared.known_corpora import TRIAL_SECONDS
 class AdaptOptions:
     """Options of `neural-clip adapt`; [`adapt`] explains them."""
 
-    checkpoint: str = option("checkpoint to start from, left as it is", metavar="FOLDER")
-    data: str = option("prepared data set of the new subjects", metavar="MODALITY=FOLDER")
-    output_dir: Path = option("folder of the new checkpoint", type=Path, metavar="FOLDER")
+    checkpoint: str = option(MISSING, "checkpoint to start from, left as it is", metavar="FOLDER")
+    data: str = option(MISSING, "prepared data set of the new subjects", metavar="MODALITY=FOLDER")
+    output_dir: Path = option(MISSING, "folder of the new checkpoint", type=Path)
     subjects: Sequence[str] | None = option(
-        "such as sub-01 sub-02, by default all not known yet", None, nargs="+", metavar="SUBJECT"
+        None, "such as sub-01 sub-02; default all not known yet", nargs="+", metavar="SUBJECT"
     )
-    epochs: int = option("of which the best by validation is kept", 30, type=int, metavar="N")
-    learning_rate: float = option("at the start; it falls as a cosine", 3e-3, type=float, metavar="RATE")
-    batch_size: int = option("recordings a step", 32, type=int, metavar="N")
+    epochs: int = option(30, "of which the best by validation is kept", type=int)
+    learning_rate: float = option(3e-3, "at the start; it falls as a cosine", type=float, metavar="RATE")
+    batch_size: int = option(32, "recordings a step", type=int)
     train_fraction: float = option(
-        "share of each subject's training recordings that is used, drawn at random", 1.0, type=float,
+        1.0, "share of each subject's training recordings that is used, drawn at random", type=float,
         metavar="SHARE", apart="amount",
     )  # fmt: skip
     minutes: float | None = option(
-        "the first training recordings of each subject that fit into so many minutes of trials; a random choice where "
-        "the data set does not know the order of presentation", None, type=float, metavar="MINUTES", apart="amount",
+        None, "the first training recordings of each subject that fit into so many minutes of trials; a random choice "
+        "where the data set does not know the order of presentation", type=float, metavar="MINUTES", apart="amount",
     )  # fmt: skip
     seconds_per_trial: float | None = option(
-        f"from one onset to the next, known for {', '.join(TRIAL_SECONDS)}", None, type=float, metavar="SECONDS"
+        None, f"from one onset to the next, known for {', '.join(TRIAL_SECONDS)}", type=float, metavar="SECONDS"
     )
-    seed: int = option("of the order of batches and of what is drawn", 0, type=int, metavar="N")
-    overwrite: bool = option("replace a checkpoint in the output folder", False)
+    seed: int = option(0, "of the order of batches and of what is drawn", type=int)
+    overwrite: bool = option(False, "replace a checkpoint in the output folder")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.errors import DataError
 from neural_clip.simulation.presets import PRESETS
 from neural_clip.targets.tiny_clip import TINY_CLIP
@@ -36,12 +37,12 @@ CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 class DemoOptions:
     """Options of `neural-clip demo`."""
 
-    output_dir: Path = option("folder of everything", Path("outputs/demo"), type=Path, metavar="FOLDER")
-    preset: str = option("sizes and difficulty of the simulated corpora", "demo", choices=PRESETS)
-    seed: int = option("of simulation and training", 0, type=int, metavar="N")
-    epochs: int | None = option("of training, by default those of the recipe", None, type=int, metavar="N")
-    vision_model: str = option("image encoder: the tiny CLIP or a CLIP of the Hub", TINY_CLIP, metavar="NAME")
-    data_only: bool = option("stop once the data sets are there", False)
+    output_dir: Path = option(Path("outputs/demo"), "folder of everything", type=Path)
+    preset: str = option("demo", "sizes and difficulty of the simulated corpora", choices=PRESETS)
+    seed: int = option(0, "of simulation and training", type=int)
+    epochs: int | None = option(None, "of training; default those of the recipe", type=int)
+    vision_model: str = option(TINY_CLIP, "image encoder: the tiny CLIP or a CLIP of the Hub", metavar="NAME")
+    data_only: bool = option(False, "stop once the data sets are there")
 
 
 def step(title: str, started: float, *commands: Sequence[object]) -> None:

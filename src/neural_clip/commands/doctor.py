@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.prepared.doctor.findings import SEVERITIES, Finding
 
 
@@ -20,9 +21,9 @@ from neural_clip.prepared.doctor.findings import SEVERITIES, Finding
 class DoctorOptions:
     """Options of `neural-clip doctor`."""
 
-    folder: Path = option("prepared data set", type=Path, positional=True)
-    json: bool = option("print the findings as JSON", False)
-    num_proc: int = option("files read at the same time", 1, type=int, metavar="N")
+    folder: Path = option(MISSING, "prepared data set", type=Path, positional=True)
+    json: bool = option(False, "print the findings as JSON")
+    num_proc: int = option(1, "files read at the same time", type=int)
 
 
 def main(argv: Sequence[str] | None = None) -> list[Finding]:

@@ -7,10 +7,11 @@ stopped; the folder itself is replaced as a whole at the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.targets.identity import POOLINGS
 
 
@@ -18,24 +19,24 @@ from neural_clip.targets.identity import POOLINGS
 class EmbedOptions:
     """Options of `neural-clip embed-images`; [`embed_images`] explains them."""
 
-    folder: Path = option("prepared data set", type=Path, positional=True)
+    folder: Path = option(MISSING, "prepared data set", type=Path, positional=True)
     model: Sequence[str] | None = option(
-        "names on the Hub or model folders, by default neural_clip/tiny-clip for simulated data sets and "
-        "openai/clip-vit-large-patch14 for others; several are normalised and concatenated", None, nargs="+",
+        None, "names on the Hub or model folders; default neural_clip/tiny-clip for simulated data sets and "
+        "openai/clip-vit-large-patch14 for others; several are normalised and concatenated", nargs="+",
     )  # fmt: skip
     pooling: Sequence[str] = option(
-        "CLIP's embedding or the class token of the last layer; one for all models or each", POOLINGS[:1],
+        POOLINGS[:1], "CLIP's embedding or the class token of the last layer; one for all models or each",
         choices=POOLINGS, nargs="+",
     )  # fmt: skip
     revision: Sequence[str] = option(
-        "branch, tag or commit on the Hub, '' for none; one for all models or each", ("",), nargs="+"
+        ("",), "branch, tag or commit on the Hub, '' for none; one for all models or each", nargs="+"
     )
     blur: float | None = option(
-        "blur the images: sigma as a share of the shorter side, up to 1", None, type=float, metavar="SHARE"
+        None, "blur the images: sigma as a share of the shorter side, up to 1", type=float, metavar="SHARE"
     )
-    batch_size: int = option("images a forward pass", 64, type=int, metavar="N")
-    device: str | None = option("where the tower computes, cuda by default where there is one, else cpu", None)
-    overwrite: bool = option("replace embeddings that are already there", False)
+    batch_size: int = option(64, "images a forward pass", type=int)
+    device: str | None = option(None, "where the tower computes; default cuda where there is one, else cpu")
+    overwrite: bool = option(False, "replace embeddings that are already there")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.evaluation.protocols import PROTOCOLS
 
 
@@ -21,23 +22,24 @@ class EvaluateOptions:
     """Options of `neural-clip evaluate`; [`evaluate_checkpoints`] explains them."""
 
     checkpoint: Sequence[str] = option(
+        MISSING,
         "folders or Hub names of NeuralClipModels, with names for the tables; others are compared with the first",
         nargs="+", metavar="[NAME=]PATH",
     )  # fmt: skip
-    data: Sequence[str] = option("prepared data sets", nargs="+", metavar="MODALITY=FOLDER")
-    output_dir: Path = option("folder for report.json, report.md and pictures", type=Path, metavar="FOLDER")
-    split: str = option("the recordings that are scored", "test", choices=("train", "validation", "test"))
-    protocol: str = option("which scores the report puts first", "strict", choices=tuple(PROTOCOLS))
-    baselines: bool = option("linear baselines beside the checkpoints", True)
-    controls: bool = option("controls beside the scores", True)
+    data: Sequence[str] = option(MISSING, "prepared data sets", nargs="+", metavar="MODALITY=FOLDER")
+    output_dir: Path = option(MISSING, "folder for report.json, report.md and pictures", type=Path)
+    split: str = option("test", "the recordings that are scored", choices=("train", "validation", "test"))
+    protocol: str = option("strict", "which scores the report puts first", choices=tuple(PROTOCOLS))
+    baselines: bool = option(True, "linear baselines beside the checkpoints")
+    controls: bool = option(True, "controls beside the scores")
     understand: int | None = option(
-        "also show what was learned: similarity, time, sensor and voxel maps over N recordings, 64 unless N is given",
-        None, nargs="?", type=int, const=64, metavar="N",
+        None, "also show what was learned: similarity, time, sensor and voxel maps over N recordings, 64 unless given",
+        nargs="?", type=int, const=64,
     )  # fmt: skip
-    pictures: bool = option("panels of retrieved images, and of intervals", True)
-    seed: int = option("of intervals and p-values", 0, type=int, metavar="N")
-    batch_size: int = option("recordings a forward pass", 64, type=int, metavar="N")
-    device: str = option("where the model computes, cpu or cuda", "cpu")
+    pictures: bool = option(True, "panels of retrieved images, and of intervals")
+    seed: int = option(0, "of intervals and p-values", type=int)
+    batch_size: int = option(64, "recordings a forward pass", type=int)
+    device: str = option("cpu", "where the model computes, cpu or cuda")
 
 
 def main(argv: Sequence[str] | None = None) -> dict:

@@ -9,9 +9,11 @@ it is on by default. A field without a default must be given.
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from neural_clip.errors import did_you_mean
@@ -32,11 +34,6 @@ OLD_SPELLINGS: dict[str, dict[str, str]] = {
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 
-def option(help: str, default: Any = MISSING, **words: Any) -> Any:
-    """Field of a dataclass of options."""
-    return field(default=default, metadata={"help": help, **words})
-
-
 def read_options(command: str, about: str | None, argv: Sequence[str] | None, *kinds: Any) -> tuple[Any, ...]:
     """Read the arguments of a command.
 
@@ -52,7 +49,11 @@ def read_options(command: str, about: str | None, argv: Sequence[str] | None, *k
     Raises:
         SystemExit: After the help (code 0), or a line on stderr that says what is wrong (code 2).
     """
-    parser = Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(
+        description=inspect.cleandoc(about or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     groups: dict[str, Any] = {}
     for item in (item for kind in kinds for item in fields(kind)):
         apart = item.metadata.get("apart", "")
@@ -115,6 +116,8 @@ def _add(parser: Any, item: Field) -> tuple[str, ...]:
         words = {"metavar": "{" + ",".join(choices) + "}"} | words | {"type": _one_of(choices)}
     elif words.get("type") in NUMBERS:
         words["type"] = _number(words["type"])
+    if not words.get("action") and (metavar := _metavar(item)):
+        words.setdefault("metavar", metavar)
     if item.metadata.get("positional"):
         action = parser.add_argument(item.name, **words)
     elif item.default is MISSING:
@@ -123,6 +126,14 @@ def _add(parser: Any, item: Field) -> tuple[str, ...]:
         action = parser.add_argument(name, dest=item.name, default=item.default, **words)
     action.help = item.metadata["help"].replace("%", "%%") + _shown(item.default)
     return tuple(action.option_strings)
+
+
+def _metavar(item: Field) -> str | None:
+    """What stands for a number, a file or a folder; other values are called as their option."""
+    kind: Any = item.metadata.get("type")
+    if kind is Path and not item.metadata.get("positional"):
+        return "FILE" if item.name.endswith("_file") else "FOLDER"
+    return {int: "N", float: "X"}.get(kind)
 
 
 def _shown(default: Any) -> str:

@@ -7,20 +7,21 @@ Data whose terms forbid redistribution, and models that learnt from them, never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 
 
 @dataclass
 class PushOptions:
     """Options of `neural-clip push`; [`push`] explains them."""
 
-    folder: Path = option("prepared data set or checkpoint", type=Path, positional=True)
-    repo: str = option("repository on the Hub; made if missing", metavar="ORG/NAME")
-    public: bool = option("let everybody see it", False)
-    message: str | None = option("message of the commit", None, metavar="TEXT")
+    folder: Path = option(MISSING, "prepared data set or checkpoint", type=Path, positional=True)
+    repo: str = option(MISSING, "repository on the Hub; made if missing", metavar="ORG/NAME")
+    public: bool = option(False, "let everybody see it")
+    message: str | None = option(None, "message of the commit", metavar="TEXT")
 
 
 def main(argv: Sequence[str] | None = None) -> str:

@@ -6,18 +6,19 @@ Every number is read from report.json; nothing is computed anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 
 
 @dataclass
 class ReportOptions:
     """Options of `neural-clip report`."""
 
-    report: str = option("report.json that `neural-clip evaluate` wrote, or its folder", positional=True)
-    pictures: bool = option("panels of retrieved images, and of intervals", True)
+    report: str = option(MISSING, "report.json that `neural-clip evaluate` wrote, or its folder", positional=True)
+    pictures: bool = option(True, "panels of retrieved images, and of intervals")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -6,10 +6,11 @@ A corpus appears whole or not at all; one that is there with the same preset, se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import option, read_options
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.simulation.presets import PRESETS, get_preset
 from neural_clip.simulation.simulate import CORPORA, simulate
 
@@ -18,11 +19,11 @@ from neural_clip.simulation.simulate import CORPORA, simulate
 class SimulateOptions:
     """Options of `neural-clip simulate`; [`simulate`] explains them."""
 
-    output_dir: Path = option("parent of the folders imagenet_eeg, things_meg and nsd", type=Path, metavar="FOLDER")
-    preset: str = option("sizes and difficulty; full fills a disk", "demo", choices=tuple(PRESETS))
-    seed: int = option("same seed, same bytes", 0, type=int, metavar="N")
-    corpora: Sequence[str] = option("which of them", tuple(CORPORA), choices=tuple(CORPORA), nargs="+")
-    overwrite: bool = option("replace simulated corpora that differ", False)
+    output_dir: Path = option(MISSING, "parent of the folders imagenet_eeg, things_meg and nsd", type=Path)
+    preset: str = option("demo", "sizes and difficulty; full fills a disk", choices=tuple(PRESETS))
+    seed: int = option(0, "same seed, same bytes", type=int)
+    corpora: Sequence[str] = option(tuple(CORPORA), "which of them", choices=tuple(CORPORA), nargs="+")
+    overwrite: bool = option(False, "replace simulated corpora that differ")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
