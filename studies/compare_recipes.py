@@ -247,7 +247,7 @@ def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None
         learnt = [person[0]]
         words += [f"--model.{person[0]}.subjects", json.dumps([person[1]])]
     words += ["--data", json.dumps({modality: str(folders[modality]) for modality in learnt})]
-    return [*words, "--training.output_dir", str(run_folder(recipe, seed, twin, person)), "--overwrite", "true"]
+    return [*words, "--training.output_dir", str(run_folder(recipe, seed, twin, person)), "--overwrite"]
 
 
 def training_key(words: Sequence[str], data: dict, source: str) -> str:
@@ -310,7 +310,7 @@ def evaluate_seed(
     """
     together = {name: record for name, record in runs.items() if not is_alone(name)}
     folder = twin / "-".join([split, *([name] if name else []), str(seed)])
-    command = [NEURAL_CLIP, "evaluate", "--output-dir", folder, "--split", split, "--no-audits", "--no-pictures"]
+    command = [NEURAL_CLIP, "evaluate", "--output-dir", folder, "--split", split, "--no-controls", "--no-pictures"]
     command += [] if baselines else ["--no-baselines"]
     command += ["--data", *[f"{m}={path}" for m, path in data_folders(twin).items()]]
     command += ["--checkpoint", *[f"{name}={run_folder(name, seed, twin)}" for name in together]]

@@ -44,6 +44,8 @@ def test_both_programs_in_both_spellings(tmp_path):
     done, told = start(NEURAL_CLIP, tmp_path, *before)
     assert done.returncode == 0, done.stderr[-3000:]
     old = ["--output_dir", "--num_train_epochs", "--per_device_train_batch_size", "--overwrite true"]
+    record = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert record["command"].startswith("neural-clip train mine --data '{eeg: ")  # as a shell reads it
     assert [line.split("'")[1] for line in told] == old and all(line.startswith("warning: ") for line in told)
     second = load_file(tmp_path / "a" / "model.safetensors")
     assert first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
