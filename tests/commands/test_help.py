@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from neural_clip.commands.main import COMMANDS, CORPORA
+from neural_clip.commands.main import COMMANDS
 from paths import REPOSITORY
 
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "mne", "pandas", "scipy", "sklearn",
@@ -22,7 +22,8 @@ else:
     from neural_clip.commands.main import entry
     entry()
 """
-COMMAND_LINES = [[name] for name in COMMANDS if name != "prepare"] + [["prepare", name] for name in CORPORA]
+COMMAND_LINES = [[name] for name in COMMANDS if name != "prepare"]
+COMMAND_LINES += [["prepare", name] for name in ("imagenet_eeg", "things_meg", "nsd", "custom")]
 PROGRAMS = [["train.py"], *[[f"dataset_scripts/{name}.py"] for name in ("imagenet_eeg", "nsd", "things_meg")]]
 
 
