@@ -50,6 +50,12 @@ def test_values_are_converted():
     assert type(found.seed) is int and type(found.rate) is float
 
 
+def test_two_dashes_end_the_options():
+    (found,) = read_options("any", None, ["--repo", "r", "--kinds", "a", "--", "--no_folder"], Everything)
+    assert (found.folder, found.kinds) == (Path("--no_folder"), ["a"])
+    assert todays_spelling("train", ["--", "--output_dir"]) == ["--", "--output_dir"]
+
+
 def test_several_dataclasses_share_a_command_line():
     @dataclass
     class More:

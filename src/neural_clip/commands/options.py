@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,9 +72,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, but look at the names first: a misspelt one is not told as a missing one."""
-        names = [word.partition("=")[0] for word in args if word.startswith("--")]
-        for name in names if not {"-h", "--help"} & set(args) else ():
-            if name not in self.known:
+        words = list(takewhile(lambda word: word != "--", args))
+        for name in (word.partition("=")[0] for word in words if not {"-h", "--help"} & set(words)):
+            if name.startswith("--") and name not in self.known:
                 self.error(f"There is no option '{name}'.{did_you_mean(name, self.known)}")
         return super().parse_args(args, namespace)
 
@@ -87,6 +88,8 @@ def todays_spelling(command: str, argv: Sequence[str]) -> list[str]:
     renamed, words, rest = OLD_SPELLINGS.get(command, {}), [], list(argv)
     while rest:
         word = rest.pop(0)
+        if word == "--":  # what follows are no options
+            return [*words, word, *rest]
         name, equals, value = word.partition("=")
         if not name.startswith("--") or "." in name:
             words.append(word)
