@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, but look at the names first: a misspelt one is not told as a missing one."""
-        words = list(takewhile(lambda word: word != "--", args))
+        words: list[str] = list(takewhile(lambda word: word != "--", args))
         for name in (word.partition("=")[0] for word in words if not {"-h", "--help"} & set(words)):
             if name.startswith("--") and name not in self.known:
                 self.error(f"There is no option '{name}'.{did_you_mean(name, self.known)}")
