@@ -1,7 +1,7 @@
 """Train a model from a recipe.
 
     accelerate launch train.py configs/demo.yaml [--training.learning_rate 1e-3 ...]
-    python train.py configs/demo.yaml --help
+    python train.py --help
     torchrun --nproc_per_node 2 train.py configs/demo.yaml
 
 The work is done in `neural_clip.training.run`; recipes are described in `neural_clip.training.recipe`.

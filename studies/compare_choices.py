@@ -47,7 +47,7 @@ def train_choice(name: str, modality: str, folder: str, seed: int, epochs: int |
     choice = CHOICES[name]
     metadata = load_metadata(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        words = [str(RECIPE), "--data", json.dumps({modality: folder}), "--seed", str(seed), "--output_dir", scratch]
+        words = [str(RECIPE), "--data", json.dumps({modality: folder}), "--seed", str(seed), "--output-dir", scratch]
         words += ["--save_strategy", "'no'", "--load_best_model_at_end", "false", "--disable_tqdm", "true"]
         words += ["--model.include_vision_tower", "false"] + (
             [] if epochs is None else ["--num_train_epochs", str(epochs)]

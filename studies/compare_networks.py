@@ -72,7 +72,7 @@ def train_once(modality: str, folder: str, settings: dict, rate: float, seed: in
     """Train one network and say how well it validates; its checkpoint is removed."""
     words = [sys.executable, str(REPOSITORY / "train.py"), str(RECIPE), "--data", json.dumps({modality: folder})]
     words += [f"--model.{modality}", json.dumps(settings), "--learning_rate", str(rate), "--seed", str(seed)]
-    words += ["--output_dir", str(output), "--overwrite", "true", "--model.include_vision_tower", "false"]
+    words += ["--output-dir", str(output), "--overwrite", "--model.include_vision_tower", "false"]
     output.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log")
     with log.open("w", encoding="utf-8") as file:

@@ -116,7 +116,7 @@ def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None
         learnt = [person[0]]
         words += [f"--model.{person[0]}.subjects", json.dumps([person[1]])]
     words += ["--data", json.dumps({modality: str(folders[modality]) for modality in learnt})]
-    return [*words, "--training.output_dir", str(run_folder(recipe, seed, twin, person)), "--overwrite", "true"]
+    return [*words, "--training.output_dir", str(run_folder(recipe, seed, twin, person)), "--overwrite"]
 
 
 def training_key(words: Sequence[str], data: dict, source: str) -> str:

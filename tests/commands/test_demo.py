@@ -1,6 +1,7 @@
 """The whole path in real processes, at the smallest size: simulate, prepare, embed, train, evaluate, report."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from neural_clip import NeuralClipModel, NeuralClipProcessor
-from paths import REPOSITORY
+from neural_clip.commands.options import todays_spelling
 
 MODALITIES = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 
@@ -18,7 +19,7 @@ MODALITIES = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 def run_demo(output, *more):
     command = [sys.executable, "-m", "neural_clip.commands.main", "demo", "--preset", "tiny", "--epochs", "2"]
     done = subprocess.run(
-        [*command, "--output-dir", str(output), *more], cwd=REPOSITORY, capture_output=True, text=True, timeout=1200
+        [*command, "--output-dir", str(output), *more], cwd=output.parent, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -52,6 +53,27 @@ def test_demo_leaves_what_it_promises(demo):
     assert "Controls beside the scores" in text and (output / "report.html").is_file()
     shown = printed.split("evaluate on the test splits")[1]
     assert "Table 1" in shown and "Table 2" in shown and str(output / "report.md") in shown
+
+
+@pytest.mark.slow
+def test_printed_commands_can_be_copied(demo):
+    """They say what was run, in today's spelling; the last one is started as it was printed."""
+    output, printed, _, _ = demo
+    commands = [shlex.split(line.removeprefix("  $ ")) for line in printed.splitlines() if line.startswith("  $ ")]
+    steps = [words[1] if words[0] == "neural-clip" else words[0] for words in commands]
+    expected = ["simulate"] * 2 + ["prepare"] * 3 + ["embed-images"] * 3 + ["accelerate"] * 2 + ["evaluate"]
+    assert steps == expected
+    for words in commands:
+        name = words[1] if words[0] == "neural-clip" else "train"
+        own = words[words.index(name) + 1 :]
+        assert todays_spelling(f"prepare {own[0]}" if name == "prepare" else name, own) == own
+    program = {"neural-clip": "neural_clip.commands.main", "accelerate": "accelerate.commands.accelerate_cli"}
+    name, *words = commands[-1]
+    words += ["--output-dir", str(output.parent / "again"), "--no-baselines", "--no-controls", "--no-pictures"]
+    done = subprocess.run([sys.executable, "-m", program[name], *words], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    again, before = (json.loads((place / "report.json").read_text()) for place in (output.parent / "again", output))
+    assert again["encoding"] == before["encoding"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from scipy.stats import f_oneway
 
 from folder_contents import contents
 from neural_clip.corpora.imagenet_eeg import build as imagenet_eeg
+from neural_clip.corpora.imagenet_eeg.options import IMAGE_DIR
 from neural_clip.errors import DataError
 from neural_clip.simulation import imagenet_eeg_twin
 from neural_clip.simulation.presets import get_preset
@@ -85,16 +86,16 @@ def test_standardised_files_are_band_passed(raw_dir):
 
 def test_recordings_follow_the_clean_signal(tmp_path, monkeypatch):
     """With little noise and no jitter, every trial is the model's response to the image that the file names."""
-    from neural_clip.simulation import generative
+    from neural_clip.simulation import generative, latent_space
 
     monkeypatch.setattr(generative, "calibrated_scale", lambda *_: 0.1)
     quiet = replace(PRESET.eeg.dials, latency_jitter_s=0, gain_jitter=0, induced=0, artefact_rate=0)
     sizes = replace(PRESET.eeg, dials=quiet)
     imagenet_eeg_twin.write(tmp_path / "raw", replace(PRESET, eeg=sizes), seed=3)
     content = load(tmp_path / "raw", "eeg_signals_raw_with_mean_std")
-    folder = tmp_path / "raw" / imagenet_eeg.IMAGE_DIR
+    folder = tmp_path / "raw" / IMAGE_DIR
     pixels = [np.asarray(Image.open(folder / name.split("_")[0] / f"{name}.JPEG")) for name in content["images"]]
-    z = generative.latents(generative.image_embeds(pixels))
+    z = latent_space.latents(latent_space.image_embeds(pixels))
     model = generative.SensorModel(sizes, seed=3)
     for index, subject in enumerate(sizes.subjects):
         trials = [trial for trial in content["dataset"] if trial["subject"] == subject]

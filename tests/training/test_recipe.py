@@ -1,5 +1,6 @@
 """Recipes and their overrides."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neural_clip.commands.options import todays_spelling
 from neural_clip.errors import DataError
 from neural_clip.training.model import build_model, model_config
-from neural_clip.training.recipe import read_recipe, with_exponents
+from neural_clip.training.recipe import find_recipe, read_recipe, shipped_recipes, with_exponents
 from paths import REPOSITORY
 
 pytestmark = pytest.mark.numerical
@@ -43,6 +45,33 @@ def test_overrides(recipe_file):
     assert recipe.training_arguments.push_to_hub is False
 
 
+def test_words_of_the_other_commands(recipe_file):
+    words = ["--data", "eeg=a/b", "fmri=c=d", "--output-dir", "out", "--seed", "7", "--epochs", "3"]
+    recipe = read_recipe([recipe_file, *words, "--batch-size", "9", "--overwrite", "--resume", "--push-to-hub"])
+    assert recipe.data == {"eeg": "a/b", "fmri": "c=d"}
+    expected = {"output_dir": "out", "seed": 7, "num_train_epochs": 3, "per_device_train_batch_size": 9}
+    assert recipe.training == {"learning_rate": 0.1, "use_cpu": True, "push_to_hub": True, **expected}
+    assert (recipe.overwrite, recipe.resume) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("today", "before"),
+    [
+        (["--data", "eeg=x", "meg=y"], ["--data", "{eeg: x, meg: y}"]),
+        (["--data=eeg=x"], ["--data", "{eeg: x}"]),
+        (["--overwrite", "--seed", "1"], ["--overwrite", "true", "--seed", "1"]),
+        (["--seed", "1"], ["--seed", "1", "--resume", "false", "--overwrite=false"]),
+        (["--push-to-hub"], ["--push_to_hub", "true"]),
+        (["--output-dir", "a_b"], ["--output_dir", "a_b"]),
+        (["--epochs", "2", "--batch-size", "8"], ["--num_train_epochs", "2", "--per_device_train_batch_size", "8"]),
+    ],
+)
+def test_both_spellings_mean_the_same(recipe_file, today, before):
+    assert read_recipe([recipe_file, *today]) == read_recipe([recipe_file, *before])
+    assert read_recipe([recipe_file, *today]) == read_recipe([recipe_file, *todays_spelling("train", before)])
+    assert todays_spelling("train", today) == today
+
+
 @given(st.floats(1e-9, 1e9))
 def test_numbers_with_exponents_are_numbers(number):
     text = f"{number:.0e}"
@@ -70,6 +99,13 @@ def test_exponents_are_found_in_the_file_too(recipe_file):
         (["--training", "{seed: 1}"], "lacks 'training.output_dir'"),
         (["--training.learning_rate.a", "1"], "which is a single value"),
         (["--training.eval_strategy", "sometimes"], "'training' section cannot be used"),
+        (["--data", "eegs=x"], r"got 'eegs=x' instead. Did you mean 'eeg'\?"),
+        (["--data", "eeg=x", "meg"], "Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, .* got 'meg' instead"),
+        (["--data", "eeg=x", "eeg=y"], "each once, but got 'eeg=y'"),
+        (["--data", "eeg="], "got 'eeg=' instead"),
+        (["--overwrite", "yes"], "Unexpected argument 'yes'"),
+        (["--overwrit", "--resume"], r"'--overwrit' has no value. Did you mean 'overwrite'\?"),
+        (["--output-dri", "x"], "Did you mean 'output_dir'"),
     ],
 )
 def test_bad_overrides_are_named(recipe_file, arguments, message):
@@ -90,6 +126,45 @@ def test_files_that_are_no_recipe(tmp_path):
         read_recipe([str(path)])
     with pytest.raises(FileNotFoundError):
         read_recipe([str(tmp_path / "absent.yaml")])
+
+
+def test_a_recipe_goes_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no configs here
+    shipped = read_recipe([str(REPOSITORY / "configs" / "demo.yaml")])
+    assert read_recipe(["demo"]) == read_recipe(["demo.yaml"]) == shipped
+    (tmp_path / "paper").mkdir()
+    assert find_recipe("paper").parent.name == "recipes"  # a folder is no recipe
+    mine = "data: {eeg: mine}\ntraining: {output_dir: here}\n"
+    (tmp_path / "demo").write_text(mine)
+    assert read_recipe(["demo"]).data == {"eeg": "mine"}
+    assert read_recipe(["demo.yaml"]) == shipped
+    (tmp_path / "demo.yaml").write_text(mine)
+    assert read_recipe(["demo.yaml"]).data == {"eeg": "mine"}
+    with pytest.raises(FileNotFoundError, match=r"no recipe of this package, .* Did you mean 'linear'\?"):
+        read_recipe(["liner"])
+    with pytest.raises(FileNotFoundError, match=r"'configs/demo\.yaml' is no file"):  # a path is no name
+        read_recipe(["configs/demo.yaml"])
+    with pytest.raises(DataError, match="The first argument is a recipe, but is '--seed'"):
+        read_recipe(["--seed", "1"])
+
+
+def test_shipped_recipes_are_explained(capsys):
+    for words, code in ([], 2), (["--help"], 0), (["demo", "--seed", "1", "-h"], 0):
+        with pytest.raises(SystemExit) as stop:
+            read_recipe(words)
+        assert stop.value.code == code
+        out, err = capsys.readouterr()
+        shown, other = (err, out) if code else (out, err)
+        assert shown.startswith("usage: ") and other == ""
+        for path in CONFIGS:
+            (line,) = (line for line in shown.splitlines() if line.split()[:1] == [path.stem])
+            assert line.endswith(path.read_text().splitlines()[0].removeprefix("# ")) and len(line) <= 119
+
+
+def test_recipes_travel_with_the_package():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "training/recipes/*.yaml" in project["package-data"]["neural_clip"]
+    assert sorted(shipped_recipes()) == sorted(path.resolve() for path in CONFIGS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

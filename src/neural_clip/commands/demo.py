@@ -3,34 +3,46 @@
 Two models are trained side by side: one joint model, and the same with alignment layers that stay as they started, as
 in the code behind arXiv 2411.09723, so that the tables show what the layers of each subject are worth.
 
-    make demo            # or: neural-clip demo --output-dir outputs/demo
-
 Each step is one of the commands that work on real corpora too; they are printed as they run. A finished simulation or
 data set is kept when the demo is started again; training and evaluation are done anew.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.errors import DataError, run
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
+from neural_clip.errors import DataError
 from neural_clip.prepared.known_corpora import CORPORA
-from neural_clip.publishing.model_card import write_model_card
+from neural_clip.simulation.presets import PRESETS
 from neural_clip.targets.tiny_clip import TINY_CLIP
 
-RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "demo.yaml"
-BIN = Path(sys.executable).parent
-NEURAL_CLIP = BIN / "neural-clip"
-# accelerate asks for these unless they are given; the recipe and the machine decide the rest
-ACCELERATE = ["launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
-ACCELERATE += ["--dynamo_backend", "no"]
-ACCELERATE += ["--num_cpu_threads_per_process", "1"]  # two models share two cores; sums do not depend on the machine
+# accelerate asks for these unless they are given; the recipe and the machine decide the rest. Two models share two
+# cores; sums do not depend on the machine.
+TRAIN = ["accelerate", "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
+TRAIN += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "-m", "neural_clip.commands.main", "train"]
+# what stands behind the commands that are printed, wherever they are installed
+MODULES = {"neural-clip": "neural_clip.commands.main", "accelerate": "accelerate.commands.accelerate_cli"}
+
+
+@dataclass
+class DemoOptions:
+    """Options of `neural-clip demo`."""
+
+    output_dir: Path = option(Path("outputs/demo"), "folder of everything", type=Path)
+    preset: str = option("demo", "sizes and difficulty of the simulated corpora", choices=PRESETS)
+    seed: int = option(0, "of simulation and training", type=int)
+    epochs: int | None = option(None, "of training; default those of the recipe", type=int)
+    vision_model: str = option(TINY_CLIP, "image encoder: the tiny CLIP or a CLIP of the Hub", metavar="NAME")
+    data_only: bool = option(False, "stop once the data sets are there")
 
 
 def step(title: str, started: float, *commands: Sequence[object]) -> None:
@@ -38,12 +50,13 @@ def step(title: str, started: float, *commands: Sequence[object]) -> None:
     print(f"\n[{time.monotonic() - started:5.0f} s] {title}", flush=True)
     processes = []
     for command in commands:
-        words = [str(word) for word in command]
-        print("  $ " + " ".join([Path(words[0]).name, *words[1:]]), flush=True)
-        processes.append((words, subprocess.Popen(words)))
-    failed = [words for words, process in processes if process.wait() != 0]
+        name, *words = [str(word) for word in command]
+        shown = shlex.join([name, *words])
+        print(f"  $ {shown}", flush=True)
+        processes.append((shown, subprocess.Popen([sys.executable, "-m", MODULES[name], *words])))
+    failed = [shown for shown, process in processes if process.wait() != 0]
     if failed:
-        raise DataError(f"The step '{title}' failed: {' '.join(failed[0])}")
+        raise DataError(f"The step '{title}' failed: {failed[0]}")
 
 
 def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
@@ -58,73 +71,48 @@ def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
     return metadata["simulated"] == stamp and same_encoder
 
 
-def make_data(arguments: argparse.Namespace, raw: Path, data: Path, started: float) -> None:
+def make_data(options: DemoOptions, raw: Path, data: Path, started: float) -> None:
     """Simulate the raw corpora, turn them into data sets and embed their images; what is current is kept."""
-    simulate = [NEURAL_CLIP, "simulate", "--preset", arguments.preset, "--seed", str(arguments.seed)]
+    simulate: list[object] = ["neural-clip", "simulate", "--preset", options.preset, "--seed", str(options.seed)]
     simulate += ["--output-dir", raw, "--corpora"]
     step("simulate the raw files of the three corpora", started, [*simulate, "meg"], [*simulate, "eeg", "fmri"])
-    stale = [name for name in CORPORA if not is_current(raw / name, data / name, arguments.vision_model)]
+    stale = [name for name in CORPORA if not is_current(raw / name, data / name, options.vision_model)]
     if stale:
         prepare = [
-            [NEURAL_CLIP, "prepare", name, "--raw-dir", raw / name, "--output-dir", data / name] for name in stale
+            ["neural-clip", "prepare", name, "--raw-dir", raw / name, "--output-dir", data / name] for name in stale
         ]
         step("turn raw files into data sets", started, *[[*command, "--overwrite"] for command in prepare])
-        embed = [[NEURAL_CLIP, "embed-images", data / name, "--model", arguments.vision_model] for name in stale]
+        embed = [["neural-clip", "embed-images", data / name, "--model", options.vision_model] for name in stale]
         step("embed the images", started, *embed)
 
 
-def train_and_evaluate(arguments: argparse.Namespace, output: Path, data: Path, started: float) -> None:
+def train_and_evaluate(options: DemoOptions, output: Path, data: Path, started: float) -> None:
     """Train one joint model and one with frozen alignment layers, and score both on the test splits."""
     folders = {corpus.modality: data / name for name, corpus in CORPORA.items()}
-    train = [
-        BIN / "accelerate",
-        *ACCELERATE,
-        "-m",
-        "neural_clip.commands.main",
-        "train",
-        RECIPE,
-        "--overwrite",
-        "true",
-    ]
-    train += [word for modality, folder in folders.items() for word in (f"--data.{modality}", folder)]
-    train += ["--training.seed", str(arguments.seed)]
-    if arguments.epochs is not None:
-        train += ["--training.num_train_epochs", str(arguments.epochs)]
-    if arguments.vision_model != TINY_CLIP:
+    data_sets = ["--data", *[f"{modality}={folder}" for modality, folder in folders.items()]]
+    train = [*TRAIN, "demo", "--overwrite", *data_sets, "--seed", str(options.seed)]
+    if options.epochs is not None:
+        train += ["--epochs", str(options.epochs)]
+    if options.vision_model != TINY_CLIP:
         train += ["--model.include_vision_tower", "false"]  # a large tower would make the checkpoint large
-    frozen = [*train, "--model.freeze_alignment", "true", "--model.include_vision_tower", "false"]
-    frozen += ["--training.output_dir", output / "frozen_alignment"]
-    step("train", started, [*train, "--training.output_dir", output / "checkpoint"], frozen)
-    evaluate = [NEURAL_CLIP, "evaluate", "--checkpoint", output / "checkpoint"]
-    evaluate += [f"frozen alignment={output / 'frozen_alignment'}", "--output-dir", output, "--data"]
-    step("evaluate on the test splits", started, [*evaluate, *[f"{m}={folder}" for m, folder in folders.items()]])
+    frozen: list[object] = [*train, "--model.freeze_alignment", "true", "--model.include_vision_tower", "false"]
+    frozen += ["--output-dir", output / "frozen_alignment"]
+    step("train", started, [*train, "--output-dir", output / "checkpoint"], frozen)
+    evaluate: list[object] = ["neural-clip", "evaluate", "--checkpoint", output / "checkpoint"]
+    evaluate += [f"frozen alignment={output / 'frozen_alignment'}", "--output-dir", output]
+    step("evaluate on the test splits", started, [*evaluate, *data_sets])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every step."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, default=Path("outputs/demo"), help="default: outputs/demo")
-    parser.add_argument(
-        "--preset",
-        default="demo",
-        help="simulated corpora: demo (default), tiny, or realistic and linear of docs/twins.md",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of simulation and training (default: 0)")
-    parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
-    parser.add_argument(
-        "--vision-model", default=TINY_CLIP, help=f"image encoder, {TINY_CLIP} (default) or a CLIP of the Hub"
-    )
-    parser.add_argument("--data-only", action="store_true", help="stop once the data sets are there")
-    arguments = parser.parse_args(argv)
-    output, started = arguments.output_dir, time.monotonic()
-    make_data(arguments, output / "raw", output / "data", started)
-    if arguments.data_only:
+    (options,) = read_options("demo", __doc__, argv, DemoOptions)
+    output, started = options.output_dir, time.monotonic()
+    make_data(options, output / "raw", output / "data", started)
+    if options.data_only:
         return
-    train_and_evaluate(arguments, output, output / "data", started)
+    train_and_evaluate(options, output, output / "data", started)
+    from neural_clip.publishing.model_card import write_model_card
+
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     card = write_model_card(output / "checkpoint", report)
     print(f"model card: {card}\ndone in {time.monotonic() - started:.0f} s")
-
-
-if __name__ == "__main__":
-    run(main)

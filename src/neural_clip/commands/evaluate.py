@@ -1,67 +1,67 @@
-"""Options of `neural-clip evaluate`."""
+"""Score checkpoints on the test splits of prepared data sets: decoding, encoding and conversion.
+
+With several checkpoints the first is the one that the report is about: it must have an encoder for every data set, the
+controls and pictures are its own, and the others are compared with it, query by query.
+"""
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.evaluation.checkpoints import named_checkpoints
-from neural_clip.evaluation.outputs import REPORT_FILE
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.evaluation.protocols import PROTOCOLS
-from neural_clip.evaluation.run import evaluate_checkpoints
 
 
-def parser() -> argparse.ArgumentParser:
-    """Arguments of `neural-clip evaluate`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--checkpoint", nargs="+", required=True, metavar="[NAME=]PATH",
-        help="folders or Hub names of NeuralClipModels, with names for the tables; others are compared with the first",
+@dataclass
+class EvaluateOptions:
+    """Options of `neural-clip evaluate`; [`evaluate_checkpoints`] explains them."""
+
+    checkpoint: Sequence[str] = option(
+        MISSING,
+        "folders or Hub names of NeuralClipModels, with names for the tables; others are compared with the first",
+        nargs="+", metavar="[NAME=]PATH",
     )  # fmt: skip
-    parser.add_argument("--data", nargs="+", required=True, metavar="MODALITY=FOLDER", help="prepared data sets")
-    parser.add_argument("--output-dir", required=True, help="folder for report.json, report.md and pictures")
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default="strict", help="which scores the report puts first (default: strict)"
-    )
-    parser.add_argument("--no-baselines", action="store_true", help="leave the linear baselines out")
-    parser.add_argument("--no-audits", action="store_true", help="leave the controls beside the scores out")
-    parser.add_argument(
-        "--understand", nargs="?", type=int, const=64, metavar="N",
-        help="also show what was learned: similarity, time, sensor and voxel maps over N recordings (default: 64)",
+    data: Sequence[str] = option(MISSING, "prepared data sets", nargs="+", metavar="MODALITY=FOLDER")
+    output_dir: Path = option(MISSING, "folder for report.json, report.md and pictures", type=Path)
+    split: str = option("test", "the recordings that are scored", choices=("train", "validation", "test"))
+    protocol: str = option("strict", "which scores the report puts first", choices=tuple(PROTOCOLS))
+    baselines: bool = option(True, "linear baselines beside the checkpoints")
+    controls: bool = option(True, "controls beside the scores")
+    understand: int | None = option(
+        None, "also show what was learned: similarity, time, sensor and voxel maps over N recordings, 64 unless given",
+        nargs="?", type=int, const=64,
     )  # fmt: skip
-    parser.add_argument("--no-pictures", action="store_true", help="leave the panels of retrieved images out")
-    parser.add_argument("--seed", type=int, default=0, help="of intervals and p-values (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    return parser
+    pictures: bool = option(True, "panels of retrieved images, and of intervals")
+    seed: int = option(0, "of intervals and p-values", type=int)
+    batch_size: int = option(64, "recordings a forward pass", type=int)
+    device: str = option("cpu", "where the model computes, cpu or cuda")
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run `neural-clip evaluate`; returns the report."""
+    (options,) = read_options("evaluate", __doc__, argv, EvaluateOptions)
+    from neural_clip.evaluation.checkpoints import named_checkpoints
+    from neural_clip.evaluation.outputs import REPORT_FILE
+    from neural_clip.evaluation.run import evaluate_checkpoints
     from neural_clip.prepared.reader import folder_of
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
-    arguments = parser().parse_args(argv)
-    shown = shlex.join(["neural-clip", "evaluate", *(sys.argv[1:] if argv is None else argv)])
+    settings = vars(options)
+    output_dir, pictures = settings.pop("output_dir"), settings.pop("pictures")
     report = evaluate_checkpoints(
-        named_checkpoints(arguments.checkpoint),
-        [folder_of(argument) for argument in arguments.data],
-        arguments.output_dir,
-        split=arguments.split,
-        baselines=not arguments.no_baselines,
-        audits=not arguments.no_audits,
-        understand=arguments.understand,
-        protocol=arguments.protocol,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        device=arguments.device,
-        command=shown,
+        named_checkpoints(settings.pop("checkpoint")),
+        [folder_of(argument) for argument in settings.pop("data")],
+        output_dir,
+        audits=settings.pop("controls"),
+        **settings,
+        command=shlex.join(["neural-clip", "evaluate", *(sys.argv[1:] if argv is None else argv)]),
     )
-    path = write_report(Path(arguments.output_dir) / REPORT_FILE, pictures=not arguments.no_pictures)
+    path = write_report(output_dir / REPORT_FILE, pictures=pictures)
     print_tables(report, path.parent)
     return report

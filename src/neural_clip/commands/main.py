@@ -5,13 +5,12 @@ Programs are imported only when called, so that `neural-clip --help` answers at 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from neural_clip.errors import DataError, run
+from neural_clip.errors import DataError, did_you_mean, run
 from neural_clip.prepared.known_corpora import CORPORA
 
 # name at the shell -> (module with `main(argv)`, one line of help); a corpus: function of `commands.prepare`
@@ -74,11 +73,10 @@ def _find(kind: str, name: str, table: Mapping[str, tuple[str, str]]) -> str:
     """Return the module behind a name, or raise with the nearest one."""
     if name in table:
         return table[name][0]
-    near = difflib.get_close_matches(name, table, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
     allowed = ", ".join(f"'{known}'" for known in table)
     raise DataError(
-        f"Invalid value for the '{kind}' argument. Allowed values are {allowed}, but got '{name}' instead.{hint}"
+        f"Invalid value for the '{kind}' argument. Allowed values are {allowed}, but got '{name}' instead."
+        f"{did_you_mean(name, table)}"
     )
 
 

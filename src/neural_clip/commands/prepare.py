@@ -1,138 +1,85 @@
-"""Options of `neural-clip prepare CORPUS` and of the programs in `dataset_scripts/`."""
+"""`neural-clip prepare CORPUS` and the programs in `dataset_scripts/`; every corpus declares its options."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-
-def imagenet_eeg(argv: Sequence[str] | None = None) -> None:
-    """Command line of `prepare`."""
-    from neural_clip.corpora.imagenet_eeg.build import CHOICES, VARIANTS, prepare
-    from neural_clip.corpora.imagenet_eeg.images import IMAGE_DIR
-    from neural_clip.corpora.imagenet_eeg.layout import SPLITS_FILE
-
-    parser = argparse.ArgumentParser(prog="imagenet_eeg", description="Prepare ImageNetEEG from its released files.")
-    parser.add_argument("--raw-dir", type=Path, required=True, help="folder with the .pth files of the release")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write")
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="eeg_14_70_std", help="which .pth file to read")
-    parser.add_argument("--window", type=int, nargs=2, default=(40, 480), metavar=("FIRST", "END"), help="samples")
-    parser.add_argument("--length-range", type=int, nargs=2, metavar=("MIN", "MAX"), help="keep such lengths only")
-    parser.add_argument(
-        "--standardize", choices=CHOICES["standardize"],
-        help="train: by training trials; released: by means and stddevs of the raw file; default: train for raw, none "
-        "for *_std",
-    )  # fmt: skip
-    parser.add_argument("--band-pass", type=float, nargs=2, metavar=("LOW", "HIGH"), help="Hz, zero-phase; raw only")
-    parser.add_argument("--notch", type=float, metavar="HZ", help="line frequency to take out, zero-phase; raw only")
-    parser.add_argument("--subjects", nargs="+", help="such as sub-01 sub-04; default all")
-    parser.add_argument(
-        "--image-dir", type=Path,
-        help=f"ImageNet training images: folder ({IMAGE_DIR}, synset folders or flat), tar or zip; default RAW_DIR",
-    )  # fmt: skip
-    parser.add_argument("--splits-file", type=Path, help=f"default RAW_DIR/{SPLITS_FILE}")
-    parser.add_argument("--ch-names-file", type=Path, help="text file with one channel name a line")
-    parser.add_argument(
-        "--missing-images", choices=CHOICES["missing_images"], default="error",
-        help="error: stop and list them in OUTPUT_DIR.missing_images.txt; drop: leave their trials out",
-    )  # fmt: skip
-    parser.add_argument("--allow-partial", action="store_true", help="accept counts that differ from the release")
-    parser.add_argument("--num-proc", type=int, default=1, metavar="N", help="processes that write; default 1")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output folder")
-    arguments = vars(parser.parse_args(argv))
-    for name in ("window", "length_range", "band_pass"):
-        arguments[name] = tuple(arguments[name]) if arguments[name] is not None else None
-    print(prepare(arguments.pop("raw_dir"), arguments.pop("output_dir"), **arguments))
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 
 
-def things_meg(argv: Sequence[str] | None = None) -> None:
-    """Prepare THINGS-MEG: `neural-clip prepare things_meg --raw-dir ds004212 --images-dir THINGS --output-dir out`."""
-    from neural_clip.corpora.things_meg.build import ROUTES, SPLIT_PROTOCOLS, prepare, subject_number
-    from neural_clip.corpora.things_meg.preprocessing import PREPROCESSINGS, SCALINGS
-    from neural_clip.corpora.things_meg.stimuli import CATEGORIES
+@dataclass
+class RawPlaces:
+    """Where a corpus lies, and where it goes."""
 
-    description = "THINGS-MEG (OpenNeuro ds004212), real or simulated, as a folder that load_dataset reads."
-    parser = argparse.ArgumentParser(prog="neural-clip prepare things_meg", description=description)
-    add = parser.add_argument
-    add("--raw-dir", required=True, help="BIDS root of OpenNeuro ds004212, version 2.0.0 or later")
-    add("--images-dir", help="extracted THINGS images (default: <raw-dir>/images)")
-    add("--output-dir", required=True, help="folder to make")
-    add("--route", choices=ROUTES, default="raw", help="CTF recordings or published epochs (default: raw)")
-    add("--preprocessing", choices=tuple(PREPROCESSINGS), help="default: paper for raw, published for derivative")
-    add("--split", choices=tuple(SPLIT_PROTOCOLS), default="paper", help="default: paper")
-    add("--scaling", choices=SCALINGS, default="baseline_zscore", help="default: baseline_zscore")
-    add("--average-repeats", action="store_true", help="one row per subject and image")
-    add("--categories", choices=CATEGORIES, default="27", help="table of categories, several a concept (default: 27)")
-    add("--categories-file", help="Categories_final_20200131.tsv of ViCCo-Group/THINGS-data (MRI/data), for 53")
-    add("--subjects", nargs="+", type=subject_number, help="numbers, such as 1 2 (default: all)")
-    add("--sessions", nargs="+", type=int, help="numbers, such as 1 2 (default: all)")
-    add("--validation-fraction", type=float, default=0.1, help="share of the training images (default: 0.1)")
-    add("--seed", type=int, default=0, help="of the choice of validation images (default: 0)")
-    add("--triggers", choices=("compare", "ignore"), default="compare", help="with the events (default: compare)")
-    add(
-        "--allow-partial",
-        action="store_true",
-        help="use the runs that are downloaded, and mark the data set as partial",
-    )
-    add("--num-proc", type=int, default=1, help="processes; each holds one run, 2 GB at real size (default: 1)")
-    add("--overwrite", action="store_true", help="replace an older prepared data set")
-    arguments = vars(parser.parse_args(argv))
-    folder = prepare(arguments.pop("raw_dir"), arguments.pop("output_dir"), **arguments)
-    print(f"THINGS-MEG is in {folder}")
+    raw_dir: Path = option(MISSING, "folder of the raw files as they were published", type=Path)
+    output_dir: Path = option(MISSING, "folder of the prepared data set", type=Path)
 
 
-def nsd(argv: Sequence[str] | None = None) -> None:
-    """Command line of `prepare`."""
-    from neural_clip.corpora.nsd.build import SESSION_ZSCORES, prepare
-    from neural_clip.corpora.nsd.layout import ANNOTATIONS_DIR, BETAS_FORMATS
-    from neural_clip.corpora.nsd.plan import DEFAULT_ROI, N_SESSIONS
+@dataclass
+class ManifestPlaces:
+    """Where the description of recordings lies, and where they go."""
 
-    parser = argparse.ArgumentParser(prog="nsd", description="Prepare the Natural Scenes Dataset from a local copy.")
-    parser.add_argument("--raw-dir", type=Path, required=True, help="folder with nsddata, nsddata_betas, ...")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write")
-    parser.add_argument("--subjects", nargs="+", help="such as sub-01 sub-05; default all with betas")
-    parser.add_argument(
-        "--n-sessions", type=int, help=f"sessions from the first on; default {N_SESSIONS}, all of a simulated corpus"
-    )
-    parser.add_argument(
-        "--average-repeats", action=argparse.BooleanOptionalAction, default=True, help="one row an image or a trial"
-    )
-    parser.add_argument(
-        "--session-zscore", choices=SESSION_ZSCORES, default="train_only", help="fitted on training trials, or none"
-    )
-    parser.add_argument(
-        "--roi", default=DEFAULT_ROI, help="name of a file in func1pt8mm/roi, or a path with {subject} for subj01, ..."
-    )
-    parser.add_argument(
-        "--roi-values", type=int, nargs="+", help="values that mark wanted voxels; default all above 0"
-    )
-    parser.add_argument("--validation-fraction", type=float, default=0.1, help="share of the unshared images")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of validation images")
-    parser.add_argument("--betas-format", choices=BETAS_FORMATS, default="auto", help="auto prefers nifti")
-    parser.add_argument("--annotations-dir", type=Path, help=f"COCO instances; default RAW_DIR/{ANNOTATIONS_DIR}")
-    parser.add_argument(
-        "--allow-partial", action="store_true", help="take the sessions that are there; the set is marked as partial"
-    )
-    parser.add_argument("--num-proc", type=int, default=1, help="parts (subjects, or sessions) written at a time")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output folder")
-    arguments = vars(parser.parse_args(argv))
-    print(prepare(arguments.pop("raw_dir"), arguments.pop("output_dir"), **arguments))
+    manifest: Path = option(MISSING, "YAML file that lists recordings, images and splits", type=Path, positional=True)
+    output_dir: Path = option(MISSING, "folder of the prepared data set", type=Path)
+
+
+def imagenet_eeg(argv: Sequence[str] | None = None) -> Path:
+    """Prepare ImageNetEEG: EEG of six people, 40 classes of ImageNet, from the released .pth files.
+
+    All images of a class were shown in one block, so a decoder may read the block instead of the image.
+    """
+    from neural_clip.corpora.imagenet_eeg.options import ImageNetEegOptions
+
+    places, options = read_options("prepare imagenet_eeg", imagenet_eeg.__doc__, argv, RawPlaces, ImageNetEegOptions)
+    from neural_clip.corpora.imagenet_eeg import prepare
+
+    return _told(prepare(places.raw_dir, places.output_dir, options))
+
+
+def things_meg(argv: Sequence[str] | None = None) -> Path:
+    """Prepare THINGS-MEG (OpenNeuro ds004212, version 2.0.0 or later): MEG of four people.
+
+    The route `raw` reads the CTF recordings, `derivative` the published epochs. Training images of the split protocol
+    `paper` share their concepts with the test images, those of `zero_shot` and `large` do not.
+    """
+    from neural_clip.corpora.things_meg.options import ThingsMegOptions
+
+    places, options = read_options("prepare things_meg", things_meg.__doc__, argv, RawPlaces, ThingsMegOptions)
+    from neural_clip.corpora.things_meg import prepare
+
+    return _told(prepare(places.raw_dir, places.output_dir, options))
+
+
+def nsd(argv: Sequence[str] | None = None) -> Path:
+    """Prepare the Natural Scenes Dataset: 7 T fMRI of eight people, from a local copy.
+
+    The images that all of them saw are the test split. NSD's terms forbid to pass on what this program writes.
+    """
+    from neural_clip.corpora.nsd.options import NsdOptions
+
+    places, options = read_options("prepare nsd", nsd.__doc__, argv, RawPlaces, NsdOptions)
+    from neural_clip.corpora.nsd import prepare
+
+    return _told(prepare(places.raw_dir, places.output_dir, options))
 
 
 def custom(argv: Sequence[str] | None = None) -> Path:
-    """Run `neural-clip prepare custom`."""
-    from neural_clip.corpora.custom.build import prepare
+    """Prepare your own recordings, with images or ready-made embeddings, as a manifest lists them.
 
-    parser = argparse.ArgumentParser(description=custom.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path, help="YAML file that lists recordings, images and splits")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder to make")
-    parser.add_argument("--raw-dir", type=Path, help="where relative paths begin (default: the manifest's folder)")
-    parser.add_argument("--subjects", nargs="+", help="such as sub-01 sub-02 (default: all of the manifest)")
-    parser.add_argument("--num-proc", type=int, default=1, help="processes that work at the same time (default: 1)")
-    parser.add_argument("--allow-partial", action="store_true", help="accept other counts than 'expect' says")
-    parser.add_argument("--overwrite", action="store_true", help="replace an older prepared data set")
-    options = vars(parser.parse_args(argv))
-    folder = prepare(options.pop("manifest"), options.pop("output_dir"), **options)
+    Epochs of mne, continuous EEG or MEG, BIDS data sets, fMRI time series or patterns; the documentation explains the
+    manifest in docs/bring_your_own_recordings.md.
+    """
+    from neural_clip.corpora.custom.options import CustomOptions
+
+    places, options = read_options("prepare custom", custom.__doc__, argv, ManifestPlaces, CustomOptions)
+    from neural_clip.corpora.custom import prepare
+
+    return _told(prepare(places.manifest, places.output_dir, options))
+
+
+def _told(folder: Path) -> Path:
     print(f"{folder}: ready for load_dataset")
     return folder

@@ -1,22 +1,34 @@
-"""Options of `neural-clip push`."""
+"""Upload a prepared data set or a checkpoint to the Hub, private unless you say otherwise.
+
+Data whose terms forbid redistribution, and models that learnt from them, never become public. Credentials are those of
+`hf auth login` or `HF_TOKEN`.
+"""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.publishing.push import push
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
+
+
+@dataclass
+class PushOptions:
+    """Options of `neural-clip push`; [`push`] explains them."""
+
+    folder: Path = option(MISSING, "prepared data set or checkpoint", type=Path, positional=True)
+    repo: str = option(MISSING, "repository on the Hub; made if missing", metavar="ORG/NAME")
+    public: bool = option(False, "let everybody see it")
+    message: str | None = option(None, "message of the commit", metavar="TEXT")
 
 
 def main(argv: Sequence[str] | None = None) -> str:
     """Run `neural-clip push`; returns the address."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="prepared data set or checkpoint")
-    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub; made if missing")
-    parser.add_argument("--public", action="store_true", help="let everybody see it (default: private)")
-    parser.add_argument("--revision-message", metavar="TEXT", help="message of the commit")
-    arguments = parser.parse_args(argv)
-    address = push(arguments.folder, arguments.repo, public=arguments.public, message=arguments.revision_message)
-    print(f"{arguments.folder} is at {address} ({'public' if arguments.public else 'private'})")
+    (options,) = read_options("push", __doc__, argv, PushOptions)
+    from neural_clip.publishing.push import push
+
+    address = push(**vars(options))
+    print(f"{options.folder} is at {address} ({'public' if options.public else 'private'})")
     return address

@@ -1,22 +1,32 @@
-"""Options of `neural-clip report`."""
+"""Turn report.json into report.md, report.html and pictures, and print the tables.
+
+Every number is read from report.json; nothing is computed anew.
+"""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.report.tables import print_tables
-from neural_clip.report.write import read_report, write_report
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
+
+
+@dataclass
+class ReportOptions:
+    """Options of `neural-clip report`."""
+
+    report: str = option(MISSING, "report.json that `neural-clip evaluate` wrote, or its folder", positional=True)
+    pictures: bool = option(True, "panels of retrieved images, and of intervals")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip report`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("report", help="report.json that `neural-clip evaluate` wrote, or its folder")
-    parser.add_argument("--no-pictures", action="store_true", help="leave the panels of retrieved images out")
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    path = write_report(arguments.report, pictures=not arguments.no_pictures)
+    (options,) = read_options("report", __doc__, argv, ReportOptions)
+    from neural_clip.report.tables import print_tables
+    from neural_clip.report.write import read_report, write_report
+
+    path = write_report(options.report, pictures=options.pictures)
     print_tables(read_report(path.parent), path.parent)
     return path

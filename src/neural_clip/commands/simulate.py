@@ -1,32 +1,34 @@
-"""Options of `neural-clip simulate`."""
+"""Write simulated twins of the corpora in their raw formats.
+
+A corpus appears whole or not at all; one that is there with the same preset, seed, dials and calibration is kept.
+"""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from neural_clip.commands.options import read_options
+from neural_clip.corpora.options import option
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import PRESETS, get_preset
 from neural_clip.simulation.simulate import simulate
 
 
+@dataclass
+class SimulateOptions:
+    """Options of `neural-clip simulate`; [`simulate`] explains them."""
+
+    output_dir: Path = option(MISSING, "parent of the folders imagenet_eeg, things_meg and nsd", type=Path)
+    preset: str = option("demo", "sizes and difficulty; full fills a disk", choices=tuple(PRESETS))
+    seed: int = option(0, "same seed, same bytes", type=int)
+    corpora: Sequence[str] = option(tuple(CORPUS_OF), "which of them", choices=tuple(CORPUS_OF), nargs="+")
+    overwrite: bool = option(False, "replace simulated corpora that differ")
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
-    """Run `neural-clip simulate`.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): Arguments without the program's name.
-
-    Returns:
-        `dict[str, Path]`: Raw folder of each modality.
-    """
-    parser = argparse.ArgumentParser(
-        prog="neural-clip simulate", description="Write simulated twins of the corpora in their raw formats."
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="demo", help="size (default: demo; full fills a disk)")
-    parser.add_argument("--output-dir", required=True, help="parent of the folders imagenet_eeg, things_meg and nsd")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    parser.add_argument("--corpora", nargs="+", choices=list(CORPUS_OF), default=list(CORPUS_OF), help="default: all")
-    parser.add_argument("--overwrite", action="store_true", help="replace simulated corpora that differ")
-    args = parser.parse_args(argv)
-    return simulate(args.output_dir, get_preset(args.preset), args.seed, args.corpora, args.overwrite)
+    """Run `neural-clip simulate`; returns the raw folder of each modality."""
+    (options,) = read_options("simulate", __doc__, argv, SimulateOptions)
+    settings = vars(options)
+    return simulate(settings.pop("output_dir"), get_preset(settings.pop("preset")), **settings)

@@ -1,17 +1,20 @@
-"""Options of `neural-clip train` and `train.py`."""
+"""`neural-clip train` and `train.py`: the recipe explains the options."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
+from neural_clip.commands.options import todays_spelling
 from neural_clip.training.recipe import read_recipe
-from neural_clip.training.run import train
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a recipe with its overrides and train."""
+    recipe = read_recipe(todays_spelling("train", sys.argv[1:] if argv is None else argv))
     from datasets.utils.logging import disable_progress_bar
 
+    from neural_clip.training.run import train
+
     disable_progress_bar()  # opening a prepared data set is quick; the bar that matters is the training's
-    train(read_recipe(sys.argv[1:] if argv is None else list(argv)))
+    train(recipe)

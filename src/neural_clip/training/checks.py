@@ -54,7 +54,7 @@ def prepare_output(recipe: Recipe, output_dir: Path) -> str | None:
     if given := recipe.training_arguments.resume_from_checkpoint:
         raise DataError(
             f"'training.resume_from_checkpoint' is {given!r}, but runs go on from the last checkpoint in their own "
-            "'output_dir'. Copy it there and pass `--resume true`."
+            "'output_dir'. Copy it there and pass `--resume`."
         )
     checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
     if recipe.resume:
@@ -64,7 +64,7 @@ def prepare_output(recipe: Recipe, output_dir: Path) -> str | None:
     if checkpoint or (output_dir / "config.json").exists():
         if not recipe.overwrite:
             raise DataError(
-                f"'{output_dir}' holds an earlier run. Pass `--resume true` to go on or `--overwrite true`."
+                f"'{output_dir}' holds an earlier run. Pass `--resume` to go on or `--overwrite` to replace it."
             )
         if recipe.training_arguments.process_index == 0:
             for old in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):

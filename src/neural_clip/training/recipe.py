@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, did_you_mean
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
@@ -20,20 +20,42 @@ if TYPE_CHECKING:
 
 SECTIONS = ("data", "model", "training")
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
-USAGE = """usage: train RECIPE.yaml [--SECTION.KEY VALUE ...] [--resume true] [--overwrite true]
+RECIPES = Path(__file__).parent / "recipes"
+SWITCHES = ("resume", "overwrite", "push_to_hub")
+# Words of the other commands for settings of `training`.
+SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
+OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "batch-size")
+USAGE = """usage: {program} RECIPE [--data MODALITY=FOLDER ...] [--output-dir FOLDER] [--SECTION.KEY VALUE ...] ...
 
-RECIPE.yaml holds three sections:
+Train a model as a recipe says.
+
+RECIPE is a YAML file, or the name of one that comes with the package:
+{recipes}
+It holds three sections:
   data      prepared data set of each modality: eeg, meg, fmri (any subset)
   model     settings of NeuralClipConfig; those of an encoder under eeg, meg, fmri
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
-and `passes` (how often an epoch goes over the recordings of a modality: once, unless {eeg: 4} or the like says
-otherwise), `resume` (go on from the last checkpoint) and `overwrite` (replace an earlier run).
+and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
+otherwise), `resume` and `overwrite`. Every value can be overridden.
+
+options:
+  -h, --help                      show this help message and exit
+  --data MODALITY=FOLDER ...      prepared data sets, instead of all those of the recipe
+  --data.MODALITY FOLDER          the same of one modality, beside the others of the recipe
+  --output-dir FOLDER             folder of the checkpoints
+  --resume                        go on from the last checkpoint in the output folder
+  --overwrite                     replace an earlier run in the output folder
+  --push-to-hub                   send the checkpoint to the Hub, private unless the recipe says otherwise
+  --seed N                        of initial weights and the order of batches
+  --epochs N                      training.num_train_epochs
+  --batch-size N                  training.per_device_train_batch_size
+  --SECTION.KEY VALUE             any value of the recipe, as YAML
+  --KEY VALUE                     any value of its `training` section
 
 examples:
-  accelerate launch train.py configs/demo.yaml
-  accelerate launch train.py configs/demo.yaml --training.learning_rate 1e-3 --model.eeg.hidden_size 64
-  python train.py configs/demo.yaml --data '{fmri: outputs/demo/data/nsd}' --training.output_dir outputs/fmri
-A key without section is one of `training`: `--num_train_epochs 5`, `--push_to_hub true`."""
+  neural-clip train demo --overwrite
+  accelerate launch train.py configs/base.yaml --data meg=data/things_meg --output-dir outputs/meg
+  python train.py base --data.eeg data/mine --training.learning_rate 1e-3 --model.eeg.hidden_size 64"""
 # What a run of this package needs, unless the recipe says otherwise.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -108,22 +130,53 @@ def check_keys(section: str, given: dict, known: Collection[str]) -> None:
     """Raise a `DataError` for the first unknown key, naming the nearest known one."""
     for key in given:
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else f" Known keys are {sorted(known)[:40]}."
+            hint = did_you_mean(str(key), known) or f" Known keys are {sorted(known)[:40]}."
             raise DataError(f"Unknown key {key!r} in the recipe's {section!r} section.{hint}")
 
 
+def usage() -> str:
+    """How a training is started, with the recipes that come with the package."""
+    about = {path.stem: path.read_text(encoding="utf-8").split("\n")[0].lstrip("# ") for path in shipped_recipes()}
+    program = Path(sys.argv[0]).name
+    return USAGE.format(program=program, recipes="\n".join(f"  {name:<12} {text}" for name, text in about.items()))
+
+
+def shipped_recipes() -> list[Path]:
+    """Recipes that come with the package."""
+    return sorted(RECIPES.glob("*.yaml"))
+
+
+def find_recipe(given: str) -> Path:
+    """The recipe of that path, or else that name among those of the package.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    if Path(given).is_file():
+        return Path(given)
+    shipped = {path.stem: path for path in shipped_recipes()}
+    if given.removesuffix(".yaml") in shipped:
+        return shipped[given.removesuffix(".yaml")]
+    raise FileNotFoundError(
+        f"'{given}' is no file, and no recipe of this package, which are {', '.join(shipped)}."
+        f"{did_you_mean(Path(given).stem, shipped)}"
+    )
+
+
 def read_recipe(argv: Sequence[str]) -> Recipe:
-    """Read `RECIPE.yaml [--section.key value ...]`.
+    """Read `RECIPE [--section.key value ...]`.
 
     Raises:
         DataError: If the file or an override cannot be used.
-        SystemExit: After printing the usage, for `--help`.
+        FileNotFoundError: If there is no such recipe.
+        SystemExit: After printing the usage: with code 0 for `--help`, with 2 where no recipe is given.
     """
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
+    if not argv or {"-h", "--help"} & set(argv):
+        print(usage() if argv else f"{usage()}\n\nerror: Give a recipe.", file=sys.stdout if argv else sys.stderr)
         raise SystemExit(0 if argv else 2)
-    path = Path(argv[0])
+    if argv[0].startswith("-"):
+        raise DataError(f"The first argument is a recipe, but is {argv[0]!r}; `--help` lists the recipes.")
+    path = find_recipe(argv[0])
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -138,22 +191,46 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
-    """Turn `--a.b value` and `--a.b=value` into key paths and YAML values."""
-    pairs, rest = [], list(arguments)
+    """Turn `--a.b value`, `--a.b=value`, `--data MODALITY=FOLDER ...` and switches into key paths and YAML values."""
+    pairs: list[tuple[list[str], Any]] = []
+    rest = list(arguments)
     while rest:
-        name = rest.pop(0)
-        if not name.startswith("--"):
-            raise DataError(f"Unexpected argument {name!r}; overrides look like `--training.seed 1`.")
-        name, equals, text = name[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise DataError(f"The override '--{name}' has no value.")
-            text = rest.pop(0)
+        given = rest.pop(0)
+        if not given.startswith("--"):
+            raise DataError(f"Unexpected argument {given!r}; overrides look like `--training.seed 1`.")
+        name, equals, text = given[2:].partition("=")
         dotted = name.replace("-", "_").split(".")
+        is_switch = len(dotted) == 1 and dotted[0] in SWITCHES
+        if is_switch and not equals and not (rest and rest[0].lower() in ("true", "false")):
+            text = "true"
+        elif not equals:
+            if not rest or rest[0].startswith("--"):
+                raise DataError(f"The override '--{name}' has no value.{did_you_mean(name, OPTIONS)}")
+            text = rest.pop(0)
         if len(dotted) == 1 and dotted[0] not in (*SECTIONS, "passes", "resume", "overwrite"):
-            dotted = ["training", *dotted]
-        pairs.append((dotted, with_exponents(yaml.safe_load(text))))
+            dotted = ["training", SAME_AS.get(dotted[0], dotted[0])]
+        if dotted == ["data"] and "=" in text and not text.lstrip().startswith("{"):
+            folders = [text]
+            while rest and not rest[0].startswith("--"):
+                folders.append(rest.pop(0))
+            pairs.append((dotted, _data_sets(folders)))
+        else:
+            pairs.append((dotted, with_exponents(yaml.safe_load(text))))
     return pairs
+
+
+def _data_sets(arguments: Sequence[str]) -> dict[str, str]:
+    """Folders by modality of `MODALITY=FOLDER` arguments."""
+    found: dict[str, str] = {}
+    for argument in arguments:
+        modality, equals, folder = argument.partition("=")
+        if not equals or not folder or modality not in MODALITIES or modality in found:
+            raise DataError(
+                "Invalid value for '--data'. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, each once, but got "
+                f"'{argument}' instead.{did_you_mean(modality, MODALITIES)}"
+            )
+        found[modality] = folder
+    return found
 
 
 def with_exponents(value: Any) -> Any:

@@ -33,7 +33,7 @@ def training_record(recipe: Recipe, facts: dict[str, dict], trainer: Trainer) ->
     simulated = [name for name, metadata in facts.items() if metadata["simulated"]]
     config: Any = cast(PreTrainedModel, trainer.model).config
     return {
-        "command": shlex.join(sys.argv),
+        "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",  # the former is `neural-clip train` or a path
         "recipe": recipe.as_dict(),
         "seed": recipe.training_arguments.seed,
         "data": {

@@ -22,6 +22,7 @@ from scipy.signal import butter, sosfiltfilt
 from damaged_bytes import flipped_bits
 from neural_clip.corpora.imagenet_eeg import build as imagenet_eeg
 from neural_clip.corpora.imagenet_eeg.layout import FACTS, SPLIT_FACTS, SYNSETS, forget_recordings
+from neural_clip.corpora.imagenet_eeg.options import IMAGE_DIR
 from neural_clip.errors import DataError
 from paths import REPOSITORY
 from prepared_rows import rows_of
@@ -58,7 +59,7 @@ def build(folder: Path, change=None, splits_change=None, counts_change=None, sta
         torch.save(content, folder / name)
     torch.save(splits, folder / "block_splits_by_image_all.pth")
     for i, name in enumerate(NAMES):
-        path = folder / imagenet_eeg.IMAGE_DIR / name.split("_")[0] / f"{name}.JPEG"
+        path = folder / IMAGE_DIR / name.split("_")[0] / f"{name}.JPEG"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), 20 * i, np.uint8)).save(path)
     counts = {"trials": 23, "images": N_IMAGES, "classes": 2, "subjects": 2, "n_chans": N_CHANS}
@@ -102,7 +103,7 @@ def test_images_are_the_files_themselves(raw_dir, prepared):
     table = load_dataset(str(prepared), "images", split="images").with_format("arrow")[:]
     assert sorted(table["image_id"].to_pylist()) == sorted(NAMES)
     for name, image in zip(table["image_id"].to_pylist(), table["image"].to_pylist(), strict=True):
-        path = raw_dir / imagenet_eeg.IMAGE_DIR / name.split("_")[0] / f"{name}.JPEG"
+        path = raw_dir / IMAGE_DIR / name.split("_")[0] / f"{name}.JPEG"
         assert image["bytes"] == path.read_bytes()
 
 
@@ -412,7 +413,7 @@ def test_missing_images_are_listed_once_or_dropped(tmp_path):
     raw_dir = build(tmp_path / "raw")
     missing = [NAMES[i] for i in (0, 3, 5, 11)]
     for name in missing:
-        (raw_dir / imagenet_eeg.IMAGE_DIR / name.split("_")[0] / f"{name}.JPEG").unlink()
+        (raw_dir / IMAGE_DIR / name.split("_")[0] / f"{name}.JPEG").unlink()
     listing = tmp_path / "new" / "out.missing_images.txt"
     with pytest.raises(DataError, match="4 of 12 ") as caught:
         imagenet_eeg.prepare(raw_dir, tmp_path / "new" / "out")
@@ -437,7 +438,7 @@ def test_nothing_is_missing_where_all_images_are(prepared):
 def into_archive(raw_dir: Path) -> Path:
     """Replace the tree of images by the official tar of tars."""
     with tarfile.open(raw_dir / "ILSVRC2012_img_train.tar", "w") as outer:
-        for folder in sorted((raw_dir / imagenet_eeg.IMAGE_DIR).iterdir()):
+        for folder in sorted((raw_dir / IMAGE_DIR).iterdir()):
             with tarfile.open(raw_dir / "aside.tar", "w") as inner:
                 for path in sorted(folder.iterdir()):
                     inner.add(path, path.name)
@@ -463,7 +464,7 @@ def test_images_may_stay_in_their_archive(prepared, tmp_path):
 
 def test_a_damaged_image_in_an_archive_is_named(tmp_path):
     raw_dir = build(tmp_path / "raw")
-    path = raw_dir / imagenet_eeg.IMAGE_DIR / NAMES[4].split("_")[0] / f"{NAMES[4]}.JPEG"
+    path = raw_dir / IMAGE_DIR / NAMES[4].split("_")[0] / f"{NAMES[4]}.JPEG"
     path.write_bytes(path.read_bytes()[:-100])
     into_archive(raw_dir)
     with pytest.raises(DataError, match=rf"{NAMES[4]}' in '.*ILSVRC2012_img_train\.tar'"):
@@ -626,7 +627,7 @@ def test_program_reports_in_one_line(raw_dir, tmp_path, capsys, monkeypatch):
         [
             str(script), "--raw-dir", str(raw_dir), "--output-dir", str(tmp_path / "raw"), "--variant", "raw",
             "--band-pass", "14", "70", "--notch", "50", "--subjects", "sub-01", "--num-proc", "1",
-            "--image-dir", str(raw_dir / imagenet_eeg.IMAGE_DIR), "--missing-images", "drop", "--allow-partial",
+            "--image-dir", str(raw_dir / IMAGE_DIR), "--missing-images", "drop", "--allow-partial",
             "--standardize", "none", "--length-range", "491", "530",
         ],
     )  # fmt: skip
@@ -784,9 +785,7 @@ def planned(monkeypatch, raw_dir, **parameters):
     """Metadata, recording parts and image parts that `prepare` hands to the writer, without writing."""
     caught = []
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "neural_clip.prepared.writer.write_prepared", lambda *args, **others: caught.append((args, others))
-        )
+        patch.setattr(imagenet_eeg, "write_prepared", lambda *args, **others: caught.append((args, others)))
         imagenet_eeg.prepare(raw_dir, raw_dir.with_name("unwritten"), **parameters)
     (_, about, recordings, images), others = caught[0]
     return about, recordings, images, others
@@ -961,12 +960,12 @@ def no_splits_file(raw_dir):
 
 
 def lost_images(raw_dir):
-    for path in (raw_dir / imagenet_eeg.IMAGE_DIR / LABELS[0]).iterdir():
+    for path in (raw_dir / IMAGE_DIR / LABELS[0]).iterdir():
         path.unlink()
 
 
 def truncated_image(raw_dir):
-    path = raw_dir / imagenet_eeg.IMAGE_DIR / LABELS[1] / f"{NAMES[9]}.JPEG"
+    path = raw_dir / IMAGE_DIR / LABELS[1] / f"{NAMES[9]}.JPEG"
     path.write_bytes(path.read_bytes()[:-50])
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from neural_clip.corpora.imagenet_eeg import images as imagenet_images
-from neural_clip.corpora.imagenet_eeg.images import IMAGE_DIR, ImageFile, find_images
+from neural_clip.corpora.imagenet_eeg.images import ImageFile, find_images
+from neural_clip.corpora.imagenet_eeg.options import IMAGE_DIR
 from neural_clip.errors import DataError
 
 CLASSES = ("n02389026", "n03888257")

@@ -18,6 +18,7 @@ from neural_clip.corpora.nsd import plan as nsd_plan
 from neural_clip.corpora.nsd.betas import read_mask, read_session
 from neural_clip.corpora.nsd.categories import visible_area
 from neural_clip.corpora.nsd.design import SPLIT_COUNTS, read_design, read_stim_info
+from neural_clip.corpora.nsd.options import NsdOptions
 from neural_clip.errors import DataError
 from neural_clip.files.mat import read_matrices
 from nsd_raw import (
@@ -368,9 +369,9 @@ def parts_of(raw_dir, monkeypatch, **parameters):
     """The parts that `prepare` hands to the writer, as (images, recordings)."""
     handed = []
     monkeypatch.setattr(
-        "neural_clip.prepared.writer.write_prepared",
+        nsd, "write_prepared",
         lambda output_dir, metadata, recordings, images, **options: handed.append((images, recordings)),
-    )
+    )  # fmt: skip
     nsd.prepare(raw_dir, "unused", **parameters)
     return handed[0]
 
@@ -489,7 +490,7 @@ def test_official_design_gives_the_published_counts(tmp_path):
     design = read_design(tmp_path, range(1, 9), official=True)
     for n_sessions, counts in ((30, (20312, 2188, 8302, 907)), (37, (24980, 2770, 8859, 982))):
         n_trials = n_sessions * 750
-        splits = nsd_plan._splits(design, 7, n_trials, 0.1, 0)
+        splits = nsd_plan._splits(design, 7, n_trials, NsdOptions())
         ids = design.nsd_ids(7, n_trials)
         test = splits == 2
         assert (n_trials - test.sum(), test.sum()) == counts[:2]
@@ -503,14 +504,14 @@ def test_declared_voxels_and_grid(raw_dir, monkeypatch):
     path = region_path(raw_dir, 1)
     monkeypatch.setattr(nsd_plan, "NSDGENERAL_VOXELS", {1: 17})
     monkeypatch.setattr(nsd_plan, "GRIDS", {1: (4, 3, 5)})
-    assert nsd_plan._mask(raw_dir, path, 1, "nsdgeneral", None, None).sum() == 17
+    assert nsd_plan._mask(raw_dir, path, 1, NsdOptions(), None).sum() == 17
     monkeypatch.setattr(nsd_plan, "NSDGENERAL_VOXELS", {1: 18})
     with pytest.raises(DataError, match="should mark 18 voxels"):
-        nsd_plan._mask(raw_dir, path, 1, "nsdgeneral", None, None)
-    assert nsd_plan._mask(raw_dir, path, 1, "streams", None, None).sum() == 17
+        nsd_plan._mask(raw_dir, path, 1, NsdOptions(), None)
+    assert nsd_plan._mask(raw_dir, path, 1, NsdOptions(roi="streams"), None).sum() == 17
     monkeypatch.setattr(nsd_plan, "GRIDS", {1: (4, 3, 6)})
     with pytest.raises(DataError, match=r"should have shape \(4, 3, 6\)"):
-        nsd_plan._mask(raw_dir, path, 1, "streams", None, None)
+        nsd_plan._mask(raw_dir, path, 1, NsdOptions(roi="streams"), None)
 
 
 def test_official_stimulus_table_is_whole(raw_dir):

@@ -21,7 +21,6 @@ from neural_clip.corpora.nsd.rows import image_rows
 from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import check_storage, open_dataset
 from neural_clip.files.mat import read_matrices
-from neural_clip.prepared import writer as prepared
 from nsd_raw import EXPERIMENT, GRIDS, SUBJECTS, betas_path, region_path, responses_path, to_hdf5
 
 STIM_INFO = f"{EXPERIMENT}/nsd_stim_info_merged.csv"
@@ -452,7 +451,7 @@ def digest(raw_dir, **parameters):
         return output_dir
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepared, "write_prepared", collect)
+        patch.setattr(nsd, "write_prepared", collect)
         nsd.prepare(raw_dir, raw_dir / "unused", **parameters)
     return found[0]
 

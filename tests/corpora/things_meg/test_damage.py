@@ -485,7 +485,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(mini, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"route": "fif"}, "'route'.*'raw', 'derivative', but got 'fif'"),
+        ({"route": "fif"}, "'route'.*'raw' and 'derivative', but got 'fif' instead"),
         ({"split": "random"}, "'split'.*but got 'random'"),
         ({"scaling": "robust"}, "'scaling'.*but got 'robust'"),
         ({"preprocessing": "none"}, "'preprocessing'.*but got 'none'"),

@@ -1,6 +1,6 @@
 """Recordings of one's own: `neural-clip prepare custom MANIFEST --output-dir FOLDER`.
 
-A manifest (`custom_manifest.py` documents every key) names files of recordings: `mne.Epochs` with metadata that names
+A manifest (`manifest.py` documents every key) names files of recordings: `mne.Epochs` with metadata that names
 the images, continuous EEG or MEG with a table of onsets, alone or in a BIDS data set, fMRI time series with a mask and
 a table of onsets, or patterns with an image index; and the images, or embeddings made elsewhere. The result is a
 prepared data set like those of the public corpora.
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.corpora.custom.manifest import KIND_KEYS, Manifest, read_manifest
+from neural_clip.corpora.custom.options import CustomOptions
 from neural_clip.corpora.custom.parts import design_hash, image_parts, recording_parts
 from neural_clip.corpora.custom.recordings import read_trials
 from neural_clip.corpora.custom.scaling import fit_scaling, scaling_arrays, scaling_facts
@@ -40,27 +41,15 @@ SETTINGS["bids"] = SETTINGS["continuous"]
 
 
 def prepare(
-    manifest_path: str | Path,
-    output_dir: str | Path,
-    *,
-    raw_dir: str | Path | None = None,
-    subjects: Sequence[str] | None = None,
-    num_proc: int = 1,
-    allow_partial: bool = False,
-    overwrite: bool = False,
+    manifest_path: str | Path, output_dir: str | Path, options: CustomOptions | None = None, **changes: Any
 ) -> Path:
     """Turn the recordings of a manifest into a prepared data set.
 
     Args:
         manifest_path (`str` or `Path`): The manifest, a YAML file.
         output_dir (`str` or `Path`): Folder to make.
-        raw_dir (`str` or `Path`, *optional*): Where the manifest's relative paths begin; by default its own folder.
-        subjects (`Sequence[str]`, *optional*): Subjects to take, like `sub-01`; by default all. The data set is
-            marked as partial.
-        num_proc (`int`, *optional*, defaults to 1): Processes that read and write files at the same time.
-        allow_partial (`bool`, *optional*, defaults to `False`): Accept other counts than the manifest's `expect`
-            says; the data set is then marked as partial.
-        overwrite (`bool`, *optional*, defaults to `False`): Replace an older prepared data set.
+        options (`CustomOptions`, *optional*): What to take.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `Path`: The folder.
@@ -68,16 +57,18 @@ def prepare(
     Raises:
         DataError: If the manifest, a recording or an image cannot be used; the message names it.
     """
+    options = replace(options or CustomOptions(), **changes)
     manifest = read_manifest(manifest_path)
-    chosen = _of_subjects(manifest, subjects, manifest_path)
-    root = Path(raw_dir) if raw_dir is not None else Path(manifest_path).parent
+    chosen = _of_subjects(manifest, options.subjects, manifest_path)
+    root = Path(manifest_path).parent if options.raw_dir is None else Path(options.raw_dir)
     stimuli = read_stimuli(chosen, root)
     trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
     facts = _common_facts(trials, chosen)
     image_ids = [_shown_ids(trial, stimuli, chosen.category_level) for trial in trials]
     partial = check_facts(
-        manifest_path, _declared(chosen), _found(trials, image_ids, facts, chosen), allow_partial=allow_partial
-    )
+        manifest_path, _declared(chosen), _found(trials, image_ids, facts, chosen),
+        allow_partial=options.allow_partial,
+    )  # fmt: skip
     if len(chosen.recordings) < len(manifest.recordings):
         partial = (partial or {}) | {"subjects": {"found": _subjects(chosen), "declared": _subjects(manifest)}}
     splits = assign_splits(chosen.recordings, image_ids, [trial.runs for trial in trials], chosen.splits)
@@ -96,9 +87,9 @@ def prepare(
         metadata,
         recording_parts(trials, image_ids, splits, chosen, scaling),
         image_parts(stimuli.rows),
-        overwrite=overwrite,
+        overwrite=options.overwrite,
         extra_files={name: _npz(arrays) for name, arrays in fits.items()},
-        num_proc=num_proc,
+        num_proc=options.num_proc,
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from neural_clip.corpora.imagenet_eeg.layout import RAW_FILE, Trials
+from neural_clip.corpora.imagenet_eeg.layout import Trials
+from neural_clip.corpora.imagenet_eeg.options import RAW_FILE
 from neural_clip.corpora.imagenet_eeg.signals import FILTER_ORDER, NOTCH_HALF_WIDTH, SFREQ, Signals
 
 __all__ = ["MISSING_IMAGES_FILE", "describe"]

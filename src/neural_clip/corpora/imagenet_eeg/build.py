@@ -8,8 +8,8 @@ every prepared set is stamped `block_confounded`, unless it is a simulation with
 Facts that the release leaves open and this module therefore does not assert: how the `_std` files were standardised
 and the `means` and `stddevs` of the raw file computed (possibly over all trials, the test trials among them), the
 order of channels 40 to 128, the origin of the count 11,466 in early papers. The upstream README tells 11,964 trials;
-the files hold 11,965. How the values are made is told in `imagenet_eeg_signals.py`, what damage is noticed in
-`imagenet_eeg_files.py`, and where images may lie in `imagenet_images.py`.
+the files hold 11,965. How the values are made is told in `signals.py`, what damage is noticed in `layout.py`, and
+where images may lie in `images.py`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from neural_clip.corpora.declared import check_facts
 from neural_clip.corpora.imagenet_eeg.about import MISSING_IMAGES_FILE, describe
-from neural_clip.corpora.imagenet_eeg.images import IMAGE_DIR, ImageFile, find_images
+from neural_clip.corpora.imagenet_eeg.images import ImageFile, find_images
 from neural_clip.corpora.imagenet_eeg.layout import (
-    RAW_FILE,
     SPLIT_FACTS,
-    SPLITS_FILE,
     Trials,
     declared_facts,
     find_recordings,
@@ -40,76 +40,29 @@ from neural_clip.corpora.imagenet_eeg.layout import (
     readable_names,
     split_sizes,
 )
+from neural_clip.corpora.imagenet_eeg.options import RAW_FILE, SPLITS_FILE, VARIANTS, ImageNetEegOptions
 from neural_clip.corpora.imagenet_eeg.signals import Signals, check_filters, fit_scale, released_scale
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError
 from neural_clip.prepared.parts import Part
+from neural_clip.prepared.writer import write_prepared
 
-__all__ = ["IMAGE_DIR", "VARIANTS", "prepare"]
+__all__ = ["prepare"]
 
 
-VARIANTS = {
-    "eeg_14_70_std": "eeg_14_70_std.pth",
-    "eeg_55_95_std": "eeg_55_95_std.pth",
-    "eeg_5_95_std": "eeg_5_95_std.pth",
-    "raw": RAW_FILE,
-}
-"""Names of the variants and their files; the numbers are the pass band in Hz."""
 IMAGES_A_PART = 1000
-CHOICES = {"standardize": ("train", "none", "released"), "missing_images": ("error", "drop")}
 
 
 def prepare(
-    raw_dir: str | Path,
-    output_dir: str | Path,
-    *,
-    variant: str = "eeg_14_70_std",
-    window: tuple[int, int] = (40, 480),
-    length_range: tuple[int, int] | None = None,
-    standardize: str | None = None,
-    band_pass: tuple[float, float] | None = None,
-    notch: float | None = None,
-    subjects: Sequence[str] | None = None,
-    image_dir: str | Path | None = None,
-    splits_file: str | Path | None = None,
-    ch_names_file: str | Path | None = None,
-    missing_images: str = "error",
-    allow_partial: bool = False,
-    overwrite: bool = False,
-    num_proc: int = 1,
+    raw_dir: str | Path, output_dir: str | Path, options: ImageNetEegOptions | None = None, **changes: Any
 ) -> Path:
     """Turn a local copy of ImageNetEEG into a prepared data set folder.
 
     Args:
         raw_dir (`str` or `Path`): Folder with the `.pth` files of the release.
         output_dir (`str` or `Path`): Folder to write.
-        variant (`str`): One of `VARIANTS`. Bands below 14 Hz carry the slow block-long states that inflate results.
-        window (`tuple[int, int]`): First sample and end (exclusive) of the cut, in samples from image onset at 1 kHz.
-            (40, 480) is the window of the code of arXiv 2411.09723, (20, 460) that of the releasers.
-        length_range (`tuple[int, int]`, *optional*): Keep recordings of this many samples only, both ends inclusive;
-            the releasers' loader uses (450, 600). The paper's code has no such filter, nor has the default.
-        standardize (`str`, *optional*): `"train"` z-scores each subject's channels with mean and standard deviation
-            of that subject's training trials, after the filters; `"none"` leaves the values as released (the raw ones
-            in V); `"released"` takes the `means` and `stddevs` of the raw file, before the filters, whose scope is
-            unknown. Default: `"train"` for the raw variant, `"none"` for the others, which the releasers
-            standardised over a scope they do not state.
-        band_pass (`tuple[float, float]`, *optional*): Edges of a pass band in Hz, for the raw variant. Zero-phase; the
-            ends of such short recordings suffer, see `imagenet_eeg_signals.py`.
-        notch (`float`, *optional*): Line frequency to take out in Hz, 50 in Europe, for the raw variant; 3 Hz on
-            either side go with it. Zero-phase; near the ends half of the line stays.
-        subjects (`Sequence[str]`, *optional*): Such as `["sub-01"]`; default all.
-        image_dir (`str` or `Path`, *optional*): ImageNet training images: a folder (the tree of the official archive,
-            folders of synsets, or a flat one; also with archives in it), a zip file, `ILSVRC2012_img_train.tar` or the
-            tar of one synset. Archives are not unpacked. Default `raw_dir`.
-        splits_file (`str` or `Path`, *optional*): Default `block_splits_by_image_all.pth`; its split 0 is used.
-        ch_names_file (`str` or `Path`, *optional*): Text file, one channel name a line. Default EEG000, EEG001, ...
-        missing_images (`str`): `"error"` stops when images are absent and lists them in
-            `<output_dir>.missing_images.txt`, `"drop"` leaves their trials out and lists them in the data set.
-        allow_partial (`bool`): Accept a corpus whose counts differ from the release (or from what a simulated one
-            tells of itself); the differences are kept in the metadata as `partial`.
-        overwrite (`bool`): Replace an existing `output_dir`.
-        num_proc (`int`): Processes that write subjects at the same time. Each takes memory of about 1 GB, and a file
-            of torch before 1.6 (no zip file) is held by each of them as a whole, 3 GB.
+        options (`ImageNetEegOptions`, *optional*): What to prepare, and how.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `Path`: The folder; recordings are float32 of shape (n_chans, window length), z or V.
@@ -118,86 +71,80 @@ def prepare(
         DataError: If a file is absent, damaged, another corpus, holds more than tensors and plain values, or
             contradicts itself or the published counts.
     """
-    from neural_clip.prepared.writer import write_prepared
-
+    options = replace(options or ImageNetEegOptions(), **changes)
+    check_filters(options.variant, options.band_pass, options.notch)
     raw_dir, output_dir = Path(raw_dir), Path(output_dir)
-    standardize = _check_parameters(variant, window, length_range, standardize, missing_images)
-    check_filters(variant, band_pass, notch)
     stamp = read_stamp(raw_dir)
-    declared = declared_facts(raw_dir, stamp)
     forget_recordings()  # what a call that failed may have left
-    data = opened_recordings(find_recordings(raw_dir, VARIANTS[variant]))
-    lacking = check_facts(data.path, declared, found_facts(data), allow_partial=allow_partial) or {}
-    splits_path = find_splits(raw_dir, splits_file)
-    split_of = read_splits(splits_path, data, allow_partial)
-    if stamp is None and splits_path.name == SPLITS_FILE:
-        declared |= SPLIT_FACTS
-        lacking |= check_facts(splits_path, SPLIT_FACTS, split_sizes(split_of), allow_partial=allow_partial) or {}
-    if len(split_of) < len(data.eeg):
-        lacking["trials_in_splits"] = {"found": len(split_of), "declared": len(data.eeg)}
+    release = _open(raw_dir, stamp, options)
     # the split indices are global: subjects and filters come after them, never before
-    rows = _select(data, split_of, subjects, length_range)
-    files, absent = _find_images(data, rows, Path(image_dir) if image_dir else raw_dir, missing_images, output_dir)
-    rows = [i for i in rows if data.images[data.image[i]] not in absent]
-    signals = Signals(window, band_pass, notch, released_scale(data) if standardize == "released" else None)
-    _check_rows(data, rows, split_of, signals, standardize)
-    about = describe(data, rows, split_of, signals, standardize, stamp, lacking, absent)
-    about["preprocessing"] |= {
-        "variant": variant, "length_range": list(length_range) if length_range else None,
-        "missing_images": missing_images,
-    }  # fmt: skip
-    about |= {
-        "declared": declared, "partial": lacking or None, "subjects": _subjects_of(data, rows),
-        "ch_names": _channel_names(data.n_chans, ch_names_file),
-        "split_protocol": f"split 0 of {splits_path.stem}, applied to all trials",
-    }  # fmt: skip
-    readable = readable_names(data, raw_dir, stamp)
-    recordings = _recording_parts(data, splits_path, rows, split_of, signals, standardize, readable)
-    images = _image_parts(data, rows, files, readable)
-    if num_proc > 1:  # an old file is not mapped, and each process that writes holds it for itself
-        del data
+    rows = _select(release, options)
+    place = Path(options.image_dir) if options.image_dir else raw_dir
+    files, absent = _find_images(release.data, rows, place, options.missing_images, output_dir)
+    rows = [i for i in rows if release.data.images[release.data.image[i]] not in absent]
+    released = released_scale(release.data) if options.standardization == "released" else None
+    signals = Signals(options.window, options.band_pass, options.notch, released)
+    _check_rows(release, rows, signals, options.standardization)
+    about = _about(release, rows, signals, stamp, absent, options)
+    readable = readable_names(release.data, raw_dir, stamp)
+    recordings = _recording_parts(release, rows, signals, options.standardization, readable)
+    images = _image_parts(release.data, rows, files, readable)
+    if options.num_proc > 1:  # an old file is not mapped, and each process that writes holds it for itself
+        del release
         forget_recordings()
     if not stamp:
-        _warn_about_block_design(variant)
+        _warn_about_block_design(options.variant)
     try:
         return write_prepared(
-            output_dir,
-            about,
-            recordings,
-            images,
-            overwrite=overwrite,
+            output_dir, about, recordings, images, overwrite=options.overwrite, num_proc=options.num_proc,
             extra_files={MISSING_IMAGES_FILE: _listed(absent)} if absent else None,
-            num_proc=num_proc,
-        )
+        )  # fmt: skip
     finally:
         forget_recordings()
 
 
-def _check_parameters(variant, window, length_range, standardize, missing_images) -> str:
-    """Refuse impossible parameters; return the standardization in effect."""
-    if variant not in VARIANTS:
-        names = ", ".join(f"'{name}'" for name in VARIANTS)
-        raise DataError(f"Invalid value for the 'variant' parameter. Allowed values are {names}, but got '{variant}'.")
-    if standardize is None:
-        standardize = "train" if variant == "raw" else "none"
-    for name, value in (("standardize", standardize), ("missing_images", missing_images)):
-        if value not in CHOICES[name]:
-            allowed = " and ".join(f"'{choice}'" for choice in CHOICES[name])
-            raise DataError(
-                f"Invalid value for the '{name}' parameter. Allowed values are {allowed}, but got '{value}' instead."
-            )
-    if standardize == "released" and variant != "raw":
-        raise DataError(
-            "Invalid value for the 'standardize' parameter. 'released' takes means and stddevs that only the raw file "
-            f"holds; allowed values for '{variant}' are 'train' and 'none'."
-        )
-    for name, value in (("window", window), ("length_range", length_range)):
-        if value is not None and not (len(value) == 2 and 0 <= value[0] < value[1]):
-            raise DataError(
-                f"Invalid value for the '{name}' parameter. Allowed values are two sample numbers, "
-                f"0 <= first < second, but got {tuple(value)} instead."
-            )
-    return standardize
+@dataclass(frozen=True)
+class _Release:
+    """What was found: trials, the file of splits and the split of each trial, declared facts and how it differs."""
+
+    data: Trials
+    splits_path: Path
+    split_of: dict[int, str]
+    declared: dict
+    lacking: dict
+
+
+def _open(raw_dir: Path, stamp: dict | None, options: ImageNetEegOptions) -> _Release:
+    """Read recordings and splits, and compare their counts with the declared ones."""
+    declared, partial = declared_facts(raw_dir, stamp), options.allow_partial
+    data = opened_recordings(find_recordings(raw_dir, VARIANTS[options.variant]))
+    lacking = check_facts(data.path, declared, found_facts(data), allow_partial=partial) or {}
+    splits_path = find_splits(raw_dir, options.splits_file)
+    split_of = read_splits(splits_path, data, partial)
+    if stamp is None and splits_path.name == SPLITS_FILE:
+        declared |= SPLIT_FACTS
+        lacking |= check_facts(splits_path, SPLIT_FACTS, split_sizes(split_of), allow_partial=partial) or {}
+    if len(split_of) < len(data.eeg):
+        lacking["trials_in_splits"] = {"found": len(split_of), "declared": len(data.eeg)}
+    return _Release(data, splits_path, split_of, declared, lacking)
+
+
+def _about(
+    release: _Release, rows: Sequence[int], signals: Signals, stamp: dict | None, absent: Sequence[str],
+    options: ImageNetEegOptions,
+) -> dict:  # fmt: skip
+    """Facts of `neural_clip.json`."""
+    data = release.data
+    about = describe(data, rows, release.split_of, signals, options.standardization, stamp, release.lacking, absent)
+    about["preprocessing"] |= {
+        "variant": options.variant, "length_range": list(options.length_range) if options.length_range else None,
+        "missing_images": options.missing_images,
+    }  # fmt: skip
+    return about | {
+        "declared": release.declared, "partial": release.lacking or None, "subjects": _subjects_of(data, rows),
+        "ch_names": _channel_names(data.n_chans, options.ch_names_file),
+        "split_protocol": f"split 0 of {release.splits_path.stem}, applied to all trials",
+    }  # fmt: skip
 
 
 def _find_images(
@@ -244,27 +191,32 @@ def _subjects_of(data: Trials, rows: Sequence[int]) -> list[str]:
     return [f"sub-{subject:02d}" for subject in np.unique(data.subject[rows])]
 
 
-def _select(data: Trials, split_of: dict[int, str], subjects, length_range) -> list[int]:
+def _select(release: _Release, options: ImageNetEegOptions) -> list[int]:
     """Trials of the asked-for subjects and lengths, in the order of the file."""
+    data = release.data
     available = _subjects_of(data, range(len(data.eeg)))
-    wanted = list(subjects) if subjects is not None else available
+    wanted = list(options.subjects) if options.subjects is not None else available
     for subject in wanted:
         if subject not in available:
             raise DataError(
                 f"Invalid value for the 'subjects' parameter. Allowed values are {', '.join(available)}, "
                 f"but got '{subject}' instead."
             )
-    low, high = length_range or (0, int(data.length.max()))
-    rows = [i for i in sorted(split_of) if f"sub-{data.subject[i]:02d}" in wanted and low <= data.length[i] <= high]
+    low, high = options.length_range or (0, int(data.length.max()))
+    rows = [
+        i for i in sorted(release.split_of)
+        if f"sub-{data.subject[i]:02d}" in wanted and low <= data.length[i] <= high
+    ]  # fmt: skip
     if not rows:
         raise DataError(f"No trial of '{data.path}' is left: check the 'subjects' and 'length_range' parameters.")
     return rows
 
 
-def _check_rows(data: Trials, rows: Sequence[int], split_of: dict[int, str], signals: Signals, standardize: str):
+def _check_rows(release: _Release, rows: Sequence[int], signals: Signals, standardize: str) -> None:
     """Refuse before anything is written what cannot be cut or scaled."""
+    data = release.data
     signals.check_length(data, rows)
-    fitted = {int(data.subject[i]) for i in rows if split_of[i] == "train"}
+    fitted = {int(data.subject[i]) for i in rows if release.split_of[i] == "train"}
     for subject in np.unique(data.subject[rows]).tolist():
         if standardize == "train" and subject not in fitted:
             raise DataError(f"Subject {subject} of '{data.path}' has no training trial to fit its scaling on.")
@@ -275,13 +227,15 @@ def _concept(synset: str, readable: dict[str, str]) -> str:
     return f"{synset} {readable[synset]}"
 
 
-def _recording_parts(data, splits_path, rows, split_of, signals, standardize, readable) -> list[Part]:
+def _recording_parts(
+    release: _Release, rows: Sequence[int], signals: Signals, standardize: str, readable: dict[str, str]
+) -> list[Part]:
     """One part for each subject, in the order of the file; each opens the file for itself."""
-    parts: list[Part] = []
+    data, parts = release.data, []
     for subject in dict.fromkeys(data.subject[rows].tolist()):
-        trials = [(i, split_of[i]) for i in rows if data.subject[i] == subject]
+        trials = [(i, release.split_of[i]) for i in rows if data.subject[i] == subject]
         make = partial(_recording_rows, data.path, trials, signals, standardize, readable)
-        parts.append(Part(f"sub-{subject:02d}", make, (data.path, splits_path), len(trials)))
+        parts.append(Part(f"sub-{subject:02d}", make, (data.path, release.splits_path), len(trials)))
     return parts
 
 

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from neural_clip.corpora.imagenet_eeg.options import IMAGE_DIR
 from neural_clip.errors import DataError
 
-__all__ = ["IMAGE_DIR", "IMAGE_NAME", "ImageFile", "find_images"]
+__all__ = ["IMAGE_NAME", "ImageFile", "find_images"]
 
 
-IMAGE_DIR = "ILSVRC/Data/CLS-LOC/train"
-"""Where the official archive keeps the training images."""
 IMAGE_NAME = re.compile(r"n[0-9]{8}_[0-9]+")
 """Name of a training image without its suffix, `<synset>_<number>`."""
 _FOLDERS = (IMAGE_DIR, "train", "")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.corpora.imagenet_eeg.images import IMAGE_NAME
+from neural_clip.corpora.imagenet_eeg.options import SPLITS_FILE
 from neural_clip.corpora.stamp import STAMP_FILE
 from neural_clip.errors import DataError
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FACTS",
-    "RAW_FILE",
-    "SPLITS_FILE",
     "SPLIT_FACTS",
     "SYNSETS",
     "Trials",
@@ -50,8 +49,6 @@ __all__ = [
 ]
 
 
-RAW_FILE = "eeg_signals_raw_with_mean_std.pth"
-SPLITS_FILE = "block_splits_by_image_all.pth"
 FACTS = {
     "trials": 11965, "images": 1996, "classes": 40, "subjects": 6, "n_chans": 128,
     # trials lie grouped by subject, so a subject number that was changed here and there interrupts a group

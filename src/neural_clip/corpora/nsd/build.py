@@ -8,22 +8,23 @@ everybody's test split. NSD's terms forbid redistribution: what this module writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from neural_clip.corpora.nsd.betas import mask_file
 from neural_clip.corpora.nsd.categories import annotation_files, coco_categories
-from neural_clip.corpora.nsd.layout import ANNOTATIONS_DIR
-from neural_clip.corpora.nsd.plan import DEFAULT_ROI, Corpus, open_corpus
+from neural_clip.corpora.nsd.options import ANNOTATIONS_DIR, NsdOptions
+from neural_clip.corpora.nsd.plan import Corpus, open_corpus
 from neural_clip.corpora.nsd.rows import average_rows, image_rows, trial_rows
-from neural_clip.errors import DataError
 from neural_clip.prepared.parts import Part
+from neural_clip.prepared.writer import write_prepared
 
 __all__ = ["prepare"]
 
 
-SESSION_ZSCORES = ("train_only", "none")
 IMAGES_PER_PART = 1000
 """About 0.5 GB of pixels, some minutes of work."""
 LICENCE = (
@@ -45,53 +46,14 @@ DEFECTS = (
 )
 
 
-def prepare(
-    raw_dir: str | Path,
-    output_dir: str | Path,
-    *,
-    subjects: Sequence[str] | None = None,
-    n_sessions: int | None = None,
-    average_repeats: bool = True,
-    session_zscore: str = "train_only",
-    roi: str = DEFAULT_ROI,
-    roi_values: Sequence[int] | None = None,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-    betas_format: str = "auto",
-    annotations_dir: str | Path | None = None,
-    allow_partial: bool = False,
-    num_proc: int = 1,
-    overwrite: bool = False,
-) -> Path:
+def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | None = None, **changes: Any) -> Path:
     """Turn a local copy of NSD into a prepared data set folder.
 
     Args:
         raw_dir (`str` or `Path`): Root of the copy, with `nsddata`, `nsddata_betas` and `nsddata_stimuli`.
         output_dir (`str` or `Path`): Folder to write.
-        subjects (`Sequence[str]`, *optional*): Such as `["sub-01", "sub-05"]`; default all with betas.
-        n_sessions (`int`, *optional*): Sessions to use, from the first on. Default 37, as in arXiv 2411.09723: 24,980
-            and 2,770 trials of 8,859 unshared and 982 shared images for every subject. A simulated corpus uses all of
-            its own.
-        average_repeats (`bool`): One row an image, the mean of its presentations (the paper's convention), or one
-            row a presentation. `n_repeats` tells how many; with 37 sessions test images have one to three.
-        session_zscore (`str`): `"train_only"` z-scores each voxel within each session with mean and standard
-            deviation of the training trials, which removes drift between sessions; neither shared nor validation
-            images take part in the fit. `"none"` leaves percent signal change.
-        roi (`str`): Region by the name of its file in `func1pt8mm/roi`, such as `"nsdgeneral"`, `"streams"`,
-            `"prf-visualrois"`, `"Kastner2015"` or `"lh.floc-faces"`; or the path of a NIfTI-1 file on the same grid,
-            in which `{subject}` stands for `subj01` and so on.
-        roi_values (`Sequence[int]`, *optional*): Values of that file that mark the wanted voxels; default all above 0.
-        validation_fraction (`float`): Share of each subject's unshared images that form the validation split.
-        seed (`int`): Seed of the choice of validation images.
-        betas_format (`str`): `"nifti"`, `"hdf5"` or `"auto"`, which prefers NIfTI. Both give the same numbers; only
-            NIfTI has checksums.
-        annotations_dir (`str` or `Path`, *optional*): Folder of COCO's `instances_train2017.json` and
-            `instances_val2017.json`, for `categories`. Default `nsddata_stimuli/stimuli/nsd/annotations` if it exists;
-            without it, categories are empty.
-        allow_partial (`bool`): Take the sessions that there are where some are missing, and subjects without
-            `responses.tsv`; the data set is marked as partial. Trials keep their numbers.
-        num_proc (`int`): Parts that are written at the same time: a subject when averaging, else a session.
-        overwrite (`bool`): Replace an existing `output_dir`.
+        options (`NsdOptions`, *optional*): What to prepare, and how.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `Path`: The folder. Recordings are float32, as long as the subject's region, in C order of its mask, which is
@@ -99,50 +61,32 @@ def prepare(
 
     Raises:
         DataError: If a file is absent or damaged, or files contradict each other or the published counts.
-
-    Memory, for each process: the masked betas of one session, one vector for each image that will be shown again when
-    averaging (0.6 GB at most), and an output shard.
     """
-    from neural_clip.prepared.writer import write_prepared
-
-    if session_zscore not in SESSION_ZSCORES:
-        raise DataError(
-            "Invalid value for the 'session_zscore' parameter. Allowed values are 'train_only' and 'none', "
-            f"but got '{session_zscore}' instead."
-        )
-    corpus = open_corpus(
-        Path(raw_dir), subjects=subjects, n_sessions=n_sessions, roi=roi, roi_values=roi_values,
-        validation_fraction=validation_fraction, seed=seed, betas_format=betas_format, allow_partial=allow_partial,
-    )  # fmt: skip
-    parameters = {
-        "betas": "fithrf_GLMdenoise_RR, 1.8 mm", "betas_format": betas_format, "session_zscore": session_zscore,
-        "average_repeats": average_repeats, "n_sessions": corpus.n_sessions, "sessions": _sessions_used(corpus),
-        "validation_fraction": validation_fraction, "validation_seed": seed, "roi_values": roi_values,
-    }  # fmt: skip
-    images = _image_parts(corpus, annotations_dir)
-    recordings = _recording_parts(corpus, average_repeats, session_zscore)
-    metadata = _metadata(corpus, roi, parameters)
+    options = replace(options or NsdOptions(), **changes)
+    corpus = open_corpus(Path(raw_dir), options)
+    images = _image_parts(corpus, options.annotations_dir)  # may add a defect, which the metadata tell
     masks = {
         f"masks/sub-{plan.subject:02d}.nii.gz": mask_file(corpus.masks[plan.subject], plan.mask)
         for plan in corpus.plans
     }
     return write_prepared(
-        output_dir, metadata, recordings, images, overwrite=overwrite, extra_files=masks, num_proc=num_proc
-    )
+        output_dir, _metadata(corpus, options), _recording_parts(corpus, options), images,
+        overwrite=options.overwrite, extra_files=masks, num_proc=options.num_proc,
+    )  # fmt: skip
 
 
-def _recording_parts(corpus: Corpus, average_repeats: bool, session_zscore: str) -> list[Part]:
+def _recording_parts(corpus: Corpus, options: NsdOptions) -> list[Part]:
     """A part a subject when averaging, as repeats lie in different sessions; else a part a session."""
     parts = []
     for plan in corpus.plans:
         name, sessions = f"sub-{plan.subject:02d}", list(plan.sessions)
-        if average_repeats:
-            rows = partial(average_rows, plan, session_zscore)
+        if options.average_repeats:
+            rows = partial(average_rows, plan, options.session_zscore)
             n_rows = len(set(plan.nsd_ids[plan.recorded].tolist()))
             parts.append(Part(name, rows, corpus.files(plan, sessions), n_rows))
             continue
         for session in sessions:
-            rows = partial(trial_rows, plan, [session], session_zscore)
+            rows = partial(trial_rows, plan, [session], options.session_zscore)
             files = corpus.files(plan, [session])
             parts.append(Part(f"{name}_ses-{session:02d}", rows, files, plan.trials_per_session))
     return parts
@@ -182,12 +126,17 @@ def _ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
 
 
-def _metadata(corpus: Corpus, roi: str, parameters: dict) -> dict:
+def _metadata(corpus: Corpus, options: NsdOptions) -> dict:
     """Everything that neural_clip.json tells and that is not counted while writing."""
-    zscored, averaged = parameters["session_zscore"] == "train_only", parameters["average_repeats"]
-    values = parameters["roi_values"]
-    repeats, region = "repeats averaged" if averaged else "single trials", Path(roi).name
-    defects = [*DEFECTS, *corpus.defects]
+    zscored, averaged = options.session_zscore == "train_only", options.average_repeats
+    values = list(options.roi_values) if options.roi_values else None
+    repeats, region = "repeats averaged" if averaged else "single trials", Path(options.roi).name
+    parameters = {
+        "betas": "fithrf_GLMdenoise_RR, 1.8 mm", "betas_format": options.betas_format,
+        "session_zscore": options.session_zscore, "average_repeats": averaged, "n_sessions": corpus.n_sessions,
+        "sessions": _sessions_used(corpus), "validation_fraction": options.validation_fraction,
+        "validation_seed": options.seed, "roi_values": values,
+    }  # fmt: skip
     return {
         "format_version": 1, "corpus": "nsd", "modality": "fmri", "simulated": corpus.stamp,
         "pretty_name": f"NSD, {corpus.n_sessions} sessions, {repeats}, prepared for neural_clip",
@@ -198,7 +147,7 @@ def _metadata(corpus: Corpus, roi: str, parameters: dict) -> dict:
         "voxel_order": f"C order of the NIfTI mask, voxels of {region} "
         + (f"with the values {', '.join(map(str, values))}" if values else "above 0"),
         "split_protocol": "test: images that all subjects share; validation: "
-        f"{parameters['validation_fraction']:g} of each subject's other images; {corpus.n_sessions} sessions",
+        f"{options.validation_fraction:g} of each subject's other images; {corpus.n_sessions} sessions",
         "split_unit": "image",
         "scaling": {"method": "z-score per voxel and session", "fit_scope": "train"} if zscored
         else {"method": "none", "fit_scope": "none"},
@@ -209,6 +158,6 @@ def _metadata(corpus: Corpus, roi: str, parameters: dict) -> dict:
         "redistribution": "forbidden",
         "citation": "Allen et al. 2022, A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial "
         "intelligence, Nature Neuroscience, doi:10.1038/s41593-021-00962-x",
-        "source": "https://naturalscenesdataset.org", "known_defects": defects, "declared": corpus.declared,
-        "partial": corpus.partial,
+        "source": "https://naturalscenesdataset.org", "known_defects": [*DEFECTS, *corpus.defects],
+        "declared": corpus.declared, "partial": corpus.partial,
     }  # fmt: skip

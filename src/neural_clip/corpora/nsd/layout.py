@@ -9,8 +9,6 @@ from pathlib import Path
 from neural_clip.errors import DataError
 
 __all__ = [
-    "ANNOTATIONS_DIR",
-    "BETAS_FORMATS",
     "STIMULI_FILE",
     "available_sessions",
     "find_subjects",
@@ -21,11 +19,7 @@ __all__ = [
 
 BETAS_DIR = "func1pt8mm/betas_fithrf_GLMdenoise_RR"
 STIMULI_FILE = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-ANNOTATIONS_DIR = "nsddata_stimuli/stimuli/nsd/annotations"
-"""Where readers of NSD look for COCO's `instances_*.json`, below the raw folder."""
 _SUFFIXES = {"nifti": ".nii.gz", "hdf5": ".hdf5"}
-BETAS_FORMATS = ("auto", *_SUFFIXES)
-"""`auto` prefers NIfTI, which has checksums."""
 
 
 def find_subjects(raw_dir: Path, subjects: Sequence[str] | None) -> list[int]:
@@ -48,16 +42,7 @@ def find_subjects(raw_dir: Path, subjects: Sequence[str] | None) -> list[int]:
 
 
 def available_sessions(raw_dir: Path, subject: int, betas_format: str = "auto") -> dict[int, Path]:
-    """Files of betas of a subject by session, counted from 1.
-
-    Raises:
-        DataError: If `betas_format` is unknown.
-    """
-    if betas_format not in BETAS_FORMATS:
-        raise DataError(
-            "Invalid value for the 'betas_format' parameter. Allowed values are 'auto', 'nifti' and 'hdf5', "
-            f"but got '{betas_format}' instead."
-        )
+    """Files of betas of a subject by session, counted from 1."""
     folder = raw_dir / "nsddata_betas" / "ppdata" / f"subj{subject:02d}" / BETAS_DIR
     found: dict[int, Path] = {}
     for name, suffix in _SUFFIXES.items():

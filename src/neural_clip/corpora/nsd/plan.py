@@ -23,19 +23,17 @@ from neural_clip.corpora.nsd.design import (
     read_stim_info,
 )
 from neural_clip.corpora.nsd.layout import STIMULI_FILE, available_sessions, find_subjects, region_file, responses_file
+from neural_clip.corpora.nsd.options import DEFAULT_ROI, N_SESSIONS, NsdOptions
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import check_storage, open_dataset
-from neural_clip.prepared.splits import SPLITS
+from neural_clip.prepared.splits import SPLITS, validation_split
 
-__all__ = ["DEFAULT_ROI", "N_SESSIONS", "Corpus", "open_corpus"]
+__all__ = ["Corpus", "open_corpus"]
 
 
-N_SESSIONS = 37
-"""The sessions that were public until August 2023, and those of the paper."""
 TRIALS_PER_SESSION = 750
 STIMULUS_SIZE = 425
-DEFAULT_ROI = "nsdgeneral"
 NSDGENERAL_VOXELS = {1: 15724, 2: 14278, 3: 15226, 4: 13153, 5: 13039, 6: 17907, 7: 12682, 8: 14386}
 GRIDS = {1: (81, 104, 83), 2: (82, 106, 84), 5: (79, 97, 78), 7: (78, 95, 81)}
 """1.8 mm volumes of the subjects with 40 sessions (NSD data manual, "Technical notes")."""
@@ -85,32 +83,19 @@ class Corpus:
         return [plan.sessions[n] for n in sessions] + tables + ([behaviour] if behaviour.is_file() else [])
 
 
-def open_corpus(
-    raw_dir: Path,
-    *,
-    subjects: Sequence[str] | None,
-    n_sessions: int | None,
-    roi: str,
-    roi_values: Sequence[int] | None,
-    validation_fraction: float,
-    seed: int,
-    betas_format: str,
-    allow_partial: bool,
-) -> Corpus:
+def open_corpus(raw_dir: Path, options: NsdOptions) -> Corpus:
     """Find the files, read the tables, and check all that can be checked before the betas.
-
-    Parameters are those of `corpora.nsd.prepare`.
 
     Raises:
         DataError: If a file is absent or damaged, or files contradict each other or the published facts.
     """
     stamp = read_stamp(raw_dir)
-    numbers = find_subjects(raw_dir, subjects)
-    n_sessions = _n_sessions(raw_dir, n_sessions, stamp)
+    numbers = find_subjects(raw_dir, options.subjects)
+    n_sessions = _n_sessions(raw_dir, options.n_sessions, stamp)
     per_session = _stamped(raw_dir, stamp, "trials_per_session", TRIALS_PER_SESSION)
-    sessions = {s: _sessions(raw_dir, s, n_sessions, betas_format, allow_partial) for s in numbers}
-    masks = {subject: region_file(raw_dir, subject, roi, len(numbers)) for subject in numbers}
-    regions = {subject: _mask(raw_dir, path, subject, roi, roi_values, stamp) for subject, path in masks.items()}
+    sessions = {subject: _sessions(raw_dir, subject, n_sessions, options) for subject in numbers}
+    masks = {subject: region_file(raw_dir, subject, options.roi, len(numbers)) for subject in numbers}
+    regions = {subject: _mask(raw_dir, path, subject, options, stamp) for subject, path in masks.items()}
     design = read_design(raw_dir, numbers, official=not stamp)
     n_trials = n_sessions * per_session
     if n_trials > design.order.size:
@@ -123,12 +108,12 @@ def open_corpus(
     for subject in numbers:
         plan = SubjectPlan(
             subject, sessions[subject], per_session, regions[subject], design.nsd_ids(subject, n_trials),
-            _splits(design, subject, n_trials, validation_fraction, seed), np.zeros(n_trials, np.int64),
+            _splits(design, subject, n_trials, options), np.zeros(n_trials, np.int64),
         )  # fmt: skip
         check_stim_info(stim_info, design, subject, plan.recorded)
-        absent += [] if _read_runs(raw_dir, plan, design, allow_partial) else [subject]
+        absent += [] if _read_runs(raw_dir, plan, design, options.allow_partial) else [subject]
         plans.append(plan)
-    declared, partial = _compare(raw_dir, design, plans, absent, n_sessions, allow_partial)
+    declared, partial = _compare(raw_dir, design, plans, absent, n_sessions, options.allow_partial)
     defects = [f"responses.tsv of sub-{s:02d} is absent: trial order not cross-checked, runs unknown" for s in absent]
     corpus = Corpus(raw_dir, stamp, n_sessions, design, stim_info, plans, masks, declared, partial, defects)
     _check_stimuli(corpus)
@@ -157,12 +142,12 @@ def _stamped(raw_dir: Path, stamp: dict | None, key: str, real: int) -> int:
     return value
 
 
-def _sessions(raw_dir: Path, subject: int, n_sessions: int, betas_format: str, allow_partial: bool) -> dict[int, Path]:
+def _sessions(raw_dir: Path, subject: int, n_sessions: int, options: NsdOptions) -> dict[int, Path]:
     """Files of the first sessions; all of them, or those that there are."""
-    found = available_sessions(raw_dir, subject, betas_format)
+    found = available_sessions(raw_dir, subject, options.betas_format)
     wanted = {number: found[number] for number in range(1, n_sessions + 1) if number in found}
     absent = [number for number in range(1, n_sessions + 1) if number not in found]
-    if absent and not (allow_partial and wanted):
+    if absent and not (options.allow_partial and wanted):
         raise DataError(
             f"Subject sub-{subject:02d} lacks the betas of session {absent[0]}; {n_sessions} sessions are asked "
             f"for and {len(found)} are in '{raw_dir}'. Choose fewer with the 'n_sessions' parameter "
@@ -172,10 +157,9 @@ def _sessions(raw_dir: Path, subject: int, n_sessions: int, betas_format: str, a
     return wanted
 
 
-def _mask(
-    raw_dir: Path, path: Path, subject: int, roi: str, roi_values: Sequence[int] | None, stamp: dict | None
-) -> np.ndarray:
+def _mask(raw_dir: Path, path: Path, subject: int, options: NsdOptions, stamp: dict | None) -> np.ndarray:
     """Voxels of the region; size and grid are compared with the published (or the simulated corpus' own) ones."""
+    roi_values = options.roi_values
     if roi_values is not None and (not roi_values or min(roi_values) < 1):
         raise DataError(
             "Invalid value for the 'roi_values' parameter. Allowed are numbers of regions, 1 and more, but got "
@@ -183,7 +167,7 @@ def _mask(
         )
     mask = read_mask(path, roi_values)
     grid = None if stamp else GRIDS.get(subject)
-    if roi == DEFAULT_ROI and roi_values is None:
+    if options.roi == DEFAULT_ROI and roi_values is None:
         voxels = stamp.get("n_voxels") if stamp else None
         voxels = voxels if isinstance(voxels, dict) else {}
         expected = _stamped(raw_dir, stamp and voxels, f"sub-{subject:02d}", NSDGENERAL_VOXELS[subject])
@@ -197,16 +181,15 @@ def _mask(
     return mask
 
 
-def _splits(design: Design, subject: int, n_trials: int, fraction: float, seed: int) -> np.ndarray:
+def _splits(design: Design, subject: int, n_trials: int, options: NsdOptions) -> np.ndarray:
     """Split of every trial; validation is chosen from the subject's own images of all planned sessions.
 
     So the choice depends neither on who else is prepared nor on which sessions are there.
     """
-    from neural_clip.prepared.splits import validation_split
-
     names = [image_id(i) for i in design.nsd_ids(subject, n_trials)]
     shared = design.shared(n_trials)
-    chosen = validation_split((name for name, no in zip(names, shared, strict=True) if not no), fraction, seed)
+    own = (name for name, no in zip(names, shared, strict=True) if not no)
+    chosen = validation_split(own, options.validation_fraction, options.seed)
     validation = np.array([name in chosen for name in names])
     codes = [SPLITS.index("test"), SPLITS.index("validation")]
     return np.select([shared, validation], codes, SPLITS.index("train"))

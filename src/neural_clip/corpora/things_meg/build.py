@@ -15,11 +15,10 @@ with the tables of attributes, so that a swapped or reordered file is refused.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neural_clip.corpora.declared import check_facts
 from neural_clip.corpora.stamp import read_stamp
@@ -35,11 +34,12 @@ from neural_clip.corpora.things_meg.facts import (
     found_trials,
 )
 from neural_clip.corpora.things_meg.layout import check_agreement, check_version, find_runs, run_trials
-from neural_clip.corpora.things_meg.preprocessing import PREPROCESSINGS, PUBLISHED, SCALINGS, MegPreprocessing
-from neural_clip.corpora.things_meg.raw_route import RawReader, open_raw
+from neural_clip.corpora.things_meg.options import SPLIT_PROTOCOLS, ThingsMegOptions
+from neural_clip.corpora.things_meg.preprocessing import PREPROCESSINGS
+from neural_clip.corpora.things_meg.raw_route import open_raw
 from neural_clip.corpora.things_meg.reader import Reader
 from neural_clip.corpora.things_meg.rows import image_parts, recording_parts, trials_digest
-from neural_clip.corpora.things_meg.stimuli import CATEGORIES, Stimuli, check_images
+from neural_clip.corpora.things_meg.stimuli import Stimuli, check_images
 from neural_clip.errors import DataError
 from neural_clip.prepared.splits import validation_split
 from neural_clip.prepared.writer import write_prepared
@@ -50,12 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["assign_splits", "prepare"]
 
 
-ROUTES = ("raw", "derivative")
-SPLIT_PROTOCOLS = {
-    "paper": "paper: THINGS-MEG training images against its test images; test concepts also occur in training",
-    "zero_shot": "zero_shot: training images without the test concepts, against the test images",
-    "large": "large: training images without the test concepts, against the training images of the test concepts",
-}
 SCALING_FACTS = {  # description, scope of the fit
     "baseline_zscore": (
         "per epoch and channel: minus mean, by standard deviation, of the samples up to onset", "per epoch baseline"
@@ -97,40 +91,15 @@ REAL_DEFECTS = [  # not simulated
 
 
 def prepare(
-    raw_dir: str | Path, output_dir: str | Path, *, images_dir: str | Path | None = None, route: str = "raw",
-    preprocessing: str | None = None, split: str = "paper", scaling: str = "baseline_zscore",
-    average_repeats: bool = False, categories: str = "27", categories_file: str | Path | None = None,
-    subjects: Sequence[int] | None = None, sessions: Sequence[int] | None = None, validation_fraction: float = 0.1,
-    seed: int = 0, triggers: str = "compare", allow_partial: bool = False, num_proc: int = 1, overwrite: bool = False,
-) -> Path:  # fmt: skip
+    raw_dir: str | Path, output_dir: str | Path, options: ThingsMegOptions | None = None, **changes: Any
+) -> Path:
     """Read a raw THINGS-MEG folder, real or simulated, and write a prepared data set.
 
     Args:
         raw_dir (`str` or `Path`): BIDS root of ds004212, version 2.0.0 or later.
         output_dir (`str` or `Path`): Folder to make.
-        images_dir (`str` or `Path`, *optional*): Extracted THINGS images, by default `<raw_dir>/images`.
-        route (`str`): `"raw"` or `"derivative"`.
-        preprocessing (`str`, *optional*): `"paper"` (default of the raw route: low-pass 48 Hz, -0.5 to 1.0 s, 120 Hz,
-            181 samples as both ends count) or `"published"` (the only one of the derivative: 0.1 to 40 Hz, -0.1 to
-            1.3 s, 200 Hz, 281 samples).
-        split (`str`): `"paper"`, `"zero_shot"` or `"large"`.
-        scaling (`str`): `"baseline_zscore"` centres and scales each epoch and channel by its own samples up to onset,
-            so nothing is fitted; `"train_std"` subtracts that mean and divides by the root mean square of the training
-            epochs, by subject and channel; `"none"` subtracts the mean and keeps T.
-        average_repeats (`bool`): One row per subject and image, the mean of all its presentations.
-        categories (`str`): `"27"`, the matrix of the raw folder, or `"53"`; several or none (`"none"`) a concept.
-        categories_file (`str` or `Path`, *optional*): `Categories_final_20200131.tsv` of the public repository
-            ViCCo-Group/THINGS-data (MRI/data), for `"53"`. It is joined by row: its words are not unique.
-        subjects, sessions (`Sequence[int]`, *optional*): Numbers to read, all by default.
-        validation_fraction (`float`): Share of the training images, the same for all subjects.
-        seed (`int`): Of the choice of validation images.
-        triggers (`str`): `"compare"` refuses recordings whose triggers (UPPT001) contradict their events; `"ignore"`
-            leaves them out, which the metadata tell. Only the raw route has triggers.
-        allow_partial (`bool`): Use the runs that are downloaded (of the derivative: the subjects); what is lacking is
-            listed in `not_downloaded.txt` and in the metadata. Damaged files are refused all the same.
-        num_proc (`int`): Processes that read at the same time. Each holds one run (2 GB at real size) in memory; with
-            `"train_std"` each also needs room for a subject's epochs (5 GB) beside `output_dir`.
-        overwrite (`bool`): Replace an older prepared data set.
+        options (`ThingsMegOptions`, *optional*): What to prepare, and how.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `Path`: The folder.
@@ -138,77 +107,39 @@ def prepare(
     Raises:
         DataError: If a parameter is unknown, or a file is missing, not downloaded, truncated or contradicts another.
     """
+    options = replace(options or ThingsMegOptions(), **changes)
     raw_dir = Path(raw_dir)
-    recipe = _recipe(route, preprocessing, split, scaling, categories, categories_file, triggers)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(simulated)
-    version = check_version(raw_dir, required=route == "raw")
-    subjects = _chosen("subjects", subjects, facts.subjects)
-    sessions = _chosen("sessions", sessions, range(1, facts.n_sessions + 1))
-    reader, trials, lacking = _open(raw_dir, route, recipe, scaling, subjects, sessions, facts, allow_partial)
-    if triggers == "ignore" and isinstance(reader, RawReader):
-        reader = replace(reader, compare_triggers=False)
+    version = check_version(raw_dir, required=options.route == "raw")
+    subjects = _chosen("subjects", options.subjects, facts.subjects)
+    sessions = _chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))
+    reader, trials, lacking = _open(raw_dir, options, subjects, sessions, facts)
     declared = declared_trials(facts, subjects, sessions)
-    partial = check_facts(raw_dir, declared, found_trials(trials), allow_partial=allow_partial) or {}
-    folder, table = (Path(path) if path else None for path in (images_dir, categories_file))
-    stimuli = Stimuli.read(raw_dir, folder, sorted(set(trials.subject.tolist())), facts, categories, table)
+    partial = check_facts(raw_dir, declared, found_trials(trials), allow_partial=options.allow_partial) or {}
+    folder, table = (Path(path) if path else None for path in (options.images_dir, options.categories_file))
+    present = sorted(set(trials.subject.tolist()))
+    stimuli = Stimuli.read(raw_dir, folder, present, facts, options.categories, table)
     images = _describe(stimuli, trials)
-    assign_splits(trials, split, validation_fraction, seed)
-    sizes = declared_splits(facts, subjects, sessions, split)
-    partial |= check_facts(raw_dir, sizes, found_splits(trials, split), allow_partial=allow_partial) or {}
+    assign_splits(trials, options.split, options.validation_fraction, options.seed)
+    sizes = declared_splits(facts, subjects, sessions, options.split)
+    found = found_splits(trials, options.split)
+    partial |= check_facts(raw_dir, sizes, found, allow_partial=options.allow_partial) or {}
     used = [images[image_id] for image_id in sorted(trials.image_id[trials.split != ""].unique())]
     check_images(image["image"] for image in used)
-    metadata = _metadata(reader, recipe, scaling, simulated, facts, version) | {
-        "split_protocol": SPLIT_PROTOCOLS[split], "average_repeats": average_repeats, "partial": partial or None,
-        "presentation_order": not average_repeats,
+    metadata = _metadata(reader, options, simulated, facts, version, trials, lacking) | {
+        "partial": partial or None,
         "declared": declared | sizes | {"channels": facts.n_chans, "sfreq of the recordings in Hz": facts.sfreq},
-    }  # fmt: skip
-    metadata["preprocessing"] |= {
-        "route": route, "validation_fraction": validation_fraction, "seed": seed, "categories": categories,
-        "subjects": subjects, "sessions": sessions, "trials_sha256": trials_digest(trials),
-    }  # fmt: skip
-    if route == "raw":
-        metadata["preprocessing"]["triggers"] = triggers
-        metadata["known_defects"] += ["Events were not compared with triggers."] if triggers == "ignore" else []
-    if scaling == "train_std":
-        metadata["scaling"]["fit_rows_sha256"] = trials_digest(trials[trials.split == "train"])
-    metadata["known_defects"] += [] if simulated else [CATEGORY_FACTS[categories]]
-    if lacking:
-        metadata["known_defects"].append(f"{len(lacking)} files are lacking; {NOT_DOWNLOADED} lists them.")
+    }
+    metadata["preprocessing"] |= {"subjects": subjects, "sessions": sessions}
     recordings = recording_parts(
-        reader, trials, stimuli.tables, train_std=scaling == "train_std", average=average_repeats,
+        reader, trials, stimuli.tables, train_std=options.scaling == "train_std", average=options.average_repeats,
         workspace=_parent(output_dir),
     )  # fmt: skip
     return write_prepared(
-        output_dir, metadata, recordings, image_parts(used, stimuli.tables), overwrite=overwrite, num_proc=num_proc,
-        extra_files=_listed(raw_dir, lacking),
+        output_dir, metadata, recordings, image_parts(used, stimuli.tables), overwrite=options.overwrite,
+        num_proc=options.num_proc, extra_files=_listed(raw_dir, lacking),
     )  # fmt: skip
-
-
-def _recipe(
-    route: str, preprocessing: str | None, split: str, scaling: str, categories: str, categories_file: object,
-    triggers: str,
-) -> MegPreprocessing:  # fmt: skip
-    """Preprocessing to apply, after checking that the parameters go together."""
-    choices = {"route": (route, ROUTES), "split": (split, SPLIT_PROTOCOLS), "scaling": (scaling, SCALINGS)}
-    choices |= {"preprocessing": (preprocessing or "paper", PREPROCESSINGS), "categories": (categories, CATEGORIES)}
-    choices["triggers"] = (triggers, ("compare", "ignore"))
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            listed = ", ".join(f"'{option}'" for option in allowed)
-            raise DataError(
-                f"Invalid value for the '{name}' parameter. Allowed values are {listed}, but got '{value}'."
-            )
-    if categories_file and categories != "53":
-        raise DataError("'categories_file' is the table of 53 categories; give categories '53' with it.")
-    if route == "raw":
-        return PREPROCESSINGS[preprocessing or "paper"]
-    if preprocessing not in (None, "published") or scaling != "baseline_zscore":
-        raise DataError(
-            "Route 'derivative' allows only preprocessing 'published' and scaling 'baseline_zscore', which were "
-            f"applied before publication, but got '{preprocessing or 'published'}' and '{scaling}'."
-        )
-    return PUBLISHED
 
 
 def _chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:
@@ -221,11 +152,11 @@ def _chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> li
 
 
 def _open(
-    raw_dir: Path, route: str, recipe: MegPreprocessing, scaling: str, subjects: list[int], sessions: list[int],
-    facts: CorpusFacts, allow_partial: bool,
-) -> tuple[Reader, pd.DataFrame, list[Path]]:  # fmt: skip
+    raw_dir: Path, options: ThingsMegOptions, subjects: list[int], sessions: list[int], facts: CorpusFacts
+) -> tuple[Reader, pd.DataFrame, list[Path]]:
     """Reader of the epochs, all trials, and the files that are not downloaded."""
-    if route == "derivative":
+    allow_partial = options.allow_partial
+    if options.route == "derivative":
         trials, lacking = derivative_trials(raw_dir, subjects, sessions, facts, allow_partial=allow_partial)
     else:
         runs, lacking = find_runs(raw_dir, subjects, sessions, facts, allow_partial=allow_partial)
@@ -233,9 +164,10 @@ def _open(
     present = sorted(set(trials.subject.tolist()))
     check_agreement(raw_dir, present, sessions, facts)
     check_repeats(trials)
-    if route == "derivative":
+    if options.route == "derivative":
         return open_derivative(raw_dir, present, facts), trials, lacking
-    return open_raw(runs, recipe, scaling, facts), trials, lacking
+    reader = open_raw(runs, PREPROCESSINGS[options.recipe], options.scaling, facts)
+    return replace(reader, compare_triggers=options.triggers == "compare"), trials, lacking
 
 
 def _parent(output_dir: str | Path) -> Path:
@@ -303,36 +235,44 @@ def assign_splits(trials: pd.DataFrame, split: str, validation_fraction: float, 
 
 
 def _metadata(
-    reader: Reader, recipe: MegPreprocessing, scaling: str, simulated: dict | None, facts: CorpusFacts,
-    version: str | None,
+    reader: Reader, options: ThingsMegOptions, simulated: dict | None, facts: CorpusFacts, version: str | None,
+    trials: pd.DataFrame, lacking: Sequence[Path],
 ) -> dict:  # fmt: skip
-    """Facts of `neural_clip.json`."""
+    """Facts of `neural_clip.json`, but for counts and for who was read."""
+    recipe, scaling = PREPROCESSINGS[options.recipe], options.scaling
     description, scope = SCALING_FACTS[scaling]
+    fitted = {"fit_rows_sha256": trials_digest(trials[trials.split == "train"])} if scaling == "train_std" else {}
     preprocessing = {
         "recipe": recipe.name, "high_pass_hz": recipe.high_pass, "low_pass_hz": recipe.low_pass,
         "filter": "zero-phase FIR, Hamming window, MNE's default lengths; the low-pass edge is the anti-alias filter",
         "raw_sfreq_hz": facts.sfreq,
         "decimation": "every n-th sample from the exact onset", "tmin_s": recipe.tmin, "tmax_s": recipe.tmax,
         "onset": "optical sensor (events.tsv, column sample)", "catch_trials": "dropped", "left_out": [BROKEN_SENSOR],
-    }  # fmt: skip
+        "route": options.route, "validation_fraction": options.validation_fraction, "seed": options.seed,
+        "categories": options.categories, "trials_sha256": trials_digest(trials),
+    } | ({"triggers": options.triggers} if options.route == "raw" else {})  # fmt: skip
     return {
         "corpus": "things_meg", "pretty_name": "THINGS-MEG prepared for neural_clip", "modality": "meg",
         "simulated": simulated, "ch_names": reader.ch_names, "n_chans": len(reader.ch_names),
         **reader.places,
         "n_times": recipe.n_times, "sfreq": recipe.sfreq, "tmin": recipe.tmin,
         "unit": "T" if scaling == "none" else "z", "split_unit": "image",
-        "scaling": {"method": scaling, "fit_scope": scope, "description": description},
+        "scaling": {"method": scaling, "fit_scope": scope, "description": description} | fitted,
         "preprocessing": preprocessing, "licence": LICENCE,
         "terms": "Simulated recordings and images; no person was recorded." if simulated else IMAGE_TERMS,
         "redistribution": "allowed" if simulated else "forbidden", "citation": CITATION,
         "source": f"{SOURCE}, version {version or 'not stated'}" + (", SIMULATED twin" if simulated else ""),
-        "known_defects": KNOWN_DEFECTS + ([] if simulated else REAL_DEFECTS),
+        "known_defects": _defects(options, simulated, lacking), "split_protocol": SPLIT_PROTOCOLS[options.split],
+        "average_repeats": options.average_repeats, "presentation_order": not options.average_repeats,
     }  # fmt: skip
 
 
-def subject_number(text: str) -> int:
-    """`"1"`, `"sub-01"`, `"BIGMEG1"` and `"sub-BIGMEG1"` are subject 1."""
-    digits = text.removeprefix("sub-").removeprefix("BIGMEG")
-    if not digits.isdigit():
-        raise argparse.ArgumentTypeError(f"subjects are given like 1, sub-01 or sub-BIGMEG1, but got '{text}'")
-    return int(digits)
+def _defects(options: ThingsMegOptions, simulated: dict | None, lacking: Sequence[Path]) -> list[str]:
+    """What a reader must know of the corpus, and of this copy of it."""
+    defects = KNOWN_DEFECTS + ([] if simulated else REAL_DEFECTS)
+    if options.route == "raw" and options.triggers == "ignore":
+        defects.append("Events were not compared with triggers.")
+    defects += [] if simulated else [CATEGORY_FACTS[options.categories]]
+    if lacking:
+        defects.append(f"{len(lacking)} files are lacking; {NOT_DOWNLOADED} lists them.")
+    return defects

@@ -13,11 +13,10 @@ import numpy as np
 
 from neural_clip.errors import DataError
 
-__all__ = ["PAPER", "PREPROCESSINGS", "PUBLISHED", "SCALINGS", "MegPreprocessing", "cut_epochs", "filter_continuous"]
+__all__ = ["PAPER", "PREPROCESSINGS", "PUBLISHED", "MegPreprocessing", "cut_epochs", "filter_continuous"]
 
 
 FILTER_BLOCK = 16  # channels at a time: the transform of the filter is shared, memory stays bounded
-SCALINGS = ("baseline_zscore", "train_std", "none")
 
 
 @dataclass(frozen=True)

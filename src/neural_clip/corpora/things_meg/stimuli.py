@@ -18,10 +18,9 @@ from neural_clip.corpora.things_meg.layout import (
 )
 from neural_clip.errors import DataError
 
-__all__ = ["CATEGORIES", "Stimuli", "check_images"]
+__all__ = ["Stimuli", "check_images"]
 
 
-CATEGORIES = ("27", "53")  # tables that exist
 MATRIX = Path("sourcedata", "category_mat_manual.tsv")  # 27 categories, in the raw folder
 TABLE_NAME = "Categories_final_20200131.tsv"  # 53 categories
 TABLE_SOURCE = "the public repository ViCCo-Group/THINGS-data (MRI/data)"

@@ -1,0 +1,170 @@
+"""The one dialect of options: a parser made of dataclasses, old spellings, and the nearest of what was misspelt.
+
+A field is an option: its name in kebab-case, its default, and as metadata `help` and whatever else
+`ArgumentParser.add_argument` takes. Besides these, `flag` gives the option another name, `positional` takes the name
+away, and of the options with the same `apart` one may be given. A `bool` is a switch without a value, `--no-x` where
+it is on by default. A field without a default must be given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from neural_clip.errors import did_you_mean
+
+# What is written otherwise since version 0.2, by command; the old spellings work until version 0.3. Besides these,
+# underscores in long options became dashes (`--output_dir`); dotted names of settings in a recipe keep theirs.
+OLD_SPELLINGS: dict[str, dict[str, str]] = {
+    "evaluate": {"--no-audits": "--no-controls"},
+    "prepare imagenet_eeg": {"--image-dir": "--images-dir"},
+    "prepare things_meg": {"--split": "--split-protocol"},
+    "push": {"--revision-message": "--message"},
+    "train": {
+        f"--{switch} {value}": f"--{switch}" if value == "true" else ""
+        for switch in ("overwrite", "resume", "push-to-hub")
+        for value in ("true", "false")
+    },
+}
+NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
+
+
+def read_options(command: str, about: str | None, argv: Sequence[str] | None, *kinds: Any) -> tuple[Any, ...]:
+    """Read the arguments of a command.
+
+    Args:
+        command (`str`): Its name, as [`OLD_SPELLINGS`] has it.
+        about (`str`): What it does, for `--help`.
+        argv (`Sequence[str]`, *optional*): Arguments without the program's name; `sys.argv[1:]` by default.
+        *kinds (`type`): Dataclasses; their fields are the options.
+
+    Returns:
+        `tuple`: An object of each of `kinds`.
+
+    Raises:
+        SystemExit: After the help (code 0), or a line on stderr that says what is wrong (code 2).
+    """
+    parser = Parser(
+        description=inspect.cleandoc(about or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    groups: dict[str, Any] = {}
+    for item in (item for kind in kinds for item in fields(kind)):
+        apart = item.metadata.get("apart", "")
+        if apart and apart not in groups:
+            groups[apart] = parser.add_mutually_exclusive_group()
+        parser.known += _add(groups.get(apart, parser), item)
+    found = vars(parser.parse_args(todays_spelling(command, sys.argv[1:] if argv is None else argv)))
+    return tuple(kind(**{item.name: found[item.name] for item in fields(kind)}) for kind in kinds)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers mistakes in one line and names the nearest option."""
+
+    known: tuple[str, ...] = ("-h", "--help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, but look at the names first: a misspelt one is not told as a missing one."""
+        words: list[str] = list(takewhile(lambda word: word != "--", args))
+        for name in (word.partition("=")[0] for word in words if not {"-h", "--help"} & set(words)):
+            if name.startswith("--") and name not in self.known:
+                self.error(f"There is no option '{name}'.{did_you_mean(name, self.known)}")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with code 2 and one line."""
+        self.exit(2, f"error: {message} ('{self.prog} --help' explains the options.)\n")
+
+
+def todays_spelling(command: str, argv: Sequence[str]) -> list[str]:
+    """Arguments in today's spelling, with a line on stderr for each old one."""
+    renamed, words, rest = OLD_SPELLINGS.get(command, {}), [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":  # what follows are no options
+            return [*words, word, *rest]
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or "." in name:
+            words.append(word)
+            continue
+        dashed = name.replace("_", "-")
+        with_value = f"{dashed} {(value if equals else rest[0] if rest else '').lower()}"
+        if with_value in renamed:
+            today, word = renamed[with_value], word if equals else f"{word} {rest.pop(0)}"
+            words += [today] if today else []
+            advice = f"write '{today}'" if today else "leave it out"
+        else:
+            today = renamed.get(dashed, dashed)
+            words.append(today + equals + value)
+            word, advice = name, f"write '{today}'"
+        if today != word:
+            print(f"warning: '{word}' is an old spelling that ends with version 0.3; {advice}.", file=sys.stderr)
+    return words
+
+
+def _add(parser: Any, item: Field) -> tuple[str, ...]:
+    """Add the option of a field; returns its names."""
+    words = {key: value for key, value in item.metadata.items() if key not in ("help", "flag", "positional", "apart")}
+    name = item.metadata.get("flag", f"--{item.name.replace('_', '-')}")
+    if isinstance(item.default, bool):
+        words["action"] = argparse.BooleanOptionalAction if item.default else "store_true"
+    elif choices := words.pop("choices", None):
+        words = {"metavar": "{" + ",".join(choices) + "}"} | words | {"type": _one_of(choices)}
+    elif words.get("type") in NUMBERS:
+        words["type"] = _number(words["type"])
+    if not words.get("action") and (metavar := _metavar(item)):
+        words.setdefault("metavar", metavar)
+    if item.metadata.get("positional"):
+        action = parser.add_argument(item.name, **words)
+    elif item.default is MISSING:
+        action = parser.add_argument(name, dest=item.name, required=True, **words)
+    else:
+        action = parser.add_argument(name, dest=item.name, default=item.default, **words)
+    action.help = item.metadata["help"].replace("%", "%%") + _shown(item.default)
+    return tuple(action.option_strings)
+
+
+def _metavar(item: Field) -> str | None:
+    """What stands for a number, a file or a folder; other values are called as their option."""
+    kind: Any = item.metadata.get("type")
+    if kind is Path and not item.metadata.get("positional"):
+        return "FILE" if item.name.endswith("_file") else "FOLDER"
+    return {int: "N", float: "X"}.get(kind)
+
+
+def _shown(default: Any) -> str:
+    """How the help tells a default; switches and what is not given by default have none."""
+    if default is MISSING or default is None or isinstance(default, bool):
+        return ""
+    text = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f" (default: {text})" if text else ""
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def choice(text: str) -> str:
+        if text not in choices:
+            *first, last = (f"'{known}'" for known in choices)
+            allowed = f"{', '.join(first)} and {last}" if first else last
+            raise argparse.ArgumentTypeError(
+                f"invalid choice: '{text}'. Allowed values are {allowed}.{did_you_mean(text, choices)}"
+            )
+        return text
+
+    return choice
+
+
+def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"Allowed is {NUMBERS[kind]}, but got '{text}' instead.") from error
+
+    return number

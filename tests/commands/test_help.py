@@ -1,0 +1,123 @@
+"""Every help and every refusal of an option in a real process, without the packages that take seconds to load."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from neural_clip.commands.main import COMMANDS
+from paths import REPOSITORY
+
+HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "mne", "pandas", "scipy", "sklearn",
+         "matplotlib", "pyarrow", "PIL", "h5py", "nibabel"}  # fmt: skip
+RUN = """
+import atexit, runpy, sys
+heavy = set(sys.argv.pop(1).split(","))
+atexit.register(lambda: print("loaded:", *sorted(heavy & set(sys.modules)), file=sys.stderr))
+sys.argv.pop(0)
+if sys.argv[0].endswith(".py"):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+else:
+    from neural_clip.commands.main import entry
+    entry()
+"""
+COMMAND_LINES = [[name] for name in COMMANDS if name != "prepare"]
+COMMAND_LINES += [["prepare", name] for name in ("imagenet_eeg", "things_meg", "nsd", "custom")]
+PROGRAMS = [["train.py"], *[[f"dataset_scripts/{name}.py"] for name in ("imagenet_eeg", "nsd", "things_meg")]]
+
+
+def run(words, *, heavy=HEAVY):
+    """Exit code, stdout, lines of stderr, and what was loaded of the heavy packages."""
+    program = words if words[0].endswith(".py") else ["neural-clip", *words]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, ",".join(heavy), *program], cwd=REPOSITORY, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "COLUMNS": "100"},
+    )  # fmt: skip
+    *lines, loaded = done.stderr.splitlines()
+    return done.returncode, done.stdout, lines, loaded.removeprefix("loaded:").split()
+
+
+@pytest.mark.parametrize("words", [*COMMAND_LINES, *PROGRAMS], ids=" ".join)
+def test_help_loads_nothing_heavy(words):
+    code, shown, lines, loaded = run([*words, "--help"])
+    assert (code, lines, loaded) == (0, [], [])
+    assert shown.startswith("usage: ") and "Options of" not in shown
+    assert shown.split("\n\n")[1].strip(), "it has no description"
+
+
+def test_loaded_packages_are_noticed(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import json, csv")
+    assert run([str(program)], heavy={"json", "csv", "torch"}) == (0, "", [], ["csv", "json"])
+
+
+BAD = [
+    (["simulate", "--preset", "tni"], "argument --preset: invalid choice: 'tni'", "Did you mean 'tiny'?"),
+    (["doctor", "--jsn", "x"], "There is no option '--jsn'.", "Did you mean '--json'?"),
+    (["embed-images", "x", "--batch-size", "many"], "argument --batch-size: Allowed is a whole number", "'many'"),
+    (["adapt", "--chekpoint", "x"], "There is no option '--chekpoint'.", "Did you mean '--checkpoint'?"),
+    (["evaluate", "--checkpoint", "x", "--data", "eeg=x", "--output-dir", "x", "--split", "tset"],
+     "argument --split: invalid choice: 'tset'. Allowed values are 'train', 'validation' and 'test'.",
+     "Did you mean 'test'?"),
+    (["report", "x", "--no-picture"], "There is no option '--no-picture'.", "Did you mean '--no-pictures'?"),
+    (["demo", "--epochs", "two"], "argument --epochs: Allowed is a whole number", "'two'"),
+    (["push", "x", "--repository", "a/b"], "There is no option '--repository'.", "Did you mean '--repo'?"),
+    (["prepare", "nsd", "--raw-dir", "x", "--outputdir", "y"], "no option '--outputdir'.", "'--output-dir'?"),
+    (["prepare", "imagenet_eeg", "--raw-dir", "x", "--output-dir", "y", "--variant", "rwa"],
+     "argument --variant: invalid choice: 'rwa'", "Did you mean 'raw'?"),
+    (["prepare", "things_meg", "--raw-dir", "x", "--output-dir", "y", "--subjects", "first"],
+     "argument --subjects: subjects are given like", "'first'"),
+    (["prepare", "custom", "x"], "required: --output-dir", ""),
+    (["train", "dmo"], "'dmo' is no file, and no recipe of this package", "Did you mean 'demo'?"),
+    (["train", "demo", "--resum"], "'--resum' has no value.", "Did you mean 'resume'?"),
+    (["train", "demo", "--data", "egg=x"], "Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER", "'egg=x'"),
+    (["train.py", "demo", "--data.egg", "x"], "Unknown key 'egg' in the recipe's 'data' section.", "Did you mean"),
+    (["train.py", "--data", "eeg=x"], "The first argument is a recipe, but is '--data'", ""),
+    (["train", "demo", "--dat", "eeg=x", "meg=y"], "Unexpected argument 'meg=y'", ""),
+    (["evalute"], "but got 'evalute' instead.", "Did you mean 'evaluate'?"),
+    (["prepare", "nds"], "but got 'nds' instead.", "Did you mean 'nsd'?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "told", "hint"), BAD, ids=[" ".join(words) for words, *_ in BAD])
+def test_refusals_are_one_line_and_load_nothing_heavy(words, told, hint):
+    code, shown, lines, loaded = run(words)
+    assert (code, shown, loaded) == (2, "", [])
+    (line,) = lines
+    assert line.startswith("error: ") and told in line and hint in line
+
+
+@pytest.mark.parametrize("words", [["train"], ["train.py"]], ids=" ".join)
+def test_a_training_without_a_recipe_explains_recipes(words):
+    code, shown, lines, loaded = run(words)
+    assert (code, shown, loaded) == (2, "", [])
+    assert lines[0].startswith("usage: ") and lines[-1] == "error: Give a recipe."
+    assert any(line.startswith("  demo  ") for line in lines)
+
+
+OLD = [
+    (["evaluate", "--checkpoint", "x", "--data", "eeg=gone", "--output-dir", "x", "--no-audits"],
+     "'--no-audits' is an old spelling that ends with version 0.3; write '--no-controls'."),
+    (["evaluate", "--checkpoint", "x", "--data", "eeg=gone", "--output_dir", "x"],
+     "'--output_dir' is an old spelling that ends with version 0.3; write '--output-dir'."),
+    (["push", "gone", "--repo", "a/b", "--revision-message", "x"],
+     "'--revision-message' is an old spelling that ends with version 0.3; write '--message'."),
+    (["prepare", "imagenet_eeg", "--raw-dir", "gone", "--output-dir", "x", "--image-dir", "y"],
+     "'--image-dir' is an old spelling that ends with version 0.3; write '--images-dir'."),
+    (["dataset_scripts/things_meg.py", "--raw-dir", "gone", "--output-dir", "x", "--split", "large"],
+     "'--split' is an old spelling that ends with version 0.3; write '--split-protocol'."),
+    (["train", "gone", "--overwrite", "true"],
+     "'--overwrite true' is an old spelling that ends with version 0.3; write '--overwrite'."),
+    (["train.py", "gone", "--resume", "true"],
+     "'--resume true' is an old spelling that ends with version 0.3; write '--resume'."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "told"), OLD, ids=[" ".join(words) for words, _ in OLD])
+def test_old_spellings_warn_in_one_line_and_go_on(words, told):
+    """Each goes on to a file that is not there."""
+    code, _, lines, _ = run(words)
+    assert code == 2
+    assert lines[0] == f"warning: {told}"
+    assert lines[-1].startswith("error: ") and "option" not in lines[-1] and "gone" in lines[-1]
