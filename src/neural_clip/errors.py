@@ -17,8 +17,41 @@ class DataError(ValueError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the known name that is nearest; empty where none is near, or it is the same."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
+
+
+def check_option(parameter: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise a [`DataError`] unless a value is one of those allowed; the nearest of them is suggested.
+
+    Args:
+        parameter (`str`): Its name, for the message.
+        value (`object`): What was given.
+        allowed (iterable): All allowed values.
+    """
+    options = list(allowed)
+    if value not in options:
+        *others, last = map(repr, options)
+        listed = f"values are {', '.join(others)} and {last}" if others else f"is {last}"
+        raise DataError(
+            f"Invalid value for the {parameter!r} parameter. Allowed {listed}, but got {value!r} instead."
+            f"{did_you_mean(str(value), map(str, options))}"
+        )
+
+
+def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None:
+    """Raise a [`DataError`] unless a value fits.
+
+    Args:
+        parameter (`str`): Its name, for the message.
+        value (`object`): What was given.
+        fits (`bool`): Whether it is allowed.
+        allowed (`str`): What is allowed, such as `"1 and more"`.
+    """
+    if not fits:
+        raise DataError(
+            f"Invalid value for the {parameter!r} parameter. Allowed is {allowed}, but got {value!r} instead."
+        )
 
 
 def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:

@@ -7,6 +7,8 @@ from neural_clip.evaluation.embedding import EmbeddedSplit, embed_split
 from neural_clip.evaluation.tasks import common_images, conversion_record, encoding_record, picture_hits
 from planted_data import PlantedModel, write_planted
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):

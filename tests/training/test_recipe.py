@@ -15,6 +15,8 @@ from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import find_recipe, read_recipe, shipped_recipes, with_exponents
 from paths import REPOSITORY
 
+pytestmark = pytest.mark.numerical
+
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
