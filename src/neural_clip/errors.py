@@ -15,6 +15,12 @@ class DataError(ValueError):
     """
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the known name that is nearest; empty where none is near, or it is the same."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
+
+
 def check_option(parameter: str, value: object, allowed: Iterable[object]) -> None:
     """Raise a [`DataError`] unless a value is one of those allowed; the nearest of them is suggested.
 
@@ -27,9 +33,9 @@ def check_option(parameter: str, value: object, allowed: Iterable[object]) -> No
     if value not in options:
         *others, last = map(repr, options)
         listed = f"values are {', '.join(others)} and {last}" if others else f"is {last}"
-        hint = did_you_mean(str(value), map(str, options))
         raise DataError(
-            f"Invalid value for the {parameter!r} parameter. Allowed {listed}, but got {value!r} instead.{hint}"
+            f"Invalid value for the {parameter!r} parameter. Allowed {listed}, but got {value!r} instead."
+            f"{did_you_mean(str(value), map(str, options))}"
         )
 
 
@@ -46,12 +52,6 @@ def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None
         raise DataError(
             f"Invalid value for the {parameter!r} parameter. Allowed is {allowed}, but got {value!r} instead."
         )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the known name that is nearest; empty where none is near, or it is the same."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
 
 
 def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:
