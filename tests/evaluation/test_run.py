@@ -288,7 +288,7 @@ def test_bad_input_raises(folders, tmp_path):
     with pytest.raises(DataError, match="both hold eeg"):
         evaluate_checkpoints({"neural_clip": checkpoint}, [folders["eeg"], folders["eeg"]], tmp_path / "out")
     other = write_planted(tmp_path / "other", "fmri", encoder=ENCODER | {"revision": "1"})
-    with pytest.raises(DataError, match="different image encoders"):
+    with pytest.raises(DataError, match=r"different image encoders.*other"):
         evaluate_checkpoints({"neural_clip": checkpoint}, [folders["eeg"], other], tmp_path / "out")
     with pytest.raises(DataError, match="no readable checkpoint"):
         evaluate_checkpoints({"neural_clip": tmp_path / "nothing"}, [folders["eeg"]], tmp_path / "out")
