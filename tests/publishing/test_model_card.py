@@ -65,7 +65,8 @@ def test_every_fact_of_the_record_stands_in_the_card(monkeypatch):
         'inputs = processor(eeg=recordings, subject="sub-01")',
         "MEG alignment layers of sub-8, sub-9 were added to `known` (`ffffffffffffffff`)", "fitted to 20 training",
         ", 3.0 minutes of trials, of other (**simulated**), fingerprint `eeeeeeeeeeeeeeee`", "is 0.7123, after 1 of 2",
-        "training recordings of other", "neural-clip adapt x", "second", '(`subject="average"`), but fMRI is refused',
+        "training recordings of other", "neural-clip adapt x", "second",
+        '`subject="average"` applies the mean of all layers (not for fMRI)',
     ]  # fmt: skip
     for facts in record["data"].values():
         expected += [f"{facts['corpus']} (**simulated** twin), subjects {', '.join(facts['subjects'])};"]
@@ -80,5 +81,5 @@ def test_every_fact_of_the_record_stands_in_the_card(monkeypatch):
 def test_a_card_of_recorded_fmri_alone():
     record = json.loads(CARDS[0].with_suffix(".json").read_text())["training"]
     text = model_card("mine", record | {"data": {"fmri": record["data"]["fmri"]}, "simulated": []})
-    assert "simulated" not in text and "average" not in text and "Without one,\nrecordings are refused." in text
+    assert "simulated" not in text and '"average"' not in text and "subjects without a layer are refused." in text
     assert "Not evaluated on test data yet" in text and "## Adaptation" not in text and "\n\n\n" not in text
