@@ -14,7 +14,6 @@ where images may lie in `images.py`.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +43,7 @@ from neural_clip.corpora.imagenet_eeg.options import RAW_FILE, SPLITS_FILE, VARI
 from neural_clip.corpora.imagenet_eeg.signals import Signals, check_filters, fit_scale, released_scale
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError
+from neural_clip.files.whole import write_whole
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
 
@@ -160,9 +160,7 @@ def _find_images(
         if missing_images == "error" or len(absent) == len(names):
             listing = output_dir.absolute().with_name(f"{output_dir.name}.{MISSING_IMAGES_FILE}")
             listing.parent.mkdir(parents=True, exist_ok=True)
-            aside = listing.with_name(f"{listing.name}.partial")
-            aside.write_bytes(_listed(absent))
-            os.replace(aside, listing)
+            write_whole(listing, _listed(absent))
             raise DataError(
                 f"{message} All are listed in '{listing}'. Name their folder or archive (--image-dir), or leave their "
                 "trials out (--missing-images drop)."
