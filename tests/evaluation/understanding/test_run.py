@@ -20,9 +20,6 @@ from neural_clip.evaluation.understanding import (
     pictures as understanding_pictures,
 )
 from neural_clip.evaluation.understanding import (
-    rdms as understanding_rdms,
-)
-from neural_clip.evaluation.understanding import (
     rsa as understanding_rsa,
 )
 from neural_clip.evaluation.understanding.attribution import (
@@ -42,7 +39,6 @@ from neural_clip.evaluation.understanding.pictures import (
     scale_of,
     write_csv,
 )
-from neural_clip.evaluation.understanding.rdms import draw_dissimilarities, main_kinds, mean_distances, rank_shares
 from neural_clip.evaluation.understanding.rsa import compare_spaces, dissimilarities, noise_ceiling, spearman
 from neural_clip.evaluation.understanding.run import understand
 from neural_clip.evaluation.understanding.sensors import sensor_positions
@@ -383,61 +379,10 @@ def test_noise_ceiling_is_over_common_images_or_says_why_there_is_none():
 # --- pictures of dissimilarities
 
 
-def test_mean_distances_equal_loops():
-    rng = np.random.default_rng(0)
-    members = [np.array([0, 2, 3]), np.array([0, 1, 3])]
-    distances = [squareform(rng.random(3)) for _ in members]
-    found = mean_distances(distances, members, 5)
-    for i in range(5):
-        for j in range(5):
-            seen = [
-                d[list(m).index(i), list(m).index(j)]
-                for d, m in zip(distances, members, strict=True)
-                if {i, j} <= {*m}
-            ]
-            if seen and i != j:
-                assert found[i, j] == pytest.approx(np.mean(seen))
-            else:
-                assert np.isnan(found[i, j])
-    assert np.isfinite(found).sum() == 10
-
-
-def test_rank_shares_run_from_nearest_to_farthest_and_ties_share_one():
-    distances = np.array([[np.nan, 3.0, 1.0], [3.0, np.nan, 7.0], [1.0, 7.0, np.nan]])
-    # six distances, two by two: ranks 1.5, 3.5 and 5.5
-    ranks = np.array([[np.nan, 3.5, 1.5], [3.5, np.nan, 5.5], [1.5, 5.5, np.nan]])
-    np.testing.assert_allclose(rank_shares(distances), (ranks - 1.5) / 4)
-
-
-def test_an_image_stands_under_its_most_frequent_category():
-    part = SimpleNamespace(
-        gallery_categories=[["dog", "animal"], ["animal"], ["zebra"], [], ["dog", "cat"], ["car"]],
-        gallery_concepts=["a", "b", "c", "d", "e", "f"],
-    )
-    assert main_kinds(part, np.arange(5)) == ["animal", "animal", "zebra", "d", "dog"]
-    assert main_kinds(part, np.array([0, 5])) == ["animal", "car"]  # a tie, by name
-
-
 def captured(monkeypatch, module):
     figures = []
     monkeypatch.setattr(module, "save_figure", lambda figure, stem: figures.append(figure))
     return figures
-
-
-def test_maps_of_dissimilarities_show_ranks_and_name_kinds(monkeypatch, tmp_path):
-    figures = captured(monkeypatch, understanding_rdms)
-    rng = np.random.default_rng(0)
-    maps = {name: squareform(rng.random(780)) + np.diag(np.full(40, np.nan)) for name in ("one", "two")}
-    kinds = ["bird_of_prey"] * 20 + ["cat"] * 19 + ["an uncommonly long name"]
-    draw_dissimilarities(maps, kinds, ("Title", "Note"), tmp_path / "x")
-    (figure,) = figures
-    for axes, (name, distances) in zip(figure.axes, maps.items(), strict=False):
-        np.testing.assert_allclose(np.ma.filled(axes.images[0].get_array(), np.nan), rank_shares(distances))
-        assert axes.get_title().startswith(name) and f"{np.nanmax(distances):.2f}" in axes.get_title()
-    names = {label.get_text(): place for label, place in zip(figure.axes[0].get_yticklabels(),
-             figure.axes[0].get_yticks(), strict=True)}  # fmt: skip
-    assert names == {"bird of prey": 9.5, "cat": 29.0, "an uncommonly long …": 39.0}
-    assert figure.axes[0].get_yticks(minor=True).tolist() == [19.5, 38.5]
 
 
 def test_the_ceiling_is_drawn_as_a_band_where_there_is_one(monkeypatch, tmp_path):
@@ -815,29 +760,6 @@ def test_similarity_is_that_of_the_embeddings(understood, planted):
     ]
     assert [float(row["spearman"]) for row in written] == pytest.approx([pair["spearman"] for pair in pairs], rel=1e-4)
     assert float(written[0]["ceiling_upper"]) == pytest.approx(upper, abs=1e-4) and written[2]["ceiling_lower"] == ""
-
-
-def test_dissimilarities_are_written_in_the_order_that_is_drawn(understood, planted):
-    result, folder = understood
-    part = planted[2]["eeg"]
-    rows = table(folder / "eeg_rdms.csv")
-    # three concepts, no categories: concept after concept, image ids inside
-    ordered = sorted(range(14), key=lambda row: (part.gallery_concepts[row], part.gallery_ids[row]))
-    ids = [str(part.gallery_ids[row]) for row in ordered]
-    pairs = [(i, j) for i in range(14) for j in range(i + 1, 14)]
-    assert [(row["first"], row["second"]) for row in rows] == [(ids[i], ids[j]) for i, j in pairs]
-    assert rows[0]["first_kind"] == "a" and rows[-1]["second_kind"] == "c"
-    by_image = {image: number for number, image in enumerate(sorted(set(part.image_ids)))}
-    means = np.zeros((14, 14))
-    for subject in SUBJECTS:
-        own = part.subjects == subject
-        embeds = part.embeds[own][np.argsort(part.image_ids[own])]
-        means += squareform(pdist(embeds, "correlation")) / len(SUBJECTS)
-    gallery = squareform(pdist(part.gallery_embeds, "correlation"))
-    places = [(by_image[ids[i]], by_image[ids[j]]) for i, j in pairs]
-    np.testing.assert_allclose([float(row["encoder"]) for row in rows], [means[place] for place in places], rtol=1e-4)
-    np.testing.assert_allclose([float(row["images"]) for row in rows], [gallery[place] for place in places], rtol=1e-4)
-    assert result["similarity"]["modalities"]["eeg"]["shown"]["kinds"] == 3
 
 
 def test_latent_space_is_the_principal_plane_of_the_images(understood, planted):
