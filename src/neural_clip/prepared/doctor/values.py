@@ -12,15 +12,13 @@ from neural_clip.prepared.doctor.findings import Finding, error, examples, note,
 from neural_clip.prepared.doctor.scan import RecordingScan
 from neural_clip.prepared.moments import Moments
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.prepared.units import PLAUSIBLE_SPREAD
 
 __all__ = ["check_fit_scope", "check_values", "fitted_rows"]
 
 
 MAX_FLAT_ROWS = 0.1  # an electrode may come off for a while
 MAX_SPREAD_RATIO = 1000.0  # electrodes of one cap differ by tens, not thousands
-# Deviation of the median channel that a unit allows, from far below to far above what heads give: EEG about 1e-5 V,
-# MEG 1e-13 to 1e-12 T, betas a few percent; z-scores 1, a little less or more when averaged or scaled by a baseline.
-SPREAD_OF_UNIT = {"V": (1e-9, 1e-2), "T": (1e-17, 1e-9), "z": (0.1, 10.0), "percent signal change": (1e-2, 100.0)}
 FINE_SCOPES = ("train", "none", "run", "per epoch baseline")
 # Statistics fitted on some rows leave those rows a mean of 0 but for rounding. How far other means are from 0 is told
 # by their standard error, the deviation of the rows' means over the root of the number of rows.
@@ -204,7 +202,7 @@ def _scales(subject: str, std: np.ndarray, names: list[str], metadata: Mapping) 
             f"{listed}.", "They drown the others in every sum over channels.",
         )  # fmt: skip
     unit = str(metadata.get("unit") or "")
-    low, high = SPREAD_OF_UNIT.get("z" if unit.startswith("z") else unit, (0.0, np.inf))
+    low, high = PLAUSIBLE_SPREAD.get("z" if unit.startswith("z") else unit, (0.0, np.inf))
     if not low <= median <= high:
         yield warning(
             "scale", f"{subject}: the median channel deviates by {median:.2g}, but the unit is stated as {unit!r}, "
