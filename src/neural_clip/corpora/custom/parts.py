@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.corpora.custom.manifest import Manifest
-from neural_clip.corpora.custom.scaling import Moments
+from neural_clip.corpora.custom.scaling import scaled
 from neural_clip.corpora.custom.trials import Trials, unit_of
 from neural_clip.corpora.image_parts import image_parts
+from neural_clip.prepared.moments import Moments
 from neural_clip.prepared.parts import Part
 
 # Where files lie does not change the rows, and would make two machines' data sets differ.
@@ -75,7 +76,7 @@ def _recording_rows(
     """Rows of one file for `write_prepared`."""
     values = trial.values(unit)
     if scaling is not None:
-        values = scaling.apply(values, trial.entry.file)
+        values = scaled(values, scaling, trial.entry.file)
     for i, image_id in enumerate(image_ids):
         yield {
             "subject": trial.entry.subject, "session": trial.entry.session, "run": trial.runs[i],

@@ -10,7 +10,7 @@ import numpy as np
 
 from neural_clip.prepared.doctor.findings import Finding, error, examples, note, warning
 from neural_clip.prepared.doctor.scan import RecordingScan
-from neural_clip.prepared.moments import Moments
+from neural_clip.prepared.moments import RowMoments
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.prepared.units import PLAUSIBLE_SPREAD
 
@@ -70,11 +70,11 @@ def check_fit_scope(recordings: list[RecordingScan], metadata: Mapping) -> Itera
         yield _fitted_on_test(fitted, names, scope, metadata)
 
 
-def fitted_rows(splits: Mapping[str, Moments]) -> str | None:
+def fitted_rows(splits: Mapping[str, RowMoments]) -> str | None:
     """Tell whether statistics were fitted on rows that include the test split.
 
     Args:
-        splits (`Mapping[str, Moments]`): Moments of the rows of each split, of one subject.
+        splits (`Mapping[str, RowMoments]`): RowMoments of the rows of each split, of one subject.
 
     Returns:
         `str`, *optional*: `"all"` if in practically all channels the mean of all rows is 0 to rounding while that of
@@ -96,7 +96,7 @@ def fitted_rows(splits: Mapping[str, Moments]) -> str | None:
     if usable.sum() < MIN_CHANS or test.n_rows < MIN_ROWS:
         return None
 
-    def is_zero(part: Moments, mean: np.ndarray) -> bool:
+    def is_zero(part: RowMoments, mean: np.ndarray) -> bool:
         limit = np.minimum(ZERO_ERRORS * row_std / np.sqrt(part.n_rows), ZERO_STD * std)
         return bool((np.abs(mean) <= limit)[usable].mean() >= ZERO_SHARE)
 
@@ -124,9 +124,9 @@ def _fitted_on_test(fitted: str, who: list[str], scope: object, metadata: Mappin
     return error("fit scope", f"{message}, though {scope!r} is declared.", consequence)
 
 
-def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, Moments]]:
-    """Moments of each subject and split; files of another shape than the subject's first are left out."""
-    parts: dict[str, dict[str, Moments]] = defaultdict(dict)
+def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, RowMoments]]:
+    """RowMoments of each subject and split; files of another shape than the subject's first are left out."""
+    parts: dict[str, dict[str, RowMoments]] = defaultdict(dict)
     for scan in recordings:
         if scan.moments is None:
             continue
@@ -138,16 +138,16 @@ def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, Moments]
     return parts
 
 
-def _together(parts: Mapping[str, Mapping[str, Moments]]) -> dict[str, Moments]:
-    """Moments of each split over all subjects; empty where channels differ."""
+def _together(parts: Mapping[str, Mapping[str, RowMoments]]) -> dict[str, RowMoments]:
+    """RowMoments of each split over all subjects; empty where channels differ."""
     if len({(m.mean.size, m.n_times) for splits in parts.values() for m in splits.values()}) != 1:
         return {}
     pooled = {split: [splits[split] for splits in parts.values() if split in splits] for split in SPLITS}
     return {split: _merged(moments) for split, moments in pooled.items() if moments}
 
 
-def _merged(parts) -> Moments:
-    return reduce(Moments.merged, parts)
+def _merged(parts) -> RowMoments:
+    return reduce(RowMoments.merged, parts)
 
 
 def _shapes(recordings: list[RecordingScan], metadata: Mapping) -> Iterator[Finding]:
@@ -164,7 +164,7 @@ def _shapes(recordings: list[RecordingScan], metadata: Mapping) -> Iterator[Find
             )  # fmt: skip
 
 
-def _channels(subject: str, moments: Moments, metadata: Mapping) -> Iterator[Finding]:
+def _channels(subject: str, moments: RowMoments, metadata: Mapping) -> Iterator[Finding]:
     """Findings on the channels or voxels of a subject."""
     names = metadata.get("ch_names") or []
     if len(names) != moments.mean.size:
