@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import brentq
@@ -28,6 +27,7 @@ from scipy.signal import butter, sosfiltfilt
 from scipy.spatial import cKDTree
 from scipy.special import ndtri
 
+from neural_clip.files.whole import whole_file, write_whole
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.simulation import generative, images, latent_space
@@ -281,15 +281,11 @@ def write_basis() -> None:
     """Fit the latents to the tiny CLIP that is installed."""
     sha256 = latent_space.tiny_clip_sha256()
     basis = latent_space.basis_from_embeds(latent_space.reference_embeds())
-    aside = latent_space.BASIS_FILE.with_name("latent_basis.partial.npz")
-    np.savez(
-        aside,
-        tiny_clip_sha256=np.array(sha256),
-        mean=basis["mean"],
-        components=basis["components"],
-        scale=basis["scale"],
-    )
-    aside.replace(latent_space.BASIS_FILE)
+    with whole_file(latent_space.BASIS_FILE) as aside, aside.open("wb") as file:
+        np.savez(
+            file, tiny_clip_sha256=np.array(sha256), mean=basis["mean"], components=basis["components"],
+            scale=basis["scale"],
+        )  # fmt: skip
     latent_space._basis.cache_clear()
 
 
@@ -334,9 +330,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.cross:
             print(transfer(modality, seeds, scale, score))
     if not measuring:
-        aside = Path(f"{CALIBRATION_FILE}.partial")
-        aside.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-        aside.replace(CALIBRATION_FILE)
+        write_whole(CALIBRATION_FILE, json.dumps(result, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

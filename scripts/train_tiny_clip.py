@@ -24,7 +24,6 @@ import json
 import math
 import multiprocessing
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,6 +38,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
 from neural_clip.errors import run
+from neural_clip.files.whole import whole_file, whole_folder
 from neural_clip.simulation import images
 
 PROMPTS = ("a photo of a {}", "an image of a {}", "a picture of a {}", "a {}", "{}")
@@ -226,9 +226,8 @@ def schedule(step: int, steps: int, warmup: int = 100) -> float:
 def save_checkpoint(path: Path, model: CLIPModel, optimizers: list, progress: dict) -> None:
     """Write the state of the training aside, then rename it."""
     state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], **progress}
-    aside = path.with_suffix(".partial")
-    torch.save(state, aside)
-    aside.rename(path)
+    with whole_file(path) as aside:
+        torch.save(state, aside)
 
 
 def train(args: argparse.Namespace, model: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> dict:
@@ -356,8 +355,13 @@ those of `evaluation.json` beside this file, written by the same command.
 
 def write_model(args: argparse.Namespace, model: CLIPModel, progress: dict) -> dict:
     """Save weights, processor, evaluation and card aside, then put the folder in place; returns the facts."""
-    target, aside = args.output_dir / "model", args.output_dir / "model.partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    target = args.output_dir / "model"
+    with whole_folder(target, holds="evaluation.json", what="model of this program", overwrite=True) as aside:
+        return _write_model(aside, args, model, progress)
+
+
+def _write_model(aside: Path, args: argparse.Namespace, model: CLIPModel, progress: dict) -> dict:
+    """Fill the folder; returns the facts."""
     copy.deepcopy(model).half().save_pretrained(aside)
     processor = build_processor()  # a used tokenizer would save the padding of its last call
     processor.save_pretrained(aside)
@@ -380,8 +384,6 @@ def write_model(args: argparse.Namespace, model: CLIPModel, progress: dict) -> d
     size = sum(path.stat().st_size for path in aside.iterdir())
     if size > MAX_BYTES:
         raise ValueError(f"The model folder holds {size} bytes, more than the {MAX_BYTES} that may be shipped.")
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
     return facts
 
 

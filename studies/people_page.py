@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_clip.errors import DataError, run
-from neural_clip.files.whole import write_whole
+from neural_clip.files.whole import whole_file, write_whole
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report.intervals import STYLES
 from neural_clip.report.tables import as_markdown, percent, score, with_interval
@@ -88,10 +88,9 @@ def draw_people(records: Sequence[dict], twin: str, path: Path) -> None:
     figure.legend(named.values(), named, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=len(named))
     figure.suptitle(f"A new subject, simulated recordings (twin '{twin}')", fontsize=10, y=1.02)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
-    os.replace(partial, path)
 
 
 def draw_panel(axes: Any, records: Sequence[dict]) -> None:

@@ -23,7 +23,7 @@ def writer(monkeypatch):
     stub.calls, stub.fail = [], False
 
     def write(raw_dir, preset, seed):
-        raw_dir.mkdir(parents=True)
+        raw_dir.mkdir(parents=True, exist_ok=True)
         (raw_dir / "data.bin").write_bytes(bytes([seed]))
         if stub.fail:
             raise OSError("disk full")

@@ -201,7 +201,7 @@ def test_real_command_line(checkpoint, folders, tmp_path):
     assert "sub-03: validation 2-way" in done.stderr
     again = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert again.returncode == 2
-    assert "Pass `--overwrite` to replace it" in again.stderr.splitlines()[-1]
+    assert "Pass `--overwrite` to replace the checkpoint" in again.stderr.splitlines()[-1]
     data = f"eeg={folders['eeg']}"
     report = evaluate(
         ["--checkpoint", str(tmp_path / "new"), "--data", data, "--split", "validation",
@@ -278,7 +278,7 @@ def test_what_stands_there_is_not_overwritten_unasked(checkpoint, folders, tmp_p
     assert "adaptations" in json.loads((tmp_path / "new" / "training.json").read_text())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="is no checkpoint; choose another name"):
+    with pytest.raises(DataError, match="is no checkpoint, so it is not overwritten; choose another name"):
         main(arguments(checkpoint, folders, tmp_path / "mine", "eeg", "--overwrite"))
     assert (tmp_path / "mine" / "thesis.txt").exists()
 

@@ -85,7 +85,8 @@ class Parser(argparse.ArgumentParser):
 
 def todays_spelling(command: str, argv: Sequence[str]) -> list[str]:
     """Arguments in today's spelling, with a line on stderr for each old one."""
-    renamed, words, rest = OLD_SPELLINGS.get(command, {}), [], list(argv)
+    renamed, rest = OLD_SPELLINGS.get(command, {}), list(argv)
+    words: list[str] = []
     while rest:
         word = rest.pop(0)
         if word == "--":  # what follows are no options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
-from neural_clip.files.whole import sha256_of, write_whole
+from neural_clip.files.whole import sha256_of, whole_file, write_whole
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 
@@ -80,10 +79,8 @@ def write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSpli
             f"{name}_gallery_categories": np.array([json.dumps(c) for c in part.gallery_categories], dtype=str),
         }
     output_dir.mkdir(parents=True, exist_ok=True)
-    partial = output_dir / f"{EMBEDDINGS_FILE}.partial"
-    with partial.open("wb") as file:
+    with whole_file(output_dir / EMBEDDINGS_FILE) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(partial, output_dir / EMBEDDINGS_FILE)
     write_whole(output_dir / REPORT_FILE, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.files.hdf5 import check_storage, open_dataset
+from neural_clip.files.mat import read_mat
 from neural_clip.files.reading import CHUNK, existing, reading
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
@@ -53,14 +55,12 @@ def _member(packed: zipfile.ZipFile, name: str) -> str:
 
 
 def _read_mat(path: Path, key: str | None) -> np.ndarray:
-    import scipy.io
+    import h5py
 
-    try:
-        names = [name for name, _, _ in scipy.io.whosmat(path)]
-    except NotImplementedError:  # MATLAB 7.3 is HDF5
+    if h5py.is_hdf5(path):  # MATLAB 7.3
         return _read_hdf5(path, key)
-    name = _chosen(path, key, names)
-    return _plain_text(scipy.io.loadmat(path, variable_names=[name])[name])
+    found = read_mat(path, None if key is None else [key])
+    return found[_chosen(path, key, list(found))]
 
 
 def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
@@ -68,7 +68,10 @@ def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
 
     with h5py.File(path, "r") as file:
         names = [name for name in file if isinstance(file[name], h5py.Dataset)]
-        return np.asarray(file[_chosen(path, key, names)]).T  # MATLAB counts dimensions from the other end
+    with open_dataset(path, _chosen(path, key, names)) as dataset:
+        if dataset.size and dataset.id.get_create_plist().get_layout() != h5py.h5d.COMPACT:  # these are in the header
+            check_storage(path, dataset)
+        return np.asarray(dataset).T  # MATLAB counts dimensions from the other end
 
 
 def _chosen(path: Path, key: str | None, names: list[str]) -> str:
@@ -79,10 +82,3 @@ def _chosen(path: Path, key: str | None, names: list[str]) -> str:
         wanted = "no array was chosen" if key is None else f"there is no array {key!r}"
         raise DataError(f"'{path}': {wanted}; it holds {', '.join(map(repr, sorted(names)))}.")
     return key
-
-
-def _plain_text(array: np.ndarray) -> np.ndarray:
-    """MATLAB cells of text as an array of text."""
-    if array.dtype == object and all(np.ndim(cell) == 1 and np.asarray(cell).dtype.kind == "U" for cell in array.flat):
-        return np.array([str(cell[0]) if len(cell) else "" for cell in array.ravel()])
-    return array

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.files.whole import whole_file
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
@@ -247,9 +247,8 @@ def _draw(rows: list[Row], galleries: dict[str, Gallery], title: str, path: Path
         axes.text(left + 0.2, height - 0.14, text, va="center", fontsize=7)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", metadata={"Software": None})  # no version: one report, one picture
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})  # no version: one report, one picture
 
 
 def _draw_row(axes: Axes, row: Row, galleries: dict[str, Gallery], top: float) -> None:

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Protocol
 
 from neural_clip.errors import DataError
+from neural_clip.files.whole import write_whole
 
-__all__ = ["FOLDERS", "MARKS_DIR", "Part", "finished_parts", "remove_marks", "run_parts"]
+__all__ = ["FOLDERS", "MARKS_DIR", "Part", "keep_parts", "remove_marks", "run_parts"]
 
 
 MARKS_DIR = ".parts"
@@ -110,9 +111,15 @@ def run_parts(
     return [results[job.number] for job in jobs]
 
 
-def finished_parts(folder: Path) -> int:
-    """How many finished parts a folder keeps."""
-    return len(list((folder / MARKS_DIR).glob("*.json")))
+def keep_parts(folder: Path) -> int:
+    """Remove metadata and extra files, which are made anew; tell how many finished parts there are."""
+    finished = len(list((folder / MARKS_DIR).glob("*.json")))
+    for path in folder.iterdir() if finished else ():
+        if path.is_file():
+            path.unlink()
+        elif path.name not in (*FOLDERS.values(), MARKS_DIR):  # parts lie in these, extra files in others
+            shutil.rmtree(path)
+    return finished
 
 
 def remove_marks(folder: Path) -> None:
@@ -189,9 +196,7 @@ class _Job:
             raise DataError(f"Raw files of '{self.part.name}' changed while they were read. Run the command again.")
         files = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in self.files()}
         self.mark.parent.mkdir(exist_ok=True)
-        aside = self.mark.with_suffix(".tmp")
-        aside.write_text(json.dumps({"identity": identity, "files": files, "summary": summary}), encoding="utf-8")
-        os.replace(aside, self.mark)
+        write_whole(self.mark, json.dumps({"identity": identity, "files": files, "summary": summary}))
         return summary
 
     def files(self) -> list[Path]:

@@ -9,7 +9,6 @@ import numpy as np
 from neural_clip.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-SPLITS = ("train", "validation", "test")
 
 
 def validation_split(image_ids: Iterable[str], fraction: float, seed: int) -> set[str]:
@@ -36,6 +35,3 @@ def validation_split(image_ids: Iterable[str], fraction: float, seed: int) -> se
     count = min(max(round(fraction * len(unique)), 1), len(unique) - 1)
     chosen = np.random.default_rng(seed).permutation(len(unique))[:count]
     return {unique[i] for i in chosen}
-
-
-SPLITS = ("train", "validation", "test")

@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.whole import whole_folder
 from neural_clip.prepared.card import write_card
 from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, fingerprint, plain
-from neural_clip.prepared.folder import replaced_folder
 from neural_clip.prepared.image_rows import merge_images, write_images
-from neural_clip.prepared.parts import Part, remove_marks, run_parts
+from neural_clip.prepared.parts import Part, keep_parts, remove_marks, run_parts
 from neural_clip.prepared.recording_rows import merge_recordings, write_recordings
 
 
@@ -72,7 +72,8 @@ def write_prepared(
         raise DataError(f"Invalid value for the 'num_proc' parameter. Allowed are 1 and more, but got {num_proc}.")
     metadata = checked_metadata(metadata)
     key = {"metadata": json.dumps(metadata, sort_keys=True, default=plain), "shard_rows": shard_rows}
-    with replaced_folder(output_dir, overwrite=overwrite, resumable=True) as folder:
+    whole = partial(whole_folder, output_dir, holds=METADATA_FILE, what="prepared data set")
+    with whole(overwrite=overwrite, keep=keep_parts) as folder:
         write = partial(write_images, shard_rows=shard_rows)
         known, width = merge_images(run_parts(folder, "images", images, write, key=key, num_proc=num_proc))
         _describe_embeddings(metadata, width)

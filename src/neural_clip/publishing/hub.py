@@ -43,9 +43,6 @@ def ask_hub(name: str, revision: str | None) -> None:
         ) from error
 
 
-HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short enough to wait for
-
-
 def hub(repo: str) -> HfApi:
     """Client of the Hub for a repository `ORG/NAME`; asks nothing yet.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from neural_clip.files.whole import whole_file
 
 # colours that stay apart for colour-blind readers; a marker shape goes with each
 STYLES = {
@@ -57,7 +58,6 @@ def draw_intervals(groups: Sequence[tuple[str, Sequence[Line]]], title: str, cha
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.set_title(title, fontsize=10, pad=16)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
-    os.replace(partial, path)

@@ -11,7 +11,6 @@ that point into the head, those of negative gain outwards; readers turn them bac
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.files.whole import whole_folder
 
 __all__ = ["CtfChannel", "HeadCoils", "quantisation_step", "write_ds"]
 
@@ -156,21 +156,15 @@ def write_ds(
     """
     path, data = Path(path), np.asarray(data)
     _check(path, data, channels, trial_samples)
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        n_trials = -(-data.shape[1] // trial_samples)
-        stem = path.name[: -len(".ds")]
+    n_trials = -(-data.shape[1] // trial_samples)
+    stem = path.name[: -len(".ds")]
+    with whole_folder(path, holds=f"{stem}.meg4", what="CTF recording") as partial:
         (partial / f"{stem}.res4").write_bytes(_res4(channels, sfreq, trial_samples, n_trials, date, time, subject))
         (partial / f"{stem}.hc").write_text(_head_coils(coils or HeadCoils()), encoding="ascii")
         (partial / "BadChannels").write_text("")
         (partial / "bad.segments").write_text("")
         (partial / "ClassFile.cls").write_text(_class_file(path.name))
         _write_meg4(partial / f"{stem}.meg4", data, channels, trial_samples)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return path
 
 

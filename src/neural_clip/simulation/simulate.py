@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import pkgutil
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.whole import whole_folder
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import TwinPreset
 
@@ -106,13 +106,6 @@ def _write(modality: str, folder: Path, preset: TwinPreset, seed: int) -> None:
     """Write one corpus aside, then move it to its place."""
     start = time.monotonic()
     print(f"{folder}: simulating {modality}, preset {preset.name}, seed {seed}", file=sys.stderr)
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a run that was stopped
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    pkgutil.resolve_name(CORPUS_OF[modality].twin)(aside, preset, seed)
-    if not (aside / "SIMULATED.json").is_file():
-        raise RuntimeError(f"The writer of {modality} left no SIMULATED.json in {aside}.")
-    if folder.exists():
-        shutil.rmtree(folder)
-    aside.rename(folder)
+    with whole_folder(folder, holds="SIMULATED.json", what="simulated corpus", overwrite=True) as aside:
+        pkgutil.resolve_name(CORPUS_OF[modality].twin)(aside, preset, seed)
     print(f"{folder}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)

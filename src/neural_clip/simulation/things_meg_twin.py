@@ -69,7 +69,7 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int, *, derivative: boo
     from neural_clip.simulation.latent_space import image_embeds, latents
 
     raw_dir, meg = Path(raw_dir), preset.meg
-    raw_dir.mkdir(parents=True)
+    raw_dir.mkdir(parents=True, exist_ok=True)
     stimuli = make_stimuli(meg, np.random.default_rng([seed, 100 + CORPUS_INDEX]))
     pictures = [render(stimulus.spec, meg.image_size) for stimulus in stimuli]
     codes = latents(image_embeds(np.stack(pictures)))

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.facts import read_metadata, verify_prepared
-from neural_clip.prepared.folder import replaced_folder
+from neural_clip.files.whole import whole_file, whole_folder
+from neural_clip.prepared.facts import METADATA_FILE, read_metadata, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.writer import save_metadata
@@ -94,7 +94,7 @@ def embed_images(
     kept = _kept_folder(folder, encoder, fingerprint, batch_size)
     try:
         embeds = _embed_unique(files, rows, encoder, batch_size, kept)
-        with replaced_folder(folder, overwrite=True) as partial:
+        with whole_folder(folder, holds=METADATA_FILE, what="prepared data set", overwrite=True) as partial:
             shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
             with ParquetShards(partial, SHARD_ROWS) as shards:
                 features = image_features(True, encoder.description["projection_dim"])
@@ -187,8 +187,6 @@ def _new_batch(path: Path, batch: list[dict], encoder: TargetEncoder) -> np.ndar
     embeds = np.stack(
         [checked_embedding(vector, f"image {row['image_id']!r}") for row, vector in zip(batch, embeds, strict=True)]
     )
-    aside = path.with_suffix(".partial")
-    with aside.open("wb") as file:
+    with whole_file(path) as aside, aside.open("wb") as file:
         np.savez(file, embeds=embeds)
-    os.replace(aside, path)
     return embeds

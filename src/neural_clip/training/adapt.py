@@ -21,12 +21,13 @@ from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_shape
-from neural_clip.files.whole import sha256_of
+from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import load_metadata, resolve_folder
+from neural_clip.publishing.model_card import RECORD_FILE
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 from neural_clip.training.batches import JointDataset, RecordingDataset
-from neural_clip.training.checkpoint import read_checkpoint, whole_folder, write_checkpoint
+from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects, recordings_of
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
@@ -156,7 +157,7 @@ def adapt(
     settings |= {"per_device_train_batch_size": batch_size, "train_fraction": train_fraction}
     settings |= {"minutes": minutes, "seconds_per_trial": seconds_per_trial}
     check_settings(settings)
-    with whole_folder(output_dir, overwrite) as partial:
+    with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
         metadata = load_metadata(folder)
         check_data(model, metadata, folder, str(checkpoint))

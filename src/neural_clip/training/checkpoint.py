@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +27,6 @@ def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProc
     except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{folder}' is no readable checkpoint of a NeuralClipModel: {error}") from error
     return model, processor, json.loads(Path(folder, RECORD_FILE).read_text(encoding="utf-8"))
-
-
-@contextmanager
-def whole_folder(output_dir: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `output_dir` that takes its place when whole and vanishes otherwise."""
-    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
-        if not (output_dir / RECORD_FILE).is_file():
-            raise DataError(f"'{output_dir}' exists and is no checkpoint; choose another name.")
-        if not overwrite:
-            raise DataError(f"'{output_dir}' holds a checkpoint already. Pass `--overwrite` to replace it.")
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if output_dir.exists():
-            shutil.rmtree(output_dir)
-        partial.rename(output_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_checkpoint(

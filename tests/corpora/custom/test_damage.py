@@ -25,7 +25,7 @@ from neural_clip.commands.prepare import custom as main
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.epochs import read_epochs
 from neural_clip.corpora.custom.manifest import Recording, parse_manifest
-from neural_clip.corpora.custom.parts import image_parts, recording_parts
+from neural_clip.corpora.custom.parts import images_of, recording_parts
 from neural_clip.corpora.custom.recordings import read_trials
 from neural_clip.errors import DataError, run
 from neural_clip.files.arrays import read_array
@@ -415,12 +415,12 @@ def test_image_files_come_in_parts_of_a_thousand(tmp_path):
     save_pictures(tmp_path / "stimuli")
     files = sorted((tmp_path / "stimuli").rglob("*.png"))
     rows = {f"im{i}": {"image": files[i % len(files)], "concept": ""} for i in range(2500)}
-    parts = image_parts(rows)
+    parts = images_of(rows)
     assert [part.n_rows for part in parts] == [1000, 1000, 500]
     listed = [row for part in parts for row in pickle.loads(pickle.dumps(part.rows))()]
     assert [row["image_id"] for row in listed] == list(rows)
     assert [len(part.files) for part in parts] == [1000, 1000, 500]
-    assert image_parts({"im": {"image_embeds": "in memory"}}) == [{"image_id": "im", "image_embeds": "in memory"}]
+    assert images_of({"im": {"image_embeds": "in memory"}}) == [{"image_id": "im", "image_embeds": "in memory"}]
 
 
 PROGRAM = """

@@ -792,7 +792,7 @@ def planned(monkeypatch, raw_dir, **parameters):
 
 
 def test_parts_are_small_and_stand_alone(raw_dir, prepared, monkeypatch):
-    monkeypatch.setattr(imagenet_eeg, "IMAGES_A_PART", 5)
+    monkeypatch.setattr("neural_clip.corpora.image_parts.IMAGES_A_PART", 5)
     _, recordings, images, others = planned(monkeypatch, raw_dir, num_proc=3)
     assert [part.name for part in recordings] == ["sub-04", "sub-01"] and others["num_proc"] == 3
     assert [part.n_rows for part in images] == [5, 5, 2] and len({part.name for part in images}) == 3

@@ -377,7 +377,7 @@ def parts_of(raw_dir, monkeypatch, **parameters):
 
 
 def test_parts_are_picklable_and_name_their_files(raw_dir, monkeypatch):
-    monkeypatch.setattr(nsd, "IMAGES_PER_PART", 8)
+    monkeypatch.setattr("neural_clip.corpora.image_parts.IMAGES_A_PART", 8)
     images, recordings = parts_of(raw_dir, monkeypatch, average_repeats=False)
     assert [part.n_rows for part in images] == [8, 8, 5]
     assert [part.name for part in recordings] == ["sub-01_ses-01", "sub-01_ses-02", "sub-05_ses-01", "sub-05_ses-02"]

@@ -584,7 +584,7 @@ def test_flips_in_compressed_stimuli_are_noticed(own_raw_dir):
             if bricks.shape != pixels.shape or bricks.dtype != np.uint8:
                 raise DataError("shape and type are checked where the corpus is opened")
             check_storage(path, bricks)
-        return [row["image"] for row in image_rows(path, range(len(pixels)), {})]
+        return [row["image"] for row in image_rows([(i, []) for i in range(len(pixels))], path)]
 
     np.testing.assert_array_equal(read(path), pixels)
     index = refused_or_same(path, read, random_flips(300, outside_chunks(path, "imgBrick")))

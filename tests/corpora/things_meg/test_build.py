@@ -18,6 +18,7 @@ from PIL import Image
 from folder_contents import contents
 from neural_clip.commands.prepare import things_meg as main
 from neural_clip.corpora.declared import check_facts
+from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg import (
     build as things_meg,
@@ -522,7 +523,7 @@ def test_parts_of_the_derivative(twin, tmp_path):
 
 def test_images_come_in_parts_of_a_thousand():
     images = [{"image_id": str(number), "image": Path(str(number))} for number in range(2300)]
-    parts = things_meg_rows.image_parts(images, (Path("table"),))
+    parts = image_parts(images, iter, lambda rows: [*(row["image"] for row in rows), Path("table")])
     assert [part.n_rows for part in parts] == [1000, 1000, 300] and len({part.name for part in parts}) == 3
     assert [row for part in parts for row in pickle.loads(pickle.dumps(part.rows))()] == images
     assert parts[2].files == (*[image["image"] for image in images[2000:]], Path("table"))

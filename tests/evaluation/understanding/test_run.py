@@ -119,29 +119,6 @@ def test_similarity_is_that_of_the_embeddings(understood, planted):
     assert float(written[0]["ceiling_upper"]) == pytest.approx(upper, abs=1e-4) and written[2]["ceiling_lower"] == ""
 
 
-def test_dissimilarities_are_written_in_the_order_that_is_drawn(understood, planted):
-    result, folder = understood
-    part = planted[2]["eeg"]
-    rows = table(folder / "eeg_rdms.csv")
-    # three concepts, no categories: concept after concept, image ids inside
-    ordered = sorted(range(14), key=lambda row: (part.gallery_concepts[row], part.gallery_ids[row]))
-    ids = [str(part.gallery_ids[row]) for row in ordered]
-    pairs = [(i, j) for i in range(14) for j in range(i + 1, 14)]
-    assert [(row["first"], row["second"]) for row in rows] == [(ids[i], ids[j]) for i, j in pairs]
-    assert rows[0]["first_kind"] == "a" and rows[-1]["second_kind"] == "c"
-    by_image = {image: number for number, image in enumerate(sorted(set(part.image_ids)))}
-    means = np.zeros((14, 14))
-    for subject in SUBJECTS:
-        own = part.subjects == subject
-        embeds = part.embeds[own][np.argsort(part.image_ids[own])]
-        means += squareform(pdist(embeds, "correlation")) / len(SUBJECTS)
-    gallery = squareform(pdist(part.gallery_embeds, "correlation"))
-    places = [(by_image[ids[i]], by_image[ids[j]]) for i, j in pairs]
-    np.testing.assert_allclose([float(row["encoder"]) for row in rows], [means[place] for place in places], rtol=1e-4)
-    np.testing.assert_allclose([float(row["images"]) for row in rows], [gallery[place] for place in places], rtol=1e-4)
-    assert result["similarity"]["modalities"]["eeg"]["shown"]["kinds"] == 3
-
-
 def test_latent_space_is_the_principal_plane_of_the_images(understood, planted):
     result, folder = understood
     _, _, splits = planted

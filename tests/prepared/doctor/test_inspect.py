@@ -24,7 +24,7 @@ from neural_clip.prepared.doctor.inspect import inspect
 from neural_clip.prepared.doctor.scan import scan_folder
 from neural_clip.prepared.doctor.values import fitted_rows
 from neural_clip.prepared.facts import fingerprint
-from neural_clip.prepared.moments import Moments, block_moments
+from neural_clip.prepared.moments import Moments, RowMoments, block_moments
 from neural_clip.prepared.writer import write_prepared
 
 SPLITS = ("train",) * 60 + ("validation",) * 12 + ("test",) * 24
@@ -578,7 +578,8 @@ def test_means_of_very_many_rows_are_small_but_not_zero():
             chans, row_std = np.ones(4), 0.01  # rows of very many samples have means near 0
             mean = rng.normal(size=4) * row_std / n_rows**0.5 * (split == "test")
             within = chans * n_rows * 1000
-            splits[split] = Moments(n_rows, 1000, mean, within, chans * n_rows * row_std**2, n_rows, mean, 0 * chans)
+            rows = Moments(n_rows, mean, chans * n_rows * row_std**2)
+            splits[split] = RowMoments(rows, 1000, within, n_rows, mean, 0 * chans)
         assert fitted_rows(splits) is None
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from neural_clip.corpora.custom.manifest import KIND_KEYS, Manifest, read_manifest
 from neural_clip.corpora.custom.options import CustomOptions
-from neural_clip.corpora.custom.parts import design_hash, image_parts, recording_parts
+from neural_clip.corpora.custom.parts import design_hash, images_of, recording_parts
 from neural_clip.corpora.custom.recordings import read_trials
 from neural_clip.corpora.custom.scaling import fit_scaling, scaling_arrays, scaling_facts
 from neural_clip.corpora.custom.splits import assign_splits
@@ -86,7 +86,7 @@ def prepare(
         output_dir,
         metadata,
         recording_parts(trials, image_ids, splits, chosen, scaling),
-        image_parts(stimuli.rows),
+        images_of(stimuli.rows),
         overwrite=options.overwrite,
         extra_files={name: _npz(arrays) for name, arrays in fits.items()},
         num_proc=options.num_proc,

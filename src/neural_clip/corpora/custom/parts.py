@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.corpora.custom.manifest import Manifest
-from neural_clip.corpora.custom.scaling import Moments
+from neural_clip.corpora.custom.scaling import scaled
 from neural_clip.corpora.custom.trials import Trials, unit_of
+from neural_clip.corpora.image_parts import image_parts
+from neural_clip.prepared.moments import Moments
 from neural_clip.prepared.parts import Part
 
-IMAGES_A_PART = 1000
 # Where files lie does not change the rows, and would make two machines' data sets differ.
 PATH_KEYS = ("file", "events", "mask", "folder")
 
@@ -44,16 +45,12 @@ def recording_parts(
     return parts
 
 
-def image_parts(rows: dict[str, dict]) -> list[Part] | list[dict]:
+def images_of(rows: dict[str, dict]) -> list[Part] | list[dict]:
     """Parts of image files; rows as they are, where pixels or embeddings are in memory already."""
     listed = [{"image_id": image_id, **row} for image_id, row in rows.items()]
     if not all(isinstance(row.get("image"), Path) for row in listed):
         return listed
-    chunks = [listed[i : i + IMAGES_A_PART] for i in range(0, len(listed), IMAGES_A_PART)]
-    return [
-        Part(f"{i:04d}", partial(list, chunk), [row["image"] for row in chunk], len(chunk))
-        for i, chunk in enumerate(chunks)
-    ]
+    return image_parts(listed, list, lambda chunk: [row["image"] for row in chunk])
 
 
 def design_hash(
@@ -79,7 +76,7 @@ def _recording_rows(
     """Rows of one file for `write_prepared`."""
     values = trial.values(unit)
     if scaling is not None:
-        values = scaling.apply(values, trial.entry.file)
+        values = scaled(values, scaling, trial.entry.file)
     for i, image_id in enumerate(image_ids):
         yield {
             "subject": trial.entry.subject, "session": trial.entry.session, "run": trial.runs[i],

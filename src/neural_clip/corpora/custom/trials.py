@@ -12,10 +12,8 @@ from neural_clip.corpora.custom.manifest import Manifest, Recording
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.units import PLAUSIBLE_SPREAD
 
-# Standard deviations over time that a median channel can have. EEG is some 1e-5 V: above 10 mV the values are in
-# microvolt or counts, below 1 nV they were scaled twice. MEG is some 1e-12 T: above 1 nT they are in fT or counts.
-PLAUSIBLE = {"V": (1e-9, 1e-2), "T": (1e-16, 1e-9)}
 ADVICE = {
     "V": "are they in microvolt (multiply by 1e-6) or in counts of the amplifier?",
     "T": "are they in femtotesla (multiply by 1e-15) or in counts of the amplifier?",
@@ -72,14 +70,14 @@ class Trials:
             raise DataError(
                 f"'{self.entry.file}': {bad.size} rows hold values that are not finite, the first is row {bad[0]}."
             )
-        if unit in PLAUSIBLE and values.ndim == 3:
+        if unit in ADVICE and values.ndim == 3:
             self._check_unit(values, str(unit))
         return values
 
     def _check_unit(self, values: np.ndarray, unit: str) -> None:
         """The median over rows and channels, which a few broken channels do not move."""
         deviation = float(np.median(values.std(axis=2, dtype=np.float64)))
-        lowest, highest = PLAUSIBLE[unit]
+        lowest, highest = PLAUSIBLE_SPREAD[unit]
         if values.shape[2] > 1 and not lowest <= deviation <= highest:
             raise DataError(
                 f"'{self.entry.file}': the unit is {unit}, but a median channel's standard deviation over time is "

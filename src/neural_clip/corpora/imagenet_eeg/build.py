@@ -14,7 +14,6 @@ where images may lie in `images.py`.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.corpora.declared import check_facts
+from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.imagenet_eeg.about import MISSING_IMAGES_FILE, describe
 from neural_clip.corpora.imagenet_eeg.images import ImageFile, find_images
 from neural_clip.corpora.imagenet_eeg.layout import (
@@ -44,13 +44,11 @@ from neural_clip.corpora.imagenet_eeg.options import RAW_FILE, SPLITS_FILE, VARI
 from neural_clip.corpora.imagenet_eeg.signals import Signals, check_filters, fit_scale, released_scale
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError
+from neural_clip.files.whole import write_whole
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
 
 __all__ = ["prepare"]
-
-
-IMAGES_A_PART = 1000
 
 
 def prepare(
@@ -88,7 +86,10 @@ def prepare(
     about = _about(release, rows, signals, stamp, absent, options)
     readable = readable_names(release.data, raw_dir, stamp)
     recordings = _recording_parts(release, rows, signals, options.standardization, readable)
-    images = _image_parts(release.data, rows, files, readable)
+    listed = [(name, files[name]) for name in (release.data.images[i] for i in np.unique(release.data.image[rows]))]
+    images = image_parts(
+        listed, partial(_image_rows, readable=readable), lambda some: sorted({file.path for _, file in some})
+    )
     if options.num_proc > 1:  # an old file is not mapped, and each process that writes holds it for itself
         del release
         forget_recordings()
@@ -160,9 +161,7 @@ def _find_images(
         if missing_images == "error" or len(absent) == len(names):
             listing = output_dir.absolute().with_name(f"{output_dir.name}.{MISSING_IMAGES_FILE}")
             listing.parent.mkdir(parents=True, exist_ok=True)
-            aside = listing.with_name(f"{listing.name}.partial")
-            aside.write_bytes(_listed(absent))
-            os.replace(aside, listing)
+            write_whole(listing, _listed(absent))
             raise DataError(
                 f"{message} All are listed in '{listing}'. Name their folder or archive (--image-dir), or leave their "
                 "trials out (--missing-images drop)."
@@ -257,17 +256,6 @@ def _recording_rows(
             "categories": [synset], "n_repeats": 1, "split": split,
             "eeg": ((signals.cut(data, i) - mean) / divisor).astype(np.float32),
         }  # fmt: skip
-
-
-def _image_parts(data: Trials, rows: Sequence[int], files: dict[str, ImageFile], readable) -> list[Part]:
-    """Images of trials, each once, in parts of bounded size."""
-    names = [data.images[i] for i in np.unique(data.image[rows])]
-    parts: list[Part] = []
-    for first in range(0, len(names), IMAGES_A_PART):
-        some = [(name, files[name]) for name in names[first : first + IMAGES_A_PART]]
-        make = partial(_image_rows, some, readable)
-        parts.append(Part(f"images-{len(parts)}", make, sorted({file.path for _, file in some}), len(some)))
-    return parts
 
 
 def _image_rows(images: Sequence[tuple[str, ImageFile]], readable: dict[str, str]) -> Iterator[dict]:

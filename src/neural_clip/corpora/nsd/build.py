@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.nsd.betas import mask_file
 from neural_clip.corpora.nsd.categories import annotation_files, coco_categories
 from neural_clip.corpora.nsd.options import ANNOTATIONS_DIR, NsdOptions
@@ -25,8 +26,6 @@ from neural_clip.prepared.writer import write_prepared
 __all__ = ["prepare"]
 
 
-IMAGES_PER_PART = 1000
-"""About 0.5 GB of pixels, some minutes of work."""
 LICENCE = (
     "NSD Terms and Conditions: research and education only; no redistribution of the data or parts of them; no "
     "re-identification; cite the paper and acknowledge NSF IIS-1822683 and IIS-1822929."
@@ -102,12 +101,8 @@ def _image_parts(corpus: Corpus, annotations_dir: str | Path | None) -> list[Par
         files += annotation_files(folder, corpus.stim_info, shown)
     else:
         corpus.defects.append("categories are empty: no COCO annotations were given")
-    parts = []
-    for start in range(0, len(shown), IMAGES_PER_PART):
-        here = shown[start : start + IMAGES_PER_PART]
-        rows = partial(image_rows, corpus.stimuli, here, {i: categories[i] for i in here if i in categories})
-        parts.append(Part(f"images_{start:05d}", rows, files, len(here)))
-    return parts
+    images = [(nsd_id, categories.get(nsd_id, [])) for nsd_id in shown]
+    return image_parts(images, partial(image_rows, path=corpus.stimuli), lambda _: files)
 
 
 def _sessions_used(corpus: Corpus) -> dict[str, str]:

@@ -72,11 +72,8 @@ def read_design(raw_dir: Path, subjects: Iterable[int], official: bool) -> Desig
     if not path.is_file():
         raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
     names = ["masterordering", "subjectim", "sharedix"]
-    try:
-        tables = read_matrices(path, names)
-        order, lists, shared = (_whole_numbers(tables[name]) for name in names)
-    except (OSError, ValueError) as error:
-        raise DataError(f"'{path}' is damaged or no design of NSD: {error}") from error
+    tables = read_matrices(path, names)
+    order, lists, shared = (_whole_numbers(path, tables[name]) for name in names)
     order, shared = order.ravel(), shared.ravel()
     if not order.size or not shared.size or lists.ndim != 2 or len(lists) != N_SUBJECTS:
         raise DataError(
@@ -104,12 +101,12 @@ def read_design(raw_dir: Path, subjects: Iterable[int], official: bool) -> Desig
     return design
 
 
-def _whole_numbers(table: np.ndarray) -> np.ndarray:
+def _whole_numbers(path: Path, table: np.ndarray) -> np.ndarray:
     """A numeric table as int64."""
     if not (np.isfinite(table) & (table == np.round(table))).all():
-        raise ValueError("it holds values that are no whole numbers")
+        raise DataError(f"'{path}' is damaged or no design of NSD: it holds values that are no whole numbers.")
     if (np.abs(table.astype(np.float64)) > 2**31).any():
-        raise ValueError("it holds numbers that are too large")
+        raise DataError(f"'{path}' is damaged or no design of NSD: it holds numbers that are too large.")
     return table.astype(np.int64)
 
 

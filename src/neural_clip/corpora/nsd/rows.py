@@ -11,6 +11,7 @@ import numpy as np
 
 from neural_clip.corpora.nsd.betas import read_session
 from neural_clip.corpora.nsd.plan import SubjectPlan, image_id
+from neural_clip.corpora.repeats import mean_of_repeats
 from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import open_dataset, read_slab
 from neural_clip.prepared.splits import SPLITS
@@ -44,48 +45,24 @@ def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) 
 
 
 def average_rows(plan: SubjectPlan, session_zscore: str) -> Iterator[dict]:
-    """One row an image: the mean of its presentations, given out at the last of them.
-
-    `trial` is that of the first presentation; session and run are empty where presentations differ in them.
-
-    Memory: a session, and one vector for each image that will be shown again.
-    """
-    left = Counter(plan.nsd_ids[plan.recorded].tolist())
-    pending: dict[int, dict] = {}
-    for trial in trial_rows(plan, list(plan.sessions), session_zscore):
-        nsd_id = int(plan.nsd_ids[trial["trial"]])
-        if nsd_id in pending:
-            row = pending[nsd_id]
-            row["fmri"] += trial["fmri"]
-            row["n_repeats"] += 1
-            same_session = row["session"] == trial["session"]
-            row["run"] = row["run"] if same_session and row["run"] == trial["run"] else ""
-            row["session"] = row["session"] if same_session else ""
-        else:
-            # a copy, as a view would keep the whole session in memory
-            row = pending[nsd_id] = {**trial, "fmri": trial["fmri"].copy()}
-        left[nsd_id] -= 1
-        if left[nsd_id] == 0:
-            del pending[nsd_id]
-            row["fmri"] /= np.float32(row["n_repeats"])
-            yield row
+    """One row an image, by [`mean_of_repeats`]."""
+    counts = Counter(map(image_id, plan.nsd_ids[plan.recorded].tolist()))
+    return mean_of_repeats(trial_rows(plan, list(plan.sessions), session_zscore), "fmri", counts, np.float32)
 
 
-def image_rows(path: Path, nsd_ids: Sequence[int], categories: dict[int, list[str]]) -> Iterator[dict]:
+def image_rows(images: Sequence[tuple[int, list[str]]], path: Path) -> Iterator[dict]:
     """Rows of some images; the file of all stimuli (40 GB) is read image by image, in its own order.
 
     Args:
+        images (`Sequence[tuple[int, list[str]]]`): 0-based nsdIds, rising, and names of categories.
         path (`Path`): `nsd_stimuli.hdf5`.
-        nsd_ids (`Sequence[int]`): 0-based, rising.
-        categories (`dict[int, list[str]]`): Names by 0-based nsdId; absent where unknown.
 
     Raises:
         DataError: If the file is damaged.
     """
     with open_dataset(path, "imgBrick") as bricks:
         whole = [(0, size) for size in bricks.shape[1:]]
-        for nsd_id in nsd_ids:
-            names = categories.get(nsd_id, [])
+        for nsd_id, names in images:
             pixels = read_slab(bricks, (nsd_id, nsd_id + 1), *whole)[0]
             concept = names[0] if names else ""
             yield {"image_id": image_id(nsd_id), "image": pixels, "concept": concept, "categories": names}

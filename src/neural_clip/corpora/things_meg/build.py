@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.corpora.declared import check_facts
+from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg.derivative_route import derivative_trials, open_derivative
 from neural_clip.corpora.things_meg.facts import (
@@ -38,7 +39,7 @@ from neural_clip.corpora.things_meg.options import SPLIT_PROTOCOLS, ThingsMegOpt
 from neural_clip.corpora.things_meg.preprocessing import PREPROCESSINGS
 from neural_clip.corpora.things_meg.raw_route import open_raw
 from neural_clip.corpora.things_meg.reader import Reader
-from neural_clip.corpora.things_meg.rows import image_parts, recording_parts, trials_digest
+from neural_clip.corpora.things_meg.rows import recording_parts, trials_digest
 from neural_clip.corpora.things_meg.stimuli import Stimuli, check_images
 from neural_clip.errors import DataError
 from neural_clip.prepared.splits import validation_split
@@ -136,8 +137,9 @@ def prepare(
         reader, trials, stimuli.tables, train_std=options.scaling == "train_std", average=options.average_repeats,
         workspace=_parent(output_dir),
     )  # fmt: skip
+    parts = image_parts(used, iter, lambda rows: [*(row["image"] for row in rows), *stimuli.tables])
     return write_prepared(
-        output_dir, metadata, recordings, image_parts(used, stimuli.tables), overwrite=options.overwrite,
+        output_dir, metadata, recordings, parts, overwrite=options.overwrite,
         num_proc=options.num_proc, extra_files=_listed(raw_dir, lacking),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neural_clip.corpora.repeats import mean_of_repeats
 from neural_clip.corpora.things_meg.reader import Reader
 from neural_clip.errors import DataError
 from neural_clip.prepared.parts import Part
@@ -18,10 +19,7 @@ from neural_clip.prepared.parts import Part
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["image_parts", "recording_parts", "trials_digest"]
-
-
-IMAGES_A_PART = 1000
+__all__ = ["recording_parts", "trials_digest"]
 
 
 def recording_parts(
@@ -49,21 +47,6 @@ def recording_parts(
     return parts
 
 
-def image_parts(images: Sequence[dict], tables: Sequence[Path]) -> list[Part]:
-    """Parts of images, of 1,000 rows each.
-
-    Args:
-        images (`Sequence[dict]`): Rows with the path of a file under `image`.
-        tables (`Sequence[Path]`): Further files on which the rows depend.
-    """
-    parts = []
-    for start in range(0, len(images), IMAGES_A_PART):
-        rows = images[start : start + IMAGES_A_PART]
-        files = (*(row["image"] for row in rows), *tables)
-        parts.append(Part(f"images-{start // IMAGES_A_PART:03d}", partial(iter, rows), files, len(rows)))
-    return parts
-
-
 def trials_digest(trials: pd.DataFrame) -> str:
     """SHA-256 over subject, session, run, number, image and split of the trials, so that a choice can be compared."""
     columns = ["subject", "session", "run", "trial", "image_id", "split"]
@@ -78,7 +61,7 @@ def part_rows(
     rows = _presentations(reader, trials)
     if train_std:
         rows = _scaled(rows, len(used), workspace)
-    return _averaged(rows, used.image_id.value_counts().to_dict()) if average else rows
+    return mean_of_repeats(rows, "meg", used.image_id.value_counts().to_dict(), np.float64) if average else rows
 
 
 def _presentations(reader: Reader, trials: pd.DataFrame) -> Iterator[dict]:
@@ -113,19 +96,3 @@ def _scaled(rows: Iterator[dict], n_rows: int, workspace: Path) -> Iterator[dict
             raise DataError(f"{facts[0]['subject']}: channel {int(scale.argmin())} is flat in all training epochs.")
         for number, row in enumerate(facts):
             yield row | {"meg": store[number] / scale}
-
-
-def _averaged(rows: Iterable[dict], expected: dict[str, int]) -> Iterator[dict]:
-    """Mean of the presentations of an image to a subject; only images with several are held in memory."""
-    sums: dict[str, dict] = {}
-    for row in rows:
-        count = expected[row["image_id"]]
-        if count > 1:
-            held = sums.setdefault(row["image_id"], row | {"meg": 0.0, "n_repeats": 0, "session": "", "run": ""})
-            held["meg"] = held["meg"] + row["meg"].astype(np.float64)
-            held["n_repeats"] += 1
-            if held["n_repeats"] < count:
-                continue
-            row = held | {"meg": (held["meg"] / count).astype(np.float32)}
-            del sums[row["image_id"]]
-        yield row

@@ -4,8 +4,6 @@ Written beside one another, each picture as PNG and SVG with its numbers as CSV,
 
 * `similarity`: for each modality, do the encoder's space, the image encoder's and the raw recordings find the same
   images alike, and how far could any space agree with the subjects' (noise ceiling)? (`understanding_rsa`)
-* `<modality>_rdms`: the dissimilarities of images behind that, in each space, images ordered by category
-  (`understanding_rdms`).
 * `<modality>_time_course`, `<modality>_sensors`: what the score loses without a window of time or a sensor
   (`understanding_maps`, `understanding_sensors`).
 * `<modality>_<subject>_voxels` and `<subject>_importance.nii.gz`: what each voxel adds to the score. The image is

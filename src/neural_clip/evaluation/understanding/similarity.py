@@ -9,7 +9,6 @@ import numpy as np
 
 from neural_clip.evaluation.embedding import IMAGE_MEAN, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.evaluation.understanding.pictures import draw_similarity, write_csv
-from neural_clip.evaluation.understanding.rdms import write_dissimilarities
 from neural_clip.evaluation.understanding.recordings import (
     Analysis,
     SplitRecordings,
@@ -63,7 +62,6 @@ def modality_similarity(recordings: SplitRecordings, run: Analysis) -> dict:
         "unit": "mean over a subject's recordings of an image",
         "n_images": n_images,
         "left_out": sorted(set(recordings.subjects()) - set(subjects)),
-        "shown": write_dissimilarities(spaces, members, kept, recordings, run),
         "pairs": [
             {"first": first, "second": second, **record, "noise_ceiling": ceiling,
              "subjects": {name: values for name, values in zip(subjects, record["subjects"], strict=True)}}

@@ -16,7 +16,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.moments import Moments, block_moments
+from neural_clip.prepared.moments import RowMoments, block_moments
 from neural_clip.prepared.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RecordingScan:
             `n_repeats` and `hash` (of the row's values) of each row.
         shapes (`Counter`): How many rows have each shape.
         not_finite (`list[tuple[str, int]]`): Image and number of values that are not finite, by row.
-        moments (`Moments`, *optional*): Of the finite rows that have the shape of the first.
+        moments (`RowMoments`, *optional*): Of the finite rows that have the shape of the first.
     """
 
     file: str
@@ -52,7 +52,7 @@ class RecordingScan:
     labels: pa.Table
     shapes: Counter = field(default_factory=Counter)
     not_finite: list[tuple[str, int]] = field(default_factory=list)
-    moments: Moments | None = None
+    moments: RowMoments | None = None
 
 
 @dataclass

@@ -11,17 +11,15 @@ import numpy as np
 from neural_clip.prepared.doctor.findings import Finding, error, examples, note, warning
 from neural_clip.prepared.doctor.scan import RecordingScan
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.moments import Moments
+from neural_clip.prepared.moments import RowMoments
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.prepared.units import PLAUSIBLE_SPREAD
 
 __all__ = ["check_fit_scope", "check_values", "fitted_rows"]
 
 
 MAX_FLAT_ROWS = 0.1  # an electrode may come off for a while
 MAX_SPREAD_RATIO = 1000.0  # electrodes of one cap differ by tens, not thousands
-# Deviation of the median channel that a unit allows, from far below to far above what heads give: EEG about 1e-5 V,
-# MEG 1e-13 to 1e-12 T, betas a few percent; z-scores 1, a little less or more when averaged or scaled by a baseline.
-SPREAD_OF_UNIT = {"V": (1e-9, 1e-2), "T": (1e-17, 1e-9), "z": (0.1, 10.0), "percent signal change": (1e-2, 100.0)}
 FINE_SCOPES = ("train", "none", "run", "per epoch baseline")
 # Statistics fitted on some rows leave those rows a mean of 0 but for rounding. How far other means are from 0 is told
 # by their standard error, the deviation of the rows' means over the root of the number of rows.
@@ -73,11 +71,11 @@ def check_fit_scope(recordings: list[RecordingScan], metadata: Mapping) -> Itera
         yield _fitted_on_test(fitted, names, scope, metadata)
 
 
-def fitted_rows(splits: Mapping[str, Moments]) -> str | None:
+def fitted_rows(splits: Mapping[str, RowMoments]) -> str | None:
     """Tell whether statistics were fitted on rows that include the test split.
 
     Args:
-        splits (`Mapping[str, Moments]`): Moments of the rows of each split, of one subject.
+        splits (`Mapping[str, RowMoments]`): RowMoments of the rows of each split, of one subject.
 
     Returns:
         `str`, *optional*: `"all"` if in practically all channels the mean of all rows is 0 to rounding while that of
@@ -99,7 +97,7 @@ def fitted_rows(splits: Mapping[str, Moments]) -> str | None:
     if usable.sum() < MIN_CHANS or test.n_rows < MIN_ROWS:
         return None
 
-    def is_zero(part: Moments, mean: np.ndarray) -> bool:
+    def is_zero(part: RowMoments, mean: np.ndarray) -> bool:
         limit = np.minimum(ZERO_ERRORS * row_std / np.sqrt(part.n_rows), ZERO_STD * std)
         return bool((np.abs(mean) <= limit)[usable].mean() >= ZERO_SHARE)
 
@@ -127,9 +125,9 @@ def _fitted_on_test(fitted: str, who: list[str], scope: object, metadata: Mappin
     return error("fit scope", f"{message}, though {scope!r} is declared.", consequence)
 
 
-def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, Moments]]:
-    """Moments of each subject and split; files of another shape than the subject's first are left out."""
-    parts: dict[str, dict[str, Moments]] = defaultdict(dict)
+def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, RowMoments]]:
+    """RowMoments of each subject and split; files of another shape than the subject's first are left out."""
+    parts: dict[str, dict[str, RowMoments]] = defaultdict(dict)
     for scan in recordings:
         if scan.moments is None:
             continue
@@ -141,16 +139,16 @@ def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, Moments]
     return parts
 
 
-def _together(parts: Mapping[str, Mapping[str, Moments]]) -> dict[str, Moments]:
-    """Moments of each split over all subjects; empty where channels differ."""
+def _together(parts: Mapping[str, Mapping[str, RowMoments]]) -> dict[str, RowMoments]:
+    """RowMoments of each split over all subjects; empty where channels differ."""
     if len({(m.mean.size, m.n_times) for splits in parts.values() for m in splits.values()}) != 1:
         return {}
     pooled = {split: [splits[split] for splits in parts.values() if split in splits] for split in SPLITS}
     return {split: _merged(moments) for split, moments in pooled.items() if moments}
 
 
-def _merged(parts) -> Moments:
-    return reduce(Moments.merged, parts)
+def _merged(parts) -> RowMoments:
+    return reduce(RowMoments.merged, parts)
 
 
 def _shapes(recordings: list[RecordingScan], metadata: Mapping) -> Iterator[Finding]:
@@ -167,7 +165,7 @@ def _shapes(recordings: list[RecordingScan], metadata: Mapping) -> Iterator[Find
             )  # fmt: skip
 
 
-def _channels(subject: str, moments: Moments, metadata: Mapping) -> Iterator[Finding]:
+def _channels(subject: str, moments: RowMoments, metadata: Mapping) -> Iterator[Finding]:
     """Findings on the channels or voxels of a subject."""
     names = metadata.get("ch_names") or []
     if len(names) != moments.mean.size:
@@ -205,7 +203,7 @@ def _scales(subject: str, std: np.ndarray, names: list[str], metadata: Mapping) 
             f"{listed}.", "They drown the others in every sum over channels.",
         )  # fmt: skip
     unit = str(metadata.get("unit") or "")
-    low, high = SPREAD_OF_UNIT.get("z" if unit.startswith("z") else unit, (0.0, np.inf))
+    low, high = PLAUSIBLE_SPREAD.get("z" if unit.startswith("z") else unit, (0.0, np.inf))
     if not low <= median <= high:
         yield warning(
             "scale", f"{subject}: the median channel deviates by {median:.2g}, but the unit is stated as {unit!r}, "
