@@ -17,7 +17,7 @@ class DataError(ValueError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the known name that is nearest; empty where none is near, or it is the same."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
 
 
