@@ -1,27 +1,64 @@
-"""NIfTI-1 files of the Natural Scenes Dataset as streams, so that a file of a gigabyte needs the memory of a volume.
+"""NIfTI files, read strictly: whole with place and time, or as streams that need the memory of a volume.
 
 A file must end where its header says and, if gzipped, carry the right checksums: every flipped or lost byte of the
-data is noticed. Of the header, what decides about the values is checked; the rest has no influence on them.
+data is noticed. Of the header of a stream, what decides about the values is checked; the rest does not matter to them.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import existing, reading
 
-__all__ = ["NiftiStream", "open_nifti", "read_all"]
+__all__ = ["NiftiStream", "is_nifti", "open_nifti", "read_all", "read_nifti"]
 
 
 _CHUNK = 2**17  # compressed bytes that are inflated at a time; larger ones gain nothing
-_HEADER_SIZE = 348
+_HEADER_SIZE, _HEADER_2_SIZE = 348, 540
+_TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header of unknown unit does not tell the repetition time
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is a NIfTI file's."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Values of a NIfTI-1 or NIfTI-2 file.
+
+    Returns:
+        `tuple[numpy.ndarray, numpy.ndarray, float | None]`: Values, scaled as the header says, float32; affine to mm,
+        `(4, 4)`; repetition time in s, if the header tells it with a unit.
+
+    Raises:
+        DataError: If the file is absent or damaged, or does not end where its header says.
+    """
+    import nibabel
+
+    existing(path, "NIfTI file")
+    with reading(path):
+        with path.open("rb") as file:
+            read = _reader(path, file)
+            content = b"".join(iter(lambda: read(2**24), b""))
+        second = _HEADER_2_SIZE in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+        image: Any = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(content)
+        header = image.header
+        end = int(image.dataobj.offset) + math.prod(image.shape) * header.get_data_dtype().itemsize
+        if len(content) != end:
+            raise ValueError(f"it has {len(content)} bytes, but its header announces {end}")
+        data = np.asarray(image.dataobj, dtype=np.float32)
+        zooms, factor = header.get_zooms(), _TIME_UNITS.get(header.get_xyzt_units()[1])
+    if factor is None or len(zooms) < 4 or not zooms[3] > 0:
+        return data, image.affine, None
+    return data, image.affine, float(str(zooms[3])) * factor  # the decimal that was stored with 24 bits
 
 
 class NiftiStream:
@@ -82,7 +119,7 @@ def open_nifti(path: Path) -> Iterator[NiftiStream]:
         raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
     try:
         with path.open("rb") as file:
-            read = _Inflated(file).read if path.suffix == ".gz" else file.read
+            read = _reader(path, file)
             yield NiftiStream(read)
             if read(1):  # also makes zlib verify the checksum
                 raise DataError(f"'{path}' is longer than its header says.")
@@ -97,6 +134,11 @@ def read_all(stream: NiftiStream) -> np.ndarray:
     if any(size < 1 for size in stream.shape):
         raise ValueError(f"its header says shape {stream.shape}")
     return stream.values(math.prod(stream.shape)).reshape(stream.shape, order="F")
+
+
+def _reader(path: Path, file: BinaryIO) -> Callable[[int], bytes]:
+    """What gives the next bytes of a file, decompressed if its name says so."""
+    return _Inflated(file).read if path.suffix.lower() == ".gz" else file.read
 
 
 class _Inflated:

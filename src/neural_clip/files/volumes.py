@@ -1,23 +1,14 @@
-"""NIfTI volumes and masks."""
+"""fMRI data and masks from NIfTI files and arrays."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array
-from neural_clip.files.reading import check_gzip, existing, reading
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header of unknown unit does not tell the repetition time
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether the name is a NIfTI file's."""
-    return path.name.lower().endswith(NIFTI_SUFFIXES)
+from neural_clip.files.nifti import is_nifti, read_nifti
 
 
 def read_volumes(path: Path, mask_path: Path | None, data_key: str | None) -> tuple[np.ndarray, float | None]:
@@ -32,7 +23,7 @@ def read_volumes(path: Path, mask_path: Path | None, data_key: str | None) -> tu
     if is_nifti(path):
         if mask_path is None:
             raise DataError(f"'{path}' is a NIfTI file, so 'mask' must name the voxels to take.")
-        data, affine, t_r = read_nifti_volumes(path)
+        data, affine, t_r = read_nifti(path)
     else:
         data, affine, t_r = read_array(path, data_key), None, None
     if mask_path is not None:
@@ -52,7 +43,7 @@ def read_volumes(path: Path, mask_path: Path | None, data_key: str | None) -> tu
 def _masked(data: np.ndarray, affine: np.ndarray | None, path: Path, mask_path: Path) -> np.ndarray:
     """`(n_volumes, n_voxels)` of data `(x, y, z, n_volumes)`."""
     if is_nifti(mask_path):
-        mask, mask_affine, _ = read_nifti_volumes(mask_path)
+        mask, mask_affine, _ = read_nifti(mask_path)
         if affine is not None and not np.allclose(affine, mask_affine, atol=1e-3):
             raise DataError(f"The mask '{mask_path}' lies elsewhere in space than '{path}': their affines differ.")
     else:
@@ -64,20 +55,3 @@ def _masked(data: np.ndarray, affine: np.ndarray | None, path: Path, mask_path: 
     if not (mask > 0).any():
         raise DataError(f"The mask '{mask_path}' has no voxel above 0.")
     return data[mask > 0].T
-
-
-def read_nifti_volumes(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
-    """Values, affine and repetition time in s."""
-    import nibabel
-
-    existing(path, "NIfTI file")
-    with reading(path):
-        if path.suffix == ".gz":
-            check_gzip(path)
-        image: Any = nibabel.load(path)
-        data = np.asarray(image.dataobj, dtype=np.float32)
-        zooms = image.header.get_zooms()
-        factor = TIME_UNITS.get(image.header.get_xyzt_units()[1])
-    if factor is None or len(zooms) < 4 or not zooms[3] > 0:
-        return data, image.affine, None
-    return data, image.affine, float(str(zooms[3])) * factor  # the decimal that was stored with 24 bits
