@@ -53,6 +53,8 @@ from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.run import COMPARED
 from neural_clip.evaluation.tasks import decoding_rows
 from neural_clip.files.whole import sha256_of, write_whole
+from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.tables import known_ceiling
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.training.recipe import read_recipe
@@ -173,14 +175,15 @@ def data_folders(twin: Path) -> dict[str, Path]:
     return {modality: twin / "data" / name for modality, name in CORPORA.items()}
 
 
-def data_facts(twin: Path) -> dict[str, dict]:
+def data_facts(twin: Path) -> dict[str, Facts]:
     """What each data set says of itself."""
-    return {m: json.loads((f / "neural_clip.json").read_text("utf-8")) for m, f in data_folders(twin).items()}
+    return {modality: Facts.read(folder) for modality, folder in data_folders(twin).items()}
 
 
 def data_state(twin: Path) -> dict[str, dict]:
     """Fingerprint and image encoder of each data set."""
-    return {m: {key: fact[key] for key in ("fingerprint", "image_encoder")} for m, fact in data_facts(twin).items()}
+    keys = ("fingerprint", "image_encoder")
+    return {modality: {key: getattr(facts, key) for key in keys} for modality, facts in data_facts(twin).items()}
 
 
 def parsed(recipe: str) -> tuple[Path, list[str]]:
@@ -226,7 +229,7 @@ def people_of(recipe: str, twin: Path) -> list[Person]:
     if not is_alone(recipe):
         return [None]
     facts = data_facts(twin)
-    return [(modality, name) for modality in learnt_of(recipe, twin) for name in facts[modality]["subjects"]]
+    return [(modality, name) for modality in learnt_of(recipe, twin) for name in facts[modality].subjects]
 
 
 def run_folder(recipe: str, seed: int, twin: Path, person: Person = None) -> Path:
@@ -330,14 +333,14 @@ def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
     """
     first, weights = report["checkpoints"][0], []
     for modality in learnt_of(recipe, twin):
-        folder = str(data_folders(twin)[modality])
-        whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), folder, report["split"])
+        data = PreparedSet.open(data_folders(twin)[modality])
+        whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), data.split(report["split"]))
         parts = []
         for person in dict.fromkeys(whole.subjects.tolist()):
             place = run_folder(recipe, seed, twin, (modality, person))
             weights += sorted(place.glob("*.safetensors"))
             model = NeuralClipModel.from_pretrained(str(place))
-            parts.append(embed_split(model, folder, report["split"], subjects=[person]))
+            parts.append(embed_split(model, data.split(report["split"], [person])))
         assert np.concatenate([part.image_ids for part in parts]).tolist() == whole.image_ids.tolist()
         rows, theirs = decoding_rows(whole, np.concatenate([part.embeds for part in parts]), recipe, report["seed"])
         _, own = decoding_rows(whole, whole.embeds, first["name"], report["seed"])

@@ -13,6 +13,7 @@ from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation import run as evaluation
 from neural_clip.evaluation.baselines.linear import BASELINES
 from neural_clip.gallery import panels as pictures
+from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.report import tables as report_tables
 from neural_clip.report import text as reporting
 from neural_clip.report.tables import print_tables
@@ -162,7 +163,7 @@ def test_pictures_show_the_right_images(output_dir):
     report = read_report(output_dir)
     with np.load(output_dir / "embeddings.npz") as file:
         arrays = dict(file)
-    galleries = {m: pictures._gallery(arrays, m) for m in ("eeg", "fmri")}
+    galleries = {m: pictures._shown(arrays, m) for m in ("eeg", "fmri")}
     rows = pictures._decoding_rows(arrays, galleries)
     assert len(rows) == 6
     for row in rows:
@@ -184,10 +185,8 @@ def test_pictures_show_the_right_images(output_dir):
 
 
 def test_frames_tell_same_image_same_concept_and_neither():
-    gallery = pictures.Gallery(
-        np.array(["a", "b", "c", "d"]), np.array(["cat", "cat", "dog", ""]), [set(), set(), {"pet"}, {"pet"}],
-        np.zeros(1, int), np.array(["sub-01"]), {},
-    )  # fmt: skip
+    concepts = np.array(["cat", "cat", "dog", ""])
+    gallery = NeuralGallery("image", np.eye(4), np.array(list("abcd")), concepts, [[], [], ["pet"], ["pet"]])
     frames = [[pictures.match(gallery, q, gallery, h, True) for h in range(4)] for q in range(4)]
     assert all(frames[i][i] == pictures.SAME_IMAGE for i in range(4))
     assert frames[0][1] == frames[2][3] == pictures.SAME_CONCEPT

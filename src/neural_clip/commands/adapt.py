@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from neural_clip.commands.data_option import open_data_option
 from neural_clip.prepared.known_corpora import TRIAL_SECONDS
-from neural_clip.prepared.reader import folder_of
 from neural_clip.training.adapt import BATCH_SIZE, EPOCHS, LEARNING_RATE, adapt
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     disable_progress_bar()
     return adapt(
         arguments.checkpoint,
-        folder_of(arguments.data),
+        open_data_option(arguments.data),
         arguments.output_dir,
         subjects=arguments.subjects,
         epochs=arguments.epochs,

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from neural_clip.prepared.facts import read_metadata
+from neural_clip.prepared.facts import Facts
 from neural_clip.targets.embed_images import DEFAULT_MODEL, embed_images
 from neural_clip.targets.identity import POOLINGS
 from neural_clip.targets.tiny_clip import TINY_CLIP
@@ -52,6 +52,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
         device=arguments.device,
         overwrite=arguments.overwrite,
     )
-    encoder = read_metadata(folder)["image_encoder"]
+    encoder = Facts.read(folder).image_encoder or {}
     print(f"{folder}: embedded with {encoder['name']} ({encoder['projection_dim']}-d, {encoder['pooling']})")
     return folder

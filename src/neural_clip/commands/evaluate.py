@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from neural_clip.commands.data_option import open_data_option
 from neural_clip.evaluation.checkpoints import named_checkpoints
 from neural_clip.evaluation.outputs import REPORT_FILE
 from neural_clip.evaluation.protocols import PROTOCOLS
@@ -42,7 +43,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run `neural-clip evaluate`; returns the report."""
-    from neural_clip.prepared.reader import folder_of
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     shown = shlex.join(["neural-clip", "evaluate", *(sys.argv[1:] if argv is None else argv)])
     report = evaluate_checkpoints(
         named_checkpoints(arguments.checkpoint),
-        [folder_of(argument) for argument in arguments.data],
+        [open_data_option(argument) for argument in arguments.data],
         arguments.output_dir,
         split=arguments.split,
         baselines=not arguments.no_baselines,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import check_same_encoder, configured_encoder, model_encoder
 
 if TYPE_CHECKING:
@@ -28,47 +29,40 @@ def check_names(checkpoints: Mapping[str, str | Path]) -> None:
             raise DataError(f"'{path}' is called '{name}', which is the name of a baseline; name it otherwise.")
 
 
-def check_data(data: Sequence[str | Path]) -> dict[str, str]:
-    """Folders by modality; raise where a modality is given twice or the image encoders differ."""
-    from neural_clip.prepared.reader import load_metadata
-
-    found: dict[str, str] = {}
-    encoders: dict[str, object] = {}
-    for folder in data:
-        metadata = load_metadata(folder)
-        if metadata["modality"] in found:
+def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet]:
+    """Data sets by modality; raise where a modality is given twice or the image encoders differ."""
+    found: dict[str, PreparedSet] = {}
+    for opened in map(PreparedSet.open, data):
+        modality = opened.facts.modality
+        if modality in found:
+            raise DataError(f"'{found[modality].name}' and '{opened.name}' both hold {modality}; give one.")
+        found[modality] = opened
+    first, *others = found.values()
+    encoder = first.facts.image_encoder
+    for opened in others:
+        if opened.facts.image_encoder != encoder:
             raise DataError(
-                f"'{found[metadata['modality']]}' and '{folder}' both hold {metadata['modality']}; give one."
-            )
-        found[metadata["modality"]] = str(folder)
-        encoders[str(folder)] = metadata.get("image_encoder")
-    (first, encoder), *others = encoders.items()
-    for folder, other in others:
-        if other != encoder:
-            raise DataError(
-                f"The images of '{first}' and '{folder}' were embedded by different encoders, {encoder} and {other}; "
-                f"their spaces cannot be compared."
+                f"The images of '{first.name}' and '{opened.name}' were embedded by different encoders, {encoder} and "
+                f"{opened.facts.image_encoder}; their spaces cannot be compared."
             )
     return {modality: found[modality] for modality in MODALITIES if modality in found}
 
 
-def fitting_model(checkpoint: str | Path, folders: dict[str, str], *, first: bool) -> NeuralClipModel:
+def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
     """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space."""
-    from neural_clip.prepared.reader import load_metadata
-
     model = load_model(checkpoint)
-    absent = [modality for modality in folders if getattr(model.config, f"{modality}_config", None) is None]
-    if absent and (first or len(absent) == len(folders)):
+    absent = [modality for modality in data if getattr(model.config, f"{modality}_config", None) is None]
+    if absent and (first or len(absent) == len(data)):
         raise DataError(
-            f"'{folders[absent[0]]}' holds {absent[0]} recordings, but the model '{checkpoint}' has no {absent[0]} "
-            "encoder" + ("." if len(folders) == 1 else ", and the first checkpoint needs one for every data set.")
+            f"'{data[absent[0]].name}' holds {absent[0]} recordings, but the model '{checkpoint}' has no {absent[0]} "
+            "encoder" + ("." if len(data) == 1 else ", and the first checkpoint needs one for every data set.")
         )
     expected = model_encoder(model.config)
     if expected is not None:  # a model that was not made from data sets names none
-        for modality, folder in folders.items():
-            if modality not in absent and (encoder := load_metadata(folder)["image_encoder"]):
+        for modality, opened in data.items():
+            if modality not in absent and (encoder := opened.facts.image_encoder):
                 name = f"The checkpoint '{checkpoint}'"
-                check_same_encoder(expected, name, configured_encoder(encoder), f"'{folder}'")
+                check_same_encoder(expected, name, configured_encoder(encoder), f"'{opened.name}'")
     return model
 
 

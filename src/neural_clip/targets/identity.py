@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.facts import Facts
 
 POOLINGS = ("projected", "cls")  # what a CLIP tower gives by itself; the first is the default
 ENCODER_KEYS = ("name", "revision", "pooling", "projection_dim")  # what tells one space of embeddings from another
@@ -62,11 +63,10 @@ def model_encoder(config: Any) -> dict | None:
     return {name: getattr(config, key) for name, key in CONFIG_KEYS.items()}
 
 
-def common_image_encoder(facts: dict[str, dict]) -> dict:
+def common_image_encoder(facts: dict[str, Facts]) -> dict:
     """Return the image encoder that all data sets share, or raise a `DataError`."""
-    encoders = {modality: metadata["image_encoder"] for modality, metadata in facts.items()}
-    lacking = [modality for modality, encoder in encoders.items() if encoder is None]
-    if lacking:
+    encoders = {modality: found.image_encoder for modality, found in facts.items() if found.image_encoder}
+    if lacking := [modality for modality in facts if modality not in encoders]:
         raise DataError(f"The images of {lacking} have no embeddings; run `neural-clip embed-images FOLDER` first.")
     distinct = {tuple(encoder[key] for key in ENCODER_KEYS) for encoder in encoders.values()}
     processors = {json.dumps(encoder.get("image_processor"), sort_keys=True) for encoder in encoders.values()}

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nibabel
@@ -15,7 +16,7 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import kstest, spearmanr, t
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.embedding import embed_split
+from neural_clip.evaluation.embedding import EmbeddedSplit, embed_split
 from neural_clip.evaluation.understanding import (
     pictures as understanding_pictures,
 )
@@ -48,6 +49,7 @@ from neural_clip.evaluation.understanding.run import understand
 from neural_clip.evaluation.understanding.sensors import sensor_positions
 from neural_clip.evaluation.understanding.similarity import _noise_ceiling, across_modalities
 from neural_clip.evaluation.understanding.voxels import SLICES, VoxelMask, cut_planes, read_mask
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared
 from planted_data import ENCODER
 
@@ -150,7 +152,11 @@ def planted(tmp_path_factory):
     (folders["fmri"] / "masks").mkdir()
     nibabel.save(nibabel.Nifti1Image(inside.astype(np.uint8), affine), folders["fmri"] / "masks" / "sub-01.nii.gz")
     model = LinearModel(weights)
-    return folders, model, {m: embed_split(model, str(folder), "test") for m, folder in folders.items()}
+    return (
+        folders,
+        model,
+        {m: embed_split(model, PreparedSet.open(folder).split("test")) for m, folder in folders.items()},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -471,12 +477,12 @@ def test_modalities_compare_only_over_shared_images(planted):
     assert [(r["first"], r["second"]) for r in records] == [("eeg", "meg"), ("eeg", "fmri"), ("meg", "fmri")]
     assert all("different images (0 in common, 10 needed)" in r["not_computed"] for r in records)
     eeg = splits["eeg"]
-    twin = SimpleNamespace(**{name: getattr(eeg, name) for name in vars(eeg)} | {"modality": "meg"})
+    twin = changed(eeg, modality="meg")
     (record,) = across_modalities({"eeg": eeg, "meg": twin}, 0)
     assert (record["spearman"], record["n_images"]) == (pytest.approx(1), 14)
     # the same names for other images
-    twin.gallery_embeds = eeg.gallery_embeds[::-1]
-    assert "0 in common" in across_modalities({"eeg": eeg, "meg": twin}, 0)[0]["not_computed"]
+    other = with_images(twin, lambda embeds: embeds[::-1])
+    assert "0 in common" in across_modalities({"eeg": eeg, "meg": other}, 0)[0]["not_computed"]
 
 
 # --- scores and attributions
@@ -556,15 +562,13 @@ def test_integrated_gradients_equal_an_explicit_integral(planted):
 
 
 def test_training_mean_is_of_this_subjects_training_recordings(planted):
-    folders, _, _ = planted
-    from neural_clip.prepared.reader import load_recordings
-
-    rows = [row for row in load_recordings(folders["eeg"], "train") if row["subject"] == "sub-02"]
+    opened = {name: PreparedSet.open(folder) for name, folder in planted[0].items()}
+    rows = [row for row in opened["eeg"].split("train").recordings if row["subject"] == "sub-02"]
     expected = np.mean([np.array(row["eeg"], dtype=float) for row in rows], axis=0)
-    np.testing.assert_allclose(training_mean(str(folders["eeg"]), "sub-02", "eeg"), expected, atol=1e-6)
-    assert training_mean(str(folders["fmri"]), "sub-02", "fmri").shape == (23,)
+    np.testing.assert_allclose(training_mean(opened["eeg"], "sub-02"), expected, atol=1e-6)
+    assert training_mean(opened["fmri"], "sub-02").shape == (23,)
     with pytest.raises(DataError, match="sub-09"):
-        training_mean(str(folders["eeg"]), "sub-09", "eeg")
+        training_mean(opened["eeg"], "sub-09")
 
 
 def test_split_half_correlates_two_sets_of_images():
@@ -891,32 +895,36 @@ def test_two_runs_write_the_same_bytes(planted, understood, tmp_path):
         assert (tmp_path / name).read_bytes() == (understood[1] / name).read_bytes(), name
 
 
-def changed(part, **values):
-    return SimpleNamespace(**{name: getattr(part, name) for name in vars(part)} | {"category_level": False} | values)
+def changed(part, *, embeds=None, images=(), **facts):
+    """A split with other embeddings, or of a data set with other facts or images."""
+    data = PreparedSet(part.data.name, part.data.folder, replace(part.facts, **facts),
+                       replace(part.data.images, **dict(images)))  # fmt: skip
+    return replace(part, data=data, embeds=part.embeds if embeds is None else embeds)
+
+
+def with_images(part, embeds):
+    """The split with other embeddings of all images of its data set."""
+    return changed(part, images={"embeds": embeds(part.data.images.embeds)})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: {"image_ids": p.image_ids[::-1].copy()}, "are not the test split"),
-        (lambda p: {"subjects": p.subjects[:-1], "image_ids": p.image_ids[:-1]}, "27 rows.*28 rows"),
-        (
-            lambda p: {"embeds": p.embeds[:-1]},
-            r"'embeds' of eeg must have shape \(28, projection_dim\), but got \(27, 8\)",
-        ),
-        (lambda p: {"embeds": np.where(np.arange(8) == 3, np.nan, p.embeds)}, "'embeds' of eeg holds NaN"),
-        (lambda p: {"gallery_embeds": p.gallery_embeds[:, :5]}, "'gallery_embeds' of eeg must have shape"),
-        (lambda p: {"gallery_embeds": np.full_like(p.gallery_embeds, np.inf)}, "'gallery_embeds' of eeg holds NaN"),
-        (lambda p: {"gallery_ids": p.gallery_ids[:1], "gallery_embeds": p.gallery_embeds[:1]}, "has one test image"),
-        (lambda p: {"metadata": p.metadata | {"n_times": 11}}, "its metadata says 9 sensors and 11 samples"),
+        (lambda p: replace(p, image_ids=p.image_ids[:-1]), "rows that do not match.*28.*27"),
+        (lambda p: replace(p, subjects=p.subjects[:-1], image_ids=p.image_ids[:-1]), "28.*27"),
+        (lambda p: replace(p, embeds=p.embeds[:-1]), "rows that do not match.*'image_ids': 28, 'embeds': 27"),
+        (lambda p: replace(p, embeds=p.embeds[:, 0]), r"'embeds' of eeg must have shape \(28, projection_dim\)"),
+        (lambda p: changed(p, embeds=np.where(np.arange(8) == 3, np.nan, p.embeds)), "'embeds' of eeg holds NaN"),
+        (lambda p: with_images(p, lambda e: e[:, :5]), "'gallery_embeds' of eeg must have shape"),
+        (lambda p: with_images(p, lambda e: np.full_like(e, np.inf)), "'gallery_embeds' of eeg holds NaN"),
+        (lambda p: p.at(np.flatnonzero(p.columns == 0)), "has one test image"),
+        (lambda p: changed(p, n_times=11), "its metadata says 9 sensors and 11 samples"),
     ],
 )
 def test_splits_that_do_not_fit_raise(planted, tmp_path, change, message):
     _, model, splits = planted
-    part = changed(splits["eeg"], **change(splits["eeg"]))
-    part.columns = np.searchsorted(part.gallery_ids, part.image_ids)
     with pytest.raises(DataError, match=message):
-        understand(model, {"eeg": part}, tmp_path, progress=False)
+        understand(model, {"eeg": change(splits["eeg"])}, tmp_path, progress=False)
 
 
 def test_parameters_and_missing_captum_raise(planted, tmp_path, monkeypatch):
@@ -926,9 +934,10 @@ def test_parameters_and_missing_captum_raise(planted, tmp_path, monkeypatch):
             understand(model, splits, tmp_path, **options)
     with pytest.raises(DataError, match="'splits' parameter"):
         understand(model, {}, tmp_path)
-    with pytest.raises(DataError, match="are not the train split"):
-        understand(model, splits, tmp_path, split="train")
-    narrow = changed(splits["meg"], embeds=splits["meg"].embeds[:, :5], gallery_embeds=np.ones((14, 5)))
+    trained = embed_split(model, splits["meg"].data.split("train"))
+    with pytest.raises(DataError, match=r"splits differ: .*'eeg': 'test', 'meg': 'train'"):
+        understand(model, splits | {"meg": trained}, tmp_path)
+    narrow = with_images(replace(splits["meg"], embeds=splits["meg"].embeds[:, :5]), lambda e: e[:, :5])
     with pytest.raises(DataError, match=r"differ in width.*'eeg': 8, 'meg': 5"):
         understand(model, {"eeg": splits["eeg"], "meg": narrow}, tmp_path)
     monkeypatch.setitem(sys.modules, "captum", None)
@@ -938,10 +947,8 @@ def test_parameters_and_missing_captum_raise(planted, tmp_path, monkeypatch):
 
 
 def test_recordings_that_are_not_finite_raise(planted, tmp_path, monkeypatch):
-    from neural_clip.prepared import reader as data
-
     _, model, splits = planted
-    monkeypatch.setattr(data, "recording_array", lambda rows, modality: np.full((len(rows), 9, 12), np.nan))
+    monkeypatch.setattr(EmbeddedSplit, "values", lambda self, rows: np.full((len(rows), 9, 12), np.nan))
     with pytest.raises(DataError, match="14 of 14 recordings hold NaN or infinity"):
         understand(model, {"eeg": splits["eeg"]}, tmp_path, progress=False)
 

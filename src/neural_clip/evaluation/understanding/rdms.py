@@ -11,7 +11,7 @@ import numpy as np
 
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.understanding.pictures import new_figure, save_figure, styled, write_csv
-from neural_clip.evaluation.understanding.recordings import Analysis, SplitRecordings, display_name
+from neural_clip.evaluation.understanding.recordings import Analysis, display_name
 from neural_clip.evaluation.understanding.rsa import DISTANCE, SPACES
 
 SHOWN = ("images", "encoder", "recordings")  # from left to right
@@ -27,7 +27,7 @@ def write_dissimilarities(
     spaces: list[dict[str, np.ndarray]],
     members: list[np.ndarray],
     kept: np.ndarray,
-    recordings: SplitRecordings,
+    part: EmbeddedSplit,
     run: Analysis,
 ) -> dict:
     """Picture and table of the distances between images in each space, means over subjects.
@@ -36,13 +36,12 @@ def write_dissimilarities(
         spaces (`list[dict[str, np.ndarray]]`): For each subject, the distances `(n_s, n_s)` of each of `SPACES`.
         members (`list[np.ndarray]`): For each subject, which of the kept images its rows are, `(n_s,)`.
         kept (`np.ndarray` of shape `(n_images,)`): Positions in the gallery.
-        recordings ([`SplitRecordings`]): Of the modality.
+        part ([`EmbeddedSplit`]): Of the modality.
         run ([`Analysis`]): Where to write.
 
     Returns:
         `dict`: `order` of the images in words, and the number of `kinds`.
     """
-    part = recordings.part
     kinds = main_kinds(part, kept)
     order = sorted(range(len(kept)), key=lambda row: (kinds[row], part.gallery_concepts[kept[row]], kept[row]))
     kinds = [kinds[row] for row in order]
@@ -51,7 +50,7 @@ def write_dissimilarities(
     title = f"Which images are alike? {display_name(part)}, {run.split} split"
     stem = run.stem(title, f"{part.modality}_rdms")
     first, second = np.triu_indices(len(kept), 1)
-    ids, simulated = part.gallery_ids[kept[order]], bool(part.metadata.get("simulated"))
+    ids, simulated = part.gallery_ids[kept[order]], bool(part.facts.simulated)
     columns: dict[str, Any] = {"first": ids[first], "second": ids[second]}
     columns |= {"first_kind": [kinds[row] for row in first], "second_kind": [kinds[row] for row in second]}
     columns |= {"simulated": [simulated] * len(first)} | {name: means[name][first, second] for name in SHOWN}

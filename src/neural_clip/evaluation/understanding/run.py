@@ -26,7 +26,7 @@ from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.understanding.attribution import require_captum
 from neural_clip.evaluation.understanding.latent_space import write_latent_space
 from neural_clip.evaluation.understanding.maps import sensor_maps, voxel_maps
-from neural_clip.evaluation.understanding.recordings import Analysis, SplitRecordings
+from neural_clip.evaluation.understanding.recordings import Analysis, check_embedded
 from neural_clip.evaluation.understanding.rsa import DISTANCE
 from neural_clip.evaluation.understanding.similarity import across_modalities, modality_similarity, write_similarity
 from neural_clip.files.whole import write_whole
@@ -44,7 +44,6 @@ def understand(
     splits: dict[str, EmbeddedSplit],
     output_dir: str | Path,
     *,
-    split: str = "test",
     seed: int = 0,
     device: str = "cpu",
     batch_size: int = 256,
@@ -55,9 +54,8 @@ def understand(
 
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode.
-        splits (`dict[str, EmbeddedSplit]`): For each modality, what [`embed_split`] made of `split` by this model.
+        splits (`dict[str, EmbeddedSplit]`): For each modality, what [`embed_split`] made by this model.
         output_dir (`str` or `Path`): Made if missing; files of the same names are replaced.
-        split (`str`, defaults to `"test"`): Split that was embedded.
         seed (`int`, defaults to 0): Of the choice of recordings and images, of resampling and shuffling.
         device (`str`, defaults to `"cpu"`): Where the model computes.
         batch_size (`int`, defaults to 256): Recordings a forward pass, occluded copies included.
@@ -75,28 +73,21 @@ def understand(
             data set, a value is not finite, or a mask does not fit.
     """
     captum_version = require_captum()
-    if not splits:
-        raise DataError("Invalid value for the 'splits' parameter. Allowed is one modality or more, but got none.")
-    for name, value in (("max_recordings", max_recordings), ("batch_size", batch_size)):
-        if value < 1:
-            raise DataError(f"Invalid value for the '{name}' parameter. Allowed are 1 and more, but got {value}.")
+    _check(splits, max_recordings=max_recordings, batch_size=batch_size)
     import torch
 
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     model = model.eval().to(torch.device(device))
+    split = next(iter(splits.values())).name
     run = Analysis(model, Path(output_dir), split, seed, device, batch_size, max_recordings, progress, {})
     similarity, maps = {}, {}
-    opened = {modality: SplitRecordings(part, split) for modality, part in splits.items()}
-    widths = {modality: part.gallery_embeds.shape[1] for modality, part in splits.items()}
-    if len(set(widths.values())) > 1:
-        raise DataError(f"The image embeddings of the data sets differ in width: {widths}.")
-    for modality, recordings in opened.items():
-        similarity[modality] = modality_similarity(recordings, run)
-        maps[modality] = voxel_maps(recordings, run) if modality == "fmri" else sensor_maps(recordings, run)
+    for modality, part in splits.items():
+        similarity[modality] = modality_similarity(part, run)
+        maps[modality] = voxel_maps(part, run) if modality == "fmri" else sensor_maps(part, run)
     write_similarity(similarity, splits, run)
-    result = {
+    result = _rounded({
         "format_version": FORMAT_VERSION,
-        "simulated_modalities": [name for name, part in splits.items() if part.metadata.get("simulated")],
+        "simulated_modalities": [name for name, part in splits.items() if part.facts.simulated],
         "split": split,
         "seed": seed,
         "max_recordings": max_recordings,
@@ -110,11 +101,26 @@ def understand(
         "maps": maps,
         "latent_space": write_latent_space(splits, run),
         "pictures": run.pictures,
-    }
-    result = _rounded(result)
+    })  # fmt: skip
     text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_whole(run.output_dir / UNDERSTANDING_FILE, text.encode())
     return result
+
+
+def _check(splits: dict[str, EmbeddedSplit], **counts: int) -> None:
+    """Raise a `DataError` where there is nothing to analyse, or what is given does not fit together."""
+    if not splits:
+        raise DataError("Invalid value for the 'splits' parameter. Allowed is one modality or more, but got none.")
+    for name, value in counts.items():
+        if value < 1:
+            raise DataError(f"Invalid value for the '{name}' parameter. Allowed are 1 and more, but got {value}.")
+    for part in splits.values():
+        check_embedded(part)
+    widths = {modality: part.gallery_embeds.shape[1] for modality, part in splits.items()}
+    if len(set(widths.values())) > 1:
+        raise DataError(f"The image embeddings of the data sets differ in width: {widths}.")
+    if len({part.name for part in splits.values()}) > 1:
+        raise DataError(f"The splits differ: { ({modality: part.name for modality, part in splits.items()}) }.")
 
 
 def _rounded(value: Any) -> Any:
