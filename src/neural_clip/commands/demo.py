@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError, run
+from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.tiny_clip import TINY_CLIP
 
@@ -48,14 +49,13 @@ def step(title: str, started: float, *commands: Sequence[object]) -> None:
 
 def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
     """Whether a prepared data set was made from this very simulation and embedded by this encoder."""
-    facts = prepared / "neural_clip.json"
-    if not facts.is_file():
+    if not (prepared / METADATA_FILE).is_file():
         return False
-    metadata = json.loads(facts.read_text(encoding="utf-8"))
+    facts = Facts.read(prepared)
     stamp = json.loads((raw / "SIMULATED.json").read_text(encoding="utf-8"))
-    encoder = metadata["image_encoder"] or {}
+    encoder = facts.image_encoder or {}
     same_encoder = (encoder.get("name"), encoder.get("pooling")) == (vision_model, "projected")
-    return metadata["simulated"] == stamp and same_encoder
+    return facts.simulated == stamp and same_encoder
 
 
 def make_data(arguments: argparse.Namespace, raw: Path, data: Path, started: float) -> None:
