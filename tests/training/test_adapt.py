@@ -296,7 +296,8 @@ def test_interrupted_runs_leave_no_half_checkpoint(checkpoint, folders, tmp_path
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapting, moment, interrupt)
+    module = "checkpoint" if moment == "write_whole" else "adapt"
+    monkeypatch.setattr(f"neural_clip.training.{module}.{moment}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--overwrite", "--epochs", "1"))
     assert tree(tmp_path) == before and not (tmp_path / "new.partial").exists()

@@ -105,3 +105,7 @@ def _listing(program: str, placeholder: str, table: Mapping[str, tuple[str, str]
         f"'{program} {placeholder} --help' explains the options of each."
         + ("\n'neural-clip --version' prints the version." if program == "neural-clip" else "")
     )
+
+
+if __name__ == "__main__":
+    entry()

@@ -3,7 +3,7 @@
 Each control is a score of its own, with interval and p-value, and a sentence that says what it means. Those that need
 a decoder of their own fit ridge regression on the training split (strength chosen on the validation split), because a
 linear map on crippled input is quick and finds what is there to find; none is fitted on the split that is scored.
-What the scored split shares with training is counted (`audit_overlap.py`).
+What the scored split shares with training is counted (`overlap.py`).
 """
 
 from __future__ import annotations

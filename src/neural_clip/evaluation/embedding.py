@@ -102,7 +102,7 @@ def embed_recordings(
         file=sys.stderr, disable=not progress,
     ):  # fmt: skip
         inputs = {f"{part.modality}_values": padded(values), "subject_ids": subject_ids[rows]}
-        with torch.inference_mode():
+        with torch.no_grad():
             output = forward(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
         found.append(output.float().cpu().numpy())
     return np.concatenate(found)

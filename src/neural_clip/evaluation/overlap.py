@@ -99,11 +99,11 @@ def _file_hashes(data: PreparedSet, wanted: set[str]) -> dict[str, int]:
     """Hash of the bytes of each wanted image's file; images without a file are left out."""
     from xxhash import xxh3_64_intdigest
 
-    if "image" not in data.image_rows.column_names:
+    if "image" not in data.stored_images.column_names:
         return {}
     rows = [row for row, image_id in enumerate(data.images.image_ids) if image_id in wanted]
     hashes = {}
-    for batch in data.image_rows.select(rows).select_columns(["image_id", "image"]).with_format("arrow").iter(256):
+    for batch in data.stored_images.select(rows).select_columns(["image_id", "image"]).with_format("arrow").iter(256):
         for image_id, image in zip(batch["image_id"].to_pylist(), batch["image"].to_pylist(), strict=True):
             if image and image["bytes"]:
                 hashes[image_id] = xxh3_64_intdigest(image["bytes"])

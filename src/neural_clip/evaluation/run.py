@@ -8,7 +8,7 @@ neural-clip evaluate --checkpoint outputs/new old=outputs/earlier --data meg=dat
 
 With several checkpoints the first is the one that the report is about: it must have an encoder for every data set, the
 controls and pictures are its own, and the others are compared with it, query by query. What the three tasks are stands
-in `retrieval_tasks`; intervals resample images, p-values shuffle them.
+in `tasks.py`; intervals resample images, p-values shuffle them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def evaluate_checkpoints(
         output_dir (`str` or `Path`): Made if missing; files of earlier evaluations are replaced.
         split (`str`, defaults to `"test"`): Split that is scored.
         baselines (`bool`, defaults to `True`): Also fit linear baselines.
-        audits (`bool`, defaults to `True`): Also run the controls of `audits.py` for the first checkpoint.
+        audits (`bool`, defaults to `True`): Also run the controls of `controls.py` for the first checkpoint.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
             [`understand`]), with maps over so many recordings; needs captum.
         protocol (`str`, defaults to `"strict"`): Key of `protocols.PROTOCOLS`: which scores the report puts first.

@@ -97,7 +97,7 @@ class PreparedSet:
 
     def _read_images(self) -> ImageTable:
         """The image table of the folder."""
-        images = self.image_rows
+        images = self.stored_images
         if "image_embeds" not in images.column_names:
             raise DataError(
                 f"The images of '{self.name}' have no embeddings; run `neural-clip embed-images {self.name}`."
@@ -112,7 +112,7 @@ class PreparedSet:
         )
 
     @cached_property
-    def image_rows(self) -> datasets.Dataset:
+    def stored_images(self) -> datasets.Dataset:
         """The `images` config with pixels, memory-mapped."""
         from datasets import load_dataset
 
@@ -253,14 +253,10 @@ class Split:
             return self.recordings[rows]
         if isinstance(self.recordings, list):
             return [self.recordings[row] for row in np.arange(len(self))[rows]]
-        flat, lengths = column_arrays(self._on_disk[rows][self.modality], self._shape)
+        shape = getattr(self._on_disk.features[self.modality], "shape", None)  # (n_chans, n_times), voxels have none
+        flat, lengths = column_arrays(self._on_disk[rows][self.modality], shape)
         flat = flat.astype(np.float32, copy=False)
-        return flat.reshape(-1, *self._shape) if self._shape else np.split(flat, np.cumsum(lengths)[:-1])
-
-    @property
-    def _shape(self) -> tuple[int, ...] | None:
-        """Channels and samples of a recording on disk, `None` for voxels."""
-        return getattr(self._on_disk.features[self.modality], "shape", None)
+        return flat.reshape(-1, *shape) if shape else np.split(flat, np.cumsum(lengths)[:-1])
 
     def blocks(self, n_rows: int) -> Iterator[tuple[slice, Values]]:
         """Go over all recordings, at most so many in memory at a time; yields rows and their values."""

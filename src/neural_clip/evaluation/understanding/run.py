@@ -3,11 +3,11 @@
 Written beside one another, each picture as PNG and SVG with its numbers as CSV, and all of it in `understanding.json`:
 
 * `similarity`: for each modality, do the encoder's space, the image encoder's and the raw recordings find the same
-  images alike, and how far could any space agree with the subjects' (noise ceiling)? (`understanding_rsa`)
+  images alike, and how far could any space agree with the subjects' (noise ceiling)? (`rsa.py`)
 * `<modality>_rdms`: the dissimilarities of images behind that, in each space, images ordered by category
-  (`understanding_rdms`).
+  (`rdms.py`).
 * `<modality>_time_course`, `<modality>_sensors`: what the score loses without a window of time or a sensor
-  (`understanding_maps`, `understanding_sensors`).
+  (`maps.py`, `sensors.py`).
 * `<modality>_<subject>_voxels` and `<subject>_importance.nii.gz`: what each voxel adds to the score. The image is
   written where the data set holds `masks/<subject>.nii.gz`, whose voxels in C order are the columns.
 * `latent_space`: images and recordings in the plane in which the images vary most.
@@ -69,8 +69,8 @@ def understand(
             of what the model computes in float32, and with them correlations by about 0.00001.
 
     Raises:
-        DataError: If captum is not installed, a parameter is out of range, an embedded split does not belong to its
-            data set, a value is not finite, or a mask does not fit.
+        DataError: If captum is not installed, a parameter is out of range, embeddings do not fit their split,
+            a value is not finite, or a mask does not fit.
     """
     captum_version = require_captum()
     _check(splits, max_recordings=max_recordings, batch_size=batch_size)
