@@ -14,6 +14,10 @@ OUTPUT ?= outputs/demo
 # two processes, a file each at a time; fixtures of a file are made once
 PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_ARGS ?=
+# Variables by which the libraries take the kernels of a processor with AVX2 only: torch's own, oneDNN, MKL, OpenBLAS
+# (numpy, scipy) and numpy's loops. tests/test_tolerances.py asks each of them whether it did.
+AVX2_ONLY := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
+  NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
 
 .PHONY: help
 help: ## List the targets
@@ -43,6 +47,14 @@ test: $(STAMP) ## Run every test, the fast ones first (PYTEST_ARGS="-k losses")
 .PHONY: test-fast
 test-fast: $(STAMP) ## Run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: test-numerical
+test-numerical: $(STAMP) ## Run the tests of models and linear algebra as a processor with AVX2 only
+	$(AVX2_ONLY) $(BIN)/python -m pytest -m "numerical and not slow" $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: $(STAMP) ## Run every test and show what of the package they do not run, by line and branch
+	$(BIN)/python -m pytest --cov=neural_clip --cov-branch --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 .PHONY: quality
 quality: $(STAMP) ## Check style, format and types

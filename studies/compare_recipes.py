@@ -24,7 +24,8 @@ of training (not its prose) are the same, an evaluation while its runs and the p
 and scores what is there, so that recipes may have different seeds; the page names them, and what is missing. `--name`
 keeps a comparison with another first recipe beside that of the twin. `--add` keeps the runs that the results already
 tell of, so that recipes and seeds may come from several machines: the data must be the same, and a run that is there
-as well must have the same weights, to the bit. Choose on `--split validation`: its scores stay in the output folder.
+as well must have the same weights, to the bit, as it has on processors of one kind. Choose on `--split validation`:
+its scores stay in the output folder.
 
 In the place of a twin may stand `digits`, `digits_mobilenet` or `faces`, prepared by `studies/real_recordings.py`.
 A twin itself is drawn once (seed 0). The seeds are those of training: weights, order of recordings, dropout.

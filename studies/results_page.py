@@ -185,7 +185,8 @@ typed by hand.
   of decoding the target by the same model ([evaluation.md](evaluation.md)).
 - *Training s*: processor seconds of one thread for all that a recipe trains, the whole process with start and
   validation, the same in the lines of each modality, of the first seed alone. Machines differed in speed by a factor
-  of two (the same command gives the same weights on them, to the bit), so read times roughly.
+  of two, so read times roughly. The same command gave the same weights on them, to the bit; on processors of another
+  kind sums are added in another order, and the weights are others that score alike (CONTRIBUTING.md).
 - Recipes are those of `configs/`, joint models of all modalities and people, but for what a plus sign adds. `+frozen`
   keeps alignment layers as they started (the recipe's initialisation: in `demo` the identity for EEG and MEG, so no
   alignment at all, and random for fMRI, whose voxels cannot do without). `+mse` is trained by squared distance instead

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from neural_clip.losses import clip_loss, one_direction_loss, positive_mask, regression_loss
 
+pytestmark = pytest.mark.numerical
+
 
 def slow_direction(logits, ids):
     """Mean over rows of the mean over positives of the negative log-softmax, one number at a time."""

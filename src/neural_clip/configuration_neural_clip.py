@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
+from .errors import check_option, check_value
+
 # What the processor calls somebody without an alignment layer of their own, and the entry of `subject_ids` for them:
 # the mean of all subjects' layers (EEG and MEG).
 AVERAGE_NAME = "average"
@@ -34,28 +36,17 @@ TRANSFORMERS_KEYS = {
 }
 
 
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Raise a `ValueError` that names the parameter when `value` is not one of `allowed`."""
-    if value not in allowed:
-        quoted = ", ".join(repr(item) for item in allowed[:-1])
-        listed = f"{quoted} and {allowed[-1]!r}" if quoted else repr(allowed[-1])
-        raise ValueError(f"Invalid value for the {name!r} parameter. Allowed values are {listed}, but got {value!r}.")
-
-
 def check_positive(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is not above zero."""
     for name in names:
         value = getattr(config, name)
-        if value is None or value <= 0:
-            raise ValueError(f"Invalid value for the {name!r} parameter. It must be above 0, but got {value!r}.")
+        check_value(name, value, value is not None and value > 0, "a number above 0")
 
 
 def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is below zero."""
     for name in names:
-        value = getattr(config, name)
-        if value < 0:
-            raise ValueError(f"Invalid value for the {name!r} parameter. It must be at least 0, but got {value!r}.")
+        check_value(name, getattr(config, name), getattr(config, name) >= 0, "0 and more")
 
 
 class StrictConfig(PreTrainedConfig):
@@ -78,10 +69,7 @@ class StrictConfig(PreTrainedConfig):
                 f"Invalid value for the 'subjects' parameter. {AVERAGE_NAME!r} stands for the mean of all subjects, "
                 "so nobody can be called so."
             )
-        if len(set(subjects)) != len(subjects):
-            raise ValueError(
-                f"Invalid value for the 'subjects' parameter. Each name may occur once, but got {subjects}."
-            )
+        check_value("subjects", subjects, len(set(subjects)) == len(subjects), "each name once")
 
 
 class SensorConfig(StrictConfig):
@@ -165,25 +153,16 @@ class SensorConfig(StrictConfig):
             self, "n_chans", "n_times", "sfreq", "decimation", "hidden_size", "temporal_kernel_size", "n_windows",
             "stft_nperseg", "num_networks",
         )  # fmt: skip
-        check_choice("alignment_init", self.alignment_init, ("identity", "random"))
-        if not 0 <= self.subject_dropout <= 1:
-            raise ValueError(
-                "Invalid value for the 'subject_dropout' parameter. It must lie between 0 and 1, "
-                f"but got {self.subject_dropout}."
-            )
-        if self.alignment_kernel_size < 1 or self.alignment_kernel_size % 2 == 0:
-            raise ValueError(
-                "Invalid value for the 'alignment_kernel_size' parameter. It must be odd and at least 1, "
-                f"but got {self.alignment_kernel_size}."
-            )
+        check_option("alignment_init", self.alignment_init, ("identity", "random"))
+        check_value("subject_dropout", self.subject_dropout, 0 <= self.subject_dropout <= 1, "0 to 1")
+        size = self.alignment_kernel_size
+        check_value("alignment_kernel_size", size, size >= 1 and size % 2 == 1, "an odd number, 1 and more")
         if self.ch_names is not None and len(self.ch_names) != self.n_chans:
             raise ValueError(f"'ch_names' lists {len(self.ch_names)} sensors but 'n_chans' is {self.n_chans}.")
         check_not_negative(self, "n_fine_windows", "readout_size", "time_shift")
-        if self.time_shift * self.sfreq >= self.n_times:
-            raise ValueError(
-                f"Invalid value for the 'time_shift' parameter. It must be shorter than a recording "
-                f"({self.n_times / self.sfreq:g} s), but got {self.time_shift} s."
-            )
+        seconds = self.n_times / self.sfreq
+        fits = self.time_shift * self.sfreq < self.n_times
+        check_value("time_shift", self.time_shift, fits, f"less than a recording ({seconds:g} s)")
         if self.n_network_times < 1:
             raise ValueError(
                 f"'crop_tmin' ({self.crop_tmin} s) and 'decimation' ({self.decimation}) leave nothing of "
@@ -240,7 +219,7 @@ class EegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice(
+        check_option(
             "encoder_type", self.encoder_type, ("braindecode", "linear", "spectrogram_cnn", "temporal_spatial")
         )
 
@@ -260,7 +239,7 @@ class MegConfig(SensorConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_choice("encoder_type", self.encoder_type, ("braindecode", "linear", "temporal_cnn", "temporal_spatial"))
+        check_option("encoder_type", self.encoder_type, ("braindecode", "linear", "temporal_cnn", "temporal_spatial"))
 
 
 class FmriConfig(StrictConfig):
@@ -361,9 +340,9 @@ class NeuralClipConfig(StrictConfig):
             self.vision_config = CLIPVisionConfig(**self.vision_config)
         super().__post_init__(**kwargs)
         check_positive(self, "projection_dim")
-        check_choice("image_pooling", self.image_pooling, ("projected", "cls", "precomputed"))
-        check_choice("objective", self.objective, ("infonce", "mse"))
-        check_choice("contrastive_direction", self.contrastive_direction, ("both", "neural_to_image"))
+        check_option("image_pooling", self.image_pooling, ("projected", "cls", "precomputed"))
+        check_option("objective", self.objective, ("infonce", "mse"))
+        check_option("contrastive_direction", self.contrastive_direction, ("both", "neural_to_image"))
         if self.include_vision_tower and self.vision_config is None:
             raise ValueError(
                 "'include_vision_tower' is True but 'vision_config' is None; give the tower's architecture."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class DataError(ValueError):
@@ -12,6 +13,40 @@ class DataError(ValueError):
 
     The message names the file or parameter, what was found and what is allowed.
     """
+
+
+def check_option(parameter: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise a [`DataError`] unless a value is one of those allowed; the nearest of them is suggested.
+
+    Args:
+        parameter (`str`): Its name, for the message.
+        value (`object`): What was given.
+        allowed (iterable): All allowed values.
+    """
+    options = list(allowed)
+    if value not in options:
+        *others, last = map(repr, options)
+        listed = f"values are {', '.join(others)} and {last}" if others else f"is {last}"
+        near = difflib.get_close_matches(str(value), map(str, options), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(
+            f"Invalid value for the {parameter!r} parameter. Allowed {listed}, but got {value!r} instead.{hint}"
+        )
+
+
+def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None:
+    """Raise a [`DataError`] unless a value fits.
+
+    Args:
+        parameter (`str`): Its name, for the message.
+        value (`object`): What was given.
+        fits (`bool`): Whether it is allowed.
+        allowed (`str`): What is allowed, such as `"1 and more"`.
+    """
+    if not fits:
+        raise DataError(
+            f"Invalid value for the {parameter!r} parameter. Allowed is {allowed}, but got {value!r} instead."
+        )
 
 
 def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:

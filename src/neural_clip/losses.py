@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional
 
+from .errors import check_option
+
 
 def positive_mask(image_ids: torch.Tensor | None, batch_size: int, device: torch.device) -> torch.Tensor:
     """Mark the pairs that show the same image, `(batch_size, batch_size)` bool; the diagonal where ids are absent."""
@@ -60,17 +62,13 @@ def clip_loss(
         raise ValueError(
             f"'image_ids' must have shape {tuple(neural_embeds.shape[:1])}, but got {tuple(image_ids.shape)}."
         )
+    check_option("direction", direction, ("both", "neural_to_image"))
     logits = logit_scale.exp() * neural_embeds @ image_embeds.T  # (batch_size, batch_size)
     positives = positive_mask(image_ids, len(logits), logits.device)
     neural_to_image = one_direction_loss(logits, positives)
     if direction == "neural_to_image":
         return neural_to_image
-    if direction == "both":
-        return (neural_to_image + one_direction_loss(logits.T, positives)) / 2
-    raise ValueError(
-        "Invalid value for the 'direction' parameter. Allowed values are 'both' and 'neural_to_image', "
-        f"but got {direction!r}."
-    )
+    return (neural_to_image + one_direction_loss(logits.T, positives)) / 2
 
 
 def regression_loss(neural_embeds: torch.Tensor, image_embeds: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,12 @@
 """Any network of braindecode behind the alignment layers."""
 
-import difflib
 from typing import Any
 
 import torch
 from torch import nn
 
 from .configuration_neural_clip import SensorConfig
+from .errors import check_option
 
 
 def braindecode_class(name: str) -> type[nn.Module]:
@@ -28,10 +28,7 @@ def braindecode_class(name: str) -> type[nn.Module]:
         for key, item in vars(models).items()
         if isinstance(item, type) and issubclass(item, models.EEGModuleMixin) and item is not models.EEGModuleMixin
     }
-    if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Allowed values are {sorted(known)}."
-        raise ValueError(f"Invalid value for the 'braindecode_model' parameter: {name!r}. {hint}")
+    check_option("braindecode_model", name, sorted(known))
     return known[name]
 
 

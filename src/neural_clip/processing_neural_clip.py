@@ -8,6 +8,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
+from .errors import check_option
 
 try:  # resizing by Pillow gives the same pixels with and without torchvision
     from transformers import CLIPImageProcessorPil as ClipPixels
@@ -100,10 +101,7 @@ class NeuralClipProcessor(ProcessorMixin):
         Raises:
             ValueError: If channels, rate, window, voxels or subject are not the model's, or a value is not finite.
         """
-        if return_tensors != "pt":
-            raise ValueError(
-                f"Invalid value for the 'return_tensors' parameter. Only 'pt' is made, not {return_tensors!r}."
-            )
+        check_option("return_tensors", return_tensors, ["pt"])
         given = {"eeg": eeg, "meg": meg, "fmri": fmri}
         modalities = [name for name, value in given.items() if value is not None]
         if len(modalities) > 1 or (not modalities and images is None):

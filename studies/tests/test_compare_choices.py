@@ -154,6 +154,7 @@ def test_alignment_layers_have_a_decay_of_their_own(folders, monkeypatch):
     assert more["norm"] < plain["norm"] < none["norm"]
 
 
+@pytest.mark.slow
 def test_results_are_kept_and_the_page_compares_with_the_same_seed(folders, tmp_path, monkeypatch):
     results, page = tmp_path / "choices.json", tmp_path / "choices.md"
     words = ["--data", f"fmri={folders['fmri']}", "--choices", "demo", "noise", "--seeds", "0", "--epochs", "2"]

@@ -22,6 +22,8 @@ from neural_clip.targets.embed_images import embed_images
 from paths import REPOSITORY
 from planted_data import embedded, split_of
 
+pytestmark = pytest.mark.numerical
+
 WIDTH, N_CHANS, N_TIMES, SFREQ, TMIN = 12, 6, 20, 100.0, -0.08
 N_IMAGES = {"train": 240, "validation": 60, "test": 60}
 PRE = 8  # samples before onset

@@ -8,6 +8,8 @@ from neural_clip.evaluation.tasks import common_images, conversion_record, encod
 from neural_clip.prepared.reader import PreparedSet
 from planted_data import PlantedModel, embedded, split_of, write_planted
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):

@@ -29,6 +29,7 @@ from neural_clip.retrieval.scores import (
 from neural_clip.retrieval.tiles import unit_vectors
 from paths import REPOSITORY
 
+pytestmark = pytest.mark.numerical
 METRIC = REPOSITORY / "src" / "neural_clip" / "retrieval" / "image_retrieval.py"
 FOLDER = REPOSITORY / "metrics" / "image_retrieval"
 KINDS = [
@@ -425,7 +426,7 @@ def test_repeated_rows_of_the_gallery_change_nothing(seed, extra):
     before = retrieval_scores(predictions, references, range(14), range(14), classes)
     rows = [*range(14), *extra]
     after = retrieval_scores(predictions, references[rows], range(14), rows, [classes[i] for i in rows])
-    assert after == before
+    assert after == pytest.approx(before)
 
 
 @settings(max_examples=30, deadline=None)
@@ -451,6 +452,11 @@ def metric(tmp_path_factory):
     return evaluate.load(str(FOLDER), cache_dir=str(tmp_path_factory.mktemp("cache")))
 
 
+def near(scores):
+    """The scores up to the order of sums, also those of each subject."""
+    return {name: near(value) if isinstance(value, dict) else pytest.approx(value) for name, value in scores.items()}
+
+
 @pytest.mark.parametrize("optional", ["none", "reference_ids", "both ids", "classes", "subjects", "all"])
 @pytest.mark.parametrize("how", ["compute", "add_batch", "add", "add_batch then compute"])
 def test_the_metric_gives_the_same_scores(metric, how, optional):
@@ -473,7 +479,7 @@ def test_the_metric_gives_the_same_scores(metric, how, optional):
             parts = {name: column[rows] for name, column in streamed.items()}
             metric.add_batch(predictions=predictions[rows], references=references[rows], **parts)
         got = metric.compute(**({} if streamed else given))
-    assert got == expected
+    assert got == near(expected)
 
 
 def test_the_metric_refuses_what_it_cannot_score(metric):

@@ -5,6 +5,8 @@ import pytest
 
 from neural_clip.retrieval.scoring import compare_methods, score_record
 
+pytestmark = pytest.mark.numerical
+
 
 def record(noise, n_images=10, **options):
     rng = np.random.default_rng(0)

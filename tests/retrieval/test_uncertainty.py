@@ -12,6 +12,8 @@ from neural_clip.retrieval import uncertainty
 from neural_clip.retrieval.scores import retrieval_scores, score_queries
 from neural_clip.retrieval.uncertainty import bootstrap_interval, compare_paired, permutation_p_value
 
+pytestmark = pytest.mark.numerical
+
 
 def repeated_case():
     """Fourteen recordings of ten images."""

@@ -14,6 +14,9 @@ from neural_clip.simulation.presets import DEMO_SIZED, N_LATENTS, PRESETS, Dials
 from neural_clip.simulation.sensor_layout import BROKEN_SENSOR
 from neural_clip.simulation.voxel_model import VoxelModel
 from paths import REPOSITORY
+from tolerances import assert_same_outputs
+
+pytestmark = pytest.mark.numerical
 
 DOCUMENT = REPOSITORY / "docs" / "twins.md"
 MODALITIES = ("eeg", "meg", "fmri")
@@ -149,7 +152,7 @@ def test_dials_shown_as_a_dash_change_nothing(modality):
     usual = record()
     for name in UNREAD[modality] - {"block_drift"}:  # added by a corpus writer, see below
         for before, after in zip(usual, record(**{name: 0.1}), strict=True):
-            np.testing.assert_array_equal(before, after)
+            assert_same_outputs(after, before)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -167,7 +170,10 @@ def test_every_phenomenon_of_the_realistic_twin_is_on_and_shows(modality):
     for name in {field.name for field in dataclasses.fields(Dials)} - UNREAD[modality] - {"block_drift"}:
         assert getattr(dials, name) > 0
         off = record(**{name: 0.0})
-        assert not all(np.array_equal(before, after) for before, after in zip(usual, off, strict=True)), name
+        changes = [
+            np.abs(after - before).max() / np.abs(before).max() for before, after in zip(usual, off, strict=True)
+        ]
+        assert max(changes) > 1e-3, name  # far more than another order of sums
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

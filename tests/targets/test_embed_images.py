@@ -34,6 +34,8 @@ from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.model import load_tower
 from planted_data import write_planted
 
+pytestmark = pytest.mark.numerical
+
 N = 7
 READY = np.random.default_rng(1).standard_normal((N, 3))
 # An embedding program that counts the images it embeds in a file and waits before a given batch.

@@ -18,6 +18,7 @@ from neural_clip.simulation import images
 from neural_clip.targets.tiny_clip import TINY_CLIP_DIR
 from paths import REPOSITORY
 
+pytestmark = pytest.mark.numerical
 SCRIPT = REPOSITORY / "scripts" / "train_tiny_clip.py"
 
 

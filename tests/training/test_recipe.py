@@ -14,6 +14,8 @@ from neural_clip.training.recipe import read_recipe, with_exponents
 from paths import REPOSITORY
 from planted_data import facts_of
 
+pytestmark = pytest.mark.numerical
+
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 

@@ -14,6 +14,8 @@ from neural_clip.training.ridge_start import start_by_ridge, wanted_vectors
 from neural_clip.training.trainer import validation_two_way
 from planted_data import ENCODER, WIDTH, planted_maps, voxels, write_planted
 
+pytestmark = pytest.mark.numerical
+
 PEOPLE = ["sub-01", "sub-02", "sub-03"]
 SIZE = 24
 

@@ -59,6 +59,7 @@ def recipe_file(folders, tmp_path):
     return str(path)
 
 
+@pytest.mark.numerical
 def test_learns_saves_and_says_what_it_did(recipe_file, folders):
     output = train(read_recipe([recipe_file, "--num_train_epochs", "12"]))
     model = NeuralClipModel.from_pretrained(output)
@@ -103,6 +104,7 @@ def test_frozen_alignment_stays_as_initialised(recipe_file, tmp_path, monkeypatc
     assert json.loads((output / "config.json").read_text())["freeze_alignment"] is True
 
 
+@pytest.mark.numerical
 def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
     """Interrupted after two of four epochs and resumed in the same schedule: the weights are the same bit for bit."""
     keep = ["--num_train_epochs", "4", "--save_total_limit", "9"]
@@ -122,6 +124,7 @@ def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+@pytest.mark.numerical
 def test_same_seed_same_weights_other_seed_others(recipe_file, tmp_path):
     outputs = [
         train(read_recipe([recipe_file, "--output_dir", str(tmp_path / name), "--seed", seed]))

@@ -7,7 +7,7 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
-from neural_clip.errors import DataError
+from neural_clip.errors import check_option
 
 __all__ = ["CALIBRATION_FILE", "NOISE_RMS", "UNITS", "calibration", "noise_scale"]
 
@@ -40,11 +40,7 @@ def noise_scale(modality: str, preset: str = "demo") -> float:
     Raises:
         DataError: If the modality is unknown.
     """
-    if modality not in _UNCALIBRATED:
-        raise DataError(
-            "Invalid value for the 'modality' parameter. Allowed values are 'eeg', 'meg' and 'fmri', "
-            f"but got '{modality}' instead."
-        )
+    check_option("modality", modality, _UNCALIBRATED)
     stored = calibration().get(preset, {})
     if modality not in stored:
         warnings.warn(

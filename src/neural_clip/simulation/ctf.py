@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option, check_value
 
 __all__ = ["CtfChannel", "HeadCoils", "quantisation_step", "write_ds"]
 
@@ -95,11 +95,7 @@ class CtfChannel:
     normal: tuple[float, float, float] | None = None
 
     def __post_init__(self):
-        if self.kind not in _KINDS:
-            kinds = ", ".join(f"'{kind}'" for kind in _KINDS)
-            raise DataError(
-                f"Invalid value for the 'kind' parameter. Allowed values are {kinds}, but got '{self.kind}'."
-            )
+        check_option("kind", self.kind, _KINDS)
         if not 0 < len(self.name) <= 15:
             raise DataError(f"CTF channel names have 1 to 15 characters, but got '{self.name}'.")
         if self.kind in MEG_KINDS and (self.position is None or self.normal is None):
@@ -186,10 +182,7 @@ def _check(path: Path, data: np.ndarray, channels: Sequence[CtfChannel], trial_s
         raise DataError(
             f"'data' of shape {data.shape} does not fit {len(channels)} channels; expected (n_chans, n_times)."
         )
-    if trial_samples < 1:
-        raise DataError(
-            f"Invalid value for the 'trial_samples' parameter. It must be positive, but is {trial_samples}."
-        )
+    check_value("trial_samples", trial_samples, trial_samples >= 1, "1 and more")
     names = [channel.name for channel in channels]
     if len(set(names)) != len(names):
         raise DataError("Channel names must differ, but some occur twice.")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import check_value
 from neural_clip.simulation.presets import DEMO_SIZED, EegPreset, TwinPreset
 
 __all__ = ["write"]
@@ -65,10 +65,7 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     from neural_clip.simulation.generative import SensorModel, simulated_stamp
 
     raw_dir, sizes = Path(raw_dir), preset.eeg
-    if sizes.n_classes > len(_SYNSETS):
-        raise DataError(
-            f"Invalid value for the 'n_classes' parameter. At most 40 can be had, but got {sizes.n_classes}."
-        )
+    check_value("n_classes", sizes.n_classes, sizes.n_classes <= len(_SYNSETS), f"up to {len(_SYNSETS)}")
     raw_dir.mkdir(parents=True, exist_ok=True)
     images = _write_images(raw_dir / _IMAGE_DIR, sizes, seed)
     trials = _plan(images, sizes, seed)

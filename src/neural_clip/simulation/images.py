@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "ring", "crescent", "arrow", "hourglass")
 TEXTURES = ("solid", "striped", "dotted", "checkered")
@@ -155,11 +155,7 @@ def _fixed_kind(category: int | str | None, concept: str | None) -> tuple[int, .
     """Shape, texture, colour and background as far as the category or the concept decides them."""
     if concept is None:
         return () if category is None else divmod(_category_index(category), len(TEXTURES))
-    if concept not in _CONCEPT_TABLE:
-        raise DataError(
-            "Invalid value for the 'concept' parameter. Allowed values are the names in CONCEPTS, such as "
-            f"'{CONCEPTS[0]}', but got '{concept}' instead."
-        )
+    check_value("concept", concept, concept in _CONCEPT_TABLE, f"a name in CONCEPTS, such as {CONCEPTS[0]!r}")
     kind = _CONCEPT_TABLE[concept]
     own = kind[0] * len(TEXTURES) + kind[1]
     if category is not None and own != _category_index(category):
@@ -172,14 +168,10 @@ def _fixed_kind(category: int | str | None, concept: str | None) -> tuple[int, .
 
 def _category_index(category: int | str) -> int:
     """Index of a category given by index or name."""
-    if isinstance(category, str) and category in CATEGORIES:
-        return CATEGORIES.index(category)
-    if not isinstance(category, str) and 0 <= category < len(CATEGORIES):
-        return int(category)
-    raise DataError(
-        f"Invalid value for the 'category' parameter. Allowed values are 0 to {len(CATEGORIES) - 1} and the names in "
-        f"CATEGORIES, but got {category!r} instead."
-    )
+    last = len(CATEGORIES) - 1
+    fits = category in CATEGORIES if isinstance(category, str) else 0 <= category <= last
+    check_value("category", category, fits, f"0 to {last} or a name in CATEGORIES")
+    return CATEGORIES.index(category) if isinstance(category, str) else int(category)
 
 
 def render(spec: ImageSpec, size: int = NATIVE_SIZE) -> np.ndarray:
@@ -196,8 +188,7 @@ def render(spec: ImageSpec, size: int = NATIVE_SIZE) -> np.ndarray:
     Raises:
         DataError: If `size` is not positive.
     """
-    if size < 1:
-        raise DataError(f"Invalid value for the 'size' parameter. Allowed values are above 0, but got {size} instead.")
+    check_value("size", size, size >= 1, "1 and more")
     rng = np.random.default_rng(spec.seed)
     columns, rows = _pixel_grid()
     canvas = _background(BACKGROUNDS[spec.background], rng)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 
 __all__ = [
     "DEMO_SIZED",
@@ -70,16 +70,9 @@ class Dials:
 
     def __post_init__(self):
         for name, value in self.__dict__.items():
-            if not value >= 0:
-                raise DataError(
-                    f"Invalid value for the '{name}' dial. Allowed values are >= 0, but got {value} instead."
-                )
+            check_value(name, value, value >= 0, "0 and more")
         for name in ("subject_deviation", "voxel_saturation", "voxel_energy"):
-            if getattr(self, name) > 1:
-                raise DataError(
-                    f"Invalid value for the '{name}' dial. Allowed values are 0 to 1, but got "
-                    f"{getattr(self, name)} instead."
-                )
+            check_value(name, getattr(self, name), getattr(self, name) <= 1, "0 to 1")
         if self.voxel_saturation + self.voxel_energy > 1:
             raise DataError(
                 "Invalid values for the 'voxel_saturation' and 'voxel_energy' dials. Their sum may "

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import check_value
 
 __all__ = ["BROKEN_SENSOR", "check_subject", "eeg_layout", "meg_layout", "mix_maps", "smooth_maps"]
 
@@ -71,10 +71,7 @@ def eeg_layout(n_chans: int) -> tuple[list[str], np.ndarray]:
     new, old = "colin27_1005", "standard_1005"  # MNE 1.13 renamed it
     montage = make_standard_montage(new if new in get_builtin_montages() else old).get_positions()["ch_pos"]
     names = [name for name in montage if name not in _EEG_EXCLUDED and not name.endswith("h")]  # no 10-05 half steps
-    if not 1 <= n_chans <= len(names):
-        raise DataError(
-            f"Invalid value for the 'n_chans' parameter. Allowed are 1 to {len(names)}, but got {n_chans} instead."
-        )
+    check_value("n_chans", n_chans, 1 <= n_chans <= len(names), f"1 to {len(names)}")
     first = _EEG_FIRST[:n_chans]
     others = [name for name in names if name not in first][: len(names) - len(first)]
     if n_chans > len(first):
@@ -104,10 +101,7 @@ def meg_layout(n_chans: int) -> tuple[list[str], np.ndarray]:
     stems = [f"M{side}{region}{n}" for side in "LR" for region, part in _CTF_HALF.items() for n in _expand(part)]
     stems += [f"MZ{region}{n}" for region, part in _CTF_MIDLINE.items() for n in _expand(part)]
     stems = sorted(stem for stem in stems if stem not in _CTF_ABSENT)
-    if not 1 <= n_chans <= len(stems):
-        raise DataError(
-            f"Invalid value for the 'n_chans' parameter. Allowed are 1 to {len(stems)}, but got {n_chans} instead."
-        )
+    check_value("n_chans", n_chans, 1 <= n_chans <= len(stems), f"1 to {len(stems)}")
     layout = read_layout("CTF275")
     flat = {name.split("-")[0]: box[:2] + box[2:] / 2 for name, box in zip(layout.names, layout.pos, strict=True)}
     planar = np.array([flat[stem] for stem in stems])
@@ -150,8 +144,4 @@ def mix_maps(shared: np.ndarray, own: np.ndarray, deviation: float) -> np.ndarra
 
 def check_subject(subject: int, n_subjects: int) -> None:
     """Raise `DataError` unless the subject, counted from 0, exists."""
-    if not 0 <= subject < n_subjects:
-        raise DataError(
-            f"Invalid value for the 'subject' parameter. Allowed values are 0 to {n_subjects - 1}, "
-            f"but got {subject} instead."
-        )
+    check_value("subject", subject, 0 <= subject < n_subjects, f"0 to {n_subjects - 1}")

@@ -7,6 +7,8 @@ from sklearn.linear_model import Ridge
 
 from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
 
+pytestmark = pytest.mark.numerical
+
 
 def test_residual_noise_is_what_a_ridge_from_the_embedding_leaves():
     rng = np.random.default_rng(0)

@@ -53,6 +53,8 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared
 from planted_data import ENCODER
 
+pytestmark = pytest.mark.numerical
+
 pytest.importorskip("captum")
 
 WIDTH, COUNTS = 8, {"train": 60, "validation": 4, "test": 14}
