@@ -88,7 +88,7 @@ KEPT = ("top1", "top1_interval", "top5", "top5_interval", "two_way", "two_way_in
 CONVERSION_KEPT = ("method", "source", "target", "two_way", "chance_two_way", "normalised", "normalised_interval",
                    "denominator_two_way", "n_queries", "gallery_size", "n_recordings")  # fmt: skip
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-PRINT_MODULES = """import sys, neural_clip.training
+PRINT_MODULES = """import sys, neural_clip.training.run
 print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "neural_clip"), sep="\\n")"""
 
 
@@ -118,7 +118,7 @@ def source_states() -> dict[str, str]:
     """State of the code that trains (all that `neural_clip.training.run` imports), and of the whole package."""
     done = subprocess.run([sys.executable, "-c", PRINT_MODULES], capture_output=True, text=True, check=True)
     modules = [Path(line) for line in done.stdout.splitlines()]
-    package = next(path for path in modules if path.name == "training.py").parent
+    package = next(path for path in modules if path.name == "errors.py").parent
     return {"training": digest_files(modules), "package": digest_files(package.rglob("*.py"))}
 
 
