@@ -18,8 +18,7 @@ from torch.nn import functional
 from neural_clip.losses import clip_loss, positive_mask, regression_loss
 from neural_clip.modeling_subject_layers import rows_by_subject
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.retrieval.scores import retrieval_scores
-from neural_clip.training.trainer import NeuralClipTrainer, embed_recordings
+from neural_clip.training.trainer import NeuralClipTrainer, validation_scores
 
 SENSORS = tuple(name for name, modality in MODALITIES.items() if modality.sensors)
 EVERYWHERE = tuple(MODALITIES)
@@ -241,8 +240,7 @@ class ChoiceTrainer(NeuralClipTrainer):
         model = self.own_model
         model.eval()
         (part,) = self.validation
-        names = [part.images.image_ids[row] for row in part.image_rows]
-        found = retrieval_scores(embed_recordings(model, part).numpy(), part.images.embeds[part.image_rows], names)
+        found = validation_scores(model, part)
         model.train()
         metrics = {f"{metric_key_prefix}_{key}": float(found[key]) for key in ("two_way", "top1")}
         self.log(metrics)

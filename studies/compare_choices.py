@@ -24,10 +24,11 @@ from pathlib import Path
 import torch
 
 from choices import CHOICES, EVERYWHERE, ChoiceTrainer
+from neural_clip.commands.data_option import open_data_option
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.reader import folder_of, load_metadata
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import read_recipe
@@ -42,12 +43,12 @@ PACKAGES = ("neural_clip", "torch", "transformers", "datasets", "numpy")
 ABOUT = "validation split of simulated recordings, single trials, mean over the last three epochs"
 
 
-def train_choice(name: str, modality: str, folder: str, seed: int, epochs: int | None) -> dict:
+def train_choice(name: str, modality: str, data: PreparedSet, seed: int, epochs: int | None) -> dict:
     """Train with one choice; returns scores, epochs and processor seconds."""
     choice = CHOICES[name]
-    metadata = load_metadata(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        words = [str(RECIPE), "--data", json.dumps({modality: folder}), "--seed", str(seed), "--output-dir", scratch]
+        data_set = json.dumps({modality: str(data.folder)})
+        words = [str(RECIPE), "--data", data_set, "--seed", str(seed), "--output-dir", scratch]
         words += ["--save_strategy", "'no'", "--load_best_model_at_end", "false", "--disable_tqdm", "true"]
         words += ["--model.include_vision_tower", "false"] + (
             [] if epochs is None else ["--num_train_epochs", str(epochs)]
@@ -57,18 +58,18 @@ def train_choice(name: str, modality: str, folder: str, seed: int, epochs: int |
         recipe.model[modality] = {**recipe.model[modality], **settings.pop("MODALITY", {})}
         recipe.model |= settings
         started = time.process_time()
-        config = model_config(recipe, {modality: metadata})
+        config = model_config(recipe, {modality: data.facts})
         model = build_model(config, None, seed)
         if choice.change is not None:
             choice.change(model, modality)
-        parts = {split: RecordingDataset(folder, split, metadata["subjects"]) for split in ("train", "validation")}
+        parts = {split: RecordingDataset(data.split(split), data.facts.subjects) for split in ("train", "validation")}
         trainer = ChoiceTrainer(
             choice, model=model, args=recipe.training_arguments, recordings=JointDataset([parts["train"]]),
             validation=[parts["validation"]],
         )  # fmt: skip
         trainer.train()
     shown = parts["validation"]
-    sizes = {"n_queries": len(shown), "gallery_size": len(set(shown.image_rows.tolist()))}
+    sizes = {"n_queries": len(shown), "gallery_size": len(shown.part.gallery_ids)}
     history = [entry for entry in trainer.state.log_history if "eval_two_way" in entry]
     scores = {key: statistics.fmean(e[f"eval_{key}"] for e in history[-LAST_EPOCHS:]) for key in ("two_way", "top1")}
     return scores | sizes | {"epochs": len(history), "cpu_seconds": round(time.process_time() - started, 1)}
@@ -139,9 +140,9 @@ def add_record(results: Path, entry: dict) -> None:
     write_whole(results, json.dumps({"about": ABOUT, "records": [*others, entry]}, indent=1) + "\n")
 
 
-def compare(data: dict[str, str], given: argparse.Namespace) -> None:
+def compare(data: dict[str, PreparedSet], given: argparse.Namespace) -> None:
     """Train what is not in the results yet; write them after each run, and the page."""
-    facts = {modality: load_metadata(folder) for modality, folder in data.items()}
+    facts = {modality: opened.facts for modality, opened in data.items()}
     given.results.parent.mkdir(parents=True, exist_ok=True)
     code = [source_states()["training"], digest_files([RECIPE, DEFINITIONS], REPOSITORY)]
     versions = {name: package_metadata.version(name) for name in PACKAGES}
@@ -153,11 +154,11 @@ def compare(data: dict[str, str], given: argparse.Namespace) -> None:
         if modality in data
     ]
     for seed, name, modality in wanted:
-        key = digest([name, modality, seed, facts[modality]["fingerprint"], given.epochs, code])
+        key = digest([name, modality, seed, facts[modality].fingerprint, given.epochs, code])
         if any(record["key"] == key for record in known_records(given.results)):
             continue
         entry = {"choice": name, "modality": modality, "seed": seed, "key": key, "commit": commit()}
-        entry |= {"simulated": bool(facts[modality]["simulated"]), "versions": versions}
+        entry |= {"simulated": bool(facts[modality].simulated), "versions": versions}
         entry |= train_choice(name, modality, data[modality], seed, given.epochs)
         add_record(given.results, entry)
         print(f"{time.strftime('%H:%M:%S')} {modality} {name}, seed {seed}: {entry['two_way']:.4f}", flush=True)
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"Invalid value for the '--choices' parameter. Allowed are {list(CHOICES)}, but got {unknown}."
         )
     torch.set_num_threads(1)  # as many as the other comparisons take, so that times can be compared
-    compare({entry.partition("=")[0]: folder_of(entry) for entry in given.data}, given)
+    compare({opened.facts.modality: opened for opened in map(open_data_option, given.data)}, given)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import yaml
 
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import replace_marked, write_whole
-from neural_clip.prepared.facts import read_metadata
+from neural_clip.prepared.facts import Facts
 from results_page import label
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -138,16 +138,16 @@ def compare(data: dict[str, str], given: argparse.Namespace) -> None:
     keys = ("modality", "network", "settings", "learning_rate", "seed", "data")
     for rate in given.learning_rates:
         for modality, folder in data.items():
-            facts = read_metadata(folder)
+            facts = Facts.read(folder)
             for name, settings in candidates(modality).items():
                 entry: dict[str, Any] = {"modality": modality, "network": name, "settings": settings}
-                entry |= {"learning_rate": rate, "seed": seed, "data": facts["fingerprint"]}
+                entry |= {"learning_rate": rate, "seed": seed, "data": facts.fingerprint}
                 done = any(all(other[key] == entry[key] for key in keys) for other in known)
                 if done or (given.networks and name not in given.networks):
                     continue
                 output = given.output_dir / f"{modality}_{name}_{rate:g}_{seed}"
                 entry |= train_once(modality, folder, settings, rate, seed, output, given.limit)
-                known.append(entry | {"simulated": bool(facts["simulated"]), "versions": versions()})
+                known.append(entry | {"simulated": bool(facts.simulated), "versions": versions()})
                 results.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(results, json.dumps({"about": about, "runs": known}, indent=2) + "\n")
                 print(modality, name, f"{rate:g}", entry["validation_two_way"], entry["cpu_seconds"], flush=True)

@@ -37,7 +37,7 @@ from collected import write_results
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.reader import load_metadata
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.recipe import Recipe, read_recipe
 from neural_clip.training.recording_time import minutes_of, trial_seconds
@@ -66,40 +66,35 @@ def only(modality: str, subjects: Sequence[str]) -> list[str]:
     return [f"--model.{modality}.subjects", json.dumps(list(subjects))]
 
 
-def scores_of(embeds: np.ndarray, folder: Path, split: str, person: str) -> dict:
+def scores_of(embeds: np.ndarray, data: PreparedSet, split: str, person: str) -> dict:
     """Scores of embeddings of one person's single trials among all images of the split."""
     from neural_clip.retrieval.scoring import score_record
 
-    trials = RecordingDataset(folder, split, load_metadata(folder)["subjects"])
-    gallery = np.unique(trials.image_rows)
-    image_ids = np.array(trials.images.image_ids)
-    record, _ = score_record(
-        embeds,
-        trials.images.embeds[gallery],
-        image_ids[RecordingDataset(folder, split, [person]).image_rows],
-        image_ids[gallery],
-        seed=0,
-    )
+    trials = data.split(split)
+    gallery = np.unique(trials.image_rows)  # in the order of the data set's images
+    image_ids = np.array(data.images.image_ids)[gallery]
+    own = data.split(split, [person]).image_ids
+    record, _ = score_record(embeds, data.images.embeds[gallery], own, image_ids, seed=0)
     return {key: record[key] for key in KEPT if key in record}
 
 
-def score(model: NeuralClipModel, folder: Path, split: str, person: str, average: bool = False) -> dict:
+def score(model: NeuralClipModel, data: PreparedSet, split: str, person: str, average: bool = False) -> dict:
     """Scores of what a model makes of one person's single trials, as that person or as the average subject."""
-    from neural_clip.training.trainer import embed_recordings
+    from neural_clip.training.trainer import neural_embeds
 
-    recordings = RecordingDataset(folder, split, [person])
-    known = getattr(model.config, f"{recordings.metadata['modality']}_config").subjects
+    recordings = RecordingDataset(data.split(split, [person]), [person])
+    known = getattr(model.config, f"{data.facts.modality}_config").subjects
     recordings.subject_ids[:] = -1 if average else known.index(person)
-    return scores_of(embed_recordings(model.eval(), recordings).numpy(), folder, split, person)
+    return scores_of(neural_embeds(model.eval(), recordings), data, split, person)
 
 
-def amount(folder: Path, person: str, share: float, seed: int) -> dict:
+def amount(data: PreparedSet, person: str, share: float, seed: int) -> dict:
     """Recordings, and minutes of trials, of the share of a person's that `neural-clip adapt` takes."""
     from neural_clip.training.new_subjects import fraction_rows
 
-    recordings = RecordingDataset(folder, "train", [person])
+    recordings = RecordingDataset(data.split("train", [person]), [person])
     recordings.keep(fraction_rows(recordings.subject_ids, share, seed))
-    per_trial = trial_seconds(recordings.metadata)
+    per_trial = trial_seconds(data.facts)
     return {
         "share": share,
         "recordings": len(recordings),
@@ -118,14 +113,15 @@ def train_quarter(recipe: Recipe, subjects: Sequence[str], person: str, seed: in
     from neural_clip.training.trainer import NeuralClipTrainer
 
     ((modality, folder),) = recipe.data.items()
+    data = PreparedSet.open(folder)
     if steps is not None:
         epochs = float(recipe.training_arguments.num_train_epochs)
         every = max(int(steps / epochs), 1)  # as often as with everybody
         steps_of = {"max_steps": steps, "eval_strategy": "steps", "eval_steps": every}
         steps_of |= {"save_strategy": "steps", "save_steps": every}
         recipe = replace(recipe, training=recipe.training | steps_of, overwrite=True)
-    config = model_config(recipe, {modality: load_metadata(folder)})
-    train, validation = (RecordingDataset(folder, split, subjects) for split in ("train", "validation"))
+    config = model_config(recipe, {modality: data.facts})
+    train, validation = (RecordingDataset.open(data, split, subjects) for split in ("train", "validation"))
     own = np.flatnonzero(train.subject_ids == list(subjects).index(person))
     left = np.setdiff1d(own, own[fraction_rows(train.subject_ids[own], QUARTER, seed)])  # adapting takes the others
     train.keep(np.setdiff1d(np.arange(len(train)), left))
@@ -141,94 +137,89 @@ def train_quarter(recipe: Recipe, subjects: Sequence[str], person: str, seed: in
     return trainer.model, trainer.state.max_steps
 
 
-def left_out(words: list[str], metadata: dict, folder: Path, runs: Path, person: str, seed: int, split: str) -> list:
+def left_out(words: list[str], data: PreparedSet, runs: Path, person: str, seed: int, split: str) -> list:
     """Train without somebody, then add that person; a record for each share, and for the average subject."""
     from neural_clip.modeling_neural_clip import NeuralClipModel
     from neural_clip.training.adapt import adapt
     from neural_clip.training.run import train
 
-    modality = metadata["modality"]
-    others = [name for name in metadata["subjects"] if name != person]
+    modality = data.facts.modality
+    others = [name for name in data.facts.subjects if name != person]
     out = ["--training.output_dir", str(runs / "without")]
     checkpoint = train(read_recipe([*words, *only(modality, others), *out]))
     records = []
     if MODALITIES[modality].sensors:
-        scores = score(NeuralClipModel.from_pretrained(checkpoint), folder, split, person, average=True)
+        scores = score(NeuralClipModel.from_pretrained(checkpoint), data, split, person, average=True)
         records.append({"how": "average subject", "share": 0.0, "recordings": 0, "minutes": 0.0, **scores})
     for share in SHARES:
-        adapted = adapt(checkpoint, folder, runs / f"adapted-{share:g}", subjects=[person], train_fraction=share,
+        adapted = adapt(checkpoint, data, runs / f"adapted-{share:g}", subjects=[person], train_fraction=share,
                         seed=seed, overwrite=True)  # fmt: skip
-        scores = score(NeuralClipModel.from_pretrained(adapted), folder, split, person)
-        records.append({"how": "adapted", **amount(folder, person, share, seed), **scores})
+        scores = score(NeuralClipModel.from_pretrained(adapted), data, split, person)
+        records.append({"how": "adapted", **amount(data, person, share, seed), **scores})
     return records
 
 
-def quarters(words: list[str], metadata: dict, folder: Path, runs: Path, person: str, seed: int, split: str) -> list:
+def quarters(words: list[str], data: PreparedSet, runs: Path, person: str, seed: int, split: str) -> list:
     """Train on a quarter of somebody's recordings, with everybody and alone."""
     recipe = read_recipe([*words, "--training.output_dir", str(runs / "quarter")])
-    joint, steps = train_quarter(recipe, metadata["subjects"], person, seed, None)
-    of_one = read_recipe([*words, *only(metadata["modality"], [person]),
+    joint, steps = train_quarter(recipe, data.facts.subjects, person, seed, None)
+    of_one = read_recipe([*words, *only(data.facts.modality, [person]),
                           "--training.output_dir", str(runs / "alone")])  # fmt: skip
     alone, _ = train_quarter(of_one, [person], person, seed, steps)
-    facts = amount(folder, person, QUARTER, seed)
+    facts = amount(data, person, QUARTER, seed)
     return [
-        {"how": how, **facts, **score(model, folder, split, person)}
+        {"how": how, **facts, **score(model, data, split, person)}
         for how, model in (("a quarter, with everybody", joint), ("a quarter, alone", alone))
     ]
 
 
-def everybody(words: list[str], metadata: dict, folder: Path, runs: Path, person: str, seed: int, split: str) -> list:
+def everybody(words: list[str], data: PreparedSet, runs: Path, person: str, seed: int, split: str) -> list:
     """Train with everybody."""
     from neural_clip.modeling_neural_clip import NeuralClipModel
     from neural_clip.training.run import train
 
     checkpoint = train(read_recipe([*words, "--training.output_dir", str(runs / "everybody")]))
-    scores = score(NeuralClipModel.from_pretrained(checkpoint), folder, split, person)
-    return [{"how": "everybody", **amount(folder, person, 1.0, seed), **scores}]
+    scores = score(NeuralClipModel.from_pretrained(checkpoint), data, split, person)
+    return [{"how": "everybody", **amount(data, person, 1.0, seed), **scores}]
 
 
-def ridge_alone(folder: Path, person: str, seed: int, split: str) -> list:
+def ridge_alone(data: PreparedSet, person: str, seed: int, split: str) -> list:
     """Fit ridge regression to each share of somebody's recordings from image onset on; a record for each."""
     from neural_clip.evaluation.baselines.linear import per_subject_ridge
-    from neural_clip.prepared.reader import read_split
     from neural_clip.training.new_subjects import fraction_rows
 
-    metadata, parts = load_metadata(folder), []
-    for name in ("train", "validation", split):
-        part = read_split(str(folder), name)
-        part = part.at(np.flatnonzero(part.subjects == person))
-        parts.append(part if metadata["tmin"] is None else part.from_onset(metadata["tmin"], metadata["sfreq"]))
+    parts = (data.split(name, [person]).loaded().from_onset() for name in ("train", "validation", split))
     train, validation, test = parts
     records = []
     for share in SHARES:
         rows = fraction_rows(np.zeros(len(train.subjects)), share, seed)
         embeds, _ = per_subject_ridge(train.at(rows), validation, test)
-        scores = scores_of(embeds, folder, split, person)
-        records.append({"how": "ridge alone", **amount(folder, person, share, seed), **scores})
+        scores = scores_of(embeds, data, split, person)
+        records.append({"how": "ridge alone", **amount(data, person, share, seed), **scores})
     return records
 
 
 def one_unit(modality: str, seed: int, twin: Path, source: dict[str, str], arguments: argparse.Namespace) -> list:
     """All records of a modality and seed, or those that are there."""
     folder = data_folders(twin)[modality]
-    metadata = load_metadata(folder)
-    person = metadata["subjects"][-1]
+    data = PreparedSet.open(folder)
+    person = data.facts.subjects[-1]
     runs = twin / "people" / f"{arguments.recipe}-{modality}-{seed}"
     words = recipe_words(arguments.recipe, seed, {modality: folder}, runs, arguments.epochs)
     file = runs / f"{arguments.split}.json"
-    facts = {name: metadata[name] for name in ("fingerprint", "image_encoder")}
+    facts = {name: getattr(data.facts, name) for name in ("fingerprint", "image_encoder")}
     key = digest({"run": training_key(words, {modality: facts}, source["package"]), "shares": SHARES})
     about = {"modality": modality, "person": person, "seed": seed, "recipe": arguments.recipe, "commit": commit()}
-    about |= {"fingerprint": metadata["fingerprint"], "simulated": bool(metadata["simulated"])}
+    about |= {"fingerprint": data.facts.fingerprint, "simulated": bool(data.facts.simulated)}
     about |= {"versions": {name: package_metadata.version(name) for name in PACKAGES}}
-    ridge = [{**about, **record} for record in ridge_alone(folder, person, seed, arguments.split)]
+    ridge = [{**about, **record} for record in ridge_alone(data, person, seed, arguments.split)]
     if file.is_file() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
         print(f"{time.strftime('%H:%M:%S')} kept     {file}", flush=True)
         return found["records"] + ridge
     records = []
     for part in (left_out, everybody, quarters):
         started = time.monotonic()
-        made = part(words, metadata, folder, runs, person, seed, arguments.split)
+        made = part(words, data, runs, person, seed, arguments.split)
         seconds = round(time.monotonic() - started, 1)
         records += [{**about, **record, "seconds_of_part": seconds} for record in made]
         print(f"{time.strftime('%H:%M:%S')} {modality} seed {seed}: {part.__name__} in {seconds:.0f} s", flush=True)

@@ -53,6 +53,7 @@ from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.run import COMPARED
 from neural_clip.evaluation.tasks import decoding_rows
 from neural_clip.files.whole import sha256_of
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scoring import compare_methods
 from runs import NEURAL_CLIP, digest, once, source_states
 from variants import (
@@ -142,14 +143,14 @@ def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
     """
     first, weights = report["checkpoints"][0], []
     for modality in learnt_of(recipe, twin):
-        folder = str(data_folders(twin)[modality])
-        whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), folder, report["split"])
+        data = PreparedSet.open(data_folders(twin)[modality])
+        whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), data.split(report["split"]))
         parts = []
         for person in dict.fromkeys(whole.subjects.tolist()):
             place = run_folder(recipe, seed, twin, (modality, person))
             weights += sorted(place.glob("*.safetensors"))
             model = NeuralClipModel.from_pretrained(str(place))
-            parts.append(embed_split(model, folder, report["split"], subjects=[person]))
+            parts.append(embed_split(model, data.split(report["split"], [person])))
         assert np.concatenate([part.image_ids for part in parts]).tolist() == whole.image_ids.tolist()
         rows, theirs = decoding_rows(whole, np.concatenate([part.embeds for part in parts]), recipe, report["seed"])
         _, own = decoding_rows(whole, whole.embeds, first["name"], report["seed"])

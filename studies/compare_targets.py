@@ -48,7 +48,7 @@ def embed(target: str, twin: Path, place: Path, source: str) -> dict[str, str]:
     for modality, facts in data_facts(twin).items():
         folder, record = data_folders(place)[modality], place / "embedding" / modality
         command = [NEURAL_CLIP, "embed-images", folder, "--overwrite", *TARGETS[target]]
-        key = digest({"data": facts["fingerprint"], "options": TARGETS[target], "source": source})
+        key = digest({"data": facts.fingerprint, "options": TARGETS[target], "source": source})
         done = once(record, key, command, start=False)
         if done is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -69,7 +69,7 @@ def one_unit(target: str, seed: int, place: Path, source: dict[str, str], argume
     runs = {arguments.recipe: trained}
     evaluation, report = evaluate_seed(runs, seed, place, source["package"], SPLIT, baselines=False)
     records, _ = collect(report, evaluation, runs, seed)
-    encoders = {modality: facts["image_encoder"] for modality, facts in data_facts(place).items()}
+    encoders = {modality: facts.image_encoder for modality, facts in data_facts(place).items()}
     return [{"target": target, "image_encoder": encoders[record["modality"]], **record} for record in records]
 
 

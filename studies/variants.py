@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.recipe import read_recipe
@@ -42,14 +43,15 @@ def data_folders(twin: Path) -> dict[str, Path]:
     return {modality: twin / "data" / corpus.name for modality, corpus in CORPUS_OF.items()}
 
 
-def data_facts(twin: Path) -> dict[str, dict]:
+def data_facts(twin: Path) -> dict[str, Facts]:
     """What each data set says of itself."""
-    return {m: json.loads((f / "neural_clip.json").read_text("utf-8")) for m, f in data_folders(twin).items()}
+    return {modality: Facts.read(folder) for modality, folder in data_folders(twin).items()}
 
 
 def data_state(twin: Path) -> dict[str, dict]:
     """Fingerprint and image encoder of each data set."""
-    return {m: {key: fact[key] for key in ("fingerprint", "image_encoder")} for m, fact in data_facts(twin).items()}
+    keys = ("fingerprint", "image_encoder")
+    return {modality: {key: getattr(facts, key) for key in keys} for modality, facts in data_facts(twin).items()}
 
 
 def parsed(recipe: str) -> tuple[Path, list[str]]:
@@ -95,7 +97,7 @@ def people_of(recipe: str, twin: Path) -> list[Person]:
     if not is_alone(recipe):
         return [None]
     facts = data_facts(twin)
-    return [(modality, name) for modality in learnt_of(recipe, twin) for name in facts[modality]["subjects"]]
+    return [(modality, name) for modality in learnt_of(recipe, twin) for name in facts[modality].subjects]
 
 
 def run_folder(recipe: str, seed: int, twin: Path, person: Person = None) -> Path:

@@ -1,10 +1,14 @@
 """Small prepared data sets with a planted linear signal, and a model that knows it, for the evaluation's tests."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.reader import ImageTable, PreparedSet, Split
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.simulation.images import render, sample_specs
 
@@ -109,3 +113,33 @@ class PlantedModel(FeatureMethods):
             inverse = self.inverses[modality][subject]
             rows.append(row[: len(inverse)] @ inverse)
         return torch.tensor(np.array(rows), dtype=torch.float32)
+
+    def get_eeg_features(self, eeg_values, subject_ids):
+        return self._features("eeg", eeg_values, subject_ids)
+
+    def get_meg_features(self, meg_values, subject_ids):
+        return self._features("meg", meg_values, subject_ids)
+
+    def get_fmri_features(self, fmri_values, subject_ids):
+        return self._features("fmri", fmri_values, subject_ids)
+
+
+def facts_of(modality, **changes):
+    """Facts of a data set that lies nowhere."""
+    named = dict.fromkeys(("corpus", "split_protocol", "split_unit", "licence", "citation", "source"), "planted")
+    return Facts(**named | {"modality": modality, "redistribution": "allowed"} | changes)
+
+
+def split_of(values, subjects, image_ids, targets, modality="eeg", *, name="test", concepts=None, folder="planted",
+             **facts):  # fmt: skip
+    """A split in memory: recordings, whose they are, what was shown, and its embedding; `concepts` by image id."""
+    ids, first = np.unique(image_ids, return_index=True)
+    named = [(concepts or {}).get(image_id, "") for image_id in ids]
+    images = ImageTable(ids.tolist(), np.asarray(targets)[first], named, [[] for _ in ids])
+    return Split(PreparedSet(str(folder), Path(folder), facts_of(modality, **facts), images), name, values,
+                 np.asarray(subjects), np.asarray(image_ids))  # fmt: skip
+
+
+def embedded(part, embeds):
+    """A split in the space of the images."""
+    return EmbeddedSplit(**part.as_fields(), embeds=embeds)

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _SOURCES = {
     "configuration_neural_clip": ("EegConfig", "FmriConfig", "MegConfig", "NeuralClipConfig"),
+    "gallery.neural_gallery": ("NeuralGallery",),
     "modeling_eeg": ("EegEncoder",),
     "modeling_fmri": ("FmriEncoder",),
     "modeling_meg": ("MegEncoder",),
@@ -32,6 +33,7 @@ __all__ = [
     "NeuralClipModel",
     "NeuralClipOutput",
     "NeuralClipProcessor",
+    "NeuralGallery",
     "__version__",
 ]
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 import choices
 import compare_choices
 from neural_clip.errors import DataError
+from neural_clip.prepared.reader import PreparedSet
 from paths import REPOSITORY
 from planted_data import write_planted
 
@@ -123,7 +124,7 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("name", ["BiMixCo", "SigLIP", "frozen alignment", "shift by 10 samples"])
 def test_choices_train(folders, name):
     modality = choices.CHOICES[name].modalities[-1]
-    found = compare_choices.train_choice(name, modality, folders[modality], 0, 2)
+    found = compare_choices.train_choice(name, modality, PreparedSet.open(folders[modality]), 0, 2)
     assert found["epochs"] == 2 and found["gallery_size"] == 12 and found["n_queries"] == 48
     assert 0 <= found["two_way"] <= 1 and 0 <= found["top1"] <= 1
 
@@ -141,7 +142,7 @@ def weights_after(monkeypatch, folder, choice):
 
     with monkeypatch.context() as patch:
         patch.setattr(compare_choices, "ChoiceTrainer", Spy)
-        compare_choices.train_choice(choice, "fmri", folder, 0, 8)
+        compare_choices.train_choice(choice, "fmri", PreparedSet.open(folder), 0, 8)
     return seen
 
 

@@ -14,6 +14,7 @@ import compare_people
 import people_page
 import results_page
 from neural_clip.errors import DataError
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training import recording_time
 from paths import REPOSITORY
 from planted_data import READY, write_planted
@@ -107,11 +108,11 @@ def test_a_quarter_is_the_quarter_that_adapting_takes(twin, tmp_path, monkeypatc
     recipe = compare_people.read_recipe([*words, *compare_people.only("fmri", people)])
     with pytest.raises(InterruptedError):
         compare_people.train_quarter(recipe, people, "sub-03", 5, 160 if alone else None)
-    own = RecordingDataset(folder, "train", ["sub-03"])
+    own = RecordingDataset(PreparedSet.open(folder).split("train", ["sub-03"]), ["sub-03"])
     own.keep(fraction_rows(own.subject_ids, 0.25, 5))
     train = seen["train"]
     mine = train.subject_ids == people.index("sub-03")
-    assert np.array_equal(train.image_rows[mine], own.image_rows)
+    assert np.array_equal(train.part.image_rows[mine], own.part.image_rows)
     assert (~mine).sum() == (0 if alone else 160) and len(seen["validation"]) == 24 * len(people)
     if alone:
         assert (seen["args"].max_steps, seen["args"].eval_steps, seen["args"].save_steps) == (160, 10, 10)
@@ -119,7 +120,6 @@ def test_a_quarter_is_the_quarter_that_adapting_takes(twin, tmp_path, monkeypatc
 
 def test_ridge_takes_what_adapting_takes_and_nobody_else(twin, monkeypatch):
     from neural_clip.evaluation.baselines import linear as baselines
-    from neural_clip.prepared.reader import samples_before_onset
     from neural_clip.training.batches import RecordingDataset
     from neural_clip.training.new_subjects import fraction_rows
 
@@ -130,24 +130,22 @@ def test_ridge_takes_what_adapting_takes_and_nobody_else(twin, monkeypatch):
         return fit(*splits)
 
     monkeypatch.setattr(baselines, "per_subject_ridge", spy)
-    folder = twin / "data" / "imagenet_eeg"
-    metadata_file = folder / "neural_clip.json"
-    metadata = json.loads(metadata_file.read_text())
-    onset = samples_before_onset(metadata["tmin"], metadata["sfreq"])
+    data = PreparedSet.open(twin / "data" / "imagenet_eeg")
+    onset = data.facts.samples_before_onset
     monkeypatch.setattr(compare_people, "SHARES", (0.1, 0.25))
-    records = compare_people.ridge_alone(folder, "sub-02", 5, "validation")
+    records = compare_people.ridge_alone(data, "sub-02", 5, "validation")
     assert [(r["how"], r["share"], r["recordings"]) for r in records] == [
         ("ridge alone", 0.1, 8),
         ("ridge alone", 0.25, 20),
     ]
     for share, (train, validation, test) in zip((0.1, 0.25), seen, strict=True):
-        own = RecordingDataset(folder, "train", ["sub-02"])
+        own = RecordingDataset(data.split("train", ["sub-02"]), ["sub-02"])
         own.keep(fraction_rows(own.subject_ids, share, 5))
-        assert train.image_ids.tolist() == [own.images.image_ids[row] for row in own.image_rows]
+        assert train.image_ids.tolist() == own.part.image_ids.tolist()
         assert {*train.subjects, *validation.subjects, *test.subjects} == {"sub-02"}
         assert np.array_equal(validation.targets, test.targets)  # the split that was asked for
         shown = np.stack(train.recordings)
-        assert shown.shape[-1] == metadata["n_times"] - onset
+        assert shown.shape[-1] == data.facts.n_times - onset
         for row in (0, len(own) - 1):
             np.testing.assert_array_equal(shown[row], own[row]["eeg_values"][0, :, onset:])
 

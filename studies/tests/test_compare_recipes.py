@@ -23,13 +23,13 @@ import variants
 from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.prepared.known_corpora import CORPUS_OF
-from neural_clip.prepared.reader import load_image_table, load_recordings
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.targets.embed_images import embed_images
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.recipe import read_recipe
 from paths import REPOSITORY
-from planted_data import write_planted
+from planted_data import facts_of, write_planted
 from saved_models import save_model
 
 MODALITIES = ("eeg", "meg", "fmri")
@@ -443,8 +443,8 @@ def test_variants_are_trained_on_what_they_name(monkeypatch):
 def write_facts(twin, subjects):
     for modality, folder in variants.data_folders(twin).items():
         folder.mkdir(parents=True)
-        facts = {"subjects": subjects[modality], "fingerprint": modality, "image_encoder": None}
-        (folder / "neural_clip.json").write_text(json.dumps(facts))
+        facts = facts_of(modality, subjects=subjects[modality], fingerprint=modality)
+        (folder / "neural_clip.json").write_text(json.dumps(facts.as_dict()))
 
 
 def test_models_of_one_person_each_are_one_run_when_all_are_there(tmp_path, monkeypatch):
@@ -492,9 +492,10 @@ def test_models_of_single_people_are_scored_together(tmp_path):
     made = {"checkpoints": [first], "split": "test", "seed": 0, "decoding": {"eeg": {"rows": []}}, "comparisons": []}
     compare_recipes.add_alone(made, "demo+alone+eeg", 4, tmp_path)
 
-    images, embeds, shown = load_image_table(folder), {"demo": [], "alone": []}, []
+    data, embeds, shown = PreparedSet.open(folder), {"demo": [], "alone": []}, []
+    images = data.images
     for name in people:
-        rows = load_recordings(folder, "test", [name])
+        rows = data.split("test", [name]).recordings
         values, shown = torch.tensor(np.array(rows["eeg"][:]), dtype=torch.float32), [*shown, *rows["image_id"][:]]
         for method, place, index in (
             ("demo", "demo-4", people[name] - 1),

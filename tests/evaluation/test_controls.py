@@ -13,19 +13,14 @@ from neural_clip.corpora.imagenet_eeg.build import prepare
 from neural_clip.evaluation import controls as audits
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
 from neural_clip.evaluation.controls import AuditData, audit
-from neural_clip.evaluation.embedding import EmbeddedSplit
-from neural_clip.prepared.reader import (
-    BaselineSplit,
-    load_image_table,
-    load_metadata,
-    load_recordings,
-    recording_array,
-)
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.simulation import imagenet_eeg_twin
 from neural_clip.simulation.presets import get_preset
 from neural_clip.targets.embed_images import embed_images
+from paths import REPOSITORY
+from planted_data import embedded, split_of
 
 pytestmark = pytest.mark.numerical
 
@@ -36,7 +31,7 @@ PRE = 8  # samples before onset
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """`planted_data` with a data set whose images have the ids of the recordings, for the concepts."""
+    """`planted_data` with the images of a data set that have the ids of the recordings, for files and concepts."""
     rng = np.random.default_rng(0)
     names = [(f"{split}{i:03d}", split) for split, count in N_IMAGES.items() for i in range(count)]
     images = [{"image_id": name, "concept": f"concept {i % 7}", "categories": [],
@@ -48,22 +43,26 @@ def planted(tmp_path_factory):
         "licence": "none", "redistribution": "allowed", "citation": "none",
         "image_encoder": {"name": "planted", "revision": "0", "pooling": "projected"},
     }  # fmt: skip
-    folder = str(write_prepared(tmp_path_factory.mktemp("planted") / "data", metadata, rows, images))
+    written = PreparedSet.open(write_prepared(tmp_path_factory.mktemp("planted") / "data", metadata, rows, images))
 
     def make(*args, **kwargs):
         data = planted_data(*args, **kwargs)
-        data.scored.folder = folder
-        return data
+        table, own = written.images, data.scored.data.images
+        embeds = table.embeds.astype(float)
+        embeds[table.rows_of(own.image_ids)] = own.embeds
+        images = replace(table, embeds=embeds)
+        opened = PreparedSet(written.name, written.folder, data.scored.facts, images)
+        return replace(data, scored=replace(data.scored, data=opened))
 
     return make
 
 
-def planted_data(kind, *, n_subjects=2, repeats=1, seed=0, block=False, modality="eeg"):
+def planted_data(kind, *, n_subjects=2, repeats=1, seed=0, block=False, modality="eeg", **more):
     """Recordings whose signal sits in one place only: `post`, `pre`, `drift`, or nowhere (`none`)."""
     rng = np.random.default_rng([seed, 5])
     maps = rng.standard_normal((WIDTH, N_CHANS))
     classes = rng.standard_normal((10, WIDTH))
-    splits, times, gallery = {}, {}, {}
+    splits, times, facts = {}, {}, {"tmin": TMIN, "sfreq": SFREQ} | more
     for name, count in N_IMAGES.items():
         labels = rng.integers(0, 10, count)
         embeds = classes[labels] + 0.6 * rng.standard_normal((count, WIDTH))
@@ -78,19 +77,12 @@ def planted_data(kind, *, n_subjects=2, repeats=1, seed=0, block=False, modality
         signal = (embeds[image] @ maps)[:, :, None] * waves[kind]
         recordings = (signal + 2 * rng.standard_normal(signal.shape)).astype(np.float32)
         ids = np.array([f"{name}{i:03d}" for i in image])
-        splits[name] = BaselineSplit(recordings, subject, ids, embeds[image])
+        splits[name] = split_of(recordings, subject, ids, embeds[image], modality, name=name, **facts)
         # in blocks, images of a class follow each other; otherwise time knows nothing
         time = labels[image] + 0.5 * rng.random(len(image)) if block else rng.permutation(len(image))
         times[name] = (subject, time)
-        gallery[name] = embeds
     test = splits["test"]
-    scored = EmbeddedSplit(
-        modality=modality, folder="planted", metadata={"tmin": TMIN, "sfreq": SFREQ, "category_level": False},
-        embeds=(test.targets + 1.5 * rng.standard_normal(test.targets.shape)).astype(np.float32),
-        subjects=test.subjects, image_ids=test.image_ids, gallery_ids=np.unique(test.image_ids),
-        gallery_embeds=gallery["test"].astype(np.float32), gallery_concepts=[""] * N_IMAGES["test"],
-        gallery_categories=[[]] * N_IMAGES["test"],
-    )  # fmt: skip
+    scored = embedded(test, (test.targets + 1.5 * rng.standard_normal(test.targets.shape)).astype(np.float32))
     return AuditData(scored, splits["train"], splits["validation"], test, times)
 
 
@@ -130,10 +122,8 @@ def test_averaging_more_repeats_scores_better(planted):
 
 
 def test_what_cannot_be_computed_says_why(planted):
-    data = planted("post", n_subjects=1)
-    data.scored.metadata["tmin"] = 0.0
+    data = planted("post", n_subjects=1, tmin=0.0, category_level=True)
     data = AuditData(data.scored, data.train, data.validation, data.test, None)
-    data.scored.metadata["category_level"] = True
     records = by_check(audit(data, seed=0))
     assert "a few categories" in records["shuffled labels"]["not_computed"]
     assert "order in which images were shown is not known" in records["time alone"]["not_computed"]
@@ -144,8 +134,7 @@ def test_what_cannot_be_computed_says_why(planted):
 def test_voxels_have_no_time(planted):
     data = planted("post", modality="fmri")
     voxels = [
-        BaselineSplit(split.recordings[:, :, 10], split.subjects, split.image_ids, split.targets)
-        for split in (data.train, data.validation, data.test)
+        replace(split, recordings=split.recordings[:, :, 10]) for split in (data.train, data.validation, data.test)
     ]
     records = by_check(audit(AuditData(data.scored, *voxels, data.times), seed=0))
     assert set(records) == {"overlap with training", "shuffled labels", "time alone"}
@@ -179,8 +168,7 @@ def test_shuffled_labels_fire_where_people_saw_different_kinds_of_images(planted
     parts = [seen_by_one(split) for split in (data.train, data.validation, data.test)]
     assert all(len(set(split.subjects)) == 2 for split in parts)
     rows = (data.test.targets[:, 0] > 0) == (data.test.subjects == "sub-01")
-    scored = replace(data.scored, embeds=data.scored.embeds[rows], subjects=data.scored.subjects[rows],
-                     image_ids=data.scored.image_ids[rows])  # fmt: skip
+    scored = data.scored.at(np.flatnonzero(rows))
     record, _ = shuffled_and_overlap(
         replace(data, scored=scored, times=None, train=parts[0], validation=parts[1], test=parts[2])
     )
@@ -190,7 +178,7 @@ def test_shuffled_labels_fire_where_people_saw_different_kinds_of_images(planted
 def test_leaked_test_images_show_in_the_overlap_and_not_in_shuffled_labels(planted):
     """Shuffling whole images takes a leaked image's label away with all others, so that a count must find it."""
     data = planted("post")
-    train = BaselineSplit(
+    train = split_of(
         [*data.train.recordings, *data.test.recordings], np.r_[data.train.subjects, data.test.subjects],
         np.r_[data.train.image_ids, data.test.image_ids], np.r_[data.train.targets, data.test.targets],
     )  # fmt: skip
@@ -222,25 +210,17 @@ def twin(root, block_drift):
     sizes = replace(preset.eeg, subjects=(1, 2, 3), n_classes=8, images_per_class=18, n_missing_trials=0, dials=dials)
     imagenet_eeg_twin.write(root / "raw", replace(preset, name="demo", eeg=sizes), seed=1)
     folder = embed_images(prepare(root / "raw", root / "data", variant="raw"))
-    images, splits = load_image_table(folder), []
-    for name in ("train", "validation", "test"):
-        rows = load_recordings(folder, name)
-        ids = np.array(rows["image_id"][:])
-        targets = images.embeds[images.rows_of(ids.tolist())]
-        splits.append(BaselineSplit(recording_array(rows, "eeg"), np.array(rows["subject"][:]), ids, targets))
-    test, gallery = splits[2], np.unique(splits[2].image_ids)
-    columns = images.rows_of(gallery.tolist())
+    data = PreparedSet.open(folder)
+    splits = [data.split(name).loaded() for name in ("train", "validation", "test")]
+    test = splits[2]
     noise = np.random.default_rng(0).standard_normal(test.targets.shape)
-    scored = EmbeddedSplit(
-        modality="eeg", folder=str(folder), metadata=load_metadata(folder), embeds=test.targets + noise,
-        subjects=test.subjects, image_ids=test.image_ids, gallery_ids=gallery, gallery_embeds=images.embeds[columns],
-        gallery_concepts=[images.concepts[i] for i in columns], gallery_categories=[[]] * len(gallery),
-    )  # fmt: skip
+    scored = embedded(test, test.targets + noise)
     found = {
         name: record.get("two_way") for name, record in by_check(audit(AuditData(scored, *splits, None), 0)).items()
     }
     whole, _ = per_subject_ridge(*splits)
-    found["whole window"] = retrieval_scores(whole, scored.gallery_embeds, test.image_ids, gallery)["two_way"]
+    scores = retrieval_scores(whole, scored.gallery_embeds, test.image_ids, scored.gallery_ids)
+    found["whole window"] = scores["two_way"]
     return found
 
 
@@ -260,8 +240,7 @@ import hashlib, sys
 import numpy as np
 from neural_clip.evaluation.controls import AuditData, _before_onset, _leave_one_out, _shuffled_labels, _slow_drift
 from neural_clip.evaluation.baselines.linear import BASELINES
-from neural_clip.prepared.reader import BaselineSplit
-from neural_clip.evaluation.embedding import EmbeddedSplit
+from planted_data import embedded, split_of
 
 for shape in ((64, 200), (1500,)):
     splits = []
@@ -269,14 +248,13 @@ for shape in ((64, 200), (1500,)):
         rng = np.random.default_rng([seed, len(shape)])
         recordings = rng.standard_normal((count, *shape)).astype(np.float32)
         names = np.array([f"{seed}-{i}" for i in range(count)])
-        splits.append(BaselineSplit(recordings, np.repeat(["a", "b", "c"], count // 3), names,
-                                    rng.standard_normal((count, 48)).astype(np.float32)))
+        splits.append(split_of(recordings, np.repeat(["a", "b", "c"], count // 3), names,
+                               rng.standard_normal((count, 48)).astype(np.float32), tmin=-0.1, sfreq=100.0))
     for name, fit in BASELINES:
         if not (name == "ridge, identity alignment" and len(shape) == 1):
             print(name, shape, hashlib.sha256(fit(*splits)[0].tobytes()).hexdigest())
     test = splits[2]
-    scored = EmbeddedSplit("eeg", "none", {"tmin": -0.1, "sfreq": 100.0}, test.targets, test.subjects, test.image_ids,
-                           test.image_ids, test.targets, [], [])
+    scored = embedded(test, test.targets)
     for control in (_shuffled_labels, _slow_drift, _before_onset, _leave_one_out):
         if len(shape) == 2:
             found = control(AuditData(scored, *splits, None), 0)
@@ -289,6 +267,7 @@ def test_predictions_of_ridges_do_not_depend_on_the_number_of_threads():
     outputs = []
     for threads in ("1", "2"):
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        variables["PYTHONPATH"] = str(REPOSITORY / "tests")
         done = subprocess.run(
             [sys.executable, "-c", THREADS], env=os.environ | variables, capture_output=True, text=True, check=True
         )

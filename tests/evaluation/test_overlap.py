@@ -1,14 +1,16 @@
 """Counts of what a scored split shares with training, on overlaps that were planted, and scores with and without."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.overlap import overlap_records
 from neural_clip.prepared.doctor.images import MAX_COSINE
-from neural_clip.prepared.reader import BaselineSplit
+from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.retrieval.scores import score_queries
+from planted_data import embedded
 
 WIDTH, N_TRAIN, N_TEST = 12, 30, 16
 ENCODER = {"name": "planted", "revision": "0", "pooling": "projected"}
@@ -54,15 +56,16 @@ def planted(prepared, test_ids, train_ids, *, changed=(), category_level=False, 
     gallery = np.array(sorted(test_ids))
     image_ids = rng.permutation(np.repeat(gallery, 3))
     values = np.stack([embeds[name] for name in image_ids]) + 1.2 * rng.standard_normal((len(image_ids), WIDTH))
-    scored = EmbeddedSplit(
-        modality="fmri", folder=folder, metadata={"category_level": category_level}, embeds=values.astype(np.float32),
-        subjects=np.full(len(image_ids), "sub-01"), image_ids=image_ids, gallery_ids=gallery,
-        gallery_embeds=np.stack([embeds[name] for name in gallery]), gallery_concepts=[concepts[n] for n in gallery],
-        gallery_categories=[[]] * len(gallery),
-    )  # fmt: skip
+    written = PreparedSet.open(folder)
+    table = written.images
+    images = replace(table, embeds=np.stack([embeds[name] for name in table.image_ids]),
+                     concepts=[concepts[name] for name in table.image_ids])  # fmt: skip
+    data = PreparedSet(folder, written.folder, replace(written.facts, category_level=category_level), images)
+    subjects = np.full(len(image_ids), "sub-01")
+    test = Split(data, "test", np.zeros((len(image_ids), 5)), subjects, image_ids)
+    scored = embedded(test, values.astype(np.float32))
     train_ids = np.array([name for name in train_ids for _ in range(2)])
-    targets = np.stack([embeds[name] for name in train_ids])
-    train = BaselineSplit(np.zeros((len(train_ids), 5)), np.full(len(train_ids), "sub-01"), train_ids, targets)
+    train = Split(data, "train", np.zeros((len(train_ids), 5)), np.full(len(train_ids), "sub-01"), train_ids)
     return scored, train
 
 

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.protocols import (
     LEGACY_DENOMINATORS,
     PROTOCOLS,
@@ -15,8 +14,9 @@ from neural_clip.evaluation.protocols import (
     decoding_entries,
     legacy_top_k,
 )
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scoring import score_record
-from planted_data import write_planted
+from planted_data import embedded, split_of, write_planted
 from slow_scores import cosine
 
 
@@ -26,12 +26,10 @@ def split(n_images=24, repeats=3, width=8, noise=1.0, n_classes=None, modality="
     ids = np.array([f"im{i:03d}" for i in range(n_images)])
     shown = np.tile(np.arange(n_images), repeats)
     embeds = gallery[shown] + noise * rng.standard_normal((len(shown), width)).astype(np.float32)
-    return EmbeddedSplit(
-        modality=modality, folder="planted", metadata={}, embeds=embeds, subjects=np.full(len(shown), "sub-01"),
-        image_ids=ids[shown], gallery_ids=ids, gallery_embeds=gallery,
-        gallery_concepts=[f"c{i % (n_classes or n_images)}" for i in range(n_images)],
-        gallery_categories=[[]] * n_images,
-    )  # fmt: skip
+    concepts = {name: f"c{i % (n_classes or n_images)}" for i, name in enumerate(ids)}
+    subjects = np.full(len(shown), "sub-01")
+    part = split_of(np.zeros((len(shown), 1)), subjects, ids[shown], gallery[shown], modality, concepts=concepts)
+    return embedded(part, embeds)
 
 
 def simulated_legacy(part, n_nearest, k, draws, seed):
@@ -113,9 +111,9 @@ def test_conversions_name_what_they_are_divided_by():
 
 
 def test_conditions_are_checked(tmp_path):
-    folder = write_planted(tmp_path / "eeg", "eeg")
+    data = PreparedSet.open(write_planted(tmp_path / "eeg", "eeg"))
     with pytest.raises(DataError, match=r"'protocol' parameter.*'strict'.*but got 'strickt'"):
-        check_protocol("strickt", [folder])
+        check_protocol("strickt", [data])
     with pytest.raises(DataError, match=r"zero-shot-200.*occur in training.*--split zero_shot"):
-        check_protocol("zero-shot-200", [folder])
-    check_protocol("legacy", [folder])
+        check_protocol("zero-shot-200", [data])
+    check_protocol("legacy", [data])

@@ -18,6 +18,7 @@ from neural_clip.evaluation.checkpoints import named_checkpoints
 from neural_clip.evaluation.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, embed_split
 from neural_clip.evaluation.run import evaluate_checkpoints
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.report.text import markdown
 from neural_clip.retrieval.scores import retrieval_scores
@@ -256,9 +257,10 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     assert (output_dir / "report.md").is_file() and not (output_dir / "pictures").exists()
     with torch.no_grad():
         model = NeuralClipModel.from_pretrained(checkpoint)
-        part = embed_split(model, str(folders["eeg"]), "test", batch_size=7)
+        shown = PreparedSet.open(folders["eeg"]).split("test")
+        part = embed_split(model, shown, batch_size=7)
     np.testing.assert_allclose(np.linalg.norm(part.embeds, axis=1), 1, atol=1e-6)
-    whole = embed_split(model, str(folders["eeg"]), "test", batch_size=500)
+    whole = embed_split(model, shown, batch_size=500)
     np.testing.assert_allclose(part.embeds, whole.embeds, atol=1e-5)
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from neural_clip.evaluation.embedding import EmbeddedSplit, embed_split
+from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.tasks import common_images, conversion_record, encoding_record, picture_hits
-from planted_data import PlantedModel
+from neural_clip.prepared.reader import PreparedSet
+from planted_data import PlantedModel, embedded, split_of
 from slow_scores import cosine
 
 pytestmark = pytest.mark.numerical
@@ -29,7 +30,7 @@ def top(found, ids, images, k):
 
 def test_encoding_and_conversion_equal_a_slow_computation(folders):
     model = PlantedModel(("eeg", "fmri"))
-    eeg, fmri = (embed_split(model, str(folders[m]), "test") for m in ("eeg", "fmri"))
+    eeg, fmri = (embed_split(model, PreparedSet.open(folders[m]).split("test")) for m in ("eeg", "fmri"))
 
     def behind(query, target):  # embedding of the image behind the nearest recording
         nearest = max(range(len(target.embeds)), key=lambda row: cosine(query, target.embeds[row]))
@@ -41,14 +42,14 @@ def test_encoding_and_conversion_equal_a_slow_computation(folders):
         two_way(found, eeg.gallery_ids, images), abs=1e-6
     )
     found = [behind(query, fmri) for query in eeg.embeds]
-    record = conversion_record(eeg, fmri, 0.8, 0, method="m", split="test")[0]
+    record = conversion_record(eeg, fmri, 0.8, 0, method="m")[0]
     assert record["two_way"] == pytest.approx(two_way(found, eeg.image_ids, images), abs=1e-6)
     assert record["normalised"] == pytest.approx(record["two_way"] / 0.8)
 
 
 def test_picture_hits_are_the_nearest_of_each_image(folders):
     model = PlantedModel(("eeg", "meg"))
-    parts = {m: embed_split(model, str(folders[m]), "test") for m in ("eeg", "meg")}
+    parts = {m: embed_split(model, PreparedSet.open(folders[m]).split("test")) for m in ("eeg", "meg")}
     arrays = picture_hits(parts)
     similarity = parts["eeg"].embeds @ parts["meg"].embeds.T
     for query in range(0, 96, 17):
@@ -61,20 +62,17 @@ def test_picture_hits_are_the_nearest_of_each_image(folders):
     assert arrays["eeg_decoding_scores"].shape == (96,) and arrays["meg_encoding_hits"].shape == (24, 5)
 
 
-def split_of(modality, pictures, rng, *, noise=0.5, repeats=3, category_level=False):
+def near_pictures(modality, pictures, rng, *, noise=0.5, repeats=3, category_level=False):
     """Recordings near the embeddings of `pictures`, `{name: vector}`; two people."""
     names = sorted(pictures)
     ids = np.array([name for name in names for _ in range(repeats)])
     embeds = np.stack([pictures[name] for name in ids]) + noise * rng.standard_normal(
         (len(ids), len(pictures[names[0]]))
     )
-    return EmbeddedSplit(
-        modality=modality, folder="-", metadata={"category_level": category_level},
-        embeds=(embeds / np.linalg.norm(embeds, axis=1, keepdims=True)).astype(np.float32),
-        subjects=np.array([f"sub-{row % 2}" for row in range(len(ids))]), image_ids=ids,
-        gallery_ids=np.array(names), gallery_embeds=np.stack([pictures[name] for name in names]).astype(np.float32),
-        gallery_concepts=[""] * len(names), gallery_categories=[[] for _ in names],
-    )  # fmt: skip
+    subjects = np.array([f"sub-{row % 2}" for row in range(len(ids))])
+    targets = np.stack([pictures[name] for name in ids]).astype(np.float32)
+    part = split_of(np.zeros((len(ids), 1)), subjects, ids, targets, modality, category_level=category_level)
+    return embedded(part, (embeds / np.linalg.norm(embeds, axis=1, keepdims=True)).astype(np.float32))
 
 
 def slow_means(part):
@@ -84,7 +82,7 @@ def slow_means(part):
 
 def test_direct_encoding_looks_for_the_images_own_mean_recording():
     rng = np.random.default_rng(0)
-    part = split_of("eeg", {f"im{i}": rng.standard_normal(8) for i in range(12)}, rng, noise=1.5)
+    part = near_pictures("eeg", {f"im{i}": rng.standard_normal(8) for i in range(12)}, rng, noise=1.5)
     direct = encoding_record(part, seed=0)[0]["direct"]
     means = slow_means(part)
     assert direct["two_way"] == pytest.approx(two_way(part.gallery_embeds, part.gallery_ids, means))
@@ -97,11 +95,11 @@ def test_direct_conversion_uses_the_pictures_that_both_modalities_have():
     """Names differ where pictures are equal, and are equal where pictures differ."""
     rng = np.random.default_rng(1)
     pictures = [rng.standard_normal(8) for _ in range(14)]
-    eeg = split_of("eeg", {f"im{i}": pictures[i] for i in range(10)}, rng, noise=1.0)
-    fmri = split_of("fmri", {f"im{13 - i}": pictures[i] * 3 for i in range(4, 14)}, rng, noise=1.0)
+    eeg = near_pictures("eeg", {f"im{i}": pictures[i] for i in range(10)}, rng, noise=1.0)
+    fmri = near_pictures("fmri", {f"im{13 - i}": pictures[i] * 3 for i in range(4, 14)}, rng, noise=1.0)
     expected = [-1] * 4 + [list(fmri.gallery_ids).index(f"im{13 - i}") for i in range(4, 10)]
     assert common_images(eeg, fmri).tolist() == expected
-    record = conversion_record(eeg, fmri, 1.0, 0, method="m", split="test")[0]["direct"]
+    record = conversion_record(eeg, fmri, 1.0, 0, method="m")[0]["direct"]
     kept = [row for row, name in enumerate(eeg.image_ids) if int(name[2:]) >= 4]
     wanted = [f"im{13 - int(eeg.image_ids[row][2:])}" for row in kept]
     assert record["n_queries"] == 18 and record["gallery_size"] == 10
@@ -113,8 +111,8 @@ def test_direct_conversion_uses_the_pictures_that_both_modalities_have():
 def test_without_two_common_pictures_there_is_no_direct_conversion():
     rng = np.random.default_rng(2)
     pictures = [rng.standard_normal(8) for _ in range(12)]
-    eeg = split_of("eeg", {f"im{i}": pictures[i] for i in range(6)}, rng)
-    meg = split_of("meg", {f"im{i}": pictures[i] for i in range(5, 12)}, rng)  # one picture
-    assert conversion_record(eeg, meg, 1.0, 0, method="m", split="test")[0]["direct"] is None
-    near = split_of("meg", {f"im{i}": pictures[i] + 0.02 for i in range(6)}, rng)  # alike, not the same
+    eeg = near_pictures("eeg", {f"im{i}": pictures[i] for i in range(6)}, rng)
+    meg = near_pictures("meg", {f"im{i}": pictures[i] for i in range(5, 12)}, rng)  # one picture
+    assert conversion_record(eeg, meg, 1.0, 0, method="m")[0]["direct"] is None
+    near = near_pictures("meg", {f"im{i}": pictures[i] + 0.02 for i in range(6)}, rng)  # alike, not the same
     assert (common_images(eeg, near) == -1).all()

@@ -1,41 +1,105 @@
-"""Reading of prepared data sets and making of batches."""
+"""Reading of prepared data sets."""
+
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.reader import load_image_table, load_recordings, recording_array, resolve_folder
+from neural_clip.prepared.reader import PreparedSet, padded
 from neural_clip.prepared.writer import write_prepared
 
 
-def test_recording_array(ready_folders):
-    recordings = load_recordings(ready_folders["eeg"], "test")
-    values = recording_array(recordings, "eeg")
-    assert values.shape == (len(recordings), 6, 10)
-    assert np.array_equal(values[3], np.asarray(recordings[3]["eeg"], dtype=np.float32))
-    recordings = load_recordings(ready_folders["fmri"], "test")
-    rows = recording_array(recordings, "fmri")
-    assert len(rows) == len(recordings)
+def test_values_are_those_of_the_files(ready_folders):
+    part = PreparedSet.open(ready_folders["eeg"]).split("test")
+    values = part.values()
+    assert values.shape == (len(part), 6, 10) and values.dtype == np.float32
+    assert np.array_equal(values[3], np.asarray(part.recordings[3]["eeg"], dtype=np.float32))
+    part = PreparedSet.open(ready_folders["fmri"]).split("test")
+    rows = part.values()
+    assert len(rows) == len(part)
     assert {len(row) for row in rows} == {50, 57}
-    assert np.array_equal(rows[-1], np.asarray(recordings[-1]["fmri"], dtype=np.float32))
+    assert np.array_equal(rows[-1], np.asarray(part.recordings[-1]["fmri"], dtype=np.float32))
+
+
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+def test_blocks_rows_and_memory_give_the_same_values(ready_folders, modality):
+    """Each way to the recordings against the rows as `datasets` gives them one by one."""
+    part = PreparedSet.open(ready_folders[modality]).split("validation", ["sub-02", "sub-01"])
+    expected = [np.asarray(row[modality], dtype=np.float32) for row in part.recordings]
+    assert part.subjects.tolist() == [row["subject"] for row in part.recordings]
+    assert part.image_ids.tolist() == [row["image_id"] for row in part.recordings]
+    blocks = list(part.blocks(7))
+    assert [rows.stop - rows.start for rows, _ in blocks] == [7] * (len(part) // 7) + [len(part) % 7]
+    picked = np.array([40, 3, 3, 0])
+    for split in (part, part.loaded()):
+        found = [value for _, values in split.blocks(7) for value in values]
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert all(np.array_equal(a, expected[row]) for a, row in zip(split.values(picked), picked, strict=True))
+        few = split.at(picked)
+        assert few.subjects.tolist() == part.subjects[picked].tolist() and len(few) == 4
+        assert all(np.array_equal(a, expected[row]) for a, row in zip(few.values(), picked, strict=True))
+        own = split.rows_of("sub-01")
+        assert np.array_equal(split.of_subject("sub-01"), np.stack([expected[row] for row in own]))
+
+
+def test_gallery_and_targets_are_the_images_behind_the_rows(ready_folders):
+    data = PreparedSet.open(ready_folders["eeg"])
+    part, table = data.split("test"), data.images
+    assert part.gallery_ids.tolist() == sorted({row["image_id"] for row in part.recordings})
+    for row in (0, 11, len(part) - 1):
+        place = table.image_ids.index(part.image_ids[row])
+        assert part.gallery_ids[part.columns[row]] == part.image_ids[row]
+        assert np.array_equal(part.targets[row], table.embeds[place])
+        assert np.array_equal(part.gallery_embeds[part.columns[row]], table.embeds[place])
+        assert part.gallery_concepts[part.columns[row]] == table.concepts[place]
+        assert part.gallery_categories[part.columns[row]] == table.categories[place]
+
+
+def test_rows_that_do_not_match_raise(ready_folders):
+    part = PreparedSet.open(ready_folders["eeg"]).split("test")
+    with pytest.raises(DataError, match=r"rows that do not match.*'recordings': 96, 'subjects': 95, 'image_ids': 96"):
+        replace(part, subjects=part.subjects[:-1])
 
 
 def test_one_subject_alone(ready_folders):
-    assert set(load_recordings(ready_folders["eeg"], "train", ["sub-02"])["subject"]) == {"sub-02"}
+    part = PreparedSet.open(ready_folders["eeg"]).split("train", ["sub-02"])
+    assert set(part.subjects) == set(part.recordings["subject"]) == {"sub-02"}
+
+
+def test_an_open_data_set_stays_the_same(ready_folders):
+    data = PreparedSet.open(ready_folders["eeg"])
+    assert PreparedSet.open(data) is data and data.images is data.images
+    assert (data.name, data.folder) == (str(ready_folders["eeg"]), ready_folders["eeg"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=8))
+def test_padding_equals_a_loop(lengths):
+    flat = np.arange(1, sum(lengths) + 1, dtype=np.float32)
+    expected = np.zeros((len(lengths), max(lengths)), dtype=np.float32)
+    start = 0
+    for row, length in enumerate(lengths):
+        for column in range(length):
+            expected[row, column] = flat[start + column]
+        start += length
+    assert np.array_equal(padded(np.split(flat, np.cumsum(lengths)[:-1])), expected)
 
 
 def test_bad_input_is_named(ready_folders, tmp_path):
     with pytest.raises(DataError, match="no prepared data set"):
-        load_recordings(tmp_path, "test")
+        PreparedSet.open(tmp_path)
     with pytest.raises(DataError, match="'split' parameter"):
-        load_recordings(ready_folders["eeg"], "valid")
+        PreparedSet.open(ready_folders["eeg"]).split("valid")
     with pytest.raises(DataError, match=r"has no subject \['sub-07'\]"):
-        load_recordings(ready_folders["eeg"], "test", ["sub-07"])
+        PreparedSet.open(ready_folders["eeg"]).split("test", ["sub-07"])
     with pytest.raises(DataError, match="is no folder"):
-        resolve_folder("some/where/else")
+        PreparedSet.open("some/where/else")
     with pytest.raises(DataError, match="nobody/nothing"):
-        resolve_folder("nobody/nothing")
+        PreparedSet.open("nobody/nothing")
 
 
 def test_images_without_embeddings(tmp_path):
@@ -48,7 +112,7 @@ def test_images_without_embeddings(tmp_path):
     ]
     folder = write_prepared(tmp_path / "bare", metadata, rows, images)
     with pytest.raises(DataError, match="run `neural-clip embed-images"):
-        load_image_table(folder)
+        _ = PreparedSet.open(folder).images
 
 
 def test_arrow_slices_keep_their_rows():

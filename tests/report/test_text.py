@@ -81,7 +81,7 @@ def test_pictures_show_the_right_images(output_dir):
     report = read_report(output_dir)
     with np.load(output_dir / "embeddings.npz") as file:
         arrays = dict(file)
-    galleries = {m: pictures._gallery(arrays, m) for m in ("eeg", "fmri")}
+    galleries = {m: pictures._shown(arrays, m) for m in ("eeg", "fmri")}
     rows = pictures._decoding_rows(arrays, galleries)
     assert len(rows) == 6
     for row in rows:

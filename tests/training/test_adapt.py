@@ -16,7 +16,8 @@ from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.adapt import main
 from neural_clip.commands.evaluate import main as evaluate
 from neural_clip.errors import DataError
-from neural_clip.prepared.reader import load_recordings
+from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.terms import model_terms
 from neural_clip.training import adapt as adapting
 from neural_clip.training.batches import RecordingDataset
@@ -84,13 +85,13 @@ def test_only_the_new_layer_changes_and_it_learns(checkpoint, folders, modality,
     assert all(torch.equal(new[name], value) for name, value in old.items())
     models = [NeuralClipModel.from_pretrained(folder) for folder in (checkpoint, output)]
     for name in MODALITIES:  # people who were known, in a mixed batch
-        recordings = RecordingDataset(folders[name], "test", ["sub-01", "sub-02"])
+        recordings = RecordingDataset.open(PreparedSet.open(folders[name]), "test", ["sub-01", "sub-02"])
         batch = recordings.__getitems__(list(range(0, len(recordings), 3)))
         embeds = [model(**batch).neural_embeds for model in models]
         assert_same_outputs(*embeds)
     (entry,) = json.loads((output / "training.json").read_text())["adaptations"]
     subjects = ["sub-01", "sub-02", "sub-03"]
-    validation = RecordingDataset(folders[modality], "validation", subjects)
+    validation = RecordingDataset.open(PreparedSet.open(folders[modality]), "validation", subjects)
     validation.keep(torch.nonzero(torch.tensor(validation.subject_ids) == 2)[:, 0].numpy())
     score = validation_two_way(models[1], validation)
     assert len(validation) == entry["recordings"]["validation"] == 24
@@ -114,7 +115,7 @@ def test_new_checkpoint_is_whole(checkpoint, folders, tmp_path):
     assert sorted(path.name for path in output.iterdir() if path.suffix != ".py") == [
         "README.md", "config.json", "model.safetensors", "processor_config.json", "training.json",
     ]  # fmt: skip
-    rows = load_recordings(folders["fmri"], "test", ["sub-03"])[:3]
+    rows = PreparedSet.open(folders["fmri"]).split("test", ["sub-03"]).recordings[:3]
     processor = NeuralClipProcessor.from_pretrained(output)
     inputs = processor(fmri=rows)
     assert inputs["subject_ids"].tolist() == [2, 2, 2] and inputs["fmri_values"].shape == (3, 64)
@@ -249,8 +250,8 @@ def test_bad_arguments_are_named(checkpoint, folders, tmp_path, more, message):
     ],
 )
 def test_data_that_do_not_fit(checkpoint, folders, tmp_path, monkeypatch, key, value, message):
-    found = adapting.load_metadata(folders["eeg"]) | {key: value}
-    monkeypatch.setattr(adapting, "load_metadata", lambda folder: found)
+    found = Facts.of(Facts.read(folders["eeg"]).as_dict() | {key: value})
+    monkeypatch.setattr(Facts, "read", lambda folder: found)
     with pytest.raises(DataError, match=message):
         main(arguments(checkpoint, folders, tmp_path / "new"))
     assert list(tmp_path.iterdir()) == []
@@ -293,7 +294,8 @@ def test_interrupted_runs_leave_no_half_checkpoint(checkpoint, folders, tmp_path
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapting, moment, interrupt)
+    module = "checkpoint" if moment == "write_whole" else "adapt"
+    monkeypatch.setattr(f"neural_clip.training.{module}.{moment}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--overwrite", "--epochs", "1"))
     assert contents(tmp_path) == before and not (tmp_path / "new.partial").exists()

@@ -5,19 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neural_clip.prepared.reader import load_image_table
-from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, pad_rows
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset
 
 
 def test_batch_holds_what_the_files_hold(ready_folders):
     """Every value of a batch against the rows as `datasets` gives them one by one."""
     for modality, folder in ready_folders.items():
-        data = RecordingDataset(folder, "validation", ["sub-02", "sub-01"])
+        opened = PreparedSet.open(folder)
+        data = RecordingDataset.open(opened, "validation", ["sub-02", "sub-01"])
         rows = [5, 0, len(data) - 1, 5]
         batch = data.__getitems__(rows)
-        table = load_image_table(folder)
+        table = opened.images
         for position, row in enumerate(rows):
-            stored = data.recordings[row]
+            stored = data.part.recordings[row]
             values = np.asarray(stored[modality], dtype=np.float32)
             got = batch[f"{modality}_values"][position].numpy()
             assert np.array_equal(got if modality == "eeg" else got[: len(values)], values)
@@ -27,19 +28,6 @@ def test_batch_holds_what_the_files_hold(ready_folders):
             assert table.image_ids[batch["image_ids"][position]] == stored["image_id"]
             embedding = table.embeds[table.image_ids.index(stored["image_id"])]
             assert np.array_equal(batch["image_embeds"][position].numpy(), embedding)
-
-
-@settings(max_examples=40, deadline=None)
-@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=8))
-def test_pad_rows_equals_a_loop(lengths):
-    flat = np.arange(1, sum(lengths) + 1, dtype=np.float32)
-    expected = np.zeros((len(lengths), max(lengths)), dtype=np.float32)
-    start = 0
-    for row, length in enumerate(lengths):
-        for column in range(length):
-            expected[row, column] = flat[start + column]
-        start += length
-    assert np.array_equal(pad_rows(flat, np.array(lengths)), expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -86,7 +74,8 @@ def test_order_changes_with_epoch_and_seed():
 
 
 def test_joint_data_set_finds_the_part(ready_folders):
-    parts = [RecordingDataset(ready_folders[name], "train", ["sub-01", "sub-02"]) for name in ("eeg", "fmri")]
+    opened = [PreparedSet.open(ready_folders[name]) for name in ("eeg", "fmri")]
+    parts = [RecordingDataset.open(data, "train", ["sub-01", "sub-02"]) for data in opened]
     joint = JointDataset(parts)
     offset = len(parts[0])
     assert len(joint) == offset + len(parts[1])

@@ -14,6 +14,7 @@ from neural_clip.errors import DataError
 from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import find_recipe, read_recipe, shipped_recipes, with_exponents
 from paths import REPOSITORY
+from planted_data import facts_of
 
 pytestmark = pytest.mark.numerical
 
@@ -186,8 +187,8 @@ def built(stem, *overrides, **more_facts):
     facts = {}
     for modality in recipe.data:
         shape = {"n_voxels": VOXELS} if modality == "fmri" else {"sfreq": 200.0, "ch_names": None} | SENSORS[modality]
-        facts[modality] = shape | {"subjects": SUBJECTS, "category_level": False, "image_encoder": ENCODER}
-        facts[modality] |= more_facts.get(modality, {})
+        named = shape | {"subjects": SUBJECTS, "category_level": False, "image_encoder": ENCODER}
+        facts[modality] = facts_of(modality, **named | more_facts.get(modality, {}))
     return build_model(model_config(recipe, facts), None, 0)
 
 

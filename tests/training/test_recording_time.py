@@ -1,6 +1,6 @@
 """What recordings cost in minutes, and which of them are the first to be collected."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -8,7 +8,10 @@ import pytest
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.known_corpora import CORPORA
+from neural_clip.prepared.reader import PreparedSet, Split
+from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.recording_time import first_minutes, minutes_of, trial_seconds
+from planted_data import facts_of
 
 PEOPLE = ["sub-01", "sub-02"]
 
@@ -22,17 +25,20 @@ def table(in_order, corpus="nsd", seed=0):
         for n in range(20)
     ]  # fmt: skip
     order = rng.permutation(40)
-    subjects = np.repeat([0, 1], 20)[order]
+    subjects = np.repeat(PEOPLE, 20)[order]
     columns = datasets.Dataset.from_list([rows[n % 20] for n in order])
-    metadata = {"presentation_order": in_order, "corpus": corpus}
-    return SimpleNamespace(recordings=columns, subject_ids=subjects, subjects=PEOPLE, metadata=metadata)
+    data = PreparedSet("-", Path("-"), facts_of("eeg", presentation_order=in_order, corpus=corpus))
+    return RecordingDataset(Split(data, "train", columns, subjects, np.full(40, "image")), PEOPLE)
 
 
 def test_published_lengths():
-    assert trial_seconds({"corpus": "imagenet_eeg"}) * 2000 == pytest.approx(1400)  # s for everything, as published
-    assert trial_seconds({"corpus": "things_meg"}) == 1.5 and trial_seconds({"corpus": "nsd"}) == 4.0
-    assert trial_seconds({"corpus": "mine"}) is None
-    assert trial_seconds({"corpus": "mine"}, 2.5) == 2.5 and trial_seconds({"corpus": "nsd"}, 5.0) == 5.0
+    def seconds(corpus, given=None):
+        return trial_seconds(facts_of("eeg", corpus=corpus), given)
+
+    assert seconds("imagenet_eeg") * 2000 == pytest.approx(1400)  # s for everything, as published
+    assert seconds("things_meg") == 1.5 and seconds("nsd") == 4.0
+    assert seconds("mine") is None
+    assert seconds("mine", 2.5) == 2.5 and seconds("nsd", 5.0) == 5.0
     assert set(CORPORA) == {"imagenet_eeg", "things_meg", "nsd"}
 
 
@@ -44,7 +50,7 @@ def test_chronological_where_the_order_is_known(minutes):
     for subject in (0, 1):  # walked through by hand, trial by trial
         times = {}
         for row in np.flatnonzero(recordings.subject_ids == subject):
-            entry = recordings.recordings[int(row)]
+            entry = recordings.part.recordings[int(row)]
             times[entry["session"], entry["run"], entry["trial"]] = (row, entry["n_repeats"])
         spent, expected = 0.0, []
         for _, (row, repeats) in sorted(times.items()):
@@ -61,7 +67,7 @@ def test_a_random_choice_where_it_is_not():
     assert first_minutes(recordings, 0.7, 4.0, seed=0).tolist() == kept.tolist()
     assert first_minutes(recordings, 0.7, 4.0, seed=1).tolist() != kept.tolist()
     assert first_minutes(table(True), 0.7, 4.0, seed=0).tolist() != kept.tolist()
-    repeats = np.array(recordings.recordings["n_repeats"][:])
+    repeats = np.array(recordings.part.recordings["n_repeats"][:])
     for subject in (0, 1):
         own = kept[recordings.subject_ids[kept] == subject]
         assert 42 - 8 < 4 * repeats[own].sum() <= 42  # no room for one more

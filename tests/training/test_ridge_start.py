@@ -7,6 +7,7 @@ from sklearn.linear_model import Ridge
 
 from neural_clip import NeuralClipConfig, NeuralClipModel
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training import ridge_start
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.ridge_start import start_by_ridge, wanted_vectors
@@ -47,8 +48,8 @@ def known_model(seed=0, nonlinear=True):
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start") / "fmri"
-    write_planted(folder, "fmri", n_subjects=3, pixels=False, encoder=READY, noise=2.0)
-    train, validation = (RecordingDataset(folder, split, PEOPLE) for split in ("train", "validation"))
+    data = PreparedSet.open(write_planted(folder, "fmri", n_subjects=3, pixels=False, encoder=READY, noise=2.0))
+    train, validation = (RecordingDataset.open(data, split, PEOPLE) for split in ("train", "validation"))
     return train, validation
 
 

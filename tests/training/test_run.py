@@ -16,6 +16,7 @@ from loopback_hub import LoopbackHub
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.train import main
 from neural_clip.errors import DataError
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.encoder import weights_digest
 from neural_clip.targets.identity import common_image_encoder
@@ -27,7 +28,7 @@ from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.trainer import validation_two_way
 from paths import REPOSITORY
-from planted_data import READY
+from planted_data import READY, facts_of
 
 MODEL = {
     "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.1},
@@ -60,7 +61,9 @@ def test_learns_saves_and_says_what_it_did(recipe_file, folders):
     again = []
     for modality, folder in folders.items():
         subjects = getattr(model.config, f"{modality}_config").subjects
-        again.append(validation_two_way(model, RecordingDataset(folder, "validation", subjects)))
+        again.append(
+            validation_two_way(model, RecordingDataset.open(PreparedSet.open(folder), "validation", subjects))
+        )
     assert sum(again) / 2 == pytest.approx(record["best_validation_two_way"], abs=1e-6)
     assert min(again) > 0.7  # planted signal; chance is 0.5
     assert NeuralClipProcessor.from_pretrained(output).recordings["eeg"]["n_chans"] == 6
@@ -201,19 +204,19 @@ def test_swapped_modalities_are_noticed(recipe_file, folders):
 
 
 def test_encoders_that_differ_are_refused():
-    facts = {"eeg": {"image_encoder": READY | {"projection_dim": 4}}, "meg": {"image_encoder": None}}
+    facts = {"eeg": facts_of("eeg", image_encoder=READY | {"projection_dim": 4}), "meg": facts_of("meg")}
     with pytest.raises(DataError, match=r"images of \['meg'\] have no embeddings"):
         common_image_encoder(facts)
-    facts["meg"] = {"image_encoder": READY | {"projection_dim": 4, "revision": "other"}}
+    facts["meg"] = facts_of("meg", image_encoder=READY | {"projection_dim": 4, "revision": "other"})
     with pytest.raises(DataError, match="different image encoders"):
         common_image_encoder(facts)
 
     processors = [{"size": 224}, {"size": 336}]
     for encoder, processor in zip(("eeg", "meg"), processors, strict=True):
-        facts[encoder] = {"image_encoder": READY | {"projection_dim": 4, "image_processor": processor}}
+        facts[encoder] = facts_of(encoder, image_encoder=READY | {"projection_dim": 4, "image_processor": processor})
     with pytest.raises(DataError, match=r"different image encoders.*'size': 224.*'size': 336"):
         common_image_encoder(facts)
-    del facts["meg"]["image_encoder"]["image_processor"]  # data sets of before it was recorded
+    del facts["meg"].image_encoder["image_processor"]  # data sets of before it was recorded
     assert common_image_encoder(facts)["image_processor"] == {"size": 224}
 
 
@@ -301,7 +304,7 @@ def test_tower_that_prepares_images_otherwise_is_refused():
 def test_data_that_must_not_spread_is_not_pushed_public(recipe_file, monkeypatch):
     from huggingface_hub import constants
 
-    facts = {"fmri": {"corpus": "nsd", "redistribution": "forbidden"}}
+    facts = {"fmri": facts_of("fmri", corpus="nsd", redistribution="forbidden")}
     push = ["--push_to_hub", "true", "--hub_model_id", "lab/model", "--hub_private_repo"]
     with LoopbackHub() as hub:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -310,7 +313,7 @@ def test_data_that_must_not_spread_is_not_pushed_public(recipe_file, monkeypatch
             recipe = read_recipe([recipe_file, *push, private])
             with pytest.raises(DataError, match=r"redistribution of nsd \(fmri\) is forbidden"):
                 check_push(recipe, facts)
-            check_push(recipe, {"fmri": {"corpus": "own", "redistribution": "allowed"}})
+            check_push(recipe, {"fmri": facts_of("fmri", corpus="own")})
         assert hub.requests == []
         recipe = read_recipe([recipe_file, *push, "true"])
         check_push(recipe, facts)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from neural_clip.commands.data_option import open_data_option
 from neural_clip.commands.options import read_options
 from neural_clip.corpora.options import option
 from neural_clip.prepared.known_corpora import CORPORA
@@ -50,14 +51,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     (options,) = read_options("adapt", __doc__, argv, AdaptOptions)
     from datasets.utils.logging import disable_progress_bar
 
-    from neural_clip.prepared.reader import folder_of
     from neural_clip.training.adapt import adapt
 
     disable_progress_bar()
     settings = vars(options)
     return adapt(
         settings.pop("checkpoint"),
-        folder_of(settings.pop("data")),
+        open_data_option(settings.pop("data")),
         settings.pop("output_dir"),
         **settings,
         command=shlex.join(["neural-clip", "adapt", *(sys.argv[1:] if argv is None else argv)]),

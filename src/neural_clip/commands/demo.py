@@ -21,6 +21,7 @@ from pathlib import Path
 from neural_clip.commands.options import read_options
 from neural_clip.corpora.options import option
 from neural_clip.errors import DataError
+from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.simulation.presets import PRESETS
 from neural_clip.targets.tiny_clip import TINY_CLIP
@@ -61,14 +62,13 @@ def step(title: str, started: float, *commands: Sequence[object]) -> None:
 
 def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
     """Whether a prepared data set was made from this very simulation and embedded by this encoder."""
-    facts = prepared / "neural_clip.json"
-    if not facts.is_file():
+    if not (prepared / METADATA_FILE).is_file():
         return False
-    metadata = json.loads(facts.read_text(encoding="utf-8"))
+    facts = Facts.read(prepared)
     stamp = json.loads((raw / "SIMULATED.json").read_text(encoding="utf-8"))
-    encoder = metadata["image_encoder"] or {}
+    encoder = facts.image_encoder or {}
     same_encoder = (encoder.get("name"), encoder.get("pooling")) == (vision_model, "projected")
-    return metadata["simulated"] == stamp and same_encoder
+    return facts.simulated == stamp and same_encoder
 
 
 def make_data(options: DemoOptions, raw: Path, data: Path, started: float) -> None:

@@ -42,12 +42,12 @@ class EmbedOptions:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip embed-images`."""
     (options,) = read_options("embed-images", __doc__, argv, EmbedOptions)
-    from neural_clip.prepared.facts import read_metadata
+    from neural_clip.prepared.facts import Facts
     from neural_clip.targets.embed_images import embed_images
 
     settings = vars(options)
     settings["revision"] = [name or None for name in settings["revision"]]
     folder = embed_images(settings.pop("folder"), settings.pop("model"), **settings)
-    encoder = read_metadata(folder)["image_encoder"]
+    encoder = Facts.read(folder).image_encoder or {}
     print(f"{folder}: embedded with {encoder['name']} ({encoder['projection_dim']}-d, {encoder['pooling']})")
     return folder

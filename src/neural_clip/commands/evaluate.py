@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from neural_clip.commands.data_option import open_data_option
 from neural_clip.commands.options import read_options
 from neural_clip.corpora.options import option
 from neural_clip.evaluation.protocols import PROTOCOLS
@@ -48,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> dict:
     from neural_clip.evaluation.checkpoints import named_checkpoints
     from neural_clip.evaluation.outputs import REPORT_FILE
     from neural_clip.evaluation.run import evaluate_checkpoints
-    from neural_clip.prepared.reader import folder_of
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     output_dir, pictures = settings.pop("output_dir"), settings.pop("pictures")
     report = evaluate_checkpoints(
         named_checkpoints(settings.pop("checkpoint")),
-        [folder_of(argument) for argument in settings.pop("data")],
+        [open_data_option(argument) for argument in settings.pop("data")],
         output_dir,
         audits=settings.pop("controls"),
         **settings,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 
 if TYPE_CHECKING:
@@ -28,40 +29,34 @@ def check_names(checkpoints: Mapping[str, str | Path]) -> None:
             raise DataError(f"'{path}' is called '{name}', which is the name of a baseline; name it otherwise.")
 
 
-def check_data(data: Sequence[str | Path]) -> dict[str, str]:
-    """Folders by modality; raise where a modality is given twice or the image encoders differ."""
-    from neural_clip.prepared.reader import load_metadata
-
-    found: dict[str, str] = {}
-    facts: dict[str, dict] = {}
-    for folder in data:
-        metadata = load_metadata(folder)
-        if metadata["modality"] in found:
-            raise DataError(
-                f"'{found[metadata['modality']]}' and '{folder}' both hold {metadata['modality']}; give one."
-            )
-        found[metadata["modality"]] = str(folder)
-        facts[str(folder)] = metadata
-    common_image_encoder(facts)
+def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet]:
+    """Data sets by modality; raise where a modality is given twice or the image encoders differ."""
+    found: dict[str, PreparedSet] = {}
+    for opened in map(PreparedSet.open, data):
+        modality = opened.facts.modality
+        if modality in found:
+            raise DataError(f"'{found[modality].name}' and '{opened.name}' both hold {modality}; give one.")
+        found[modality] = opened
+    common_image_encoder({opened.name: opened.facts for opened in found.values()})
     return {modality: found[modality] for modality in MODALITIES if modality in found}
 
 
-def fitting_model(checkpoint: str | Path, folders: dict[str, str], *, first: bool) -> NeuralClipModel:
+def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
     """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space."""
-    from neural_clip.prepared.reader import load_metadata
-
     model = load_model(checkpoint)
-    absent = [modality for modality in folders if getattr(model.config, f"{modality}_config", None) is None]
-    if absent and (first or len(absent) == len(folders)):
+    absent = [modality for modality in data if getattr(model.config, f"{modality}_config", None) is None]
+    if absent and (first or len(absent) == len(data)):
         raise DataError(
-            f"'{folders[absent[0]]}' holds {absent[0]} recordings, but the model '{checkpoint}' has no {absent[0]} "
-            "encoder" + ("." if len(folders) == 1 else ", and the first checkpoint needs one for every data set.")
+            f"'{data[absent[0]].name}' holds {absent[0]} recordings, but the model '{checkpoint}' has no {absent[0]} "
+            "encoder" + ("." if len(data) == 1 else ", and the first checkpoint needs one for every data set.")
         )
     expected = EncoderIdentity.of_config(model.config)
     if expected is not None:  # a model that was not made from data sets names none
-        for modality, folder in folders.items():
-            if modality not in absent and (encoder := load_metadata(folder)["image_encoder"]):
-                expected.require(EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", f"'{folder}'")
+        for modality, opened in data.items():
+            if modality not in absent and (encoder := opened.facts.image_encoder):
+                expected.require(
+                    EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", f"'{opened.name}'"
+                )
     return model
 
 

@@ -19,7 +19,7 @@ from neural_clip.evaluation.baselines.linear import per_subject_ridge
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.overlap import overlap_records
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.reader import BaselineSplit, samples_before_onset
+from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scoring import score_record
 
 if TYPE_CHECKING:
@@ -39,28 +39,24 @@ class AuditData:
 
     Args:
         scored (`EmbeddedSplit`): Recordings of the scored split in the model's space.
-        train, validation, test (`BaselineSplit`): Raw recordings with the embeddings of their images.
+        train, validation, test ([`Split`]): The recordings themselves, in memory.
         times (`dict[str, tuple]`, *optional*): For `"train"` and `"test"`, `(n,)` names of person and session, and
             `(n,)` numbers that grow with the time of presentation within them; `None` if that is not known.
     """
 
     scored: EmbeddedSplit
-    train: BaselineSplit
-    validation: BaselineSplit
-    test: BaselineSplit
+    train: Split
+    validation: Split
+    test: Split
     times: dict[str, tuple[np.ndarray, np.ndarray]] | None
 
 
-def presentation_times(scored: EmbeddedSplit, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
-    """When recordings of training and of `split` were shown, for `AuditData.times`, where the data set knows it."""
-    from neural_clip.prepared.reader import load_recordings
-
-    if not scored.metadata.get("presentation_order"):
+def presentation_times(train: Split, scored: Split) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """When recordings on disk were shown, for `AuditData.times`, where the data set knows it."""
+    if not scored.facts.presentation_order:
         return None
-    columns = ["subject", "session", "run", "trial"]
     tables = {
-        name: load_recordings(scored.folder, source).select_columns(columns).to_pandas()
-        for name, source in (("train", "train"), ("test", split))
+        name: part.labels("subject", "session", "run", "trial") for name, part in (("train", train), ("test", scored))
     }
     return {name: (_stretches(table, tables), table["trial"].to_numpy()) for name, table in tables.items()}
 
@@ -127,7 +123,7 @@ def _record(data: AuditData, check: str, predict: Callable, seed: int) -> dict:
     return {**head, **{name: value for name, value in record.items() if name.startswith(KEPT)}}
 
 
-def _subset(train: BaselineSplit, seed: int) -> BaselineSplit:
+def _subset(train: Split, seed: int) -> Split:
     """At most MAX_TRAIN_ROWS rows of each person."""
     return train.at(_kept(train.subjects, seed))
 
@@ -139,9 +135,9 @@ def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(rows))
 
 
-def _changed(split: BaselineSplit, change: Callable[[np.ndarray], np.ndarray]) -> BaselineSplit:
+def _changed(split: Split, change: Callable[[np.ndarray], np.ndarray]) -> Split:
     """The split with each recording changed."""
-    return replace(split, recordings=[change(np.asarray(recording)) for recording in split.recordings])
+    return replace(split, recordings=[change(np.asarray(recording)) for recording in split.values()])
 
 
 def _ridge_on(data: AuditData, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -155,12 +151,12 @@ def _shuffled_labels(data: AuditData, seed: int) -> np.ndarray:
     if data.scored.category_level:
         raise DataError("of a few categories one shuffle leaves many in place; the p-values come from 1,000 shuffles")
     rng = np.random.default_rng([seed, 1])
-    targets = data.train.targets.copy()
+    image_ids = data.train.image_ids.copy()
     for subject in sorted(set(data.train.subjects)):
-        own = np.flatnonzero(data.train.subjects == subject)
-        _, first, codes = np.unique(data.train.image_ids[own], return_index=True, return_inverse=True)
-        targets[own] = data.train.targets[own[first[rng.permutation(len(first))[codes]]]]
-    return per_subject_ridge(replace(data.train, targets=targets), data.validation, data.test)[0]
+        own = data.train.rows_of(subject)
+        names, codes = np.unique(data.train.image_ids[own], return_inverse=True)
+        image_ids[own] = names[rng.permutation(len(names))[codes]]
+    return per_subject_ridge(replace(data.train, image_ids=image_ids), data.validation, data.test)[0]
 
 
 def _time_alone(data: AuditData, seed: int) -> np.ndarray:
@@ -181,17 +177,17 @@ def _time_alone(data: AuditData, seed: int) -> np.ndarray:
 
 def _slow_drift(data: AuditData, seed: int) -> np.ndarray:
     """Ridge on mean and slope of each channel."""
-    times = np.linspace(-1.0, 1.0, np.shape(data.train.recordings[0])[1])
+    times = np.linspace(-1.0, 1.0, np.shape(data.train.values([0]))[2])
     slope = times / (times**2).sum()  # least squares on a centred axis
     return _ridge_on(data, lambda recording: np.stack([recording.mean(axis=1), recording @ slope], axis=1))
 
 
 def _before_onset(data: AuditData, seed: int) -> np.ndarray:
     """Ridge on the samples before onset."""
-    tmin, sfreq = data.scored.metadata.get("tmin"), data.scored.metadata.get("sfreq")
-    if tmin is None or not sfreq or tmin >= 0:
-        raise DataError(f"the window begins at {tmin} s from onset, so it holds no sample before it")
-    count = samples_before_onset(tmin, sfreq)
+    facts = data.scored.facts
+    if facts.tmin is None or not facts.sfreq or facts.tmin >= 0:
+        raise DataError(f"the window begins at {facts.tmin} s from onset, so it holds no sample before it")
+    count = facts.samples_before_onset
     return _ridge_on(data, lambda recording: recording[:, :count])
 
 
@@ -212,21 +208,21 @@ def _leave_one_out(data: AuditData, seed: int) -> np.ndarray:
     return predictions
 
 
-def _channel_scale(train: BaselineSplit, subject: str) -> tuple[np.ndarray, np.ndarray]:
+def _channel_scale(train: Split, subject: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of a person's channels over the training recordings, `(n_chans, 1)` each."""
     recordings = train.of_subject(subject)
     deviation = recordings.std(axis=(0, 2))[:, None]
     return recordings.mean(axis=(0, 2))[:, None], np.where(deviation > 0, deviation, 1.0)
 
 
-def _as_one(split: BaselineSplit, scales: dict, subjects: Sequence[str], seed: int | None = None) -> BaselineSplit:
+def _as_one(split: Split, scales: dict, subjects: Sequence[str], seed: int | None = None) -> Split:
     """Rows of some people, each by that person's own scale, as if they were one person's; with a seed a subset."""
     rows = np.flatnonzero(np.isin(split.subjects, list(subjects)))
     if seed is not None:
         rows = rows[_kept(np.full(len(rows), "anyone"), seed)]
     chosen = split.at(rows)
     recordings = []
-    for subject, recording in zip(chosen.subjects, chosen.recordings, strict=True):
+    for subject, recording in zip(chosen.subjects, chosen.values(), strict=True):
         mean, deviation = scales[subject]
         recordings.append((np.asarray(recording) - mean) / deviation)
     return replace(chosen, recordings=recordings, subjects=np.full(len(rows), "anyone"))

@@ -9,33 +9,36 @@ from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
+    from neural_clip.prepared.reader import PreparedSet
 
 
-def check_fit(model: NeuralClipModel, metadata: dict, folder: str, subjects: list[str]) -> None:
+def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) -> None:
     """Raise where a data set does not fit the model's configuration."""
-    modality = metadata["modality"]
+    modality = data.facts.modality
     config = getattr(model.config, f"{modality}_config", None)
     if config is None:
-        raise DataError(f"'{folder}' holds {modality} recordings, but the model has no {modality} encoder.")
+        raise DataError(f"'{data.name}' holds {modality} recordings, but the model has no {modality} encoder.")
     unknown = [subject for subject in subjects if subject not in config.subjects]
     if unknown:
         raise DataError(
-            f"'{folder}' has subject '{unknown[0]}', but the model knows {list(config.subjects)}. "
+            f"'{data.name}' has subject '{unknown[0]}', but the model knows {list(config.subjects)}. "
             "`neural-clip adapt` fits an alignment layer for somebody new."
         )
-    check_shape(config, metadata, folder, subjects)
+    check_shape(config, data, subjects)
 
 
-def check_shape(config: Any, metadata: dict, folder: str, subjects: Sequence[str]) -> None:
+def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None:
     """Raise a `DataError` where channels, rate, window or voxels of a data set are not those of an encoder."""
     pairs = {
-        key: (metadata.get(key), getattr(config, key, None))
+        key: (getattr(data.facts, key), getattr(config, key, None))
         for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")
     }
-    voxels = metadata.get("n_voxels") or {}
+    voxels = data.facts.n_voxels or {}
     known = getattr(config, "n_voxels", None) or {}
     pairs |= {f"n_voxels of {subject}": (voxels.get(subject), known.get(subject)) for subject in subjects}
     for key, (found, expected) in pairs.items():
         found, expected = (list(v) if isinstance(v, list | tuple) else v for v in (found, expected))
         if None not in (found, expected) and found != expected:
-            raise DataError(f"'{folder}' does not fit the model: {key} is {found}, but the model expects {expected}.")
+            raise DataError(
+                f"'{data.name}' does not fit the model: {key} is {found}, but the model expects {expected}."
+            )

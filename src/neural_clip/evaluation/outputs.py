@@ -16,22 +16,22 @@ REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 
 
 def header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: str, seed: int, command: str) -> dict:
-    """What was scored, by what, on what; the scores are still to come."""
+    """What was scored, by what, on what."""
     kept = ("corpus", "fingerprint", "category_level", "block_confounded", "average_repeats", "split_protocol",
             "split_unit", "image_encoder", "simulated", "subjects", "licence", "known_defects")  # fmt: skip
     splits = next(iter(embedded.values()))
     data = {
         modality: {
-            "folder": part.folder,
-            **{key: part.metadata.get(key) for key in kept},
+            "folder": part.data.name,
+            **{key: getattr(part.facts, key) for key in kept},
             "n_rows": len(part.image_ids),
         }
         for modality, part in splits.items()
     }
     return {
         "format_version": FORMAT_VERSION,
-        "simulated": any(part.metadata.get("simulated") for part in splits.values()),
-        "simulated_modalities": [name for name, part in splits.items() if part.metadata.get("simulated")],
+        "simulated": any(part.facts.simulated for part in splits.values()),
+        "simulated_modalities": [name for name, part in splits.items() if part.facts.simulated],
         "category_level": any(part.category_level for part in splits.values()),
         "checkpoints": [
             {
@@ -47,11 +47,6 @@ def header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: str
         "command": command,
         "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
         "data": data,
-        "decoding": {},
-        "encoding": {},
-        "conversion": [],
-        "comparisons": [],
-        "audits": {},
     }
 
 

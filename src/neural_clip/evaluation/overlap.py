@@ -10,7 +10,7 @@ import numpy as np
 
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.prepared.doctor.images import MAX_COSINE
-from neural_clip.prepared.reader import BaselineSplit
+from neural_clip.prepared.reader import PreparedSet, Split
 
 __all__ = ["overlap_records"]
 
@@ -33,12 +33,12 @@ MEANINGS = {
 }
 
 
-def overlap_records(scored: EmbeddedSplit, train: BaselineSplit, seed: int) -> list[dict]:
+def overlap_records(scored: EmbeddedSplit, train: Split, seed: int) -> list[dict]:
     """Count what the scored split shares with training, and score the model with and without it.
 
     Args:
         scored (`EmbeddedSplit`): Recordings of the scored split in the model's space.
-        train (`BaselineSplit`): All training recordings.
+        train ([`Split`]): All training recordings.
         seed (`int`): Seed of resampling and shuffling.
 
     Returns:
@@ -50,9 +50,7 @@ def overlap_records(scored: EmbeddedSplit, train: BaselineSplit, seed: int) -> l
         scores on queries of either kind, divided by image and (where concepts are named and are not the images
         themselves) by concept, each where both kinds occur.
     """
-    from neural_clip.prepared.reader import load_image_table
-
-    table = load_image_table(scored.folder)
+    table = scored.data.images
     named = dict(zip(table.image_ids, table.concepts, strict=True))
     trained_ids, first = np.unique(train.image_ids, return_index=True)
     kinds, unknown = _kinds(scored, trained_ids, train.targets[first])
@@ -81,7 +79,7 @@ def _kinds(scored: EmbeddedSplit, trained_ids: np.ndarray, targets: np.ndarray) 
     kinds = np.where(np.isin(scored.gallery_ids, trained_ids), "same_id", "").astype("<U14")
     if scored.category_level:
         return kinds, dict.fromkeys(("same_file", "same_embedding", "near", "highest_cosine"))
-    files = _file_hashes(scored.folder, {*trained_ids.tolist(), *scored.gallery_ids.tolist()})
+    files = _file_hashes(scored.data, {*trained_ids.tolist(), *scored.gallery_ids.tolist()})
     trained_files = {files[image_id] for image_id in trained_ids.tolist() if image_id in files}
     same_file = np.array([files.get(image_id) in trained_files for image_id in scored.gallery_ids.tolist()])
     trained_embeds = {row.tobytes() for row in np.asarray(targets, dtype=np.float32)}
@@ -97,19 +95,15 @@ def _kinds(scored: EmbeddedSplit, trained_ids: np.ndarray, targets: np.ndarray) 
     return kinds, highest | ({} if files else {"same_file": None})
 
 
-def _file_hashes(folder: str, wanted: set[str]) -> dict[str, int]:
+def _file_hashes(data: PreparedSet, wanted: set[str]) -> dict[str, int]:
     """Hash of the bytes of each wanted image's file; images without a file are left out."""
-    from datasets import load_dataset
     from xxhash import xxh3_64_intdigest
 
-    from neural_clip.prepared.reader import resolve_folder
-
-    images = load_dataset(str(resolve_folder(folder)), "images", split="images")
-    if "image" not in images.column_names:
+    if "image" not in data.stored_images.column_names:
         return {}
-    rows = [row for row, image_id in enumerate(images["image_id"][:]) if image_id in wanted]
+    rows = [row for row, image_id in enumerate(data.images.image_ids) if image_id in wanted]
     hashes = {}
-    for batch in images.select(rows).select_columns(["image_id", "image"]).with_format("arrow").iter(256):
+    for batch in data.stored_images.select(rows).select_columns(["image_id", "image"]).with_format("arrow").iter(256):
         for image_id, image in zip(batch["image_id"].to_pylist(), batch["image"].to_pylist(), strict=True):
             if image and image["bytes"]:
                 hashes[image_id] = xxh3_64_intdigest(image["bytes"])

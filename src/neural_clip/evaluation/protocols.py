@@ -14,6 +14,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.prepared.reader import PreparedSet
 
 __all__ = ["PROTOCOLS", "check_protocol", "conversion_entries", "decoding_entries", "legacy_top_k"]
 
@@ -81,26 +82,24 @@ PROTOCOLS = {
 }  # fmt: skip
 
 
-def check_protocol(name: str, folders: Sequence[str]) -> None:
+def check_protocol(name: str, data: Sequence[PreparedSet]) -> None:
     """Raise a `DataError` if there is no such protocol, or the data sets do not meet its conditions."""
     if name not in PROTOCOLS:
         allowed = ", ".join(f"'{protocol}'" for protocol in PROTOCOLS)
         raise DataError(f"Invalid value for the 'protocol' parameter. Allowed values are {allowed}, but got '{name}'.")
-    for folder in folders if name == "zero-shot-200" else ():
-        _check_unseen(folder)
+    for opened in data if name == "zero-shot-200" else ():
+        _check_unseen(opened)
 
 
-def _check_unseen(folder: str) -> None:
+def _check_unseen(data: PreparedSet) -> None:
     """Require that no concept of the test split occurs in training."""
-    from neural_clip.prepared.reader import load_recordings
-
-    train, test = (set(load_recordings(folder, split)["concept"][:]) for split in ("train", "test"))
+    train, test = (set(data.split(name).labels("concept")["concept"]) for name in ("train", "test"))
     common = sorted(train & test)
     if common:
         raise DataError(
             f"Protocol 'zero-shot-200' needs test concepts that no training recording shows, but {len(common)} of "
-            f"{len(test)} of '{folder}' occur in training, such as {common[0]!r}. Prepare the data set with a split "
-            "that keeps them apart (things_meg: --split zero_shot)."
+            f"{len(test)} of '{data.name}' occur in training, such as {common[0]!r}. Prepare the data set with a "
+            "split that keeps them apart (things_meg: --split zero_shot)."
         )
 
 

@@ -8,7 +8,7 @@ neural-clip evaluate --checkpoint outputs/new old=outputs/earlier --data meg=dat
 
 With several checkpoints the first is the one that the report is about: it must have an encoder for every data set, the
 controls and pictures are its own, and the others are compared with it, query by query. What the three tasks are stands
-in `retrieval_tasks`; intervals resample images, p-values shuffle them.
+in `tasks.py`; intervals resample images, p-values shuffle them.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.checkpoints import check_data, check_names, fitting_model
+from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
 from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
+from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 
 if TYPE_CHECKING:
     from neural_clip.evaluation.tasks import Contributions
-    from neural_clip.prepared.reader import BaselineSplit
 
 
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
@@ -36,7 +37,7 @@ COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
 
 def evaluate_checkpoints(
     checkpoints: Mapping[str, str | Path],
-    data: Sequence[str | Path],
+    data: Sequence[str | Path | PreparedSet],
     output_dir: str | Path,
     *,
     split: str = "test",
@@ -54,11 +55,11 @@ def evaluate_checkpoints(
     Args:
         checkpoints (`Mapping[str, str or Path]`): Names in the report, and folders or Hub names of
             [`NeuralClipModel`]s. The first must have an encoder for every data set, others for one or more.
-        data (`Sequence[str]`): Prepared data sets, at most one a modality.
+        data (`Sequence[str or Path or PreparedSet]`): Prepared data sets, at most one a modality.
         output_dir (`str` or `Path`): Made if missing; files of earlier evaluations are replaced.
         split (`str`, defaults to `"test"`): Split that is scored.
         baselines (`bool`, defaults to `True`): Also fit linear baselines.
-        audits (`bool`, defaults to `True`): Also run the controls of `audits.py` for the first checkpoint.
+        audits (`bool`, defaults to `True`): Also run the controls of `controls.py` for the first checkpoint.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
             [`understand`]), with maps over so many recordings; needs captum.
         protocol (`str`, defaults to `"strict"`): Key of `protocols.PROTOCOLS`: which scores the report puts first.
@@ -75,120 +76,167 @@ def evaluate_checkpoints(
             it, a modality is given twice, or image encoders differ, among the data sets or from the one that a
             checkpoint was trained on.
     """
-    from neural_clip.evaluation.controls import AuditData, audit, presentation_times
     from neural_clip.evaluation.understanding.attribution import require_captum
     from neural_clip.evaluation.understanding.run import understand as analyse
-    from neural_clip.prepared.reader import read_split
 
     if understand is not None:
         require_captum()  # before an hour is spent
     check_names(checkpoints)
-    modalities = check_data(data)
-    check_protocol(protocol, [str(folder) for folder in data])
-    models = {name: fitting_model(path, modalities, first=not n) for n, (name, path) in enumerate(checkpoints.items())}
-    embedded: Embedded = {}
-    for name, model in models.items():
-        covered = [m for m in modalities if getattr(model.config, f"{m}_config", None) is not None]
-        embedded[name] = {
-            m: embed_split(model, modalities[m], split, batch_size=batch_size, device=device) for m in covered
+    opened = open_data(data)
+    check_protocol(protocol, list(opened.values()))
+    models = {name: fitting_model(path, opened, first=not n) for n, (name, path) in enumerate(checkpoints.items())}
+    parts = {modality: found.split(split) for modality, found in opened.items()}
+    embedded = {
+        name: {
+            modality: embed_split(model, part, batch_size=batch_size, device=device)
+            for modality, part in parts.items()
+            if getattr(model.config, f"{modality}_config", None) is not None
         }
+        for name, model in models.items()
+    }
     first, splits = next(iter(embedded.items()))
-    report = header(checkpoints, embedded, split, seed, command)
-    report["protocol"] = {"name": protocol, "meaning": PROTOCOLS[protocol].meaning, "decoding": {}, "conversion": {}}
-    for modality, part in splits.items():
-        names = ("train", "validation", split) if baselines or audits else ()
-        recordings = [read_split(part.folder, name) for name in names]
-        _add_decoding(report, modality, embedded, recordings if baselines else [], seed)
-        _add_encoding(report, modality, embedded, seed)
-        if audits:
-            train, validation, scored = recordings
-            looked_at = AuditData(part, train, validation, scored, presentation_times(part, split))
-            report["audits"][modality] = audit(looked_at, seed)
+    report = Report(header(checkpoints, embedded, split, seed, command), embedded, protocol)
+    for modality, part in parts.items():
+        report.add_modality(modality, part, baselines=baselines, audits=audits)
     for source in splits:
         for target in splits:
             if source != target:
-                _add_conversion(report, source, target, embedded, seed)
+                report.add_conversion(source, target)
+    found = report.as_dict()
     if understand is not None:
-        report["understanding"] = analyse(
+        found["understanding"] = analyse(
             models[first], splits, Path(output_dir) / "understanding",
-            split=split, seed=seed, device=device, max_recordings=understand,
+            seed=seed, device=device, max_recordings=understand,
         )  # fmt: skip
-    write_outputs(Path(output_dir), report, splits)
-    return report
+    write_outputs(Path(output_dir), found, splits)
+    return found
 
 
-def _add_decoding(
-    report: dict, modality: str, embedded: Embedded, recordings: Sequence[BaselineSplit], seed: int
-) -> None:
-    """Rows of every checkpoint and baseline, what the protocol makes of them, and their differences."""
-    from neural_clip.evaluation.paper_figures import PAPER
-    from neural_clip.evaluation.tasks import decoding_rows
+@dataclass
+class Report:
+    """What an evaluation finds, task by task; `as_dict` is what `report.json` holds.
 
-    metadata = next(iter(embedded.values()))[modality].metadata
-    if metadata["tmin"] is not None:  # sensors
-        recordings = [part.from_onset(metadata["tmin"], metadata["sfreq"]) for part in recordings]
-    rows: list[dict] = []
-    contributions: dict[str, Contributions] = {}
-    entries: list[dict] = []
-    for name, splits in _with(modality, embedded):
-        part = splits[modality]
-        scored, contributions[name] = decoding_rows(part, part.embeds, name, seed)
-        rows += scored
-        entries += [
-            {"method": name, **entry} for entry in decoding_entries(report["protocol"]["name"], part, scored[0])
-        ]
-    part = next(iter(embedded.values()))[modality]
-    if recordings:
-        scored, theirs = baseline_rows(part, recordings, seed)
-        rows += scored
-        contributions |= theirs
-    ceiling = (part.metadata.get("simulated") or {}).get("ceiling")
-    report["decoding"][modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
-    report["protocol"]["decoding"][modality] = entries
-    _add_comparisons(report, "decoding", [modality], contributions, _units(part), COMPARED, seed)
+    Args:
+        header (`dict`): What was scored, by what and on what.
+        embedded (`Embedded`): Recordings in the space of each checkpoint, the first the one that is reported.
+        protocol (`str`): Key of `PROTOCOLS`.
 
+    The other fields are filled by [`~Report.add_modality`] and [`~Report.add_conversion`].
+    """
 
-def _add_encoding(report: dict, modality: str, embedded: Embedded, seed: int) -> None:
-    """Encoding by every checkpoint, and their differences."""
-    from neural_clip.evaluation.paper_figures import PAPER
-    from neural_clip.evaluation.tasks import encoding_record
+    header: dict
+    embedded: Embedded
+    protocol: str
+    decoding: dict[str, dict] = field(default_factory=dict)
+    encoding: dict[str, dict] = field(default_factory=dict)
+    conversion: list[dict] = field(default_factory=list)
+    comparisons: list[dict] = field(default_factory=list)
+    audits: dict[str, list[dict]] = field(default_factory=dict)
+    decoding_entries: dict[str, list[dict]] = field(default_factory=dict)
+    conversion_entries: dict[str, list[dict]] = field(default_factory=dict)
 
-    rows, contributions = [], {}
-    for name, splits in _with(modality, embedded):
-        record, contributions[name] = encoding_record(splits[modality], seed)
-        rows.append({"method": name, **record})
-    report["encoding"][modality] = {"rows": rows, "paper": PAPER["encoding"][modality]}
-    images = next(iter(embedded.values()))[modality].gallery_ids.tolist()
-    _add_comparisons(report, "encoding", [modality], contributions, images, ("two_way",), seed)
+    def as_dict(self) -> dict:
+        """As `report.json` holds it."""
+        tasks = {name: getattr(self, name) for name in ("decoding", "encoding", "conversion", "comparisons", "audits")}
+        entries = {"decoding": self.decoding_entries, "conversion": self.conversion_entries}
+        protocol = {"name": self.protocol, "meaning": PROTOCOLS[self.protocol].meaning, **entries}
+        return {**self.header, **tasks, "protocol": protocol}
 
+    @property
+    def seed(self) -> int:
+        """Of intervals, p-values and sampled scores."""
+        return self.header["seed"]
 
-def _add_conversion(report: dict, source: str, target: str, embedded: Embedded, seed: int) -> None:
-    """Conversion of one pair by every checkpoint that has both, and their differences."""
-    from neural_clip.evaluation.paper_figures import PAPER
-    from neural_clip.evaluation.tasks import conversion_record
+    def add_modality(self, modality: str, part: Split, *, baselines: bool, audits: bool) -> None:
+        """Decoding and encoding of one modality, with baselines and controls, which share one copy in memory."""
+        from neural_clip.evaluation.controls import AuditData, audit, presentation_times
 
-    pair = f"{source}->{target}"
-    contributions, entries = {}, []
-    for name, splits in _with(target, dict(_with(source, embedded))):
-        decoded = _single_trials(report, target, name)
-        record, contributions[name] = conversion_record(
-            splits[source], splits[target], decoded["two_way"], seed, method=name, split=report["split"]
-        )
-        report["conversion"].append({"method": name, **record, "paper": PAPER["conversion"][pair]})
-        found = conversion_entries(report["protocol"]["name"], record, decoded["two_way_permutation"])
-        entries += [{"method": name, **entry} for entry in found]
-    report["protocol"]["conversion"][pair] = entries
-    queries = next(iter(embedded.values()))[source]
-    _add_comparisons(report, "conversion", [source, target], contributions, _units(queries), ("two_way",), seed)
+        names = ("train", "validation", part.name) if baselines or audits else ()
+        opened = {name: part if name == part.name else part.data.split(name) for name in names}
+        loaded = {name: found.loaded() for name, found in opened.items()}
+        recordings = [loaded[name] for name in names]
+        self._add_decoding(modality, recordings if baselines else [])
+        self._add_encoding(modality)
+        if audits:
+            times = presentation_times(opened["train"], part)
+            train, validation, scored = recordings
+            looked_at = AuditData(self._first(modality), train, validation, scored, times)
+            self.audits[modality] = audit(looked_at, self.seed)
 
+    def _add_decoding(self, modality: str, recordings: Sequence[Split]) -> None:
+        """Rows of every checkpoint and baseline, what the protocol makes of them, and their differences."""
+        from neural_clip.evaluation.paper_figures import PAPER
+        from neural_clip.evaluation.tasks import decoding_rows
 
-def _add_comparisons(
-    report: dict, task: str, modalities: list[str], contributions: dict[str, Contributions],
-    units: Sequence, names: Sequence[str], seed: int,
-) -> None:  # fmt: skip
-    """Differences of the first checkpoint to all other methods."""
-    found = compare_methods(contributions, units, names, seed)
-    report["comparisons"] += [{"task": task, "modalities": modalities, **record} for record in found]
+        rows: list[dict] = []
+        contributions: dict[str, Contributions] = {}
+        entries: list[dict] = []
+        for name, splits in self._with(modality).items():
+            part = splits[modality]
+            scored, contributions[name] = decoding_rows(part, part.embeds, name, self.seed)
+            rows += scored
+            entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
+        part = self._first(modality)
+        if recordings:
+            scored, theirs = baseline_rows(part, [found.from_onset() for found in recordings], self.seed)
+            rows += scored
+            contributions |= theirs
+        ceiling = (part.facts.simulated or {}).get("ceiling")
+        self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
+        self.decoding_entries[modality] = entries
+        self._compare("decoding", [modality], contributions, _units(part), COMPARED)
+
+    def _add_encoding(self, modality: str) -> None:
+        """Encoding by every checkpoint, and their differences."""
+        from neural_clip.evaluation.paper_figures import PAPER
+        from neural_clip.evaluation.tasks import encoding_record
+
+        rows, contributions = [], {}
+        for name, splits in self._with(modality).items():
+            record, contributions[name] = encoding_record(splits[modality], self.seed)
+            rows.append({"method": name, **record})
+        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"][modality]}
+        images = self._first(modality).gallery_ids.tolist()
+        self._compare("encoding", [modality], contributions, images, ("two_way",))
+
+    def add_conversion(self, source: str, target: str) -> None:
+        """Conversion of one pair by every checkpoint that has both, and their differences."""
+        from neural_clip.evaluation.paper_figures import PAPER
+        from neural_clip.evaluation.tasks import conversion_record
+
+        pair = f"{source}->{target}"
+        contributions, entries = {}, []
+        for name, splits in self._with(source, target).items():
+            decoded = next(row for row in self.decoding[target]["rows"] if row["method"] == name)  # single trials
+            record, contributions[name] = conversion_record(
+                splits[source], splits[target], decoded["two_way"], self.seed, method=name
+            )
+            self.conversion.append({"method": name, **record, "paper": PAPER["conversion"][pair]})
+            found = conversion_entries(self.protocol, record, decoded["two_way_permutation"])
+            entries += [{"method": name, **entry} for entry in found]
+        self.conversion_entries[pair] = entries
+        units = _units(self._first(source))
+        self._compare("conversion", [source, target], contributions, units, ("two_way",))
+
+    def _compare(
+        self,
+        task: str,
+        modalities: list[str],
+        contributions: dict[str, Contributions],
+        units: Sequence,
+        names: Sequence[str],
+    ) -> None:
+        """Differences of the first checkpoint to all other methods."""
+        found = compare_methods(contributions, units, names, self.seed)
+        self.comparisons += [{"task": task, "modalities": modalities, **record} for record in found]
+
+    def _first(self, modality: str) -> EmbeddedSplit:
+        """Recordings in the space of the first checkpoint."""
+        return next(iter(self.embedded.values()))[modality]
+
+    def _with(self, *modalities: str) -> Embedded:
+        """Checkpoints that have these modalities."""
+        return {name: splits for name, splits in self.embedded.items() if set(modalities) <= set(splits)}
 
 
 def _units(queries: EmbeddedSplit) -> Sequence:
@@ -196,18 +244,8 @@ def _units(queries: EmbeddedSplit) -> Sequence:
     return range(len(queries.image_ids)) if queries.category_level else queries.image_ids.tolist()
 
 
-def _with(modality: str, embedded: Embedded) -> list[tuple[str, dict[str, EmbeddedSplit]]]:
-    """Checkpoints that have this modality."""
-    return [(name, splits) for name, splits in embedded.items() if modality in splits]
-
-
-def _single_trials(report: dict, modality: str, method: str) -> dict:
-    """Decoding scores of single trials by one method."""
-    return next(row for row in report["decoding"][modality]["rows"] if row["method"] == method)
-
-
 def baseline_rows(
-    data: EmbeddedSplit, splits: Sequence[BaselineSplit], seed: int
+    data: EmbeddedSplit, splits: Sequence[Split], seed: int
 ) -> tuple[list[dict], dict[str, Contributions]]:
     """Scores of the linear baselines on the same recordings and gallery, and the contributions of single trials.
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.evaluation.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
-from neural_clip.retrieval.scores import nearest_rows, score_queries
+from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.scoring import score_record
 from neural_clip.retrieval.tiles import unit_vectors
 
@@ -33,8 +34,6 @@ __all__ = [
 
 
 Contributions = dict[str, np.ndarray]
-PICTURE_HITS = 5  # images shown beside a query, as in the paper's figures
-NEAREST_KEPT = 50  # recordings looked through for five different images: several show the same one
 # Embeddings of one picture by one encoder differ by rounding alone, those of different pictures by far more.
 SAME_IMAGE_COSINE = 1 - 1e-5
 BEHIND = ("two_way", "n_queries", "gallery_size", "n_unique_images", "resampled_unit", "chance_two_way")
@@ -83,7 +82,8 @@ def encoding_record(data: EmbeddedSplit, seed: int) -> tuple[dict, Contributions
         `tuple` of `dict` and contributions. `same_image` is the share of images whose nearest recording was of that
         very image; `direct` scores images against the mean recording of each image.
     """
-    nearest = data.columns[nearest_rows(data.gallery_embeds, data.embeds)[:, 0]]  # (n_images,), columns of the gallery
+    recordings = NeuralGallery.of_recordings(data, data.embeds)
+    nearest = data.columns[recordings.nearest(data.gallery_embeds)[:, 0]]  # (n_images,), columns of the gallery
     record, per_query = _behind(data.gallery_embeds[nearest], data.gallery_ids, data, seed)
     shares = np.bincount(data.columns, minlength=len(nearest)) / len(data.columns)
     means, _, image_ids = aggregate(data.embeds, data.subjects, data.image_ids, SUBJECT_MEAN)
@@ -99,7 +99,7 @@ def encoding_record(data: EmbeddedSplit, seed: int) -> tuple[dict, Contributions
 
 
 def conversion_record(
-    source: EmbeddedSplit, target: EmbeddedSplit, denominator: float, seed: int, *, method: str, split: str
+    source: EmbeddedSplit, target: EmbeddedSplit, denominator: float, seed: int, *, method: str
 ) -> tuple[dict, Contributions]:
     """Recording of one modality -> nearest recording of another -> image behind it, against the query's image.
 
@@ -108,13 +108,12 @@ def conversion_record(
         denominator (`float`): Single-trial decoding 2-way score of the target modality.
         seed (`int`): Seed of resampling and shuffling.
         method (`str`): Checkpoint that made all of them.
-        split (`str`): Split of all of them.
 
     Returns:
         `tuple` of `dict` and contributions; `direct` is `None` where the modalities have fewer than two images in
         common.
     """
-    nearest = target.columns[nearest_rows(source.embeds, target.embeds)[:, 0]]  # (n_source,)
+    nearest = target.columns[NeuralGallery.of_recordings(target, target.embeds).nearest(source.embeds)[:, 0]]
     groups = source.subjects
     record, per_query = _behind(target.gallery_embeds[nearest], source.image_ids, source, seed, groups)
     interval = record["two_way_interval"]
@@ -124,8 +123,9 @@ def conversion_record(
         **record,
         "normalised": record["two_way"] / denominator,
         "normalised_interval": interval and [end / denominator for end in interval],
-        "numerator": f"conversion 2-way, {source.modality} queries to {target.modality} recordings, {split} splits",
-        "denominator": f"decoding 2-way of {target.modality} by {method}, {SINGLE_TRIAL}, {split} split",
+        "numerator": f"conversion 2-way, {source.modality} queries to {target.modality} recordings, "
+        f"{source.name} splits",
+        "denominator": f"decoding 2-way of {target.modality} by {method}, {SINGLE_TRIAL}, {target.name} split",
         "denominator_two_way": denominator,
         "n_recordings": len(target.columns),
         "category_level": source.category_level or target.category_level,
@@ -140,7 +140,7 @@ def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
     Names are not compared: two corpora may use one name for different pictures. Pictures are the same where their
     embeddings are, up to rounding (cosine of 1 - 1e-5 and more).
     """
-    nearest = nearest_rows(source.gallery_embeds, target.gallery_embeds)[:, 0]
+    nearest = NeuralGallery.of_images(target).nearest(source.gallery_embeds)[:, 0]
     cosines = (unit_vectors(source.gallery_embeds) * unit_vectors(target.gallery_embeds)[nearest]).sum(axis=1)
     return np.where(cosines >= SAME_IMAGE_COSINE, nearest, -1)
 
@@ -191,36 +191,20 @@ def picture_hits(splits: dict[str, EmbeddedSplit]) -> dict[str, np.ndarray]:
         five; and `..._scores` for each.
     """
     arrays = {}
+    recorded = {name: NeuralGallery.of_recordings(part, part.embeds) for name, part in splits.items()}
     for name, part in splits.items():
-        own = np.arange(len(part.gallery_ids))
-        tasks = {
-            f"{name}_decoding": (part.embeds, part.image_ids, part.gallery_embeds, own, part.gallery_embeds),
-            f"{name}_encoding": (
-                part.gallery_embeds,
-                part.gallery_ids,
-                part.embeds,
-                part.columns,
-                part.gallery_embeds,
-            ),
-        }
-        for other, target in splits.items():
-            if other != name:
-                searched = (target.embeds, target.columns, target.gallery_embeds)
-                tasks[f"{name}_to_{other}"] = (part.embeds, part.image_ids, *searched)
-        for task, (queries, image_ids, searched_embeds, columns, images) in tasks.items():
-            rows = nearest_rows(queries, searched_embeds, NEAREST_KEPT)
-            arrays[f"{task}_hits"] = _distinct(rows, columns)
-            found = queries if searched_embeds is part.gallery_embeds else images[columns[rows[:, 0]]]
-            scores = score_queries(found, part.gallery_embeds, list(image_ids), list(part.gallery_ids))
-            arrays[f"{task}_scores"] = scores["two_way"]
+        queries = (part.embeds, part.image_ids)
+        arrays[f"{name}_decoding_hits"] = NeuralGallery.of_images(part).hits(part.embeds)
+        arrays[f"{name}_decoding_scores"] = _scores_of(*queries, part)
+        tasks = {f"{name}_encoding": (part.gallery_embeds, part.gallery_ids, name)}
+        tasks |= {f"{name}_to_{other}": (*queries, other) for other in splits if other != name}
+        for task, (embeds, image_ids, searched) in tasks.items():
+            arrays[f"{task}_hits"] = hits = recorded[searched].hits(embeds)
+            behind = splits[searched].gallery_embeds[splits[searched].columns[hits[:, 0]]]
+            arrays[f"{task}_scores"] = _scores_of(behind, image_ids, part)
     return arrays
 
 
-def _distinct(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Of each query's recordings the first of every image, `(n_queries, 5)`, filled with -1."""
-    distinct = np.full((len(rows), PICTURE_HITS), -1)
-    for query, nearest in enumerate(rows):
-        _, first = np.unique(columns[nearest], return_index=True)
-        kept = nearest[np.sort(first)][:PICTURE_HITS]
-        distinct[query, : len(kept)] = kept
-    return distinct
+def _scores_of(found: np.ndarray, image_ids: np.ndarray, part: EmbeddedSplit) -> np.ndarray:
+    """2-way score of each query among the images of a split."""
+    return score_queries(found, part.gallery_embeds, list(image_ids), list(part.gallery_ids))["two_way"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.files.whole import whole_file
+from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
@@ -28,28 +29,20 @@ THUMBNAIL = 192  # pixels; more than a cell has
 
 
 @dataclass
-class Gallery:
-    """Images of one modality's corpus.
+class Shown:
+    """What can be shown of one modality.
 
     Args:
-        ids (`np.ndarray` of shape `(n_images,)`, str): Image ids.
-        concepts (`np.ndarray` of shape `(n_images,)`, str): Concept of each.
-        categories (`list[set[str]]`): Categories of each.
+        images ([`NeuralGallery`]): The images of the split.
         columns (`np.ndarray` of shape `(n,)`): Image of each recording.
-        subjects (`np.ndarray` of shape `(n,)`, str): Person of each recording.
+        subjects (`np.ndarray` of shape `(n,)`, str): Subject of each recording.
         pixels (`dict[int, np.ndarray]`): RGB arrays by position.
     """
 
-    ids: np.ndarray
-    concepts: np.ndarray
-    categories: list[set[str]]
+    images: NeuralGallery
     columns: np.ndarray
     subjects: np.ndarray
     pixels: dict[int, np.ndarray]
-
-    def labels(self) -> set[str]:
-        """All concepts and categories of the corpus."""
-        return {str(concept) for concept in self.concepts}.union(*self.categories) - {""}
 
 
 @dataclass
@@ -82,7 +75,7 @@ def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
         arrays = dict(file)
     galleries, missing = {}, []
     for modality, data in report["data"].items():
-        galleries[modality] = _gallery(arrays, modality)
+        galleries[modality] = _shown(arrays, modality)
         if not _open_images(data["folder"]):
             missing.append(f"{MODALITIES[modality].title} ({data['folder']} has no pixels or is gone)")
     if missing:
@@ -107,13 +100,14 @@ def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
     return drawn, ""
 
 
-def _gallery(arrays: dict[str, np.ndarray], modality: str) -> Gallery:
+def _shown(arrays: dict[str, np.ndarray], modality: str) -> Shown:
     """Images and recordings of one modality, without pixels."""
-    ids = arrays[f"{modality}_gallery_ids"]
-    categories = [set(json.loads(text)) for text in arrays[f"{modality}_gallery_categories"]]
+    vectors, ids, concepts = (arrays[f"{modality}_gallery_{name}"] for name in ("embeds", "ids", "concepts"))
+    categories = [json.loads(text) for text in arrays[f"{modality}_gallery_categories"]]
     columns = np.searchsorted(ids, arrays[f"{modality}_image_ids"])
-    concepts = arrays[f"{modality}_gallery_concepts"]
-    return Gallery(ids, concepts, categories, columns, arrays[f"{modality}_subjects"], {})
+    return Shown(
+        NeuralGallery("image", vectors, ids, concepts, categories), columns, arrays[f"{modality}_subjects"], {}
+    )
 
 
 def spaced_queries(scores: np.ndarray, images: np.ndarray, count: int) -> list[int]:
@@ -138,7 +132,7 @@ def spaced_queries(scores: np.ndarray, images: np.ndarray, count: int) -> list[i
     return chosen
 
 
-def _decoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery]) -> list[Row]:
+def _decoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown]) -> list[Row]:
     """Recording -> images."""
     rows = []
     for name, gallery in galleries.items():
@@ -150,18 +144,18 @@ def _decoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery])
     return rows
 
 
-def _encoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery]) -> list[Row]:
+def _encoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown]) -> list[Row]:
     """Image -> images behind the nearest recordings."""
     rows = []
     for name, gallery in galleries.items():
         scores = arrays[f"{name}_encoding_scores"]
-        for query in spaced_queries(scores, np.arange(len(gallery.ids)), ROWS_DECODING):
+        for query in spaced_queries(scores, np.arange(len(gallery.images)), ROWS_DECODING):
             title = f"image\nto {MODALITIES[name].title}\n2-way {scores[query]:.2f}"
             rows.append(_recordings_row(name, name, query, title, arrays[f"{name}_encoding_hits"][query], gallery))
     return rows
 
 
-def _conversion_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery]) -> list[Row]:
+def _conversion_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown]) -> list[Row]:
     """Recording of one modality -> images behind the nearest recordings of another."""
     rows = []
     for name, source in galleries.items():
@@ -176,7 +170,7 @@ def _conversion_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Gallery
     return rows
 
 
-def _recordings_row(source: str, target: str, query: int, title: str, found: np.ndarray, gallery: Gallery) -> Row:
+def _recordings_row(source: str, target: str, query: int, title: str, found: np.ndarray, gallery: Shown) -> Row:
     """Row whose hits are recordings of `gallery`: their images, captioned with the person."""
     kept = [int(hit) for hit in found if hit >= 0]
     images, people = [int(gallery.columns[hit]) for hit in kept], [str(gallery.subjects[hit]) for hit in kept]
@@ -193,7 +187,7 @@ def _open_images(folder: str) -> Any:
     return images if "image" in images.column_names else None
 
 
-def _load_pixels(rows: list[Row], galleries: dict[str, Gallery], report: dict) -> None:
+def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> None:
     """Read the images that rows show."""
     wanted: dict[str, set[int]] = {name: set() for name in galleries}
     for row in rows:
@@ -204,25 +198,25 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Gallery], report: dict) -
         images = _open_images(report["data"][name]["folder"])
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
-            image = images[index[str(gallery.ids[position])]]["image"]
+            image = images[index[str(gallery.images.image_ids[position])]]["image"]
             if image is not None:
                 image = image.convert("RGB")
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
                 gallery.pixels[position] = np.asarray(image)
 
 
-def match(source: Gallery, query: int, target: Gallery, hit: int, same_corpus: bool) -> tuple[str, str]:
+def match(source: NeuralGallery, query: int, target: NeuralGallery, hit: int, same_corpus: bool) -> tuple[str, str]:
     """Colour and word for a hit: the same image, the same concept or category, neither, or labels not comparable."""
     if same_corpus and query == hit:
         return SAME_IMAGE
-    if not source.labels() & target.labels():
+    if not source.labels & target.labels:
         return NOT_COMPARABLE
-    here = {str(source.concepts[query])} | source.categories[query]
-    there = {str(target.concepts[hit])} | target.categories[hit]
+    here = {str(source.concepts[query]), *source.categories[query]}
+    there = {str(target.concepts[hit]), *target.categories[hit]}
     return SAME_CONCEPT if (here & there) - {""} else OTHER
 
 
-def _draw(rows: list[Row], galleries: dict[str, Gallery], title: str, path: Path) -> None:
+def _draw(rows: list[Row], galleries: dict[str, Shown], title: str, path: Path) -> None:
     """Draw rows of a query and its hits, and write the picture aside before it takes its place."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -251,14 +245,14 @@ def _draw(rows: list[Row], galleries: dict[str, Gallery], title: str, path: Path
         figure.savefig(partial, format="png", metadata={"Software": None})  # no version: one report, one picture
 
 
-def _draw_row(axes: Axes, row: Row, galleries: dict[str, Gallery], top: float) -> None:
+def _draw_row(axes: Axes, row: Row, galleries: dict[str, Shown], top: float) -> None:
     """Label, query image and hits of one row."""
     source, target = galleries[row.source], galleries[row.target]
     axes.text(LABEL_WIDTH - 0.12, top + 0.5, row.title, ha="right", va="center", fontsize=7.5)
-    _cell(axes, LABEL_WIDTH, top, source.pixels.get(row.query), "#222222", str(source.concepts[row.query]))
+    _cell(axes, LABEL_WIDTH, top, source.pixels.get(row.query), "#222222", str(source.images.concepts[row.query]))
     for place, (hit, caption) in enumerate(zip(row.hits, row.captions, strict=True)):
-        colour, word = match(source, row.query, target, hit, row.source == row.target)
-        text = " · ".join(part for part in (caption, word) if part) or str(target.concepts[hit])
+        colour, word = match(source.images, row.query, target.images, hit, row.source == row.target)
+        text = " · ".join(part for part in (caption, word) if part) or str(target.images.concepts[hit])
         _cell(axes, LABEL_WIDTH + 1.1 * (place + 1), top, target.pixels.get(hit), colour, text)
 
 

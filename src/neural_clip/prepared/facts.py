@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,26 +18,100 @@ from neural_clip.prepared.modalities import MODALITIES
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 1
 SPLIT_UNITS = ("image", "run", "recording")
-REQUIRED_KEYS = (
-    "corpus",
-    "modality",
-    "split_protocol",
-    "split_unit",
-    "licence",
-    "redistribution",
-    "citation",
-    "source",
-)
-DEFAULTS: dict = {
-    "format_version": FORMAT_VERSION, "corpus": None, "modality": None, "simulated": None, "subjects": None,
-    "ch_names": None, "ch_positions": None, "ch_positions_frame": None, "n_chans": None, "n_times": None,
-    "sfreq": None, "tmin": None, "unit": None, "n_voxels": None, "roi": None, "split_protocol": None,
-    "split_unit": None, "splits": None, "subject_splits": None,
-    "scaling": {"method": "none", "fit_scope": "none"}, "preprocessing": {}, "category_level": False,
-    "block_confounded": False, "presentation_order": False, "average_repeats": False, "image_encoder": None,
-    "licence": None, "redistribution": None, "terms": None, "citation": None, "source": None, "known_defects": [],
-    "declared": None, "partial": None, "findings": [], "fingerprint": None,
-}  # fmt: skip
+_FILLED_IN: Any = None  # facts that `write_prepared` finds by itself, and those that only one kind of recording has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What `neural_clip.json` says of a prepared data set; absent facts have the defaults below.
+
+    Args:
+        corpus (`str`): Name of the corpus.
+        modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+        simulated (`dict`, *optional*): Preset, seed and ceiling of a simulation; `None` for recordings of people.
+        subjects (`list[str]`): Everybody in the data set.
+        ch_names, ch_positions, ch_positions_frame, n_chans, n_times, sfreq, tmin: Of EEG and MEG: names of channels,
+            their places in m and the frame of these, counts, sampling rate in Hz, first sample in s from onset.
+        unit (`str`, *optional*): Of the recordings.
+        n_voxels (`dict[str, int]`): Of fMRI: voxels of each subject.
+        roi: Of fMRI: the region that the voxels come from.
+        splits, subject_splits (`dict`): Rows, images and concepts of each split; rows of each subject and split.
+        category_level (`bool`): Whether "images" are categories.
+        image_encoder (`dict`, *optional*): What embedded the images.
+        fingerprint (`str`): See [`fingerprint`].
+        extra (`dict`): Further facts of one corpus, for the card.
+
+    The others say how rows were split, scaled and prepared, what is allowed, and what the `doctor` found.
+    """
+
+    format_version: int = FORMAT_VERSION
+    corpus: str
+    modality: str
+    simulated: dict | None = None
+    subjects: list[str] = _FILLED_IN
+    ch_names: list[str] = _FILLED_IN
+    ch_positions: list | None = None
+    ch_positions_frame: str | None = None
+    n_chans: int = _FILLED_IN
+    n_times: int = _FILLED_IN
+    sfreq: float = _FILLED_IN
+    tmin: float = _FILLED_IN
+    unit: str | None = None
+    n_voxels: dict[str, int] = _FILLED_IN
+    roi: Any = None
+    split_protocol: str
+    split_unit: str
+    splits: dict[str, dict] = _FILLED_IN
+    subject_splits: dict[str, dict[str, int]] = _FILLED_IN
+    scaling: dict = field(default_factory=lambda: {"method": "none", "fit_scope": "none"})
+    preprocessing: dict = field(default_factory=dict)
+    category_level: bool = False
+    block_confounded: bool = False
+    presentation_order: bool = False
+    average_repeats: bool = False
+    image_encoder: dict | None = None
+    licence: str
+    redistribution: str
+    terms: str | None = None
+    citation: str
+    source: str
+    known_defects: list[str] = field(default_factory=list)
+    declared: dict | None = None
+    partial: dict | None = None
+    findings: list[dict] = field(default_factory=list)
+    fingerprint: str = _FILLED_IN
+    extra: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, metadata: Mapping) -> Facts:
+        """Facts of what `neural_clip.json` holds or will hold.
+
+        Raises:
+            DataError: If one of those that every data set has is absent.
+        """
+        missing = [key for key in REQUIRED_KEYS if not metadata.get(key)]
+        if missing:
+            raise DataError(f"The metadata of a prepared data set lacks {', '.join(repr(key) for key in missing)}.")
+        named = {entry.name for entry in fields(cls)} - {"extra"}
+        extra = {key: value for key, value in metadata.items() if key not in named}
+        return cls(**{key: value for key, value in metadata.items() if key in named}, extra=extra)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Facts:
+        """Facts of the prepared data set in a folder; a `DataError` if there is none (see [`read_metadata`])."""
+        return cls.of(read_metadata(folder))
+
+    @property
+    def samples_before_onset(self) -> int:
+        """Samples of a recording with t < 0."""
+        return max(math.ceil(-self.tmin * self.sfreq - 1e-6), 0)  # 0.1 * 200 may be 20.000000000000004
+
+    def as_dict(self) -> dict:
+        """As `neural_clip.json` holds them, in its order."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "extra"} | self.extra
+
+
+REQUIRED_KEYS = tuple(entry.name for entry in fields(Facts) if entry.default is MISSING is entry.default_factory)
 
 
 def read_metadata(folder: str | Path) -> dict:
@@ -97,9 +174,7 @@ def plain(value: object) -> object:
 
 def checked_metadata(metadata: Mapping) -> dict:
     """Metadata with every key present."""
-    missing = [key for key in REQUIRED_KEYS if not metadata.get(key)]
-    if missing:
-        raise DataError(f"The metadata of a prepared data set lacks {', '.join(repr(key) for key in missing)}.")
+    facts = Facts.of(metadata)
     allowed = {"modality": MODALITIES, "split_unit": SPLIT_UNITS, "redistribution": ("allowed", "forbidden")}
     for key, values in allowed.items():
         if metadata[key] not in values:
@@ -107,6 +182,6 @@ def checked_metadata(metadata: Mapping) -> dict:
             raise DataError(
                 f"Invalid value for {key!r}. Allowed values are {names}, but got {metadata[key]!r} instead."
             )
-    if metadata.get("category_level") and metadata["split_unit"] == "image":
+    if facts.category_level and facts.split_unit == "image":
         raise DataError("A category-level data set cannot be split by image; use split_unit 'run' or 'recording'.")
-    return {**json.loads(json.dumps(DEFAULTS)), **metadata}
+    return facts.as_dict()

@@ -1,26 +1,37 @@
-"""Prepared data sets as the trainer and the evaluation read them."""
+"""Prepared data sets as objects that are opened once and handed on: the whole set, its splits, its images.
+
+```python
+data = PreparedSet.open("data/things_meg")  # or "you/things_meg", a data set of the Hub
+part = data.split("test", subjects=["sub-02"])
+for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list of (n_voxels,)
+    ...
+```
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.facts import read_metadata
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.splits import SPLITS
 
 if TYPE_CHECKING:
     import datasets
+    import pandas as pd
     import pyarrow as pa
 
+Values = np.ndarray | list[np.ndarray]  # recordings of EEG and MEG, and of fMRI, where subjects differ in voxels
+Rows = slice | Sequence[int] | np.ndarray
 
-@dataclass
+
+@dataclass(frozen=True, eq=False)
 class ImageTable:
     """The images of a prepared data set, one row each, without pixels.
 
@@ -36,100 +47,268 @@ class ImageTable:
     concepts: list[str]
     categories: list[list[str]]
 
-    def rows_of(self, image_ids: Sequence[str]) -> np.ndarray:
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        """Row of each image."""
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
+
+    def rows_of(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """Row of each image id, `(len(image_ids),)` int64."""
-        index = {image_id: row for row, image_id in enumerate(self.image_ids)}
-        return np.array([index[image_id] for image_id in image_ids], dtype=np.int64)
+        return np.array([self._index[image_id] for image_id in image_ids], dtype=np.int64)
 
 
-def resolve_folder(folder: str | Path) -> Path:
-    """Return a local prepared data set, or fetch one of that name from the Hub.
-
-    Raises:
-        DataError: If it is no local folder and cannot be had from the Hub.
-    """
-    if Path(folder).is_dir():
-        return Path(folder)
-    if (name := str(folder)).count("/") != 1 or name.startswith((".", "/", "~")):
-        raise DataError(f"'{folder}' is no folder; make a prepared data set with `neural-clip prepare`.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", etag_timeout=5))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"'{folder}' is neither a folder here nor a data set that could be fetched from the Hub "
-            f"({type(error).__name__}). Prepare it with `neural-clip prepare` and give the folder."
-        ) from error
-
-
-def load_metadata(folder: str | Path) -> dict:
-    """Read what a prepared data set says of itself (`neural_clip.json`)."""
-    return read_metadata(resolve_folder(folder))
-
-
-def folder_of(argument: str) -> str:
-    """Folder of a `MODALITY=FOLDER` argument, which holds recordings of that modality or raises a `DataError`."""
-    modality, separator, folder = argument.partition("=")
-    if not separator or modality not in MODALITIES:
-        raise DataError(
-            f"Invalid value for the '--data' parameter. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, "
-            f"but got '{argument}' instead."
-        )
-    found = load_metadata(folder)["modality"]
-    if found != modality:
-        raise DataError(f"'{argument}' says {modality}, but the data set holds {found} recordings.")
-    return folder
-
-
-def load_recordings(folder: str | Path, split: str, subjects: Sequence[str] | None = None) -> datasets.Dataset:
-    """Open the recordings of a split, memory-mapped.
+class PreparedSet:
+    """A prepared data set, opened once; make one with [`PreparedSet.open`].
 
     Args:
-        folder (`str` or `Path`): Prepared data set, local or by its Hub name.
-        split (`str`): `"train"`, `"validation"` or `"test"`.
-        subjects (sequence of `str`, *optional*): Keep these; all by default.
-
-    Raises:
-        DataError: If the folder, the split or a subject does not exist.
+        name (`str`): The folder or Hub name that was asked for, as messages and reports say it.
+        folder (`Path`): Where it lies on this machine.
+        facts ([`Facts`]): What its `neural_clip.json` says.
+        images ([`ImageTable`], *optional*): Read from the folder when first used unless given.
     """
-    from datasets import concatenate_datasets, load_dataset
 
-    if split not in SPLITS:
-        raise DataError(f"Invalid value for the 'split' parameter. Allowed values are {SPLITS}, but got {split!r}.")
-    local = resolve_folder(folder)
-    metadata = read_metadata(local)
-    wanted = list(subjects) if subjects is not None else list(metadata["subjects"])
-    unknown = sorted(set(wanted) - set(metadata["subjects"]))
-    if unknown:
-        raise DataError(f"'{folder}' has no subject {unknown}; it has {metadata['subjects']}.")
-    counts = metadata["subject_splits"]
-    parts = [load_dataset(str(local), name, split=split) for name in wanted if counts[name].get(split)]
-    if not parts:
-        raise DataError(f"'{folder}' has no {split} recordings of {wanted}.")
-    return concatenate_datasets(parts)
+    def __init__(self, name: str, folder: Path, facts: Facts, images: ImageTable | None = None) -> None:
+        self.name, self.folder, self.facts = name, folder, facts
+        self._images = images
+        self._recordings: dict[str, datasets.DatasetDict] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path | PreparedSet) -> PreparedSet:
+        """Open a folder, or fetch a data set of that name from the Hub; an open one is returned as it is.
+
+        Raises:
+            DataError: If it is no prepared data set of this machine and cannot be had from the Hub.
+        """
+        if isinstance(folder, PreparedSet):
+            return folder
+        local = _local_folder(folder)
+        return cls(str(folder), local, Facts.read(local))
+
+    @property
+    def images(self) -> ImageTable:
+        """Ids, embeddings and labels of the images.
+
+        Raises:
+            DataError: If the images have not been embedded yet.
+        """
+        if self._images is None:
+            self._images = self._read_images()
+        return self._images
+
+    def _read_images(self) -> ImageTable:
+        """The image table of the folder."""
+        images = self.stored_images
+        if "image_embeds" not in images.column_names:
+            raise DataError(
+                f"The images of '{self.name}' have no embeddings; run `neural-clip embed-images {self.name}`."
+            )
+        columns = images.select_columns(["image_id", "image_embeds", "concept", "categories"]).with_format("arrow")[:]
+        embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return ImageTable(
+            image_ids=columns["image_id"].to_pylist(),
+            embeds=embeds.astype(np.float32).reshape(len(columns), -1),
+            concepts=columns["concept"].to_pylist(),
+            categories=columns["categories"].to_pylist(),
+        )
+
+    @cached_property
+    def stored_images(self) -> datasets.Dataset:
+        """The `images` config with pixels, memory-mapped."""
+        from datasets import load_dataset
+
+        return load_dataset(str(self.folder), "images", split="images")
+
+    def split(self, name: str, subjects: Sequence[str] | None = None) -> Split:
+        """Open the recordings of a split, memory-mapped.
+
+        Args:
+            name (`str`): `"train"`, `"validation"` or `"test"`.
+            subjects (sequence of `str`, *optional*): Keep these, in this order; by default all.
+
+        Raises:
+            DataError: If there is no such split or subject, or nothing was recorded of these subjects in it.
+        """
+        from datasets import concatenate_datasets
+
+        if name not in SPLITS:
+            raise DataError(f"Invalid value for the 'split' parameter. Allowed values are {SPLITS}, but got {name!r}.")
+        wanted = list(self.facts.subjects if subjects is None else subjects)
+        if unknown := sorted(set(wanted) - set(self.facts.subjects)):
+            raise DataError(f"'{self.name}' has no subject {unknown}; it has {self.facts.subjects}.")
+        parts = [self._of_subject(subject)[name] for subject in wanted if self.facts.subject_splits[subject].get(name)]
+        if not parts:
+            raise DataError(f"'{self.name}' has no {name} recordings of {wanted}.")
+        recordings = concatenate_datasets(parts)
+        labels = recordings.select_columns(["subject", "image_id"]).with_format("arrow")[:]
+        names = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
+        return Split(self, name, recordings, *names)
+
+    def _of_subject(self, subject: str) -> datasets.DatasetDict:
+        """All splits of a subject, opened once."""
+        from datasets import load_dataset
+
+        if subject not in self._recordings:
+            self._recordings[subject] = load_dataset(str(self.folder), subject)
+        return self._recordings[subject]
 
 
-def load_image_table(folder: str | Path) -> ImageTable:
-    """Read ids, embeddings and labels of the images of a prepared data set.
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Recordings of one split of a prepared data set, read when asked, with the images that were seen.
 
-    Raises:
-        DataError: If the images have not been embedded yet.
+    Args:
+        data ([`PreparedSet`]): Where they come from.
+        name (`str`): `"train"`, `"validation"` or `"test"`.
+        recordings (`datasets.Dataset`, `np.ndarray` or `list[np.ndarray]`): Rows on disk, or values in memory.
+        subjects, image_ids (`np.ndarray` of shape `(n,)`, str): Who was recorded in each row, and what was shown.
     """
-    from datasets import load_dataset
 
-    local = resolve_folder(folder)
-    images = load_dataset(str(local), "images", split="images")
-    if "image_embeds" not in images.column_names:
-        raise DataError(f"The images of '{folder}' have no embeddings; run `neural-clip embed-images {folder}`.")
-    columns = images.select_columns(["image_id", "image_embeds", "concept", "categories"]).with_format("arrow")[:]
-    embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return ImageTable(
-        image_ids=columns["image_id"].to_pylist(),
-        embeds=embeds.astype(np.float32).reshape(len(columns), -1),
-        concepts=columns["concept"].to_pylist(),
-        categories=columns["categories"].to_pylist(),
-    )
+    data: PreparedSet
+    name: str
+    recordings: datasets.Dataset | Values
+    subjects: np.ndarray
+    image_ids: np.ndarray
+
+    by_row: ClassVar[tuple[str, ...]] = ("subjects", "image_ids")  # arrays with an entry for each recording
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in ("recordings", *self.by_row)}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"The {self.name} split of '{self.data.name}' has rows that do not match: {lengths}.")
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def facts(self) -> Facts:
+        """What the data set says of itself."""
+        return self.data.facts
+
+    @property
+    def modality(self) -> str:
+        """`"eeg"`, `"meg"` or `"fmri"`."""
+        return self.facts.modality
+
+    @property
+    def category_level(self) -> bool:
+        """Whether "images" are categories."""
+        return self.facts.category_level
+
+    @cached_property
+    def image_rows(self) -> np.ndarray:
+        """Row of each recording's image in `data.images`, `(n,)` int64."""
+        return self.data.images.rows_of(self.image_ids)
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """Embedding of each recording's image, `(n, projection_dim)` float32."""
+        return self.data.images.embeds[self.image_rows]
+
+    @cached_property
+    def gallery_ids(self) -> np.ndarray:
+        """The images of the split, each once, sorted, `(n_images,)` str."""
+        return np.unique(self.image_ids)
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """Position of each recording's image in the gallery, `(n,)`."""
+        return np.searchsorted(self.gallery_ids, self.image_ids)
+
+    @cached_property
+    def _gallery_rows(self) -> np.ndarray:
+        """Rows of the gallery in `data.images`."""
+        return self.data.images.rows_of(self.gallery_ids)
+
+    @cached_property
+    def gallery_embeds(self) -> np.ndarray:
+        """Embeddings of the gallery, `(n_images, projection_dim)` float32."""
+        return self.data.images.embeds[self._gallery_rows]
+
+    @property
+    def gallery_concepts(self) -> list[str]:
+        """Concept of each image of the gallery."""
+        return [self.data.images.concepts[row] for row in self._gallery_rows]
+
+    @property
+    def gallery_categories(self) -> list[list[str]]:
+        """Categories of each image of the gallery."""
+        return [list(self.data.images.categories[row]) for row in self._gallery_rows]
+
+    @cached_property
+    def _on_disk(self) -> Any:
+        """The column of recordings as Arrow."""
+        return self.recordings.select_columns([self.modality]).with_format("arrow")  # type: ignore[union-attr]
+
+    def values(self, rows: Rows = slice(None)) -> Values:
+        """Read recordings.
+
+        Args:
+            rows (`slice` or sequence of `int`): Which; all by default.
+
+        Returns:
+            `np.ndarray` of shape `(n_rows, n_chans, n_times)`, float32, for EEG and MEG; a list of `n_rows` arrays of
+            shape `(n_voxels,)` for fMRI.
+        """
+        if isinstance(self.recordings, np.ndarray):
+            return self.recordings[rows]
+        if isinstance(self.recordings, list):
+            return [self.recordings[row] for row in np.arange(len(self))[rows]]
+        shape = getattr(self._on_disk.features[self.modality], "shape", None)  # (n_chans, n_times), voxels have none
+        flat, lengths = column_arrays(self._on_disk[rows][self.modality], shape)
+        flat = flat.astype(np.float32, copy=False)
+        return flat.reshape(-1, *shape) if shape else np.split(flat, np.cumsum(lengths)[:-1])
+
+    def blocks(self, n_rows: int) -> Iterator[tuple[slice, Values]]:
+        """Go over all recordings, at most so many in memory at a time; yields rows and their values."""
+        for start in range(0, len(self), n_rows):
+            rows = slice(start, min(start + n_rows, len(self)))
+            yield rows, self.values(rows)
+
+    def loaded(self) -> Self:
+        """The same split with all its recordings in memory."""
+        return replace(self, recordings=self.values())
+
+    def rows_of(self, subject: str) -> np.ndarray:
+        """Rows of a subject, `(n_rows,)`."""
+        return np.flatnonzero(self.subjects == subject)
+
+    def of_subject(self, subject: str) -> np.ndarray:
+        """Recordings of one subject, `(n_rows, ...)`."""
+        values = self.values(self.rows_of(subject))
+        return values if isinstance(values, np.ndarray) else np.stack(values)
+
+    def at(self, rows: np.ndarray) -> Self:
+        """Some of the rows, by their indices; recordings are not copied."""
+        recordings: Any = self.recordings
+        if isinstance(recordings, np.ndarray | list):
+            recordings = [recordings[int(row)] for row in rows]
+        else:
+            recordings = recordings.select(rows)
+        return replace(self, recordings=recordings, **{name: getattr(self, name)[rows] for name in self.by_row})
+
+    def from_onset(self) -> Self:
+        """EEG or MEG in memory without the samples before image onset, which tell nothing of it; fMRI as it is."""
+        if self.facts.tmin is None:
+            return self
+        return replace(self, recordings=np.asarray(self.values())[:, :, self.facts.samples_before_onset :])
+
+    def labels(self, *columns: str) -> pd.DataFrame:
+        """Further columns of the recordings on disk, such as `"session"` and `"trial"`, `n` rows."""
+        return self.recordings.select_columns(list(columns)).to_pandas()  # type: ignore[union-attr]
+
+    def as_fields(self) -> dict[str, Any]:
+        """What a class that adds to a split is made from."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(Split)}
+
+
+def padded(values: Values) -> np.ndarray:
+    """Recordings as one writable float32 array `(n, ...)`; voxels are followed by zeros, `(n, max_n_voxels)`."""
+    if isinstance(values, np.ndarray):
+        return np.array(values, dtype=np.float32)
+    lengths = np.array([len(row) for row in values], dtype=np.int64)
+    laid = np.zeros((len(values), int(lengths.max(initial=0))), dtype=np.float32)
+    laid[np.arange(laid.shape[1]) < lengths[:, None]] = np.concatenate([*values, np.zeros(0, np.float32)])
+    return laid
 
 
 def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -146,74 +325,21 @@ def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tup
     return array.flatten().to_numpy(zero_copy_only=False), lengths
 
 
-def recording_array(recordings: datasets.Dataset, modality: str) -> np.ndarray | list[np.ndarray]:
-    """Read all recordings of a data set into memory.
+def _local_folder(folder: str | Path) -> Path:
+    """A local prepared data set, or one of that name fetched from the Hub."""
+    if Path(folder).is_dir():
+        return Path(folder)
+    if (name := str(folder)).count("/") != 1 or name.startswith((".", "/", "~")):
+        raise DataError(f"'{folder}' is no folder; make a prepared data set with `neural-clip prepare`.")
+    from huggingface_hub import snapshot_download
 
-    Returns:
-        `np.ndarray` of shape `(n_recordings, n_chans, n_times)`, float32, for EEG and MEG; a list of
-        `n_recordings` arrays of shape `(n_voxels,)` for fMRI.
-    """
-    shape = getattr(recordings.features[modality], "shape", None)
-    column = recordings.select_columns([modality]).with_format("arrow")[:][modality]
-    flat, lengths = column_arrays(column, shape)
-    flat = flat.astype(np.float32, copy=False)
-    if shape is not None:
-        return flat.reshape(-1, *shape)
-    return np.split(flat, np.cumsum(lengths)[:-1])
-
-
-@dataclass(frozen=True)
-class BaselineSplit:
-    """One split of one modality.
-
-    Args:
-        recordings (`Sequence[np.ndarray]` of length `n`): `(n_chans, n_times)` each, or `(n_voxels,)` with as many
-            voxels as that subject has.
-        subjects (`np.ndarray` of shape `(n,)`, str): Person of each row.
-        image_ids (`np.ndarray` of shape `(n,)`, str): Image of each row.
-        targets (`np.ndarray` of shape `(n, projection_dim)`): Embedding of each row's image.
-    """
-
-    recordings: Sequence[np.ndarray] | np.ndarray
-    subjects: np.ndarray
-    image_ids: np.ndarray
-    targets: np.ndarray
-
-    def of_subject(self, subject: str) -> np.ndarray:
-        """Recordings of one person, `(n_rows, ...)`."""
-        rows = np.flatnonzero(self.subjects == subject)
-        if isinstance(self.recordings, np.ndarray):
-            return self.recordings[rows]
-        return np.stack([self.recordings[int(row)] for row in rows])
-
-    def at(self, rows: np.ndarray) -> BaselineSplit:
-        """Some of the rows, by their indices; recordings are not copied."""
-        recordings = [self.recordings[int(row)] for row in rows]
-        return BaselineSplit(recordings, self.subjects[rows], self.image_ids[rows], self.targets[rows])
-
-    def from_onset(self, tmin: float, sfreq: float) -> BaselineSplit:
-        """EEG or MEG without the samples before image onset, which tell nothing of the image.
-
-        Args:
-            tmin (`float`): First sample, in seconds from image onset.
-            sfreq (`float`): Sampling rate, in Hz.
-        """
-        return replace(self, recordings=np.asarray(self.recordings)[:, :, samples_before_onset(tmin, sfreq) :])
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", etag_timeout=5))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"'{folder}' is neither a folder here nor a data set that could be fetched from the Hub "
+            f"({type(error).__name__}). Prepare it with `neural-clip prepare` and give the folder."
+        ) from error
 
 
-def samples_before_onset(tmin: float, sfreq: float) -> int:
-    """Samples with t < 0, where the first is at `tmin` seconds and they follow one another at `sfreq` Hz."""
-    return max(math.ceil(-tmin * sfreq - 1e-6), 0)  # 0.1 * 200 may be 20.000000000000004
-
-
-def read_split(folder: str, split: str) -> BaselineSplit:
-    """Recordings of one split of a prepared data set, with the embeddings of their images."""
-    recordings, images = load_recordings(folder, split), load_image_table(folder)
-    image_ids = np.array(recordings["image_id"][:])
-    return BaselineSplit(
-        recording_array(recordings, load_metadata(folder)["modality"]), np.array(recordings["subject"][:]), image_ids,
-        images.embeds[images.rows_of(image_ids.tolist())],
-    )  # fmt: skip
-
-
-__all__ = ["ImageTable", "load_image_table", "load_metadata", "load_recordings", "recording_array"]
+__all__ = ["ImageTable", "PreparedSet", "Split", "Values", "column_arrays", "padded"]

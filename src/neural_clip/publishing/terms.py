@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.facts import read_metadata
+from neural_clip.prepared.facts import Facts
 from neural_clip.publishing.model_card import RECORD_FILE
 
 
 def data_terms(folder: Path) -> dict[str, str | None]:
     """Whether a prepared data set may be redistributed (`"allowed"` or `"forbidden"`), by its corpus."""
-    metadata = read_metadata(folder)
-    return {metadata["corpus"]: metadata["redistribution"]}
+    facts = Facts.read(folder)
+    return {facts.corpus: facts.redistribution}
 
 
 def model_terms(folder: Path) -> dict[str, str | None]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.whole import whole_file, whole_folder
-from neural_clip.prepared.facts import METADATA_FILE, read_metadata, verify_prepared
+from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.writer import save_metadata
@@ -76,22 +76,22 @@ def embed_images(
             no pixels, an option is not allowed, or the model is neither on this machine nor to be had from the Hub.
     """
     folder = Path(folder)
-    metadata = read_metadata(folder)
-    if metadata["image_encoder"] and not overwrite:
+    facts = Facts.read(folder)
+    if facts.image_encoder and not overwrite:
         raise DataError(
-            f"The images of '{folder}' already have embeddings, made by {metadata['image_encoder']['name']!r} "
-            f"(revision {metadata['image_encoder']['revision']}). Add --overwrite to replace them."
+            f"The images of '{folder}' already have embeddings, made by {facts.image_encoder['name']!r} "
+            f"(revision {facts.image_encoder['revision']}). Add --overwrite to replace them."
         )
-    if metadata["category_level"]:
+    if facts.category_level:
         raise DataError(f"'{folder}' is a category-level set: its targets are mean embeddings, there are no pixels.")
     if batch_size < 1:
         raise DataError(f"Invalid value for the 'batch_size' parameter. Allowed are 1 and more, but got {batch_size}.")
-    models = _listed(model or (TINY_CLIP if metadata["simulated"] else DEFAULT_MODEL))
+    models = _listed(model or (TINY_CLIP if facts.simulated else DEFAULT_MODEL))
     encoder = TargetEncoder(models, _listed(pooling), _listed(revision), device, blur)
-    fingerprint = verify_prepared(folder)["fingerprint"]
+    verify_prepared(folder)
     files = image_files(folder)
     rows = unique_images(files)
-    kept = _kept_folder(folder, encoder, fingerprint, batch_size)
+    kept = _kept_folder(folder, encoder, facts.fingerprint, batch_size)
     try:
         embeds = _embed_unique(files, rows, encoder, batch_size, kept)
         with whole_folder(folder, holds=METADATA_FILE, what="prepared data set", overwrite=True) as partial:
@@ -100,7 +100,7 @@ def embed_images(
                 features = image_features(True, encoder.description["projection_dim"])
                 for row, unique in zip(read_image_rows(files), rows, strict=True):
                     shards.add("images/images", features, row | {"image_embeds": embeds[unique]})
-            save_metadata(partial, metadata | {"image_encoder": encoder.description})
+            save_metadata(partial, facts.as_dict() | {"image_encoder": encoder.description})
     except BaseException:
         _leave(kept)
         raise

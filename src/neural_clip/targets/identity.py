@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.facts import Facts
 
 POOLINGS = ("projected", "cls")  # what a CLIP tower gives by itself; the first is the default
 # Fields of [`EncoderIdentity`] as the configuration of a model calls them.
@@ -74,15 +75,14 @@ class EncoderIdentity:
             )
 
 
-def common_image_encoder(facts: Mapping[str, dict]) -> dict:
+def common_image_encoder(facts: Mapping[str, Facts]) -> dict:
     """Return `image_encoder` of data sets that share one.
 
     Raises:
         DataError: If images have no embeddings, or they were made by different encoders.
     """
-    encoders = {modality: metadata["image_encoder"] for modality, metadata in facts.items()}
-    lacking = [modality for modality, encoder in encoders.items() if encoder is None]
-    if lacking:
+    encoders = {name: found.image_encoder for name, found in facts.items() if found.image_encoder}
+    if lacking := [name for name in facts if name not in encoders]:
         raise DataError(f"The images of {lacking} have no embeddings; run `neural-clip embed-images FOLDER` first.")
     # data sets of before it was recorded, and ready-made embeddings, have no image processor
     processors = {json.dumps(encoder.get("image_processor"), sort_keys=True) for encoder in encoders.values()}

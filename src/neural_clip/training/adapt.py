@@ -23,12 +23,12 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_shape
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
-from neural_clip.prepared.reader import load_metadata, resolve_folder
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import RECORD_FILE
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
-from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects, recordings_of
+from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
 from neural_clip.training.recording_time import minutes_of
@@ -47,20 +47,21 @@ class AdaptationTrainer(NeuralClipTrainer):
         return super().compute_loss(model.eval(), *args, **kwargs)
 
 
-def check_data(model: NeuralClipModel, metadata: dict, folder: str, checkpoint: str) -> None:
+def check_data(model: NeuralClipModel, data: PreparedSet, checkpoint: str) -> None:
     """Raise a `DataError` when a data set is of another modality, shape or image encoder than the model's."""
-    config = getattr(model.config, f"{metadata['modality']}_config")
+    modality = data.facts.modality
+    config = getattr(model.config, f"{modality}_config")
     if config is None:
         raise DataError(
-            f"'{folder}' holds {metadata['modality']} recordings, but '{checkpoint}' has encoders of "
+            f"'{data.name}' holds {modality} recordings, but '{checkpoint}' has encoders of "
             f"{model.config.modalities} only."
         )
-    check_shape(config, metadata, folder, [])
+    check_shape(config, data, [])
     expected = EncoderIdentity.of_config(model.config)
-    found = EncoderIdentity.of_facts(common_image_encoder({metadata["modality"]: metadata}))
+    found = EncoderIdentity.of_facts(common_image_encoder({modality: data.facts}))
     if expected is None:
         raise DataError(f"'{checkpoint}' does not say which image encoder it was trained on.")
-    expected.require(found, f"The checkpoint '{checkpoint}'", f"'{folder}'")
+    expected.require(found, f"The checkpoint '{checkpoint}'", f"'{data.name}'")
 
 
 def fit(
@@ -114,7 +115,7 @@ def training_arguments(run_dir: Path, settings: dict[str, Any], seed: int) -> Tr
 
 def adapt(
     checkpoint: str | Path,
-    folder: str | Path,
+    folder: str | Path | PreparedSet,
     output_dir: str | Path,
     *,
     subjects: Sequence[str] | None = None,
@@ -132,7 +133,7 @@ def adapt(
 
     Args:
         checkpoint (`str` or `Path`): Folder of the checkpoint to start from; it is left as it is.
-        folder (`str` or `Path`): Prepared data set with recordings of the new people, its images embedded.
+        folder (`str`, `Path` or [`PreparedSet`]): Data set with recordings of the new people, its images embedded.
         output_dir (`str` or `Path`): Folder of the new checkpoint.
         subjects (sequence of `str`, *optional*): Whom to fit; by default all whom the checkpoint does not know.
         epochs (`int`): Passes over the training recordings, of which the best by validation is kept.
@@ -152,39 +153,31 @@ def adapt(
     Raises:
         DataError: If the checkpoint, the data set or the people do not fit, or `output_dir` is taken.
     """
-    output_dir, folder = Path(output_dir), str(resolve_folder(folder))
+    output_dir, data = Path(output_dir), PreparedSet.open(folder)
     settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}
     settings |= {"per_device_train_batch_size": batch_size, "train_fraction": train_fraction}
     settings |= {"minutes": minutes, "seconds_per_trial": seconds_per_trial}
     check_settings(settings)
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
-        metadata = load_metadata(folder)
-        check_data(model, metadata, folder, str(checkpoint))
-        config = getattr(model.config, f"{metadata['modality']}_config")
-        chosen = choose_subjects(metadata, config.subjects, subjects, folder)
+        check_data(model, data, str(checkpoint))
+        config = getattr(model.config, f"{data.facts.modality}_config")
+        chosen = choose_subjects(data, config.subjects, subjects)
         set_seed(seed)
-        learnt = add_subjects(model, metadata, chosen)
+        known = list(config.subjects)
+        learnt = add_subjects(model, data.facts, chosen)
         train, validation = (
-            recordings_of(folder, split, config.subjects, chosen) for split in ("train", "validation")
+            RecordingDataset(data.split(split, chosen), config.subjects) for split in ("train", "validation")
         )
         per_trial = choose_recordings(train, settings, seed)
-        if metadata["modality"] == "fmri":
-            known = [name for name in config.subjects if name not in chosen]
+        if data.facts.modality == "fmri":
             for name in chosen:
                 start_by_ridge(model.eval(), name, known, train, validation, seed)
-        arguments = training_arguments(partial / "epochs", settings, seed)
-        scores, best = fit(model, learnt, train, validation, arguments)
+        scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", settings, seed))
         shutil.rmtree(partial / "epochs")
-        facts = recorded_facts(metadata, chosen) | {"simulated": bool(metadata["simulated"])}
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
-        entry |= {
-            "weights": sha256_of(Path(checkpoint).glob("*.safetensors")),
-            "modality": metadata["modality"],
-            "subjects": chosen,
-        }
-        entry |= {"data": facts, "settings": settings | {"seed": seed}, "validation_two_way": scores}
-        entry |= {"recordings": {"train": len(train), "validation": len(validation)}, "best_epoch": best}
+        entry |= {"weights": sha256_of(Path(checkpoint).glob("*.safetensors"))}
+        entry |= adaptation_record(train, validation, chosen, settings | {"seed": seed}, scores, best)
         if per_trial is not None:
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
@@ -195,3 +188,24 @@ def adapt(
         file=sys.stderr,
     )
     return output_dir
+
+
+def adaptation_record(
+    train: RecordingDataset,
+    validation: RecordingDataset,
+    subjects: list[str],
+    settings: dict[str, Any],
+    scores: list[float],
+    best: int,
+) -> dict[str, Any]:
+    """What the record says of the new subjects, their recordings and how the fit went."""
+    facts = train.part.facts
+    return {
+        "modality": facts.modality,
+        "subjects": subjects,
+        "data": recorded_facts(facts, subjects) | {"simulated": bool(facts.simulated)},
+        "settings": settings,
+        "validation_two_way": scores,
+        "recordings": {"train": len(train), "validation": len(validation)},
+        "best_epoch": best,
+    }

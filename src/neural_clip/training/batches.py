@@ -3,68 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from neural_clip.prepared.reader import column_arrays, load_image_table, load_metadata, load_recordings
-
-
-def pad_rows(flat: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Lay rows of different lengths, given end to end, into `(n_rows, max_length)` followed by zeros."""
-    padded = np.zeros((len(lengths), int(lengths.max(initial=0))), dtype=np.float32)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = flat
-    return padded
+from neural_clip.prepared.reader import PreparedSet, Split, padded
 
 
 class RecordingDataset(Dataset):
     """Recordings of one modality with the embedding of the image that each answers to.
 
     Args:
-        folder (`str` or `Path`): Prepared data set whose images have embeddings.
-        split (`str`): `"train"`, `"validation"` or `"test"`.
-        subjects (`list[str]`): Subjects in the order of the model's `subject_ids`.
+        part ([`Split`]): Of a prepared data set whose images have embeddings.
+        subjects (`list[str]`): Subjects in the order of the model's `subject_ids`; those of `part` are among them.
 
-    A slice is read at a time: `dataset.__getitems__(rows)` gives a whole batch as `modality`, `values`,
-    `subject_ids`, `image_embeds` and `image_ids` (the row of the image in `dataset.images`).
+    A slice is read at a time: `dataset.__getitems__(rows)` gives a whole batch as `<modality>_values`, `subject_ids`,
+    `image_embeds` and `image_ids` (the row of the image in `part.data.images`).
     """
 
-    def __init__(self, folder: str | Path, split: str, subjects: Sequence[str]) -> None:
-        self.metadata = load_metadata(folder)
-        self.modality: str = self.metadata["modality"]
-        self.subjects = list(subjects)
-        self.images = load_image_table(folder)
-        present = [name for name in self.subjects if self.metadata["subject_splits"].get(name, {}).get(split)]
-        self.recordings = load_recordings(folder, split, present or self.subjects)
-        self.shape = getattr(self.recordings.features[self.modality], "shape", None)
-        labels = self.recordings.select_columns(["subject", "image_id"]).with_format("arrow")[:]
-        subject_index = {name: index for index, name in enumerate(self.subjects)}
-        self.subject_ids = np.array([subject_index[name] for name in labels["subject"].to_pylist()], dtype=np.int64)
-        self.image_rows = self.images.rows_of(labels["image_id"].to_pylist())
-        self._values = self.recordings.select_columns([self.modality]).with_format("arrow")
+    def __init__(self, part: Split, subjects: Sequence[str]) -> None:
+        self.part, self.subjects = part, list(subjects)
+        index = {name: number for number, name in enumerate(self.subjects)}
+        self.subject_ids = np.array([index[name] for name in part.subjects.tolist()], dtype=np.int64)
+
+    @classmethod
+    def open(cls, data: PreparedSet, split: str, subjects: Sequence[str]) -> RecordingDataset:
+        """Recordings of a split, of those `subjects` who have some there."""
+        counts = data.facts.subject_splits
+        present = [name for name in subjects if counts.get(name, {}).get(split)]
+        return cls(data.split(split, present or subjects), subjects)
+
+    @property
+    def modality(self) -> str:
+        """`"eeg"`, `"meg"` or `"fmri"`."""
+        return self.part.modality
 
     def keep(self, rows: np.ndarray) -> None:
         """Leave out every recording but these rows, `(n_kept,)` int."""
-        self.recordings, self._values = self.recordings.select(rows), self._values.select(rows)
-        self.subject_ids, self.image_rows = self.subject_ids[rows], self.image_rows[rows]
+        self.part, self.subject_ids = self.part.at(rows), self.subject_ids[rows]
 
     def __len__(self) -> int:
-        return len(self.subject_ids)
+        return len(self.part)
 
     def __getitem__(self, row: int) -> dict:
         return self.__getitems__([row])
 
     def __getitems__(self, rows: list[int]) -> dict:
-        flat, lengths = column_arrays(self._values[rows][self.modality], self.shape)
-        values = flat.reshape(len(rows), *self.shape) if self.shape is not None else pad_rows(flat, lengths)
-        image_rows = self.image_rows[rows]
+        image_rows = self.part.image_rows[rows]
         return {
-            f"{self.modality}_values": torch.from_numpy(np.array(values, dtype=np.float32)),
+            f"{self.modality}_values": torch.from_numpy(padded(self.part.values(rows))),
             "subject_ids": torch.from_numpy(self.subject_ids[rows]),
-            "image_embeds": torch.from_numpy(self.images.embeds[image_rows]),
+            "image_embeds": torch.from_numpy(self.part.data.images.embeds[image_rows]),
             "image_ids": torch.from_numpy(image_rows),
         }
 

@@ -9,6 +9,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from neural_clip.configuration_neural_clip import NeuralClipConfig
 from neural_clip.errors import DataError
+from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.hub import find_repository, hub
 from neural_clip.publishing.terms import check_terms
 from neural_clip.targets.encoder import weights_digest
@@ -40,12 +42,12 @@ def data_places(recipe: Recipe) -> str:
     return " and ".join(f"'{folder}'" for folder in recipe.data.values())
 
 
-def check_modalities(data: dict[str, str], facts: dict[str, dict]) -> None:
+def check_modalities(data: dict[str, PreparedSet]) -> None:
     """Raise a `DataError` when a folder holds another modality than the one it is given for."""
-    for modality, metadata in facts.items():
-        if metadata["modality"] != modality:
+    for modality, opened in data.items():
+        if opened.facts.modality != modality:
             raise DataError(
-                f"'data.{modality}' is '{data[modality]}', but that data set holds {metadata['modality']}."
+                f"'data.{modality}' is '{opened.folder}', but that data set holds {opened.facts.modality}."
             )
 
 
@@ -72,12 +74,12 @@ def prepare_output(recipe: Recipe, output_dir: Path) -> str | None:
     return None
 
 
-def check_push(recipe: Recipe, facts: dict[str, dict]) -> None:
+def check_push(recipe: Recipe, facts: dict[str, Facts]) -> None:
     """Raise a `DataError` when weights learnt from data that must not be redistributed would become public."""
     arguments = recipe.training_arguments
     if not arguments.push_to_hub:
         return
-    terms = {f"{metadata['corpus']} ({name})": metadata["redistribution"] for name, metadata in facts.items()}
+    terms = {f"{found.corpus} ({name})": found.redistribution for name, found in facts.items()}
     what = "This model ('training.push_to_hub' is true)"
     if arguments.hub_private_repo is not True:
         check_terms(f"{what}, for which 'training.hub_private_repo' is {arguments.hub_private_repo},", terms)

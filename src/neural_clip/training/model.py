@@ -10,18 +10,19 @@ from transformers import set_seed
 from neural_clip.configuration_neural_clip import NeuralClipConfig
 from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import POOLINGS, EncoderIdentity, common_image_encoder
 from neural_clip.training.recipe import Recipe
 
 
-def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | None = None) -> NeuralClipConfig:
+def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | None = None) -> NeuralClipConfig:
     """Join a recipe with what its data sets say of themselves.
 
     Args:
         recipe ([`Recipe`]): `recipe.model` holds settings of the model, per modality under `eeg`, `meg`, `fmri`.
-        facts (`dict[str, dict]`): `neural_clip.json` of each modality's data set.
+        facts (`dict[str, Facts]`): `neural_clip.json` of each modality's data set.
         tower ([`ImageEncoder`], *optional*): The image encoder of the data sets, whose architecture is then recorded.
 
     Raises:
@@ -31,18 +32,18 @@ def model_config(recipe: Recipe, facts: dict[str, dict], tower: ImageEncoder | N
     per_modality = {name: dict(settings.pop(name, None) or {}) for name in MODALITIES}
     encoder = common_image_encoder(facts)
     shape: dict[str, Any]
-    for modality, metadata in facts.items():
+    for modality, found in facts.items():
         if not MODALITIES[modality].sensors:
-            kept = per_modality[modality].get("subjects", metadata["subjects"])
-            shape = {"n_voxels": {name: count for name, count in metadata["n_voxels"].items() if name in kept}}
+            kept = per_modality[modality].get("subjects", found.subjects)
+            shape = {"n_voxels": {name: count for name, count in found.n_voxels.items() if name in kept}}
         else:
-            shape = {key: metadata[key] for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")}
-            shape["ch_positions"] = metadata.get("ch_positions")  # data sets prepared by older versions have none
-        settings[f"{modality}_config"] = {**shape, "subjects": metadata["subjects"], **per_modality[modality]}
+            names = ("n_chans", "n_times", "sfreq", "tmin", "ch_names", "ch_positions")
+            shape = {name: getattr(found, name) for name in names}
+        settings[f"{modality}_config"] = {**shape, "subjects": found.subjects, **per_modality[modality]}
     if tower is not None:
         settings["vision_config"] = tower.model.config.to_dict()
     settings |= EncoderIdentity.of_facts(encoder).as_config()
-    settings["category_level"] = any(metadata["category_level"] for metadata in facts.values())
+    settings["category_level"] = any(found.category_level for found in facts.values())
     try:
         return NeuralClipConfig(**settings)
     except (TypeError, ValueError) as error:

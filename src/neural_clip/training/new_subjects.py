@@ -10,53 +10,48 @@ import torch
 
 from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.recording_time import first_minutes, trial_seconds
 
 
-def choose_subjects(metadata: dict, known: Sequence[str], wanted: Sequence[str] | None, folder: str) -> list[str]:
+def choose_subjects(data: PreparedSet, known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """People to fit: those wanted, or all of the data set whom the model does not know; in the data set's order.
 
     Raises:
         DataError: If somebody is known already, is not in the data set, has no training or validation recordings, or
             nobody is left.
     """
-    present = list(metadata["subjects"])
+    present = list(data.facts.subjects)
     if wanted is None:
         new = [name for name in present if name not in known]
         if not new:
-            raise DataError(f"The model knows every subject of '{folder}' already: {present}.")
+            raise DataError(f"The model knows every subject of '{data.name}' already: {present}.")
     else:
         new = [name for name in present if name in wanted]
     for name in wanted or ():
         if name in known:
             raise DataError(f"'--subjects' names {name!r}, whom the model knows already; it knows {list(known)}.")
         if name not in present:
-            raise DataError(f"'--subjects' names {name!r}, but '{folder}' has {present}.")
+            raise DataError(f"'--subjects' names {name!r}, but '{data.name}' has {present}.")
     for name in new:
         for split in ("train", "validation"):
-            if not metadata["subject_splits"][name].get(split):
-                raise DataError(f"'{folder}' has no {split} recordings of {name!r}; adapting needs some.")
+            if not data.facts.subject_splits[name].get(split):
+                raise DataError(f"'{data.name}' has no {split} recordings of {name!r}; adapting needs some.")
     return new
 
 
-def add_subjects(model: NeuralClipModel, metadata: dict, subjects: Sequence[str]) -> list[torch.nn.Parameter]:
+def add_subjects(model: NeuralClipModel, facts: Facts, subjects: Sequence[str]) -> list[torch.nn.Parameter]:
     """Give each of the new people a layer, freeze everything else, and return what is left to learn."""
-    modality = metadata["modality"]
+    modality = facts.modality
     for name in subjects:
-        model.add_subject(modality, name, None if MODALITIES[modality].sensors else metadata["n_voxels"][name])
+        model.add_subject(modality, name, None if MODALITIES[modality].sensors else facts.n_voxels[name])
     model.requires_grad_(False)
     encoder: Any = model.encoders[modality]
     layers = encoder.alignment.layers
     return [parameter for name in subjects for parameter in layers[name].requires_grad_(True).parameters()]
-
-
-def recordings_of(folder: str, split: str, known: Sequence[str], subjects: Sequence[str]) -> RecordingDataset:
-    """Recordings of some people, whose `subject_ids` are their places in `known`."""
-    recordings = RecordingDataset(folder, split, known)
-    recordings.keep(np.flatnonzero(np.isin(recordings.subject_ids, [known.index(name) for name in subjects])))
-    return recordings
 
 
 def fraction_rows(subject_ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -69,7 +64,7 @@ def fraction_rows(subject_ids: np.ndarray, fraction: float, seed: int) -> np.nda
 
 def choose_recordings(train: RecordingDataset, settings: dict[str, Any], seed: int) -> float | None:
     """Keep the share or the minutes that the settings ask for; returns the seconds a trial, `None` if unknown."""
-    per_trial = trial_seconds(train.metadata, settings["seconds_per_trial"])
+    per_trial = trial_seconds(train.part.facts, settings["seconds_per_trial"])
     if settings["minutes"] is None:
         train.keep(fraction_rows(train.subject_ids, settings["train_fraction"], seed))
     else:

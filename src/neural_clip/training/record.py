@@ -11,34 +11,34 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, Trainer
 
+from neural_clip.prepared.facts import Facts
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.training.recipe import Recipe
 
 RECORDED_FACTS = ("corpus", "fingerprint", "splits", "subjects", "split_protocol", "redistribution")
 
 
-def recorded_facts(metadata: dict, subjects: Sequence[str]) -> dict:
+def recorded_facts(facts: Facts, subjects: Sequence[str]) -> dict:
     """What the record of a checkpoint says of a data set, of which it may have seen some subjects only."""
-    facts = {key: metadata[key] for key in RECORDED_FACTS}
-    if list(subjects) != list(metadata["subjects"]):
-        counts = [metadata["subject_splits"][name] for name in subjects]
-        rows = {split: sum(count.get(split, 0) for count in counts) for split in metadata["splits"]}
-        facts |= {"subjects": list(subjects), "splits": {split: {"rows": count} for split, count in rows.items()}}
-    return facts
+    recorded = {name: getattr(facts, name) for name in RECORDED_FACTS}
+    if list(subjects) != list(facts.subjects):
+        counts = [facts.subject_splits[name] for name in subjects]
+        rows = {split: sum(count.get(split, 0) for count in counts) for split in facts.splits}
+        recorded |= {"subjects": list(subjects), "splits": {split: {"rows": count} for split, count in rows.items()}}
+    return recorded
 
 
-def training_record(recipe: Recipe, facts: dict[str, dict], trainer: Trainer) -> dict:
+def training_record(recipe: Recipe, facts: dict[str, Facts], trainer: Trainer) -> dict:
     """Collect what made a checkpoint: recipe, data, versions, seed, validation scores."""
     packages = ("neural_clip", "torch", "transformers", "datasets", "accelerate", "numpy")
-    simulated = [name for name, metadata in facts.items() if metadata["simulated"]]
+    simulated = [name for name, found in facts.items() if found.simulated]
     config: Any = cast(PreTrainedModel, trainer.model).config
     return {
         "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",  # the former is `neural-clip train` or a path
         "recipe": recipe.as_dict(),
         "seed": recipe.training_arguments.seed,
         "data": {
-            name: recorded_facts(metadata, getattr(config, f"{name}_config").subjects)
-            for name, metadata in facts.items()
+            name: recorded_facts(found, getattr(config, f"{name}_config").subjects) for name, found in facts.items()
         },
         "simulated": simulated,
         "image_encoder": common_image_encoder(facts),

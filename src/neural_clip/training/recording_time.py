@@ -9,19 +9,20 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.training.batches import RecordingDataset
 
 
-def trial_seconds(metadata: dict, given: float | None = None) -> float | None:
+def trial_seconds(facts: Facts, given: float | None = None) -> float | None:
     """Seconds a trial of a data set: those given, those of its corpus, or `None` where nobody knows."""
-    known = CORPORA.get(metadata["corpus"]) if given is None else None
+    known = CORPORA.get(facts.corpus) if given is None else None
     return known.seconds_per_trial if known else given
 
 
 def recording_seconds(recordings: RecordingDataset, per_trial: float) -> np.ndarray:
     """Seconds that each recording took, `(n_recordings,)`: an average took as many trials as were averaged."""
-    return per_trial * np.array(recordings.recordings["n_repeats"][:], dtype=np.float64)
+    return per_trial * recordings.part.labels("n_repeats")["n_repeats"].to_numpy(np.float64)
 
 
 def minutes_of(recordings: RecordingDataset, per_trial: float) -> dict[str, float]:
@@ -42,9 +43,9 @@ def collection_order(recordings: RecordingDataset, rows: np.ndarray, seed: int) 
         rows (`np.ndarray` of shape `(n,)`): Those of one person.
         seed (`int`): Of the shuffle.
     """
-    if not recordings.metadata["presentation_order"]:
+    if not recordings.part.facts.presentation_order:
         return np.random.default_rng(seed).permutation(rows)
-    times = recordings.recordings.select(rows).select_columns(["session", "run", "trial"]).to_pandas()
+    times = recordings.part.at(rows).labels("session", "run", "trial")
     return rows[times.sort_values(["session", "run", "trial"], kind="stable").index.to_numpy()]
 
 
@@ -63,7 +64,7 @@ def first_minutes(recordings: RecordingDataset, minutes: float, per_trial: float
     """
     if per_trial is None:
         raise DataError(
-            f"How long a trial of '{recordings.metadata['corpus']}' lasts is not known (it is for "
+            f"How long a trial of '{recordings.part.facts.corpus}' lasts is not known (it is for "
             f"{sorted(CORPORA)}). Give the seconds from one onset to the next with the 'seconds_per_trial' "
             "parameter (--seconds-per-trial)."
         )

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from neural_clip.files.whole import write_whole
-from neural_clip.prepared.reader import load_metadata, resolve_folder
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.identity import common_image_encoder
@@ -44,9 +44,9 @@ def train(recipe: Recipe) -> Path:
     """
     arguments = recipe.training_arguments
     output_dir = Path(str(arguments.output_dir))
-    folders = {modality: str(resolve_folder(folder)) for modality, folder in recipe.data.items()}
-    facts = {modality: load_metadata(folder) for modality, folder in folders.items()}
-    check_modalities(folders, facts)
+    data = {modality: PreparedSet.open(folder) for modality, folder in recipe.data.items()}
+    facts = {modality: opened.facts for modality, opened in data.items()}
+    check_modalities(data)
     check_push(recipe, facts)
     encoder = common_image_encoder(facts)
     check_named_encoder(recipe, encoder)
@@ -56,8 +56,8 @@ def train(recipe: Recipe) -> Path:
     tower = load_tower(encoder, required=bool(recipe.model.get("include_vision_tower")))
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
-    train_parts = [RecordingDataset(folders[name], "train", subjects[name]) for name in facts]
-    validation_parts = [RecordingDataset(folders[name], "validation", subjects[name]) for name in facts]
+    train_parts = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
+    validation_parts = [RecordingDataset.open(data[name], "validation", subjects[name]) for name in data]
     processor = NeuralClipProcessor.from_config(config, tower.processor if tower else None)
     trainer = NeuralClipTrainer(
         model=build_model(config, tower, arguments.seed),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from neural_clip.evaluation.embedding import embed_recordings
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, whole_batch
@@ -97,27 +99,22 @@ class SaveProcessor(TrainerCallback):
             self.processor.save_pretrained(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
-@torch.no_grad()
-def embed_recordings(model: PreTrainedModel, recordings: RecordingDataset) -> torch.Tensor:
-    """Embed all recordings of a data set with a model in `eval()` mode.
+def neural_embeds(model: PreTrainedModel, recordings: RecordingDataset) -> np.ndarray:
+    """What a model in `eval()` mode makes of recordings, `(n_recordings, projection_dim)`, L2-normalised."""
 
-    Returns:
-        `torch.FloatTensor` of shape `(n_recordings, projection_dim)`: L2-normalised, on the CPU.
-    """
-    embeds = []
-    for start in range(0, len(recordings), VALIDATION_BATCH):
-        batch = recordings.__getitems__(list(range(start, min(start + VALIDATION_BATCH, len(recordings)))))
-        values = batch[f"{recordings.modality}_values"].to(model.device)
-        output = model(
-            **{f"{recordings.modality}_values": values, "subject_ids": batch["subject_ids"].to(model.device)}
-        )
-        embeds.append(output.neural_embeds.float().cpu())
-    return torch.cat(embeds)
+    def forward(**inputs: torch.Tensor) -> torch.Tensor:
+        """As in training, mixed precision included."""
+        return model(**inputs).neural_embeds
+
+    return embed_recordings(forward, recordings.part, recordings.subject_ids, VALIDATION_BATCH, model.device)
+
+
+def validation_scores(model: PreTrainedModel, recordings: RecordingDataset) -> dict[str, float]:
+    """Retrieval scores of single recordings among the images of their own split."""
+    part = recordings.part
+    return retrieval_scores(neural_embeds(model, recordings), part.targets, part.image_ids.tolist())
 
 
 def validation_two_way(model: PreTrainedModel, recordings: RecordingDataset) -> float:
-    """2-way accuracy of single recordings among the images of their own split."""
-    embeds = embed_recordings(model, recordings).numpy()
-    images = recordings.images
-    rows = recordings.image_rows
-    return retrieval_scores(embeds, images.embeds[rows], [images.image_ids[row] for row in rows])["two_way"]
+    """2-way accuracy among them."""
+    return validation_scores(model, recordings)["two_way"]

@@ -18,8 +18,8 @@ from neural_clip.evaluation.baselines.linear import (
 )
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge
 from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
-from neural_clip.prepared.reader import BaselineSplit
 from neural_clip.retrieval.scores import retrieval_scores
+from planted_data import split_of
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -51,7 +51,7 @@ def planted(modality, *, n_subjects=3, rows=40, noise=2.0, seed=0, labels=True, 
                 recordings.append((signal + noise * disturbance).astype(np.float32))
         ids = np.tile([f"{name}{i}" for i in range(count)], n_subjects)
         subjects = np.repeat([f"sub-{subject:02d}" for subject in range(n_subjects)], count)
-        splits.append(BaselineSplit(recordings, subjects, ids, np.tile(targets, (n_subjects, 1))))
+        splits.append(split_of(recordings, subjects, ids, np.tile(targets, (n_subjects, 1))))
     return splits
 
 
@@ -108,7 +108,7 @@ def test_strength_is_the_best_on_validation_and_the_test_split_is_not_looked_at(
     assert scores[int(np.argmin(np.abs(RELATIVE_ALPHAS - chosen["relative_alpha"])))] == pytest.approx(
         max(scores), abs=1e-3
     )
-    other_test = BaselineSplit(test.recordings[::-1], test.subjects[::-1], test.image_ids, test.targets * 0 + 1)
+    other_test = split_of(test.recordings[::-1], test.subjects[::-1], test.image_ids, test.targets * 0 + 1)
     assert per_subject_ridge(train, validation, other_test)[1] == chosen
 
 
@@ -160,8 +160,7 @@ def test_constant_features_do_not_break_ridge():
 def test_unknown_subject_and_too_many_rows_raise(monkeypatch):
     train, validation, test = planted("sensors")
     keep = train.subjects != "sub-01"
-    short = BaselineSplit([r for r, k in zip(train.recordings, keep, strict=True) if k],
-                          train.subjects[keep], train.image_ids[keep], train.targets[keep])  # fmt: skip
+    short = train.at(np.flatnonzero(keep))
     with pytest.raises(DataError, match="'sub-01' has no training rows"):
         per_subject_ridge(short, validation, test)
     for _, fit in BASELINES:
@@ -228,7 +227,7 @@ def test_random_layers_are_drawn_as_torch_draws_them():
             return np.zeros((1, 1)), {}
 
         size = (400, 1) if modality == "sensors" else (400,)
-        split = BaselineSplit(np.zeros((2, *size), np.float32), np.array(["a", "b"]), np.array(["x", "y"]), np.eye(2))
+        split = split_of(np.zeros((2, *size), np.float32), np.array(["a", "b"]), np.array(["x", "y"]), np.eye(2))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(baselines, "_pooled", spy)
             frozen_random_alignment(split, split, split)
@@ -265,7 +264,8 @@ def test_voxels_cannot_be_pooled_as_they_are():
 def test_samples_before_onset_are_left_out(tmin, sfreq, first):
     recordings = np.random.default_rng(0).standard_normal((4, 3, 90)).astype(np.float32)
     names, targets = np.array(list("abab")), np.eye(4)
-    split = BaselineSplit(recordings, names, names, targets).from_onset(tmin, sfreq)
+    targets = targets[[0, 1, 0, 1]]
+    split = split_of(recordings, names, names, targets, tmin=tmin, sfreq=sfreq).from_onset()
     np.testing.assert_array_equal(split.recordings, recordings[:, :, first:])
     assert tmin + first / sfreq >= 0 and (split.subjects == names).all()
 

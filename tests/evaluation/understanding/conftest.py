@@ -7,6 +7,7 @@ import pytest
 from local_signals import LinearModel, planted_mask, write_local
 from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.understanding.run import understand
+from neural_clip.prepared.reader import PreparedSet
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,8 @@ def planted(tmp_path_factory):
     (folders["fmri"] / "masks").mkdir()
     nibabel.save(nibabel.Nifti1Image(inside.astype(np.uint8), affine), folders["fmri"] / "masks" / "sub-01.nii.gz")
     model = LinearModel(weights)
-    return folders, model, {m: embed_split(model, str(folder), "test") for m, folder in folders.items()}
+    parts = {modality: PreparedSet.open(folder).split("test") for modality, folder in folders.items()}
+    return folders, model, {modality: embed_split(model, part) for modality, part in parts.items()}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from neural_clip.evaluation.understanding.attribution import (
     split_half,
     training_mean,
 )
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.tiles import unit_vectors
 
@@ -110,15 +111,13 @@ def test_integrated_gradients_equal_an_explicit_integral(planted):
 
 
 def test_training_mean_is_of_this_subjects_training_recordings(planted):
-    folders, _, _ = planted
-    from neural_clip.prepared.reader import load_recordings
-
-    rows = [row for row in load_recordings(folders["eeg"], "train") if row["subject"] == "sub-02"]
+    opened = {name: PreparedSet.open(folder) for name, folder in planted[0].items()}
+    rows = [row for row in opened["eeg"].split("train").recordings if row["subject"] == "sub-02"]
     expected = np.mean([np.array(row["eeg"], dtype=float) for row in rows], axis=0)
-    np.testing.assert_allclose(training_mean(str(folders["eeg"]), "sub-02", "eeg"), expected, atol=1e-6)
-    assert training_mean(str(folders["fmri"]), "sub-02", "fmri").shape == (23,)
+    np.testing.assert_allclose(training_mean(opened["eeg"], "sub-02"), expected, atol=1e-6)
+    assert training_mean(opened["fmri"], "sub-02").shape == (23,)
     with pytest.raises(DataError, match="sub-09"):
-        training_mean(str(folders["eeg"]), "sub-09", "eeg")
+        training_mean(opened["eeg"], "sub-09")
 
 
 def test_split_half_correlates_two_sets_of_images():

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from types import SimpleNamespace
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
+from changed_splits import changed, with_images
 from local_signals import (
     NAMES,
     SIGNAL_SAMPLES,
@@ -20,6 +21,7 @@ from local_signals import (
     planted_mask,
 )
 from neural_clip.errors import DataError
+from neural_clip.evaluation.embedding import EmbeddedSplit, embed_split
 from neural_clip.evaluation.understanding.attribution import (
     TWO_WAY,
     require_captum,
@@ -170,32 +172,24 @@ def test_two_runs_write_the_same_bytes(planted, understood, tmp_path):
         assert (tmp_path / name).read_bytes() == (understood[1] / name).read_bytes(), name
 
 
-def changed(part, **values):
-    return SimpleNamespace(**{name: getattr(part, name) for name in vars(part)} | {"category_level": False} | values)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: {"image_ids": p.image_ids[::-1].copy()}, "are not the test split"),
-        (lambda p: {"subjects": p.subjects[:-1], "image_ids": p.image_ids[:-1]}, "27 rows.*28 rows"),
-        (
-            lambda p: {"embeds": p.embeds[:-1]},
-            r"'embeds' of eeg must have shape \(28, projection_dim\), but got \(27, 8\)",
-        ),
-        (lambda p: {"embeds": np.where(np.arange(8) == 3, np.nan, p.embeds)}, "'embeds' of eeg holds NaN"),
-        (lambda p: {"gallery_embeds": p.gallery_embeds[:, :5]}, "'gallery_embeds' of eeg must have shape"),
-        (lambda p: {"gallery_embeds": np.full_like(p.gallery_embeds, np.inf)}, "'gallery_embeds' of eeg holds NaN"),
-        (lambda p: {"gallery_ids": p.gallery_ids[:1], "gallery_embeds": p.gallery_embeds[:1]}, "has one test image"),
-        (lambda p: {"metadata": p.metadata | {"n_times": 11}}, "its metadata says 9 sensors and 11 samples"),
+        (lambda p: replace(p, image_ids=p.image_ids[:-1]), "rows that do not match.*28.*27"),
+        (lambda p: replace(p, subjects=p.subjects[:-1], image_ids=p.image_ids[:-1]), "28.*27"),
+        (lambda p: replace(p, embeds=p.embeds[:-1]), "rows that do not match.*'image_ids': 28, 'embeds': 27"),
+        (lambda p: replace(p, embeds=p.embeds[:, 0]), r"'embeds' of eeg must have shape \(28, projection_dim\)"),
+        (lambda p: changed(p, embeds=np.where(np.arange(8) == 3, np.nan, p.embeds)), "'embeds' of eeg holds NaN"),
+        (lambda p: with_images(p, lambda e: e[:, :5]), "'gallery_embeds' of eeg must have shape"),
+        (lambda p: with_images(p, lambda e: np.full_like(e, np.inf)), "'gallery_embeds' of eeg holds NaN"),
+        (lambda p: p.at(np.flatnonzero(p.columns == 0)), "has one test image"),
+        (lambda p: changed(p, n_times=11), "its metadata says 9 sensors and 11 samples"),
     ],
 )
 def test_splits_that_do_not_fit_raise(planted, tmp_path, change, message):
     _, model, splits = planted
-    part = changed(splits["eeg"], **change(splits["eeg"]))
-    part.columns = np.searchsorted(part.gallery_ids, part.image_ids)
     with pytest.raises(DataError, match=message):
-        understand(model, {"eeg": part}, tmp_path, progress=False)
+        understand(model, {"eeg": change(splits["eeg"])}, tmp_path, progress=False)
 
 
 def test_parameters_and_missing_captum_raise(planted, tmp_path, monkeypatch):
@@ -205,9 +199,10 @@ def test_parameters_and_missing_captum_raise(planted, tmp_path, monkeypatch):
             understand(model, splits, tmp_path, **options)
     with pytest.raises(DataError, match="'splits' parameter"):
         understand(model, {}, tmp_path)
-    with pytest.raises(DataError, match="are not the train split"):
-        understand(model, splits, tmp_path, split="train")
-    narrow = changed(splits["meg"], embeds=splits["meg"].embeds[:, :5], gallery_embeds=np.ones((14, 5)))
+    trained = embed_split(model, splits["meg"].data.split("train"))
+    with pytest.raises(DataError, match=r"splits differ: .*'eeg': 'test', 'meg': 'train'"):
+        understand(model, splits | {"meg": trained}, tmp_path)
+    narrow = with_images(replace(splits["meg"], embeds=splits["meg"].embeds[:, :5]), lambda e: e[:, :5])
     with pytest.raises(DataError, match=r"differ in width.*'eeg': 8, 'meg': 5"):
         understand(model, {"eeg": splits["eeg"], "meg": narrow}, tmp_path)
     monkeypatch.setitem(sys.modules, "captum", None)
@@ -217,9 +212,7 @@ def test_parameters_and_missing_captum_raise(planted, tmp_path, monkeypatch):
 
 
 def test_recordings_that_are_not_finite_raise(planted, tmp_path, monkeypatch):
-    from neural_clip.prepared import reader as data
-
     _, model, splits = planted
-    monkeypatch.setattr(data, "recording_array", lambda rows, modality: np.full((len(rows), 9, 12), np.nan))
+    monkeypatch.setattr(EmbeddedSplit, "values", lambda self, rows: np.full((len(rows), 9, 12), np.nan))
     with pytest.raises(DataError, match="14 of 14 recordings hold NaN or infinity"):
         understand(model, {"eeg": splits["eeg"]}, tmp_path, progress=False)

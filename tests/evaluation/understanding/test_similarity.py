@@ -1,10 +1,9 @@
 """Similarity of spaces: over images that both show, with the noise ceiling."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
+from changed_splits import changed, with_images
 from neural_clip.evaluation.understanding.rsa import dissimilarities
 from neural_clip.evaluation.understanding.similarity import _noise_ceiling, across_modalities
 from slow_scores import slow_ceiling
@@ -36,9 +35,9 @@ def test_modalities_compare_only_over_shared_images(planted):
     assert [(r["first"], r["second"]) for r in records] == [("eeg", "meg"), ("eeg", "fmri"), ("meg", "fmri")]
     assert all("different images (0 in common, 10 needed)" in r["not_computed"] for r in records)
     eeg = splits["eeg"]
-    twin = SimpleNamespace(**{name: getattr(eeg, name) for name in vars(eeg)} | {"modality": "meg"})
+    twin = changed(eeg, modality="meg")
     (record,) = across_modalities({"eeg": eeg, "meg": twin}, 0)
     assert (record["spearman"], record["n_images"]) == (pytest.approx(1), 14)
     # the same names for other images
-    twin.gallery_embeds = eeg.gallery_embeds[::-1]
-    assert "0 in common" in across_modalities({"eeg": eeg, "meg": twin}, 0)[0]["not_computed"]
+    other = with_images(twin, lambda embeds: embeds[::-1])
+    assert "0 in common" in across_modalities({"eeg": eeg, "meg": other}, 0)[0]["not_computed"]

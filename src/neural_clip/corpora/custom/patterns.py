@@ -13,7 +13,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array
 from neural_clip.files.nifti import is_nifti
 from neural_clip.files.tables import column, kept, read_table
-from neural_clip.files.volumes import is_nifti, read_volumes
+from neural_clip.files.volumes import read_volumes
 from neural_clip.prepared.modalities import MODALITIES
 
 

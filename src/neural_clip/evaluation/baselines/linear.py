@@ -22,7 +22,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
 from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
-from neural_clip.prepared.reader import BaselineSplit
+from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.retrieval.tiles import unit_vectors
 
@@ -37,16 +37,14 @@ ALIGNMENT_SIZE = 1024  # outputs of the fMRI alignment layer in the code of arXi
 
 
 @one_thread
-def per_subject_ridge(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, float]]:
+def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
     """Ridge regression from each person's standardised recording to the image embedding.
 
     One relative strength for all people is chosen on the validation rows of all together: single people's validation
     sets are too small to tell neighbours on the grid apart.
 
     Args:
-        train, validation, test (`BaselineSplit`): Every subject of the test split must be in the others.
+        train, validation, test ([`Split`]): Every subject of the test split must be in the others.
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)`, the predictions for the test rows, and `dict` with
@@ -61,7 +59,7 @@ def per_subject_ridge(
 
 
 def _subject_paths(
-    train: BaselineSplit, others: Sequence[BaselineSplit], scaler: Callable, alphas: Sequence[float] | np.ndarray
+    train: Split, others: Sequence[Split], scaler: Callable, alphas: Sequence[float] | np.ndarray
 ) -> list[np.ndarray]:
     """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own person's ridge.
 
@@ -79,7 +77,7 @@ def _subject_paths(
     return paths
 
 
-def _subjects(train: BaselineSplit, *others: BaselineSplit) -> list[str]:
+def _subjects(train: Split, *others: Split) -> list[str]:
     """Subjects to fit, in order; all must have training rows."""
     known = sorted(set(train.subjects))
     unknown = sorted({subject for split in others for subject in split.subjects} - set(known))
@@ -88,7 +86,7 @@ def _subjects(train: BaselineSplit, *others: BaselineSplit) -> list[str]:
     return known
 
 
-def _best_alpha(paths: np.ndarray, validation: BaselineSplit) -> tuple[int, float]:
+def _best_alpha(paths: np.ndarray, validation: Split) -> tuple[int, float]:
     """Position and 2-way score of the best strength on the validation rows; the stronger ridge wins a tie."""
     _, first = np.unique(validation.image_ids, return_index=True)
     gallery, ids = unit_vectors(validation.targets[first]), validation.image_ids[first]
@@ -113,9 +111,7 @@ def _standardiser(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np.n
 
 
 @one_thread
-def pooled_whitened_ridge(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, float]]:
+def pooled_whitened_ridge(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
     """Ridge regression over all people of a modality after noise whitening.
 
     The noise is what a ridge regression from the image embedding leaves of the training recordings.
@@ -128,7 +124,7 @@ def pooled_whitened_ridge(
       embedding space, fitted by ridge towards the identity on out-of-fold predictions of all people, follows.
 
     Args:
-        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+        train, validation, test ([`Split`]): As for [`per_subject_ridge`].
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with the strengths, `least_shrinkage` (1: the
@@ -143,21 +139,21 @@ def pooled_whitened_ridge(
     return fits[best][0], {"least_shrinkage": LEAST_SHRINKAGES[best], **fits[best][1]}
 
 
-def _are_voxels(split: BaselineSplit) -> bool:
+def _are_voxels(split: Split) -> bool:
     """Whether recordings are rows of voxels, which do not correspond between people."""
-    return np.asarray(split.recordings[0]).ndim == 1
+    return split.values([0])[0].ndim == 1
 
 
 def _pooled(
     align: Callable[[str, np.ndarray], np.ndarray],
-    train: BaselineSplit,
-    validation: BaselineSplit,
-    test: BaselineSplit,
+    train: Split,
+    validation: Split,
+    test: Split,
     scaler: Callable | None = None,
 ) -> tuple[np.ndarray, dict[str, float]]:
     """One ridge for all people on `align(subject, recordings)`, scaled by what `scaler` fits on the training rows."""
 
-    def aligned(split: BaselineSplit) -> np.ndarray:
+    def aligned(split: Split) -> np.ndarray:
         """All rows of a split, `(n, n_features)`."""
         rows = np.empty((len(split.subjects), 0))
         for subject in sorted(set(split.subjects)):
@@ -178,13 +174,11 @@ def _pooled(
 
 
 @one_thread
-def frozen_identity_alignment(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, float]]:
+def frozen_identity_alignment(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
     """One ridge regression for all people, who are taken as they are: every alignment layer is the identity.
 
     Args:
-        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+        train, validation, test ([`Split`]): As for [`per_subject_ridge`].
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
@@ -198,9 +192,7 @@ def frozen_identity_alignment(
 
 
 @one_thread
-def frozen_random_alignment(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit
-) -> tuple[np.ndarray, dict[str, float]]:
+def frozen_random_alignment(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
     """One ridge regression for all people behind random linear alignment layers, one a person, that never learn.
 
     What a shared linear readout reaches in an encoder whose subject layers are left as they were drawn, as in the
@@ -213,7 +205,7 @@ def frozen_random_alignment(
     recordings of a person, of a size that depends on the unit.
 
     Args:
-        train, validation, test (`BaselineSplit`): As for [`per_subject_ridge`].
+        train, validation, test ([`Split`]): As for [`per_subject_ridge`].
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
@@ -223,7 +215,7 @@ def frozen_random_alignment(
     """
     layers = {}
     for number, subject in enumerate(_subjects(train, validation, test)):
-        recording = train.recordings[int(np.argmax(train.subjects == subject))]
+        recording = train.values(train.rows_of(subject)[:1])[0]
         n_in, rng = len(recording), np.random.default_rng([ALIGNMENT_SEED, number])
         size = (ALIGNMENT_SIZE if _are_voxels(train) else n_in, n_in)
         layers[subject] = (rng.uniform(-1, 1, size) / np.sqrt(n_in)).astype(recording.dtype)
@@ -232,7 +224,7 @@ def frozen_random_alignment(
     return _pooled(lambda subject, rows: layers[subject] @ rows, train, validation, test, _standardiser)
 
 
-def _sensor_whiteners(train: BaselineSplit, subjects: Sequence[str]) -> list[Callable[[str, np.ndarray], np.ndarray]]:
+def _sensor_whiteners(train: Split, subjects: Sequence[str]) -> list[Callable[[str, np.ndarray], np.ndarray]]:
     """Spatial and temporal whitening of sensors, for each of LEAST_SHRINKAGES."""
     means: dict[str, np.ndarray] = {}
     spatial: list[dict[str, np.ndarray]] = [{} for _ in LEAST_SHRINKAGES]
@@ -278,9 +270,7 @@ def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray, least: float) -
     return whiten
 
 
-def _pooled_voxels(
-    train: BaselineSplit, validation: BaselineSplit, test: BaselineSplit, least: float
-) -> tuple[np.ndarray, dict[str, float]]:
+def _pooled_voxels(train: Split, validation: Split, test: Split, least: float) -> tuple[np.ndarray, dict[str, float]]:
     """Whitened ridge of each person, then one linear map of the embedding space for all."""
     # at 1 whitening is one factor for all voxels of a person, which the strength relative to the kernel takes out
     whitener = _standardiser if least == 1.0 else partial(_voxel_whitener, least=least)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from neural_clip.modeling_neural_clip import NeuralClipModel
+    from neural_clip.prepared.reader import PreparedSet
 
 
 MARGIN, TWO_WAY = "cosine margin", "2-way score"
@@ -195,19 +196,15 @@ class Scorer:
         return np.concatenate(parts).astype(np.float64)
 
 
-def training_mean(folder: str, subject: str, modality: str) -> np.ndarray:
-    """Mean training recording of a subject, float64, read in slices.
+def training_mean(data: PreparedSet, subject: str) -> np.ndarray:
+    """Mean training recording of a subject, float64, read in blocks.
 
     Raises:
         DataError: If the subject has no training recordings.
     """
-    from neural_clip.prepared.reader import load_recordings, recording_array
-
-    recordings = load_recordings(folder, "train", [subject])
-    total, size = 0.0, 512
-    for start in range(0, len(recordings), size):
-        rows = recordings.select(range(start, min(start + size, len(recordings))))
-        total = total + np.asarray(recording_array(rows, modality), dtype=np.float64).sum(axis=0)
+    recordings, total = data.split("train", [subject]), 0.0
+    for _, values in recordings.blocks(512):
+        total = total + np.asarray(values, dtype=np.float64).sum(axis=0)
     return np.asarray(total / len(recordings))
 
 

@@ -30,10 +30,10 @@ def write_latent_space(splits: dict[str, EmbeddedSplit], run: Analysis) -> dict:
         means, _, image_ids = aggregate(part.embeds, part.subjects, part.image_ids, SUBJECT_MEAN)
         kind_of = dict(zip(part.gallery_ids, (_kind(part, row, kinds) for row in range(len(gallery))), strict=True))
         for name, ids, embeds in (("image", part.gallery_ids, gallery), (modality, image_ids, means)):
-            simulated = bool(part.metadata.get("simulated"))
+            simulated = bool(part.facts.simulated)
             for column, values in zip(
                 columns.values(),
-                ([name] * len(ids), [part.metadata["corpus"]] * len(ids), ids.tolist(),
+                ([name] * len(ids), [part.facts.corpus] * len(ids), ids.tolist(),
                  [kind_of[image_id] for image_id in ids], [simulated] * len(ids)),
                 strict=True,
             ):  # fmt: skip

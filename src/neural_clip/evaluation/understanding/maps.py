@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.understanding.attribution import MARGIN, TWO_WAY, Scorer, split_half, training_mean
 from neural_clip.evaluation.understanding.pictures import (
     draw_sensors,
@@ -13,7 +14,7 @@ from neural_clip.evaluation.understanding.pictures import (
     draw_time_course,
     write_csv,
 )
-from neural_clip.evaluation.understanding.recordings import Analysis, SplitRecordings, display_name
+from neural_clip.evaluation.understanding.recordings import Analysis, display_name, subjects_of, values_of_subject
 from neural_clip.evaluation.understanding.sensors import sensor_positions
 from neural_clip.evaluation.understanding.voxels import VoxelMask, read_mask
 from neural_clip.files.whole import write_whole
@@ -30,26 +31,25 @@ START = "the mean training recording of the same subject"
 class SubjectChoice:
     """Recordings of one subject that are mapped, and what scores them."""
 
-    def __init__(self, recordings: SplitRecordings, subject: str, run: Analysis) -> None:
+    def __init__(self, part: EmbeddedSplit, subject: str, run: Analysis) -> None:
         from neural_clip.retrieval.tiles import unit_vectors
 
-        part, subjects = recordings.part, recordings.subjects()
-        rows = recordings.rows(subject)
+        subjects, rows = subjects_of(part), part.rows_of(subject)
         rng = np.random.default_rng([run.seed, 4, subjects.index(subject)])
         # gradients of all voxels take as many passes as a few occlusions: no need to spread them over subjects
-        shared_by = len(subjects) if MODALITIES[recordings.modality].sensors else 1
+        shared_by = len(subjects) if MODALITIES[part.modality].sensors else 1
         wanted = -(-run.max_recordings // shared_by)
         count = min(len(rows), wanted)
         self.rows = np.sort(rng.choice(rows, count, replace=False))
-        self.values = recordings.values(self.rows)
+        self.values = values_of_subject(part, self.rows)
         self.columns, self.image_ids = part.columns[self.rows], part.image_ids[self.rows]
-        self.mean = training_mean(part.folder, subject, recordings.modality)
-        known = list(getattr(run.model.config, f"{recordings.modality}_config").subjects)
+        self.mean = training_mean(part.data, subject)
+        known = list(getattr(run.model.config, f"{part.modality}_config").subjects)
         gallery = unit_vectors(part.gallery_embeds)
-        self.scorer = Scorer(run.model, recordings.modality, known.index(subject), gallery, run.device, run.batch_size)
+        self.scorer = Scorer(run.model, part.modality, known.index(subject), gallery, run.device, run.batch_size)
 
 
-def sensor_maps(recordings: SplitRecordings, run: Analysis) -> dict:
+def sensor_maps(part: EmbeddedSplit, run: Analysis) -> dict:
     """Occlude windows of time, sensors, and sensors in windows; draw and write the maps.
 
     Returns:
@@ -58,19 +58,17 @@ def sensor_maps(recordings: SplitRecordings, run: Analysis) -> dict:
     """
     from tqdm import tqdm
 
-    part = recordings.part
-    n_chans, n_times = (int(part.metadata[key]) for key in ("n_chans", "n_times"))
-    window = min(n_times, max(1, round(WINDOW_SECONDS * float(part.metadata["sfreq"]))))
+    n_chans, n_times = part.facts.n_chans, part.facts.n_times
+    window = min(n_times, max(1, round(WINDOW_SECONDS * part.facts.sfreq)))
     span = -(-n_times // N_WINDOWS)
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("ids", "intact", "intact 2-way", "time", "time 2-way",
                                                                 "sensors", "sensors in windows")}  # fmt: skip
-    subjects = recordings.subjects()
-    for subject in tqdm(subjects, f"map {recordings.modality}", unit="subject", disable=not run.progress):
-        chosen = SubjectChoice(recordings, subject, run)
+    for subject in tqdm(subjects_of(part), f"map {part.modality}", unit="subject", disable=not run.progress):
+        chosen = SubjectChoice(part, subject, run)
         scorer, given = chosen.scorer, (chosen.values, chosen.columns)
         if chosen.values.shape[1:] != (n_chans, n_times):
             raise DataError(
-                f"'{part.folder}': recordings have shape {chosen.values.shape[1:]}, but its metadata says "
+                f"'{part.data.name}': recordings have shape {chosen.values.shape[1:]}, but its metadata says "
                 f"{n_chans} sensors and {n_times} samples."
             )
         over_time = ((n_chans, window), (n_chans, window))
@@ -91,8 +89,8 @@ def sensor_maps(recordings: SplitRecordings, run: Analysis) -> dict:
         "n_images": len(set(maps["ids"])),
         "intact": {MARGIN: maps["intact"].mean(), TWO_WAY: maps["intact 2-way"].mean()},
     }
-    record["time_course"] = _time_course(maps, recordings, run, window)
-    record["sensors"] = _sensors(maps, recordings, run, span)
+    record["time_course"] = _time_course(maps, part, run, window)
+    record["sensors"] = _sensors(maps, part, run, span)
     return record
 
 
@@ -117,10 +115,9 @@ def _agreement(halves: float | None) -> str:
     return "" if halves is None else f"Maps of two halves of the images correlate by {halves:.2f}."
 
 
-def _time_course(maps: dict[str, np.ndarray], recordings: SplitRecordings, run: Analysis, window: int) -> dict:
+def _time_course(maps: dict[str, np.ndarray], part: EmbeddedSplit, run: Analysis, window: int) -> dict:
     """Picture and table of the drop without each window of time; the last one may be shorter."""
-    metadata = recordings.part.metadata
-    n_times, sfreq, tmin = maps["time"].shape[1], float(metadata["sfreq"]), float(metadata["tmin"])
+    n_times, sfreq, tmin = maps["time"].shape[1], float(part.facts.sfreq), float(part.facts.tmin)
     firsts = np.arange(0, n_times, window)
     edges = tmin + np.append(firsts, n_times) / sfreq  # s; window k goes from edge k up to edge k + 1
     curves = []
@@ -128,14 +125,12 @@ def _time_course(maps: dict[str, np.ndarray], recordings: SplitRecordings, run: 
         drops = maps[name][:, firsts]
         low, high = image_intervals(drops, maps["ids"], run.seed)
         curves.append({"label": label, "intact": maps[intact].mean(), "mean": drops.mean(0), "low": low, "high": high})
-    shown = f"{display_name(recordings.part)}, {run.split} split"
-    stem = run.stem(
-        f"When: what the score loses without a window of time, {shown}", f"{recordings.modality}_time_course"
-    )
+    shown = f"{display_name(part)}, {run.split} split"
+    stem = run.stem(f"When: what the score loses without a window of time, {shown}", f"{part.modality}_time_course")
     columns: dict = {
         "start_s": edges[:-1],
         "end_s": edges[1:],
-        "simulated": [bool(metadata.get("simulated"))] * len(firsts),
+        "simulated": [bool(part.facts.simulated)] * len(firsts),
     }
     for curve, short in zip(curves, ("margin", "two_way"), strict=True):
         columns |= {f"{short}_drop": curve["mean"], f"{short}_low": curve["low"], f"{short}_high": curve["high"]}
@@ -155,21 +150,20 @@ def _time_course(maps: dict[str, np.ndarray], recordings: SplitRecordings, run: 
     }
 
 
-def _sensors(maps: dict[str, np.ndarray], recordings: SplitRecordings, run: Analysis, span: int) -> dict:
+def _sensors(maps: dict[str, np.ndarray], part: EmbeddedSplit, run: Analysis, span: int) -> dict:
     """Picture and table of the drop without each sensor."""
-    metadata = recordings.part.metadata
-    names, n_times = [str(name) for name in metadata["ch_names"]], maps["time"].shape[1]
+    names, n_times = [str(name) for name in part.facts.ch_names], maps["time"].shape[1]
     whole, by_window = maps["sensors"].mean(axis=0), maps["sensors in windows"].mean(axis=0)
     edges = [
-        [float(metadata["tmin"]) + end / float(metadata["sfreq"]) for end in (first, min(first + span, n_times))]
+        [float(part.facts.tmin) + end / float(part.facts.sfreq) for end in (first, min(first + span, n_times))]
         for first in range(0, n_times, span)
     ]
     spans = [f"{1000 * start:.0f} to {1000 * end:.0f} ms" for start, end in edges]
     positions, sentence = sensor_positions(names)
     halves = split_half(maps["sensors"], maps["ids"])
-    shown = f"{display_name(recordings.part)}, {run.split} split"
-    stem = run.stem(f"Where: what the score loses without a sensor, {shown}", f"{recordings.modality}_sensors")
-    columns = {"sensor": names, "simulated": [bool(metadata.get("simulated"))] * len(names), "margin_drop": whole}
+    shown = f"{display_name(part)}, {run.split} split"
+    stem = run.stem(f"Where: what the score loses without a sensor, {shown}", f"{part.modality}_sensors")
+    columns = {"sensor": names, "simulated": [bool(part.facts.simulated)] * len(names), "margin_drop": whole}
     columns |= {f"margin_drop {name}": values for name, values in zip(spans, by_window, strict=True)}
     write_csv(stem.with_suffix(".csv"), columns)
     note = (
@@ -188,7 +182,7 @@ def _sensors(maps: dict[str, np.ndarray], recordings: SplitRecordings, run: Anal
     }
 
 
-def voxel_maps(recordings: SplitRecordings, run: Analysis) -> dict:
+def voxel_maps(part: EmbeddedSplit, run: Analysis) -> dict:
     """Integrated gradients of each subject's voxels; draw and write the maps.
 
     Returns:
@@ -197,17 +191,15 @@ def voxel_maps(recordings: SplitRecordings, run: Analysis) -> dict:
     """
     from tqdm import tqdm
 
-    from neural_clip.prepared.reader import resolve_folder
-
     subjects = {}
-    for subject in tqdm(recordings.subjects(), "map fmri", unit="subject", disable=not run.progress):
-        chosen = SubjectChoice(recordings, subject, run)
+    for subject in tqdm(subjects_of(part), "map fmri", unit="subject", disable=not run.progress):
+        chosen = SubjectChoice(part, subject, run)
         maps = chosen.scorer.integrate(chosen.values, chosen.columns, chosen.mean)
         intact = chosen.scorer.scores(chosen.values, chosen.columns, MARGIN)
         mean_rows = np.broadcast_to(chosen.mean, chosen.values.shape)
         start = chosen.scorer.scores(mean_rows, chosen.columns, MARGIN)
         mean_map = maps.mean(axis=0)
-        path = resolve_folder(recordings.part.folder) / "masks" / f"{subject}.nii.gz"
+        path = part.data.folder / "masks" / f"{subject}.nii.gz"
         subjects[subject] = {
             "n_recordings": len(maps),
             "n_voxels": len(mean_map),
@@ -218,16 +210,16 @@ def voxel_maps(recordings: SplitRecordings, run: Analysis) -> dict:
             "split_half_correlation": split_half(maps, chosen.image_ids),
         }
         mask = read_mask(path, len(mean_map))
-        subjects[subject] |= _write_voxels(mean_map, mask, subject, recordings, run, subjects[subject])
+        subjects[subject] |= _write_voxels(mean_map, mask, subject, part, run, subjects[subject])
     return {"method": "integrated gradients", "of": MARGIN, "from": START, "subjects": subjects}
 
 
 def _write_voxels(
-    values: np.ndarray, mask: VoxelMask | None, subject: str, recordings: SplitRecordings, run: Analysis, found: dict
+    values: np.ndarray, mask: VoxelMask | None, subject: str, part: EmbeddedSplit, run: Analysis, found: dict
 ) -> dict:
     """Table and picture of one subject's map, and the image where there is a mask."""
-    simulated = bool(recordings.part.metadata.get("simulated"))
-    shown = f"{display_name(recordings.part)}, {subject}, {run.split} split"
+    simulated = bool(part.facts.simulated)
+    shown = f"{display_name(part)}, {subject}, {run.split} split"
     stem = run.stem(f"Where: what each voxel adds to the score, {shown}", f"fmri_{subject}_voxels")
     columns: dict = {"voxel": range(len(values)), "simulated": [simulated] * len(values)}
     if mask is not None:

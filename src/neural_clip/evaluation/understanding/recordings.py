@@ -23,7 +23,8 @@ class Analysis:
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode, on `device`.
         output_dir (`Path`): Where everything is written.
-        split, seed, device, batch_size, max_recordings, progress: see [`understanding.understand`].
+        split (`str`): Split of the recordings.
+        seed, device, batch_size, max_recordings, progress: see [`understanding.understand`].
         pictures (`dict[str, str]`): Titles and files of the pictures so far.
     """
 
@@ -45,64 +46,41 @@ class Analysis:
 
 def display_name(part: EmbeddedSplit) -> str:
     """Modality as titles say it: simulated recordings are called so."""
-    simulated, level = part.metadata.get("simulated"), " (category level)" if part.category_level else ""
-    return f"{'SIMULATED ' if simulated else ''}{MODALITIES[part.modality].title}{level}"
+    level = " (category level)" if part.category_level else ""
+    return f"{'SIMULATED ' if part.facts.simulated else ''}{MODALITIES[part.modality].title}{level}"
 
 
 def some_simulated(splits: dict[str, EmbeddedSplit]) -> str:
     """What a title says of several modalities."""
-    flags = [bool(part.metadata.get("simulated")) for part in splits.values()]
+    flags = [bool(part.facts.simulated) for part in splits.values()]
     return " (SIMULATED recordings)" if all(flags) else " (some recordings SIMULATED)" if any(flags) else ""
 
 
-class SplitRecordings:
-    """Recordings of an embedded split, read a subject at a time."""
-
-    def __init__(self, part: EmbeddedSplit, split: str) -> None:
-        from neural_clip.prepared.reader import load_recordings
-
-        self.part, self.modality = part, part.modality
-        self.data = load_recordings(part.folder, split)
-        same = all(
-            np.array_equal(np.array(self.data[column][:]), found)
-            for column, found in (("subject", part.subjects), ("image_id", part.image_ids))
-        )
-        if not same:
+def check_embedded(part: EmbeddedSplit) -> None:
+    """Raise a `DataError` where embeddings are not finite or do not fit their split, or one image is alone."""
+    for name, array in {"embeds": part.embeds, "gallery_embeds": part.gallery_embeds}.items():
+        if array.ndim != 2 or array.shape[1] != part.embeds.shape[1]:
             raise DataError(
-                f"The embedded {part.modality} recordings ({len(part.subjects)} rows) are not the {split} split of "
-                f"'{part.folder}' ({len(self.data)} rows): subjects or images differ."
+                f"'{name}' of {part.modality} must have shape ({len(array)}, projection_dim), but got {array.shape}."
             )
-        shapes = {
-            "embeds": (part.embeds, len(part.subjects)),
-            "gallery_embeds": (part.gallery_embeds, len(part.gallery_ids)),
-        }
-        for name, (array, length) in shapes.items():
-            if array.ndim != 2 or len(array) != length or array.shape[1] != part.embeds.shape[1]:
-                raise DataError(
-                    f"'{name}' of {part.modality} must have shape ({length}, projection_dim), but got {array.shape}."
-                )
-            if not np.isfinite(array).all():
-                raise DataError(f"'{name}' of {part.modality} holds NaN or infinity; all must be finite.")
-        if len(part.gallery_ids) < 2:
-            raise DataError(f"'{part.folder}' has one {split} image; a score needs another to compare it with.")
+        if not np.isfinite(array).all():
+            raise DataError(f"'{name}' of {part.modality} holds NaN or infinity; all must be finite.")
+    if len(part.gallery_ids) < 2:
+        raise DataError(f"'{part.data.name}' has one {part.name} image; a score needs another to compare it with.")
 
-    def subjects(self) -> list[str]:
-        """People, sorted."""
-        return sorted({str(subject) for subject in self.part.subjects})
 
-    def rows(self, subject: str) -> np.ndarray:
-        """Rows of a subject, `(n_rows,)`."""
-        return np.flatnonzero(self.part.subjects == subject)
+def subjects_of(part: EmbeddedSplit) -> list[str]:
+    """Subjects, sorted."""
+    return sorted({str(subject) for subject in part.subjects})
 
-    def values(self, rows: np.ndarray) -> np.ndarray:
-        """Recordings of one subject, `(n_rows, ...)` float32."""
-        from neural_clip.prepared.reader import recording_array
 
-        values = recording_array(self.data.select(rows), self.modality)
-        if len({row.shape for row in values}) > 1:
-            raise DataError(f"'{self.part.folder}': recordings of one subject differ in their number of voxels.")
-        stacked = np.stack(list(values))
-        bad = ~np.isfinite(stacked).reshape(len(stacked), -1).all(axis=1)
-        if bad.any():
-            raise DataError(f"'{self.part.folder}': {bad.sum()} of {len(bad)} recordings hold NaN or infinity.")
-        return stacked
+def values_of_subject(part: EmbeddedSplit, rows: np.ndarray) -> np.ndarray:
+    """Recordings of one subject, `(n_rows, ...)` float32."""
+    values = part.values(rows)
+    if len({row.shape for row in values}) > 1:
+        raise DataError(f"'{part.data.name}': recordings of one subject differ in their number of voxels.")
+    stacked = np.stack(list(values))
+    bad = ~np.isfinite(stacked).reshape(len(stacked), -1).all(axis=1)
+    if bad.any():
+        raise DataError(f"'{part.data.name}': {bad.sum()} of {len(bad)} recordings hold NaN or infinity.")
+    return stacked

@@ -3,9 +3,9 @@
 Written beside one another, each picture as PNG and SVG with its numbers as CSV, and all of it in `understanding.json`:
 
 * `similarity`: for each modality, do the encoder's space, the image encoder's and the raw recordings find the same
-  images alike, and how far could any space agree with the subjects' (noise ceiling)? (`understanding_rsa`)
+  images alike, and how far could any space agree with the subjects' (noise ceiling)? (`rsa.py`)
 * `<modality>_time_course`, `<modality>_sensors`: what the score loses without a window of time or a sensor
-  (`understanding_maps`, `understanding_sensors`).
+  (`maps.py`, `sensors.py`).
 * `<modality>_<subject>_voxels` and `<subject>_importance.nii.gz`: what each voxel adds to the score. The image is
   written where the data set holds `masks/<subject>.nii.gz`, whose voxels in C order are the columns.
 * `latent_space`: images and recordings in the plane in which the images vary most.
@@ -24,7 +24,7 @@ from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.understanding.attribution import require_captum
 from neural_clip.evaluation.understanding.latent_space import write_latent_space
 from neural_clip.evaluation.understanding.maps import sensor_maps, voxel_maps
-from neural_clip.evaluation.understanding.recordings import Analysis, SplitRecordings
+from neural_clip.evaluation.understanding.recordings import Analysis, check_embedded
 from neural_clip.evaluation.understanding.rsa import DISTANCE
 from neural_clip.evaluation.understanding.similarity import across_modalities, modality_similarity, write_similarity
 from neural_clip.files.whole import write_whole
@@ -43,7 +43,6 @@ def understand(
     splits: dict[str, EmbeddedSplit],
     output_dir: str | Path,
     *,
-    split: str = "test",
     seed: int = 0,
     device: str = "cpu",
     batch_size: int = 256,
@@ -54,9 +53,8 @@ def understand(
 
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode.
-        splits (`dict[str, EmbeddedSplit]`): For each modality, what [`embed_split`] made of `split` by this model.
+        splits (`dict[str, EmbeddedSplit]`): For each modality, what [`embed_split`] made by this model.
         output_dir (`str` or `Path`): Made if missing; files of the same names are replaced.
-        split (`str`, defaults to `"test"`): Split that was embedded.
         seed (`int`, defaults to 0): Of the choice of recordings and images, of resampling and shuffling.
         device (`str`, defaults to `"cpu"`): Where the model computes.
         batch_size (`int`, defaults to 256): Recordings a forward pass, occluded copies included.
@@ -70,32 +68,25 @@ def understand(
             of what the model computes in float32, and with them correlations by about 0.00001.
 
     Raises:
-        DataError: If captum is not installed, a parameter is out of range, an embedded split does not belong to its
-            data set, a value is not finite, or a mask does not fit.
+        DataError: If captum is not installed, a parameter is out of range, embeddings do not fit their split,
+            a value is not finite, or a mask does not fit.
     """
     captum_version = require_captum()
-    if not splits:
-        raise DataError("Invalid value for the 'splits' parameter. Allowed is one modality or more, but got none.")
-    for name, value in (("max_recordings", max_recordings), ("batch_size", batch_size)):
-        if value < 1:
-            raise DataError(f"Invalid value for the '{name}' parameter. Allowed are 1 and more, but got {value}.")
+    _check(splits, max_recordings=max_recordings, batch_size=batch_size)
     import torch
 
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     model = model.eval().to(torch.device(device))
+    split = next(iter(splits.values())).name
     run = Analysis(model, Path(output_dir), split, seed, device, batch_size, max_recordings, progress, {})
     similarity, maps = {}, {}
-    opened = {modality: SplitRecordings(part, split) for modality, part in splits.items()}
-    widths = {modality: part.gallery_embeds.shape[1] for modality, part in splits.items()}
-    if len(set(widths.values())) > 1:
-        raise DataError(f"The image embeddings of the data sets differ in width: {widths}.")
-    for modality, recordings in opened.items():
-        similarity[modality] = modality_similarity(recordings, run)
-        maps[modality] = sensor_maps(recordings, run) if MODALITIES[modality].sensors else voxel_maps(recordings, run)
+    for modality, part in splits.items():
+        similarity[modality] = modality_similarity(part, run)
+        maps[modality] = sensor_maps(part, run) if MODALITIES[modality].sensors else voxel_maps(part, run)
     write_similarity(similarity, splits, run)
-    result = {
+    result = _rounded({
         "format_version": FORMAT_VERSION,
-        "simulated_modalities": [name for name, part in splits.items() if part.metadata.get("simulated")],
+        "simulated_modalities": [name for name, part in splits.items() if part.facts.simulated],
         "split": split,
         "seed": seed,
         "max_recordings": max_recordings,
@@ -109,11 +100,26 @@ def understand(
         "maps": maps,
         "latent_space": write_latent_space(splits, run),
         "pictures": run.pictures,
-    }
-    result = _rounded(result)
+    })  # fmt: skip
     text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_whole(run.output_dir / UNDERSTANDING_FILE, text.encode())
     return result
+
+
+def _check(splits: dict[str, EmbeddedSplit], **counts: int) -> None:
+    """Raise a `DataError` where there is nothing to analyse, or what is given does not fit together."""
+    if not splits:
+        raise DataError("Invalid value for the 'splits' parameter. Allowed is one modality or more, but got none.")
+    for name, value in counts.items():
+        if value < 1:
+            raise DataError(f"Invalid value for the '{name}' parameter. Allowed are 1 and more, but got {value}.")
+    for part in splits.values():
+        check_embedded(part)
+    widths = {modality: part.gallery_embeds.shape[1] for modality, part in splits.items()}
+    if len(set(widths.values())) > 1:
+        raise DataError(f"The image embeddings of the data sets differ in width: {widths}.")
+    if len({part.name for part in splits.values()}) > 1:
+        raise DataError(f"The splits differ: { ({modality: part.name for modality, part in splits.items()}) }.")
 
 
 def _rounded(value: Any) -> Any:

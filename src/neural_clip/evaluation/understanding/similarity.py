@@ -11,9 +11,10 @@ from neural_clip.evaluation.embedding import IMAGE_MEAN, SUBJECT_MEAN, EmbeddedS
 from neural_clip.evaluation.understanding.pictures import draw_similarity, write_csv
 from neural_clip.evaluation.understanding.recordings import (
     Analysis,
-    SplitRecordings,
     display_name,
     some_simulated,
+    subjects_of,
+    values_of_subject,
 )
 from neural_clip.evaluation.understanding.rsa import (
     DISTANCE,
@@ -29,9 +30,8 @@ PAIRS = [("encoder", "images"), ("recordings", "images"), ("encoder", "recording
 MAX_IMAGES = 500  # the time of an analysis grows with their square, times resamples
 
 
-def modality_similarity(recordings: SplitRecordings, run: Analysis) -> dict:
+def modality_similarity(part: EmbeddedSplit, run: Analysis) -> dict:
     """Agreement of the three spaces of one modality; where there are too few images, why there is none."""
-    part = recordings.part
     if len(part.gallery_ids) < MIN_IMAGES:
         unit = "categories" if part.category_level else "images"
         return {"not_computed": f"{len(part.gallery_ids)} {unit}; at least {MIN_IMAGES} are needed."}
@@ -40,7 +40,7 @@ def modality_similarity(recordings: SplitRecordings, run: Analysis) -> dict:
     kept = np.sort(rng.choice(len(part.gallery_ids), n_images, replace=False))
     means, people, image_ids = aggregate(part.embeds, part.subjects, part.image_ids, IMAGE_MEAN)
     spaces, members, subjects = [], [], []
-    for subject in recordings.subjects():
+    for subject in subjects_of(part):
         rows = people == subject
         columns = np.searchsorted(part.gallery_ids, image_ids[rows])
         shown = np.isin(columns, kept)
@@ -50,7 +50,7 @@ def modality_similarity(recordings: SplitRecordings, run: Analysis) -> dict:
         spaces.append({
             "encoder": dissimilarities(means[rows][shown], f"{SPACES['encoder']}, {where}"),
             "images": dissimilarities(part.gallery_embeds[columns[shown]], f"{SPACES['images']}, {where}"),
-            "recordings": dissimilarities(_raw_means(recordings, subject, columns[shown]), f"recordings, {where}"),
+            "recordings": dissimilarities(_raw_means(part, subject, columns[shown]), f"recordings, {where}"),
         })  # fmt: skip
         members.append(np.searchsorted(kept, columns[shown]))
         subjects.append(subject)
@@ -61,7 +61,7 @@ def modality_similarity(recordings: SplitRecordings, run: Analysis) -> dict:
     return {
         "unit": "mean over a subject's recordings of an image",
         "n_images": n_images,
-        "left_out": sorted(set(recordings.subjects()) - set(subjects)),
+        "left_out": sorted(set(subjects_of(part)) - set(subjects)),
         "pairs": [
             {"first": first, "second": second, **record, "noise_ceiling": ceiling,
              "subjects": {name: values for name, values in zip(subjects, record["subjects"], strict=True)}}
@@ -86,12 +86,12 @@ def _noise_ceiling(spaces: list[dict[str, np.ndarray]], members: list[np.ndarray
     return {"lower": lower, "upper": upper, "n_subjects": len(spaces), "n_images": len(common)}
 
 
-def _raw_means(recordings: SplitRecordings, subject: str, columns: np.ndarray) -> np.ndarray:
+def _raw_means(part: EmbeddedSplit, subject: str, columns: np.ndarray) -> np.ndarray:
     """Mean recording `(n_images, n_features)` of each image that a subject saw, in the order of `columns`."""
-    rows = recordings.rows(subject)
-    shown = recordings.part.columns[rows]
+    rows = part.rows_of(subject)
+    shown = part.columns[rows]
     rows, shown = rows[np.isin(shown, columns)], shown[np.isin(shown, columns)]
-    values = recordings.values(rows).reshape(len(rows), -1)
+    values = values_of_subject(part, rows).reshape(len(rows), -1)
     return np.stack([values[shown == column].mean(axis=0, dtype=np.float64) for column in columns])
 
 
@@ -109,7 +109,7 @@ def write_similarity(similarity: dict[str, dict], splits: dict[str, EmbeddedSpli
                 low, high = values["interval"] or (None, None)
                 ceiling = [values.get("noise_ceiling", {}).get(end) for end in ("lower", "upper")]
                 cells = [pair["first"], pair["second"], subject, values["spearman"], low, high, values["p"], *ceiling]
-                rows.append([modality, bool(splits[modality].metadata.get("simulated")), *cells])
+                rows.append([modality, bool(splits[modality].facts.simulated), *cells])
     if not drawn:
         return
     title = f"Representational similarity: which images are alike?{some_simulated(splits)}, {run.split} images"

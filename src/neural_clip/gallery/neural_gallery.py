@@ -1,0 +1,80 @@
+"""What is searched: images or recordings as vectors, and what stands behind each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from neural_clip.prepared.reader import Split
+from neural_clip.retrieval.scores import nearest_rows
+
+HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
+NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralGallery:
+    """Vectors of images or recordings in one space. Decoding searches images, encoding and conversion recordings.
+
+    Args:
+        modality (`str`): `"image"`, or `"eeg"`, `"meg"` or `"fmri"` for recordings.
+        vectors (`np.ndarray` of shape `(n, projection_dim)`): Of any length; cosines are compared.
+        image_ids (`np.ndarray` of shape `(n,)`, str): The image, or the image that a recording answered to.
+        concepts (`np.ndarray` of shape `(n,)`, str): Its concept; may be empty.
+        categories (`list[list[str]]`): Its categories; may be empty.
+        subjects (`np.ndarray` of shape `(n,)`, str, *optional*): Who was recorded; `None` for images.
+        encoder (`dict`, *optional*): What embedded the images of this space.
+        checkpoint (`str`, *optional*): What embedded the recordings.
+    """
+
+    modality: str
+    vectors: np.ndarray
+    image_ids: np.ndarray
+    concepts: np.ndarray
+    categories: list[list[str]]
+    subjects: np.ndarray | None = None
+    encoder: dict | None = None
+    checkpoint: str | None = None
+
+    @classmethod
+    def of_images(cls, part: Split) -> NeuralGallery:
+        """The images of a split, each once."""
+        return cls(
+            "image", part.gallery_embeds, part.gallery_ids, np.array(part.gallery_concepts, dtype=str),
+            part.gallery_categories, encoder=part.facts.image_encoder,
+        )  # fmt: skip
+
+    @classmethod
+    def of_recordings(cls, part: Split, vectors: np.ndarray, checkpoint: str | None = None) -> NeuralGallery:
+        """The recordings of a split, embedded by a checkpoint as `vectors`, `(n, projection_dim)`."""
+        categories = part.gallery_categories
+        return cls(
+            part.modality, vectors, part.image_ids, np.array(part.gallery_concepts, dtype=str)[part.columns],
+            [categories[column] for column in part.columns], part.subjects, part.facts.image_encoder, checkpoint,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @cached_property
+    def labels(self) -> set[str]:
+        """All concepts and categories."""
+        return {str(concept) for concept in self.concepts}.union(*self.categories) - {""}
+
+    def nearest(self, queries: np.ndarray, k: int = 1) -> np.ndarray:
+        """Rows most alike to queries `(n_queries, projection_dim)` by cosine, best first, `(n_queries, k)`."""
+        return nearest_rows(queries, self.vectors, k)
+
+    def hits(self, queries: np.ndarray, count: int = HITS) -> np.ndarray:
+        """Nearest rows, the first of each image, `(n_queries, count)`; -1 where there are not so many."""
+        hits = np.full((len(queries), count), -1)
+        for query, rows in enumerate(self.nearest(queries, NEAREST_KEPT)):
+            _, first = np.unique(self.image_ids[rows], return_index=True)
+            kept = rows[np.sort(first)][:count]
+            hits[query, : len(kept)] = kept
+        return hits
+
+
+__all__ = ["NeuralGallery"]
