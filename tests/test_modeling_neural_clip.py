@@ -508,6 +508,7 @@ def test_modality_that_is_absent_is_named():
         NeuralClipModel(NeuralClipConfig())
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_outputs(tmp_path):
     batch, models = small_batch("eeg", [0, 1, 2]), {"-".join(types): seeded_model(types) for types in ENCODER_TYPES}
     for name, model in models.items():
@@ -527,6 +528,7 @@ def test_another_process_gives_the_same_outputs(tmp_path):
         assert_same_outputs(found[name], model(**batch).neural_embeds)
 
 
+@pytest.mark.slow
 def test_checkpoint_works_where_the_package_is_not_installed(tmp_path):
     config = small_config(include_vision_tower=True, vision_config=CLIPVisionConfig(**TOWER))
     model = NeuralClipModel(config).eval()

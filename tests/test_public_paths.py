@@ -11,7 +11,7 @@ import pytest
 from paths import REPOSITORY
 
 NAMES = ("EegConfig EegEncoder FmriConfig FmriEncoder MegConfig MegEncoder NeuralClipConfig NeuralClipModel "
-         "NeuralClipOutput NeuralClipProcessor")  # fmt: skip
+         "NeuralClipOutput NeuralClipProcessor NeuralGallery")  # fmt: skip
 CORPORA = ("nsd", "things_meg", "imagenet_eeg", "custom")
 LIGHT = [
     "import neural_clip; assert neural_clip.__version__",
@@ -53,6 +53,7 @@ def test_light_paths(code):
     succeeds(f"import sys; {code}; assert 'torch' not in sys.modules")
 
 
+@pytest.mark.slow
 def test_heavy_paths_one_after_another():
     succeeds("\n".join(HEAVY))
 

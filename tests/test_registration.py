@@ -284,6 +284,7 @@ def test_adapting_an_earlier_checkpoint_writes_a_whole_one(trained, data, tmp_pa
     check_read(WITHOUT_OURS, [give_inputs(adapted)])
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_that_is_not_asked_for():
     code = (
         "import sys\nimport neural_clip\nimport transformers\n"
@@ -305,6 +306,7 @@ def test_import_works_where_transformers_is_absent():
     )
 
 
+@pytest.mark.slow
 def test_threads_reloads_and_second_imports_do_no_harm(saved):
     code = (
         "import importlib, sys\nfrom concurrent.futures import ThreadPoolExecutor\n"
@@ -326,6 +328,7 @@ def test_threads_reloads_and_second_imports_do_no_harm(saved):
     assert lines == [str(["EegEncoder"] * 4 + ["NeuralClipModel"] * 4), "1"]
 
 
+@pytest.mark.slow
 def test_classes_of_others_stay_registered():
     code = (
         "from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel\n"

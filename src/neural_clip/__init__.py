@@ -1,4 +1,4 @@
-"""Align EEG, MEG and fMRI recordings with the CLIP embeddings of the images that people looked at.
+"""Align EEG, MEG and fMRI recordings with the CLIP embeddings of the images that subjects looked at.
 
 Nothing heavy is imported before a name is used. `AutoConfig`, `AutoModel` and `AutoProcessor` of transformers know the
 classes below once this package is imported, be it before transformers or after it.

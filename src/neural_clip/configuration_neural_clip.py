@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from .errors import check_option, check_value
 
-# What the processor calls somebody without an alignment layer of their own, and the entry of `subject_ids` for them:
+# What the processor calls a subject without an alignment layer of their own, and the entry of `subject_ids` for them:
 # the mean of all subjects' layers (EEG and MEG).
 AVERAGE_NAME = "average"
 AVERAGE_SUBJECT = -1

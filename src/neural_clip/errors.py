@@ -1,4 +1,4 @@
-"""The error that bad input raises, and the wrapper that shows it to people at a shell."""
+"""The error that bad input raises, and the wrapper that shows it at a shell."""
 
 from __future__ import annotations
 

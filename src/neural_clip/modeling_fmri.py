@@ -59,7 +59,7 @@ class FmriEncoder(PreTrainedModel):
         for subject, rows in rows_by_subject(subject_ids):
             if subject == AVERAGE_SUBJECT:
                 raise ValueError(
-                    "'subject_ids' holds -1, but there is no average subject for fMRI: voxels of two people do not "
+                    "'subject_ids' holds -1, but there is no average subject for fMRI: voxels of two subjects do not "
                     f"correspond. Give one index a recording into {self.config.subjects}."
                 )
             name = self.config.subjects[subject]

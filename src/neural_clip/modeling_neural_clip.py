@@ -128,10 +128,10 @@ class NeuralClipModel(PreTrainedModel):
         return self
 
     def add_subject(self, modality: str, name: str, n_voxels: int | None = None) -> None:
-        """Give somebody new an alignment layer; everybody else's outputs stay as they are.
+        """Give a new subject an alignment layer; the outputs of all others stay as they are.
 
         For EEG and MEG the layer starts as the mean of the others, so that it gives what the average subject gave;
-        for fMRI, where voxels of two people do not correspond, as torch's linear layer does. `neural-clip adapt`
+        for fMRI, where voxels of two subjects do not correspond, as torch's linear layer does. `neural-clip adapt`
         fits it. The average subject (`subject_ids` of -1) is from then on the mean of one layer more.
 
         Args:

@@ -58,14 +58,14 @@ def parameters_of(layers: nn.ModuleDict, subject: int) -> dict[str, torch.Tensor
 
 
 def average_layer(layers: nn.ModuleDict) -> nn.Module:
-    """A new layer that is the mean of layers of one shape: where somebody new starts."""
+    """A new layer that is the mean of layers of one shape: where a new subject starts."""
     layer = copy.deepcopy(next(iter(layers.values())))
     layer.load_state_dict(mean_parameters(layers))
     return layer
 
 
 class SubjectConv(nn.Module):
-    """The alignment layer a of each subject: a convolution over time that mixes that person's sensors.
+    """The alignment layer a of each subject: a convolution over time that mixes that subject's sensors.
 
     Source: arXiv 2411.09723, section 2 (one layer per subject); kernel of 11 samples for MEG in the authors' code.
     Deviation: here the layers are registered, trained and saved.
@@ -116,7 +116,7 @@ class SubjectConv(nn.Module):
 
 
 class SubjectLinear(nn.Module):
-    """The alignment layer a of each subject where it is linear: a matrix of that person's own.
+    """The alignment layer a of each subject where it is linear: a matrix of that subject's own.
 
     Source: arXiv 2411.09723, section 2 (fMRI); 1024 outputs in the authors' code. Deviation: sizes differ between
     subjects instead of being padded to the largest, and the layers are registered, trained and saved.

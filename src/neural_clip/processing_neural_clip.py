@@ -1,4 +1,4 @@
-"""From what people have (arrays, `mne.Epochs`, NIfTI images, rows of data sets) to what the model takes."""
+"""From what users have (arrays, `mne.Epochs`, NIfTI images, rows of data sets) to what the model takes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,8 +86,8 @@ class NeuralClipProcessor(ProcessorMixin):
                 different lengths, row or list of rows, *optional*): z-scored responses. An image needs `mask`;
                 voxels are taken in C order.
             subject (`str` or list of `str`): Whose recordings these are; rows of a data set say so themselves.
-                `"average"` (EEG, MEG) takes the mean of all subjects' alignment layers, for people whom the model has
-                not seen.
+                `"average"` (EEG, MEG) takes the mean of all subjects' alignment layers, for subjects that the model
+                does not know.
             mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside.
             ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included.
             sfreq (`float`, *optional*): Sampling rate of an array in Hz, checked against the model's.
@@ -263,13 +263,13 @@ def subject_names(subject: str | Sequence[str] | None, count: int, known: list[s
     unknown = sorted(set(names) - {*known, AVERAGE_NAME})
     if modality == "fmri" and AVERAGE_NAME in names:
         raise ValueError(
-            "'subject' is 'average', but there is no average subject for fMRI: voxels of two people do not "
-            f"correspond. Allowed values are {known}; `neural-clip adapt` fits an alignment layer for somebody new."
+            "'subject' is 'average', but there is no average subject for fMRI: voxels of two subjects do not "
+            f"correspond. Allowed values are {known}; `neural-clip adapt` fits an alignment layer for a new subject."
         )
     if unknown:
         average = "" if modality == "fmri" else "'average' takes the mean of all subjects' alignment layers, and "
         raise ValueError(
-            f"Invalid value for the 'subject' parameter. Allowed values are {known}, but got {unknown}. For people "
+            f"Invalid value for the 'subject' parameter. Allowed values are {known}, but got {unknown}. For subjects "
             f"whom the model has not seen: {average}`neural-clip adapt` fits an alignment layer of their own."
         )
     return names

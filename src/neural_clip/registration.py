@@ -3,7 +3,7 @@
 Beside its own table of classes each Auto class has a dictionary of those that were registered. Where the module of an
 Auto class is loaded, before or after this package, that dictionary is exchanged for one that registers our classes
 when it is first asked for one of them. So neither package loads the other, and nothing is imported in the middle of
-somebody else's import, where half of transformers may not be there yet.
+another import, where half of transformers may not be there yet.
 """
 
 from __future__ import annotations

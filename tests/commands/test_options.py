@@ -168,7 +168,7 @@ def _signatures():
         (AdaptOptions, adapt, {"data": "folder"}),
         (DoctorOptions, examine, {"json": None}),
         (EmbedOptions, embed_images, {}),
-        (EvaluateOptions, evaluate_checkpoints, {"checkpoint": "checkpoints", "controls": "audits", "pictures": None}),
+        (EvaluateOptions, evaluate_checkpoints, {"checkpoint": "checkpoints", "pictures": None}),
         (PushOptions, push, {}),
         (ReportOptions, write_report, {"report": "path"}),
         (SimulateOptions, simulate, {}),

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from neural_clip.corpora.imagenet_eeg.build import prepare
-from neural_clip.evaluation import controls as audits
+from neural_clip.evaluation import controls
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
-from neural_clip.evaluation.controls import AuditData, audit
+from neural_clip.evaluation.controls import ControlData, run_controls
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.retrieval.scores import retrieval_scores
@@ -83,7 +83,7 @@ def planted_data(kind, *, n_subjects=2, repeats=1, seed=0, block=False, modality
         times[name] = (subject, time)
     test = splits["test"]
     scored = embedded(test, (test.targets + 1.5 * rng.standard_normal(test.targets.shape)).astype(np.float32))
-    return AuditData(scored, splits["train"], splits["validation"], test, times)
+    return ControlData(scored, splits["train"], splits["validation"], test, times)
 
 
 def by_check(records):
@@ -101,7 +101,7 @@ def by_check(records):
     ],
 )
 def test_controls_find_what_was_planted_for_them(planted, kind, block, found):
-    records = by_check(audit(planted(kind, block=block), seed=0))
+    records = by_check(run_controls(planted(kind, block=block), seed=0))
     for check in ("shuffled labels", "time alone", "slow drift alone", "before onset", "leave one subject out"):
         record = records[check]
         if check in found:
@@ -114,17 +114,17 @@ def test_controls_find_what_was_planted_for_them(planted, kind, block, found):
 
 
 def test_averaging_more_repeats_scores_better(planted):
-    records = audit(planted("post", repeats=5), seed=0)
+    records = run_controls(planted("post", repeats=5), seed=0)
     scores = {record["n_repeats"]: record["two_way"] for record in records if "n_repeats" in record}
     assert list(scores) == [1, 2, 4, 5]
     assert scores[1] < scores[2] < scores[5]
-    assert not [record for record in audit(planted("post"), seed=0) if "n_repeats" in record]
+    assert not [record for record in run_controls(planted("post"), seed=0) if "n_repeats" in record]
 
 
 def test_what_cannot_be_computed_says_why(planted):
     data = planted("post", n_subjects=1, tmin=0.0, category_level=True)
-    data = AuditData(data.scored, data.train, data.validation, data.test, None)
-    records = by_check(audit(data, seed=0))
+    data = ControlData(data.scored, data.train, data.validation, data.test, None)
+    records = by_check(run_controls(data, seed=0))
     assert "a few categories" in records["shuffled labels"]["not_computed"]
     assert "order in which images were shown is not known" in records["time alone"]["not_computed"]
     assert "no sample before" in records["before onset"]["not_computed"]
@@ -136,7 +136,7 @@ def test_voxels_have_no_time(planted):
     voxels = [
         replace(split, recordings=split.recordings[:, :, 10]) for split in (data.train, data.validation, data.test)
     ]
-    records = by_check(audit(AuditData(data.scored, *voxels, data.times), seed=0))
+    records = by_check(run_controls(ControlData(data.scored, *voxels, data.times), seed=0))
     assert set(records) == {"overlap with training", "shuffled labels", "time alone"}
 
 
@@ -153,7 +153,7 @@ def test_nearest_in_time_equals_a_plain_loop(planted):
 
 
 def shuffled_and_overlap(data):
-    records = by_check(audit(data, seed=0))
+    records = by_check(run_controls(data, seed=0))
     return records["shuffled labels"], records["overlap with training"]["images"]["same_id"]
 
 
@@ -190,9 +190,9 @@ def test_leaked_test_images_show_in_the_overlap_and_not_in_shuffled_labels(plant
 def test_most_rows_of_a_person_are_drawn_before_they_are_copied(planted, monkeypatch):
     """Drawn from all other people together, as if they were one; the same rows each time."""
     data = planted("post", n_subjects=3)
-    monkeypatch.setattr(audits, "MAX_TRAIN_ROWS", 50)
-    scales = {name: audits._channel_scale(data.train, name) for name in ("sub-01", "sub-02", "sub-03")}
-    drawn = audits._as_one(data.train, scales, ["sub-01", "sub-03"], 4)
+    monkeypatch.setattr(controls, "MAX_TRAIN_ROWS", 50)
+    scales = {name: controls._channel_scale(data.train, name) for name in ("sub-01", "sub-02", "sub-03")}
+    drawn = controls._as_one(data.train, scales, ["sub-01", "sub-03"], 4)
     assert set(drawn.subjects) == {"anyone"} and len(drawn.subjects) == 50
     others = np.flatnonzero(data.train.subjects != "sub-02")
     expected = np.sort(np.random.default_rng(4).permutation(np.arange(len(others)))[:50])
@@ -216,7 +216,8 @@ def twin(root, block_drift):
     noise = np.random.default_rng(0).standard_normal(test.targets.shape)
     scored = embedded(test, test.targets + noise)
     found = {
-        name: record.get("two_way") for name, record in by_check(audit(AuditData(scored, *splits, None), 0)).items()
+        name: record.get("two_way")
+        for name, record in by_check(run_controls(ControlData(scored, *splits, None), 0)).items()
     }
     whole, _ = per_subject_ridge(*splits)
     scores = retrieval_scores(whole, scored.gallery_embeds, test.image_ids, scored.gallery_ids)
@@ -238,7 +239,7 @@ def test_block_drift_raises_slow_drift_alone_and_the_score_but_not_across_people
 THREADS = """
 import hashlib, sys
 import numpy as np
-from neural_clip.evaluation.controls import AuditData, _before_onset, _leave_one_out, _shuffled_labels, _slow_drift
+from neural_clip.evaluation.controls import ControlData, _before_onset, _leave_one_out, _shuffled_labels, _slow_drift
 from neural_clip.evaluation.baselines.linear import BASELINES
 from planted_data import embedded, split_of
 
@@ -257,7 +258,7 @@ for shape in ((64, 200), (1500,)):
     scored = embedded(test, test.targets)
     for control in (_shuffled_labels, _slow_drift, _before_onset, _leave_one_out):
         if len(shape) == 2:
-            found = control(AuditData(scored, *splits, None), 0)
+            found = control(ControlData(scored, *splits, None), 0)
             print(control.__name__, hashlib.sha256(found.tobytes()).hexdigest())
 """
 
@@ -278,6 +279,6 @@ def test_predictions_of_ridges_do_not_depend_on_the_number_of_threads():
 def test_trials_numbered_anew_in_each_run_are_told_apart_by_run():
     table = pd.DataFrame({"subject": ["sub-01"] * 4, "session": ["a"] * 4, "run": ["1", "1", "2", "2"]})
     once = {"train": table.assign(trial=[0, 1, 2, 3])}
-    assert audits._stretches(once["train"], once).tolist() == ["sub-01/a"] * 4
+    assert controls._stretches(once["train"], once).tolist() == ["sub-01/a"] * 4
     anew = {"train": table.assign(trial=[0, 1, 0, 1])}
-    assert audits._stretches(anew["train"], anew).tolist() == ["sub-01/a/1"] * 2 + ["sub-01/a/2"] * 2
+    assert controls._stretches(anew["train"], anew).tolist() == ["sub-01/a/1"] * 2 + ["sub-01/a/2"] * 2

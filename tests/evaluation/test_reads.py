@@ -57,7 +57,7 @@ def test_without_baselines_and_controls_no_split_is_read_whole(tmp_path, monkeyp
     monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(("meg",)))
     _, tables = reads
     tables.clear()
-    evaluate_checkpoints({"one": "a"}, [folder], tmp_path / "out", baselines=False, audits=False, batch_size=7)
+    evaluate_checkpoints({"one": "a"}, [folder], tmp_path / "out", baselines=False, controls=False, batch_size=7)
     found = [rows for columns, rows in tables if columns == ("meg",)]
     assert max(found) == 7 and sum(found) == ROWS["test"]
 

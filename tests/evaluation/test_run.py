@@ -73,11 +73,11 @@ def test_rows_name_method_and_aggregation(evaluated):
 
 def test_controls_stand_beside_the_scores(evaluated):
     report, _ = evaluated
-    checks = {record["check"]: record for record in report["audits"]["eeg"]}
+    checks = {record["check"]: record for record in report["controls"]["eeg"]}
     assert checks["shuffled labels"]["two_way"] == pytest.approx(0.5, abs=0.2)
     assert checks["2 repeats"]["two_way"] >= checks["1 repeat"]["two_way"]
     assert "not known" in checks["time alone"]["not_computed"]  # nothing says that trials are in order of time
-    assert all(record["meaning"] for records in report["audits"].values() for record in records)
+    assert all(record["meaning"] for records in report["controls"].values() for record in records)
     text = markdown(report, {})
     assert "## Controls beside the scores" in text
     assert f"| EEG simulated | shuffled labels | ridge | {checks['shuffled labels']['two_way']:.3f} [" in text
@@ -119,7 +119,7 @@ def test_each_checkpoint_is_normalised_by_its_own_decoding(folders, tmp_path, mo
     models = {"good": PlantedModel(("eeg", "meg")), "bad": Noisy(("eeg", "meg"))}
     monkeypatch.setattr(checkpoints, "load_model", models.get)
     data = [folders["eeg"], folders["meg"]]
-    report = evaluate_checkpoints({"a": "good", "b": "bad"}, data, tmp_path, baselines=False, audits=False)
+    report = evaluate_checkpoints({"a": "good", "b": "bad"}, data, tmp_path, baselines=False, controls=False)
     for record in report["conversion"]:
         rows = report["decoding"][record["target"]]["rows"]
         own = next(row for row in rows if (row["method"], row["aggregation"]) == (record["method"], SINGLE_TRIAL))
@@ -138,7 +138,7 @@ def test_several_checkpoints_stand_in_one_report(folders, tmp_path, monkeypatch)
     monkeypatch.setattr(checkpoints, "load_model", models.get)
     names = named_checkpoints(["planted", "again=copy", "spoilt=noisy"])
     data = [folders["eeg"], folders["meg"]]
-    report = evaluate_checkpoints(names, data, tmp_path, baselines=False, audits=False)
+    report = evaluate_checkpoints(names, data, tmp_path, baselines=False, controls=False)
     assert [(part["name"], part["modalities"]) for part in report["checkpoints"]] == [
         ("neural_clip", ["eeg", "meg"]), ("again", ["eeg", "meg"]), ("spoilt", ["eeg"])
     ]  # fmt: skip
@@ -245,7 +245,7 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     named = f"never trained={checkpoint}"
     arguments = ["--checkpoint", named, "--data", f"eeg={folders['eeg']}", "--output-dir", str(output_dir)]
     report = main([*arguments, "--no-baselines", "--no-pictures", "--no-audits", "--understand", "6"])
-    assert report["audits"] == {}
+    assert report["controls"] == {}
     assert report["command"].startswith(f"neural-clip evaluate --checkpoint '{named}' --data ")  # as a shell reads it
     assert {"eeg_time_course.png", "similarity.png"} <= set(report["understanding"]["pictures"].values())
     assert "understanding/similarity.png" in (output_dir / "report.md").read_text()

@@ -112,6 +112,7 @@ def test_processes_write_the_same_bytes(tmp_path):
     assert fingerprint(one) == fingerprint(two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_finished_parts_are_kept_after_an_error_and_used(tmp_path, capsys, num_proc):
     raw, log = make_raw(tmp_path / "raw"), tmp_path / "log"
@@ -187,6 +188,7 @@ def test_what_other_parts_left_does_not_get_in(tmp_path):
     assert names == {f"{split}-0000-00000.parquet" for split in ("train", "validation", "test")}
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_told(tmp_path):
     raw = make_raw(tmp_path / "raw")
     (raw / "raw_2_2.txt").write_text("kill")

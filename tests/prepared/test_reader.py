@@ -1,6 +1,7 @@
 """Reading of prepared data sets."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,7 @@ def test_one_subject_alone(ready_folders):
 def test_an_open_data_set_stays_the_same(ready_folders):
     data = PreparedSet.open(ready_folders["eeg"])
     assert PreparedSet.open(data) is data and data.images is data.images
-    assert (data.name, data.folder) == (str(ready_folders["eeg"]), ready_folders["eeg"])
+    assert (data.name, data.folder) == (str(ready_folders["eeg"]), Path(ready_folders["eeg"]))
 
 
 @settings(max_examples=40, deadline=None)

@@ -312,13 +312,13 @@ def test_latents_of_new_renderings_have_about_unit_variance(tiny_clip):
     from neural_clip.simulation.images import render, sample_specs
 
     specs = sample_specs(250, np.random.default_rng(9))
-    embeds = generative.image_embeds([render(spec) for spec in specs])
+    embeds = latent_space.image_embeds([render(spec) for spec in specs])
     assert embeds.shape == (250, 64) and embeds.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-5)
-    z = generative.latents(embeds)
+    z = latent_space.latents(embeds)
     assert z.shape == (250, N_LATENTS) and 0.8 < z.std() < 1.2 and abs(z.mean()) < 0.1
     with pytest.raises(DataError, match="'embeds'"):
-        generative.latents(embeds[:, :10])
+        latent_space.latents(embeds[:, :10])
 
 
 def test_missing_tiny_clip_is_named(tmp_path):

@@ -115,6 +115,7 @@ def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.numerical
 def test_same_seed_same_weights_other_seed_others(recipe_file, tmp_path):
     outputs = [
@@ -237,6 +238,7 @@ def test_recipe_that_names_another_encoder_is_refused(recipe_file, folders, tmp_
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_recipe_may_name_the_encoder_of_its_data(recipe_file, tmp_path):
     names = {"vision_model_name": "planted", "vision_revision": "'0'", "image_pooling": "precomputed"}
     named = [part for key, value in names.items() for part in (f"--model.{key}", value)]
@@ -257,6 +259,7 @@ def test_recipe_may_name_the_folder_of_its_encoder(recipe_file, tmp_path):
         check_named_encoder(recipe, encoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value"), [("name", "other"), ("revision", "1"), ("pooling", "projected")])
 def test_data_embedded_anew_do_not_continue_a_run(recipe_file, folders, tmp_path, monkeypatch, key, value):
     """The widths agree, so that nothing but the record tells the two spaces apart."""

@@ -1,7 +1,7 @@
 """Fit an alignment layer for subjects whom a model has not seen, and change nothing else.
 
 Everything that the checkpoint holds stays as it is, bit for bit. Of a data set's subjects those are fitted whom the
-checkpoint does not know by name, so different people need different names.
+checkpoint does not know by name, so different subjects need different names.
 """
 
 from __future__ import annotations

@@ -58,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> dict:
         named_checkpoints(settings.pop("checkpoint")),
         [open_data_option(argument) for argument in settings.pop("data")],
         output_dir,
-        audits=settings.pop("controls"),
         **settings,
         command=shlex.join(["neural-clip", "evaluate", *(sys.argv[1:] if argv is None else argv)]),
     )

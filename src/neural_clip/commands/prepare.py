@@ -27,7 +27,7 @@ class ManifestPlaces:
 
 
 def imagenet_eeg(argv: Sequence[str] | None = None) -> Path:
-    """Prepare ImageNetEEG: EEG of six people, 40 classes of ImageNet, from the released .pth files.
+    """Prepare ImageNetEEG: EEG of six subjects, 40 classes of ImageNet, from the released .pth files.
 
     All images of a class were shown in one block, so a decoder may read the block instead of the image.
     """
@@ -40,7 +40,7 @@ def imagenet_eeg(argv: Sequence[str] | None = None) -> Path:
 
 
 def things_meg(argv: Sequence[str] | None = None) -> Path:
-    """Prepare THINGS-MEG (OpenNeuro ds004212, version 2.0.0 or later): MEG of four people.
+    """Prepare THINGS-MEG (OpenNeuro ds004212, version 2.0.0 or later): MEG of four subjects.
 
     The route `raw` reads the CTF recordings, `derivative` the published epochs. Training images of the split protocol
     `paper` share their concepts with the test images, those of `zero_shot` and `large` do not.
@@ -54,7 +54,7 @@ def things_meg(argv: Sequence[str] | None = None) -> Path:
 
 
 def nsd(argv: Sequence[str] | None = None) -> Path:
-    """Prepare the Natural Scenes Dataset: 7 T fMRI of eight people, from a local copy.
+    """Prepare the Natural Scenes Dataset: 7 T fMRI of eight subjects, from a local copy.
 
     The images that all of them saw are the test split. NSD's terms forbid to pass on what this program writes.
     """

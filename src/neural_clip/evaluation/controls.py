@@ -25,7 +25,7 @@ from neural_clip.retrieval.scoring import score_record
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AuditData", "audit", "presentation_times"]
+__all__ = ["ControlData", "run_controls", "presentation_times"]
 
 
 MAX_TRAIN_ROWS = 4000  # a subject's training rows that controls are fitted on; keeps each fit below a minute
@@ -34,13 +34,13 @@ KEPT = ("two_way", "n_queries", "gallery_size", "chance_two_way", "resampled_uni
 
 
 @dataclass(frozen=True)
-class AuditData:
+class ControlData:
     """What the controls of one modality look at.
 
     Args:
         scored (`EmbeddedSplit`): Recordings of the scored split in the model's space.
         train, validation, test ([`Split`]): The recordings themselves, in memory.
-        times (`dict[str, tuple]`, *optional*): For `"train"` and `"test"`, `(n,)` names of person and session, and
+        times (`dict[str, tuple]`, *optional*): For `"train"` and `"test"`, `(n,)` names of subject and session, and
             `(n,)` numbers that grow with the time of presentation within them; `None` if that is not known.
     """
 
@@ -52,7 +52,7 @@ class AuditData:
 
 
 def presentation_times(train: Split, scored: Split) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
-    """When recordings on disk were shown, for `AuditData.times`, where the data set knows it."""
+    """When recordings on disk were shown, for `ControlData.times`, where the data set knows it."""
     if not scored.facts.presentation_order:
         return None
     tables = {
@@ -69,11 +69,11 @@ def _stretches(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> np.ndarr
     return table[keys].agg("/".join, axis=1).to_numpy()
 
 
-def audit(data: AuditData, seed: int) -> list[dict]:
+def run_controls(data: ControlData, seed: int) -> list[dict]:
     """Run every control that the recordings allow.
 
     Args:
-        data (`AuditData`): One modality.
+        data (`ControlData`): One modality.
         seed (`int`): Seed of shuffles, subsets and resampling.
 
     Returns:
@@ -108,7 +108,7 @@ MEANINGS = {
 }
 
 
-def _record(data: AuditData, check: str, predict: Callable, seed: int) -> dict:
+def _record(data: ControlData, check: str, predict: Callable, seed: int) -> dict:
     """Score of one control."""
     head = {"check": check, "by": "order" if check == "time alone" else "ridge", "meaning": MEANINGS[check]}
     try:
@@ -124,12 +124,12 @@ def _record(data: AuditData, check: str, predict: Callable, seed: int) -> dict:
 
 
 def _subset(train: Split, seed: int) -> Split:
-    """At most MAX_TRAIN_ROWS rows of each person."""
+    """At most MAX_TRAIN_ROWS rows of each subject."""
     return train.at(_kept(train.subjects, seed))
 
 
 def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
-    """Rows of at most MAX_TRAIN_ROWS of each person, in order."""
+    """Rows of at most MAX_TRAIN_ROWS of each subject, in order."""
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(subjects == name))[:MAX_TRAIN_ROWS] for name in sorted(set(subjects))]
     return np.sort(np.concatenate(rows))
@@ -140,14 +140,14 @@ def _changed(split: Split, change: Callable[[np.ndarray], np.ndarray]) -> Split:
     return replace(split, recordings=[change(np.asarray(recording)) for recording in split.values()])
 
 
-def _ridge_on(data: AuditData, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _ridge_on(data: ControlData, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Per-subject ridge on changed recordings; predictions for the scored split."""
     splits = (_changed(split, change) for split in (data.train, data.validation, data.test))
     return per_subject_ridge(*splits)[0]
 
 
-def _shuffled_labels(data: AuditData, seed: int) -> np.ndarray:
-    """Images exchanged among a person's training recordings, whole images at a time."""
+def _shuffled_labels(data: ControlData, seed: int) -> np.ndarray:
+    """Images exchanged among a subject's training recordings, whole images at a time."""
     if data.scored.category_level:
         raise DataError("of a few categories one shuffle leaves many in place; the p-values come from 1,000 shuffles")
     rng = np.random.default_rng([seed, 1])
@@ -159,8 +159,8 @@ def _shuffled_labels(data: AuditData, seed: int) -> np.ndarray:
     return per_subject_ridge(replace(data.train, image_ids=image_ids), data.validation, data.test)[0]
 
 
-def _time_alone(data: AuditData, seed: int) -> np.ndarray:
-    """Mean target of the training trials of that person and session that were shown nearest in time."""
+def _time_alone(data: ControlData, seed: int) -> np.ndarray:
+    """Mean target of the training trials of that subject and session that were shown nearest in time."""
     if data.times is None:
         raise DataError("the order in which images were shown is not known")
     (sessions, times), (asked_sessions, asked_times) = data.times["train"], data.times["test"]
@@ -175,14 +175,14 @@ def _time_alone(data: AuditData, seed: int) -> np.ndarray:
     return predictions
 
 
-def _slow_drift(data: AuditData, seed: int) -> np.ndarray:
+def _slow_drift(data: ControlData, seed: int) -> np.ndarray:
     """Ridge on mean and slope of each channel."""
     times = np.linspace(-1.0, 1.0, np.shape(data.train.values([0]))[2])
     slope = times / (times**2).sum()  # least squares on a centred axis
     return _ridge_on(data, lambda recording: np.stack([recording.mean(axis=1), recording @ slope], axis=1))
 
 
-def _before_onset(data: AuditData, seed: int) -> np.ndarray:
+def _before_onset(data: ControlData, seed: int) -> np.ndarray:
     """Ridge on the samples before onset."""
     facts = data.scored.facts
     if facts.tmin is None or not facts.sfreq or facts.tmin >= 0:
@@ -191,8 +191,8 @@ def _before_onset(data: AuditData, seed: int) -> np.ndarray:
     return _ridge_on(data, lambda recording: recording[:, :count])
 
 
-def _leave_one_out(data: AuditData, seed: int) -> np.ndarray:
-    """Ridge fitted on all people but one, for each in turn; recordings are standardised by person and channel."""
+def _leave_one_out(data: ControlData, seed: int) -> np.ndarray:
+    """Ridge fitted on all subjects but one, for each in turn; recordings are standardised by subject and channel."""
     subjects = sorted(set(data.test.subjects))
     if len(subjects) < 2:
         raise DataError("there is one subject only")
@@ -209,14 +209,14 @@ def _leave_one_out(data: AuditData, seed: int) -> np.ndarray:
 
 
 def _channel_scale(train: Split, subject: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of a person's channels over the training recordings, `(n_chans, 1)` each."""
+    """Mean and deviation of a subject's channels over the training recordings, `(n_chans, 1)` each."""
     recordings = train.of_subject(subject)
     deviation = recordings.std(axis=(0, 2))[:, None]
     return recordings.mean(axis=(0, 2))[:, None], np.where(deviation > 0, deviation, 1.0)
 
 
 def _as_one(split: Split, scales: dict, subjects: Sequence[str], seed: int | None = None) -> Split:
-    """Rows of some people, each by that person's own scale, as if they were one person's; with a seed a subset."""
+    """Rows of some subjects, each by that subject's own scale, as if they were one subject's; with a seed a subset."""
     rows = np.flatnonzero(np.isin(split.subjects, list(subjects)))
     if seed is not None:
         rows = rows[_kept(np.full(len(rows), "anyone"), seed)]
@@ -229,7 +229,7 @@ def _as_one(split: Split, scales: dict, subjects: Sequence[str], seed: int | Non
 
 
 def _by_repeats(scored: EmbeddedSplit, seed: int) -> list[dict]:
-    """Scores of the mean of 1, 2, 4, ... recordings of an image by one person."""
+    """Scores of the mean of 1, 2, 4, ... recordings of an image by one subject."""
     from neural_clip.retrieval.tiles import unit_vectors
 
     if scored.category_level:

@@ -22,7 +22,7 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
     if unknown:
         raise DataError(
             f"'{data.name}' has subject '{unknown[0]}', but the model knows {list(config.subjects)}. "
-            "`neural-clip adapt` fits an alignment layer for somebody new."
+            "`neural-clip adapt` fits an alignment layer for a new subject."
         )
     check_shape(config, data, subjects)
 

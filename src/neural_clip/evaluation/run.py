@@ -42,7 +42,7 @@ def evaluate_checkpoints(
     *,
     split: str = "test",
     baselines: bool = True,
-    audits: bool = True,
+    controls: bool = True,
     understand: int | None = None,
     protocol: str = "strict",
     seed: int = 0,
@@ -59,7 +59,7 @@ def evaluate_checkpoints(
         output_dir (`str` or `Path`): Made if missing; files of earlier evaluations are replaced.
         split (`str`, defaults to `"test"`): Split that is scored.
         baselines (`bool`, defaults to `True`): Also fit linear baselines.
-        audits (`bool`, defaults to `True`): Also run the controls of `controls.py` for the first checkpoint.
+        controls (`bool`, defaults to `True`): Also run the controls of `controls.py` for the first checkpoint.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
             [`understand`]), with maps over so many recordings; needs captum.
         protocol (`str`, defaults to `"strict"`): Key of `protocols.PROTOCOLS`: which scores the report puts first.
@@ -97,7 +97,7 @@ def evaluate_checkpoints(
     first, splits = next(iter(embedded.items()))
     report = Report(header(checkpoints, embedded, split, seed, command), embedded, protocol)
     for modality, part in parts.items():
-        report.add_modality(modality, part, baselines=baselines, audits=audits)
+        report.add_modality(modality, part, baselines=baselines, controls=controls)
     for source in splits:
         for target in splits:
             if source != target:
@@ -131,13 +131,15 @@ class Report:
     encoding: dict[str, dict] = field(default_factory=dict)
     conversion: list[dict] = field(default_factory=list)
     comparisons: list[dict] = field(default_factory=list)
-    audits: dict[str, list[dict]] = field(default_factory=dict)
+    controls: dict[str, list[dict]] = field(default_factory=dict)
     decoding_entries: dict[str, list[dict]] = field(default_factory=dict)
     conversion_entries: dict[str, list[dict]] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """As `report.json` holds it."""
-        tasks = {name: getattr(self, name) for name in ("decoding", "encoding", "conversion", "comparisons", "audits")}
+        tasks = {
+            name: getattr(self, name) for name in ("decoding", "encoding", "conversion", "comparisons", "controls")
+        }
         entries = {"decoding": self.decoding_entries, "conversion": self.conversion_entries}
         protocol = {"name": self.protocol, "meaning": PROTOCOLS[self.protocol].meaning, **entries}
         return {**self.header, **tasks, "protocol": protocol}
@@ -147,21 +149,21 @@ class Report:
         """Of intervals, p-values and sampled scores."""
         return self.header["seed"]
 
-    def add_modality(self, modality: str, part: Split, *, baselines: bool, audits: bool) -> None:
+    def add_modality(self, modality: str, part: Split, *, baselines: bool, controls: bool) -> None:
         """Decoding and encoding of one modality, with baselines and controls, which share one copy in memory."""
-        from neural_clip.evaluation.controls import AuditData, audit, presentation_times
+        from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
 
-        names = ("train", "validation", part.name) if baselines or audits else ()
+        names = ("train", "validation", part.name) if baselines or controls else ()
         opened = {name: part if name == part.name else part.data.split(name) for name in names}
         loaded = {name: found.loaded() for name, found in opened.items()}
         recordings = [loaded[name] for name in names]
         self._add_decoding(modality, recordings if baselines else [])
         self._add_encoding(modality)
-        if audits:
+        if controls:
             times = presentation_times(opened["train"], part)
             train, validation, scored = recordings
-            looked_at = AuditData(self._first(modality), train, validation, scored, times)
-            self.audits[modality] = audit(looked_at, self.seed)
+            looked_at = ControlData(self._first(modality), train, validation, scored, times)
+            self.controls[modality] = run_controls(looked_at, self.seed)
 
     def _add_decoding(self, modality: str, recordings: Sequence[Split]) -> None:
         """Rows of every checkpoint and baseline, what the protocol makes of them, and their differences."""

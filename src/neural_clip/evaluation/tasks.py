@@ -168,7 +168,7 @@ def _behind(
 ) -> tuple[dict, Contributions]:
     """2-way scores of the images behind retrieved recordings; top-k of that detour has no meaning of its own.
 
-    `groups` are the people behind queries that are recordings; images as queries have none.
+    `groups` are the subjects behind queries that are recordings; images as queries have none.
     """
     record, per_query = score_record(
         found, queries.gallery_embeds, image_ids, queries.gallery_ids, seed=seed,

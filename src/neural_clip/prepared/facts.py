@@ -28,8 +28,8 @@ class Facts:
     Args:
         corpus (`str`): Name of the corpus.
         modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
-        simulated (`dict`, *optional*): Preset, seed and ceiling of a simulation; `None` for recordings of people.
-        subjects (`list[str]`): Everybody in the data set.
+        simulated (`dict`, *optional*): Preset, seed and ceiling of a simulation; `None` for recordings of subjects.
+        subjects (`list[str]`): All subjects in the data set.
         ch_names, ch_positions, ch_positions_frame, n_chans, n_times, sfreq, tmin: Of EEG and MEG: names of channels,
             their places in m and the frame of these, counts, sampling rate in Hz, first sample in s from onset.
         unit (`str`, *optional*): Of the recordings.

@@ -39,7 +39,7 @@ def push(folder: str | Path, repo: str, *, public: bool = False, message: str | 
     Args:
         folder (`str` or `Path`): Prepared data set (with `neural_clip.json`) or checkpoint (with `config.json`).
         repo (`str`): `ORG/NAME`; made if it does not exist.
-        public (`bool`, *optional*, defaults to `False`): Let everybody see it.
+        public (`bool`, *optional*, defaults to `False`): Let all subjects see it.
         message (`str`, *optional*): Message of the commit.
 
     Returns:
@@ -154,7 +154,7 @@ def _check_repository(
 
 
 def _check_data_set(folder: Path) -> None:
-    """Raise unless the files are those that were prepared and the leak guard finds no error."""
+    """Raise unless the files are those that were prepared and the doctor finds no error."""
     from neural_clip.prepared.doctor.inspect import inspect
 
     verify_prepared(folder)

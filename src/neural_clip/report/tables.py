@@ -186,7 +186,7 @@ def controls_table(report: dict) -> Table:
     """Controls beside the scores; those that are no score stand in the text."""
     head = ["recordings", "control", "decoder", "2-way [95 % CI]", "p", "queries"]
     rows = []
-    for modality, records in report["audits"].items():
+    for modality, records in report["controls"].items():
         for record in records:
             cells = [label(report, modality), record["check"], record["by"]]
             if "not_computed" in record:

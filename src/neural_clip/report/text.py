@@ -96,7 +96,7 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
-        "Controls beside the scores": [controls_table, _controls_text(report)] if report["audits"] else [],
+        "Controls beside the scores": [controls_table, _controls_text(report)] if report["controls"] else [],
         "Pictures": [missing or PICTURES_TEXT, *(f"![{title}]({name})" for title, name in pictures.items())],
         "What was learned": _understanding(report),
         "All aggregations, both directions": [aggregation_table, AGGREGATION_TEXT],
@@ -131,7 +131,7 @@ def _opening(report: dict) -> list[str]:
 def _controls_text(report: dict) -> str:
     """What each control means, and why some were not computed."""
     lines: dict[str, str] = {}
-    for modality, records in report["audits"].items():
+    for modality, records in report["controls"].items():
         for record in records:
             name = "Repeats" if "n_repeats" in record else record["check"].capitalize()
             lines.setdefault(name, f"* *{name}.* {record['meaning']}")

@@ -36,7 +36,7 @@ def read_report(path: str | Path) -> dict:
             f"'{path}' has format {report['format_version']}, but this version reads format {FORMAT_VERSION}; "
             "run `neural-clip evaluate` again."
         )
-    return report
+    return {"controls": report.pop("audits", {})} | report  # what version 0.1 called them
 
 
 def interval_groups(report: dict) -> dict[str, list]:
@@ -52,7 +52,7 @@ def interval_groups(report: dict) -> dict[str, list]:
         ]  # fmt: skip
         lines += [
             (f"control: {record['check']}", record["two_way"], record["two_way_interval"], "control")
-            for record in report["audits"].get(modality, [])
+            for record in report["controls"].get(modality, [])
             if "two_way" in record and "n_repeats" not in record
         ]
         lines.append((f"the paper, {part['paper']['corpus']}", part["paper"]["two_way"], None, "paper"))

@@ -46,7 +46,7 @@ class Dials:
         gain_jitter (`float`): Standard deviation of the natural logarithm of the response size over trials.
         nonstationarity (`float`): Standard deviation of the natural logarithm of the noise amplitude, which wanders
             over tens of seconds (sensors) or trials (voxels).
-        artefact_rate (`float`): Blinks, and half as many sensor jumps, per minute. People blink 5 to 20 times a
+        artefact_rate (`float`): Blinks, and half as many sensor jumps, per minute. Subjects blink 5 to 20 times a
             minute, less often under instruction.
         subject_deviation (`float`): Own part of a subject's maps, from 0 (all alike) to 1 (nothing shared):
             map = sqrt(1 - deviation^2) * shared + deviation * own.
@@ -190,7 +190,7 @@ class MegPreset:
 
 @dataclass(frozen=True)
 class FmriPreset:
-    """Size of the simulated NSD corpus: shared images for everybody, the others for one subject, up to 3 times each.
+    """Size of the simulated NSD corpus: images for all subjects, others for one subject, each up to 3 times.
 
     Args:
         subjects (`tuple[int, ...]`): Subject numbers as in the raw files (subj05 is 5).

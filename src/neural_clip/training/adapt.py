@@ -1,8 +1,8 @@
-"""Fit an alignment layer for people whom a model has not seen, and change nothing else.
+"""Fit an alignment layer for new subjects, and change nothing else.
 
-Everything that the checkpoint holds stays as it is, bit for bit: the layers of the people it knows, the shared
-network, the projection, the temperature. Of a data set's people those are fitted whom the checkpoint does not know by
-name, so different people need different names. The layer starts as the mean of the known ones (EEG, MEG) or by ridge
+Everything that the checkpoint holds stays as it is, bit for bit: the layers of the subjects it knows, the shared
+network, the projection, the temperature. It fits those subjects of a data set that the checkpoint does not know by
+name, so different subjects need different names. The layer starts as the mean of the known ones (EEG, MEG) or by ridge
 regression (fMRI, `ridge_start.py`) and learns on the training split; the number of epochs, none included, is the best
 one on the validation split.
 """
@@ -35,7 +35,7 @@ from neural_clip.training.recording_time import minutes_of
 from neural_clip.training.ridge_start import start_by_ridge
 from neural_clip.training.trainer import NeuralClipTrainer, validation_two_way
 
-# Chosen on validation recordings of one left-out person of the simulated EEG.
+# Chosen on validation recordings of one left-out subject of the simulated EEG.
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 30, 3e-3, 32
 
 
@@ -129,18 +129,18 @@ def adapt(
     overwrite: bool = False,
     command: str | None = None,
 ) -> Path:
-    """Fit alignment layers for new people and write a whole new checkpoint.
+    """Fit alignment layers for new subjects and write a whole new checkpoint.
 
     Args:
         checkpoint (`str` or `Path`): Folder of the checkpoint to start from; it is left as it is.
-        folder (`str`, `Path` or [`PreparedSet`]): Data set with recordings of the new people, its images embedded.
+        folder (`str`, `Path` or [`PreparedSet`]): Data set with recordings of the new subjects, its images embedded.
         output_dir (`str` or `Path`): Folder of the new checkpoint.
         subjects (sequence of `str`, *optional*): Whom to fit; by default all whom the checkpoint does not know.
         epochs (`int`): Passes over the training recordings, of which the best by validation is kept.
         learning_rate (`float`): Of AdamW without weight decay, falling as a cosine to zero.
         batch_size (`int`): Recordings a step; their images are one another's negatives.
-        train_fraction (`float`): Share of each new person's training recordings that is used, drawn at random.
-        minutes (`float`, *optional*): Instead, the first training recordings of each new person that fit into so many
+        train_fraction (`float`): Share of each new subject's training recordings that is used, drawn at random.
+        minutes (`float`, *optional*): Instead, the first training recordings of each new subject that fit into so many
             minutes; a random choice where the data set does not know the order of presentation.
         seconds_per_trial (`float`, *optional*): From one onset to the next; by default the corpus's own.
         seed (`int`): Of the order of batches, the recordings drawn and the noise behind the start of fMRI layers.
@@ -151,7 +151,7 @@ def adapt(
         `Path`: `output_dir`.
 
     Raises:
-        DataError: If the checkpoint, the data set or the people do not fit, or `output_dir` is taken.
+        DataError: If the checkpoint, the data set or the subjects do not fit, or `output_dir` is taken.
     """
     output_dir, data = Path(output_dir), PreparedSet.open(folder)
     settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}

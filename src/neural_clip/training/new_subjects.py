@@ -18,10 +18,10 @@ from neural_clip.training.recording_time import first_minutes, trial_seconds
 
 
 def choose_subjects(data: PreparedSet, known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """People to fit: those wanted, or all of the data set whom the model does not know; in the data set's order.
+    """Subjects to fit: those wanted, or all of the data set whom the model does not know; in the data set's order.
 
     Raises:
-        DataError: If somebody is known already, is not in the data set, has no training or validation recordings, or
+        DataError: If a subject is known already, is not in the data set, has no training or validation recordings, or
             nobody is left.
     """
     present = list(data.facts.subjects)
@@ -44,7 +44,7 @@ def choose_subjects(data: PreparedSet, known: Sequence[str], wanted: Sequence[st
 
 
 def add_subjects(model: NeuralClipModel, facts: Facts, subjects: Sequence[str]) -> list[torch.nn.Parameter]:
-    """Give each of the new people a layer, freeze everything else, and return what is left to learn."""
+    """Give each of the new subjects a layer, freeze everything else, and return what is left to learn."""
     modality = facts.modality
     for name in subjects:
         model.add_subject(modality, name, None if MODALITIES[modality].sensors else facts.n_voxels[name])
@@ -55,7 +55,7 @@ def add_subjects(model: NeuralClipModel, facts: Facts, subjects: Sequence[str]) 
 
 
 def fraction_rows(subject_ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Rows of a random share of each person's recordings, two at least, in the order of the rows."""
+    """Rows of a random share of each subject's recordings, two at least, in the order of the rows."""
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(subject_ids == subject) for subject in np.unique(subject_ids)]
     kept = [rng.permutation(those)[: max(round(fraction * len(those)), 2)] for those in rows]

@@ -1,4 +1,4 @@
-"""How long it took to record something, and what fits into so many minutes: the price of adapting to somebody new.
+"""How long it took to record something, and what fits into so many minutes: the price of adapting to a new subject.
 
 Counted are the trials of the rows themselves. What a recording costs besides (set-up, breaks between runs, blank and
 catch trials, the validation and test splits) comes on top.
@@ -26,7 +26,7 @@ def recording_seconds(recordings: RecordingDataset, per_trial: float) -> np.ndar
 
 
 def minutes_of(recordings: RecordingDataset, per_trial: float) -> dict[str, float]:
-    """Minutes that the recordings of each person took."""
+    """Minutes that the recordings of each subject took."""
     seconds = recording_seconds(recordings, per_trial)
     return {
         name: float(seconds[recordings.subject_ids == subject].sum()) / 60
@@ -36,11 +36,11 @@ def minutes_of(recordings: RecordingDataset, per_trial: float) -> dict[str, floa
 
 
 def collection_order(recordings: RecordingDataset, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Rows of one person as they would be collected: in time where the data set knows it, else shuffled.
+    """Rows of one subject as they would be collected: in time where the data set knows it, else shuffled.
 
     Args:
         recordings ([`RecordingDataset`]): All recordings.
-        rows (`np.ndarray` of shape `(n,)`): Those of one person.
+        rows (`np.ndarray` of shape `(n,)`): Those of one subject.
         seed (`int`): Of the shuffle.
     """
     if not recordings.part.facts.presentation_order:
@@ -50,16 +50,16 @@ def collection_order(recordings: RecordingDataset, rows: np.ndarray, seed: int) 
 
 
 def first_minutes(recordings: RecordingDataset, minutes: float, per_trial: float | None, seed: int) -> np.ndarray:
-    """Rows of the first recordings of each person that took no more than so many minutes, in the order of the rows.
+    """Rows of the first recordings of each subject that took no more than so many minutes, in the order of the rows.
 
     Args:
-        recordings ([`RecordingDataset`]): Of any number of people.
-        minutes (`float`): For each person.
+        recordings ([`RecordingDataset`]): Of any number of subjects.
+        minutes (`float`): For each subject.
         per_trial (`float`, *optional*): Seconds a trial, as [`trial_seconds`] gives them.
         seed (`int`): See [`collection_order`].
 
     Raises:
-        DataError: If the seconds a trial are not known, or fewer than two recordings of somebody fit, the least that
+        DataError: If the seconds a trial are not known, or fewer than two recordings of a subject fit, the least that
             can be told apart.
     """
     if per_trial is None:

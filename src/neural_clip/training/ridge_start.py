@@ -1,8 +1,8 @@
-"""Where the fMRI layer of somebody new starts: a closed form from that person's recordings and the frozen model.
+"""Where the fMRI layer of a new subject starts: a closed form from that subject's recordings and the frozen model.
 
-Voxels of two people do not correspond, so nobody's layer can be borrowed; what the shared network makes of aligned
-vectors can. Ridge regression goes from the new person's voxels to the aligned vectors from which the network comes
-near the embeddings of the images that were seen. It needs no recordings of the people whom the model knows.
+Voxels of two subjects do not correspond, so no layer can be borrowed; what the shared network makes of aligned
+vectors can. Ridge regression goes from the new subject's voxels to the aligned vectors from which the network comes
+near the embeddings of the images that were seen. It needs no recordings of the subjects whom the model knows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.trainer import validation_two_way
 
-N_DRAWS = 2000  # patterns of noise for each known person
+N_DRAWS = 2000  # patterns of noise for each known subject
 DRAWN_ALPHA = 1e-3  # relative ridge strength between outputs and aligned vectors, of which there are plenty
 
 
@@ -29,13 +29,13 @@ DRAWN_ALPHA = 1e-3  # relative ridge strength between outputs and aligned vector
 def wanted_vectors(model: NeuralClipModel, known: Sequence[str], image_embeds: np.ndarray, seed: int) -> np.ndarray:
     """Aligned vectors from which the frozen network comes near image embeddings, as far as a linear map can tell.
 
-    White noise, a stand-in for z-scored voxels, passes through the layers of known people and the network; ridge
+    White noise, a stand-in for z-scored voxels, passes through the layers of known subjects and the network; ridge
     regression from the outputs, at unit length, back to the aligned vectors is the inverse that is applied to the
     embeddings.
 
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode.
-        known (sequence of `str`): People whose layers are drawn through.
+        known (sequence of `str`): Subjects whose layers are drawn through.
         image_embeds (`np.ndarray` of shape `(n, projection_dim)`): Of any length.
         seed (`int`): Of the noise.
 
@@ -52,7 +52,7 @@ def wanted_vectors(model: NeuralClipModel, known: Sequence[str], image_embeds: n
 
 
 def of_person(recordings: RecordingDataset, subject: int) -> RecordingDataset:
-    """Recordings of one person, by the index of `subject_ids`; those given stay as they are."""
+    """Recordings of one subject, by the index of `subject_ids`; those given stay as they are."""
     own = copy.copy(recordings)
     own.keep(np.flatnonzero(recordings.subject_ids == subject))
     return own
@@ -67,13 +67,13 @@ def start_by_ridge(
     validation: RecordingDataset,
     seed: int,
 ) -> None:
-    """Set the fMRI layer of somebody new by ridge regression, its strength chosen by validation 2-way accuracy.
+    """Set the fMRI layer of a new subject by ridge regression, its strength chosen by validation 2-way accuracy.
 
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode; the layer of `name` is there already and is overwritten.
         name (`str`): Whose layer.
-        known (sequence of `str`): People whose layers have been trained.
-        train, validation ([`RecordingDataset`]): That person's and perhaps others'.
+        known (sequence of `str`): Subjects whose layers have been trained.
+        train, validation ([`RecordingDataset`]): That subject's and perhaps others'.
         seed (`int`): See [`wanted_vectors`].
     """
     subject = train.subjects.index(name)

@@ -1,6 +1,6 @@
 """ImageNetEEG (Spampinato et al. 2017, Palazzo et al. 2020): from the released `.pth` files to a prepared data set.
 
-The corpus: six people, 40 ImageNet classes, 1,996 images, 128 channels at 1 kHz, 0.5 s an image, released at
+The corpus: six subjects, 40 ImageNet classes, 1,996 images, 128 channels at 1 kHz, 0.5 s an image, released at
 https://github.com/perceivelab/eeg_visual_classification. All images of a class were shown in one block, so class and
 block coincide: a decoder may read the block instead of the image (Li et al. 2021, doi:10.1109/TPAMI.2020.2973153), and
 every prepared set is stamped `block_confounded`, unless it is a simulation without blocks.

@@ -1,9 +1,9 @@
 """Natural Scenes Dataset: from a local copy to a prepared data set.
 
-Eight people saw up to 10,000 images three times each during 7 T fMRI; 1,000 images are shared by all, the others were
-shown to one person alone (Allen et al. 2022, doi:10.1038/s41593-021-00962-x). The prepared set holds betas of single
+Eight subjects saw up to 10,000 images three times each during 7 T fMRI. All share 1,000 images; the others were
+shown to one subject alone (Allen et al. 2022, doi:10.1038/s41593-021-00962-x). The prepared set holds betas of single
 trials (fithrf_GLMdenoise_RR, 1.8 mm) in the voxels of `nsdgeneral` or of another region. The shared images are
-everybody's test split. NSD's terms forbid redistribution: what this module writes stays with those who signed them.
+the test split. NSD's terms forbid redistribution: what this module writes stays with those who signed them.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def _metadata(
         "unit": "T" if scaling == "none" else "z", "split_unit": "image",
         "scaling": {"method": scaling, "fit_scope": scope, "description": description} | fitted,
         "preprocessing": preprocessing, "licence": LICENCE,
-        "terms": "Simulated recordings and images; no person was recorded." if simulated else IMAGE_TERMS,
+        "terms": "Simulated recordings and images; no subject was recorded." if simulated else IMAGE_TERMS,
         "redistribution": "allowed" if simulated else "forbidden", "citation": CITATION,
         "source": f"{SOURCE}, version {version or 'not stated'}" + (", SIMULATED twin" if simulated else ""),
         "known_defects": _defects(options, simulated, lacking), "split_protocol": SPLIT_PROTOCOLS[options.split],

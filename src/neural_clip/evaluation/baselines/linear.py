@@ -1,10 +1,10 @@
 """Linear baselines: what ridge regression reaches on the same recordings, splits and gallery as the model.
 
-* `per_subject_ridge`: the usual yardstick. One person's flattened, standardised recordings to the embedding.
-* `pooled_whitened_ridge`: the strong one. All people of a modality together, after noise whitening; much of
+* `per_subject_ridge`: the usual yardstick. One subject's flattened, standardised recordings to the embedding.
+* `pooled_whitened_ridge`: the strong one. All subjects of a modality together, after noise whitening; much of
   an encoder's lead over per-subject ridge is pooling and whitening, which a linear map can have too.
-* `frozen_identity_alignment`, `frozen_random_alignment`: one ridge for all people whose alignment layers never learn:
-  what trained ones must beat.
+* `frozen_identity_alignment`, `frozen_random_alignment`: one ridge for all subjects with alignment layers that never
+  learn: what trained ones must beat.
 
 Everything is fitted on the training split; the ridge strength is chosen on the validation split by the 2-way score;
 the test split is read once. All solutions are closed forms in the smaller of rows and features, so that wide
@@ -38,10 +38,10 @@ ALIGNMENT_SIZE = 1024  # outputs of the fMRI alignment layer in the code of arXi
 
 @one_thread
 def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
-    """Ridge regression from each person's standardised recording to the image embedding.
+    """Ridge regression from each subject's standardised recording to the image embedding.
 
-    One relative strength for all people is chosen on the validation rows of all together: single people's validation
-    sets are too small to tell neighbours on the grid apart.
+    One relative strength for all subjects is chosen on the validation rows of all together: validation sets
+    of single subjects are too small to tell neighbours on the grid apart.
 
     Args:
         train, validation, test ([`Split`]): Every subject of the test split must be in the others.
@@ -61,7 +61,7 @@ def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.
 def _subject_paths(
     train: Split, others: Sequence[Split], scaler: Callable, alphas: Sequence[float] | np.ndarray
 ) -> list[np.ndarray]:
-    """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own person's ridge.
+    """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own subject's ridge.
 
     `scaler(training recordings, targets)` fits what recordings pass through.
     """
@@ -112,16 +112,16 @@ def _standardiser(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np.n
 
 @one_thread
 def pooled_whitened_ridge(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
-    """Ridge regression over all people of a modality after noise whitening.
+    """Ridge regression over all subjects of a modality after noise whitening.
 
     The noise is what a ridge regression from the image embedding leaves of the training recordings.
 
-    * Sensors: each person's recordings are multiplied by the symmetric inverse square root of that person's spatial
-      noise covariance (sensors stay in place, so people remain comparable) and by that of the temporal noise
-      covariance of all people together; then one ridge regression over all rows.
-    * Voxels do not correspond between people. Each person's recordings are whitened by the inverse square root of the
-      voxel noise covariance and mapped to the embedding by ridge (that person's a_n); a shared linear map g of the
-      embedding space, fitted by ridge towards the identity on out-of-fold predictions of all people, follows.
+    * Sensors: each subject's recordings are multiplied by the symmetric inverse square root of that subject's spatial
+      noise covariance (sensors stay in place, so subjects remain comparable) and by that of the temporal noise
+      covariance of all subjects together; then one ridge regression over all rows.
+    * Voxels do not correspond between subjects. Recordings of each are whitened by the inverse square root of its
+      voxel noise covariance and mapped to the embedding by ridge (that subject's a_n); a shared linear map g of the
+      embedding space, fitted by ridge towards the identity on out-of-fold predictions of all subjects, follows.
 
     Args:
         train, validation, test ([`Split`]): As for [`per_subject_ridge`].
@@ -140,7 +140,7 @@ def pooled_whitened_ridge(train: Split, validation: Split, test: Split) -> tuple
 
 
 def _are_voxels(split: Split) -> bool:
-    """Whether recordings are rows of voxels, which do not correspond between people."""
+    """Whether recordings are rows of voxels, which do not correspond between subjects."""
     return split.values([0])[0].ndim == 1
 
 
@@ -151,7 +151,7 @@ def _pooled(
     test: Split,
     scaler: Callable | None = None,
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """One ridge for all people on `align(subject, recordings)`, scaled by what `scaler` fits on the training rows."""
+    """One ridge for all subjects on `align(subject, recordings)`, scaled by what `scaler` fits on training rows."""
 
     def aligned(split: Split) -> np.ndarray:
         """All rows of a split, `(n, n_features)`."""
@@ -175,7 +175,7 @@ def _pooled(
 
 @one_thread
 def frozen_identity_alignment(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
-    """One ridge regression for all people, who are taken as they are: every alignment layer is the identity.
+    """One ridge regression for all subjects, who are taken as they are: every alignment layer is the identity.
 
     Args:
         train, validation, test ([`Split`]): As for [`per_subject_ridge`].
@@ -187,13 +187,13 @@ def frozen_identity_alignment(train: Split, validation: Split, test: Split) -> t
         DataError: If the recordings are voxels, or a subject has no training rows.
     """
     if _are_voxels(train):
-        raise DataError("Voxels of different people do not correspond; they cannot be pooled without an alignment.")
+        raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
     return _pooled(lambda subject, recordings: recordings, train, validation, test, _standardiser)
 
 
 @one_thread
 def frozen_random_alignment(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
-    """One ridge regression for all people behind random linear alignment layers, one a person, that never learn.
+    """One ridge regression for all subjects behind random linear alignment layers, one a subject, that never learn.
 
     What a shared linear readout reaches in an encoder whose subject layers are left as they were drawn, as in the
     code released with arXiv 2411.09723, whose optimiser never sees them.
@@ -202,7 +202,7 @@ def frozen_random_alignment(train: Split, validation: Split, test: Split) -> tup
     * Voxels: a random projection to [`ALIGNMENT_SIZE`] numbers, like `torch.nn.Linear`.
 
     Both layers draw weights evenly from +-1 / sqrt(inputs). Their bias is left out: it would add a constant to all
-    recordings of a person, of a size that depends on the unit.
+    recordings of a subject, of a size that depends on the unit.
 
     Args:
         train, validation, test ([`Split`]): As for [`per_subject_ridge`].
@@ -271,8 +271,8 @@ def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray, least: float) -
 
 
 def _pooled_voxels(train: Split, validation: Split, test: Split, least: float) -> tuple[np.ndarray, dict[str, float]]:
-    """Whitened ridge of each person, then one linear map of the embedding space for all."""
-    # at 1 whitening is one factor for all voxels of a person, which the strength relative to the kernel takes out
+    """Whitened ridge of each subject, then one linear map of the embedding space for all."""
+    # at 1 whitening is one factor for all voxels of a subject, which the strength relative to the kernel takes out
     whitener = _standardiser if least == 1.0 else partial(_voxel_whitener, least=least)
     tuned, tested = _subject_paths(train, (validation, test), whitener, RELATIVE_ALPHAS)
     first, _ = _best_alpha(tuned, validation)

@@ -73,7 +73,7 @@ class Scorer:
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode, on `device`.
         modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
-        subject_id (`int`): Index of the person in the model's `subjects`.
+        subject_id (`int`): Index of the subject in the model's `subjects`.
         gallery (`np.ndarray` of shape `(n_images, projection_dim)`): Unit vectors.
         device (`str`): Where to compute.
         batch_size (`int`): Recordings a forward pass, occluded copies included.

@@ -12,7 +12,7 @@ import numpy as np
 from neural_clip.errors import DataError
 
 SLICES = 6  # of a volume in each plane
-# axis across which is cut, and what lies left, right, below and above in the slice: Left or Right of the person,
+# axis across which is cut, and what lies left, right, below and above in the slice: Left or Right of the subject,
 # Posterior or Anterior, Inferior or Superior
 PLANES = (("z", "LRPA"), ("y", "LRIS"), ("x", "PAIS"))
 
