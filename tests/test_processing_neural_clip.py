@@ -156,7 +156,7 @@ def test_average_subject_is_minus_one(processor, modality):
 
 
 def test_fmri_has_no_average_subject(processor):
-    with pytest.raises(ValueError, match=r"voxels of two people do not correspond.*`neural-clip adapt` fits"):
+    with pytest.raises(ValueError, match=r"voxels of two subjects do not correspond.*`neural-clip adapt` fits"):
         processor(fmri=np.zeros(4), subject="average")
     with pytest.raises(ValueError, match=r"got \['sub-09'\].* has not seen: `neural-clip adapt`"):
         processor(fmri=np.zeros(4), subject="sub-09")

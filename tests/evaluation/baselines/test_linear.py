@@ -256,7 +256,7 @@ def test_random_layers_spoil_what_people_have_in_common():
 
 
 def test_voxels_cannot_be_pooled_as_they_are():
-    with pytest.raises(DataError, match="Voxels of different people do not correspond"):
+    with pytest.raises(DataError, match="Voxels of different subjects do not correspond"):
         frozen_identity_alignment(*planted("voxels"))
 
 
