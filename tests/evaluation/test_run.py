@@ -244,7 +244,7 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     output_dir = tmp_path / "out"
     named = f"never trained={checkpoint}"
     arguments = ["--checkpoint", named, "--data", f"eeg={folders['eeg']}", "--output-dir", str(output_dir)]
-    report = main([*arguments, "--no-baselines", "--no-pictures", "--no-audits", "--understand", "6"])
+    report = main([*arguments, "--no-baselines", "--no-pictures", "--no-controls", "--understand", "6"])
     assert report["controls"] == {}
     assert report["command"].startswith(f"neural-clip evaluate --checkpoint '{named}' --data ")  # as a shell reads it
     assert {"eeg_time_course.png", "similarity.png"} <= set(report["understanding"]["pictures"].values())

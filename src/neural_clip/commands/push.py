@@ -20,7 +20,7 @@ class PushOptions:
 
     folder: Path = option(MISSING, "prepared data set or checkpoint", type=Path, positional=True)
     repo: str = option(MISSING, "repository on the Hub; made if missing", metavar="ORG/NAME")
-    public: bool = option(False, "let all subjects see it")
+    public: bool = option(False, "make the repository public")
     message: str | None = option(None, "message of the commit", metavar="TEXT")
 
 

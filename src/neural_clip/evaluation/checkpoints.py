@@ -31,6 +31,8 @@ def check_names(checkpoints: Mapping[str, str | Path]) -> None:
 
 def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet]:
     """Data sets by modality; raise where a modality is given twice or the image encoders differ."""
+    if not data:
+        raise DataError("Invalid value for the 'data' parameter. Allowed is one or more, but got none.")
     found: dict[str, PreparedSet] = {}
     for opened in map(PreparedSet.open, data):
         modality = opened.facts.modality

@@ -1,7 +1,7 @@
 """What the scored split shares with training: images, near copies of them, concepts, and the score with and without.
 
 The same image is defined as in the doctor (`prepared/doctor/images.py`): its id, its file, its embedding;
-near duplicates have a cosine above the guard's bound.
+near duplicates have a cosine above the doctor's bound.
 """
 
 from __future__ import annotations

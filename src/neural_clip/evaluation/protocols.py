@@ -1,7 +1,7 @@
 """Evaluation protocols: which of the scores a report puts first, and under which conditions they may stand there.
 
-All scores are those of `image_retrieval`; a protocol chooses among them. Only `legacy` computes something of its own:
-what the authors' published code prints (matteoferrante/neural_CLIP, commit c0c4ce6), so that its numbers can be
+All scores are those of `retrieval/scores.py`; a protocol chooses among them. Only `legacy` computes something
+of its own: what the authors' published code prints (matteoferrante/neural_CLIP, commit c0c4ce6), so that its numbers can be
 explained.
 """
 
@@ -32,7 +32,7 @@ class Protocol:
 
     Args:
         meaning (`str`): What its scores are, for the report.
-        scores (`dict[str, str]`): Names of scores of `image_retrieval` and what to call them.
+        scores (`dict[str, str]`): Names of scores of `retrieval/scores.py` and what to call them.
     """
 
     meaning: str
@@ -99,7 +99,7 @@ def _check_unseen(data: PreparedSet) -> None:
         raise DataError(
             f"Protocol 'zero-shot-200' needs test concepts that no training recording shows, but {len(common)} of "
             f"{len(test)} of '{data.name}' occur in training, such as {common[0]!r}. Prepare the data set with a "
-            "split that keeps them apart (things_meg: --split zero_shot)."
+            "split that keeps them apart (things_meg: --split-protocol zero_shot)."
         )
 
 

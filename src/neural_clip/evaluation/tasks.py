@@ -9,8 +9,8 @@
 Encoding, and conversion where both modalities answered to the same images, have a direct form too: the query looks for
 its own image in a gallery of recordings, averaged for each image, and no image embedding stands between the two.
 
-Every score is one of `image_retrieval`, made by `scoring.score_record`. The functions return what the report holds,
-and the contributions of each query, by which checkpoints are compared.
+Every score is one of `retrieval/scores.py`, made by `scoring.score_record`. The functions return what the report
+holds, and the contributions of each query, by which checkpoints are compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arrays, images of voxels and tables from files, with errors that name the file."""
+"""Arrays from files, with errors that name the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells of NSD's text tables, read so that every damage names its line."""
+"""Text tables, read so that every damage names its line."""
 
 from __future__ import annotations
 

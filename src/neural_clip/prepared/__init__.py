@@ -1,1 +1,1 @@
-"""A prepared data set: its facts, rows, reader, writer, card and the guard that examines it (`doctor`)."""
+"""A prepared data set: its facts, rows, reader, writer, card and the `doctor` that examines it."""

@@ -99,7 +99,11 @@ class Facts:
     @classmethod
     def read(cls, folder: str | Path) -> Facts:
         """Facts of the prepared data set in a folder; a `DataError` if there is none (see [`read_metadata`])."""
-        return cls.of(read_metadata(folder))
+        metadata = read_metadata(folder)
+        try:
+            return cls.of(metadata)
+        except DataError as error:
+            raise DataError(f"'{Path(folder) / METADATA_FILE}' is damaged: {error}") from error
 
     @property
     def samples_before_onset(self) -> int:

@@ -11,7 +11,7 @@ class Modality:
 
     Args:
         name (`str`): As in keys, columns and arguments.
-        title (`str`): As subjects write it.
+        title (`str`): As texts write it.
         unit (`str`, *optional*): SI unit of what the sensors measure; `None` where corpora choose a scale.
         sensors (`bool`): Whether a recording is `(n_chans, n_times)`, alike for all subjects. Otherwise it is
             `(n_voxels,)`, and each subject has voxels of their own.

@@ -252,7 +252,8 @@ class Split:
         if isinstance(self.recordings, np.ndarray):
             return self.recordings[rows]
         if isinstance(self.recordings, list):
-            return [self.recordings[row] for row in np.arange(len(self))[rows]]
+            chosen = [self.recordings[row] for row in np.arange(len(self))[rows]]
+            return np.stack(chosen) if chosen and chosen[0].ndim == 2 else chosen
         shape = getattr(self._on_disk.features[self.modality], "shape", None)  # (n_chans, n_times), voxels have none
         flat, lengths = column_arrays(self._on_disk[rows][self.modality], shape)
         flat = flat.astype(np.float32, copy=False)

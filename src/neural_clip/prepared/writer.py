@@ -8,7 +8,7 @@
 ```
 
 A folder is written aside as `<folder>.partial` and renamed when it is complete and checked. Data sets made of parts
-(`corpora/parts.py`) have the part's number in the names: `train-0002-00000.parquet`.
+(`prepared/parts.py`) have the part's number in the names: `train-0002-00000.parquet`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def write_prepared(
     Raises:
         DataError: If a value is not finite, a shape differs, an image is unknown or occurs twice, the splits
             overlap in images (or in runs, for category-level sets), a split is empty, the doctor
-            (`corpora/doctor.py`) finds an error, or `output_dir` is taken.
+            (`prepared/doctor`) finds an error, or `output_dir` is taken.
     """
     if num_proc < 1:
         raise DataError(f"Invalid value for the 'num_proc' parameter. Allowed are 1 and more, but got {num_proc}.")

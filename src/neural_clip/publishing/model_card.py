@@ -29,7 +29,7 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
     """Text of a model card.
 
     Args:
-        name (`str`): Name of the checkpoint, as subjects load it.
+        name (`str`): Name of the checkpoint, as users load it.
         record (`dict`): Content of its `training.json`.
         report (`dict`, *optional*): Content of `report.json` as `neural-clip evaluate` wrote it.
     """

@@ -24,7 +24,7 @@ def score_record(
     """Scores, 95 % intervals and p-value of one retrieval.
 
     Args:
-        predictions, references, prediction_ids, reference_ids, classes: see `image_retrieval.score_queries`.
+        predictions, references, prediction_ids, reference_ids, classes: see `scores.score_queries`.
         seed (`int`): Seed of resampling and shuffling.
         by_recording (`bool`): Resample and shuffle recordings instead of images; for galleries of a few categories,
             where there are not enough images to resample.

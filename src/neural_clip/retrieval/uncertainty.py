@@ -2,7 +2,7 @@
 
 Queries of one image rise and fall together, and so do those of one subject; so images, or images and subjects, are
 resampled and shuffled, never single trials. Everything takes the contributions of each query as
-`image_retrieval.score_queries` gives them (the scores are their means), and a seed.
+`scores.score_queries` gives them (the scores are their means), and a seed.
 
 Two statements can be made, and they differ in width:
 
@@ -184,7 +184,7 @@ def permutation_p_value(
     """One-sided p-value of the 2-way score against shuffled labels.
 
     Args:
-        predictions, references, prediction_ids, reference_ids: see `image_retrieval.score_queries`.
+        predictions, references, prediction_ids, reference_ids: see `scores.score_queries`.
         seed (`int`): Seed of the shuffles.
         n (`int`, defaults to 1000): Shuffles; the smallest p-value is 1 / (n + 1).
         unit (`str`, defaults to `"image"`): `"image"` gives all queries of an image one other image (keeps what

@@ -3,7 +3,7 @@
 A recording `<name>.ds` holds `<name>.res4` (header), `<name>.meg4` (samples), `<name>.hc` (head coils) and some small
 text files. All numbers are big-endian. Layout and gains were taken from a real 1200 Hz recording of the same system
 type (MNE's `testdata_ctf_short_discontinuous.ds`) and from what `mne.io.read_raw_ctf` reads;
-`tests/test_simulation_ctf.py` compares both.
+`tests/simulation/test_ctf.py` compares both.
 
 Physical value = stored int32 / (proper gain * Q gain). Axial gradiometers of positive proper gain have coil normals
 that point into the head, those of negative gain outwards; readers turn them back.

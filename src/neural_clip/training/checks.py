@@ -46,9 +46,7 @@ def check_modalities(data: dict[str, PreparedSet]) -> None:
     """Raise a `DataError` when a folder holds another modality than the one it is given for."""
     for modality, opened in data.items():
         if opened.facts.modality != modality:
-            raise DataError(
-                f"'data.{modality}' is '{opened.folder}', but that data set holds {opened.facts.modality}."
-            )
+            raise DataError(f"'data.{modality}' is '{opened.name}', but that data set holds {opened.facts.modality}.")
 
 
 def prepare_output(recipe: Recipe, output_dir: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from transformers import set_seed
@@ -73,8 +74,8 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
         return None
     if (here := EncoderIdentity.of_facts(tower.description)) != expected:
         raise DataError(
-            f"The images were embedded by {expected}, but on this machine that is {here}. Embed the images again with "
-            "`neural-clip embed-images`."
+            f"The images were embedded by {asdict(expected)}, but on this machine that is {asdict(here)}. "
+            "Embed the images again with `neural-clip embed-images`."
         )
     found, recorded = tower.description["image_processor"], encoder.get("image_processor")
     if recorded is not None and found != recorded:

@@ -308,7 +308,7 @@ def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
 
 @pytest.mark.parametrize(("name", "fit"), BASELINES)
 def test_fits_hold_blas_to_one_thread(name, fit, monkeypatch):
-    """Whatever is allowed outside; what a second thread does to sums is seen in two processes, in test_audits.py."""
+    """Whatever is allowed outside; what a second thread does to sums is seen in two processes, in test_controls.py."""
     seen, fitted = [], baselines.KernelRidge
 
     def spy(*arguments):

@@ -163,8 +163,8 @@ def _find_images(
             listing.parent.mkdir(parents=True, exist_ok=True)
             write_whole(listing, _listed(absent))
             raise DataError(
-                f"{message} All are listed in '{listing}'. Name their folder or archive (--image-dir), or leave their "
-                "trials out (--missing-images drop)."
+                f"{message} All are listed in '{listing}'. Name their folder or archive (--images-dir), or leave "
+                "their trials out (--missing-images drop)."
             )
         warnings.warn(f"{message} Their trials are left out; '{MISSING_IMAGES_FILE}' lists them.", stacklevel=3)
     return files, absent

@@ -1,6 +1,6 @@
 """The files of THINGS-MEG (OpenNeuro ds004212) but signals and images: layout, version, events, tables of attributes.
 
-Events were counted on the real metadata of version 3.0.0; `things_meg_facts` holds the counts.
+Events were counted on the real metadata of version 3.0.0; `facts.py` holds the counts.
 """
 
 from __future__ import annotations

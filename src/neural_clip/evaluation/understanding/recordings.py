@@ -24,7 +24,7 @@ class Analysis:
         model ([`NeuralClipModel`]): In `eval()` mode, on `device`.
         output_dir (`Path`): Where everything is written.
         split (`str`): Split of the recordings.
-        seed, device, batch_size, max_recordings, progress: see [`understanding.understand`].
+        seed, device, batch_size, max_recordings, progress: see [`run.understand`].
         pictures (`dict[str, str]`): Titles and files of the pictures so far.
     """
 

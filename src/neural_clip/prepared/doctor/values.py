@@ -75,7 +75,7 @@ def fitted_rows(splits: Mapping[str, RowMoments]) -> str | None:
     """Tell whether statistics were fitted on rows that include the test split.
 
     Args:
-        splits (`Mapping[str, RowMoments]`): RowMoments of the rows of each split, of one subject.
+        splits (`Mapping[str, RowMoments]`): Moments of the rows of each split, of one subject.
 
     Returns:
         `str`, *optional*: `"all"` if in practically all channels the mean of all rows is 0 to rounding while that of
@@ -126,7 +126,7 @@ def _fitted_on_test(fitted: str, who: list[str], scope: object, metadata: Mappin
 
 
 def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, RowMoments]]:
-    """RowMoments of each subject and split; files of another shape than the subject's first are left out."""
+    """Moments of each subject and split; files of another shape than the subject's first are left out."""
     parts: dict[str, dict[str, RowMoments]] = defaultdict(dict)
     for scan in recordings:
         if scan.moments is None:
@@ -140,7 +140,7 @@ def _by_subject(recordings: list[RecordingScan]) -> dict[str, dict[str, RowMomen
 
 
 def _together(parts: Mapping[str, Mapping[str, RowMoments]]) -> dict[str, RowMoments]:
-    """RowMoments of each split over all subjects; empty where channels differ."""
+    """Moments of each split over all subjects; empty where channels differ."""
     if len({(m.mean.size, m.n_times) for splits in parts.values() for m in splits.values()}) != 1:
         return {}
     pooled = {split: [splits[split] for splits in parts.values() if split in splits] for split in SPLITS}
