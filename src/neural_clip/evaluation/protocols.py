@@ -1,8 +1,8 @@
 """Evaluation protocols: which of the scores a report puts first, and under which conditions they may stand there.
 
 All scores are those of `retrieval/scores.py`; a protocol chooses among them. Only `legacy` computes something
-of its own: what the authors' published code prints (matteoferrante/neural_CLIP, commit c0c4ce6), so that its numbers can be
-explained.
+of its own: what the authors' published code prints (matteoferrante/neural_CLIP, commit c0c4ce6), so that its numbers
+can be explained.
 """
 
 from __future__ import annotations
