@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from neural_clip.errors import DataError
+from neural_clip.errors import check_option
 
 __all__ = ["Options", "option"]
 
@@ -33,9 +33,5 @@ class Options:
             value, choices = getattr(self, item.name), item.metadata.get("choices")
             if isinstance(value, list):
                 object.__setattr__(self, item.name, tuple(value))
-            if choices and value not in choices and not (value is None and item.default is None):
-                *first, last = (f"'{choice}'" for choice in choices)
-                raise DataError(
-                    f"Invalid value for the '{item.name}' parameter. Allowed values are {', '.join(first)} and "
-                    f"{last}, but got '{value}' instead."
-                )
+            if choices and not (value is None and item.default is None):
+                check_option(item.name, value, choices)

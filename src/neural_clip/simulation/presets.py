@@ -9,9 +9,10 @@ source. The noise level is not a dial: it is calibrated (`calibration.json`), se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from neural_clip.errors import DataError, check_value
+from neural_clip.errors import DataError, check_option, check_value
 
 __all__ = [
     "DEMO_SIZED",
@@ -373,17 +374,12 @@ def get_preset(name: str) -> TwinPreset:
     Raises:
         DataError: If there is no preset of that name.
     """
-    if name == "tiny":
-        return _tiny()
-    if name == "demo":
-        return _demo()
-    if name == "full":
-        return TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset())
-    if name == "realistic":
-        return _of_demo_size(name, _REALISTIC)
-    if name == "linear":
-        return _of_demo_size(name, _LINEAR)
-    raise DataError(
-        "Invalid value for the 'preset' parameter. Allowed values are 'tiny', 'demo', 'full', 'realistic' and "
-        f"'linear', but got '{name}' instead."
-    )
+    presets: dict[str, Callable[[], TwinPreset]] = {
+        "tiny": _tiny,
+        "demo": _demo,
+        "full": lambda: TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset()),
+        "realistic": lambda: _of_demo_size("realistic", _REALISTIC),
+        "linear": lambda: _of_demo_size("linear", _LINEAR),
+    }
+    check_option("preset", name, presets)
+    return presets[name]()
