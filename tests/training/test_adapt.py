@@ -218,7 +218,10 @@ def test_real_command_line(checkpoint, folders, tmp_path):
         (["--subjects", "sub-09"], r"names 'sub-09', but .* has \['sub-01', 'sub-02', 'sub-03'\]"),
         (["--minutes", "2"], "How long a trial of 'planted' lasts is not known .*--seconds-per-trial"),
         (["--minutes", "-1", "--seconds-per-trial", "4"], "'minutes' parameter. Allowed is above 0, but got -1.0"),
-        (["--minutes", "2", "--seconds-per-trial", "0"], "'seconds_per_trial' parameter. Allowed is above 0, but got 0.0"),
+        (
+            ["--minutes", "2", "--seconds-per-trial", "0"],
+            "'seconds_per_trial' parameter. Allowed is above 0, but got 0.0",
+        ),
         (["--minutes", "0.1", "--seconds-per-trial", "4"], "Two recordings of 'sub-03' at least must fit"),
         (["--train-fraction", "0"], "'train_fraction' parameter. Allowed is above 0 and at most 1, but got 0.0"),
         (["--train-fraction", "1.5"], "above 0 and at most 1, but got 1.5"),
