@@ -11,8 +11,6 @@ from typing import Any
 
 from neural_clip.errors import check_option
 
-__all__ = ["Options", "option"]
-
 
 def option(default: Any, help: str, **words: Any) -> Any:
     """Field of a dataclass of options; `help` tells the default only where that is `None`."""

@@ -16,9 +16,6 @@ from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.prepared.reader import PreparedSet
 
-__all__ = ["PROTOCOLS", "check_protocol", "conversion_entries", "decoding_entries", "legacy_top_k"]
-
-
 # Trials that the authors' code takes before it makes a set of their images; it scores no top-k for fMRI.
 LEGACY_NEAREST = {"eeg": 30, "meg": 500}
 # What the authors' code divides conversions by, for each target.

@@ -339,6 +339,3 @@ def _local_folder(folder: str | Path) -> Path:
             f"'{folder}' is neither a folder here nor a data set that could be fetched from the Hub "
             f"({type(error).__name__}). Prepare it with `neural-clip prepare` and give the folder."
         ) from error
-
-
-__all__ = ["ImageTable", "PreparedSet", "Split", "Values", "column_arrays", "padded"]

@@ -14,19 +14,6 @@ from dataclasses import dataclass, field, replace
 
 from neural_clip.errors import DataError, check_option, check_value
 
-__all__ = [
-    "DEMO_SIZED",
-    "N_LATENTS",
-    "PRESETS",
-    "Dials",
-    "EegPreset",
-    "FmriPreset",
-    "MegPreset",
-    "TwinPreset",
-    "get_preset",
-]
-
-
 PRESETS = ("tiny", "demo", "full", "realistic", "linear")
 DEMO_SIZED = ("demo", "realistic", "linear")
 """Presets of the demo's size, each with a noise level of its own; `tiny` and `full` take the demo's."""
@@ -82,8 +69,19 @@ class Dials:
             )
 
 
+class _Subjects:
+    """What presets of all modalities have in common."""
+
+    subjects: tuple[int, ...]
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return len(self.subjects)
+
+
 @dataclass(frozen=True)
-class EegPreset:
+class EegPreset(_Subjects):
     """Size of the simulated ImageNetEEG corpus: images of one class in one block, every subject sees every image.
 
     Args:
@@ -119,11 +117,6 @@ class EegPreset:
     modality: str = field(default="eeg", init=False)
 
     @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return len(self.subjects)
-
-    @property
     def n_images(self) -> int:
         """Number of images that were shown."""
         return self.n_classes * self.images_per_class - self.n_missing_images
@@ -135,7 +128,7 @@ class EegPreset:
 
 
 @dataclass(frozen=True)
-class MegPreset:
+class MegPreset(_Subjects):
     """Size of the simulated THINGS-MEG corpus: a session shows one image a concept, all test images, and catch trials.
 
     Args:
@@ -174,11 +167,6 @@ class MegPreset:
     modality: str = field(default="meg", init=False)
 
     @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return len(self.subjects)
-
-    @property
     def n_exp_images(self) -> int:
         """Number of training images, each shown once to every subject."""
         return self.n_concepts * self.n_sessions
@@ -190,7 +178,7 @@ class MegPreset:
 
 
 @dataclass(frozen=True)
-class FmriPreset:
+class FmriPreset(_Subjects):
     """Size of the simulated NSD corpus: images for all subjects, others for one subject, each up to 3 times.
 
     Args:
@@ -234,11 +222,6 @@ class FmriPreset:
                 f"most {self.max_repeats * self.n_images} trials, but got "
                 f"{self.n_sessions * self.trials_per_session} instead."
             )
-
-    @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return len(self.subjects)
 
     @property
     def n_images(self) -> int:

@@ -20,8 +20,6 @@ from neural_clip.files.whole import whole_folder
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import TwinPreset
 
-__all__ = ["simulate"]
-
 # What decides the content of a corpus; the rest of SIMULATED.json follows from it.
 _IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256")
 

@@ -48,8 +48,6 @@ from neural_clip.files.whole import write_whole
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
 
-__all__ = ["prepare"]
-
 
 def prepare(
     raw_dir: str | Path, output_dir: str | Path, options: ImageNetEegOptions | None = None, **changes: Any

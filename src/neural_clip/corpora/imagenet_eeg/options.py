@@ -9,9 +9,6 @@ from pathlib import Path
 from neural_clip.corpora.options import Options, option
 from neural_clip.errors import DataError, check_value
 
-__all__ = ["IMAGE_DIR", "RAW_FILE", "SPLITS_FILE", "VARIANTS", "ImageNetEegOptions"]
-
-
 RAW_FILE = "eeg_signals_raw_with_mean_std.pth"
 VARIANTS = {
     "eeg_14_70_std": "eeg_14_70_std.pth",

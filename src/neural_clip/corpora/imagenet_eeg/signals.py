@@ -23,8 +23,6 @@ from neural_clip.errors import DataError, check_value
 if TYPE_CHECKING:
     from neural_clip.corpora.imagenet_eeg.layout import Trials
 
-__all__ = ["FILTER_ORDER", "NOTCH_HALF_WIDTH", "SFREQ", "Signals", "check_filters", "fit_scale", "released_scale"]
-
 
 SFREQ = 1000.0
 """Sampling rate of all files in Hz."""

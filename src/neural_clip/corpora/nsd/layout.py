@@ -8,15 +8,6 @@ from pathlib import Path
 
 from neural_clip.errors import DataError, check_option, check_value
 
-__all__ = [
-    "STIMULI_FILE",
-    "available_sessions",
-    "find_subjects",
-    "region_file",
-    "responses_file",
-]
-
-
 BETAS_DIR = "func1pt8mm/betas_fithrf_GLMdenoise_RR"
 STIMULI_FILE = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 _SUFFIXES = {"nifti": ".nii.gz", "hdf5": ".hdf5"}

@@ -29,9 +29,6 @@ from neural_clip.errors import DataError, check_value
 from neural_clip.files.hdf5 import check_storage, open_dataset
 from neural_clip.prepared.splits import SPLITS, validation_split
 
-__all__ = ["Corpus", "open_corpus"]
-
-
 TRIALS_PER_SESSION = 750
 STIMULUS_SIZE = 425
 NSDGENERAL_VOXELS = {1: 15724, 2: 14278, 3: 15226, 4: 13153, 5: 13039, 6: 17907, 7: 12682, 8: 14386}

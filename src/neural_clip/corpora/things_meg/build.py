@@ -48,8 +48,6 @@ from neural_clip.prepared.writer import write_prepared
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["assign_splits", "prepare"]
-
 
 SCALING_FACTS = {  # description, scope of the fit
     "baseline_zscore": (
