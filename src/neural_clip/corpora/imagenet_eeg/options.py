@@ -24,27 +24,36 @@ IMAGE_DIR = "ILSVRC/Data/CLS-LOC/train"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetEegOptions(Options):
-    """Options of `prepare`; each field's `help` says what it is, here is what to know besides.
+    """Options of `prepare`.
 
     Args:
-        variant: Bands below 14 Hz carry the slow block-long states that inflate results.
-        window: First sample and end (exclusive) of the cut, in samples from image onset at 1 kHz. (40, 480) is the
-            window of the code of arXiv 2411.09723, (20, 460) that of the releasers.
-        length_range: Both ends inclusive; the releasers' loader uses (450, 600), the paper's code has no such filter.
-        standardize: `"train"` z-scores each subject's channels with mean and standard deviation of that subject's
-            training trials, after the filters; `"none"` leaves the values as released (the raw ones in V);
-            `"released"` takes the `means` and `stddevs` of the raw file, before the filters, whose scope is unknown,
-            as is that of the releasers' own standardisation.
-        band_pass: The ends of such short recordings suffer, see `signals.py`.
-        notch: 50 in Europe; 3 Hz on either side go with it. Near the ends half of the line stays.
-        image_dir: A folder (also with archives in it), a zip file, `ILSVRC2012_img_train.tar` or the tar of one
-            synset. Archives are not unpacked.
-        splits_file: Its split 0 is used.
-        missing_images: Trials that are left out are listed in the data set.
-        allow_partial: The release, or what a simulated corpus tells of itself; the differences are kept in the
-            metadata as `partial`.
-        num_proc: Each writes a subject and takes memory of about 1 GB; a file of torch before 1.6 (no zip file) is
-            held by each as a whole, 3 GB.
+        variant (`str`): One of `VARIANTS`. Bands below 14 Hz carry the slow block-long states that inflate results.
+        window (`tuple[int, int]`): First sample and end (exclusive) of the cut, in samples from image onset at 1 kHz.
+            (40, 480) is the window of the code of arXiv 2411.09723, (20, 460) that of the releasers.
+        length_range (`tuple[int, int]`, *optional*): Keep recordings of this many samples only, both ends inclusive;
+            the releasers' loader uses (450, 600). The paper's code has no such filter, nor has the default.
+        standardize (`str`, *optional*): `"train"` z-scores each subject's channels with mean and standard deviation
+            of that subject's training trials, after the filters; `"none"` leaves the values as released (the raw ones
+            in V); `"released"` takes the `means` and `stddevs` of the raw file, before the filters, whose scope is
+            unknown. Default: `"train"` for the raw variant, `"none"` for the others, which the releasers
+            standardised over a scope they do not state.
+        band_pass (`tuple[float, float]`, *optional*): Edges of a pass band in Hz, for the raw variant. Zero-phase; the
+            ends of such short recordings suffer, see `signals.py`.
+        notch (`float`, *optional*): Line frequency to take out in Hz, 50 in Europe, for the raw variant; 3 Hz on
+            either side go with it. Zero-phase; near the ends half of the line stays.
+        subjects (`Sequence[str]`, *optional*): Such as `["sub-01"]`; default all.
+        image_dir (`str` or `Path`, *optional*): ImageNet training images: a folder (the tree of the official archive,
+            folders of synsets, or a flat one; also with archives in it), a zip file, `ILSVRC2012_img_train.tar` or the
+            tar of one synset. Archives are not unpacked. Default `raw_dir`.
+        splits_file (`str` or `Path`, *optional*): Default `block_splits_by_image_all.pth`; its split 0 is used.
+        ch_names_file (`str` or `Path`, *optional*): Text file, one channel name a line. Default EEG000, EEG001, ...
+        missing_images (`str`): `"error"` stops when images are absent and lists them in
+            `<output_dir>.missing_images.txt`, `"drop"` leaves their trials out and lists them in the data set.
+        allow_partial (`bool`): Accept a corpus whose counts differ from the release (or from what a simulated one
+            tells of itself); the differences are kept in the metadata as `partial`.
+        overwrite (`bool`): Replace an existing `output_dir`.
+        num_proc (`int`): Processes that write subjects at the same time. Each takes memory of about 1 GB, and a file
+            of torch before 1.6 (no zip file) is held by each of them as a whole, 3 GB.
     """
 
     variant: str = option("eeg_14_70_std", "which .pth file to read", choices=tuple(VARIANTS))
