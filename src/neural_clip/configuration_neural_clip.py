@@ -3,7 +3,6 @@
 A configuration holds what rebuilds the weights and what an input must look like, nothing of devices, paths or pushes.
 """
 
-import difflib
 import json
 import math
 from dataclasses import fields
@@ -11,7 +10,7 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
-from .errors import check_option, check_value
+from .errors import check_option, check_value, did_you_mean
 
 # What the processor calls a subject without an alignment layer of their own, and the entry of `subject_ids` for them:
 # the mean of all subjects' layers (EEG and MEG).
@@ -57,8 +56,7 @@ class StrictConfig(PreTrainedConfig):
         for key in kwargs:
             if key in TRANSFORMERS_KEYS or key.startswith("_"):
                 continue
-            nearest = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else f" Known keys are {sorted(known)}."
+            hint = did_you_mean(key, known) or f" Known keys are {sorted(known)}."
             raise ValueError(f"Unknown configuration key {key!r} for {type(self).__name__}.{hint}")
         super().__post_init__(**kwargs)
 

@@ -36,7 +36,7 @@ def test_choices_are_checked():
         Some(colour="black")
     with pytest.raises(DataError, match="Allowed values are 'round' and 'square', but got 'flat' instead"):
         Some(shape="flat")
-    with pytest.raises(DataError, match=r"'colour' parameter.*but got 'None'"):
+    with pytest.raises(DataError, match=r"'colour' parameter.*but got None"):
         Some(colour=None)
 
 

@@ -21,7 +21,7 @@ def test_the_first_checkpoint_needs_every_encoder_and_others_one(folders, tmp_pa
         evaluate_checkpoints({"y": "b", "z": "c"}, data, tmp_path / "out")
     with pytest.raises(DataError, match="'b' is called 'per-subject ridge', which is the name of a baseline"):
         evaluate_checkpoints({"y": "b", "per-subject ridge": "b"}, data, tmp_path / "out")
-    with pytest.raises(DataError, match="Allowed is one or more, but got none"):
+    with pytest.raises(DataError, match=r"Allowed is one or more, but got \[\]"):
         evaluate_checkpoints({}, data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -208,8 +208,8 @@ def test_truncated_jpeg_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modality": "ecog"}, "'eeg', 'meg', 'fmri', but got 'ecog'"),
-        ({"split_unit": "day"}, "'image', 'run', 'recording', but got 'day'"),
+        ({"modality": "ecog"}, "'eeg', 'meg' and 'fmri', but got 'ecog'"),
+        ({"split_unit": "day"}, "'image', 'run' and 'recording', but got 'day'"),
         ({"licence": ""}, "lacks 'licence'"),
         ({"category_level": True}, "cannot be split by image"),
         ({"ch_names": ["A"]}, "'ch_names' lists 1 channels, but the recordings have 3"),

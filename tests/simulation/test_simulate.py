@@ -82,5 +82,5 @@ def test_foreign_folders_are_never_touched(tmp_path, writer):
 
 
 def test_unknown_corpus_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"eeg, meg, fmri, but got \['ecog'\]"):
+    with pytest.raises(DataError, match=r"'eeg', 'meg' and 'fmri', but got 'ecog'"):
         simulate.simulate(tmp_path, get_preset("tiny"), 0, ["ecog"])

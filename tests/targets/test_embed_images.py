@@ -464,7 +464,7 @@ def test_options_that_are_not_allowed(tmp_path, clip):
     folder, name = make_set(tmp_path / "set"), str(clip)
     before = contents(folder)
     for models, options, message in (
-        (name, {"pooling": "mean"}, "'pooling' parameter. Allowed values are projected, cls, but got 'mean'"),
+        (name, {"pooling": "mean"}, "'pooling' parameter. Allowed values are 'projected' and 'cls', but got 'mean'"),
         ([name, name], {"pooling": ["cls", "cls", "projected"]}, r"'pooling' parameter.*for each of .*\['cls', 'c"),
         (name, {"pooling": ["cls", "projected"]}, "'pooling' parameter. Allowed is one for all"),
         (name, {"pooling": []}, r"'pooling' parameter.*but got \[\]"),
@@ -472,7 +472,7 @@ def test_options_that_are_not_allowed(tmp_path, clip):
         ([name, name], {"pooling": ["cls", "projected"], "revision": [None, "main"]}, "'revision' is for models of"),
         ([name, name], {}, rf"'model' parameter. {clip.name} \(projected\) is given twice"),
         ([name, name, name], {"pooling": ["cls", "projected", "cls"], "blur": 0.1}, r"\(cls, images .* given twice"),
-        *((name, {"blur": blur}, rf"'blur' parameter. Allowed are shares in \(0, 1\], but got {blur}")
+        *((name, {"blur": blur}, rf"'blur' parameter. Allowed is a share in \(0, 1\], but got {blur}")
           for blur in (0, -0.1, 1.01, float("nan"))),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):

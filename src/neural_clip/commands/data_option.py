@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 
@@ -10,11 +10,8 @@ from neural_clip.prepared.reader import PreparedSet
 def open_data_option(argument: str) -> PreparedSet:
     """The data set of a `MODALITY=FOLDER` argument; a `DataError` unless it holds recordings of that modality."""
     modality, separator, folder = argument.partition("=")
-    if not separator or modality not in MODALITIES:
-        raise DataError(
-            f"Invalid value for the '--data' parameter. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, "
-            f"but got '{argument}' instead."
-        )
+    fits = bool(separator) and modality in MODALITIES
+    check_value("--data", argument, fits, "eeg=FOLDER, meg=FOLDER or fmri=FOLDER")
     data = PreparedSet.open(folder)
     if data.facts.modality != modality:
         raise DataError(f"'{argument}' says {modality}, but the data set holds {data.facts.modality} recordings.")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from neural_clip.errors import DataError, did_you_mean, run
+from neural_clip.errors import check_option, run
 from neural_clip.prepared.known_corpora import CORPORA
 
 # name at the shell -> (module with `main(argv)`, one line of help); a corpus: function of `commands.prepare`
@@ -71,13 +71,8 @@ def entry() -> None:
 
 def _find(kind: str, name: str, table: Mapping[str, tuple[str, str]]) -> str:
     """Return the module behind a name, or raise with the nearest one."""
-    if name in table:
-        return table[name][0]
-    allowed = ", ".join(f"'{known}'" for known in table)
-    raise DataError(
-        f"Invalid value for the '{kind}' argument. Allowed values are {allowed}, but got '{name}' instead."
-        f"{did_you_mean(name, table)}"
-    )
+    check_option(kind, name, table)
+    return table[name][0]
 
 
 def _call(module: str, program: str, arguments: list[str], function: str = "main") -> object:

@@ -7,8 +7,6 @@ from pathlib import Path, PurePosixPath
 
 from neural_clip.errors import DataError
 
-__all__ = ["check_facts", "path_inside"]
-
 
 def check_facts(where: str | Path, declared: Mapping, found: Mapping, *, allow_partial: bool) -> dict | None:
     """Compare what a corpus must hold with what was found.

@@ -9,9 +9,6 @@ from typing import TypeVar
 
 from neural_clip.prepared.parts import Part
 
-__all__ = ["image_parts"]
-
-
 Image = TypeVar("Image")
 IMAGES_A_PART = 1000
 """At most about 0.5 GB of pixels, some minutes of work."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from neural_clip.errors import DataError
-
-__all__ = ["Options", "option"]
+from neural_clip.errors import check_option
 
 
 def option(default: Any, help: str, **words: Any) -> Any:
@@ -33,9 +31,5 @@ class Options:
             value, choices = getattr(self, item.name), item.metadata.get("choices")
             if isinstance(value, list):
                 object.__setattr__(self, item.name, tuple(value))
-            if choices and value not in choices and not (value is None and item.default is None):
-                *first, last = (f"'{choice}'" for choice in choices)
-                raise DataError(
-                    f"Invalid value for the '{item.name}' parameter. Allowed values are {', '.join(first)} and "
-                    f"{last}, but got '{value}' instead."
-                )
+            if choices and not (value is None and item.default is None):
+                check_option(item.name, value, choices)

@@ -7,9 +7,6 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["mean_of_repeats"]
-
-
 Real = TypeVar("Real", np.float32, np.float64)
 
 

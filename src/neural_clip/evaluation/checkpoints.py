@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
@@ -22,8 +22,7 @@ def check_names(checkpoints: Mapping[str, str | Path]) -> None:
     """Raise where there is no checkpoint, or one has the name of a baseline."""
     from neural_clip.evaluation.baselines.linear import BASELINES
 
-    if not checkpoints:
-        raise DataError("Invalid value for the 'checkpoints' parameter. Allowed is one or more, but got none.")
+    check_value("checkpoints", list(checkpoints), bool(checkpoints), "one or more")
     for name, path in checkpoints.items():
         if name in dict(BASELINES):
             raise DataError(f"'{path}' is called '{name}', which is the name of a baseline; name it otherwise.")
@@ -85,10 +84,7 @@ def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
         name, separator, path = argument.partition("=")
         if not separator or "/" in name:  # a path that has an equals sign in it
             name, path = FIRST_NAME if number == 0 else Path(argument).name, argument
-        if not name.strip() or not path:
-            raise DataError(
-                f"Invalid value for the '--checkpoint' parameter. Allowed is [NAME=]PATH, got '{argument}'."
-            )
+        check_value("--checkpoint", argument, bool(name.strip() and path), "[NAME=]PATH")
         if name in found:
             raise DataError(f"'{found[name]}' and '{path}' are both called '{name}'; name them as NAME=PATH.")
         found[name] = path

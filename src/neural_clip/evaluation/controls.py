@@ -25,8 +25,6 @@ from neural_clip.retrieval.scoring import score_record
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ControlData", "run_controls", "presentation_times"]
-
 
 MAX_TRAIN_ROWS = 4000  # a subject's training rows that controls are fitted on; keeps each fit below a minute
 NEIGHBOURS = 5  # training trials whose mean image is the guess from time alone; blocks last 10 trials and more

@@ -12,9 +12,6 @@ from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.prepared.doctor.images import MAX_COSINE
 from neural_clip.prepared.reader import PreparedSet, Split
 
-__all__ = ["overlap_records"]
-
-
 KINDS = {"same_id": "by id", "same_file": "by file", "same_embedding": "by embedding", "near": "as near duplicates"}
 KEPT = ("two_way", "two_way_interval", "two_way_p", "chance_two_way", "top1", "top1_interval", "chance_top1",
         "n_queries", "n_unique_images", "gallery_size", "resampled_unit")  # fmt: skip

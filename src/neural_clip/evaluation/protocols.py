@@ -12,12 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.prepared.reader import PreparedSet
-
-__all__ = ["PROTOCOLS", "check_protocol", "conversion_entries", "decoding_entries", "legacy_top_k"]
-
 
 # Trials that the authors' code takes before it makes a set of their images; it scores no top-k for fMRI.
 LEGACY_NEAREST = {"eeg": 30, "meg": 500}
@@ -84,9 +81,7 @@ PROTOCOLS = {
 
 def check_protocol(name: str, data: Sequence[PreparedSet]) -> None:
     """Raise a `DataError` if there is no such protocol, or the data sets do not meet its conditions."""
-    if name not in PROTOCOLS:
-        allowed = ", ".join(f"'{protocol}'" for protocol in PROTOCOLS)
-        raise DataError(f"Invalid value for the 'protocol' parameter. Allowed values are {allowed}, but got '{name}'.")
+    check_option("protocol", name, PROTOCOLS)
     for opened in data if name == "zero-shot-200" else ():
         _check_unseen(opened)
 

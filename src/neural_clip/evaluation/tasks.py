@@ -23,16 +23,6 @@ from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.scoring import score_record
 from neural_clip.retrieval.tiles import unit_vectors
 
-__all__ = [
-    "common_images",
-    "conversion_record",
-    "decoding_rows",
-    "direct_conversion",
-    "encoding_record",
-    "picture_hits",
-]
-
-
 Contributions = dict[str, np.ndarray]
 # Embeddings of one picture by one encoder differ by rounding alone, those of different pictures by far more.
 SAME_IMAGE_COSINE = 1 - 1e-5

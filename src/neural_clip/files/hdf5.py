@@ -18,8 +18,6 @@ import numpy as np
 
 from neural_clip.errors import DataError
 
-__all__ = ["check_storage", "open_dataset", "read_slab"]
-
 
 @contextmanager
 def open_dataset(path: Path, name: str) -> Iterator:

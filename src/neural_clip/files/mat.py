@@ -18,9 +18,6 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing, reading
 
-__all__ = ["read_mat", "read_matrices"]
-
-
 _HEADER_SIZE = 128
 _ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
 _MATRIX, _COMPRESSED = 14, 15

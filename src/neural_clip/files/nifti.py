@@ -18,9 +18,6 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing, reading
 
-__all__ = ["NiftiStream", "is_nifti", "open_nifti", "read_all", "read_nifti"]
-
-
 _CHUNK = 2**17  # compressed bytes that are inflated at a time; larger ones gain nothing
 _HEADER_SIZE, _HEADER_2_SIZE = 348, 540
 _TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header of unknown unit does not tell the repetition time

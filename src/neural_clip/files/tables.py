@@ -12,8 +12,6 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing
 
-__all__ = ["read_columns", "whole_number"]
-
 
 def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Wanted cells of a table with a header line.

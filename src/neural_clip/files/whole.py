@@ -13,8 +13,6 @@ from pathlib import Path
 
 from neural_clip.errors import DataError
 
-__all__ = ["replace_marked", "sha256_of", "whole_file", "whole_folder", "write_whole"]
-
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:

@@ -75,6 +75,3 @@ class NeuralGallery:
             kept = rows[np.sort(first)][:count]
             hits[query, : len(kept)] = kept
         return hits
-
-
-__all__ = ["NeuralGallery"]

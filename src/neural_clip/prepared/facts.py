@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.prepared.modalities import MODALITIES
 
 METADATA_FILE = "neural_clip.json"
@@ -181,11 +181,7 @@ def checked_metadata(metadata: Mapping) -> dict:
     facts = Facts.of(metadata)
     allowed = {"modality": MODALITIES, "split_unit": SPLIT_UNITS, "redistribution": ("allowed", "forbidden")}
     for key, values in allowed.items():
-        if metadata[key] not in values:
-            names = ", ".join(repr(value) for value in values)
-            raise DataError(
-                f"Invalid value for {key!r}. Allowed values are {names}, but got {metadata[key]!r} instead."
-            )
+        check_option(key, metadata[key], values)
     if facts.category_level and facts.split_unit == "image":
         raise DataError("A category-level data set cannot be split by image; use split_unit 'run' or 'recording'.")
     return facts.as_dict()

@@ -6,9 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Moments", "RowMoments", "block_moments"]
-
-
 BLOCK_VALUES = 2**18  # 1 MiB of float32: small enough to stay in a core's cache
 # float32 has 24 bits: a spread below a millionth of the value is rounding.
 ROUNDING = 1e-6

@@ -25,9 +25,6 @@ from typing import Protocol
 from neural_clip.errors import DataError
 from neural_clip.files.whole import write_whole
 
-__all__ = ["FOLDERS", "MARKS_DIR", "Part", "keep_parts", "remove_marks", "run_parts"]
-
-
 MARKS_DIR = ".parts"
 FOLDERS = {"images": "images", "recordings": "data"}
 PART_NAME = re.compile(r"[A-Za-z0-9_-]+")

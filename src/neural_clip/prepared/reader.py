@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.splits import SPLITS
 
@@ -130,8 +130,7 @@ class PreparedSet:
         """
         from datasets import concatenate_datasets
 
-        if name not in SPLITS:
-            raise DataError(f"Invalid value for the 'split' parameter. Allowed values are {SPLITS}, but got {name!r}.")
+        check_option("split", name, SPLITS)
         wanted = list(self.facts.subjects if subjects is None else subjects)
         if unknown := sorted(set(wanted) - set(self.facts.subjects)):
             raise DataError(f"'{self.name}' has no subject {unknown}; it has {self.facts.subjects}.")
@@ -341,6 +340,3 @@ def _local_folder(folder: str | Path) -> Path:
             f"'{folder}' is neither a folder here nor a data set that could be fetched from the Hub "
             f"({type(error).__name__}). Prepare it with `neural-clip prepare` and give the folder."
         ) from error
-
-
-__all__ = ["ImageTable", "PreparedSet", "Split", "Values", "column_arrays", "padded"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 
 SPLITS = ("train", "validation", "test")
 
@@ -25,10 +25,7 @@ def validation_split(image_ids: Iterable[str], fraction: float, seed: int) -> se
     Raises:
         DataError: If `fraction` is out of range or there are fewer than two images.
     """
-    if not 0 < fraction < 1:
-        raise DataError(
-            f"Invalid value for the 'fraction' parameter. Allowed are values between 0 and 1, but got {fraction!r}."
-        )
+    check_value("fraction", fraction, 0 < fraction < 1, "a number between 0 and 1")
     unique = sorted(set(image_ids))
     if len(unique) < 2:
         raise DataError(f"A validation split needs at least 2 unique images, but got {len(unique)}.")

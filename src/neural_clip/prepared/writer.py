@@ -21,7 +21,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.files.whole import whole_folder
 from neural_clip.prepared.card import write_card
 from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, fingerprint, plain
@@ -68,8 +68,7 @@ def write_prepared(
             overlap in images (or in runs, for category-level sets), a split is empty, the doctor
             (`prepared/doctor`) finds an error, or `output_dir` is taken.
     """
-    if num_proc < 1:
-        raise DataError(f"Invalid value for the 'num_proc' parameter. Allowed are 1 and more, but got {num_proc}.")
+    check_value("num_proc", num_proc, num_proc >= 1, "1 and more")
     metadata = checked_metadata(metadata)
     key = {"metadata": json.dumps(metadata, sort_keys=True, default=plain), "shard_rows": shard_rows}
     whole = partial(whole_folder, output_dir, holds=METADATA_FILE, what="prepared data set")

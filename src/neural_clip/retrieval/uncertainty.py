@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.retrieval.scores import two_way
 from neural_clip.retrieval.task import RetrievalTask
 from neural_clip.retrieval.tiles import TIE_TOLERANCE
@@ -195,9 +195,7 @@ def permutation_p_value(
     Returns:
         `float`: (1 + shuffles that score at least as well) / (1 + n).
     """
-    if unit not in ("image", "query"):
-        allowed = "Allowed values are 'image' and 'query'"
-        raise DataError(f"Invalid value for the 'unit' parameter. {allowed}, but got {unit!r} instead.")
+    check_option("unit", unit, ("image", "query"))
     task = RetrievalTask(predictions, references, prediction_ids, reference_ids)
     rng = np.random.default_rng(seed)
     true = task.true_columns

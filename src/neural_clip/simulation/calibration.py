@@ -9,9 +9,6 @@ from pathlib import Path
 
 from neural_clip.errors import check_option
 
-__all__ = ["CALIBRATION_FILE", "NOISE_RMS", "UNITS", "calibration", "noise_scale"]
-
-
 CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
 # Used before the first calibration only; noise amplitude over signal amplitude.
 _UNCALIBRATED = {"eeg": 4.0, "meg": 8.0, "fmri": 1.5}

@@ -31,9 +31,6 @@ from neural_clip.simulation.latent_space import check_latents
 from neural_clip.simulation.presets import EegPreset, FmriPreset, MegPreset
 from neural_clip.simulation.voxel_model import VoxelModel
 
-__all__ = ["compute", "observer_scores", "whitened_means"]
-
-
 _KNOWS = {
     "sensors": "the model, the subject's maps, the noise covariance, all other trials, and of this trial the latency, "
     "gain, phases of induced oscillations, noise amplitude and artefacts; not the image",

@@ -20,9 +20,6 @@ import numpy as np
 from neural_clip.errors import DataError, check_option, check_value
 from neural_clip.files.whole import whole_folder
 
-__all__ = ["CtfChannel", "HeadCoils", "quantisation_step", "write_ds"]
-
-
 HEADER_BYTES = 1844  # fixed part of the .res4 file; the run description begins here
 MAX_COILS = 8
 MAX_BALANCING = 50  # reference channels in one compensation record

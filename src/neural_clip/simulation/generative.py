@@ -34,8 +34,6 @@ from neural_clip.simulation.sensor_layout import (
     smooth_maps,
 )
 
-__all__ = ["SensorModel", "simulated_stamp"]
-
 
 @dataclass(frozen=True)
 class _Response:

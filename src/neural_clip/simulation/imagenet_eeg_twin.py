@@ -17,9 +17,6 @@ import numpy as np
 from neural_clip.errors import check_value
 from neural_clip.simulation.presets import DEMO_SIZED, EegPreset, TwinPreset
 
-__all__ = ["write"]
-
-
 # The real label list is not sorted and begins with these five; the order of the others is arbitrary but fixed here.
 _SYNSETS = (
     "n02389026", "n03888257", "n03584829", "n02607072", "n03297495", "n03063599", "n03792782", "n04086273",

@@ -18,18 +18,6 @@ from neural_clip.simulation import images as procedural
 from neural_clip.simulation.presets import N_LATENTS
 from neural_clip.targets import tiny_clip
 
-__all__ = [
-    "BASIS_FILE",
-    "LATENT_GAIN",
-    "basis_from_embeds",
-    "check_latents",
-    "image_embeds",
-    "latents",
-    "reference_embeds",
-    "tiny_clip_sha256",
-]
-
-
 BASIS_FILE = Path(__file__).parent / "latent_basis.npz"
 # The basis is fitted on this many fixed renderings: 60 times the embedding's width, stable to a few per cent.
 N_REFERENCE = 4000

@@ -18,9 +18,6 @@ import numpy as np
 
 from neural_clip.simulation.presets import FmriPreset, TwinPreset
 
-__all__ = ["write"]
-
-
 _N_NSD_SUBJECTS = 8
 _N_RUNS = 12
 _SCALE = 300  # stored integers per percent signal change

@@ -9,22 +9,10 @@ source. The noise level is not a dial: it is calibrated (`calibration.json`), se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from neural_clip.errors import DataError, check_value
-
-__all__ = [
-    "DEMO_SIZED",
-    "N_LATENTS",
-    "PRESETS",
-    "Dials",
-    "EegPreset",
-    "FmriPreset",
-    "MegPreset",
-    "TwinPreset",
-    "get_preset",
-]
-
+from neural_clip.errors import DataError, check_option, check_value
 
 PRESETS = ("tiny", "demo", "full", "realistic", "linear")
 DEMO_SIZED = ("demo", "realistic", "linear")
@@ -81,8 +69,19 @@ class Dials:
             )
 
 
+class _Subjects:
+    """What presets of all modalities have in common."""
+
+    subjects: tuple[int, ...]
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return len(self.subjects)
+
+
 @dataclass(frozen=True)
-class EegPreset:
+class EegPreset(_Subjects):
     """Size of the simulated ImageNetEEG corpus: images of one class in one block, every subject sees every image.
 
     Args:
@@ -118,11 +117,6 @@ class EegPreset:
     modality: str = field(default="eeg", init=False)
 
     @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return len(self.subjects)
-
-    @property
     def n_images(self) -> int:
         """Number of images that were shown."""
         return self.n_classes * self.images_per_class - self.n_missing_images
@@ -134,7 +128,7 @@ class EegPreset:
 
 
 @dataclass(frozen=True)
-class MegPreset:
+class MegPreset(_Subjects):
     """Size of the simulated THINGS-MEG corpus: a session shows one image a concept, all test images, and catch trials.
 
     Args:
@@ -173,11 +167,6 @@ class MegPreset:
     modality: str = field(default="meg", init=False)
 
     @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return len(self.subjects)
-
-    @property
     def n_exp_images(self) -> int:
         """Number of training images, each shown once to every subject."""
         return self.n_concepts * self.n_sessions
@@ -189,7 +178,7 @@ class MegPreset:
 
 
 @dataclass(frozen=True)
-class FmriPreset:
+class FmriPreset(_Subjects):
     """Size of the simulated NSD corpus: images for all subjects, others for one subject, each up to 3 times.
 
     Args:
@@ -233,11 +222,6 @@ class FmriPreset:
                 f"most {self.max_repeats * self.n_images} trials, but got "
                 f"{self.n_sessions * self.trials_per_session} instead."
             )
-
-    @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return len(self.subjects)
 
     @property
     def n_images(self) -> int:
@@ -373,17 +357,12 @@ def get_preset(name: str) -> TwinPreset:
     Raises:
         DataError: If there is no preset of that name.
     """
-    if name == "tiny":
-        return _tiny()
-    if name == "demo":
-        return _demo()
-    if name == "full":
-        return TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset())
-    if name == "realistic":
-        return _of_demo_size(name, _REALISTIC)
-    if name == "linear":
-        return _of_demo_size(name, _LINEAR)
-    raise DataError(
-        "Invalid value for the 'preset' parameter. Allowed values are 'tiny', 'demo', 'full', 'realistic' and "
-        f"'linear', but got '{name}' instead."
-    )
+    presets: dict[str, Callable[[], TwinPreset]] = {
+        "tiny": _tiny,
+        "demo": _demo,
+        "full": lambda: TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset()),
+        "realistic": lambda: _of_demo_size("realistic", _REALISTIC),
+        "linear": lambda: _of_demo_size("linear", _LINEAR),
+    }
+    check_option("preset", name, presets)
+    return presets[name]()

@@ -8,9 +8,6 @@ import numpy as np
 
 from neural_clip.errors import check_value
 
-__all__ = ["BROKEN_SENSOR", "check_subject", "eeg_layout", "meg_layout", "mix_maps", "smooth_maps"]
-
-
 # The order in which the ImageNetEEG maintainers name the first channels of their cap (their issue 4).
 _EEG_FIRST = [
     "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "FC5", "FC1", "FC2", "FC6", "T7", "C3",

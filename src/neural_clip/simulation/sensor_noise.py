@@ -9,9 +9,6 @@ import numpy as np
 from scipy import fft
 from scipy.interpolate import CubicSpline
 
-__all__ = ["N_SOURCES", "add_artefacts", "amplitude", "source_density", "stationary", "white_density"]
-
-
 N_SOURCES = 64  # independent generators of background activity: enough to leave no direction of the signal quiet
 _BANDWIDTH = 500.0  # Hz over which amplitudes are stated
 _EXPONENT = 1.0  # power ~ 1 / f, the slope of background EEG and MEG between 1 and 40 Hz

@@ -15,12 +15,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.files.whole import whole_folder
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import TwinPreset
-
-__all__ = ["simulate"]
 
 # What decides the content of a corpus; the rest of SIMULATED.json follows from it.
 _IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256")
@@ -78,12 +76,8 @@ def simulate(
     Raises:
         DataError: If a modality is unknown or a folder is in the way.
     """
-    unknown = [name for name in corpora if name not in CORPUS_OF]
-    if unknown:
-        raise DataError(
-            f"Invalid value for the 'corpora' parameter. Allowed values are {', '.join(CORPUS_OF)}, but "
-            f"got {unknown} instead."
-        )
+    for name in corpora:
+        check_option("corpora", name, CORPUS_OF)
     output_dir, folders, todo = Path(output_dir), {}, []
     for modality in corpora:  # all folders are looked at before the first minute is spent
         folders[modality] = folder = output_dir / CORPUS_OF[modality].name

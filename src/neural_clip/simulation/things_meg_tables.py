@@ -16,22 +16,6 @@ from neural_clip.simulation.ctf import CtfChannel
 from neural_clip.simulation.images import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, ImageSpec
 from neural_clip.simulation.presets import MegPreset
 
-__all__ = [
-    "CSV_COLUMNS",
-    "Stimulus",
-    "Trial",
-    "attribute_rows",
-    "category_names",
-    "concept_categories",
-    "write_category_matrix",
-    "write_images",
-    "write_scans",
-    "write_sidecars",
-    "write_table",
-    "write_top_level",
-]
-
-
 SEXES = "MMFF"  # of the four real participants; BIDS wants the column, the simulation has no sexes
 COORDINATES = {  # the real sidecars say cm and hold metres; copied with that defect
     "MEGCoordinateSystem": "CTF", "MEGCoordinateUnits": "cm",

@@ -32,9 +32,6 @@ from neural_clip.simulation.things_meg_tables import (
     write_top_level,
 )
 
-__all__ = ["write"]
-
-
 CATCH_CODE = 999999  # event code of catch trials in the derivative, as in the published script
 TRIGGER, RUN_END = 64, 32  # codes on UPPT001
 TRIGGER_LEAD = (8, 20)  # samples from trigger to photons, drawn per trial: the delay that events.tsv corrects

@@ -12,9 +12,6 @@ from neural_clip.simulation.latent_space import LATENT_GAIN, check_latents
 from neural_clip.simulation.presets import N_LATENTS, FmriPreset
 from neural_clip.simulation.sensor_layout import check_subject, mix_maps, smooth_maps
 
-__all__ = ["VoxelModel"]
-
-
 _LENGTH = 0.12  # correlation length of tuning over the volume, as a fraction of its size: a few voxels
 _N_NOISE_SOURCES = 30
 _SMOOTH_SHARE = 0.4  # variance of the noise that neighbouring voxels share

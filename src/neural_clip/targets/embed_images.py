@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.files.whole import whole_file, whole_folder
 from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
@@ -84,8 +84,7 @@ def embed_images(
         )
     if facts.category_level:
         raise DataError(f"'{folder}' is a category-level set: its targets are mean embeddings, there are no pixels.")
-    if batch_size < 1:
-        raise DataError(f"Invalid value for the 'batch_size' parameter. Allowed are 1 and more, but got {batch_size}.")
+    check_value("batch_size", batch_size, batch_size >= 1, "1 and more")
     models = _listed(model or (TINY_CLIP if facts.simulated else DEFAULT_MODEL))
     encoder = TargetEncoder(models, _listed(pooling), _listed(revision), device, blur)
     verify_prepared(folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option, check_value
 from neural_clip.publishing.hub import ask_hub, is_cached
 from neural_clip.targets.identity import POOLINGS, EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
@@ -41,11 +41,7 @@ class ImageEncoder:
     """
 
     def __init__(self, name: str, revision: str | None = None, device: str | None = None, pooling: str = POOLINGS[0]):
-        if pooling not in POOLINGS:
-            raise DataError(
-                f"Invalid value for the 'pooling' parameter. Allowed values are {', '.join(POOLINGS)}, "
-                f"but got {pooling!r} instead."
-            )
+        check_option("pooling", pooling, POOLINGS)
         source, local = _locate(name, revision)  # before the slow imports, so that a missing model is told at once
         import torch
         from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
@@ -123,8 +119,7 @@ class TargetEncoder:
         device: str | None = None,
         blur: float | None = None,
     ):
-        if blur is not None and not 0 < blur <= 1:
-            raise DataError(f"Invalid value for the 'blur' parameter. Allowed are shares in (0, 1], but got {blur}.")
+        check_value("blur", blur, blur is None or 0 < blur <= 1, "a share in (0, 1]")
         each = _each("pooling", poolings, models), _each("revision", revisions, models)
         self.blur = blur
         self.encoders = [
@@ -148,11 +143,8 @@ class TargetEncoder:
 
 def _each(name: str, values: Sequence, models: Sequence[str]) -> list:
     """A value for each model, given one for all or one for each."""
-    if len(values) not in (1, len(models)):
-        raise DataError(
-            f"Invalid value for the '{name}' parameter. Allowed is one for all models or one for each of "
-            f"{list(models)}, but got {list(values)}."
-        )
+    allowed = f"one for all models or one for each of {list(models)}"
+    check_value(name, list(values), len(values) in (1, len(models)), allowed)
     return [*values] * (len(models) // len(values))
 
 

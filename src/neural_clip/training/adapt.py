@@ -9,6 +9,7 @@ one on the validation split.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.fit import check_shape
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -98,12 +99,10 @@ def check_settings(settings: dict[str, Any]) -> None:
             f"{settings['train_fraction']}."
         )
     for name, value in settings.items():
-        if value is None:
-            continue
-        if value < least.get(name, 0) or value <= 0 or (name == "train_fraction" and value > 1):
-            allowed = f"at least {least[name]}" if name in least else "above 0"
-            allowed += " and at most 1" if name == "train_fraction" else ""
-            raise DataError(f"Invalid value for {name!r}. It must be {allowed}, but got {value}.")
+        if value is not None:
+            most = 1 if name == "train_fraction" else math.inf
+            allowed = f"{least[name]} and more" if name in least else f"above 0{' and at most 1' if most == 1 else ''}"
+            check_value(name, value, least.get(name, 0) <= value <= most and value > 0, allowed)
 
 
 def training_arguments(run_dir: Path, settings: dict[str, Any], seed: int) -> TrainingArguments:

@@ -80,6 +80,3 @@ def first_minutes(recordings: RecordingDataset, minutes: float, per_trial: float
             )
         kept.append(order[within])
     return np.sort(np.concatenate(kept))
-
-
-__all__ = ["first_minutes", "minutes_of", "trial_seconds"]

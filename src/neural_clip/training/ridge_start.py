@@ -95,6 +95,3 @@ def set_layer(layer: nn.Linear, weights: np.ndarray, intercept: np.ndarray) -> N
     """Copy weights `(n_in, n_out)` and intercept `(n_out,)` into a linear layer."""
     layer.weight.copy_(torch.from_numpy(weights.T))
     layer.bias.copy_(torch.from_numpy(intercept))
-
-
-__all__ = ["start_by_ridge", "wanted_vectors"]

@@ -228,12 +228,12 @@ def test_raw_dir_is_where_paths_begin(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scalling": "train"}, "unknown key 'scalling'; the nearest known one is 'scaling'"),
+        ({"scalling": "train"}, "unknown key 'scalling'. Did you mean 'scaling'"),
         ({"scaling": "test"}, "'none', 'train', 'unknown', but got 'test'"),
         ({"modality": "ecog"}, "'eeg', 'meg', 'fmri', but got 'ecog'"),
-        ({"splits": {"bye": "image"}}, "'splits': unknown key 'bye'; the nearest known one is 'by'"),
+        ({"splits": {"bye": "image"}}, "'splits': unknown key 'bye'. Did you mean 'by'"),
         ({"splits": {"test": 1.5}}, "shares between 0 and 1"),
-        ({"splits": {"test": ["image-00099"]}}, "'image-00099' does not occur; the nearest is 'image-0"),
+        ({"splits": {"test": ["image-00099"]}}, "'image-00099' does not occur. Did you mean 'image-0"),
         ({"splits": {"test": ["image-00001"], "validation": ["image-00001"]}}, "for 'test' and for 'validation'"),
         ({"recordings": []}, "'recordings' is empty"),
         ({"recordings": "p.npz"}, "'recordings' must be a list, but got 'p.npz'"),
@@ -257,7 +257,7 @@ def test_bad_manifests_are_named(tmp_path, changes, message):
     [
         ({"kind": "raw"}, "'epochs', 'continuous', 'bids', 'series', 'patterns', but got 'raw'"),
         ({"t_r": 2.0}, "of kind 'patterns' do not use 't_r'"),
-        ({"data_kye": "x"}, "recording 0: unknown key 'data_kye'; the nearest known one is 'data_key'"),
+        ({"data_kye": "x"}, "recording 0: unknown key 'data_kye'. Did you mean 'data_key'"),
         ({"index_base": 2}, "allowed values for 'index_base' are 0 and 1"),
         ({"index_base": 0}, "shows image number 12"),
         ({"index_base": None}, "say by 'index_base' if they begin at 0 or 1"),

@@ -370,7 +370,7 @@ def test_expected_voxels_are_compared_by_subject(tmp_path):
     manifest, _ = patterns(tmp_path, "eeg", unit="z", expect={"n_chans": 2, "n_times": 5})
     with pytest.raises(DataError, match="n_times: 4 instead of 5"):
         prepared(tmp_path, manifest, overwrite=True)
-    with pytest.raises(DataError, match="unknown key 'n_row'; the nearest known one is 'n_rows'"):
+    with pytest.raises(DataError, match=r"unknown key 'n_row'\. Did you mean 'n_rows'"):
         prepared(tmp_path, manifest | {"expect": {"n_row": 6}}, overwrite=True)
 
 

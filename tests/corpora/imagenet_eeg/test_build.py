@@ -480,7 +480,7 @@ def test_a_damaged_image_in_an_archive_is_named(tmp_path):
         ({"window": (40, 495)}, "fewer than the end"),
         ({"standardize": "test"}, "'standardize'"),
         ({"missing_images": "ignore"}, "'missing_images'"),
-        ({"subjects": ["sub-02"]}, "Allowed values are sub-01, sub-04"),
+        ({"subjects": ["sub-02"]}, "Allowed values are 'sub-01' and 'sub-04'"),
         ({"length_range": (600, 700)}, "No trial"),
         ({"variant": "eeg_5_95_std"}, "'eeg_5_95_std.pth' was not found"),
         ({"image_dir": "/nowhere"}, "'/nowhere', which should hold ImageNet images, does not exist"),

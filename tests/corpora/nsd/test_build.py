@@ -324,10 +324,10 @@ def test_other_regions(own_raw_dir, tmp_path, roi, values, wanted):
     ("roi", "values", "message"),
     [
         ("prf-visualrois", [2, 7], "'roi_values'.* holds 1, 2, 3, 4, but got 7 instead"),
-        ("prf-visualrois", [0], "'roi_values' parameter. Allowed are numbers of regions"),
+        ("prf-visualrois", [0], "'roi_values' parameter. Allowed is numbers of regions"),
         ("prf-visualrois", [], "'roi_values'"),
         ("Kastner2015", None, r"Kastner2015\.nii\.gz' does not exist"),
-        ("../secrets", None, "'roi' parameter. Allowed are a name"),
+        ("../secrets", None, "'roi' parameter. Allowed is a name"),
         ("/rois/V1.nii.gz", None, "'roi' parameter. A file holds the region of one subject"),
         ("float", None, "holds float32, scaled by|should be 3-D"),
     ],
@@ -524,7 +524,7 @@ def test_official_stimulus_table_is_whole(raw_dir):
     [
         ({"session_zscore": "all"}, "'session_zscore'"),
         ({"betas_format": "mgh"}, "'betas_format'"),
-        ({"subjects": ["sub-02"]}, "Allowed values are sub-01, sub-05"),
+        ({"subjects": ["sub-02"]}, "Allowed values are 'sub-01' and 'sub-05'"),
         ({"n_sessions": 0}, "'n_sessions'"),
         ({"validation_fraction": 1.5}, "fraction"),
     ],

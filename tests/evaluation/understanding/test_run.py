@@ -195,7 +195,7 @@ def test_splits_that_do_not_fit_raise(planted, tmp_path, change, message):
 def test_parameters_and_missing_captum_raise(planted, tmp_path, monkeypatch):
     _, model, splits = planted
     for options in ({"max_recordings": 0}, {"batch_size": -1}):
-        with pytest.raises(DataError, match=f"'{next(iter(options))}' parameter. Allowed are 1 and more"):
+        with pytest.raises(DataError, match=f"'{next(iter(options))}' parameter. Allowed is 1 and more"):
             understand(model, splits, tmp_path, **options)
     with pytest.raises(DataError, match="'splits' parameter"):
         understand(model, {}, tmp_path)

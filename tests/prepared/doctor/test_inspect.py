@@ -736,7 +736,7 @@ def test_processes_find_what_one_finds(tmp_path, monkeypatch):
     folder = planted.write(tmp_path / "set")
     monkeypatch.setattr(doctor_scan, "PROCESS_BYTES", 0)
     assert inspect(folder, num_proc=2) == inspect(folder)
-    with pytest.raises(DataError, match=r"'num_proc' parameter. Allowed are 1 and more, but got 0"):
+    with pytest.raises(DataError, match=r"'num_proc' parameter. Allowed is 1 and more, but got 0"):
         inspect(folder, num_proc=0)
 
 

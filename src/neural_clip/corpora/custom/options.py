@@ -8,8 +8,6 @@ from pathlib import Path
 
 from neural_clip.corpora.options import Options, option
 
-__all__ = ["CustomOptions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CustomOptions(Options):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, did_you_mean
 
 Section = TypeVar("Section")
 
@@ -41,8 +40,8 @@ def checked(content: object, kind: type, where: str, choices: Mapping[str, Seque
     hints = typing.get_type_hints(kind)
     for key, value in content.items():
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0)
-            raise DataError(f"{where}: unknown key {key!r}; the nearest known one is {near[0]!r}.")
+            near = did_you_mean(str(key), hints) or f" Known keys are {sorted(hints)}."
+            raise DataError(f"{where}: unknown key {key!r}.{near}")
         _check_value(key, value, hints[key], where, choices.get(key))
     required = [
         f.name

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 
 from neural_clip.corpora.custom.manifest import Recording, Splits
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, did_you_mean
 from neural_clip.prepared.splits import validation_split
 
 
@@ -61,10 +59,8 @@ def _listed(names: set[str], splits: Splits) -> dict[str, str]:
         listed = getattr(splits, split)
         for name in listed if isinstance(listed, list) else []:
             if name not in names:
-                near = difflib.get_close_matches(str(name), sorted(names), n=1, cutoff=0)
-                raise DataError(
-                    f"splits, '{split}': {name!r} does not occur; the nearest is {(near or ['none'])[0]!r}."
-                )
+                near = did_you_mean(str(name), sorted(names))
+                raise DataError(f"splits, '{split}': {name!r} does not occur.{near}")
             if name in chosen:
                 raise DataError(f"splits: {name!r} is listed for 'test' and for 'validation'.")
             chosen[name] = split

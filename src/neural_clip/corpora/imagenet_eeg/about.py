@@ -11,9 +11,6 @@ from neural_clip.corpora.imagenet_eeg.layout import Trials
 from neural_clip.corpora.imagenet_eeg.options import RAW_FILE
 from neural_clip.corpora.imagenet_eeg.signals import FILTER_ORDER, NOTCH_HALF_WIDTH, SFREQ, Signals
 
-__all__ = ["MISSING_IMAGES_FILE", "describe"]
-
-
 MISSING_IMAGES_FILE = "missing_images.txt"
 
 

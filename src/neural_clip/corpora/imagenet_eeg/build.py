@@ -43,12 +43,10 @@ from neural_clip.corpora.imagenet_eeg.layout import (
 from neural_clip.corpora.imagenet_eeg.options import RAW_FILE, SPLITS_FILE, VARIANTS, ImageNetEegOptions
 from neural_clip.corpora.imagenet_eeg.signals import Signals, check_filters, fit_scale, released_scale
 from neural_clip.corpora.stamp import read_stamp
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
-
-__all__ = ["prepare"]
 
 
 def prepare(
@@ -196,11 +194,7 @@ def _select(release: _Release, options: ImageNetEegOptions) -> list[int]:
     available = _subjects_of(data, range(len(data.eeg)))
     wanted = list(options.subjects) if options.subjects is not None else available
     for subject in wanted:
-        if subject not in available:
-            raise DataError(
-                f"Invalid value for the 'subjects' parameter. Allowed values are {', '.join(available)}, "
-                f"but got '{subject}' instead."
-            )
+        check_option("subjects", subject, available)
     low, high = options.length_range or (0, int(data.length.max()))
     rows = [
         i for i in sorted(release.split_of)

@@ -22,9 +22,6 @@ from typing import IO
 from neural_clip.corpora.imagenet_eeg.options import IMAGE_DIR
 from neural_clip.errors import DataError
 
-__all__ = ["IMAGE_NAME", "ImageFile", "find_images"]
-
-
 IMAGE_NAME = re.compile(r"n[0-9]{8}_[0-9]+")
 """Name of a training image without its suffix, `<synset>_<number>`."""
 _FOLDERS = (IMAGE_DIR, "train", "")

@@ -31,23 +31,6 @@ from neural_clip.errors import DataError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "FACTS",
-    "SPLIT_FACTS",
-    "SYNSETS",
-    "Trials",
-    "declared_facts",
-    "find_recordings",
-    "find_splits",
-    "forget_recordings",
-    "found_facts",
-    "opened_recordings",
-    "read_recordings",
-    "read_splits",
-    "readable_names",
-    "split_sizes",
-]
-
 
 FACTS = {
     "trials": 11965, "images": 1996, "classes": 40, "subjects": 6, "n_chans": 128,

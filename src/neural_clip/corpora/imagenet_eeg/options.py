@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neural_clip.corpora.options import Options, option
-from neural_clip.errors import DataError
-
-__all__ = ["IMAGE_DIR", "RAW_FILE", "SPLITS_FILE", "VARIANTS", "ImageNetEegOptions"]
-
+from neural_clip.errors import DataError, check_value
 
 RAW_FILE = "eeg_signals_raw_with_mean_std.pth"
 VARIANTS = {
@@ -113,8 +110,5 @@ class ImageNetEegOptions(Options):
                 f"file holds; allowed values for '{self.variant}' are 'train' and 'none'."
             )
         for name, value in (("window", self.window), ("length_range", self.length_range)):
-            if value is not None and not (len(value) == 2 and 0 <= value[0] < value[1]):
-                raise DataError(
-                    f"Invalid value for the '{name}' parameter. Allowed values are two sample numbers, "
-                    f"0 <= first < second, but got {tuple(value)} instead."
-                )
+            fits = value is None or (len(value) == 2 and 0 <= value[0] < value[1])
+            check_value(name, value, fits, "two sample numbers, 0 <= first < second")

@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 
 if TYPE_CHECKING:
     from neural_clip.corpora.imagenet_eeg.layout import Trials
-
-__all__ = ["FILTER_ORDER", "NOTCH_HALF_WIDTH", "SFREQ", "Signals", "check_filters", "fit_scale", "released_scale"]
 
 
 SFREQ = 1000.0
@@ -110,16 +108,11 @@ def check_filters(variant: str, band_pass: Sequence[float] | None, notch: float 
             f"'raw', but got '{variant}', which the releasers filtered."
         )
     nyquist = SFREQ / 2
-    if band_pass is not None and not (len(band_pass) == 2 and 0 < band_pass[0] < band_pass[1] < nyquist):
-        raise DataError(
-            f"Invalid value for the 'band_pass' parameter. Allowed values are two frequencies in Hz, 0 < low < high < "
-            f"{nyquist:g}, but got {tuple(band_pass)} instead."
-        )
-    if notch is not None and not NOTCH_HALF_WIDTH < notch < nyquist - NOTCH_HALF_WIDTH:
-        raise DataError(
-            f"Invalid value for the 'notch' parameter. Allowed is a frequency in Hz above {NOTCH_HALF_WIDTH:g} and "
-            f"below {nyquist - NOTCH_HALF_WIDTH:g}, but got {notch} instead."
-        )
+    fits = band_pass is None or (len(band_pass) == 2 and 0 < band_pass[0] < band_pass[1] < nyquist)
+    check_value("band_pass", band_pass, fits, f"two frequencies in Hz, 0 < low < high < {nyquist:g}")
+    low, high = NOTCH_HALF_WIDTH, nyquist - NOTCH_HALF_WIDTH
+    fits = notch is None or low < notch < high
+    check_value("notch", notch, fits, f"a frequency in Hz above {low:g} and below {high:g}")
 
 
 def fit_scale(data: Trials, train: Sequence[int], signals: Signals) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,6 @@ from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import check_storage, open_dataset, read_slab
 from neural_clip.files.nifti import open_nifti, read_all
 
-__all__ = ["SCALE", "read_mask", "read_session"]
-
-
 SCALE = 300.0
 """Stored integers per percent signal change."""
 

@@ -23,9 +23,6 @@ from neural_clip.corpora.nsd.rows import average_rows, image_rows, trial_rows
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
 
-__all__ = ["prepare"]
-
-
 LICENCE = (
     "NSD Terms and Conditions: research and education only; no redistribution of the data or parts of them; no "
     "re-identification; cite the paper and acknowledge NSF IIS-1822683 and IIS-1822929."

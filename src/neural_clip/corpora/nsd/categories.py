@@ -9,8 +9,6 @@ from pathlib import Path
 from neural_clip.corpora.nsd.design import StimInfo
 from neural_clip.errors import DataError
 
-__all__ = ["annotation_files", "coco_categories"]
-
 
 def annotation_files(annotations_dir: Path, stim_info: StimInfo, nsd_ids: Iterable[int]) -> list[Path]:
     """The annotation files that some images need."""

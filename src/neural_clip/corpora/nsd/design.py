@@ -16,9 +16,6 @@ from neural_clip.errors import DataError
 from neural_clip.files.mat import read_matrices
 from neural_clip.files.tables import read_columns, whole_number
 
-__all__ = ["Design", "StimInfo", "check_responses", "check_stim_info", "read_design", "read_stim_info"]
-
-
 EXPERIMENT_DIR = "nsddata/experiments/nsd"
 N_SUBJECTS, N_STIMULI = 8, 73000
 MAX_REPEATS = 3

@@ -6,16 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from neural_clip.errors import DataError
-
-__all__ = [
-    "STIMULI_FILE",
-    "available_sessions",
-    "find_subjects",
-    "region_file",
-    "responses_file",
-]
-
+from neural_clip.errors import DataError, check_option, check_value
 
 BETAS_DIR = "func1pt8mm/betas_fithrf_GLMdenoise_RR"
 STIMULI_FILE = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
@@ -33,11 +24,7 @@ def find_subjects(raw_dir: Path, subjects: Sequence[str] | None) -> list[int]:
     if not available:
         raise DataError(f"'{raw_dir}' has no folder nsddata_betas/ppdata/subj01 to subj08; is it a copy of NSD?")
     for subject in subjects or []:
-        if subject not in available:
-            raise DataError(
-                f"Invalid value for the 'subjects' parameter. Allowed values are {', '.join(available)}, "
-                f"but got '{subject}' instead."
-            )
+        check_option("subjects", subject, available)
     return sorted({int(re.sub(r"\D", "", subject)) for subject in subjects or available})
 
 
@@ -66,11 +53,8 @@ def region_file(raw_dir: Path, subject: int, roi: str, n_subjects: int) -> Path:
         DataError: If one path is to serve several subjects, or the name is empty.
     """
     if not roi.endswith((".nii", ".nii.gz")):
-        if not roi or "/" in roi or "\\" in roi:
-            raise DataError(
-                "Invalid value for the 'roi' parameter. Allowed are a name such as 'nsdgeneral' or 'prf-visualrois', "
-                f"and a path that ends in .nii or .nii.gz, but got {roi!r} instead."
-            )
+        allowed = "a name such as 'nsdgeneral' or 'prf-visualrois', or a path that ends in .nii or .nii.gz"
+        check_value("roi", roi, bool(roi) and not {"/", "\\"} & set(roi), allowed)
         return _ppdata(raw_dir, subject) / "func1pt8mm" / "roi" / f"{roi}.nii.gz"
     if n_subjects > 1 and "{subject}" not in roi:
         raise DataError(

@@ -8,9 +8,6 @@ from pathlib import Path
 
 from neural_clip.corpora.options import Options, option
 
-__all__ = ["ANNOTATIONS_DIR", "DEFAULT_ROI", "N_SESSIONS", "NsdOptions"]
-
-
 N_SESSIONS = 37
 """The sessions that were public until August 2023, and those of the paper."""
 DEFAULT_ROI = "nsdgeneral"

@@ -25,12 +25,9 @@ from neural_clip.corpora.nsd.design import (
 from neural_clip.corpora.nsd.layout import STIMULI_FILE, available_sessions, find_subjects, region_file, responses_file
 from neural_clip.corpora.nsd.options import DEFAULT_ROI, N_SESSIONS, NsdOptions
 from neural_clip.corpora.stamp import read_stamp
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.files.hdf5 import check_storage, open_dataset
 from neural_clip.prepared.splits import SPLITS, validation_split
-
-__all__ = ["Corpus", "open_corpus"]
-
 
 TRIALS_PER_SESSION = 750
 STIMULUS_SIZE = 425
@@ -124,8 +121,7 @@ def _n_sessions(raw_dir: Path, n_sessions: int | None, stamp: dict | None) -> in
     """Sessions to use."""
     if n_sessions is None:
         n_sessions = _stamped(raw_dir, stamp, "n_sessions", N_SESSIONS)
-    if n_sessions < 1:
-        raise DataError(f"Invalid value for the 'n_sessions' parameter. It must be 1 or more, but got {n_sessions}.")
+    check_value("n_sessions", n_sessions, n_sessions >= 1, "1 and more")
     return n_sessions
 
 
@@ -160,11 +156,8 @@ def _sessions(raw_dir: Path, subject: int, n_sessions: int, options: NsdOptions)
 def _mask(raw_dir: Path, path: Path, subject: int, options: NsdOptions, stamp: dict | None) -> np.ndarray:
     """Voxels of the region; size and grid are compared with the published (or the simulated corpus' own) ones."""
     roi_values = options.roi_values
-    if roi_values is not None and (not roi_values or min(roi_values) < 1):
-        raise DataError(
-            "Invalid value for the 'roi_values' parameter. Allowed are numbers of regions, 1 and more, but got "
-            f"{list(roi_values)} instead."
-        )
+    fits = roi_values is None or min(roi_values, default=0) >= 1
+    check_value("roi_values", list(roi_values or ()), fits, "numbers of regions, 1 and more")
     mask = read_mask(path, roi_values)
     grid = None if stamp else GRIDS.get(subject)
     if options.roi == DEFAULT_ROI and roi_values is None:

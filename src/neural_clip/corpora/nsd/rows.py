@@ -16,8 +16,6 @@ from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import open_dataset, read_slab
 from neural_clip.prepared.splits import SPLITS
 
-__all__ = ["average_rows", "image_rows", "trial_rows"]
-
 
 def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) -> Iterator[dict]:
     """One row a presentation.

@@ -41,14 +41,12 @@ from neural_clip.corpora.things_meg.raw_route import open_raw
 from neural_clip.corpora.things_meg.reader import Reader
 from neural_clip.corpora.things_meg.rows import recording_parts, trials_digest
 from neural_clip.corpora.things_meg.stimuli import Stimuli, check_images
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.prepared.splits import validation_split
 from neural_clip.prepared.writer import write_prepared
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["assign_splits", "prepare"]
 
 
 SCALING_FACTS = {  # description, scope of the fit
@@ -146,10 +144,8 @@ def prepare(
 
 def _chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:
     """Numbers to read, in order, each once."""
-    if wanted is not None and (not wanted or set(wanted) - set(known)):
-        raise DataError(
-            f"Invalid value for the '{name}' parameter. Allowed are numbers of {list(known)}, but got {list(wanted)}."
-        )
+    fits = wanted is None or (bool(wanted) and set(wanted) <= set(known))
+    check_value(name, list(wanted or ()), fits, f"numbers of {list(known)}")
     return sorted(set(wanted or known))
 
 

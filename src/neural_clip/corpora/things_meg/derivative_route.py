@@ -19,8 +19,6 @@ from neural_clip.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DerivativeReader", "derivative_trials", "open_derivative"]
-
 
 CATCH_CODE = 999999  # in the derivative: events without a THINGS number
 EPOCHS_AT_ONCE = 256  # of the derivative: 156 MB in double precision for 271 x 281

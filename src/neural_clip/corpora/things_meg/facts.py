@@ -15,18 +15,6 @@ from neural_clip.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "BROKEN_SENSOR",
-    "REAL",
-    "CorpusFacts",
-    "check_repeats",
-    "corpus_facts",
-    "declared_splits",
-    "declared_trials",
-    "found_splits",
-    "found_trials",
-]
-
 
 BROKEN_SENSOR = "MRO11-1609"
 

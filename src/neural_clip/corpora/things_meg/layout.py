@@ -18,22 +18,6 @@ from neural_clip.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "Run",
-    "attribute_path",
-    "attribute_trials",
-    "check_agreement",
-    "check_downloaded",
-    "check_version",
-    "find_runs",
-    "is_downloaded",
-    "read_attributes",
-    "read_text",
-    "recording_files",
-    "run_trials",
-    "session_events",
-]
-
 
 EVENT_COLUMNS = ["onset", "duration", "trial_type", "things_category_nr", "value", "sample"]
 TRIAL_COLUMNS = ["subject", "session", "run", "trial_type", "value", "category", "sample"]

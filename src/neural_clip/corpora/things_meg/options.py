@@ -10,9 +10,6 @@ from pathlib import Path
 from neural_clip.corpora.options import Options, option
 from neural_clip.errors import DataError
 
-__all__ = ["SPLIT_PROTOCOLS", "ThingsMegOptions", "subject_number"]
-
-
 SPLIT_PROTOCOLS = {
     "paper": "paper: THINGS-MEG training images against its test images; test concepts also occur in training",
     "zero_shot": "zero_shot: training images without the test concepts, against the test images",

@@ -13,9 +13,6 @@ import numpy as np
 
 from neural_clip.errors import DataError
 
-__all__ = ["PAPER", "PREPROCESSINGS", "PUBLISHED", "MegPreprocessing", "cut_epochs", "filter_continuous"]
-
-
 FILTER_BLOCK = 16  # channels at a time: the transform of the filter is shared, memory stays bounded
 
 

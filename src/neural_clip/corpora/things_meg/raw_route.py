@@ -25,18 +25,6 @@ from neural_clip.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "Channel",
-    "RawReader",
-    "check_recording",
-    "check_triggers",
-    "meg_names",
-    "open_raw",
-    "open_recording",
-    "trigger_samples",
-    "unreadable",
-]
-
 
 MEG_NAME = re.compile(r"M[LRZ][CFOPT]\d\d-1609")  # channels.tsv calls these OTHER, so names decide
 TRIGGER_CHANNEL, TRIGGER_CODE = "UPPT001", 64  # one a trial

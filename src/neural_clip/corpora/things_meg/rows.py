@@ -19,8 +19,6 @@ from neural_clip.prepared.parts import Part
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["recording_parts", "trials_digest"]
-
 
 def recording_parts(
     reader: Reader, trials: pd.DataFrame, tables: Sequence[Path], *, train_std: bool, average: bool, workspace: Path

@@ -18,9 +18,6 @@ from neural_clip.corpora.things_meg.layout import (
 )
 from neural_clip.errors import DataError
 
-__all__ = ["Stimuli", "check_images"]
-
-
 MATRIX = Path("sourcedata", "category_mat_manual.tsv")  # 27 categories, in the raw folder
 TABLE_NAME = "Categories_final_20200131.tsv"  # 53 categories
 TABLE_SOURCE = "the public repository ViCCo-Group/THINGS-data (MRI/data)"

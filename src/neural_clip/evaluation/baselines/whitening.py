@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["inverse_square_root", "residual_noise", "shrinkage_of"]
-
 
 def residual_noise(recordings: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """What ridge regression from the image embedding leaves of recordings.

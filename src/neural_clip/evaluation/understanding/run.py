@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.understanding.attribution import require_captum
 from neural_clip.evaluation.understanding.latent_space import write_latent_space
@@ -108,11 +108,9 @@ def understand(
 
 def _check(splits: dict[str, EmbeddedSplit], **counts: int) -> None:
     """Raise a `DataError` where there is nothing to analyse, or what is given does not fit together."""
-    if not splits:
-        raise DataError("Invalid value for the 'splits' parameter. Allowed is one modality or more, but got none.")
+    check_value("splits", list(splits), bool(splits), "one modality or more")
     for name, value in counts.items():
-        if value < 1:
-            raise DataError(f"Invalid value for the '{name}' parameter. Allowed are 1 and more, but got {value}.")
+        check_value(name, value, value >= 1, "1 and more")
     for part in splits.values():
         check_embedded(part)
     widths = {modality: part.gallery_embeds.shape[1] for modality, part in splits.items()}

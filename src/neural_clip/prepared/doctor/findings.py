@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["SEVERITIES", "Finding", "error", "examples", "note", "warning"]
-
-
 SEVERITIES = ("error", "warning", "note")
 
 

@@ -11,9 +11,6 @@ from neural_clip.prepared.doctor.findings import Finding, error, examples, note,
 from neural_clip.prepared.doctor.labels import Labels
 from neural_clip.prepared.doctor.scan import ImageScan
 
-__all__ = ["check_images"]
-
-
 MAX_COSINE = 0.99  # CLIP's image embeddings share a direction, but two photographs reach 0.5 to 0.9
 
 

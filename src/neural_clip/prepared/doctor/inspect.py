@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import check_value
 from neural_clip.prepared.doctor.findings import SEVERITIES, Finding, error, examples, note, warning
 from neural_clip.prepared.doctor.images import check_images
 from neural_clip.prepared.doctor.labels import Labels, check_labels, read_labels
@@ -48,8 +48,7 @@ def inspect(folder: str | Path, *, metadata: Mapping | None = None, num_proc: in
     """
     from neural_clip.prepared.facts import read_metadata
 
-    if num_proc < 1:
-        raise DataError(f"Invalid value for the 'num_proc' parameter. Allowed are 1 and more, but got {num_proc}.")
+    check_value("num_proc", num_proc, num_proc >= 1, "1 and more")
     folder = Path(folder)
     metadata = read_metadata(folder) if metadata is None else metadata
     scan = scan_folder(folder, metadata["modality"], num_proc)

@@ -12,9 +12,6 @@ from neural_clip.prepared.doctor.findings import Finding, error, examples, note,
 from neural_clip.prepared.doctor.scan import RecordingScan
 from neural_clip.prepared.splits import SPLITS
 
-__all__ = ["Labels", "check_labels", "read_labels"]
-
-
 # A concept is called too frequent above this multiple of the mean count, which is also how far a guesser who always
 # names it beats chance.
 MAX_IMBALANCE = 3.0

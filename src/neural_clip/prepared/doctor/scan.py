@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["ImageScan", "RecordingScan", "Scan", "scan_folder"]
-
 
 BATCH_BYTES = 16 * 2**20  # of values held at a time by a process
 PROCESS_BYTES = 64 * 2**20  # starting a process takes as long as scanning about this much

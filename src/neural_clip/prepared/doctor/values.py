@@ -15,9 +15,6 @@ from neural_clip.prepared.moments import RowMoments
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.prepared.units import PLAUSIBLE_SPREAD
 
-__all__ = ["check_fit_scope", "check_values", "fitted_rows"]
-
-
 MAX_FLAT_ROWS = 0.1  # an electrode may come off for a while
 MAX_SPREAD_RATIO = 1000.0  # electrodes of one cap differ by tens, not thousands
 FINE_SCOPES = ("train", "none", "run", "per epoch baseline")
