@@ -9,7 +9,6 @@ source. The noise level is not a dial: it is calibrated (`calibration.json`), se
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from neural_clip.errors import DataError, check_option, check_value
@@ -357,12 +356,9 @@ def get_preset(name: str) -> TwinPreset:
     Raises:
         DataError: If there is no preset of that name.
     """
-    presets: dict[str, Callable[[], TwinPreset]] = {
-        "tiny": _tiny,
-        "demo": _demo,
-        "full": lambda: TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset()),
-        "realistic": lambda: _of_demo_size("realistic", _REALISTIC),
-        "linear": lambda: _of_demo_size("linear", _LINEAR),
-    }
-    check_option("preset", name, presets)
-    return presets[name]()
+    check_option("preset", name, PRESETS)
+    if name in ("tiny", "demo"):
+        return _tiny() if name == "tiny" else _demo()
+    if name == "full":
+        return TwinPreset(name="full", eeg=EegPreset(), meg=MegPreset(), fmri=FmriPreset())
+    return _of_demo_size(name, _REALISTIC if name == "realistic" else _LINEAR)
