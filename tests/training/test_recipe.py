@@ -265,3 +265,10 @@ def test_linear_recipe_is_linear_for_each_subject(modality):
     assert [type(m).__name__ for m in model.encoders[modality].network.modules() if not list(m.children())] in (
         ["LinearNet"], ["Dropout"],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["num_train_epochs", "learning_rate", "per_device_train_batch_size", "seed"])
+def test_a_word_for_a_number_is_refused_before_anything_is_touched(name):
+    recipe = read_recipe(["demo", f"--training.{name}", "ten"])
+    with pytest.raises(DataError, match=rf"'training.{name}' parameter\. Allowed is a number, but got 'ten'"):
+        _ = recipe.training_arguments

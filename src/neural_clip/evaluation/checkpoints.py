@@ -65,6 +65,8 @@ def load_model(checkpoint: str | Path) -> NeuralClipModel:
     """Model in evaluation mode."""
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
+    if not Path(checkpoint).is_dir() and str(checkpoint).count("/") != 1:  # a name on the Hub has one
+        raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: there is no such folder.")
     try:
         return NeuralClipModel.from_pretrained(str(checkpoint)).eval()
     except (ImportError, OSError, ValueError) as error:

@@ -52,4 +52,7 @@ CORPORA = {
         ),
     )
 }  # fmt: skip
-CORPUS_OF = {corpus.modality: corpus for corpus in CORPORA.values()}  # one of each modality
+# The first corpus of each modality: the one that is simulated.
+CORPUS_OF: dict[str, Corpus] = {}
+for _corpus in CORPORA.values():
+    CORPUS_OF.setdefault(_corpus.modality, _corpus)

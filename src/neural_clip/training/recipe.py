@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from neural_clip.errors import DataError, did_you_mean
+from neural_clip.errors import DataError, check_value, did_you_mean
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
@@ -114,7 +114,11 @@ class Recipe:
         if self._arguments is None:
             from transformers import TrainingArguments
 
-            check_keys("training", self.training, [item.name for item in fields(TrainingArguments)])
+            defaults = {item.name: item.default for item in fields(TrainingArguments)}
+            check_keys("training", self.training, defaults)
+            for name, value in self.training.items():  # transformers takes words for numbers until it counts with them
+                is_number = isinstance(defaults[name], int | float) and not isinstance(defaults[name], bool)
+                check_value(f"training.{name}", value, not (is_number and isinstance(value, str)), "a number")
             try:
                 self._arguments = TrainingArguments(**{**TRAINING_DEFAULTS, **self.training})
             except (TypeError, ValueError) as error:
