@@ -7,9 +7,11 @@ import numpy as np
 
 import neural_clip
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.targets.identity import EncoderIdentity
 from planted_data import ENCODER, split_of
 
 WIDTH = 6
+NAMED = ENCODER | {"projection_dim": WIDTH}
 
 
 def planted(seed=0, n_images=9, n_rows=40):
@@ -20,7 +22,7 @@ def planted(seed=0, n_images=9, n_rows=40):
     concepts = {name: "cat" if n % 2 else "dog" for n, name in enumerate(ids)}
     subjects = np.array([f"sub-{n % 3}" for n in range(n_rows)])
     part = split_of(np.zeros((n_rows, 1)), subjects, ids[shown], images[shown], "meg", concepts=concepts,
-                    image_encoder=ENCODER)  # fmt: skip
+                    image_encoder=NAMED)  # fmt: skip
     return part, images[shown] + 2 * rng.standard_normal((n_rows, WIDTH))
 
 
@@ -57,7 +59,8 @@ def test_what_stands_behind_each_vector():
     assert (images.modality, recordings.modality) == ("image", "meg")
     assert (len(images), len(recordings)) == (9, 40) and images.subjects is None
     assert images.image_ids.tolist() == sorted(set(part.image_ids)) and images.checkpoint is None
-    assert images.encoder == recordings.encoder == ENCODER and recordings.checkpoint == "outputs/model"
+    assert images.encoder == recordings.encoder == EncoderIdentity.of_facts(NAMED)
+    assert recordings.checkpoint == "outputs/model"
     for row, image_id in enumerate(recordings.image_ids):
         assert image_id == part.image_ids[row] and recordings.subjects[row] == part.subjects[row]
         assert recordings.concepts[row] == ("cat" if int(image_id[2:]) % 2 else "dog")

@@ -9,6 +9,7 @@ import numpy as np
 
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import nearest_rows
+from neural_clip.targets.identity import EncoderIdentity
 
 HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
 NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
@@ -25,7 +26,7 @@ class NeuralGallery:
         concepts (`np.ndarray` of shape `(n,)`, str): Its concept; may be empty.
         categories (`list[list[str]]`): Its categories; may be empty.
         subjects (`np.ndarray` of shape `(n,)`, str, *optional*): Who was recorded; `None` for images.
-        encoder (`dict`, *optional*): What embedded the images of this space.
+        encoder ([`EncoderIdentity`], *optional*): What embedded the images of this space.
         checkpoint (`str`, *optional*): What embedded the recordings.
     """
 
@@ -35,7 +36,7 @@ class NeuralGallery:
     concepts: np.ndarray
     categories: list[list[str]]
     subjects: np.ndarray | None = None
-    encoder: dict | None = None
+    encoder: EncoderIdentity | None = None
     checkpoint: str | None = None
 
     @classmethod
@@ -43,7 +44,7 @@ class NeuralGallery:
         """The images of a split, each once."""
         return cls(
             "image", part.gallery_embeds, part.gallery_ids, np.array(part.gallery_concepts, dtype=str),
-            part.gallery_categories, encoder=part.facts.image_encoder,
+            part.gallery_categories, encoder=_encoder_of(part),
         )  # fmt: skip
 
     @classmethod
@@ -52,7 +53,7 @@ class NeuralGallery:
         categories = part.gallery_categories
         return cls(
             part.modality, vectors, part.image_ids, np.array(part.gallery_concepts, dtype=str)[part.columns],
-            [categories[column] for column in part.columns], part.subjects, part.facts.image_encoder, checkpoint,
+            [categories[column] for column in part.columns], part.subjects, _encoder_of(part), checkpoint,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -75,3 +76,8 @@ class NeuralGallery:
             kept = rows[np.sort(first)][:count]
             hits[query, : len(kept)] = kept
         return hits
+
+
+def _encoder_of(part: Split) -> EncoderIdentity | None:
+    """What embedded the images of a split; `None` where its data set does not say."""
+    return EncoderIdentity.of_facts(part.facts.image_encoder) if part.facts.image_encoder else None
