@@ -188,7 +188,7 @@ def recipe(data, tmp_path_factory):
 
 def adapt(checkpoint, data, output):
     options = ["--data", f"eeg={data['eeg']}", "--epochs", "1", "--output-dir", str(output)]
-    python("-m", "neural_clip.cli", "adapt", "--checkpoint", str(checkpoint), *options)
+    python("-m", "neural_clip.commands.main", "adapt", "--checkpoint", str(checkpoint), *options)
     return output
 
 
@@ -208,7 +208,7 @@ def trained(recipe, data, tmp_path_factory):
             "29519",
             "train.py",
         ],
-        "command": ["-m", "neural_clip.cli", "train"],
+        "command": ["-m", "neural_clip.commands.main", "train"],
     }
     folders = []
     for name, launcher in launchers.items():

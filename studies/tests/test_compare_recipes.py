@@ -368,7 +368,8 @@ def test_all_code_that_a_training_needs_is_known():
     expected |= {"losses.py", "modeling_eeg.py", "modeling_meg.py", "modeling_fmri.py", "modeling_neural_clip.py"}
     expected |= {"prepared/reader.py", "retrieval/scores.py", "targets/encoder.py"}
     assert expected <= found
-    assert not {name for name in found if name.startswith(("evaluation/", "studies/", "report/"))}
+    embedding = {"evaluation/__init__.py", "evaluation/embedding.py", "evaluation/fit.py"}  # how validation embeds
+    assert not {name for name in found if name.startswith(("evaluation/", "studies/", "report/"))} - embedding
 
 
 def test_a_failed_run_says_where_and_is_not_kept(tmp_path):

@@ -298,7 +298,9 @@ def test_tower_that_prepares_images_otherwise_is_refused():
         required=True,
     ).description  # fmt: skip
     assert load_tower(made, required=True).description == made
-    with pytest.raises(DataError, match=r"revision='sha256:0'.* but on this machine that is .*Embed the images again"):
+    with pytest.raises(
+        DataError, match=r"'revision': 'sha256:0'.* but on this machine that is .*Embed the images again"
+    ):
         load_tower(made | {"revision": "sha256:0"}, required=True)
     with pytest.raises(DataError, match=r"images were prepared for .*'resample': 99.*Embed the images again"):
         load_tower(made | {"image_processor": made["image_processor"] | {"resample": 99}}, required=True)

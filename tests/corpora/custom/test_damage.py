@@ -426,14 +426,14 @@ def test_image_files_come_in_parts_of_a_thousand(tmp_path):
 PROGRAM = """
 import sys
 from neural_clip.corpora import custom
-from neural_clip.corpora.custom import patterns as custom_recordings
-original, calls, limit = custom_recordings.read_volumes, [], int(sys.argv[3])
+from neural_clip.corpora.custom import patterns, series
+original, calls, limit = series.read_volumes, [], int(sys.argv[3])
 def counted(file, *arguments):
     if len(calls) == limit:
         raise KeyboardInterrupt
     calls.append(file.name)
     return original(file, *arguments)
-custom_recordings.read_volumes = counted
+patterns.read_volumes = series.read_volumes = counted
 try:
     custom.prepare(sys.argv[1], sys.argv[2])
 finally:

@@ -167,7 +167,7 @@ def test_two_runs_write_the_same_bytes(planted, understood, tmp_path):
     _, model, splits = planted
     understand(model, splits, tmp_path, progress=False, max_recordings=20)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) == 1 + 3 * 11 + 1  # numbers; eleven times picture, picture, table; an image
+    assert len(files) == 1 + 3 * 8 + 1  # numbers; eight times picture, picture, table; an image
     for name in files:
         assert (tmp_path / name).read_bytes() == (understood[1] / name).read_bytes(), name
 
