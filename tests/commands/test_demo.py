@@ -58,10 +58,19 @@ def test_demo_leaves_what_it_promises(demo):
 @pytest.mark.slow
 def test_printed_commands_can_be_copied(demo):
     """They say what was run, in today's spelling; the last one is started as it was printed."""
-    output, printed, _, _ = demo
-    commands = [shlex.split(line.removeprefix("  $ ")) for line in printed.splitlines() if line.startswith("  $ ")]
+    output, printed, first, _ = demo
+    commands = [
+        shlex.split(line.removeprefix("  $ ")) for line in (first + printed).splitlines() if line.startswith("  $ ")
+    ]
     steps = [words[1] if words[0] == "neural-clip" else words[0] for words in commands]
-    expected = ["simulate"] * 2 + ["prepare"] * 3 + ["embed-images"] * 3 + ["accelerate"] * 2 + ["evaluate"]
+    expected = (
+        ["simulate"] * 2
+        + ["prepare"] * 3
+        + ["embed-images"] * 3
+        + ["simulate"] * 2
+        + ["accelerate"] * 2
+        + ["evaluate"]
+    )
     assert steps == expected
     for words in commands:
         name = words[1] if words[0] == "neural-clip" else "train"
