@@ -114,15 +114,6 @@ class PlantedModel(FeatureMethods):
             rows.append(row[: len(inverse)] @ inverse)
         return torch.tensor(np.array(rows), dtype=torch.float32)
 
-    def get_eeg_features(self, eeg_values, subject_ids):
-        return self._features("eeg", eeg_values, subject_ids)
-
-    def get_meg_features(self, meg_values, subject_ids):
-        return self._features("meg", meg_values, subject_ids)
-
-    def get_fmri_features(self, fmri_values, subject_ids):
-        return self._features("fmri", fmri_values, subject_ids)
-
 
 def facts_of(modality, **changes):
     """Facts of a data set that lies nowhere."""
