@@ -51,8 +51,13 @@ class TemporalFilter(nn.Module):
 
     def __init__(self, n_chans: int, kernel_size: int) -> None:
         super().__init__()
-        bound = kernel_size**-0.5  # as `nn.Conv1d` starts a depthwise layer
-        self.weight = nn.Parameter(torch.empty(n_chans, kernel_size).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(n_chans, kernel_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the filters as `nn.Conv1d` starts a depthwise layer."""
+        bound = self.weight.shape[1] ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Filter `(batch_size, n_chans, n_times)`; an even kernel returns one sample more."""

@@ -16,9 +16,9 @@ from loopback_hub import LoopbackHub
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.train import main
 from neural_clip.errors import DataError
+from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import write_model_card
-from neural_clip.targets.encoder import weights_digest
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.batches import RecordingDataset

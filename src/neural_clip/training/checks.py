@@ -9,11 +9,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from neural_clip.configuration_neural_clip import NeuralClipConfig
 from neural_clip.errors import DataError
+from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.hub import find_repository, hub
 from neural_clip.publishing.terms import check_terms
-from neural_clip.targets.encoder import weights_digest
 from neural_clip.targets.identity import CONFIG_KEYS, EncoderIdentity
 from neural_clip.training.recipe import Recipe
 
