@@ -1,6 +1,7 @@
 """From what users have (arrays, `mne.Epochs`, NIfTI images, rows of data sets) to what the model takes."""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class NeuralClipProcessor(ProcessorMixin):
     """
 
     _auto_class: Any = "AutoProcessor"  # so that the code travels with what is saved
+    # `Trainer` asks the tokenizer of every processor for these; ours has no text.
+    tokenizer: Any = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
     def __init__(self, recordings: dict | None = None, image_settings: dict | None = None) -> None:
         super().__init__()
