@@ -174,7 +174,8 @@ class NeuralClipModel(WholeModel):
 
     def project(self, modality: str, features: torch.Tensor) -> torch.Tensor:
         """Map what an encoder returns, `(batch_size, output_size)`, as [`~NeuralClipModel.encode`] returns it."""
-        return self.projections[modality](features).view(-1, len(features), self.config.projection_dim)
+        count = self.encoders[modality].config.num_networks
+        return self.projections[modality](features).view(count, len(features), self.config.projection_dim)
 
     def get_eeg_features(self, eeg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed EEG recordings.

@@ -34,7 +34,8 @@ class WholeModel(PreTrainedModel):
     def __init__(self, config: Any) -> None:
         if not isinstance(config, self.config_class) and type(config).__name__ != self.config_class.__name__:
             raise TypeError(
-                f"{type(self).__name__} is made from a {self.config_class.__name__}, but got {type(config).__name__}."
+                f"{type(self).__name__} takes a {self.config_class.__name__} as configuration, "
+                f"but got a {type(config).__name__}."
             )
         super().__init__(config)
 
@@ -95,6 +96,11 @@ class WholeModel(PreTrainedModel):
             found = {key: sorted(map(str, names)) for key, names in problems.items() if names}
             raise ValueError(
                 f"The checkpoint {pretrained_model_name_or_path!s} does not fit its configuration: {found}."
+            )
+        if any(weight.is_meta for name, weight in model.named_parameters() if not name.startswith("vision_model.")):
+            raise ValueError(
+                "'device_map' puts encoders or projections on disk or offloads them, but layers that are multiplied "
+                "with one another before they meet a recording must stay on their device. Only 'vision_model' may go."
             )
         model.freeze_parts()
         return (model, info | problems) if wants_info else model

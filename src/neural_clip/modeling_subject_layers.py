@@ -17,8 +17,9 @@ def check_subject_ids(subject_ids: torch.Tensor | None, batch_size: int, subject
     """Return `subject_ids` if each row names one of `subjects` or the average subject, else raise a `ValueError`."""
     if subject_ids is None:
         raise ValueError(f"'subject_ids' is missing; give one index a recording into {subjects}.")
-    if subject_ids.dtype == torch.bool or subject_ids.is_floating_point() or subject_ids.is_complex():
-        raise ValueError(f"'subject_ids' must be whole numbers (torch.long), but got {subject_ids.dtype}.")
+    dtype = getattr(subject_ids, "dtype", type(subject_ids))
+    if not isinstance(subject_ids, torch.Tensor) or dtype == torch.bool or dtype.is_floating_point or dtype.is_complex:
+        raise ValueError(f"'subject_ids' must be a tensor of whole numbers (torch.long), but got {dtype}.")
     if subject_ids.shape != (batch_size,):
         raise ValueError(f"'subject_ids' must have shape ({batch_size},), but got {tuple(subject_ids.shape)}.")
     found = sorted(set(subject_ids.tolist()))
@@ -51,7 +52,10 @@ def rows_by_subject(subject_ids: torch.Tensor) -> list[tuple[int, torch.Tensor]]
     rows: dict[int, list[int]] = {}
     for row, subject in enumerate(subject_ids.tolist()):  # on the host: one transfer a batch
         rows.setdefault(subject, []).append(row)
-    return [(subject, torch.tensor(rows[subject], device=subject_ids.device)) for subject in sorted(rows)]
+    rows = rows or {0: []}  # a batch of no recordings has a width too
+    return [
+        (subject, torch.tensor(rows[subject], dtype=torch.long, device=subject_ids.device)) for subject in sorted(rows)
+    ]
 
 
 def apply_by_subject(layer_of: Callable[[int, torch.Tensor], torch.Tensor], subject_ids: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,8 @@ class TemporalFilter(nn.Module):
     """One filter over time per channel: `nn.Conv1d(n, n, kernel, padding=kernel // 2, groups=n, bias=False)`.
 
     Kernels above [`SHORT_KERNEL`] samples are computed by the fast Fourier transform: at 41 samples about twice as
-    quick on two CPU cores as torch's depthwise convolution (`benchmarks/temporal_filter.py`).
+    quick on two CPU cores as torch's depthwise convolution (`benchmarks/temporal_filter.py`). Exported programs hold
+    the convolution.
     """
 
     def __init__(self, n_chans: int, kernel_size: int) -> None:
@@ -62,7 +63,7 @@ class TemporalFilter(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Filter `(batch_size, n_chans, n_times)`; an even kernel returns one sample more."""
         (n_chans, kernel_size), n_times = self.weight.shape, values.shape[2]
-        if kernel_size <= SHORT_KERNEL:
+        if kernel_size <= SHORT_KERNEL or torch.compiler.is_exporting():  # programs elsewhere may lack the transform
             weight = self.weight.to(values.dtype)
             return functional.conv1d(values, weight[:, None], padding=kernel_size // 2, groups=n_chans)
         length = fast_length(n_times + kernel_size - 1)
