@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoProcessor, Trainer, TrainingArguments
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.modeling_neural_clip import MAX_LOGIT_SCALE
 from small_models import small_config
+from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
 
@@ -30,6 +31,10 @@ def rows():
     ]
 
 
+def batch_of(rows):
+    return {name: torch.stack([torch.as_tensor(row[name]) for row in rows[:8]]) for name in rows[0]}
+
+
 def new_model(**changes):
     torch.manual_seed(0)
     return NeuralClipModel(small_config(**changes))
@@ -45,13 +50,12 @@ def arguments(folder, **changes):
 
 
 def trainer_of(model, rows, folder, **changes):
-    processor = NeuralClipProcessor.from_config(model.config)
     return Trainer(
         model,
         arguments(folder, **changes),
         train_dataset=rows[:48],
         eval_dataset=rows[48:],
-        processing_class=processor,
+        processing_class=NeuralClipProcessor.from_config(model.config),
     )
 
 
@@ -72,13 +76,11 @@ def test_training_evaluation_saving_resuming_and_reloading(rows, tmp_path):
         assert torch.equal(tensor, last[name]), name
 
     resumed.save_model(tmp_path / "saved")
-    loaded, processor = (
-        AutoModel.from_pretrained(tmp_path / "saved"),
-        AutoProcessor.from_pretrained(tmp_path / "saved"),
-    )
+    loaded = AutoModel.from_pretrained(tmp_path / "saved")
+    processor = AutoProcessor.from_pretrained(tmp_path / "saved")
     inputs = processor(eeg=rows[0]["eeg_values"], subject="sub-01")
     expected = resumed.model.eval()(**inputs).neural_embeds
-    assert torch.equal(loaded(**inputs).neural_embeds, expected)
+    assert_same_outputs(loaded(**inputs).neural_embeds, expected)
 
 
 # The temperature.
@@ -94,7 +96,7 @@ def push_up(model):
 def test_the_temperature_comes_back_from_its_limit(rows, dtype):
     """Wrong pairs at the limit: the gradient leads down, also from beyond it."""
     model = new_model(logit_scale_init_value=10.0).to(dtype).train()
-    batch = {name: torch.stack([torch.as_tensor(row[name]) for row in rows[:8]]) for name in rows[0]}
+    batch = batch_of(rows)
     batch["image_embeds"] = batch["image_embeds"].flip(0)
     model(**batch).loss.backward()
     limit = torch.tensor(math.log(100.0), dtype=dtype)
@@ -109,7 +111,7 @@ def test_the_temperature_comes_back_from_its_limit(rows, dtype):
 def test_below_the_limit_nothing_is_touched(rows):
     model = new_model().train()
     before = model.logit_scale.detach().clone()
-    batch = {name: torch.stack([torch.as_tensor(row[name]) for row in rows[:8]]) for name in rows[0]}
+    batch = batch_of(rows)
     model(**batch)
     assert torch.equal(model.logit_scale, before)
 
@@ -117,14 +119,14 @@ def test_below_the_limit_nothing_is_touched(rows):
 def test_two_forwards_before_one_backward(rows):
     """As where a batch of each modality is added up: no graph is spoilt by the limit."""
     model = new_model(logit_scale_init_value=10.0).train()
-    batch = {name: torch.stack([torch.as_tensor(row[name]) for row in rows[:8]]) for name in rows[0]}
+    batch = batch_of(rows)
     (model(**batch).loss + model(**batch).loss).backward()
     assert model.logit_scale.grad is not None
 
 
 def test_a_fixed_temperature_stays_as_it_is_and_is_limited_in_use(rows, tmp_path):
     model = new_model(logit_scale_init_value=10.0, learn_logit_scale=False).train()
-    batch = {name: torch.stack([torch.as_tensor(row[name]) for row in rows[:8]]) for name in rows[0]}
+    batch = batch_of(rows)
     assert model(**batch).logits_per_neural.abs().max() <= 100.01
     model.save_pretrained(tmp_path)
     assert float(NeuralClipModel.from_pretrained(tmp_path).logit_scale) == 10.0
@@ -132,10 +134,8 @@ def test_a_fixed_temperature_stays_as_it_is_and_is_limited_in_use(rows, tmp_path
 
 def test_plain_trainer_and_accelerate_keep_the_limit(rows, tmp_path):
     """A learning rate that leads far beyond it in one step; what is saved is within it, after the last step too."""
-    trainer = trainer_of(
-        new_model(logit_scale_init_value=4.6), rows, tmp_path / "trainer", learning_rate=1.0, lr_scheduler_type="constant",
-        eval_strategy="no", max_steps=6,
-    )  # fmt: skip
+    settings = {"learning_rate": 1.0, "lr_scheduler_type": "constant", "eval_strategy": "no", "max_steps": 6}
+    trainer = trainer_of(new_model(logit_scale_init_value=4.6), rows, tmp_path / "trainer", **settings)
     seen = []
     trainer.model.register_forward_hook(lambda model, *_: seen.append(float(model.logit_scale.detach())))
     trainer.train()
@@ -143,7 +143,7 @@ def test_plain_trainer_and_accelerate_keep_the_limit(rows, tmp_path):
     accelerator = Accelerator(cpu=True)
     model = new_model(logit_scale_init_value=4.6)
     model, optimiser = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1e-3))
-    batch = {name: torch.stack([torch.as_tensor(row[name]) for row in rows[:8]]) for name in rows[0]}
+    batch = batch_of(rows)
     for _ in range(2):
         accelerator.backward(model.train()(**batch).loss)
         optimiser.step()
