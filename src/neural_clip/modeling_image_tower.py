@@ -7,12 +7,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, CLIPVisionModelWithProjection
 
-from .configuration_neural_clip import NeuralClipConfig
 from .image_tower_files import TINY_CLIP, tiny_clip_folder, weights_digest
 from .modeling_pretrained import without_report
 
 
-def load_tower(config: NeuralClipConfig, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
+def load_tower(config: Any, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     """Load the image tower that a configuration names.
 
     Args:
@@ -27,9 +26,10 @@ def load_tower(config: NeuralClipConfig, dtype: torch.dtype) -> CLIPVisionModelW
         ValueError: If the weights are others, or some are missing.
     """
     name, revision = str(config.vision_model_name), config.vision_revision or "main"
-    source, options = name, {"revision": revision}
+    source: Any = name
+    options: dict[str, Any] = {"revision": revision}
     if name == TINY_CLIP:
-        source, options = str(tiny_clip_of(revision)), {}
+        source, options = tiny_clip_of(revision), {}
     try:
         whole = AutoConfig.from_pretrained(source, **options)
         with without_report():  # a whole CLIP holds a text tower too

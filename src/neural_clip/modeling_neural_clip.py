@@ -174,7 +174,7 @@ class NeuralClipModel(WholeModel):
 
     def project(self, modality: str, features: torch.Tensor) -> torch.Tensor:
         """Map what an encoder returns, `(batch_size, output_size)`, as [`~NeuralClipModel.encode`] returns it."""
-        count = self.encoders[modality].config.num_networks
+        count = self.encoder(modality).config.num_networks
         return self.projections[modality](features).view(count, len(features), self.config.projection_dim)
 
     def get_eeg_features(self, eeg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
@@ -254,9 +254,9 @@ class NeuralClipModel(WholeModel):
         """
         if modality is None:
             known: dict[str, list[str]] = {}
-            for each, encoder in self.encoders.items():
-                names = [*encoder.config.subjects, *([] if each == "fmri" else [AVERAGE_NAME])]
-                for subject in names:
+            for each in self.encoders:
+                average = [] if each == "fmri" else [AVERAGE_NAME]
+                for subject in [*self.encoder(each).config.subjects, *average]:
                     known.setdefault(subject, []).append(each)
             check_option("name", name, list(known))
             if len(known[name]) > 1:
@@ -265,7 +265,7 @@ class NeuralClipModel(WholeModel):
                 )
             modality = known[name][0]
         check_option("modality", modality, list(self.encoders))
-        encoder = self.encoders[modality].for_subject(name)
+        encoder = self.encoder(modality).for_subject(name)
         return SubjectModel(encoder, copy.deepcopy(self.projections[modality])).eval()
 
     @can_return_tuple

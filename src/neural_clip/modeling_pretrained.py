@@ -23,13 +23,14 @@ JOINT_PARTS = ("encoders", "logit_scale", "projections", "vision_model")
 class WholeModel(PreTrainedModel):
     """A model that is loaded whole or not at all."""
 
+    config_class: Any
     # The image tower alone has attention, and knows each of these; the encoders have none to be refused.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     # Alignment layers are multiplied with spatial filters, so both must lie on one device.
-    _no_split_modules = ("EegEncoder", "FmriEncoder", "MegEncoder")
+    _no_split_modules: Any = ("EegEncoder", "FmriEncoder", "MegEncoder")
 
     def __init__(self, config: Any) -> None:
         if not isinstance(config, self.config_class) and type(config).__name__ != self.config_class.__name__:
@@ -43,7 +44,7 @@ class WholeModel(PreTrainedModel):
         """Keep what each layer was constructed with; transformers would redraw it."""
         if all(tensor.device.type != "meta" for tensor in self.parameters()):
             for module in self.modules():
-                module._is_hf_initialized = True
+                vars(module)["_is_hf_initialized"] = True
         super().post_init()
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
