@@ -200,7 +200,7 @@ def test_every_tensor_has_a_first_value(types):
         assert torch.isfinite(tensor).all() and not (tensor == 99).any(), name
         if torch.equal(one[name], other[name]):  # identities, norms, the temperature
             assert torch.equal(tensor, one[name]), name
-        elif tensor.numel() > 60 and not name.startswith("vision_model."):  # the tower's are transformers' own
+        elif tensor.numel() > 60:
             assert float(tensor.std()) == pytest.approx(float(one[name].std()), rel=0.4), name
             drawn += 1
     assert drawn > 3
@@ -305,7 +305,7 @@ def test_counting_moving_and_refusing(model):
     model = copy.deepcopy(model)
     trained = sum(weight.numel() for name, weight in model.named_parameters() if not name.startswith("vision_model."))
     assert model.num_parameters(only_trainable=True) == trained < model.num_parameters()
-    with pytest.raises(ValueError, match="does not support activation checkpointing"):
+    with pytest.raises(ValueError, match=r"does not support (activation|gradient) checkpointing"):
         model.gradient_checkpointing_enable()
     with pytest.raises(NotImplementedError, match="get_input_embeddings"):
         model.resize_token_embeddings(7)

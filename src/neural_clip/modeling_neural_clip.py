@@ -98,6 +98,12 @@ class NeuralClipModel(WholeModel):
         self.freeze_parts()
         self.post_init()
 
+    def initialize_weights(self) -> None:
+        """Give every tensor a first value, those of the tower as CLIP itself does."""
+        if self.vision_model is not None:
+            self.vision_model.initialize_weights()
+        super().initialize_weights()
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Give tensors that nothing was loaded into what they are constructed with."""
