@@ -78,9 +78,12 @@ def test_misspelt_keywords_and_attributes_are_refused(tmp_path):
         NeuralClipConfig.from_dict(config.to_dict(), eeg_config={"dropot": 0.1})
     with pytest.raises(ValueError, match=r"Unknown configuration key 'quasar' for EegConfig. Known keys are"):
         EegConfig(quasar=1)
-    config.objectve = "mse"
-    with pytest.raises(ValueError, match="Did you mean 'objective'"):
-        config.save_pretrained(tmp_path)
+    for part, name, near in ((config.eeg_config, "droput", "dropout"), (config, "objectve", "objective")):
+        setattr(part, name, 1)
+        with pytest.raises(ValueError, match=f"Did you mean '{near}'"):
+            config.save_pretrained(tmp_path)
+        delattr(part, name)
+    config.save_pretrained(tmp_path)
 
 
 def test_keywords_are_checked_as_the_file_is(tmp_path):

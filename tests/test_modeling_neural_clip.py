@@ -588,6 +588,7 @@ def test_images_without_a_tower_say_what_to_do():
             "'braindecode_kwargs' must be JSON",
         ),
         (MegConfig, {"alignment_kernel_size": 4}, "Allowed is an odd number, 1 and more, but got 4"),
+        (EegConfig, {"subjects": [1, 2]}, "'subjects' parameter. Allowed is strings, but got"),
         (MegConfig, {"subjects": ["sub-01", "sub-01"]}, "Allowed is each name once, but got"),
         (EegConfig, {"n_chans": 2, "ch_names": ["Cz"]}, "'ch_names' lists 1 sensors but 'n_chans' is 2"),
         (EegConfig, {"subject_dropout": 1.5}, "'subject_dropout' parameter. Allowed is 0 to 1, but got 1.5"),

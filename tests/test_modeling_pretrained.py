@@ -175,6 +175,22 @@ def test_a_missing_shard_or_a_lost_entry_of_the_index_raises(model, tmp_path):
         NeuralClipModel.from_pretrained(tmp_path)
 
 
+def test_a_model_that_an_adapter_is_for_is_loaded_whole_too(joint, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    model = NeuralClipModel.from_pretrained(joint)
+    model.save_pretrained(base)
+    model = NeuralClipModel.from_pretrained(base)
+    model.add_adapter(peft.LoraConfig(target_modules=["projections.eeg"], init_lora_weights=False))
+    model.save_pretrained(adapter)
+    batch = small_batch("eeg", [0, 1])
+    loaded = NeuralClipModel.from_pretrained(adapter)
+    assert_same_outputs(loaded(**batch).neural_embeds, model.eval()(**batch).neural_embeds)
+    name = damaged(base, base, "missing", "encoders.meg.")
+    with pytest.raises(ValueError, match=f"'missing_keys': .'{name}'"):
+        NeuralClipModel.from_pretrained(adapter)
+
+
 def test_parts_that_must_stay_together_are_not_offloaded(joint, tmp_path):
     with pytest.raises(ValueError, match="'device_map' puts encoders or projections on disk"):
         NeuralClipModel.from_pretrained(joint, device_map={"": "disk"}, offload_folder=tmp_path)

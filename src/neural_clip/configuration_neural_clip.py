@@ -110,11 +110,14 @@ class StrictConfig(PreTrainedConfig):
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Save, unless an attribute was set by a misspelt name, which would make the file unreadable."""
-        self.check_keys(vars(self), written=True)
+        for part in (self, *vars(self).values()):
+            if isinstance(part, StrictConfig):
+                part.check_keys(vars(part), written=True)
         super().save_pretrained(*args, **kwargs)
 
     def check_subjects(self, subjects: list[str]) -> None:
-        """Raise a `ValueError` when a subject is listed twice, or has the name of the average subject."""
+        """Raise a `ValueError` for a name that is no string, is listed twice, or stands for the average subject."""
+        check_value("subjects", subjects, all(isinstance(name, str) for name in subjects), "strings")
         if AVERAGE_NAME in subjects:
             raise ValueError(
                 f"Invalid value for the 'subjects' parameter. {AVERAGE_NAME!r} stands for the mean of all subjects, "

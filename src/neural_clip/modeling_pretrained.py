@@ -63,6 +63,11 @@ class WholeModel(PreTrainedModel):
         elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, TemporalFilter, BraindecodeNet)):
             module.reset_parameters()
 
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        """Keep what does not fit: of a model with an adapter, transformers returns what did not fit of the adapter."""
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        vars(self)["_left_of_weights"] = loading_info.to_dict()
+
     def freeze_parts(self) -> None:
         """Take gradients from what the configuration leaves untrained; transformers gives them to all it loads."""
 
@@ -88,6 +93,7 @@ class WholeModel(PreTrainedModel):
         with without_report():
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **reported)
         model, info = loaded
+        info = vars(model).pop("_left_of_weights", info)
         problems = {key: set(info.get(key) or []) for key in LOADING_PROBLEMS}
         if problems["unexpected_keys"] and cls.config_class.base_config_key:
             problems["unexpected_keys"] -= cls.other_parts(
