@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -62,6 +64,21 @@ def test_an_encoder_takes_its_branch_of_a_joint_checkpoint(types, tmp_path, capl
             branch.save_pretrained(again)
             assert_same_tensors(AutoModel.from_pretrained(again), branch)
     assert "LOAD REPORT" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_branch_loads_where_the_package_is_not_installed(model, joint):
+    """By the code that travels with the joint checkpoint; strict there too."""
+    code = (
+        "import sys\nsys.modules['neural_clip'] = None\n"
+        "from transformers.dynamic_module_utils import get_class_from_dynamic_module\n"
+        "MegEncoder = get_class_from_dynamic_module('modeling_meg.MegEncoder', sys.argv[1])\n"
+        "branch, info = MegEncoder.from_pretrained(sys.argv[1], output_loading_info=True)\n"
+        "print(any(info.values()), sum(float(p.detach().double().sum()) for p in branch.parameters()))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(joint)], check=True, capture_output=True, text=True)
+    expected = sum(float(weight.detach().double().sum()) for weight in model.encoders["meg"].parameters())
+    assert result.stdout.split() == ["False", str(expected)]
 
 
 WAYS = {

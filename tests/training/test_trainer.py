@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import AutoModel, AutoProcessor, Trainer, TrainingArguments
+from transformers import AutoModel, AutoProcessor, Trainer, TrainingArguments, default_data_collator
 
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.modeling_neural_clip import MAX_LOGIT_SCALE
@@ -81,6 +81,14 @@ def test_training_evaluation_saving_resuming_and_reloading(rows, tmp_path):
     inputs = processor(eeg=rows[0]["eeg_values"], subject="sub-01")
     expected = resumed.model.eval()(**inputs).neural_embeds
     assert_same_outputs(loaded(**inputs).neural_embeds, expected)
+
+
+def test_a_batch_that_asks_for_the_loss_is_evaluated_without_labels(rows, tmp_path):
+    """As the examples of transformers train CLIP."""
+    trainer = trainer_of(new_model(), rows, tmp_path, label_names=None, prediction_loss_only=True)
+    trainer.data_collator = lambda batch: default_data_collator(batch) | {"return_loss": True}
+    loss = trainer.evaluate()["eval_loss"]
+    assert loss == pytest.approx(trainer_of(new_model(), rows, tmp_path).evaluate()["eval_loss"], rel=1e-5)
 
 
 # The temperature.
