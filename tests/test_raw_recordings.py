@@ -95,7 +95,7 @@ def test_meg_epochs_in_tesla(meg_twin, tmp_path, scaling, preprocessing):
     events = pd.read_csv(str(recording).replace("_meg.ds", "_events.tsv"), sep="\t")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        raw = mne.io.read_raw_ctf(recording, preload=True, verbose="error", system_clock="ignore")
+        raw = mne.io.read_raw_ctf(recording, preload=True, verbose="error")
         raw.pick(data.facts.ch_names).apply_function(lambda channel: channel - channel.mean(), verbose="error")
         raw.filter(low, high, verbose="error")
         samples = events["sample"].to_numpy()[used.trial.to_numpy()]
