@@ -16,7 +16,7 @@ from neural_clip.commands.options import OLD_SPELLINGS, read_options, todays_spe
 from neural_clip.commands.push import PushOptions
 from neural_clip.commands.report import ReportOptions
 from neural_clip.commands.simulate import SimulateOptions
-from neural_clip.corpora.options import option
+from neural_clip.options import option
 
 
 @dataclass

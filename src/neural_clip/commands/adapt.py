@@ -14,7 +14,7 @@ from pathlib import Path
 
 from neural_clip.commands.data_option import open_data_option
 from neural_clip.commands.options import read_options
-from neural_clip.corpora.options import option
+from neural_clip.options import option
 from neural_clip.prepared.known_corpora import CORPORA
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from neural_clip.commands.data_option import open_data_option
 from neural_clip.commands.options import read_options
-from neural_clip.corpora.options import option
 from neural_clip.evaluation.protocols import PROTOCOLS
+from neural_clip.options import option
 
 
 @dataclass

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options
-from neural_clip.corpora.options import option
+from neural_clip.options import option
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import PRESETS, get_preset
 from neural_clip.simulation.simulate import simulate

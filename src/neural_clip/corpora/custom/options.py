@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.corpora.options import Options, option
+from neural_clip.options import Options, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.corpora.options import Options, option
 from neural_clip.errors import DataError, check_value
+from neural_clip.options import Options, option
 
 RAW_FILE = "eeg_signals_raw_with_mean_std.pth"
 VARIANTS = {

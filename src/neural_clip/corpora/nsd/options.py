@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.corpora.options import Options, option
+from neural_clip.options import Options, option
 
 N_SESSIONS = 37
 """The sessions that were public until August 2023, and those of the paper."""

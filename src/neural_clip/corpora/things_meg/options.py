@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.corpora.options import Options, option
 from neural_clip.errors import DataError
+from neural_clip.options import Options, option
 
 SPLIT_PROTOCOLS = {
     "paper": "paper: THINGS-MEG training images against its test images; test concepts also occur in training",

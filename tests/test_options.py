@@ -8,9 +8,9 @@ from importlib import import_module
 import pytest
 
 from neural_clip.corpora.imagenet_eeg.options import ImageNetEegOptions
-from neural_clip.corpora.options import Options, option
 from neural_clip.corpora.things_meg.options import ThingsMegOptions
 from neural_clip.errors import DataError
+from neural_clip.options import Options, option
 
 CORPORA = {
     "custom": "CustomOptions",
