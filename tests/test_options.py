@@ -1,9 +1,12 @@
-"""Options of `prepare`: one field each, checked on the way in, and light to import."""
+"""Options of functions: one field each, checked on the way in, and light to import."""
 
+import inspect
+import pkgutil
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass, fields
-from importlib import import_module
 
 import pytest
 
@@ -12,12 +15,22 @@ from neural_clip.corpora.things_meg.options import ThingsMegOptions
 from neural_clip.errors import DataError
 from neural_clip.options import Options, option
 
-CORPORA = {
-    "custom": "CustomOptions",
-    "imagenet_eeg": "ImageNetEegOptions",
-    "nsd": "NsdOptions",
-    "things_meg": "ThingsMegOptions",
+# where the options of a function are made, and the function
+FUNCTIONS = {
+    "corpora.custom.options.CustomOptions": "corpora.custom.build.prepare",
+    "corpora.imagenet_eeg.options.ImageNetEegOptions": "corpora.imagenet_eeg.build.prepare",
+    "corpora.nsd.options.NsdOptions": "corpora.nsd.build.prepare",
+    "corpora.things_meg.options.ThingsMegOptions": "corpora.things_meg.build.prepare",
+    "evaluation.options.EvaluateOptions": "evaluation.run.evaluate_checkpoints",
+    "simulation.options.SimulateOptions": "simulation.simulate.simulate",
+    "targets.options.EmbedOptions": "targets.embed_images.embed_images",
+    "training.options.AdaptOptions": "training.adapt.adapt",
 }
+
+
+def named(path):
+    """What a dotted path below the package names."""
+    return pkgutil.resolve_name(f"neural_clip.{path}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +40,7 @@ class Some(Options):
     colour: str = option("red", "of all", choices=("red", "green", "blue"))
     shape: str | None = option(None, "default any", choices=("round", "square"))
     sizes: tuple = option((1, 2), "two numbers", type=int, nargs=2)
+    marks: str | Sequence[str] = option("x", "one for all or each", choices=("x", "y"), nargs="+")
 
 
 def test_choices_are_checked():
@@ -38,6 +52,14 @@ def test_choices_are_checked():
         Some(shape="flat")
     with pytest.raises(DataError, match=r"'colour' parameter.*but got None"):
         Some(colour=None)
+    with pytest.raises(DataError, match=r"'colour' parameter.*but got \('red',\)"):
+        Some(colour=["red"])
+
+
+def test_each_of_several_choices_is_checked():
+    assert Some(marks=["x", "y"]).marks == ("x", "y") and Some(marks="x").marks == "x"
+    with pytest.raises(DataError, match=r"'marks' parameter. Allowed values are 'x' and 'y', but got 'z' instead"):
+        Some(marks=["x", "z"])
 
 
 def test_options_are_plain_values():
@@ -46,21 +68,29 @@ def test_options_are_plain_values():
         Some().colour = "blue"
 
 
-@pytest.mark.parametrize("corpus", CORPORA)
-def test_every_option_has_help_and_is_documented(corpus):
-    kind = getattr(import_module(f"neural_clip.corpora.{corpus}.options"), CORPORA[corpus])
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_every_option_has_help_and_is_documented(path):
+    kind = named(path)
     documented = kind.__doc__.partition("Args:")[2]
     assert kind() == kind()
     for item in fields(kind):
         assert item.metadata["help"], item.name
-        assert f"{item.name} (`" in documented or f"{item.name}, " in documented or f", {item.name} (" in documented
+        assert re.search(rf"^ +(\w+, )*{item.name}(, \w+)* \(`", documented, flags=re.M), item.name
 
 
-@pytest.mark.parametrize("corpus", CORPORA)
-def test_an_unknown_option_is_an_error(corpus, tmp_path):
-    prepare = import_module(f"neural_clip.corpora.{corpus}").prepare
+@pytest.mark.parametrize(("path", "function"), FUNCTIONS.items())
+def test_functions_take_options_by_name_too(path, function):
+    """And state none of them a second time."""
+    parameters = inspect.signature(named(function)).parameters
+    own = {item.name for item in fields(named(path))}
+    assert parameters["options"].default is None and parameters["changes"].kind is inspect.Parameter.VAR_KEYWORD
+    assert own and not own & set(parameters)
+    required = [name for name, found in parameters.items() if found.default is inspect.Parameter.empty]
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
-        prepare(tmp_path, tmp_path / "out", colour="red")
+        named(function)(*("x" for _ in required[:-1]), colour="red")
+    for options in (None, named(path)()):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+            named(function)(*("x" for _ in required[:-1]), options=options, colour="red")
 
 
 def test_defaults_that_depend_on_others():
@@ -72,7 +102,7 @@ def test_defaults_that_depend_on_others():
 
 
 def test_options_load_nothing_heavy():
-    modules = [f"neural_clip.corpora.{corpus}.options" for corpus in CORPORA]
-    code = f"import sys, {', '.join(modules)}\nprint(*(n for n in ('numpy', 'pandas', 'torch') if n in sys.modules))"
+    modules = [f"neural_clip.{path.rpartition('.')[0]}" for path in FUNCTIONS]
+    code = f"import sys, {', '.join(modules)}\nprint(*{{'pandas', 'scipy', 'torch'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == ""
