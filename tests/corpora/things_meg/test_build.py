@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from folder_contents import contents
-from neural_clip.commands.prepare import things_meg as main
+from neural_clip.commands.prepare import main
 from neural_clip.corpora.declared import check_facts
 from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.stamp import read_stamp
@@ -366,14 +366,14 @@ def test_train_std_is_fitted_on_training_epochs(twin, prepared, tmp_path):
 
 def test_command_line_and_subset(twin, tmp_path, capsys):
     argv = ["--raw-dir", str(twin), "--output-dir", str(tmp_path / "a"), "--subjects", "sub-02", "--sessions", "1"]
-    main(argv)
+    main("things_meg", argv)
     assert capsys.readouterr().out == f"{tmp_path / 'a'}: ready for load_dataset\n"
     found = rows(tmp_path / "a")
     assert {row["subject"] for row in found.values()} == {"sub-02"} and {r["session"] for r in found.values()} == {
         "ses-01"
     }
     with pytest.raises(DataError, match="--overwrite"):
-        main(argv)
+        main("things_meg", argv)
 
 
 def table_of_53(raw, change=None):
