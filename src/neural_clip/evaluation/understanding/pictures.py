@@ -97,8 +97,8 @@ def draw_similarity(records: list[dict], title: str, stem: Path) -> None:
         axes = figure.subplots()
         for row, record in enumerate(records):
             colour = PAIR_COLOURS[record["group"] % len(PAIR_COLOURS)]
-            people = [subject["spearman"] for subject in record["subjects"] if subject["spearman"] is not None]
-            axes.plot(people, [row + 0.22] * len(people), "o", color=colour, markersize=3.5, alpha=0.6, mew=0)
+            scores = [subject["spearman"] for subject in record["subjects"] if subject["spearman"] is not None]
+            axes.plot(scores, [row + 0.22] * len(scores), "o", color=colour, markersize=3.5, alpha=0.6, mew=0)
             ceiling = record["noise_ceiling"]
             if "lower" in ceiling:
                 width = ceiling["upper"] - ceiling["lower"]
