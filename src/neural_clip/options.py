@@ -2,7 +2,8 @@
 
 A function takes its options as one object, or by name: `prepare(raw_dir, output_dir, options=None, **changes)`. A
 field's metadata are the words of its command line option (`help`, `choices`, `metavar`, `nargs`, `type`, and `flag`
-where the option is called otherwise). Modules of options import nothing heavy, so that `--help` answers at once.
+where the option is called otherwise). The help says what an option does; the docstring of the dataclass adds what is
+too long for it. Modules of options import nothing heavy, so that `--help` answers at once.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class ManifestPlaces:
 
 def main(name: str, argv: Sequence[str] | None = None) -> Path:
     """Prepare a corpus of [`CORPORA`], or `"custom"` recordings; returns the folder of the data set."""
+    places: type
     if name in CORPORA:
         corpus = CORPORA[name]
         about, places, kind, function = corpus.about, RawPlaces, corpus.options, corpus.prepare

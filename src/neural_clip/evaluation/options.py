@@ -11,18 +11,13 @@ from neural_clip.prepared.splits import SPLITS
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    """Options of [`evaluate_checkpoints`].
+    """Options of [`evaluate_checkpoints`]; here is what the help of a field leaves out.
 
     Args:
-        split (`str`): Split that is scored.
-        protocol (`str`): Key of `protocols.PROTOCOLS`: which scores the report puts first.
-        baselines (`bool`): Also fit linear baselines.
         controls (`bool`): Also run the controls of `controls.py` for the first checkpoint.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
             [`understand`]), with maps over so many recordings; needs captum.
         seed (`int`): Seed of intervals, p-values and sampled scores; nothing else is random.
-        batch_size (`int`): Recordings a forward pass.
-        device (`str`): Where the model computes.
     """
 
     split: str = option("test", "the recordings that are scored", choices=SPLITS)

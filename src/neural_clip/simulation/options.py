@@ -11,13 +11,7 @@ from neural_clip.prepared.known_corpora import CORPUS_OF
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateOptions(Options):
-    """Options of [`simulate`].
-
-    Args:
-        seed (`int`): Same seed, same bytes.
-        corpora (`Sequence[str]`): Modalities: `"eeg"`, `"meg"`, `"fmri"`.
-        overwrite (`bool`): Replace simulated corpora that differ from what is asked.
-    """
+    """Options of [`simulate`]; the help of a field says what it does."""
 
     seed: int = option(0, "same seed, same bytes", type=int)
     corpora: Sequence[str] = option(tuple(CORPUS_OF), "which of them", choices=tuple(CORPUS_OF), nargs="+")

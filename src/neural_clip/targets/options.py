@@ -12,19 +12,16 @@ from neural_clip.targets.identity import POOLINGS
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions(Options):
-    """Options of [`embed_images`].
+    """Options of [`embed_images`]; here is what the help of a field leaves out.
 
     Args:
         pooling (`str` or sequence of `str`): `"projected"`, or `"cls"` for the class token of the last layer; one for
             all models or one for each.
-        revision (`str` or sequence, *optional*): Branch, tag or commit on the Hub; one for all models or one for each.
         blur (`float`, *optional*): Blur the images with a Gaussian first, whose standard deviation is this share of
             the shorter side. A model takes such embeddings, and concatenated ones, as ready-made: it cannot embed
             further images by itself.
         batch_size (`int`): Images a forward pass. An interrupted run goes on only with the same one, because it
             decides the last digits.
-        device (`str`, *optional*): For example `"cpu"` or `"cuda"`; by default CUDA where there is one.
-        overwrite (`bool`): Replace embeddings that are already there.
     """
 
     pooling: str | Sequence[str] = option(

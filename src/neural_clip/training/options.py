@@ -12,19 +12,14 @@ from neural_clip.prepared.known_corpora import CORPORA
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions(Options):
-    """Options of [`adapt`]; defaults were chosen on validation recordings of one left-out subject of simulated EEG.
+    """Options of [`adapt`]; here is what the help of a field leaves out.
+
+    Defaults were chosen on validation recordings of one left-out subject of the simulated EEG.
 
     Args:
-        subjects (`Sequence[str]`, *optional*): Whom to fit; by default all whom the checkpoint does not know.
-        epochs (`int`): Passes over the training recordings, of which the best by validation is kept.
         learning_rate (`float`): Of AdamW without weight decay, falling as a cosine to zero.
         batch_size (`int`): Recordings a step; their images are one another's negatives.
-        train_fraction (`float`): Share of each new subject's training recordings that is used, drawn at random.
-        minutes (`float`, *optional*): Instead, the first training recordings of each new subject that fit into so many
-            minutes; a random choice where the data set does not know the order of presentation.
-        seconds_per_trial (`float`, *optional*): From one onset to the next; by default the corpus's own.
         seed (`int`): Of the order of batches, the recordings drawn and the noise behind the start of fMRI layers.
-        overwrite (`bool`): Replace a checkpoint at `output_dir`.
     """
 
     subjects: Sequence[str] | None = option(
