@@ -1,14 +1,6 @@
 """Score checkpoints: decoding, encoding and conversion on the test splits of prepared data sets.
 
-```
-neural-clip evaluate --checkpoint outputs/demo/checkpoint --data eeg=data/eeg meg=data/meg fmri=data/fmri \
-    --output-dir outputs/demo
-neural-clip evaluate --checkpoint outputs/new old=outputs/earlier --data meg=data/meg --output-dir outputs/compared
-```
-
-With several checkpoints the first is the one that the report is about: it must have an encoder for every data set, the
-controls and pictures are its own, and the others are compared with it, query by query. What the three tasks are stands
-in `tasks.py`; intervals resample images, p-values shuffle them.
+What the three tasks are stands in `tasks.py`; intervals resample images, p-values shuffle them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,4 @@
-"""Write simulated twins of the corpora in their raw formats.
-
-    neural-clip simulate --preset demo --output-dir twins
-
-makes `twins/imagenet_eeg`, `twins/things_meg` and `twins/nsd`, each with a `SIMULATED.json`. A corpus appears whole or
-not at all; one that is there with the same preset, seed, dials and calibration is kept.
-"""
+"""Write simulated twins of the corpora in their raw formats, a folder each with a `SIMULATED.json`."""
 
 from __future__ import annotations
 

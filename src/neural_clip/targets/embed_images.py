@@ -1,11 +1,10 @@
-"""Embed the images of a prepared data set: `neural-clip embed-images FOLDER`.
+"""Embed the images of a prepared data set, each once, by a frozen CLIP vision tower.
 
-Every image is embedded once by a frozen CLIP vision tower; training reads the embeddings and needs neither the tower
-nor the pixels. What is stored is the projected embedding (the image side of CLIP's shared space), not normalised, or
-the tower's class token, several of them side by side, or those of blurred images ([`TargetEncoder`]).
+What is stored is the projected embedding (the image side of CLIP's shared space), not normalised, or the tower's class
+token, several of them side by side, or those of blurred images ([`TargetEncoder`]).
 
 Finished batches lie in `<folder>.embeds-partial` until all are there, so that a run that was interrupted, even killed,
-goes on where it stopped. The folder itself is replaced as a whole at the end.
+goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""Fit an alignment layer for new subjects, and change nothing else.
+"""Fit an alignment layer for new subjects, and change nothing else: known layers, network, projection, temperature.
 
-Everything that the checkpoint holds stays as it is, bit for bit: the layers of the subjects it knows, the shared
-network, the projection, the temperature. It fits those subjects of a data set that the checkpoint does not know by
-name, so different subjects need different names. The layer starts as the mean of the known ones (EEG, MEG) or by ridge
-regression (fMRI, `ridge_start.py`) and learns on the training split; the number of epochs, none included, is the best
-one on the validation split.
+The layer starts as the mean of the known ones (EEG, MEG) or by ridge regression (fMRI, `ridge_start.py`) and learns on
+the training split; the number of epochs, none included, is the best one on the validation split.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def test_metadata_have_the_shape_of_the_real_corpus(real_data, twin):
     matrices = [pd.read_csv(folder / "sourcedata" / "category_mat_manual.tsv", sep="\t") for folder in (twin, real)]
     assert matrices[0].shape == (TINY.meg.n_concepts, 27) and matrices[1].shape == (1854, 27)
     table = pd.read_csv(twin / "sourcedata" / "sample_attributes_P1.csv")
-    assert table.shape == (TINY.meg.n_trials_per_session * TINY.meg.n_sessions, 18)
+    assert table.shape == ((20 + 6 + 2) * 2, 18)
 
 
 # --------------------------------------------------------------------------------------------------- the signals
