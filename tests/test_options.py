@@ -40,6 +40,8 @@ class Some(Options):
     colour: str = option("red", "of all", choices=("red", "green", "blue"))
     shape: str | None = option(None, "default any", choices=("round", "square"))
     sizes: tuple = option((1, 2), "two numbers", type=int, nargs=2)
+    count: int = option(1, "how many", type=int, least=1)
+    most: int | None = option(None, "no bound", type=int, least=2)
     marks: str | Sequence[str] = option("x", "one for all or each", choices=("x", "y"), nargs="+")
 
 
@@ -60,6 +62,21 @@ def test_each_of_several_choices_is_checked():
     assert Some(marks=["x", "y"]).marks == ("x", "y") and Some(marks="x").marks == "x"
     with pytest.raises(DataError, match=r"'marks' parameter. Allowed values are 'x' and 'y', but got 'z' instead"):
         Some(marks=["x", "z"])
+
+
+def test_least_values_are_checked():
+    assert Some(count=1).most is None and Some(most=2).most == 2
+    with pytest.raises(DataError, match=r"'count' parameter. Allowed is 1 and more, but got 0 instead"):
+        Some(count=0)
+    with pytest.raises(DataError, match=r"'most' parameter. Allowed is 2 and more, but got 1 instead"):
+        Some(most=1)
+
+
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_no_option_is_a_negative_seed_or_an_empty_batch(path):
+    for name in {"seed", "batch_size"} & {item.name for item in fields(named(path))}:
+        with pytest.raises(DataError, match=f"'{name}' parameter"):
+            named(path)(**{name: -1})
 
 
 def test_options_are_plain_values():

@@ -35,6 +35,7 @@ OLD_SPELLINGS: dict[str, dict[str, str]] = {
     },
 }
 FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
+OWN_WORDS = ("help", "flag", "positional", "apart", "least")  # metadata that argparse does not know
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 
@@ -151,7 +152,7 @@ def open_data_set(argument: str) -> PreparedSet:
 
 def _add(parser: Any, item: Field) -> tuple[str, ...]:
     """Add the option of a field; returns its names."""
-    words = {key: value for key, value in item.metadata.items() if key not in ("help", "flag", "positional", "apart")}
+    words = {key: value for key, value in item.metadata.items() if key not in OWN_WORDS}
     name = item.metadata.get("flag", f"--{item.name.replace('_', '-')}")
     if isinstance(item.default, bool):
         words["action"] = argparse.BooleanOptionalAction if item.default else "store_true"

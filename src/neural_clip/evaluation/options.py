@@ -26,8 +26,8 @@ class EvaluateOptions(Options):
     controls: bool = option(True, "controls beside the scores")
     understand: int | None = option(
         None, "also show what was learned: similarity, time, sensor and voxel maps over N recordings, 64 unless given",
-        nargs="?", type=int, const=64,
+        nargs="?", type=int, const=64, least=1,
     )  # fmt: skip
-    seed: int = option(0, "of intervals and p-values", type=int)
-    batch_size: int = option(64, "recordings a forward pass", type=int)
+    seed: int = option(0, "of intervals and p-values", type=int, least=0)
+    batch_size: int = option(64, "recordings a forward pass", type=int, least=1)
     device: str = option("cpu", "where the model computes, cpu or cuda")

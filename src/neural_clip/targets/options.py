@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neural_clip.errors import check_value
 from neural_clip.options import Options, option
 from neural_clip.targets.identity import POOLINGS
 
@@ -34,11 +33,6 @@ class EmbedOptions(Options):
     blur: float | None = option(
         None, "blur the images: sigma as a share of the shorter side, up to 1", type=float, metavar="SHARE"
     )
-    batch_size: int = option(64, "images a forward pass", type=int)
+    batch_size: int = option(64, "images a forward pass", type=int, least=1)
     device: str | None = option(None, "where the tower computes; default cuda where there is one, else cpu")
     overwrite: bool = option(False, "replace embeddings that are already there")
-
-    def __post_init__(self) -> None:
-        """Check the batch size."""
-        super().__post_init__()
-        check_value("batch_size", self.batch_size, self.batch_size >= 1, "1 and more")

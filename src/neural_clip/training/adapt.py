@@ -87,7 +87,7 @@ def fit(
 
 def training_arguments(run_dir: Path, options: AdaptOptions) -> TrainingArguments:
     """Arguments of `Trainer`: those of `neural-clip train`, with a learning rate that falls as a cosine."""
-    given = {"num_train_epochs": options.epochs, "per_device_train_batch_size": options.batch_size}
+    given: dict[str, Any] = {"num_train_epochs": options.epochs, "per_device_train_batch_size": options.batch_size}
     given |= {"learning_rate": options.learning_rate, "lr_scheduler_type": "cosine", "seed": options.seed}
     return TrainingArguments(**{**TRAINING_DEFAULTS, **given, "save_only_model": True, "output_dir": str(run_dir)})
 

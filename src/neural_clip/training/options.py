@@ -25,9 +25,9 @@ class AdaptOptions(Options):
     subjects: Sequence[str] | None = option(
         None, "such as sub-01 sub-02; default all not known yet", nargs="+", metavar="SUBJECT"
     )
-    epochs: int = option(30, "of which the best by validation is kept", type=int)
+    epochs: int = option(30, "of which the best by validation is kept", type=int, least=1)
     learning_rate: float = option(3e-3, "at the start; it falls as a cosine", type=float, metavar="RATE")
-    batch_size: int = option(32, "recordings a step", type=int)
+    batch_size: int = option(32, "recordings a step", type=int, least=2)
     train_fraction: float = option(
         1.0, "share of each subject's training recordings that is used, drawn at random", type=float,
         metavar="SHARE", apart="amount",
@@ -39,7 +39,7 @@ class AdaptOptions(Options):
     seconds_per_trial: float | None = option(
         None, f"from one onset to the next, known for {', '.join(CORPORA)}", type=float, metavar="SECONDS"
     )
-    seed: int = option(0, "of the order of batches and of what is drawn", type=int)
+    seed: int = option(0, "of the order of batches and of what is drawn", type=int, least=0)
     overwrite: bool = option(False, "replace a checkpoint in the output folder")
 
     def __post_init__(self) -> None:
@@ -50,8 +50,6 @@ class AdaptOptions(Options):
                 f"'minutes' and 'train_fraction' exclude one another, but got {self.minutes} and "
                 f"{self.train_fraction}."
             )
-        check_value("epochs", self.epochs, self.epochs >= 1, "1 and more")
-        check_value("batch_size", self.batch_size, self.batch_size >= 2, "2 and more")
         fraction = self.train_fraction
         check_value("train_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
         for name in ("learning_rate", "minutes", "seconds_per_trial"):

@@ -51,7 +51,7 @@ class NsdOptions(Options):
         None, "values that mark wanted voxels; default all above 0", type=int, nargs="+"
     )
     validation_fraction: float = option(0.1, "share of the unshared images", type=float)
-    seed: int = option(0, "seed of the choice of validation images", type=int)
+    seed: int = option(0, "seed of the choice of validation images", type=int, least=0)
     betas_format: str = option("auto", "auto prefers nifti", choices=("auto", "nifti", "hdf5"))
     annotations_dir: str | Path | None = option(None, f"COCO instances; default RAW_DIR/{ANNOTATIONS_DIR}", type=Path)
     allow_partial: bool = option(False, "take the sessions that are there; the set is marked as partial")

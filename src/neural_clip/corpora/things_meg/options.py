@@ -70,7 +70,7 @@ class ThingsMegOptions(Options):
     subjects: Sequence[int] | None = option(None, "such as sub-01 sub-02; default all", type=subject_number, nargs="+")
     sessions: Sequence[int] | None = option(None, "numbers, such as 1 2; default all", type=int, nargs="+")
     validation_fraction: float = option(0.1, "share of the training images", type=float)
-    seed: int = option(0, "of the choice of validation images", type=int)
+    seed: int = option(0, "of the choice of validation images", type=int, least=0)
     triggers: str = option("compare", "with the events, or not", choices=("compare", "ignore"))
     allow_partial: bool = option(False, "use the runs that are downloaded, and mark the data set as partial")
     num_proc: int = option(1, "processes; each holds one run, 2 GB at real size", type=int, metavar="N")
