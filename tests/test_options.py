@@ -73,8 +73,8 @@ def test_least_values_are_checked():
 
 
 @pytest.mark.parametrize("path", FUNCTIONS)
-def test_no_option_is_a_negative_seed_or_an_empty_batch(path):
-    for name in {"seed", "batch_size"} & {item.name for item in fields(named(path))}:
+def test_seeds_and_counts_are_never_negative(path):
+    for name in {"seed", "batch_size", "num_proc", "n_sessions"} & {item.name for item in fields(named(path))}:
         with pytest.raises(DataError, match=f"'{name}' parameter"):
             named(path)(**{name: -1})
 

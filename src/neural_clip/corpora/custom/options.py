@@ -20,6 +20,6 @@ class CustomOptions(Options):
 
     raw_dir: str | Path | None = option(None, "where relative paths begin; default the manifest's folder", type=Path)
     subjects: Sequence[str] | None = option(None, "such as sub-01 sub-02; default all of the manifest", nargs="+")
-    num_proc: int = option(1, "processes that work at the same time", type=int, metavar="N")
+    num_proc: int = option(1, "processes that work at the same time", type=int, metavar="N", least=1)
     allow_partial: bool = option(False, "accept other counts than 'expect' says")
     overwrite: bool = option(False, "replace an older prepared data set")

@@ -89,7 +89,7 @@ class ImageNetEegOptions(Options):
         choices=("error", "drop"),
     )
     allow_partial: bool = option(False, "accept counts that differ from the release")
-    num_proc: int = option(1, "processes that write", type=int, metavar="N")
+    num_proc: int = option(1, "processes that write", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an existing output folder")
 
     @property

@@ -42,7 +42,7 @@ class NsdOptions(Options):
 
     subjects: Sequence[str] | None = option(None, "such as sub-01 sub-05; default all with betas", nargs="+")
     n_sessions: int | None = option(
-        None, f"sessions from the first on; default {N_SESSIONS}, all of a simulated corpus", type=int
+        None, f"sessions from the first on; default {N_SESSIONS}, all of a simulated corpus", type=int, least=1
     )
     average_repeats: bool = option(True, "one row an image, or one a trial")
     session_zscore: str = option("train_only", "fitted on training trials, or none", choices=("train_only", "none"))
@@ -55,5 +55,5 @@ class NsdOptions(Options):
     betas_format: str = option("auto", "auto prefers nifti", choices=("auto", "nifti", "hdf5"))
     annotations_dir: str | Path | None = option(None, f"COCO instances; default RAW_DIR/{ANNOTATIONS_DIR}", type=Path)
     allow_partial: bool = option(False, "take the sessions that are there; the set is marked as partial")
-    num_proc: int = option(1, "parts (subjects, or sessions) written at a time", type=int, metavar="N")
+    num_proc: int = option(1, "parts (subjects, or sessions) written at a time", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an existing output folder")
