@@ -521,7 +521,7 @@ def subject_names(subject: str | Sequence[str] | None, count: int, known: list[s
     """One known subject name a recording, or that of the average subject."""
     if subject is None:
         raise ValueError(f"'subject' is missing; say whose recordings these are: one of {known}.")
-    listed: list[str] = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
+    listed: list = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
     if not all(isinstance(name, str) for name in listed):
         raise ValueError(f"'subject' is a name or a list of names, but got {subject!r}; allowed are {known}.")
     names = listed * count if isinstance(subject, str) else listed
