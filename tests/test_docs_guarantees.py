@@ -45,9 +45,7 @@ def with_bad(epochs, name):
 
 
 def moved(mask):
-    return nibabel.Nifti1Image(
-        np.asanyarray(mask.dataobj), mask.affine + np.diag([0, 0, 0, 0]) + np.eye(4)[:, [3]] * 0.5
-    )
+    return nibabel.Nifti1Image(np.asanyarray(mask.dataobj), np.diag([2, 2, 2, 1]) @ mask.affine)
 
 
 def as_stored(betas):
