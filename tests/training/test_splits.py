@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from neural_clip.errors import DataError
+from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
-from neural_clip.training.splits import notes_on_test
+from neural_clip.training.splits import notes_on_test, notes_on_train
 from neural_clip.training.trainer import NeuralClipTrainer
-from planted_data import READY, facts_of, write_planted
-from toy_sets import write_toy_set
+from planted_data import READY, facts_of, split_of, write_planted
 
 
 def trained(recipe_file, folder, *changes, modality="fmri"):
@@ -60,14 +60,18 @@ def test_one_image_is_refused(recipe_file, tmp_path, untrained, counts, message)
     assert not any((tmp_path / "out").glob("*"))
 
 
-def test_images_of_one_embedding_are_refused(recipe_file, tmp_path, untrained):
+def test_images_of_one_embedding_are_refused():
     """Many images whose embeddings are the same: of one category, say."""
-    image = {"concept": "cat", "categories": [], "image_embeds": np.ones(4, np.float32)}
-    images = [image | {"image_id": f"i{number}"} for number in range(10)]
-    encoder = READY | {"projection_dim": 4}
-    folder = write_toy_set(tmp_path / "set", images, np.eye(10), 2, image_encoder=encoder)
+    targets = np.ones((6, 4), np.float32)
+    values, ids = np.zeros((6, 3, 5)), [f"i{number}" for number in range(6)]
+
+    def part():
+        return RecordingDataset(split_of(values, ["sub-01"] * 6, ids, targets), ["sub-01"])
+
     with pytest.raises(DataError, match=r"have 1 embedding \(of 6 image ids\); learning needs two or more"):
-        trained(recipe_file, folder)
+        notes_on_train(part(), 2)
+    targets[3] = 2
+    assert notes_on_train(part(), 2) == []
 
 
 def test_fewer_batches_than_processes_are_refused(recipe_file, tmp_path, untrained, monkeypatch):
