@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -107,7 +108,11 @@ def through_evaluate(n: int, rounds: int) -> None:
     import evaluate
 
     predictions, references = embeddings(n, n)
-    inputs = {"predictions": predictions, "references": references, "reference_ids": [f"i{row}" for row in range(n)]}
+    inputs: dict[str, Any] = {
+        "predictions": predictions,
+        "references": references,
+        "reference_ids": [f"i{row}" for row in range(n)],
+    }
     with tempfile.TemporaryDirectory() as cache:
         metric = evaluate.load(str(FOLDER), cache_dir=cache)
 

@@ -201,7 +201,9 @@ def test_names_that_there_are_not_are_named_with_the_nearest(metric):
         metric.add_batch(predictions=predictions, references=references[1:])
 
 
-def test_rows_that_are_added_and_rows_that_are_given_are_scored_together(metric):
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_rows_that_are_added_and_rows_that_are_given_are_scored_together(tmp_path, in_memory):
+    metric = evaluate.load(FOLDER, cache_dir=str(tmp_path), keep_in_memory=in_memory)
     predictions, references = vectors()
     expected = retrieval_scores(predictions, references)
     metric.add(prediction=predictions[0], reference=references[0])

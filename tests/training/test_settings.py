@@ -11,6 +11,7 @@ from neural_clip.errors import DataError
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.settings import ALLOWED, LEAST, ONLY_DEFAULT, check_metric
+from paths import REPOSITORY
 
 OTHER = {
     "accelerator_config": {"split_batches": True}, "dataloader_in_order": False, "eval_do_concat_batches": False,
@@ -39,6 +40,14 @@ def test_settings_that_training_would_not_follow_are_refused_by_name(recipe_file
     recipe.training[name] = OTHER.get(name, True)
     with pytest.raises(DataError, match=rf"'training\.{name}' parameter\. Allowed is .*, since .*, but got "):
         _ = recipe.training_arguments
+
+
+def test_the_page_names_every_setting_that_is_refused():
+    page = (REPOSITORY / "docs" / "training.md").read_text()
+    parts = ("_kwargs", "_config", "_backend", "_mode")  # they are told of with what they belong to
+    for name in [*ONLY_DEFAULT, *ALLOWED]:
+        whole = next((name.removesuffix(part) for part in parts if name.endswith(part)), name)
+        assert f"`{name}`" in page or f"`{whole}`" in page
 
 
 @pytest.mark.parametrize("inner", ["dispatch_batches", "split_batches"])
