@@ -25,15 +25,6 @@ EACH_STEP = ["--save-strategy", "steps", "--save-steps", "1", "--save-total-limi
 EACH_STEP += ["--load-best-model-at-end", "false"]
 
 
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
-    for name in [*os.environ]:
-        if name.startswith(("SLURM_", "OMPI_", "PMI_", "MV2_", "ACCELERATE_")):
-            monkeypatch.delenv(name)
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.mark.parametrize(
     ("environment", "found"),
     [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
@@ -60,12 +59,11 @@ def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
     Raises:
         DataError: If its images cannot be told apart.
     """
-    name, n_images = part.part.data.name, len(part.part.gallery_ids)
-    n_embeds = len(np.unique(part.part.gallery_embeds, axis=0))
-    if n_embeds < 2:
+    name, embeds = part.part.data.name, part.part.gallery_embeds
+    if (embeds == embeds[0]).all():
         raise DataError(
-            f"The images of the training split of '{name}' have {n_embeds} embedding (of {n_images} image ids); "
-            "learning needs two or more that differ."
+            f"The images of the training split of '{name}' have 1 embedding (of {len(embeds)} image ids); learning "
+            "needs two or more that differ."
         )
     if len(part) < batch_size:
         return [
