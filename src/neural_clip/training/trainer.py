@@ -146,6 +146,17 @@ class CompleteCheckpoint(TrainerCallback):
     def __init__(self, processor: NeuralClipProcessor, batches: dict[str, Any]) -> None:
         self.processor, self.batches = processor, batches
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: Any) -> None:
+        """Find the best checkpoint of a resumed run again, whose folder may have been moved."""
+        if args.load_best_model_at_end and state.best_global_step and state.best_model_checkpoint is None:
+            best = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+            if not best.is_dir():
+                raise DataError(
+                    f"'{best}' is missing: the best checkpoint so far of the run that is to go on, with a validation "
+                    f"2-way of {state.best_metric:.4f}. Copy it there too."
+                )
+            state.best_model_checkpoint = str(best)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: Any) -> None:
         """Save them beside the weights that were just written."""
         if state.is_world_process_zero:
