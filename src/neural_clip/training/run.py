@@ -73,7 +73,11 @@ def train(recipe: Recipe) -> Path:
     if not splits.validation:
         without_validation(arguments, recipe.training, data_places(recipe))
     check_metric(recipe.training, [part.modality for part in splits.validation])
-    processor = NeuralClipProcessor.from_config(config, tower.processor if tower else None)
+    processor = NeuralClipProcessor.from_config(
+        config, tower.processor if tower else None,
+        {name: opened.preparation for name, opened in data.items()},
+        {name: opened.statistics for name, opened in data.items()},
+    )  # fmt: skip
     trainer = _trainer(arguments, build_model(config, tower, arguments.seed), splits, recipe.passes)
     batches = trainer.deciding_batches()
     if resume_from is not None:
