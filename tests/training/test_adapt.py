@@ -225,8 +225,8 @@ def test_real_command_line(checkpoint, folders, tmp_path):
         (["--minutes", "0.1", "--seconds-per-trial", "4"], "Two recordings of 'sub-03' at least must fit"),
         (["--train-fraction", "0"], "'train_fraction' parameter. Allowed is above 0 and at most 1, but got 0.0"),
         (["--train-fraction", "1.5"], "above 0 and at most 1, but got 1.5"),
-        (["--epochs", "0"], "'num_train_epochs' parameter. Allowed is 1 and more, but got 0"),
-        (["--batch-size", "1"], "'per_device_train_batch_size' parameter. Allowed is 2 and more"),
+        (["--epochs", "0"], "'epochs' parameter. Allowed is 1 and more, but got 0"),
+        (["--batch-size", "1"], "'batch_size' parameter. Allowed is 2 and more"),
         (["--learning-rate", "-1"], "'learning_rate' parameter. Allowed is above 0"),
         (["--data", "eeg"], "Allowed is eeg=FOLDER"),
         (["--checkpoint", "nowhere"], "'nowhere' is no checkpoint folder of `neural-clip train`: it has no config"),
@@ -258,6 +258,14 @@ def test_data_that_do_not_fit(checkpoint, folders, tmp_path, monkeypatch, key, v
     with pytest.raises(DataError, match=message):
         main(arguments(checkpoint, folders, tmp_path / "new"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_validation_image_is_refused_before_anything_is_fitted(checkpoint, tmp_path):
+    counts = planted_data.COUNTS | {"validation": 1}
+    folder = write_planted(tmp_path / "one", "eeg", n_subjects=3, pixels=False, encoder=READY, counts=counts)
+    with pytest.raises(DataError, match="shows 1 image to the subjects that are trained"):
+        adapting.adapt(checkpoint, folder, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_modality_without_encoder(checkpoint, folders, tmp_path):

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError, check_value
+from neural_clip.evaluation.fit import check_preparation
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
-
-
-FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
 
 
 def check_names(checkpoints: Mapping[str, str | Path]) -> None:
@@ -58,7 +56,17 @@ def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first
                 expected.require(
                     EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", f"'{opened.name}'"
                 )
+    check_prepared_alike(checkpoint, list(data.values()))
     return model
+
+
+def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) -> None:
+    """Raise where the rows of a data set went through something else than those of a checkpoint."""
+    from neural_clip.processing_neural_clip import NeuralClipProcessor
+
+    processor = NeuralClipProcessor.from_pretrained(str(checkpoint))
+    for opened in data:
+        check_preparation(processor, opened, f"The checkpoint '{checkpoint}'")
 
 
 def load_model(checkpoint: str | Path) -> NeuralClipModel:
@@ -71,23 +79,3 @@ def load_model(checkpoint: str | Path) -> NeuralClipModel:
         return NeuralClipModel.from_pretrained(str(checkpoint)).eval()
     except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
-
-
-def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
-    """Names and places of `[NAME=]PATH` arguments.
-
-    Without a name, the first is called `neural_clip` and others as their folder.
-
-    Raises:
-        DataError: If two have one name, or a name or place is empty.
-    """
-    found: dict[str, str] = {}
-    for number, argument in enumerate(arguments):
-        name, separator, path = argument.partition("=")
-        if not separator or "/" in name:  # a path that has an equals sign in it
-            name, path = FIRST_NAME if number == 0 else Path(argument).name, argument
-        check_value("--checkpoint", argument, bool(name.strip() and path), "[NAME=]PATH")
-        if name in found:
-            raise DataError(f"'{found[name]}' and '{path}' are both called '{name}'; name them as NAME=PATH.")
-        found[name] = path
-    return found

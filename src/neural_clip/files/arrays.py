@@ -27,16 +27,14 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
         raise DataError(f"'{path}' has suffix {suffix!r}; allowed are '.npy', '.npz' and '.mat'.")
     if suffix == ".npy" and key is not None:
         raise DataError(f"'{path}' holds one array without a name, but array {key!r} was asked for.")
-    reader = {".npy": _read_npy, ".npz": _read_npz, ".mat": _read_mat}[suffix]
     with reading(path):
-        array = reader(path, key)
+        if suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+        else:
+            array = (_read_npz if suffix == ".npz" else _read_mat)(path, key)
     if array.dtype.kind not in "biufUS":
         raise DataError(f"'{path}': array {key!r} has type {array.dtype}; expected numbers or text.")
     return array
-
-
-def _read_npy(path: Path, key: str | None) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
 
 
 def _read_npz(path: Path, key: str | None) -> np.ndarray:

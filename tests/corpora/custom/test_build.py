@@ -1,14 +1,17 @@
 """Recordings of one's own: manifests, readers of every kind, splits, scaling, category targets and their errors."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import yaml
 from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from custom_raw import TERMS, N, eeg_manifest, patterns, prepared, rng, save_epochs, series_manifest, write_manifest
-from neural_clip.commands.prepare import custom as main
+from neural_clip.commands.prepare import main
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import Recording, Splits, parse_manifest
 from neural_clip.corpora.custom.splits import assign_splits, unit_label
@@ -62,7 +65,7 @@ def test_patterns_of_a_mat_file_row_by_row_with_labels(tmp_path):
     scipy.io.savemat(tmp_path / "m.mat", content)
     entry = {"file": "m.mat", "kind": "patterns", "subject": "sub-01"}
     manifest = {
-        "name": "mine", "modality": "fmri", **TERMS, "splits": {"validation": 0.3},
+        "name": "mine", "modality": "fmri", **TERMS, "splits": {"validation": 0.3}, "scaling": "none",
         "recordings": [
             {**entry, "run": "a", "data_key": "train", "first_image": 0},
             {**entry, "run": "b", "data_key": "test", "first_image": 9, "split": "test"},
@@ -106,7 +109,7 @@ def test_epochs_with_pictures_and_training_scaling(tmp_path):
     assert metadata["tmin"] == pytest.approx(0)
     assert metadata["scaling"]["fit_scope"] == "train"
     splits = {split: columns_of(folder, split, tmp_path) for split in ("train", "validation", "test")}
-    scaling = np.load(folder / "scaling.npz")
+    scaling = load_file(folder / "scaling.safetensors")
     for subject, values in data.items():
         window = values[:, :, 10:31]
         train = [
@@ -115,7 +118,7 @@ def test_epochs_with_pictures_and_training_scaling(tmp_path):
         ]  # fmt: skip
         mean = window[train].transpose(1, 0, 2).reshape(3, -1).mean(axis=1)
         deviation = window[train].transpose(1, 0, 2).reshape(3, -1).std(axis=1)
-        np.testing.assert_allclose(scaling[f"sub-0{subject}_mean"], mean, rtol=1e-3, atol=1e-10)
+        np.testing.assert_allclose(scaling[f"sub-0{subject}/mean"], mean, rtol=1e-3, atol=1e-10)
         for rows in splits.values():
             for name, trial, eeg in zip(rows["subject"], rows["trial"], rows["eeg"], strict=True):
                 if name == f"sub-0{subject}":
@@ -207,7 +210,7 @@ def test_two_runs_of_the_program_give_the_same_bytes(tmp_path):
     path = write_manifest(tmp_path, manifest)
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
-        run(main, [str(path), "--output-dir", str(folder)])
+        run(partial(main, "custom"), [str(path), "--output-dir", str(folder)])
     files = [sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()) for folder in folders]
     assert files[0] == files[1]
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in files[0])
@@ -463,7 +466,7 @@ def test_bad_series_files_are_named(tmp_path):
 def test_program_shows_one_line_and_exit_code_2(tmp_path, capsys):
     manifest, _ = patterns(tmp_path, scalling="train")
     with pytest.raises(SystemExit) as stop:
-        run(main, [str(write_manifest(tmp_path, manifest)), "--output-dir", str(tmp_path / "set")])
+        run(partial(main, "custom"), [str(write_manifest(tmp_path, manifest)), "--output-dir", str(tmp_path / "set")])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
 from neural_clip.files.reading import check_gzip, reading
 from neural_clip.files.tables import column, kept
+from neural_clip.preparation import CHANNEL_UNITS, facts_of_info
 
 if TYPE_CHECKING:
     import mne
@@ -108,6 +109,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
         facts,
         [path, *further_parts(path)],
         places=sensor_places(epochs.info, ch_names),
+        history=history_of(epochs, ch_names) | {"baseline": epochs.baseline and list(map(float, epochs.baseline))},
     )
 
 
@@ -126,7 +128,14 @@ def _open(path: Path) -> mne.Epochs:
 
     with strict_mne(path, " as mne.Epochs"):
         check_fif(path)
-        return mne.read_epochs(path, preload=False, verbose="warning")
+        # projectors that are not applied yet stay so, as in continuous recordings
+        return mne.read_epochs(path, proj=False, preload=False, verbose="warning")
+
+
+def history_of(recording: mne.Epochs | mne.io.BaseRaw, ch_names: Sequence[str]) -> dict:
+    """Unit, band, reference and projectors of some channels, as [`Trials`] keeps them."""
+    kind = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))[ch_names[0]]
+    return {"unit": CHANNEL_UNITS.get(kind), "rate": None, **facts_of_info(recording.info)}
 
 
 def further_parts(path: Path) -> list[Path]:
