@@ -48,6 +48,7 @@ def test_another_tiny_clip_is_refused(encoder):
         model.get_image_features(torch.zeros(1, 3, 64, 64))
 
 
+@pytest.mark.slow
 def test_where_the_package_is_not_installed_there_is_a_sentence(encoder, tmp_path):
     model_of(encoder.description).save_pretrained(tmp_path)
     code = (
