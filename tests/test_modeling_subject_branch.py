@@ -67,6 +67,9 @@ def test_the_outputs_are_those_of_the_whole_model(modality, types):
 def test_weights_are_its_own_and_all_of_them_learn(modality, types):
     model, branch, _, values = branch_and_values(modality, types)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    model.for_subject("sub-01", modality)
+    assert torch.equal(torch.get_rng_state(), state)
     assert not branch.training and not any(isinstance(module, PreTrainedModel) for module in branch.modules())
     optimiser = torch.optim.SGD(branch.train().parameters(), lr=1.0)
     branch(values).square().sum().backward()

@@ -216,7 +216,9 @@ class SubjectConv(nn.Module):
         """One convolution with weights of its own that does what this layer does for one subject."""
         weight, bias = self.weights_of(subject, filters)
         return with_weights(
-            nn.Conv1d(weight.shape[1], weight.shape[0], weight.shape[2], padding=self.padding), weight, bias
+            nn.Conv1d(weight.shape[1], weight.shape[0], weight.shape[2], padding=self.padding, device="meta"),
+            weight,
+            bias,
         )
 
 
@@ -263,4 +265,4 @@ class SubjectLinear(nn.Module):
     def folded(self, subject: int) -> nn.Linear:
         """One linear layer with weights of its own that does what this one does for one subject."""
         weight, bias = parameters_of(self.layers, subject).values()
-        return with_weights(nn.Linear(weight.shape[1], weight.shape[0]), weight, bias)
+        return with_weights(nn.Linear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)
