@@ -19,7 +19,7 @@ from paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "guarantees.md").read_text(encoding="utf-8")
 CALLS = re.findall(r"^\| `(\w*processor\(.+\))` \| (.+?) \|$", PAGE, flags=re.M)
-PROMISES = re.findall(r"^\| .+ \| .+ \| `?((?:tests|studies)/[^|`]+::[^|`]+?)`? \|$", PAGE, flags=re.M)
+PROMISES = re.findall(r"^\| .+ \| .+ \| `((?:tests|studies)/[^`]+::[^`]+)` \|$", PAGE, flags=re.M)
 
 
 def processor_of(data):
