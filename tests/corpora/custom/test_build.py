@@ -293,12 +293,16 @@ def test_nan_patterns_are_named(tmp_path):
 def test_damaged_array_files_are_named(tmp_path):
     manifest, _ = patterns(tmp_path)
     whole = (tmp_path / "p.npz").read_bytes()
-    for name, content in (("q.npz", whole[: len(whole) // 2]), ("q.mat", b"no matlab file" * 20), ("q.npy", b"")):
+    cases = {
+        "q.npz": (whole[: len(whole) // 2], "cannot be read.*damaged or truncated"),
+        "q.mat": (b"no matlab file" * 20, "cannot be read: no MAT-file"), "q.npy": (b"", "is empty: it has 0 bytes"),
+    }  # fmt: skip
+    for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
         manifest["recordings"][0] |= {"file": name, "first_image": 0}
         for key in ("data_key", "image_key", "index_base"):
             manifest["recordings"][0].pop(key, None)
-        with pytest.raises(DataError, match=f"{name}' cannot be read.*damaged or truncated"):
+        with pytest.raises(DataError, match=f"{name}' {message}"):
             prepared(tmp_path, manifest)
 
 

@@ -370,7 +370,7 @@ def few_planned_trials(root):
     ("damage", "message"),
     [
         (truncate_nifti, r"subj05.*betas_session02\.nii\.gz.*incomplete"),
-        (shorten_nifti, r"betas_session02\.nii\.gz.*incomplete.*trial 14 of 14"),
+        (shorten_nifti, r"betas_session02\.nii\.gz.*trial 14 of 14.*incomplete"),
         (empty_nifti, r"betas_session02\.nii\.gz"),
         (damage_nifti, r"betas_session02\.nii\.gz.*incomplete"),
         (truncate_hdf5, r"subj05.*betas_session02\.hdf5.*incomplete"),
