@@ -109,9 +109,8 @@ def read_text(path: Path, what: str = "text file", advice: str = "") -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"The {what} '{path}' is no text in {encoding.removesuffix('-sig').upper()}: line {line} holds the byte "
-            f"0x{content[error.start]:02x}. It is in another encoding, such as Latin-1 (Windows-1252; save it in UTF-8), or "
-            f"damaged or no {what}."
+            f"The {what} '{path}' is no text in UTF-8 or UTF-16: line {line} holds the byte 0x{content[error.start]:02x}. "
+            f"It is in another encoding, such as Latin-1 (Windows-1252), which UTF-8 replaces, or damaged or no {what}."
         ) from error
     if "\0" in text:
         raise DataError(

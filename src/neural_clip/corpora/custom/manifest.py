@@ -26,6 +26,7 @@ from pathlib import Path
 
 from neural_clip.corpora.custom.sections import built, check_interval, check_unique, checked
 from neural_clip.errors import DataError
+from neural_clip.files.reading import read_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 
@@ -307,11 +308,9 @@ def read_manifest(path: str | Path) -> Manifest:
     import yaml
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There is no manifest '{path}'.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(path, "manifest"))
+    except yaml.YAMLError as error:
         raise DataError(f"'{path}' is no YAML file: {error}") from error
     return parse_manifest(content, str(path))
 

@@ -44,6 +44,8 @@ from neural_clip.corpora.imagenet_eeg.options import RAW_FILE, SPLITS_FILE, VARI
 from neural_clip.corpora.imagenet_eeg.signals import Signals, check_filters, fit_scale, released_scale
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.names import plain_name
+from neural_clip.files.reading import read_text
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
@@ -177,7 +179,8 @@ def _channel_names(n_chans: int, path: str | Path | None) -> list[str]:
     """EEG000, EEG001, ... or the lines of a text file."""
     if path is None:
         return [f"EEG{i:03d}" for i in range(n_chans)]
-    names = Path(path).read_text(encoding="utf-8").split()
+    lines = read_text(Path(path), "list of channel names").splitlines()
+    names = [name for line in lines if (name := plain_name(line))]
     if len(names) != n_chans or len(set(names)) != n_chans:
         raise DataError(f"'{path}' should name {n_chans} different channels, but has {len(set(names))}.")
     return names
