@@ -61,8 +61,8 @@ def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
         if order is None:
             kind = "it may be of level 4" if content[:4] in _LEVEL_4 else begins_like(bytes(content[:32]))
             raise DataError(
-                f"'{path}' cannot be read: no MAT-file of level 5, which MATLAB writes with -v6 or -v7: {kind}. Save it again by "
-                "`save(file, '-v7')`."
+                f"'{path}' cannot be read: no MAT-file of level 5, which MATLAB writes with -v6 or -v7: {kind}. "
+                "Save it again by `save(file, '-v7')`."
             )
         for kind, data in _elements(content[_HEADER_SIZE:], order):
             name, matrix = _variable(kind, data, order)

@@ -68,7 +68,7 @@ def existing(path: Path, what: str, advice: str = "") -> Path:
         with path.open("rb") as file:
             head = file.read(HEAD)
     except IsADirectoryError as error:
-        raise DataError(f"'{path}' is a folder; expected a file, the {what}.") from error
+        raise DataError(f"There is no {what} '{path}': it is a folder.") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         link = " It is a link to a file that is not there." if path.is_symlink() else ""
         absent = f"'{path}' does not exist." if advice else f"There is no {what} '{path}'."
@@ -107,15 +107,14 @@ def read_text(path: Path, what: str = "text file", advice: str = "") -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         raise DataError(
-            f"The {what} '{path}' is no text in UTF-8 or UTF-16: line {line} holds the byte 0x{content[error.start]:02x}. "
-            f"It is in another encoding, such as Latin-1 (Windows-1252), which UTF-8 replaces, or damaged or no {what}."
+            f"'{path}' is no {what} in UTF-8 or UTF-16: line {line} holds the byte 0x{byte:02x}. It is in another "
+            f"encoding, such as Latin-1 (Windows-1252; save it in UTF-8), or damaged or no {what}."
         ) from error
     if "\0" in text:
         raise DataError(
-            f"The {what} '{path}' holds zero bytes: it is no text, or UTF-16 without a byte order mark. Save it in "
-            "UTF-8."
+            f"'{path}' is no {what} in UTF-8: it holds zero bytes. Is it in UTF-16 without a byte order mark?"
         )
     return text
 

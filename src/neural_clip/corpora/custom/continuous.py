@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_clip.corpora.custom.epochs import EDGE, channels, check_fif, strict_mne
+from neural_clip.corpora.custom.edf import EDF_SUFFIXES, channels_to_read
+from neural_clip.corpora.custom.epochs import EDGE, channels, fif_parts, strict_mne
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
-from neural_clip.files.reading import reading
+from neural_clip.files.reading import existing, reading
 from neural_clip.files.tables import column, kept, numbers, read_table
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import mne_bids
 
 
+Opener = Callable[[], "tuple[mne.io.BaseRaw, set[str]]"]  # a recording, and channel names that occur twice in it
 SAMPLE_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # of BrainVision's binary formats
 
 
@@ -57,7 +59,7 @@ def read_continuous(entry: Recording, modality: str, path: Path, root: Path) -> 
     # A recording can be a folder (CTF), or several files of one name (BrainVision).
     beside = path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.stem) + ".*")
     files = [table, *(file for file in beside if file.is_file())]
-    return _trials(entry, modality, path, table, partial(_open_raw, path), files)
+    return _trials(entry, modality, path, table, partial(_open_raw, path, entry), files)
 
 
 def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
@@ -76,22 +78,29 @@ def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
     return _trials(entry, modality, Path(path.basename), table, partial(_open_bids, entry, modality, root), files)
 
 
-def _open_raw(path: Path) -> mne.io.BaseRaw:
-    """The recording, not loaded yet."""
+def _open_raw(path: Path, entry: Recording) -> tuple[mne.io.BaseRaw, set[str]]:
+    """The recording, not loaded yet, and the names of channels that occur twice in it."""
     import mne
 
-    # A system clock that stands still does not end a CTF recording: heads may have been localised in between.
-    options = {"system_clock": "ignore"} if path.suffix == ".ds" else {}
-    with strict_mne(path, " by mne.io.read_raw"):
-        _check_file(path)
-        return mne.io.read_raw(path, preload=False, verbose="warning", **options)
+    with strict_mne(path, " by mne.io.read_raw") as renamed:
+        raw = mne.io.read_raw(path, preload=False, verbose="warning", **_checked_file(path, entry))
+    return raw, renamed
 
 
-def _check_file(path: Path) -> None:
-    """Check what mne does not."""
-    check_fif(path)
-    if path.suffix == ".vhdr":
+def _checked_file(path: Path, entry: Recording) -> dict:
+    """Check what mne does not, and give options for its reader."""
+    if path.is_file():
+        existing(path, "recording")
+    fif_parts(path)
+    suffix, options = path.suffix.lower(), {}
+    if suffix == ".ds":
+        # A system clock that stands still does not end a CTF recording: heads may have been localised in between.
+        options = {"system_clock": "ignore"}
+    elif suffix in EDF_SUFFIXES and (names := channels_to_read(path, entry.picks)):
+        options = {"include": names}
+    elif suffix == ".vhdr":
         _check_brainvision(path)
+    return options
 
 
 def _check_brainvision(header: Path) -> None:
@@ -100,8 +109,8 @@ def _check_brainvision(header: Path) -> None:
     facts = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", text, flags=re.MULTILINE))
     names = re.findall(r"^Ch\d+\s*=\s*([^,\n]*),", text, flags=re.MULTILINE)[: int(facts.get("NumberOfChannels", 0))]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(f"'{header}': the channel names are not unique: {', '.join(repeated)}.")
+    if repeated:  # mne cannot read these at all
+        raise DataError(f"'{header}': the channel names are not unique: {', '.join(repeated)}. Rename them in it.")
     width = SAMPLE_BYTES.get(facts.get("BinaryFormat", ""))
     data = header.with_name(facts.get("DataFile", "").replace("$b", header.stem))
     if width is None or not data.is_file():
@@ -132,22 +141,20 @@ def _bids_path(entry: Recording, modality: str, root: Path) -> mne_bids.BIDSPath
         )  # fmt: skip
 
 
-def _open_bids(entry: Recording, modality: str, root: Path) -> mne.io.BaseRaw:
+def _open_bids(entry: Recording, modality: str, root: Path) -> tuple[mne.io.BaseRaw, set[str]]:
     """The recording with the types and the bad channels of its `channels.tsv`."""
     path = _bids_path(entry, modality, root)
     import mne_bids
 
-    with strict_mne(path.basename, f" in the BIDS data set '{root}'"):
-        _check_file(path.fpath)
-        options = {"system_clock": "ignore"} if path.fpath.suffix == ".ds" else None
-        return mne_bids.read_raw_bids(path, extra_params=options, verbose="warning")
+    with strict_mne(path.basename, f" in the BIDS data set '{root}'") as renamed:
+        options = _checked_file(path.fpath, entry) or None
+        raw = mne_bids.read_raw_bids(path, extra_params=options, verbose="warning")
+    return raw, renamed
 
 
-def _trials(
-    entry: Recording, modality: str, path: Path, table: Path, opener: Callable[[], mne.io.BaseRaw], files: list[Path]
-) -> Trials:
+def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Opener, files: list[Path]) -> Trials:
     """Rows of a continuous recording."""
-    raw = opener()
+    raw, renamed = opener()
     rows = read_table(table)
     chosen = np.flatnonzero(kept(rows, entry.keep, table))
     onsets = numbers([column(rows, "onset", table)[i] for i in chosen], "onset", table, chosen)
@@ -161,7 +168,7 @@ def _trials(
     good = _outside_bad_segments(raw, samples, window, entry, path)
     dropped = len(chosen) - int(good.sum())
     chosen, samples = chosen[good], samples[good]
-    ch_names = channels(raw, entry, modality, path)
+    ch_names = channels(raw, renamed, entry, modality, path)
     facts = {
         "ch_names": ch_names, "sfreq": float(entry.decimate_to or sfreq), "tmin": float(window.kept[0] / sfreq),
         "n_times": len(window.kept),
@@ -294,11 +301,11 @@ def _outside_bad_segments(
 
 
 def _load(
-    opener: Callable[[], mne.io.BaseRaw], path: Path, entry: Recording, ch_names: list[str], samples: np.ndarray,
+    opener: Opener, path: Path, entry: Recording, ch_names: list[str], samples: np.ndarray,
     window: Window,
 ) -> np.ndarray:  # fmt: skip
     """Filter the whole recording, then cut, subtract the baseline, decimate; float32 `(n, n_chans, n_times)`."""
-    raw = opener()
+    raw, _ = opener()
     everything = np.arange(len(ch_names))  # all that was picked, of whatever type
     with strict_mne(path):
         raw.pick(ch_names, verbose="error")

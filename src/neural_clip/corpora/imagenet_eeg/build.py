@@ -48,7 +48,10 @@ from neural_clip.files.names import plain_name
 from neural_clip.files.reading import read_text
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.parts import Part
+from neural_clip.prepared.units import check_unit
 from neural_clip.prepared.writer import write_prepared
+
+TRIALS_CHECKED = 50  # of each subject, for their unit
 
 
 def prepare(
@@ -240,6 +243,7 @@ def _recording_rows(
 ) -> Iterator[dict]:
     """Rows of one subject for `write_prepared`, scaled by the subject's own training trials if so asked."""
     data = opened_recordings(path)
+    _check_unit(data, [i for i, _ in trials], signals)
     mean, divisor = np.zeros((data.n_chans, 1)), np.ones((data.n_chans, 1))
     if standardize == "train":
         mean, divisor = fit_scale(data, [i for i, split in trials if split == "train"], signals)
@@ -253,6 +257,17 @@ def _recording_rows(
             "categories": [synset], "n_repeats": 1, "split": split,
             "eeg": ((signals.cut(data, i) - mean) / divisor).astype(np.float32),
         }  # fmt: skip
+
+
+def _check_unit(data: Trials, trials: Sequence[int], signals: Signals) -> None:
+    """Refuse values of a subject that are neither in microvolts (raw) nor standardised (the others)."""
+    some = trials[:: max(len(trials) // TRIALS_CHECKED, 1)]
+    raw = data.path.name == RAW_FILE and signals.released is None
+    values = np.stack([signals.cut(data, i) for i in some]) * (1e-6 if raw else 1.0)
+    check_unit(
+        values, "V" if raw else "z", f"'{data.path}', subject {data.subject[some[0]]}", None,
+        " Get the file of the release again.",
+    )  # fmt: skip
 
 
 def _image_rows(images: Sequence[tuple[str, ImageFile]], readable: dict[str, str]) -> Iterator[dict]:

@@ -15,6 +15,7 @@ from neural_clip.corpora.repeats import mean_of_repeats
 from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import open_dataset, read_slab
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.prepared.units import check_unit
 
 
 def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) -> Iterator[dict]:
@@ -31,6 +32,7 @@ def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) 
     for session in sessions:
         path, trials = plan.sessions[session], plan.trials(session)
         betas = read_session(path, plan.mask, plan.trials_per_session)  # (n_trials, n_voxels)
+        check_unit(betas, "percent signal change", f"'{path}'", None, " Get the release's own file.")
         if session_zscore == "train_only":
             betas = _zscore(path, betas, plan.splits[trials] == SPLITS.index("train"))
         for trial, values in zip(trials.tolist(), betas, strict=True):

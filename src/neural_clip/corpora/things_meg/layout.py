@@ -91,7 +91,7 @@ def is_downloaded(path: Path) -> bool:
     return True
 
 
-def read_text(path: Path, how_to_get: str = HOW_TO_GET, what: str = "table") -> str:
+def read_text(path: Path, how_to_get: str = HOW_TO_GET, what: str = "text") -> str:
     """Text of a file.
 
     Raises:
