@@ -50,7 +50,7 @@ def open_dataset(path: Path, name: str) -> Iterator:
 
 
 def text_of(path: Path, dataset) -> np.ndarray | None:
-    """Text of a data set as `str`, `None` where it holds numbers.
+    """Text of a data set as `str` or bytes, `None` where it holds numbers.
 
     Text is stored as bytes of a fixed or of any length, and by MATLAB 7.3 as the numbers of its characters: a matrix
     has a line a row, a cell array refers to a data set a cell. MATLAB's text has one dimension, in MATLAB's order.
@@ -63,8 +63,10 @@ def text_of(path: Path, dataset) -> np.ndarray | None:
     matlab = dataset.attrs.get("MATLAB_class", b"")
     kind = matlab.decode() if isinstance(matlab, bytes) else str(matlab)
     where = f"'{path}': array '{dataset.name.removeprefix('/')}'"
+    if dataset.dtype.kind == "S":  # many programs call their UTF-8 ASCII
+        return np.asarray(dataset[()])
     if h5py.check_string_dtype(dataset.dtype):
-        return np.array(dataset.asstr()[()], dtype=str)
+        return np.array(dataset.asstr("utf-8")[()], dtype=str)
     if kind == "char":
         return np.array(_lines(dataset), dtype=str)
     if kind == "cell":

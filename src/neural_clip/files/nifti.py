@@ -125,6 +125,38 @@ def open_nifti(path: Path) -> Iterator[NiftiStream]:
             raise DataError(f"'{path}' is longer than its header says. Is it damaged?")
 
 
+def read_affine(path: Path) -> np.ndarray | None:
+    """Affine to mm, `(4, 4)`, by the header of a `.nii` or `.nii.gz` file; `None` where it tells no place.
+
+    Raises:
+        DataError: If the file is absent, or its header damaged.
+    """
+    existing(path, "NIfTI file", NSD_ADVICE)
+    with reading(path), path.open("rb") as file:
+        return NiftiStream(path, _reader(path, file)).affine
+
+
+def check_same_place(path: Path, affine: np.ndarray | None, mask_path: Path, mask_affine: np.ndarray | None) -> None:
+    """Refuse a mask whose voxels lie elsewhere in space than those it is put on, where both files tell.
+
+    Raises:
+        DataError: If their affines differ by more than a thousandth of a millimetre.
+    """
+    if affine is None or mask_affine is None or np.allclose(affine, mask_affine, rtol=0, atol=1e-3):
+        return
+    corner = np.abs(affine[:3, 3] - mask_affine[:3, 3]).max()
+    raise DataError(
+        f"The mask '{mask_path}' lies elsewhere in space than '{path}': their affines differ (voxels of "
+        f"{_sizes(mask_affine)} and {_sizes(affine)} mm, first corners up to {corner:.3g} mm apart). Resample one to "
+        "the other."
+    )
+
+
+def _sizes(affine: np.ndarray) -> str:
+    """Sizes of a voxel."""
+    return " x ".join(f"{size:.4g}" for size in np.linalg.norm(affine[:3, :3], axis=0))
+
+
 def read_all(stream: NiftiStream) -> np.ndarray:
     """All values of a small file, in the shape of its header."""
     if any(size < 1 for size in stream.shape):

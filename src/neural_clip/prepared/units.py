@@ -33,8 +33,7 @@ def plausible_spread(unit: str | None) -> tuple[float, float] | None:
     return low / size, high / size
 
 
-def check_unit(
-    values: np.ndarray, unit: str | None, where: str, ch_names: Sequence[str] | None, way_out: str,) -> None:  # fmt: skip
+def check_unit(values: np.ndarray, unit: str | None, where: str, ch_names: Sequence[str] | None, way_out: str) -> None:
     """Refuse recordings whose values no head gives in their unit.
 
     Args:
