@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CHANNEL_TYPES = ("eeg", "meg", "mag", "grad")
 REF_ROLE, REF_FILE_NUM, REF_FILE_NAME = 115, 117, 118  # tags of FIF, with two values of the first
 PREVIOUS_FILE, NEXT_FILE = 1, 2
+FURTHER_PART = re.compile(r"[-_](epo|raw|meg|eeg)-\d+\.fif$|_split-0*(?!1_)[1-9]\d*_")  # as mne and BIDS name them
 EDGE = 1e-6  # s; times are sums of rounded decimals
 # Warnings of mne after which it goes on with something else than the file says.
 REFUSED_WARNINGS = (
@@ -69,10 +70,8 @@ def fif_parts(path: Path) -> list[Path]:
     while following is not None:
         part = following
         before, following = _neighbours(part)
-        if before and part == path:
-            raise DataError(
-                f"'{path}' is not the first part of its recording, which {before!r} comes before. Name the first one."
-            )
+        if part == path and (before or FURTHER_PART.search(part.name)):
+            raise DataError(f"'{path}' is not the first part of its recording; name the first one.")
         if following is not None and following in parts:
             raise DataError(f"'{part}' names '{following}' as its next part, which came before it.")
         if following is not None and not following.is_file():
@@ -84,10 +83,10 @@ def fif_parts(path: Path) -> list[Path]:
     return parts
 
 
-def _neighbours(part: Path) -> tuple[str, Path | None]:
-    """Name of the part before, if there is one, and path of the next, by the references in a FIF file."""
-    size, position, following, role = part.stat().st_size, 0, 0, 0
-    names: dict[int, str] = {}
+def _neighbours(part: Path) -> tuple[bool, Path | None]:
+    """Whether there is a part before, and the path of the next, by the references in a FIF file."""
+    size, position, following, role, roles = part.stat().st_size, 0, 0, 0, set()
+    next_name = next_number = None
     with part.open("rb") as file:
         while 0 <= following < size:
             position = following
@@ -101,13 +100,14 @@ def _neighbours(part: Path) -> tuple[str, Path | None]:
                 )
             if kind == REF_ROLE:
                 role = int.from_bytes(file.read(4), "big")
-            elif kind == REF_FILE_NAME:
-                names[role] = file.read(length).decode("latin-1")
-            elif kind == REF_FILE_NUM and role == NEXT_FILE:  # files of the maker of the machine have no name
-                names.setdefault(role, _numbered(part, int.from_bytes(file.read(4), "big")))
-            elif kind == REF_FILE_NUM:
-                names.setdefault(role, "another")
-    return names.get(PREVIOUS_FILE, ""), part.with_name(names[NEXT_FILE]) if NEXT_FILE in names else None
+                roles.add(role)
+            elif kind == REF_FILE_NAME and role == NEXT_FILE:
+                next_name = Path(file.read(length).decode("latin-1")).name
+            elif kind == REF_FILE_NUM and role == NEXT_FILE:
+                next_number = int.from_bytes(file.read(4), "big")
+    if next_name is None and next_number is not None:  # files of the maker of the machine name no file
+        next_name = _numbered(part, next_number)
+    return PREVIOUS_FILE in roles, None if next_name is None else part.with_name(next_name)
 
 
 def _numbered(part: Path, number: int) -> str:

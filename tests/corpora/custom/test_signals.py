@@ -1,0 +1,171 @@
+"""Recordings whose channels have several rates or one name twice, with gaps, in several parts, or in another unit."""
+
+import numpy as np
+import pytest
+
+from continuous_raw import simulated_raw, write_brainvision
+from custom_raw import rng, save_epochs
+from edf_files import annotations, write_edf
+from neural_clip.corpora.custom.continuous import read_continuous
+from neural_clip.corpora.custom.epochs import fif_parts, read_epochs
+from neural_clip.corpora.custom.manifest import Recording
+from neural_clip.errors import DataError
+
+RECORDS = 20  # seconds
+SUFFIXES = (".edf", ".bdf")
+
+
+def noise(rate, seed=0):
+    return rng(seed, rate).normal(scale=20, size=rate * RECORDS).round().astype(int)
+
+
+def read(path, **changes):
+    """Values of one window a second, in V."""
+    table = path.with_name("events.tsv")
+    table.write_text("onset\timage_id\n" + "".join(f"{second}\tim{second}\n" for second in range(1, RECORDS - 1)))
+    entry = Recording(
+        **{"file": path.name, "kind": "continuous", "subject": "sub-01", "events": "events.tsv", "tmin": 0.0,
+           "tmax": 0.5} | changes
+    )  # fmt: skip
+    trials = read_continuous(entry, "eeg", path, path.parent)
+    return trials.values("V"), trials
+
+
+def windows(values, rate):
+    """The same windows, cut by hand."""
+    return np.stack([values[second * rate : second * rate + rate // 2 + 1] for second in range(1, RECORDS - 1)])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_channels_of_several_rates_are_not_filled_up(tmp_path, suffix):
+    path, slow, fast = tmp_path / f"rec{suffix}", noise(64), noise(128)
+    write_edf(path, [("Fz", slow), ("Cz", slow[::-1]), ("Resp", fast)], RECORDS)
+    for picks in (None, ["eeg"], ["Fz", "Resp"]):
+        with pytest.raises(DataError, match=r"rec.*different rates: 'Fz' has 64 Hz, 'Resp' has 128 Hz.*by 'picks'"):
+            read(path, picks=picks)
+    values, trials = read(path, picks=["Cz", "Fz"])
+    assert trials.facts["sfreq"] == 64 and trials.facts["ch_names"] == ["Cz", "Fz"]
+    np.testing.assert_allclose(values[:, 1], windows(slow, 64) * 1e-6, rtol=1e-3, atol=1e-9)
+    values, trials = read(path, picks=["Resp"])
+    assert trials.facts["sfreq"] == 128
+    np.testing.assert_allclose(values[:, 0], windows(fast, 128) * 1e-6, rtol=1e-3, atol=1e-9)
+
+
+def test_annotations_have_no_rate(tmp_path):
+    path, fast = tmp_path / "rec.edf", noise(128)
+    write_edf(path, [("Fz", fast), ("EDF Annotations", annotations(range(RECORDS)))], RECORDS, marked="EDF+C")
+    np.testing.assert_allclose(read(path)[0][:, 0], windows(fast, 128) * 1e-6, rtol=1e-3, atol=1e-9)
+
+
+def test_marks_are_kept_where_channels_are_chosen_by_rate(tmp_path):
+    path = tmp_path / "rec.edf"
+    notes = annotations(range(RECORDS), [(3.2, 0.1, "BAD_blink")])
+    write_edf(path, [("Fz", noise(64)), ("EDF Annotations", notes), ("Resp", noise(128))], RECORDS, marked="EDF+C")
+    with pytest.raises(DataError, match="1 of 18 events overlap segments marked bad"):
+        read(path, picks=["Fz"])
+
+
+def test_gaps_between_records_are_refused(tmp_path):
+    path, onsets = tmp_path / "rec.edf", list(range(RECORDS))
+    whole = [("Fz", noise(128)), ("EDF Annotations", annotations(onsets))]
+    write_edf(path, whole, RECORDS, marked="EDF+D")
+    np.testing.assert_allclose(read(path)[0][:, 0], windows(noise(128), 128) * 1e-6, rtol=1e-3, atol=1e-9)
+    cut = [
+        ("Fz", noise(128)),
+        ("EDF Annotations", annotations([*onsets[:12], *(40 + onset for onset in onsets[12:])])),
+    ]
+    write_edf(path, cut, RECORDS, marked="EDF+D")
+    with pytest.raises(DataError, match=r"rec\.edf' is interrupted: its record 13 begins at 52 s.* ends at 12 s"):
+        read(path)
+    write_edf(path, cut[:1], RECORDS, marked="EDF+D")
+    with pytest.raises(DataError, match="does not tell when its records begin"):
+        read(path)
+
+
+def test_a_damaged_header_is_called_so(tmp_path):
+    path = tmp_path / "rec.edf"
+    write_edf(path, [("Fz", noise(128))], RECORDS)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"rec\.edf' cannot be read.*damaged or truncated"):
+        read(path)
+
+
+@pytest.mark.parametrize("unit", ["", "nV"])
+def test_a_unit_that_mne_does_not_know_is_noticed(tmp_path, unit):
+    write_edf(tmp_path / "rec.edf", [("Fz", noise(128)), ("Cz", noise(128, 1))], RECORDS, unit=unit)
+    with pytest.raises(
+        DataError, match=r"'rec\.edf': the unit is V, .* that of '(Fz|Cz)', is .* plausible are .*'unit'"
+    ):
+        read(tmp_path / "rec.edf")
+
+
+def test_one_name_twice_matters_only_where_it_is_picked(tmp_path):
+    path = tmp_path / "rec.edf"
+    write_edf(path, [("Fz", noise(128)), ("Fz", noise(128, 1)), ("Cz", noise(128, 2))], RECORDS)
+    for picks in (None, ["Fz"], ["Fz-0"], ["Cz", "Fz-1"]):
+        with pytest.raises(DataError, match=r"rec\.edf': the channel names are not unique: Fz\. Leave .* 'picks'"):
+            read(path, picks=picks)
+    np.testing.assert_allclose(
+        read(path, picks=["Cz"])[0][:, 0], windows(noise(128, 2), 128) * 1e-6, rtol=1e-3, atol=1e-9
+    )
+    raw = simulated_raw(names=("A", "B", "C"), seconds=RECORDS)
+    write_brainvision(tmp_path, raw, ["A", "B", "B"])
+    with pytest.raises(DataError, match=r"rec\.vhdr': the channel names are not unique: B"):
+        read(tmp_path / "rec.vhdr", picks=["A"])
+
+
+def test_a_channel_that_is_not_there_is_named_with_the_nearest(tmp_path):
+    write_edf(tmp_path / "rec.edf", [("Fz", noise(128)), ("Cz", noise(128, 1))], RECORDS)
+    with pytest.raises(DataError, match=r"no channel 'FZ'.* Did you mean 'Fz'\?"):
+        read(tmp_path / "rec.edf", picks=["FZ"])
+
+
+# Recordings in several parts.
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A FIF recording of more than 4 MB in parts of 2 MB, by both ways to name them."""
+    raw = simulated_raw(seconds=RECORDS * 20)
+    raw.save(tmp_path / "a_raw.fif", split_size="2MB", verbose="error")
+    raw.save(tmp_path / "sub-01_meg.fif", split_size="2MB", split_naming="bids", verbose="error")
+    return raw, tmp_path / "a_raw.fif", tmp_path / "sub-01_split-01_meg.fif"
+
+
+def test_parts_are_read_as_one(parts):
+    raw, *firsts = parts
+    for first in firsts:
+        assert len(fif_parts(first)) == len(list(first.parent.glob(first.name[:3] + "*.fif"))) > 2
+        values, trials = read(first, tmax=0.1)
+        expected = np.stack([raw.get_data(start=500 * s, stop=500 * s + 51) for s in range(1, RECORDS - 1)])
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-9)
+        assert set(trials.files) >= set(fif_parts(first))
+
+
+def test_a_part_that_is_missing_or_not_the_first_is_named(parts):
+    _, *firsts = parts
+    for first in firsts:
+        _, second, third, *_ = fif_parts(first)
+        with pytest.raises(DataError, match=rf"{second.name}' is not the first part of its recording"):
+            read(second)
+        third.unlink()
+        with pytest.raises(DataError, match=rf"several parts, of which '.*{third.name}' is missing") as caught:
+            read(first)
+        assert "damaged" not in str(caught.value)
+
+
+def test_parts_of_epochs(tmp_path):
+    import mne
+
+    save_epochs(tmp_path / "whole-epo.fif", names=[f"E{i}" for i in range(60)], n=300)
+    epochs = mne.read_epochs(tmp_path / "whole-epo.fif", verbose="error")
+    epochs.save(tmp_path / "a-epo.fif", split_size="1.2MB", verbose="error")
+    entry = Recording(file="a-epo.fif", kind="epochs", subject="sub-01", image_column="picture")
+    trials = read_epochs(entry, "eeg", tmp_path / "a-epo.fif")
+    np.testing.assert_allclose(trials.values("V"), epochs.get_data(copy=False), rtol=1e-5, atol=1e-12)
+    second = fif_parts(tmp_path / "a-epo.fif")[1]
+    with pytest.raises(DataError, match="is not the first part"):
+        read_epochs(entry, "eeg", second)
+    second.unlink()
+    with pytest.raises(DataError, match=rf"several parts, of which '.*{second.name}' is missing"):
+        read_epochs(entry, "eeg", tmp_path / "a-epo.fif")
