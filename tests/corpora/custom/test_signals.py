@@ -169,3 +169,57 @@ def test_parts_of_epochs(tmp_path):
     second.unlink()
     with pytest.raises(DataError, match=rf"several parts, of which '.*{second.name}' is missing"):
         read_epochs(entry, "eeg", tmp_path / "a-epo.fif")
+
+
+# Pauses.
+
+
+@pytest.mark.parametrize("word", ["New Segment/", "boundary", "EDGE boundary", "BAD boundary"])
+def test_windows_across_a_pause_are_bad(tmp_path, word):
+    import mne
+
+    raw = simulated_raw(seconds=RECORDS)
+    raw.set_annotations(mne.Annotations([0.0, 5.2], [0.002, 0.002], [word, word]))
+    raw.save(tmp_path / "a_raw.fif", verbose="error")
+    with pytest.raises(DataError, match=r"the windows of 1 of 18 events overlap segments marked bad, or pauses.* 5 s"):
+        read(tmp_path / "a_raw.fif")
+    values, trials = read(tmp_path / "a_raw.fif", bad_segments="drop")
+    assert len(values) == 17 and trials.dropped == 1 and "im5" not in trials.shown
+
+
+def test_a_pause_at_the_edge_of_a_window_is_none_in_it(tmp_path):
+    raw = simulated_raw(seconds=RECORDS)
+    write_brainvision(tmp_path, raw)
+    marks = tmp_path / "rec.vmrk"
+    for sample, whole in ((2501, True), (2502, False), (2751, False), (2752, True)):  # from 1: the windows at 5 s
+        lines = marks.read_text().splitlines()[:6]
+        marks.write_text("\n".join([*lines, f"Mk2=New Segment,,{sample},1,0,20200101000000000000", ""]))
+        _, trials = read(tmp_path / "rec.vhdr", bad_segments="drop")
+        assert ("im5" in trials.shown) == whole, sample
+
+
+def test_bids_recordings_in_parts(tmp_path):
+    mne_bids = pytest.importorskip("mne_bids")
+    import mne
+
+    from neural_clip.corpora.custom.continuous import read_bids
+
+    root = tmp_path / "bi[ds] 1,*"  # no pattern, but a name
+    target = mne_bids.BIDSPath(root=root, subject="01", task="see", datatype="meg")
+    raw = simulated_raw(kind="mag", unit=1e-12, seconds=400)
+    raw.info["line_freq"] = 50
+    raw.save(tmp_path / "x_raw.fif", verbose="error")
+    mne_bids.write_raw_bids(mne.io.read_raw_fif(tmp_path / "x_raw.fif", verbose="error"), target, verbose="error")
+    place = next(root.rglob("*_meg.fif"))
+    raw.save(place, split_size="2MB", split_naming="bids", overwrite=True, verbose="error")
+    place.unlink(missing_ok=True)
+    events = place.with_name("sub-01_task-see_events.tsv")
+    events.write_text("onset\tduration\timage_id\n" + "".join(f"{second}\t0\tim\n" for second in range(1, 300, 50)))
+    entry = Recording(file=root.name, kind="bids", subject="sub-01", task="see", tmin=0.0, tmax=0.1)
+    values = read_bids(entry, "meg", root).values("T")
+    expected = np.stack([raw.get_data(start=500 * second, stop=500 * second + 51) for second in range(1, 300, 50)])
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-18)
+    next(root.rglob("*split-02*.fif")).unlink()
+    with pytest.raises(DataError, match=r"several parts, of which '.*split-02_meg\.fif' is missing"):
+        read_bids(entry, "meg", root)
+    next(root.rglob("*split-01*.fif")).rename(tmp_path / "sub-01_task-see_split-01_meg.fif")

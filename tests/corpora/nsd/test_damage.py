@@ -664,3 +664,28 @@ def test_unused_subjects_may_be_anything(own_raw_dir):
     read_design(own_raw_dir, [1, 5], official=False)
     with pytest.raises(DataError, match="subject 3 should hold different ids"):
         read_design(own_raw_dir, [3], official=False)
+
+
+def test_a_region_that_lies_elsewhere_is_refused(own_raw_dir, tmp_path):
+    path = region_path(own_raw_dir, 5)
+    region = nibabel.load(path)
+    affine = region.affine.copy()
+    affine[0] *= -1  # left and right exchanged: the same shape and the same number of voxels
+    nibabel.Nifti1Image(np.asarray(region.dataobj), affine).to_filename(path)
+    betas = betas_path(own_raw_dir, 5, 1)
+    image = nibabel.load(betas)
+    nibabel.Nifti1Image(np.asarray(image.dataobj), region.affine).to_filename(betas)
+    with pytest.raises(DataError, match=r"mask '.*nsdgeneral\.nii\.gz' lies elsewhere in space than '.*session01"):
+        nsd.prepare(own_raw_dir, tmp_path / "out")
+
+
+@pytest.mark.parametrize("factor", [1 / 300, 300])
+def test_betas_in_another_unit_are_refused(own_raw_dir, tmp_path, factor):
+    path = betas_path(own_raw_dir, 5, 1)
+    image = nibabel.load(path)
+    values = (np.asarray(image.dataobj) * factor).clip(-32768, 32767).astype(np.int16)
+    if factor < 1:
+        values[..., ::2] += 1  # a part in 300 of a percent
+    nibabel.Nifti1Image(values, image.affine).to_filename(path)
+    with pytest.raises(DataError, match=r"session01\.nii\.gz': the unit is percent signal change, but .* plausible"):
+        nsd.prepare(own_raw_dir, tmp_path / "out")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from folder_contents import contents
 from neural_clip.commands.prepare import things_meg as main
 from neural_clip.corpora.stamp import read_stamp
+from neural_clip.corpora.things_meg import derivative_route
 from neural_clip.corpora.things_meg import layout as things_meg_files
 from neural_clip.corpora.things_meg import raw_route as things_meg_recordings
 from neural_clip.corpora.things_meg.build import prepare
@@ -626,3 +627,20 @@ def test_lag_and_late_trials_have_limits():
     ):
         with pytest.raises(DataError, match=words):
             check(triggers)
+
+
+@pytest.mark.parametrize("route", ["raw", "derivative"])
+def test_values_in_another_unit_are_refused(mini, tmp_path, monkeypatch, route):
+    module = things_meg_recordings if route == "raw" else derivative_route
+    opener = "open_recording" if route == "raw" else "_open"
+    real = getattr(module, opener)
+
+    def scaled(path):
+        return (
+            real(path).load_data(verbose="error").apply_function(lambda data: data * 1e5, picks="meg", verbose="error")
+        )
+
+    monkeypatch.setattr(module, opener, scaled)
+    unit = "T" if route == "raw" else "z"
+    with pytest.raises(DataError, match=rf"the unit is {unit}, but .* that of 'M\w+-\d+', is .* plausible .* again"):
+        prepare(mini, tmp_path / "out", route=route)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 Opener = Callable[[], "tuple[mne.io.BaseRaw, set[str]]"]  # a recording, and channel names that occur twice in it
+STOPS = re.compile(r"New Segment/?.*|((BAD|EDGE)[ _])?boundary", re.IGNORECASE)  # BrainVision; EEGLAB and mne
 SAMPLE_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # of BrainVision's binary formats
 
 
@@ -283,19 +284,25 @@ def _check_covered(
 def _outside_bad_segments(
     raw: mne.io.BaseRaw, samples: np.ndarray, window: Window, entry: Recording, path: Path
 ) -> np.ndarray:
-    """Which events' windows overlap no segment marked bad; bool `(n,)`."""
-    if not any(text.upper().startswith("BAD") for text in raw.annotations.description):
-        return np.ones(len(samples), dtype=bool)
-    with strict_mne(path):
-        marked = np.isnan(raw.get_data(picks=[0], reject_by_annotation="NaN", verbose="error")[0])
-    total = np.concatenate([[0], np.cumsum(marked)])
-    good = total[samples + window.last + 1] == total[samples + window.first]
+    """Which events' windows overlap no segment marked bad and no moment at which recording stopped; bool `(n,)`."""
+    good = np.ones(len(samples), dtype=bool)
+    if any(text.upper().startswith("BAD") for text in raw.annotations.description):
+        with strict_mne(path):
+            marked = np.isnan(raw.get_data(picks=[0], reject_by_annotation="NaN", verbose="error")[0])
+        total = np.concatenate([[0], np.cumsum(marked)])
+        good = total[samples + window.last + 1] == total[samples + window.first]
+    start = raw.first_time if raw.annotations.orig_time is not None else 0.0
+    for text, onset in zip(raw.annotations.description, raw.annotations.onset, strict=True):
+        if STOPS.fullmatch(text):  # the sample here is the first after a pause of unknown length
+            stop = round((onset - start) * raw.info["sfreq"])
+            good &= (samples + window.first >= stop) | (samples + window.last < stop)
     if not good.any():
-        raise DataError(f"'{path}': the windows of all {len(good)} events overlap segments marked bad.")
+        raise DataError(f"'{path}': the windows of all {len(good)} events overlap segments marked bad, or pauses.")
     if entry.bad_segments == "refuse" and not good.all():
         raise DataError(
-            f"'{path}': the windows of {int((~good).sum())} of {len(good)} events overlap segments marked bad, the "
-            f"first at {samples[~good][0] / raw.info['sfreq']:g} s. Leave them out by 'bad_segments: drop'."
+            f"'{path}': the windows of {int((~good).sum())} of {len(good)} events overlap segments marked bad, or "
+            f"pauses, the first at {samples[~good][0] / raw.info['sfreq']:g} s. Leave them out by "
+            "'bad_segments: drop'."
         )
     return good
 
