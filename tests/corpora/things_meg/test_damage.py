@@ -636,9 +636,7 @@ def test_values_in_another_unit_are_refused(mini, tmp_path, monkeypatch, route):
     real = getattr(module, opener)
 
     def scaled(path):
-        return (
-            real(path).load_data(verbose="error").apply_function(lambda data: data * 1e5, picks="meg", verbose="error")
-        )
+        return real(path).load_data().apply_function(lambda data: data * 1e5, picks="meg", verbose="error")
 
     monkeypatch.setattr(module, opener, scaled)
     unit = "T" if route == "raw" else "z"
