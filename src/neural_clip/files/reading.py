@@ -27,7 +27,7 @@ SIGNATURES = {
 # What libraries say of sound files.
 SOUND = (
     "does not exist", "no such file", "not support", "unsupported", "unknown suffix", "could not find", "no raw data",
-    "is needed", "could not be imported", "requires the",
+    "is needed", "could not be imported", "requires the", "unknown mat file", "using any of the possible readers",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def reading(path: Path | str, what: str = "") -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What is wrong, with a word on damage only where that is a likely cause."""
-    reason = str(error).strip().rstrip(".") or type(error).__name__
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, PermissionError):
         return "permission denied."
     if "allow_pickle" in reason:

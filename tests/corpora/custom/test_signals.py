@@ -223,3 +223,48 @@ def test_bids_recordings_in_parts(tmp_path):
     with pytest.raises(DataError, match=r"several parts, of which '.*split-02_meg\.fif' is missing"):
         read_bids(entry, "meg", root)
     next(root.rglob("*split-01*.fif")).rename(tmp_path / "sub-01_task-see_split-01_meg.fif")
+
+
+# Files of another kind.
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x.edf", "it is no EDF, BDF or GDF file.* b'hello"),
+        ("x_raw.fif", "it is no FIF file.* b'hello"),
+        ("x.vhdr", "is no header of BrainVision: it begins with 'hello"),
+        ("x.set", "Unknown mat file type"),
+        ("x.xyz", "cannot be read by mne.io.read_raw: Unsupported file type"),
+    ],
+)
+def test_recordings_that_are_something_else_say_so(tmp_path, name, message):
+    (tmp_path / name).write_text("hello" * 400)
+    with pytest.raises(DataError, match=message) as caught:
+        read(tmp_path / name)
+    assert "Is it damaged" not in str(caught.value)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match="is empty: it has 0 bytes"):
+        read(tmp_path / name)
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match="There is no recording"):
+        read(tmp_path / name)
+
+
+def test_epochs_given_as_a_continuous_recording_and_back(tmp_path):
+    save_epochs(tmp_path / "a-epo.fif")
+    simulated_raw(seconds=5).save(tmp_path / "a_raw.fif", verbose="error")
+    with pytest.raises(DataError, match=r"cannot be read by mne\.io\.read_raw: No raw data in .*fif\.$"):
+        read(tmp_path / "a-epo.fif")
+    entry = Recording(file="a_raw.fif", kind="epochs", subject="sub-01", image_column="picture")
+    with pytest.raises(DataError, match=r"cannot be read as mne\.Epochs: Could not find event data\.$"):
+        read_epochs(entry, "eeg", tmp_path / "a_raw.fif")
+
+
+def test_a_ctf_folder_without_samples_is_incomplete(tmp_path):
+    (tmp_path / "a.ds").mkdir()
+    (tmp_path / "a.ds" / "a.res4").write_bytes(b"MEG42RS")
+    with pytest.raises(
+        DataError, match=r"a\.ds' cannot be read: the CTF recording is incomplete, it has no \.meg4 file"
+    ):
+        read(tmp_path / "a.ds")

@@ -95,6 +95,8 @@ def _checked_file(path: Path, entry: Recording) -> dict:
     fif_parts(path)
     suffix, options = path.suffix.lower(), {}
     if suffix == ".ds":
+        if lacking := [ending for ending in (".res4", ".meg4") if not any(path.glob(f"*{ending}"))]:
+            raise DataError(f"'{path}' cannot be read: the CTF recording is incomplete, it has no {lacking[0]} file.")
         # A system clock that stands still does not end a CTF recording: heads may have been localised in between.
         options = {"system_clock": "ignore"}
     elif suffix in EDF_SUFFIXES and (names := channels_to_read(path, entry.picks)):
@@ -107,6 +109,8 @@ def _checked_file(path: Path, entry: Recording) -> dict:
 def _check_brainvision(header: Path) -> None:
     """What mne takes from the header in silence: names that occur twice, and a data file that was cut off."""
     text = header.read_text(encoding="latin-1")
+    if not re.match(r"\W*Brain ?Vision", text, re.IGNORECASE):
+        raise DataError(f"'{header}' is no header of BrainVision: it begins with {text[:20]!r}.")
     facts = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", text, flags=re.MULTILINE))
     names = re.findall(r"^Ch\d+\s*=\s*([^,\n]*),", text, flags=re.MULTILINE)[: int(facts.get("NumberOfChannels", 0))]
     repeated = sorted({name for name in names if names.count(name) > 1})

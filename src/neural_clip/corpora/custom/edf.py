@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import reading
+from neural_clip.files.reading import begins_like, reading
 
 EDF_SUFFIXES = (".edf", ".bdf", ".gdf")
+SIGNATURES = (b"0", b"\xffBIOSEMI", b"GDF")
 ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 
 
@@ -50,6 +51,10 @@ def read_header(path: Path) -> EdfHeader:
     """
     with reading(path), path.open("rb") as file:
         head = file.read(256)
+        if not head.startswith(SIGNATURES):
+            raise DataError(
+                f"'{path}' cannot be read: it is no EDF, BDF or GDF file, or its header is damaged: {begins_like(head)}."
+            )
         if head.startswith(b"GDF"):
             version = float(head[4:8])
             count = struct.unpack_from("<I" if version < 1.9 else "<H", head, 252)[0]

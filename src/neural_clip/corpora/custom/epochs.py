@@ -18,7 +18,7 @@ from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError, did_you_mean
-from neural_clip.files.reading import check_gzip, reading
+from neural_clip.files.reading import begins_like, check_gzip, reading
 from neural_clip.files.tables import column, kept
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 CHANNEL_TYPES = ("eeg", "meg", "mag", "grad")
+FIRST_TAG = struct.pack(">i", 100)  # the identity of the file
 REF_ROLE, REF_FILE_NUM, REF_FILE_NAME = 115, 117, 118  # tags of FIF, with two values of the first
 PREVIOUS_FILE, NEXT_FILE = 1, 2
 FURTHER_PART = re.compile(r"[-_](epo|raw|meg|eeg)-\d+\.fif$|_split-0*(?!1_)[1-9]\d*_")  # as mne and BIDS name them
@@ -88,6 +89,11 @@ def _neighbours(part: Path) -> tuple[bool, Path | None]:
     size, position, following, role, roles = part.stat().st_size, 0, 0, 0, set()
     next_name = next_number = None
     with part.open("rb") as file:
+        head = file.read(8)
+        if not head.startswith(FIRST_TAG):
+            raise DataError(
+                f"'{part}' cannot be read: it is no FIF file, or its header is damaged: {begins_like(head)}."
+            )
         while 0 <= following < size:
             position = following
             file.seek(position)
