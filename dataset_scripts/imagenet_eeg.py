@@ -5,8 +5,10 @@ python dataset_scripts/imagenet_eeg.py --raw-dir /data/imagenet_eeg --output-dir
 ```
 """
 
-from neural_clip.commands.prepare import imagenet_eeg
+from functools import partial
+
+from neural_clip.commands.prepare import main
 from neural_clip.errors import run
 
 if __name__ == "__main__":
-    run(imagenet_eeg)
+    run(partial(main, "imagenet_eeg"))

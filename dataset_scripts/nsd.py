@@ -5,8 +5,10 @@ python dataset_scripts/nsd.py --raw-dir /data/nsd --output-dir prepared/nsd --su
 ```
 """
 
-from neural_clip.commands.prepare import nsd
+from functools import partial
+
+from neural_clip.commands.prepare import main
 from neural_clip.errors import run
 
 if __name__ == "__main__":
-    run(nsd)
+    run(partial(main, "nsd"))

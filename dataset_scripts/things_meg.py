@@ -5,8 +5,10 @@
 `--route derivative` reads the published epochs instead of the CTF recordings; `--help` lists the other choices.
 """
 
-from neural_clip.commands.prepare import things_meg
+from functools import partial
+
+from neural_clip.commands.prepare import main
 from neural_clip.errors import run
 
 if __name__ == "__main__":
-    run(things_meg)
+    run(partial(main, "things_meg"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from neural_clip.errors import run
 from neural_clip.files.whole import replace_marked
-from neural_clip.publishing.model_card import publish
+from neural_clip.publishing.model_card import RECORD_FILE, model_card, score_rows
 from neural_clip.report.tables import (
     Table,
     as_markdown,
@@ -67,10 +67,20 @@ def fill(path: Path, name: str, tables: Sequence[str], report: dict) -> None:
     replace_marked(path, name, "\n\n".join(as_markdown(TABLES[table](report)) for table in tables))
 
 
+def publish_card(folder: Path, report: dict, target: Path) -> None:
+    """Write a card as `target` and everything it was made from beside it, as JSON of the same name."""
+    record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    scores = {modality: {"rows": [row]} for modality, row in score_rows(report).items()}
+    kept = {"checkpoints": report["checkpoints"][:1], "decoding": scores}
+    source = {"name": target.stem, "training": record, "report": kept}
+    target.with_suffix(".json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+    target.write_text(model_card(target.stem, record, kept), encoding="utf-8")
+
+
 def publish_demo(folder: Path, repository: Path = REPOSITORY) -> None:
     """Write what README.md, docs/demo.md, the model card and the pictures tell of the demo."""
     report = read_report(folder)
-    publish(folder / "checkpoint", report, repository / "model_cards" / "demo.md")
+    publish_card(folder / "checkpoint", report, repository / "model_cards" / "demo.md")
     fill(repository / "README.md", "demo", ["summary"], report)
     for name in ("decoding", "sizes", "encoding", "conversion", "controls"):
         fill(repository / "docs" / "demo.md", f"demo {name}", [name], report)

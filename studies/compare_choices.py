@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from choices import CHOICES, EVERYWHERE, ChoiceTrainer
-from neural_clip.commands.data_option import open_data_option
+from neural_clip.commands.options import open_data_set
 from neural_clip.errors import DataError, run
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.modalities import MODALITIES
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"Invalid value for the '--choices' parameter. Allowed are {list(CHOICES)}, but got {unknown}."
         )
     torch.set_num_threads(1)  # as many as the other comparisons take, so that times can be compared
-    compare({opened.facts.modality: opened for opened in map(open_data_option, given.data)}, given)
+    compare({opened.facts.modality: opened for opened in map(open_data_set, given.data)}, given)
 
 
 if __name__ == "__main__":

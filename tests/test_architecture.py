@@ -16,7 +16,8 @@ from paths import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "neural_clip"
 # Without these the checks below would pass on an empty folder.
 REQUIRED = {
-    "__init__", "errors", "configuration_neural_clip", "losses", "modeling_eeg", "modeling_fmri", "modeling_meg",
+    "__init__", "errors", "options", "configuration_neural_clip", "losses", "modeling_eeg", "modeling_fmri",
+    "modeling_meg",
     "modeling_neural_clip", "modeling_sensors", "processing_neural_clip", "files.whole", "retrieval.image_retrieval",
     "prepared.reader", "prepared.doctor.inspect", "corpora.nsd.build", "corpora.things_meg.build",
     "corpora.custom.build", "corpora.imagenet_eeg.build", "targets.embed_images", "publishing.push", "evaluation.run",
@@ -24,7 +25,8 @@ REQUIRED = {
     "simulation.simulate", "commands.main",
 }  # fmt: skip
 HUB = "hub set"
-EVERYBODY = {"errors", "image_pixels"}  # imported by all, and part of the hub set
+EVERYBODY = {"errors", "image_pixels", "options"}  # imported by all folders
+STAYS = {"__init__", "options", "registration"}  # of the root, and does not travel
 TRAVELS = {f"retrieval.{name}" for name in ("image_retrieval", "scores", "tiles", "task")}
 
 
@@ -142,7 +144,7 @@ def _import_faults(module, item, ours, place):
             faults.append(f"{place}: {module} may not import neural_clip.{target}")
         if flat and (item.level != 1 or not item.target or "." in item.target) and (hub or target in TRAVELS):
             faults.append(f"{place}: what travels imports its own only as `from .module import name`")
-        if module in TRAVELS and target not in TRAVELS:
+        if (module in TRAVELS and target not in TRAVELS) or (hub and module not in STAYS and target in STAYS):
             faults.append(f"{place}: {module} travels, but neural_clip.{target} does not")
     if ours and item.target not in ours:
         faults += [f"{place}: {name} is private to {item.target}" for name in item.names if _is_private(name)]
@@ -207,6 +209,8 @@ def _faults(module, source):
     ("module", "source"),
     [
         ("losses", "def f():\n    import neural_clip.prepared.reader"),
+        ("losses", "from .options import option"),
+        ("modeling_eeg", "from .registration import MODELS"),
         ("modeling_neural_clip", "from . import losses"),
         ("modeling_neural_clip", "from neural_clip.losses import clip_loss"),
         ("modeling_neural_clip", "from ..neural_clip.losses import clip_loss"),
@@ -238,6 +242,7 @@ def test_a_forbidden_import_is_found(module, source):
         ("prepared.reader", "import numpy as np\ndef f():\n    import datasets"),
         ("corpora.nsd.build", "from neural_clip.prepared.writer import write_prepared\nfrom .plan import x"),
         ("report.text", "from neural_clip.evaluation.outputs import REPORT_FILE"),
+        ("training.options", "from neural_clip.options import option"),
         ("simulation.simulate", "from neural_clip.corpora.things_meg.preprocessing import PUBLISHED"),
         ("retrieval.scores", "from .tiles import Tile"),
     ],

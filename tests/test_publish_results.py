@@ -80,7 +80,7 @@ def test_all_places_that_are_filled_exist(tmp_path, monkeypatch):
         copy.write_text(path.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(publish_results, "TABLES", {name: lambda report: (["a"], [["new"]]) for name in
                                                     (*publish_results.TABLES,)})  # fmt: skip
-    monkeypatch.setattr(publish_results, "publish", lambda *given: None)
+    monkeypatch.setattr(publish_results, "publish_card", lambda *given: None)
     for folder in ("demo/pictures", "real/digits_report", "real/digits_mobilenet_report", "real/faces_report"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "report.json").write_text("{}")

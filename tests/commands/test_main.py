@@ -1,6 +1,7 @@
 """The console command finds, names and times its programs."""
 
 import importlib.util
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from neural_clip.commands import main as cli
-from neural_clip.commands import prepare
 from neural_clip.errors import DataError
+from neural_clip.options import Options
+from neural_clip.prepared.known_corpora import CORPORA
 
 
 def _command():
@@ -31,13 +33,13 @@ def program(monkeypatch):
     """A stand-in for the module behind every command; keeps the arguments and the program name it was called with."""
     calls = []
 
-    def main(argv):
-        calls.append((argv, sys.argv[0]))
+    def main(*given):
+        calls.append((*given, sys.argv[0]))
         return "done"
 
     def load(name):
         calls.append(name)
-        return types.SimpleNamespace(main=main, things_meg=main)
+        return types.SimpleNamespace(main=main)
 
     monkeypatch.setattr(cli.importlib, "import_module", load)
     return calls
@@ -70,7 +72,10 @@ def test_arguments_reach_the_program(name, program):
 @pytest.mark.parametrize("spelling", ["things_meg", "things-meg"])
 def test_prepare_accepts_dashes(spelling, program):
     cli.main(["prepare", spelling, "--raw-dir", "x"])
-    assert program == ["neural_clip.commands.prepare", (["--raw-dir", "x"], "neural-clip prepare things_meg")]
+    assert program == [
+        "neural_clip.commands.prepare",
+        ("things_meg", ["--raw-dir", "x"], "neural-clip prepare things_meg"),
+    ]
 
 
 def test_arguments_default_to_those_of_the_process(program, monkeypatch):
@@ -105,13 +110,16 @@ def test_nothing_near_suggests_nothing():
         cli.main(["xyzzy"])
 
 
-@pytest.mark.parametrize("module", [module for module, _ in cli.COMMANDS.values() if module])
+@pytest.mark.parametrize("module", [module for module, _ in cli.COMMANDS.values()])
 def test_every_listed_program_exists(module):
     assert importlib.util.find_spec(module) is not None
 
 
 def test_every_listed_corpus_exists():
-    assert all(callable(getattr(prepare, function)) for function, _ in cli.PREPARES.values())
+    for corpus in CORPORA.values():
+        for name in (corpus.prepare, corpus.options, corpus.twin):
+            assert callable(pkgutil.resolve_name(name))
+        assert issubclass(pkgutil.resolve_name(corpus.options), Options)
 
 
 @pytest.mark.slow

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from neural_clip.commands.adapt import AdaptOptions
 from neural_clip.commands.doctor import DoctorOptions
-from neural_clip.commands.embed_images import EmbedOptions
-from neural_clip.commands.evaluate import EvaluateOptions
-from neural_clip.commands.options import OLD_SPELLINGS, read_options, todays_spelling
+from neural_clip.commands.options import OLD_SPELLINGS, named_checkpoints, open_data_set, read_options, todays_spelling
 from neural_clip.commands.push import PushOptions
 from neural_clip.commands.report import ReportOptions
-from neural_clip.commands.simulate import SimulateOptions
-from neural_clip.corpora.options import option
+from neural_clip.errors import DataError
+from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.options import option
+from neural_clip.prepared.doctor.inspect import inspect as examine
+from neural_clip.publishing.push import push
+from neural_clip.report.write import write_report
+from planted_data import write_planted
 
 
 @dataclass
@@ -155,37 +157,40 @@ def test_old_spellings_name_options_that_exist():
             assert today.removeprefix("--").removeprefix("no-") in known
 
 
-def _signatures():
-    from neural_clip.evaluation.run import evaluate_checkpoints
-    from neural_clip.prepared.doctor.inspect import inspect as examine
-    from neural_clip.publishing.push import push
-    from neural_clip.report.write import write_report
-    from neural_clip.simulation.simulate import simulate
-    from neural_clip.targets.embed_images import embed_images
-    from neural_clip.training.adapt import adapt
-
-    return [
-        (AdaptOptions, adapt, {"data": "folder"}),
-        (DoctorOptions, examine, {"json": None}),
-        (EmbedOptions, embed_images, {}),
-        (EvaluateOptions, evaluate_checkpoints, {"checkpoint": "checkpoints", "pictures": None}),
-        (PushOptions, push, {}),
-        (ReportOptions, write_report, {"report": "path"}),
-        (SimulateOptions, simulate, {}),
-    ]
-
-
 def test_options_have_the_defaults_of_the_functions():
-    """A command does what a call without arguments does."""
-    for kind, function, renamed in _signatures():
+    """What is no dataclass of its own is said twice: a command does what a call without arguments does."""
+    for kind, function, names in (
+        (DoctorOptions, examine, ["folder", "num_proc"]),
+        (PushOptions, push, ["folder", "repo", "public", "message"]),
+        (ReportOptions, write_report, ["path", "pictures"]),
+    ):
+        given = [item for item in fields(kind) if item.name != "json"]
         parameters = inspect.signature(function).parameters
-        for item in fields(kind):
-            name = renamed.get(item.name, item.name)
-            if name is None or (kind, name) in ((SimulateOptions, "preset"),):
-                continue
-            assert name in parameters, (function, name)
-            expected, found = parameters[name].default, item.default
-            if (kind, name) in ((EmbedOptions, "pooling"), (EmbedOptions, "revision")):
-                (found,) = found  # one for all
-                found = found or None
-            assert found == (MISSING if expected is inspect.Parameter.empty else expected), (function, name)
+        for item, name in zip(given, names, strict=True):
+            expected = parameters[name].default
+            assert item.default == (MISSING if expected is inspect.Parameter.empty else expected), (function, name)
+
+
+def test_checkpoints_have_names():
+    assert named_checkpoints(["runs/a"]) == {"neural_clip": "runs/a"}
+    assert named_checkpoints(["new=runs/a", "runs/b", "runs/lr=1e-3"]) == {
+        "new": "runs/a", "b": "runs/b", "lr=1e-3": "runs/lr=1e-3"
+    }  # fmt: skip
+    for arguments, message in (
+        (["runs/a", "neural_clip=runs/b"], "both called 'neural_clip'"),
+        (["x/a", "runs/b", "other/b"], "both called 'b'"),
+        (["=runs/a"], "got '=runs/a'"),
+        (["a="], "got 'a='"),
+    ):
+        with pytest.raises(DataError, match=message):
+            named_checkpoints(arguments)
+
+
+def test_data_sets_are_given_with_their_modality(tmp_path):
+    for argument in ("x", "egg=x", "=x"):
+        with pytest.raises(DataError, match=f"Allowed is eeg=FOLDER, meg=FOLDER or fmri=FOLDER, but got '{argument}'"):
+            open_data_set(argument)
+    folder = write_planted(tmp_path / "eeg", "eeg", pixels=False)
+    assert open_data_set(f"eeg={folder}").folder == folder
+    with pytest.raises(DataError, match=f"'meg={folder}' says meg, but the data set holds eeg recordings"):
+        open_data_set(f"meg={folder}")

@@ -1,10 +1,10 @@
-"""Checkpoints to evaluate: their names and encoders."""
+"""Checkpoints to evaluate: their encoders."""
 
 import pytest
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation import checkpoints
-from neural_clip.evaluation.checkpoints import named_checkpoints, open_data
+from neural_clip.evaluation.checkpoints import open_data
 from neural_clip.evaluation.run import evaluate_checkpoints
 from planted_data import ENCODER, PlantedModel, write_planted
 
@@ -24,21 +24,6 @@ def test_the_first_checkpoint_needs_every_encoder_and_others_one(folders, tmp_pa
     with pytest.raises(DataError, match=r"Allowed is one or more, but got \[\]"):
         evaluate_checkpoints({}, data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_checkpoints_have_names():
-    assert named_checkpoints(["runs/a"]) == {"neural_clip": "runs/a"}
-    assert named_checkpoints(["new=runs/a", "runs/b", "runs/lr=1e-3"]) == {
-        "new": "runs/a", "b": "runs/b", "lr=1e-3": "runs/lr=1e-3"
-    }  # fmt: skip
-    for arguments, message in (
-        (["runs/a", "neural_clip=runs/b"], "both called 'neural_clip'"),
-        (["x/a", "runs/b", "other/b"], "both called 'b'"),
-        (["=runs/a"], "got '=runs/a'"),
-        (["a="], "got 'a='"),
-    ):
-        with pytest.raises(DataError, match=message):
-            named_checkpoints(arguments)
 
 
 @pytest.mark.parametrize("key", ["name", "revision", "pooling"])

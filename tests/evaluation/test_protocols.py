@@ -112,8 +112,6 @@ def test_conversions_name_what_they_are_divided_by():
 
 def test_conditions_are_checked(tmp_path):
     data = PreparedSet.open(write_planted(tmp_path / "eeg", "eeg"))
-    with pytest.raises(DataError, match=r"'protocol' parameter.*'strict'.*but got 'strickt'"):
-        check_protocol("strickt", [data])
     with pytest.raises(DataError, match=r"zero-shot-200.*occur in training.*--split-protocol zero_shot"):
         check_protocol("zero-shot-200", [data])
     check_protocol("legacy", [data])

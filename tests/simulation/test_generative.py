@@ -271,7 +271,7 @@ def test_unknown_subjects_and_modalities_raise():
     with pytest.raises(DataError, match="'subject'"):
         voxels().mask(-1)
     with pytest.raises(DataError, match="'modality'"):
-        generative.noise_scale("ecog")
+        calibration.noise_scale("ecog")
 
 
 def test_principal_components_are_orthonormal_scores_have_unit_variance():
@@ -333,7 +333,7 @@ def test_stamp_says_simulated_and_is_json(monkeypatch):
     assert (stamp["preset"], stamp["seed"], stamp["n_files"]) == ("tiny", 4, 3)
     assert stamp["dials"]["subject_deviation"] == Dials().subject_deviation
     assert stamp["sizes"]["n_chans"] == TINY.meg.n_chans
-    assert stamp["calibration"]["noise_scale"] == generative.noise_scale("meg")
+    assert stamp["calibration"]["noise_scale"] == calibration.noise_scale("meg")
     assert "noise_of" not in stamp["sizes"]  # told by the calibration
 
 
@@ -355,4 +355,4 @@ def test_each_preset_has_the_noise_that_was_calibrated_for_it(modality):
 
 def test_noise_of_an_uncalibrated_preset_warns():
     with pytest.warns(UserWarning, match="no 'eeg' of 'other'"):
-        assert generative.noise_scale("eeg", "other") > 0
+        assert calibration.noise_scale("eeg", "other") > 0

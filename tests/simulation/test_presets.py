@@ -54,7 +54,7 @@ def test_full_preset_has_the_counts_of_the_real_corpora():
     meg = full.meg
     assert (meg.n_exp_images, meg.n_test_images * meg.n_sessions) == (22248, 2400)
     assert meg.n_catch_per_session * meg.n_sessions == 2400
-    assert meg.n_trials_per_session * meg.n_sessions == 27048
+    assert (meg.n_concepts + meg.n_test_images + meg.n_catch_per_session) * meg.n_sessions == 27048
     assert (meg.n_chans, meg.n_runs, meg.sfreq) == (272, 10, 1200.0)
     fmri = full.fmri
     assert (fmri.n_images, fmri.n_trials, fmri.subjects) == (10000, 30000, (1, 2, 5, 7))

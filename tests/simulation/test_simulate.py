@@ -52,23 +52,23 @@ def test_all_corpora_are_written_once_and_kept(tmp_path, writer):
 
 def test_another_seed_or_dial_is_refused_unless_overwrite(tmp_path, writer):
     tiny = get_preset("tiny")
-    simulate.simulate(tmp_path, tiny, 0, ["eeg"])
+    simulate.simulate(tmp_path, tiny, seed=0, corpora=["eeg"])
     with pytest.raises(DataError, match="seed differ"):
-        simulate.simulate(tmp_path, tiny, 1, ["eeg"])
+        simulate.simulate(tmp_path, tiny, seed=1, corpora=["eeg"])
     harder = replace(tiny, eeg=replace(tiny.eeg, dials=replace(tiny.eeg.dials, induced=0.0)))
     with pytest.raises(DataError, match="dials differ"):
-        simulate.simulate(tmp_path, harder, 0, ["eeg"])
-    simulate.simulate(tmp_path, tiny, 1, ["eeg"], overwrite=True)
+        simulate.simulate(tmp_path, harder, seed=0, corpora=["eeg"])
+    simulate.simulate(tmp_path, tiny, seed=1, corpora=["eeg"], overwrite=True)
     assert (tmp_path / "imagenet_eeg" / "data.bin").read_bytes() == b"\x01"
 
 
 def test_a_failed_writer_leaves_no_corpus_and_the_next_run_succeeds(tmp_path, writer):
     writer.fail = True
     with pytest.raises(OSError, match="disk full"):
-        simulate.simulate(tmp_path, get_preset("tiny"), 0, ["fmri"])
+        simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["fmri"])
     assert not (tmp_path / "nsd").exists()
     writer.fail = False
-    simulate.simulate(tmp_path, get_preset("tiny"), 0, ["fmri"])
+    simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["fmri"])
     assert [path.name for path in tmp_path.iterdir()] == ["nsd"]
 
 
@@ -77,10 +77,10 @@ def test_foreign_folders_are_never_touched(tmp_path, writer):
     (tmp_path / "nsd" / "betas.nii.gz").write_bytes(b"real")
     for overwrite in (False, True):
         with pytest.raises(DataError, match=r"no SIMULATED\.json"):
-            simulate.simulate(tmp_path, get_preset("tiny"), 0, ["eeg", "fmri"], overwrite=overwrite)
+            simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["eeg", "fmri"], overwrite=overwrite)
     assert not writer.calls and (tmp_path / "nsd" / "betas.nii.gz").read_bytes() == b"real"
 
 
 def test_unknown_corpus_is_named(tmp_path):
     with pytest.raises(DataError, match=r"'eeg', 'meg' and 'fmri', but got 'ecog'"):
-        simulate.simulate(tmp_path, get_preset("tiny"), 0, ["ecog"])
+        simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["ecog"])

@@ -93,7 +93,7 @@ def test_the_layer_is_ridge_regression_at_the_strength_that_validation_likes_bes
     model, _ = known_model()
     layer = model.encoders["fmri"].alignment.layers["sub-03"]
     before = [parameter.clone() for name, parameter in model.named_parameters() if "sub-03" not in name]
-    own = ridge_start.of_person(validation, 2)
+    own = ridge_start.of_subject(validation, 2)
     start = validation_two_way(model, own)
     start_by_ridge(model, "sub-03", PEOPLE[:2], train, validation, seed=0)
     after = [parameter for name, parameter in model.named_parameters() if "sub-03" not in name]

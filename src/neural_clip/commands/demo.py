@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options
-from neural_clip.corpora.options import option
 from neural_clip.errors import DataError
+from neural_clip.options import option
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.simulation.presets import PRESETS

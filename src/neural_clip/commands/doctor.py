@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options
-from neural_clip.corpora.options import option
+from neural_clip.options import option
 from neural_clip.prepared.doctor.findings import SEVERITIES, Finding
 
 

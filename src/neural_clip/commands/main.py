@@ -13,10 +13,10 @@ from importlib.metadata import version
 from neural_clip.errors import check_option, run
 from neural_clip.prepared.known_corpora import CORPORA
 
-# name at the shell -> (module with `main(argv)`, one line of help); a corpus: function of `commands.prepare`
+# name at the shell -> (module with `main(argv)`, one line of help); that of `prepare` takes the corpus first
 COMMANDS = {
     "simulate": ("neural_clip.commands.simulate", "write simulated twins of the three corpora in their raw formats"),
-    "prepare": ("", "turn a raw corpus folder into a data set for `load_dataset`"),
+    "prepare": ("neural_clip.commands.prepare", "turn a raw corpus folder into a data set for `load_dataset`"),
     "doctor": ("neural_clip.commands.doctor", "examine a prepared data set for leaks and defects"),
     "embed-images": ("neural_clip.commands.embed_images", "add CLIP embeddings of the images to a prepared data set"),
     "train": ("neural_clip.commands.train", "train a model from a recipe"),
@@ -29,8 +29,8 @@ COMMANDS = {
         "send a data set or a checkpoint to the Hub, private unless you say otherwise",
     ),
 }
-PREPARES = {name: (name, corpus.title) for name, corpus in CORPORA.items()}
-PREPARES["custom"] = ("custom", "your own recordings with images or ready-made embeddings")
+PREPARES = {name: corpus.title for name, corpus in CORPORA.items()}
+PREPARES["custom"] = "your own recordings with images or ready-made embeddings"
 
 
 def main(argv: Sequence[str] | None = None) -> object:
@@ -47,21 +47,28 @@ def main(argv: Sequence[str] | None = None) -> object:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_listing("neural-clip", "COMMAND", COMMANDS))
+        print(_listing("neural-clip", "COMMAND", {name: text for name, (_, text) in COMMANDS.items()}))
         return None
     if arguments[0] in ("-V", "--version"):
         print(f"neural-clip {version('neural_clip')}")
         return None
     name, *rest = arguments
-    if name != "prepare":
-        return _call(_find("command", name, COMMANDS), f"neural-clip {name}", rest)
-    if not rest or rest[0] in ("-h", "--help"):
-        print(_listing("neural-clip prepare", "CORPUS", PREPARES))
-        return None
-    corpus = rest[0].replace("-", "_") if not rest[0].startswith("-") else rest[0]
-    return _call(
-        "neural_clip.commands.prepare", f"neural-clip prepare {corpus}", rest[1:], _find("corpus", corpus, PREPARES)
-    )
+    check_option("command", name, COMMANDS)
+    program, corpus = f"neural-clip {name}", []
+    if name == "prepare":
+        if not rest or rest[0] in ("-h", "--help"):
+            print(_listing(program, "CORPUS", PREPARES))
+            return None
+        given, *rest = rest
+        corpus = [given if given.startswith("-") else given.replace("-", "_")]
+        check_option("corpus", corpus[0], PREPARES)
+        program = f"{program} {corpus[0]}"
+    before = sys.argv
+    sys.argv = [program, *rest]  # argparse reads the program's name there
+    try:
+        return importlib.import_module(COMMANDS[name][0]).main(*corpus, rest)
+    finally:
+        sys.argv = before
 
 
 def entry() -> None:
@@ -69,27 +76,10 @@ def entry() -> None:
     run(main)
 
 
-def _find(kind: str, name: str, table: Mapping[str, tuple[str, str]]) -> str:
-    """Return the module behind a name, or raise with the nearest one."""
-    check_option(kind, name, table)
-    return table[name][0]
-
-
-def _call(module: str, program: str, arguments: list[str], function: str = "main") -> object:
-    """Import a program and run it under its own name, which argparse reads from `sys.argv[0]`."""
-    command = getattr(importlib.import_module(module), function)
-    before = sys.argv
-    sys.argv = [program, *arguments]
-    try:
-        return command(arguments)
-    finally:
-        sys.argv = before
-
-
-def _listing(program: str, placeholder: str, table: Mapping[str, tuple[str, str]]) -> str:
+def _listing(program: str, placeholder: str, table: Mapping[str, str]) -> str:
     """Return the help text of a table of commands."""
     width = max(map(len, table)) + 2
-    rows = "\n".join(f"  {name:<{width}}{text}" for name, (_, text) in table.items())
+    rows = "\n".join(f"  {name:<{width}}{text}" for name, text in table.items())
     return (
         f"usage: {program} {placeholder} [options]\n\n{rows}\n\n"
         f"'{program} {placeholder} --help' explains the options of each."

@@ -17,7 +17,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from neural_clip.errors import did_you_mean
+from neural_clip.errors import DataError, check_value, did_you_mean
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.reader import PreparedSet
 
 # What is written otherwise since version 0.2, by command; the old spellings work until version 0.3. Besides these,
 # underscores in long options became dashes (`--output_dir`); dotted names of settings in a recipe keep theirs.
@@ -32,6 +34,8 @@ OLD_SPELLINGS: dict[str, dict[str, str]] = {
         for value in ("true", "false")
     },
 }
+FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
+OWN_WORDS = ("help", "flag", "positional", "apart", "least")  # metadata that argparse does not know
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 
@@ -61,8 +65,13 @@ def read_options(command: str, about: str | None, argv: Sequence[str] | None, *k
         if apart and apart not in groups:
             groups[apart] = parser.add_mutually_exclusive_group()
         parser.known += _add(groups.get(apart, parser), item)
-    found = vars(parser.parse_args(todays_spelling(command, sys.argv[1:] if argv is None else argv)))
+    found = vars(parser.parse_args(todays_spelling(command, words_of(argv))))
     return tuple(kind(**{item.name: found[item.name] for item in fields(kind)}) for kind in kinds)
+
+
+def words_of(argv: Sequence[str] | None) -> Sequence[str]:
+    """Arguments without the program's name: those given, or of this process."""
+    return sys.argv[1:] if argv is None else argv
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,9 +119,40 @@ def todays_spelling(command: str, argv: Sequence[str]) -> list[str]:
     return words
 
 
+def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
+    """Names and places of `[NAME=]PATH` arguments.
+
+    Without a name, the first is called `neural_clip` and others as their folder.
+
+    Raises:
+        DataError: If two have one name, or a name or place is empty.
+    """
+    found: dict[str, str] = {}
+    for number, argument in enumerate(arguments):
+        name, separator, path = argument.partition("=")
+        if not separator or "/" in name:  # a path that has an equals sign in it
+            name, path = FIRST_NAME if number == 0 else Path(argument).name, argument
+        check_value("--checkpoint", argument, bool(name.strip() and path), "[NAME=]PATH")
+        if name in found:
+            raise DataError(f"'{found[name]}' and '{path}' are both called '{name}'; name them as NAME=PATH.")
+        found[name] = path
+    return found
+
+
+def open_data_set(argument: str) -> PreparedSet:
+    """The data set of a `MODALITY=FOLDER` argument; a `DataError` unless it holds recordings of that modality."""
+    modality, separator, folder = argument.partition("=")
+    fits = bool(separator) and modality in MODALITIES
+    check_value("--data", argument, fits, "eeg=FOLDER, meg=FOLDER or fmri=FOLDER")
+    data = PreparedSet.open(folder)
+    if data.facts.modality != modality:
+        raise DataError(f"'{argument}' says {modality}, but the data set holds {data.facts.modality} recordings.")
+    return data
+
+
 def _add(parser: Any, item: Field) -> tuple[str, ...]:
     """Add the option of a field; returns its names."""
-    words = {key: value for key, value in item.metadata.items() if key not in ("help", "flag", "positional", "apart")}
+    words = {key: value for key, value in item.metadata.items() if key not in OWN_WORDS}
     name = item.metadata.get("flag", f"--{item.name.replace('_', '-')}")
     if isinstance(item.default, bool):
         words["action"] = argparse.BooleanOptionalAction if item.default else "store_true"

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
-FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
-
-
 def check_names(checkpoints: Mapping[str, str | Path]) -> None:
     """Raise where there is no checkpoint, or one has the name of a baseline."""
     from neural_clip.evaluation.baselines.linear import BASELINES
@@ -71,23 +68,3 @@ def load_model(checkpoint: str | Path) -> NeuralClipModel:
         return NeuralClipModel.from_pretrained(str(checkpoint)).eval()
     except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
-
-
-def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
-    """Names and places of `[NAME=]PATH` arguments.
-
-    Without a name, the first is called `neural_clip` and others as their folder.
-
-    Raises:
-        DataError: If two have one name, or a name or place is empty.
-    """
-    found: dict[str, str] = {}
-    for number, argument in enumerate(arguments):
-        name, separator, path = argument.partition("=")
-        if not separator or "/" in name:  # a path that has an equals sign in it
-            name, path = FIRST_NAME if number == 0 else Path(argument).name, argument
-        check_value("--checkpoint", argument, bool(name.strip() and path), "[NAME=]PATH")
-        if name in found:
-            raise DataError(f"'{found[name]}' and '{path}' are both called '{name}'; name them as NAME=PATH.")
-        found[name] = path
-    return found

@@ -78,7 +78,7 @@ def run_controls(data: ControlData, seed: int) -> list[dict]:
         `list[dict]`: `check`, `meaning`, `by` (`"count"`, `"model"`, `"ridge"` or `"order"`), and scores as in
         [`score_record`], `not_computed` with the reason, or counts with `found`, a sentence.
     """
-    small = replace(data, train=_subset(data.train, seed))
+    small = replace(data, train=data.train.at(_kept(data.train.subjects, seed)))
     records = overlap_records(data.scored, data.train, seed)
     records.append(_record(small, "shuffled labels", _shuffled_labels, seed))
     records.append(_record(data, "time alone", _time_alone, seed))
@@ -121,11 +121,6 @@ def _record(data: ControlData, check: str, predict: Callable, seed: int) -> dict
     return {**head, **{name: value for name, value in record.items() if name.startswith(KEPT)}}
 
 
-def _subset(train: Split, seed: int) -> Split:
-    """At most MAX_TRAIN_ROWS rows of each subject."""
-    return train.at(_kept(train.subjects, seed))
-
-
 def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
     """Rows of at most MAX_TRAIN_ROWS of each subject, in order."""
     rng = np.random.default_rng(seed)
@@ -133,14 +128,12 @@ def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(rows))
 
 
-def _changed(split: Split, change: Callable[[np.ndarray], np.ndarray]) -> Split:
-    """The split with each recording changed."""
-    return replace(split, recordings=[change(np.asarray(recording)) for recording in split.values()])
-
-
 def _ridge_on(data: ControlData, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Per-subject ridge on changed recordings; predictions for the scored split."""
-    splits = (_changed(split, change) for split in (data.train, data.validation, data.test))
+    splits = (
+        replace(split, recordings=[change(np.asarray(recording)) for recording in split.values()])
+        for split in (data.train, data.validation, data.test)
+    )
     return per_subject_ridge(*splits)[0]
 
 

@@ -126,8 +126,8 @@ def aggregate(
     units = unit_vectors(embeds)
     if level == SINGLE_TRIAL:
         return units, subjects, image_ids
-    people = subjects if level == IMAGE_MEAN else np.full(len(subjects), "all")
-    keys, codes = np.unique(np.stack([people, image_ids]), axis=1, return_inverse=True)
+    kept = subjects if level == IMAGE_MEAN else np.full(len(subjects), "all")
+    keys, codes = np.unique(np.stack([kept, image_ids]), axis=1, return_inverse=True)
     sums = np.zeros((keys.shape[1], units.shape[1]))
     np.add.at(sums, codes.ravel(), units)
     return sums / np.bincount(codes.ravel())[:, None], keys[0], keys[1]

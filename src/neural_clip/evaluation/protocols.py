@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neural_clip.errors import DataError, check_option
+from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.prepared.reader import PreparedSet
 
@@ -80,22 +80,15 @@ PROTOCOLS = {
 
 
 def check_protocol(name: str, data: Sequence[PreparedSet]) -> None:
-    """Raise a `DataError` if there is no such protocol, or the data sets do not meet its conditions."""
-    check_option("protocol", name, PROTOCOLS)
+    """Raise a `DataError` if the data sets do not meet the conditions of a protocol: that test concepts are unseen."""
     for opened in data if name == "zero-shot-200" else ():
-        _check_unseen(opened)
-
-
-def _check_unseen(data: PreparedSet) -> None:
-    """Require that no concept of the test split occurs in training."""
-    train, test = (set(data.split(name).labels("concept")["concept"]) for name in ("train", "test"))
-    common = sorted(train & test)
-    if common:
-        raise DataError(
-            f"Protocol 'zero-shot-200' needs test concepts that no training recording shows, but {len(common)} of "
-            f"{len(test)} of '{data.name}' occur in training, such as {common[0]!r}. Prepare the data set with a "
-            "split that keeps them apart (things_meg: --split-protocol zero_shot)."
-        )
+        train, test = (set(opened.split(split).labels("concept")["concept"]) for split in ("train", "test"))
+        if common := sorted(train & test):
+            raise DataError(
+                f"Protocol 'zero-shot-200' needs test concepts that no training recording shows, but {len(common)} of "
+                f"{len(test)} of '{opened.name}' occur in training, such as {common[0]!r}. Prepare the data set with "
+                "a split that keeps them apart (things_meg: --split-protocol zero_shot)."
+            )
 
 
 def decoding_entries(name: str, part: EmbeddedSplit, record: dict) -> list[dict]:

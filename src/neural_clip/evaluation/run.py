@@ -1,14 +1,6 @@
 """Score checkpoints: decoding, encoding and conversion on the test splits of prepared data sets.
 
-```
-neural-clip evaluate --checkpoint outputs/demo/checkpoint --data eeg=data/eeg meg=data/meg fmri=data/fmri \
-    --output-dir outputs/demo
-neural-clip evaluate --checkpoint outputs/new old=outputs/earlier --data meg=data/meg --output-dir outputs/compared
-```
-
-With several checkpoints the first is the one that the report is about: it must have an encoder for every data set, the
-controls and pictures are its own, and the others are compared with it, query by query. What the three tasks are stands
-in `tasks.py`; intervals resample images, p-values shuffle them.
+What the three tasks are stands in `tasks.py`; intervals resample images, p-values shuffle them.
 """
 
 from __future__ import annotations
@@ -16,13 +8,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
+from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.prepared.reader import PreparedSet, Split
@@ -39,16 +32,10 @@ def evaluate_checkpoints(
     checkpoints: Mapping[str, str | Path],
     data: Sequence[str | Path | PreparedSet],
     output_dir: str | Path,
+    options: EvaluateOptions | None = None,
     *,
-    split: str = "test",
-    baselines: bool = True,
-    controls: bool = True,
-    understand: int | None = None,
-    protocol: str = "strict",
-    seed: int = 0,
-    batch_size: int = 64,
-    device: str = "cpu",
     command: str = "",
+    **changes: Any,
 ) -> dict:
     """Score checkpoints and write `report.json` and `embeddings.npz` (the latter of the first checkpoint).
 
@@ -57,56 +44,50 @@ def evaluate_checkpoints(
             [`NeuralClipModel`]s. The first must have an encoder for every data set, others for one or more.
         data (`Sequence[str or Path or PreparedSet]`): Prepared data sets, at most one a modality.
         output_dir (`str` or `Path`): Made if missing; files of earlier evaluations are replaced.
-        split (`str`, defaults to `"test"`): Split that is scored.
-        baselines (`bool`, defaults to `True`): Also fit linear baselines.
-        controls (`bool`, defaults to `True`): Also run the controls of `controls.py` for the first checkpoint.
-        understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
-            [`understand`]), with maps over so many recordings; needs captum.
-        protocol (`str`, defaults to `"strict"`): Key of `protocols.PROTOCOLS`: which scores the report puts first.
-        seed (`int`, defaults to 0): Seed of intervals, p-values and sampled scores; nothing else is random.
-        batch_size (`int`, defaults to 64): Recordings a forward pass.
-        device (`str`, defaults to `"cpu"`): Where the model computes.
+        options ([`EvaluateOptions`], *optional*): What is scored, and how.
         command (`str`): Command line for the record.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `dict`: What `report.json` holds.
 
     Raises:
-        DataError: If there is no checkpoint, one cannot be read or has the name of a baseline, a data set does not fit
-            it, a modality is given twice, or image encoders differ, among the data sets or from the one that a
-            checkpoint was trained on.
+        DataError: If an option is not allowed, there is no checkpoint, one cannot be read or has the name of a
+            baseline, a data set does not fit it, a modality is given twice, or image encoders differ, among the data
+            sets or from the one that a checkpoint was trained on.
     """
     from neural_clip.evaluation.understanding.attribution import require_captum
     from neural_clip.evaluation.understanding.run import understand as analyse
 
-    if understand is not None:
+    options = replace(options or EvaluateOptions(), **changes)
+    if options.understand is not None:
         require_captum()  # before an hour is spent
     check_names(checkpoints)
     opened = open_data(data)
-    check_protocol(protocol, list(opened.values()))
+    check_protocol(options.protocol, list(opened.values()))
     models = {name: fitting_model(path, opened, first=not n) for n, (name, path) in enumerate(checkpoints.items())}
-    parts = {modality: found.split(split) for modality, found in opened.items()}
+    parts = {modality: found.split(options.split) for modality, found in opened.items()}
     embedded = {
         name: {
-            modality: embed_split(model, part, batch_size=batch_size, device=device)
+            modality: embed_split(model, part, batch_size=options.batch_size, device=options.device)
             for modality, part in parts.items()
             if getattr(model.config, f"{modality}_config", None) is not None
         }
         for name, model in models.items()
     }
     first, splits = next(iter(embedded.items()))
-    report = Report(header(checkpoints, embedded, split, seed, command), embedded, protocol)
+    report = Report(header(checkpoints, embedded, options.split, options.seed, command), embedded, options.protocol)
     for modality, part in parts.items():
-        report.add_modality(modality, part, baselines=baselines, controls=controls)
+        report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:
         for target in splits:
             if source != target:
                 report.add_conversion(source, target)
     found = report.as_dict()
-    if understand is not None:
+    if options.understand is not None:
         found["understanding"] = analyse(
             models[first], splits, Path(output_dir) / "understanding",
-            seed=seed, device=device, max_recordings=understand,
+            seed=options.seed, device=options.device, max_recordings=options.understand,
         )  # fmt: skip
     write_outputs(Path(output_dir), found, splits)
     return found

@@ -46,19 +46,19 @@ def decoding_rows(data: EmbeddedSplit, embeds: np.ndarray, method: str, seed: in
     rows: list[dict] = []
     contributions: Contributions = {}
     for level in (SINGLE_TRIAL,) if data.category_level else (SINGLE_TRIAL, IMAGE_MEAN, SUBJECT_MEAN):
-        queries, people, image_ids = aggregate(embeds, data.subjects, data.image_ids, level)
+        queries, subjects, image_ids = aggregate(embeds, data.subjects, data.image_ids, level)
         if rows and len(queries) == rows[-1]["n_queries"]:
             continue  # every image was shown once to each subject (or there is one subject): the same numbers
         record, per_query = score_record(
             queries, data.gallery_embeds, image_ids, data.gallery_ids,
-            seed=seed, classes=classes, by_recording=data.category_level, groups=people,
+            seed=seed, classes=classes, by_recording=data.category_level, groups=subjects,
         )  # fmt: skip
         record["subjects"] = {
-            str(person): {
-                "n_queries": int((people == person).sum()),
-                **{name: float(per_query[name][people == person].mean()) for name in ("two_way", "top1", "top5")},
+            str(subject): {
+                "n_queries": int((subjects == subject).sum()),
+                **{name: float(per_query[name][subjects == subject].mean()) for name in ("two_way", "top1", "top5")},
             }
-            for person in np.unique(people)
+            for subject in np.unique(subjects)
         }
         rows.append({"method": method, "aggregation": level, **record})
         contributions = contributions or per_query

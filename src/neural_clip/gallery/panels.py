@@ -175,8 +175,8 @@ def _conversion_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown])
 def _recordings_row(source: str, target: str, query: int, title: str, found: np.ndarray, gallery: Shown) -> Row:
     """Row whose hits are recordings of `gallery`: their images, captioned with the subject."""
     kept = [int(hit) for hit in found if hit >= 0]
-    images, people = [int(gallery.columns[hit]) for hit in kept], [str(gallery.subjects[hit]) for hit in kept]
-    return Row(source, target, query, title, images, people)
+    images, subjects = [int(gallery.columns[hit]) for hit in kept], [str(gallery.subjects[hit]) for hit in kept]
+    return Row(source, target, query, title, images, subjects)
 
 
 def _open_images(folder: str) -> Any:

@@ -13,7 +13,9 @@ class Corpus:
         name (`str`): As commands and folders call it.
         modality (`str`): Key of `MODALITIES`.
         title (`str`): One line of help.
+        about (`str`): What the help of its command says.
         prepare (`str`): Dotted name of the function that prepares its raw files.
+        options (`str`): Dotted name of the dataclass of that function's options.
         twin (`str`): Dotted name of the function that writes a simulated twin of its raw files.
         seconds_per_trial (`float`): From one onset to the next, on average.
     """
@@ -21,7 +23,9 @@ class Corpus:
     name: str
     modality: str
     title: str
+    about: str
     prepare: str
+    options: str
     twin: str
     seconds_per_trial: float
 
@@ -37,17 +41,33 @@ CORPORA = {
     for corpus in (
         Corpus(
             "imagenet_eeg", "eeg", "ImageNetEEG: six subjects, 2,000 images, EEG",
-            "neural_clip.corpora.imagenet_eeg.prepare", "neural_clip.simulation.imagenet_eeg_twin.write",
+            """Prepare ImageNetEEG: EEG of six subjects, 40 classes of ImageNet, from the released .pth files.
+
+            All images of a class were shown in one block, so a decoder may read the block instead of the image.
+            """,
+            "neural_clip.corpora.imagenet_eeg.prepare", "neural_clip.corpora.imagenet_eeg.options.ImageNetEegOptions",
+            "neural_clip.simulation.imagenet_eeg_twin.write",
             seconds_per_trial=0.5 + 10.0 / 50,
         ),
         Corpus(
             "things_meg", "meg", "THINGS-MEG: four subjects, 22,448 images, MEG",
-            "neural_clip.corpora.things_meg.prepare", "neural_clip.simulation.things_meg_twin.write",
+            """Prepare THINGS-MEG (OpenNeuro ds004212, version 2.0.0 or later): MEG of four subjects.
+
+            The route `raw` reads the CTF recordings, `derivative` the published epochs. Training images of the split
+            protocol `paper` share their concepts with the test images, those of `zero_shot` and `large` do not.
+            """,
+            "neural_clip.corpora.things_meg.prepare", "neural_clip.corpora.things_meg.options.ThingsMegOptions",
+            "neural_clip.simulation.things_meg_twin.write",
             seconds_per_trial=0.5 + 1.0,
         ),
         Corpus(
             "nsd", "fmri", "Natural Scenes Dataset: eight subjects, 73,000 images, 7T fMRI",
-            "neural_clip.corpora.nsd.prepare", "neural_clip.simulation.nsd_twin.write",
+            """Prepare the Natural Scenes Dataset: 7 T fMRI of eight subjects, from a local copy.
+
+            The images that all of them saw are the test split. NSD's terms forbid to pass on what this program writes.
+            """,
+            "neural_clip.corpora.nsd.prepare", "neural_clip.corpora.nsd.options.NsdOptions",
+            "neural_clip.simulation.nsd_twin.write",
             seconds_per_trial=3.0 + 1.0,
         ),
     )

@@ -65,16 +65,3 @@ def write_model_card(folder: str | Path, report: dict | None = None) -> Path:
     record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     write_whole(folder / "README.md", model_card(folder.name, record, report))
     return folder / "README.md"
-
-
-def publish(folder: str | Path, report: dict, target: str | Path) -> None:
-    """Write a card as `target` and everything it was made from beside it, as JSON of the same name."""
-    record = json.loads((Path(folder) / RECORD_FILE).read_text(encoding="utf-8"))
-    scores = {modality: {"rows": [row]} for modality, row in score_rows(report).items()}
-    source = {
-        "name": Path(target).stem,
-        "training": record,
-        "report": {"checkpoints": report["checkpoints"][:1], "decoding": scores},
-    }
-    Path(target).with_suffix(".json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
-    Path(target).write_text(model_card(source["name"], record, source["report"]), encoding="utf-8")

@@ -1,8 +1,7 @@
-"""Upload a prepared data set or a checkpoint to the Hub: `neural-clip push FOLDER --repo ORG/NAME`.
+"""Upload a prepared data set or a checkpoint to the Hub.
 
-Repositories are private unless `--public` is given. Data whose terms forbid redistribution, and models that learnt
-from them, never become public: neither by `--public` nor in a repository that is public already. Credentials are those
-of `hf auth login` or `HF_TOKEN`; this program neither asks for any nor keeps them.
+Data whose terms forbid redistribution, and models that learnt from them, never become public: neither by `public` nor
+in a repository that is public already. This program neither asks for credentials nor keeps them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,4 @@
-"""Turn `report.json` into `report.md`, `report.html`, pictures and the tables at the end of an evaluation.
-
-```
-neural-clip report outputs/demo/report.json
-```
-
-Every number printed here is read from `report.json`; nothing is computed again.
-"""
+"""Text of `report.md`; every number is read from `report.json`, nothing is computed again."""
 
 from __future__ import annotations
 
@@ -71,9 +64,9 @@ UNDERSTANDING_TEXT = (
 )
 PICTURES_TEXT = (
     "Left: the image behind the query. Right: the five nearest, best first. Frames: green, the same image; amber, "
-    "another image of the same concept or category; red, neither; grey, "
-    "the labels of the two corpora cannot be compared. Rows are not chosen by eye: queries were ordered by "
-    "their own score and taken at evenly spaced positions from best to worst."
+    "another image of the same concept or category; red, neither; grey, the labels of the two corpora cannot be "
+    "compared. Rows are not chosen by eye: queries were ordered by their own score and taken at evenly spaced "
+    "positions from best to worst."
 )
 
 

@@ -14,15 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from neural_clip.simulation import sensor_noise
-from neural_clip.simulation.calibration import (
-    NOISE_RMS,
-    UNITS,
-    calibration,
-    noise_scale,
-)
-from neural_clip.simulation.calibration import (
-    noise_scale as calibrated_scale,
-)
+from neural_clip.simulation.calibration import NOISE_RMS, UNITS, calibration
+from neural_clip.simulation.calibration import noise_scale as calibrated_scale
 from neural_clip.simulation.latent_space import LATENT_GAIN, check_latents, tiny_clip_sha256
 from neural_clip.simulation.presets import N_LATENTS, EegPreset, MegPreset, TwinPreset
 from neural_clip.simulation.sensor_layout import (
@@ -286,7 +279,7 @@ def simulated_stamp(preset: TwinPreset, modality: str, seed: int, ceiling: dict,
         "dials": asdict(part.dials),
         "calibration": {
             **calibration().get(part.noise_of, {}).get(modality, {}),
-            "noise_scale": noise_scale(modality, part.noise_of),
+            "noise_scale": calibrated_scale(modality, part.noise_of),
         },
         "tiny_clip_sha256": tiny_clip_sha256(),
         "ceiling": ceiling,

@@ -105,18 +105,14 @@ def _concept_name(shape: int, texture: int, colour: int, background: int) -> str
     return f"{_COLOUR_NAMES[colour]}_{TEXTURES[texture]}_{SHAPES[shape]}_on_{BACKGROUNDS[background]}"
 
 
-def _concept_table() -> dict[str, tuple[int, int, int, int]]:
-    """All concepts with their (shape, texture, colour, background), in an order that mixes the categories."""
-    return {
-        _concept_name(shape, texture, colour, background): (shape, texture, colour, background)
-        for background in range(len(BACKGROUNDS))
-        for colour in range(len(COLOURS))
-        for texture in range(len(TEXTURES))
-        for shape in range(len(SHAPES))
-    }
-
-
-_CONCEPT_TABLE = _concept_table()
+# all concepts with their shape, texture, colour and background, in an order that mixes the categories
+_CONCEPT_TABLE = {
+    _concept_name(shape, texture, colour, background): (shape, texture, colour, background)
+    for background in range(len(BACKGROUNDS))
+    for colour in range(len(COLOURS))
+    for texture in range(len(TEXTURES))
+    for shape in range(len(SHAPES))
+}
 CONCEPTS = list(_CONCEPT_TABLE)
 """The 1,920 concept names; any stretch of 40 of them holds every category once."""
 

@@ -73,7 +73,9 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     for subject, number in enumerate(sizes.subjects):
         ppdata = raw_dir / "nsddata" / "ppdata" / f"subj{number:02d}"
         _write_responses(ppdata / "behav" / "responses.tsv", plan, sizes, number)
-        _write_mask(ppdata / "func1pt8mm" / "roi" / "nsdgeneral.nii.gz", model.mask(subject))
+        mask = model.mask(subject)
+        region = np.where(mask, 1, np.where(_brain(mask), 0, -1))  # -1 beyond the brain
+        _write_nifti(ppdata / "func1pt8mm" / "roi" / "nsdgeneral.nii.gz", mask.shape, [region])
         _write_betas(raw_dir, plan, model, sizes, subject, seed, with_hdf5=subject == 0 and preset.name != "full")
     test = plan.latents[plan.shared - 1]
     stamp = simulated_stamp(
@@ -260,11 +262,6 @@ def _brain(mask: np.ndarray) -> np.ndarray:
     from scipy.ndimage import binary_dilation
 
     return binary_dilation(mask)
-
-
-def _write_mask(path: Path, mask: np.ndarray) -> None:
-    """nsdgeneral: 1 inside, 0 elsewhere in the brain, -1 beyond."""
-    _write_nifti(path, mask.shape, [np.where(mask, 1, np.where(_brain(mask), 0, -1))])
 
 
 def _write_betas(

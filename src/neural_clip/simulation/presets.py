@@ -62,9 +62,8 @@ class Dials:
             check_value(name, getattr(self, name), getattr(self, name) <= 1, "0 to 1")
         if self.voxel_saturation + self.voxel_energy > 1:
             raise DataError(
-                "Invalid values for the 'voxel_saturation' and 'voxel_energy' dials. Their sum may "
-                "be at most 1, but is "
-                f"{self.voxel_saturation + self.voxel_energy} instead."
+                "Invalid values for the 'voxel_saturation' and 'voxel_energy' dials. Their sum may be at most 1, but "
+                f"is {self.voxel_saturation + self.voxel_energy} instead."
             )
 
 
@@ -170,11 +169,6 @@ class MegPreset(_Subjects):
         """Number of training images, each shown once to every subject."""
         return self.n_concepts * self.n_sessions
 
-    @property
-    def n_trials_per_session(self) -> int:
-        """Trials of one session: one image a concept, every test image, catch trials."""
-        return self.n_concepts + self.n_test_images + self.n_catch_per_session
-
 
 @dataclass(frozen=True)
 class FmriPreset(_Subjects):
@@ -210,15 +204,13 @@ class FmriPreset(_Subjects):
     def __post_init__(self):
         if not len(self.subjects) == len(self.grid_shapes) == len(self.n_voxels):
             raise DataError(
-                "Invalid values for the 'subjects', 'grid_shapes' and 'n_voxels' parameters. Their "
-                "lengths must be equal, "
-                f"but are {len(self.subjects)}, {len(self.grid_shapes)} and {len(self.n_voxels)} instead."
+                "Invalid values for the 'subjects', 'grid_shapes' and 'n_voxels' parameters. Their lengths must be "
+                f"equal, but are {len(self.subjects)}, {len(self.grid_shapes)} and {len(self.n_voxels)} instead."
             )
         if self.n_sessions * self.trials_per_session > self.max_repeats * self.n_images:
             raise DataError(
-                f"Invalid value for the 'n_sessions' parameter. {self.n_images} images shown "
-                f"{self.max_repeats} times fill at "
-                f"most {self.max_repeats * self.n_images} trials, but got "
+                f"Invalid value for the 'n_sessions' parameter. {self.n_images} images shown {self.max_repeats} "
+                f"times fill at most {self.max_repeats * self.n_images} trials, but got "
                 f"{self.n_sessions * self.trials_per_session} instead."
             )
 

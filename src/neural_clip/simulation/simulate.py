@@ -1,10 +1,4 @@
-"""Write simulated twins of the corpora in their raw formats.
-
-    neural-clip simulate --preset demo --output-dir twins
-
-makes `twins/imagenet_eeg`, `twins/things_meg` and `twins/nsd`, each with a `SIMULATED.json`. A corpus appears whole or
-not at all; one that is there with the same preset, seed, dials and calibration is kept.
-"""
+"""Write simulated twins of the corpora in their raw formats, a folder each with a `SIMULATED.json`."""
 
 from __future__ import annotations
 
@@ -12,12 +6,14 @@ import json
 import pkgutil
 import sys
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from neural_clip.errors import DataError, check_option
+from neural_clip.errors import DataError
 from neural_clip.files.whole import whole_folder
 from neural_clip.prepared.known_corpora import CORPUS_OF
+from neural_clip.simulation.options import SimulateOptions
 from neural_clip.simulation.presets import TwinPreset
 
 # What decides the content of a corpus; the rest of SIMULATED.json follows from it.
@@ -57,18 +53,16 @@ def _is_finished(folder: Path, identity: dict) -> bool:
 def simulate(
     output_dir: str | Path,
     preset: TwinPreset,
-    seed: int = 0,
-    corpora: Sequence[str] = tuple(CORPUS_OF),
-    overwrite: bool = False,
+    options: SimulateOptions | None = None,
+    **changes: Any,
 ) -> dict[str, Path]:
     """Write simulated corpora.
 
     Args:
         output_dir (`str` or `Path`): Parent of the corpus folders.
         preset (`TwinPreset`): Sizes and dials, see [`presets.get_preset`].
-        seed (`int`, defaults to 0): Same seed, same bytes.
-        corpora (`Sequence[str]`): Modalities: `"eeg"`, `"meg"`, `"fmri"`.
-        overwrite (`bool`, defaults to `False`): Replace simulated corpora that differ from what is asked.
+        options ([`SimulateOptions`], *optional*): Which corpora, and their seed.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `dict[str, Path]`: Raw folder of each modality.
@@ -76,15 +70,14 @@ def simulate(
     Raises:
         DataError: If a modality is unknown or a folder is in the way.
     """
-    for name in corpora:
-        check_option("corpora", name, CORPUS_OF)
+    options = replace(options or SimulateOptions(), **changes)
     output_dir, folders, todo = Path(output_dir), {}, []
-    for modality in corpora:  # all folders are looked at before the first minute is spent
+    for modality in options.corpora:  # all folders are looked at before the first minute is spent
         folders[modality] = folder = output_dir / CORPUS_OF[modality].name
         try:
-            finished = _is_finished(folder, _identity(preset, modality, seed))
+            finished = _is_finished(folder, _identity(preset, modality, options.seed))
         except DataError:
-            if not (overwrite and (folder / "SIMULATED.json").is_file()):
+            if not (options.overwrite and (folder / "SIMULATED.json").is_file()):
                 raise
             finished = False
         if finished:
@@ -92,7 +85,7 @@ def simulate(
         else:
             todo.append(modality)
     for modality in todo:
-        _write(modality, folders[modality], preset, seed)
+        _write(modality, folders[modality], preset, options.seed)
     return folders
 
 

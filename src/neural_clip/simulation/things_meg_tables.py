@@ -125,10 +125,10 @@ def write_top_level(raw_dir: Path, meg: MegPreset) -> None:
         "DatasetDOI": "doi:10.18112/openneuro.ds004212.v3.0.0",  # the version whose layout is simulated
     }  # fmt: skip
     events = {name: {"LongName": title, "Description": text} for name, (title, text) in EVENT_DICTIONARY.items()}
-    people = ["participant_id\tsex"] + [f"sub-BIGMEG{s}\t{SEXES[i % 4]}" for i, s in enumerate(meg.subjects)]
+    rows = ["participant_id\tsex"] + [f"sub-BIGMEG{s}\t{SEXES[i % 4]}" for i, s in enumerate(meg.subjects)]
     (raw_dir / "dataset_description.json").write_text(json.dumps(description, indent=4), encoding="utf-8")
     (raw_dir / "task-main_events.json").write_text(json.dumps(events, indent=2), encoding="utf-8")
-    (raw_dir / "participants.tsv").write_text("\n".join(people) + "\n", encoding="utf-8")
+    (raw_dir / "participants.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     note = "SIMULATED recordings in the layout of THINGS-MEG, written by neural_clip.simulation. See SIMULATED.json.\n"
     (raw_dir / "README").write_text(note, encoding="utf-8")
 

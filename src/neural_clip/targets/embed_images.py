@@ -1,11 +1,10 @@
-"""Embed the images of a prepared data set: `neural-clip embed-images FOLDER`.
+"""Embed the images of a prepared data set, each once, by a frozen CLIP vision tower.
 
-Every image is embedded once by a frozen CLIP vision tower; training reads the embeddings and needs neither the tower
-nor the pixels. What is stored is the projected embedding (the image side of CLIP's shared space), not normalised, or
-the tower's class token, several of them side by side, or those of blurred images ([`TargetEncoder`]).
+What is stored is the projected embedding (the image side of CLIP's shared space), not normalised, or the tower's class
+token, several of them side by side, or those of blurred images ([`TargetEncoder`]).
 
 Finished batches lie in `<folder>.embeds-partial` until all are there, so that a run that was interrupted, even killed,
-goes on where it stopped. The folder itself is replaced as a whole at the end.
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,20 +16,22 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from neural_clip.errors import DataError, check_value
+from neural_clip.errors import DataError
 from neural_clip.files.whole import whole_file, whole_folder
 from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.writer import save_metadata
 from neural_clip.targets.encoder import TargetEncoder
-from neural_clip.targets.identity import POOLINGS
+from neural_clip.targets.options import EmbedOptions
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.targets.unique_images import decoded, first_rows, image_files, read_image_rows, unique_images
 
@@ -41,13 +42,8 @@ SHARD_ROWS = 2000
 def embed_images(
     folder: str | Path,
     model: str | Sequence[str] | None = None,
-    *,
-    pooling: str | Sequence[str] = POOLINGS[0],
-    revision: str | Sequence[str | None] | None = None,
-    blur: float | None = None,
-    batch_size: int = 64,
-    device: str | None = None,
-    overwrite: bool = False,
+    options: EmbedOptions | None = None,
+    **changes: Any,
 ) -> Path:
     """Fill `image_embeds` of a prepared data set's `images` config and record the encoder.
 
@@ -57,16 +53,8 @@ def embed_images(
             `"neural_clip/tiny-clip"`. By default the shipped tiny CLIP for simulated sets and
             `openai/clip-vit-large-patch14` for others. The embeddings of several are L2-normalised one by one and
             concatenated, so that cosines are the mean of theirs.
-        pooling (`str` or sequence of `str`, *optional*, defaults to `"projected"`): `"projected"`, or `"cls"` for the
-            class token of the last layer; one for all models or one for each.
-        revision (`str` or sequence, *optional*): Branch, tag or commit on the Hub; one for all models or one for each.
-        blur (`float`, *optional*): Blur the images with a Gaussian first, whose standard deviation is this share of
-            the shorter side. A model takes such embeddings, and concatenated ones, as ready-made: it cannot embed
-            further images by itself.
-        batch_size (`int`, *optional*, defaults to 64): Images a forward pass. An interrupted run goes on only with the
-            same one, because it decides the last digits.
-        device (`str`, *optional*): For example `"cpu"` or `"cuda"`; by default CUDA where there is one.
-        overwrite (`bool`, *optional*, defaults to `False`): Replace embeddings that are already there.
+        options ([`EmbedOptions`], *optional*): How, and whether again.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `Path`: The folder.
@@ -75,24 +63,24 @@ def embed_images(
         DataError: If the folder is no prepared data set, was changed since it was prepared, has embeddings already or
             no pixels, an option is not allowed, or the model is neither on this machine nor to be had from the Hub.
     """
-    folder = Path(folder)
+    folder, options = Path(folder), replace(options or EmbedOptions(), **changes)
     facts = Facts.read(folder)
-    if facts.image_encoder and not overwrite:
+    if facts.image_encoder and not options.overwrite:
         raise DataError(
             f"The images of '{folder}' already have embeddings, made by {facts.image_encoder['name']!r} "
             f"(revision {facts.image_encoder['revision']}). Add --overwrite to replace them."
         )
     if facts.category_level:
         raise DataError(f"'{folder}' is a category-level set: its targets are mean embeddings, there are no pixels.")
-    check_value("batch_size", batch_size, batch_size >= 1, "1 and more")
     models = _listed(model or (TINY_CLIP if facts.simulated else DEFAULT_MODEL))
-    encoder = TargetEncoder(models, _listed(pooling), _listed(revision), device, blur)
+    revisions = [name or None for name in _listed(options.revision)]
+    encoder = TargetEncoder(models, _listed(options.pooling), revisions, options.device, options.blur)
     verify_prepared(folder)
     files = image_files(folder)
     rows = unique_images(files)
-    kept = _kept_folder(folder, encoder, facts.fingerprint, batch_size)
+    kept = _kept_folder(folder, encoder, facts.fingerprint, options.batch_size)
     try:
-        embeds = _embed_unique(files, rows, encoder, batch_size, kept)
+        embeds = _embed_unique(files, rows, encoder, options.batch_size, kept)
         with whole_folder(folder, holds=METADATA_FILE, what="prepared data set", overwrite=True) as partial:
             shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
             with ParquetShards(partial, SHARD_ROWS) as shards:
@@ -107,9 +95,9 @@ def embed_images(
     return folder
 
 
-def _listed(values: object) -> Sequence:
+def _listed(values: object) -> list:
     """One value as a list of one."""
-    return values if isinstance(values, (list, tuple)) else [values]
+    return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
 def link_or_copy(source: str, target: str) -> str:

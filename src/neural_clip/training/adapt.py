@@ -1,18 +1,15 @@
-"""Fit an alignment layer for new subjects, and change nothing else.
+"""Fit an alignment layer for new subjects, and change nothing else: known layers, network, projection, temperature.
 
-Everything that the checkpoint holds stays as it is, bit for bit: the layers of the subjects it knows, the shared
-network, the projection, the temperature. It fits those subjects of a data set that the checkpoint does not know by
-name, so different subjects need different names. The layer starts as the mean of the known ones (EEG, MEG) or by ridge
-regression (fMRI, `ridge_start.py`) and learns on the training split; the number of epochs, none included, is the best
-one on the validation split.
+The layer starts as the mean of the known ones (EEG, MEG) or by ridge regression (fMRI, `ridge_start.py`) and learns on
+the training split; the number of epochs, none included, is the best one on the validation split.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
-from neural_clip.errors import DataError, check_value
+from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_shape
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -30,14 +27,12 @@ from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
+from neural_clip.training.options import AdaptOptions
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
 from neural_clip.training.recording_time import minutes_of
 from neural_clip.training.ridge_start import start_by_ridge
 from neural_clip.training.trainer import NeuralClipTrainer, validation_two_way
-
-# Chosen on validation recordings of one left-out subject of the simulated EEG.
-EPOCHS, LEARNING_RATE, BATCH_SIZE = 30, 3e-3, 32
 
 
 class AdaptationTrainer(NeuralClipTrainer):
@@ -90,43 +85,21 @@ def fit(
     return scores, best
 
 
-def check_settings(settings: dict[str, Any]) -> None:
-    """Raise a `DataError` for a setting out of its range, or two that say how much is used."""
-    least = {"num_train_epochs": 1, "per_device_train_batch_size": 2}
-    if settings["minutes"] is not None and settings["train_fraction"] != 1:
-        raise DataError(
-            f"'minutes' and 'train_fraction' exclude one another, but got {settings['minutes']} and "
-            f"{settings['train_fraction']}."
-        )
-    for name, value in settings.items():
-        if value is not None:
-            most = 1 if name == "train_fraction" else math.inf
-            allowed = f"{least[name]} and more" if name in least else f"above 0{' and at most 1' if most == 1 else ''}"
-            check_value(name, value, least.get(name, 0) <= value <= most and value > 0, allowed)
-
-
-def training_arguments(run_dir: Path, settings: dict[str, Any], seed: int) -> TrainingArguments:
+def training_arguments(run_dir: Path, options: AdaptOptions) -> TrainingArguments:
     """Arguments of `Trainer`: those of `neural-clip train`, with a learning rate that falls as a cosine."""
-    given = {key: settings[key] for key in ("num_train_epochs", "learning_rate", "per_device_train_batch_size")}
-    given |= {"lr_scheduler_type": "cosine", "seed": seed, "save_only_model": True, "output_dir": str(run_dir)}
-    return TrainingArguments(**{**TRAINING_DEFAULTS, **given})
+    given: dict[str, Any] = {"num_train_epochs": options.epochs, "per_device_train_batch_size": options.batch_size}
+    given |= {"learning_rate": options.learning_rate, "lr_scheduler_type": "cosine", "seed": options.seed}
+    return TrainingArguments(**{**TRAINING_DEFAULTS, **given, "save_only_model": True, "output_dir": str(run_dir)})
 
 
 def adapt(
     checkpoint: str | Path,
     folder: str | Path | PreparedSet,
     output_dir: str | Path,
+    options: AdaptOptions | None = None,
     *,
-    subjects: Sequence[str] | None = None,
-    epochs: int = EPOCHS,
-    learning_rate: float = LEARNING_RATE,
-    batch_size: int = BATCH_SIZE,
-    train_fraction: float = 1.0,
-    minutes: float | None = None,
-    seconds_per_trial: float | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
     command: str | None = None,
+    **changes: Any,
 ) -> Path:
     """Fit alignment layers for new subjects and write a whole new checkpoint.
 
@@ -134,56 +107,45 @@ def adapt(
         checkpoint (`str` or `Path`): Folder of the checkpoint to start from; it is left as it is.
         folder (`str`, `Path` or [`PreparedSet`]): Data set with recordings of the new subjects, its images embedded.
         output_dir (`str` or `Path`): Folder of the new checkpoint.
-        subjects (sequence of `str`, *optional*): Whom to fit; by default all whom the checkpoint does not know.
-        epochs (`int`): Passes over the training recordings, of which the best by validation is kept.
-        learning_rate (`float`): Of AdamW without weight decay, falling as a cosine to zero.
-        batch_size (`int`): Recordings a step; their images are one another's negatives.
-        train_fraction (`float`): Share of each new subject's training recordings that is used, drawn at random.
-        minutes (`float`, *optional*): Instead, the first training recordings of each new subject that fit into so many
-            minutes; a random choice where the data set does not know the order of presentation.
-        seconds_per_trial (`float`, *optional*): From one onset to the next; by default the corpus's own.
-        seed (`int`): Of the order of batches, the recordings drawn and the noise behind the start of fMRI layers.
-        overwrite (`bool`): Replace a checkpoint at `output_dir`.
+        options ([`AdaptOptions`], *optional*): Whom to fit, and how.
         command (`str`, *optional*): What the record says was run.
+        **changes: Options by name, in place of those of `options`.
 
     Returns:
         `Path`: `output_dir`.
 
     Raises:
-        DataError: If the checkpoint, the data set or the subjects do not fit, or `output_dir` is taken.
+        DataError: If an option, the checkpoint, the data set or the subjects do not fit, or `output_dir` is taken.
     """
+    options = replace(options or AdaptOptions(), **changes)
     output_dir, data = Path(output_dir), PreparedSet.open(folder)
-    settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}
-    settings |= {"per_device_train_batch_size": batch_size, "train_fraction": train_fraction}
-    settings |= {"minutes": minutes, "seconds_per_trial": seconds_per_trial}
-    check_settings(settings)
-    with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=overwrite) as partial:
+    with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
         check_data(model, data, str(checkpoint))
         config = getattr(model.config, f"{data.facts.modality}_config")
-        chosen = choose_subjects(data, config.subjects, subjects)
-        set_seed(seed)
+        chosen = choose_subjects(data, config.subjects, options.subjects)
+        set_seed(options.seed)
         known = list(config.subjects)
         learnt = add_subjects(model, data.facts, chosen)
         train, validation = (
             RecordingDataset(data.split(split, chosen), config.subjects) for split in ("train", "validation")
         )
-        per_trial = choose_recordings(train, settings, seed)
+        per_trial = choose_recordings(train, options)
         if data.facts.modality == "fmri":
             for name in chosen:
-                start_by_ridge(model.eval(), name, known, train, validation, seed)
-        scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", settings, seed))
+                start_by_ridge(model.eval(), name, known, train, validation, options.seed)
+        scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", options))
         shutil.rmtree(partial / "epochs")
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
         entry |= {"weights": sha256_of(Path(checkpoint).glob("*.safetensors"))}
-        entry |= adaptation_record(train, validation, chosen, settings | {"seed": seed}, scores, best)
+        entry |= adaptation_record(train, validation, chosen, options, scores, best)
         if per_trial is not None:
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
         write_checkpoint(partial, output_dir.name, model, processor, record)
     print(
         f"checkpoint: {output_dir}  ({', '.join(chosen)}: validation 2-way {scores[0]:.4f} at the start, "
-        f"{scores[best]:.4f} after {best} of {epochs} epochs)",
+        f"{scores[best]:.4f} after {best} of {options.epochs} epochs)",
         file=sys.stderr,
     )
     return output_dir
@@ -193,7 +155,7 @@ def adaptation_record(
     train: RecordingDataset,
     validation: RecordingDataset,
     subjects: list[str],
-    settings: dict[str, Any],
+    options: AdaptOptions,
     scores: list[float],
     best: int,
 ) -> dict[str, Any]:
@@ -203,7 +165,7 @@ def adaptation_record(
         "modality": facts.modality,
         "subjects": subjects,
         "data": recorded_facts(facts, subjects) | {"simulated": bool(facts.simulated)},
-        "settings": settings,
+        "settings": options.settings,
         "validation_two_way": scores,
         "recordings": {"train": len(train), "validation": len(validation)},
         "best_epoch": best,

@@ -14,6 +14,7 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.options import AdaptOptions
 from neural_clip.training.recording_time import first_minutes, trial_seconds
 
 
@@ -62,11 +63,11 @@ def fraction_rows(subject_ids: np.ndarray, fraction: float, seed: int) -> np.nda
     return np.sort(np.concatenate(kept))
 
 
-def choose_recordings(train: RecordingDataset, settings: dict[str, Any], seed: int) -> float | None:
-    """Keep the share or the minutes that the settings ask for; returns the seconds a trial, `None` if unknown."""
-    per_trial = trial_seconds(train.part.facts, settings["seconds_per_trial"])
-    if settings["minutes"] is None:
-        train.keep(fraction_rows(train.subject_ids, settings["train_fraction"], seed))
+def choose_recordings(train: RecordingDataset, options: AdaptOptions) -> float | None:
+    """Keep the share or the minutes that the options ask for; returns the seconds a trial, `None` if unknown."""
+    per_trial = trial_seconds(train.part.facts, options.seconds_per_trial)
+    if options.minutes is None:
+        train.keep(fraction_rows(train.subject_ids, options.train_fraction, options.seed))
     else:
-        train.keep(first_minutes(train, settings["minutes"], per_trial, seed))
+        train.keep(first_minutes(train, options.minutes, per_trial, options.seed))
     return per_trial

@@ -51,7 +51,7 @@ def wanted_vectors(model: NeuralClipModel, known: Sequence[str], image_embeds: n
     return inverse.predict(unit_vectors(image_embeds), [DRAWN_ALPHA])[0]
 
 
-def of_person(recordings: RecordingDataset, subject: int) -> RecordingDataset:
+def of_subject(recordings: RecordingDataset, subject: int) -> RecordingDataset:
     """Recordings of one subject, by the index of `subject_ids`; those given stay as they are."""
     own = copy.copy(recordings)
     own.keep(np.flatnonzero(recordings.subject_ids == subject))
@@ -77,7 +77,7 @@ def start_by_ridge(
         seed (`int`): See [`wanted_vectors`].
     """
     subject = train.subjects.index(name)
-    train, validation = of_person(train, subject), of_person(validation, subject)
+    train, validation = of_subject(train, subject), of_subject(validation, subject)
     batch = train.__getitems__(list(range(len(train))))
     wanted = wanted_vectors(model, known, batch["image_embeds"].numpy(), seed)
     ridge = KernelRidge(batch["fmri_values"].numpy(), wanted)

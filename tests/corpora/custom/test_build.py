@@ -1,5 +1,7 @@
 """Recordings of one's own: manifests, readers of every kind, splits, scaling, category targets and their errors."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import yaml
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custom_raw import TERMS, N, eeg_manifest, patterns, prepared, rng, save_epochs, series_manifest, write_manifest
-from neural_clip.commands.prepare import custom as main
+from neural_clip.commands.prepare import main
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import Recording, Splits, parse_manifest
 from neural_clip.corpora.custom.splits import assign_splits, unit_label
@@ -207,7 +209,7 @@ def test_two_runs_of_the_program_give_the_same_bytes(tmp_path):
     path = write_manifest(tmp_path, manifest)
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
-        run(main, [str(path), "--output-dir", str(folder)])
+        run(partial(main, "custom"), [str(path), "--output-dir", str(folder)])
     files = [sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()) for folder in folders]
     assert files[0] == files[1]
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in files[0])
@@ -467,7 +469,7 @@ def test_bad_series_files_are_named(tmp_path):
 def test_program_shows_one_line_and_exit_code_2(tmp_path, capsys):
     manifest, _ = patterns(tmp_path, scalling="train")
     with pytest.raises(SystemExit) as stop:
-        run(main, [str(write_manifest(tmp_path, manifest)), "--output-dir", str(tmp_path / "set")])
+        run(partial(main, "custom"), [str(write_manifest(tmp_path, manifest)), "--output-dir", str(tmp_path / "set")])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")
 

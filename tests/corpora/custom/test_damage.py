@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from custom_raw import (
 )
 from damaged_bytes import flipped_bits
 from folder_contents import contents
-from neural_clip.commands.prepare import custom as main
+from neural_clip.commands.prepare import main
 from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.epochs import read_epochs
 from neural_clip.corpora.custom.manifest import Recording, parse_manifest
@@ -378,7 +379,7 @@ def test_some_subjects_can_be_taken_and_the_rest_need_not_be_there(tmp_path):
     manifest, _ = eeg_manifest(tmp_path)
     (tmp_path / "1-epo.fif").unlink()
     path = write_manifest(tmp_path, manifest)
-    run(main, [str(path), "--output-dir", str(tmp_path / "set"), "--subjects", "sub-02"])
+    run(partial(main, "custom"), [str(path), "--output-dir", str(tmp_path / "set"), "--subjects", "sub-02"])
     facts = verify_prepared(tmp_path / "set")
     assert facts["subjects"] == ["sub-02"]
     assert facts["partial"]["subjects"] == {"found": ["sub-02"], "declared": ["sub-01", "sub-02"]}
@@ -481,6 +482,6 @@ def test_what_decides_the_rows_decides_whether_parts_are_kept(tmp_path):
 def test_two_processes_write_the_same_bytes_as_one(tmp_path):
     manifest, _ = eeg_manifest(tmp_path, scaling="train")
     path = write_manifest(tmp_path, manifest)
-    run(main, [str(path), "--output-dir", str(tmp_path / "one")])
-    run(main, [str(path), "--output-dir", str(tmp_path / "two"), "--num-proc", "2"])
+    run(partial(main, "custom"), [str(path), "--output-dir", str(tmp_path / "one")])
+    run(partial(main, "custom"), [str(path), "--output-dir", str(tmp_path / "two"), "--num-proc", "2"])
     assert contents(tmp_path / "one") == contents(tmp_path / "two")

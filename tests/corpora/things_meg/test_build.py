@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from folder_contents import contents
-from neural_clip.commands.prepare import things_meg as main
+from neural_clip.commands.prepare import main
 from neural_clip.corpora.declared import check_facts
 from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.stamp import read_stamp
@@ -170,7 +170,7 @@ def test_metadata_have_the_shape_of_the_real_corpus(real_data, twin):
     matrices = [pd.read_csv(folder / "sourcedata" / "category_mat_manual.tsv", sep="\t") for folder in (twin, real)]
     assert matrices[0].shape == (TINY.meg.n_concepts, 27) and matrices[1].shape == (1854, 27)
     table = pd.read_csv(twin / "sourcedata" / "sample_attributes_P1.csv")
-    assert table.shape == (TINY.meg.n_trials_per_session * TINY.meg.n_sessions, 18)
+    assert table.shape == ((20 + 6 + 2) * 2, 18)
 
 
 # --------------------------------------------------------------------------------------------------- the signals
@@ -366,14 +366,14 @@ def test_train_std_is_fitted_on_training_epochs(twin, prepared, tmp_path):
 
 def test_command_line_and_subset(twin, tmp_path, capsys):
     argv = ["--raw-dir", str(twin), "--output-dir", str(tmp_path / "a"), "--subjects", "sub-02", "--sessions", "1"]
-    main(argv)
+    main("things_meg", argv)
     assert capsys.readouterr().out == f"{tmp_path / 'a'}: ready for load_dataset\n"
     found = rows(tmp_path / "a")
     assert {row["subject"] for row in found.values()} == {"sub-02"} and {r["session"] for r in found.values()} == {
         "ses-01"
     }
     with pytest.raises(DataError, match="--overwrite"):
-        main(argv)
+        main("things_meg", argv)
 
 
 def table_of_53(raw, change=None):

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folder_contents import contents
-from neural_clip.commands.prepare import things_meg as main
+from neural_clip.commands.prepare import main
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg import derivative_route
 from neural_clip.corpora.things_meg import layout as things_meg_files
@@ -477,7 +478,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(mini, tmp_path, capsys)
     pointer(meg4(mini))
     argv = ["--raw-dir", str(mini), "--output-dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as stop:
-        run(main, argv)
+        run(partial(main, "things_meg"), argv)
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: not downloaded: ") and "datalad get" in line

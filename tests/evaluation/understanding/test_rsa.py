@@ -11,10 +11,24 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.understanding import (
     rsa as understanding_rsa,
 )
-from neural_clip.evaluation.understanding.rsa import compare_spaces, dissimilarities, noise_ceiling, spearman
+from neural_clip.evaluation.understanding.rsa import (
+    RankedPairs,
+    compare_spaces,
+    dissimilarities,
+    noise_ceiling,
+    weighted_correlation,
+)
 from slow_scores import slow_ceiling
 
 pytestmark = pytest.mark.numerical
+
+
+def spearman(first, second, image_counts=None):
+    """Spearman correlation of two matrices of distances as the package makes it, of one draw of images."""
+    rows, columns = np.triu_indices(len(first), 1)
+    counts = np.ones(len(first)) if image_counts is None else image_counts.astype(np.float64)
+    pairs = counts[rows] * counts[columns]
+    return weighted_correlation(RankedPairs.of(first).ranks(pairs), RankedPairs.of(second).ranks(pairs), pairs)
 
 
 def test_distances_are_scipys():

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.corpora.options import Options, option
 from neural_clip.errors import DataError, check_value
+from neural_clip.options import Options, option
 
 RAW_FILE = "eeg_signals_raw_with_mean_std.pth"
 VARIANTS = {
@@ -24,7 +24,7 @@ IMAGE_DIR = "ILSVRC/Data/CLS-LOC/train"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetEegOptions(Options):
-    """Options of `prepare`.
+    """Options of `prepare`; here is what the help of a field leaves out.
 
     Args:
         variant (`str`): One of `VARIANTS`. Bands below 14 Hz carry the slow block-long states that inflate results.
@@ -41,17 +41,13 @@ class ImageNetEegOptions(Options):
             ends of such short recordings suffer, see `signals.py`.
         notch (`float`, *optional*): Line frequency to take out in Hz, 50 in Europe, for the raw variant; 3 Hz on
             either side go with it. Zero-phase; near the ends half of the line stays.
-        subjects (`Sequence[str]`, *optional*): Such as `["sub-01"]`; default all.
         image_dir (`str` or `Path`, *optional*): ImageNet training images: a folder (the tree of the official archive,
             folders of synsets, or a flat one; also with archives in it), a zip file, `ILSVRC2012_img_train.tar` or the
             tar of one synset. Archives are not unpacked. Default `raw_dir`.
-        splits_file (`str` or `Path`, *optional*): Default `block_splits_by_image_all.pth`; its split 0 is used.
-        ch_names_file (`str` or `Path`, *optional*): Text file, one channel name a line. Default EEG000, EEG001, ...
         missing_images (`str`): `"error"` stops when images are absent and lists them in
             `<output_dir>.missing_images.txt`, `"drop"` leaves their trials out and lists them in the data set.
         allow_partial (`bool`): Accept a corpus whose counts differ from the release (or from what a simulated one
             tells of itself); the differences are kept in the metadata as `partial`.
-        overwrite (`bool`): Replace an existing `output_dir`.
         num_proc (`int`): Processes that write subjects at the same time. Each takes memory of about 1 GB, and a file
             of torch before 1.6 (no zip file) is held by each of them as a whole, 3 GB.
     """
@@ -93,7 +89,7 @@ class ImageNetEegOptions(Options):
         choices=("error", "drop"),
     )
     allow_partial: bool = option(False, "accept counts that differ from the release")
-    num_proc: int = option(1, "processes that write", type=int, metavar="N")
+    num_proc: int = option(1, "processes that write", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an existing output folder")
 
     @property

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neural_clip.corpora.options import Options, option
 from neural_clip.errors import DataError
+from neural_clip.options import Options, option
 
 SPLIT_PROTOCOLS = {
     "paper": "paper: THINGS-MEG training images against its test images; test concepts also occur in training",
@@ -27,15 +27,12 @@ def subject_number(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ThingsMegOptions(Options):
-    """Options of `prepare`.
+    """Options of `prepare`; here is what the help of a field leaves out.
 
     Args:
-        images_dir (`str` or `Path`, *optional*): Extracted THINGS images, by default `<raw_dir>/images`.
-        route (`str`): `"raw"` or `"derivative"`.
         preprocessing (`str`, *optional*): `"paper"` (default of the raw route: low-pass 48 Hz, -0.5 to 1.0 s, 120 Hz,
             181 samples as both ends count) or `"published"` (the only one of the derivative: 0.1 to 40 Hz, -0.1 to
             1.3 s, 200 Hz, 281 samples).
-        split (`str`): `"paper"`, `"zero_shot"` or `"large"`.
         scaling (`str`): `"baseline_zscore"` centres and scales each epoch and channel by its own samples up to onset,
             so nothing is fitted; `"train_std"` subtracts that mean and divides by the root mean square of the training
             epochs, by subject and channel; `"none"` subtracts the mean and keeps T.
@@ -44,15 +41,12 @@ class ThingsMegOptions(Options):
         categories_file (`str` or `Path`, *optional*): `Categories_final_20200131.tsv` of the public repository
             ViCCo-Group/THINGS-data (MRI/data), for `"53"`. It is joined by row: its words are not unique.
         subjects, sessions (`Sequence[int]`, *optional*): Numbers to read, all by default.
-        validation_fraction (`float`): Share of the training images, the same for all subjects.
-        seed (`int`): Of the choice of validation images.
         triggers (`str`): `"compare"` refuses recordings whose triggers (UPPT001) contradict their events; `"ignore"`
             leaves them out, which the metadata tell. Only the raw route has triggers.
         allow_partial (`bool`): Use the runs that are downloaded (of the derivative: the subjects); what is lacking is
             listed in `not_downloaded.txt` and in the metadata. Damaged files are refused all the same.
         num_proc (`int`): Processes that read at the same time. Each holds one run (2 GB at real size) in memory; with
             `"train_std"` each also needs room for a subject's epochs (5 GB) beside `output_dir`.
-        overwrite (`bool`): Replace an older prepared data set.
     """
 
     images_dir: str | Path | None = option(None, "extracted THINGS images; default RAW_DIR/images", type=Path)
@@ -76,10 +70,10 @@ class ThingsMegOptions(Options):
     subjects: Sequence[int] | None = option(None, "such as sub-01 sub-02; default all", type=subject_number, nargs="+")
     sessions: Sequence[int] | None = option(None, "numbers, such as 1 2; default all", type=int, nargs="+")
     validation_fraction: float = option(0.1, "share of the training images", type=float)
-    seed: int = option(0, "of the choice of validation images", type=int)
+    seed: int = option(0, "of the choice of validation images", type=int, least=0)
     triggers: str = option("compare", "with the events, or not", choices=("compare", "ignore"))
     allow_partial: bool = option(False, "use the runs that are downloaded, and mark the data set as partial")
-    num_proc: int = option(1, "processes; each holds one run, 2 GB at real size", type=int, metavar="N")
+    num_proc: int = option(1, "processes; each holds one run, 2 GB at real size", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an older prepared data set")
 
     @property

@@ -177,14 +177,7 @@ def _pooled(
 def frozen_identity_alignment(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
     """One ridge regression for all subjects, who are taken as they are: every alignment layer is the identity.
 
-    Args:
-        train, validation, test ([`Split`]): As for [`per_subject_ridge`].
-
-    Returns:
-        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
-
-    Raises:
-        DataError: If the recordings are voxels, or a subject has no training rows.
+    Takes and returns what [`per_subject_ridge`] does; recordings of voxels are a `DataError`.
     """
     if _are_voxels(train):
         raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
@@ -202,16 +195,7 @@ def frozen_random_alignment(train: Split, validation: Split, test: Split) -> tup
     * Voxels: a random projection to [`ALIGNMENT_SIZE`] numbers, like `torch.nn.Linear`.
 
     Both layers draw weights evenly from +-1 / sqrt(inputs). Their bias is left out: it would add a constant to all
-    recordings of a subject, of a size that depends on the unit.
-
-    Args:
-        train, validation, test ([`Split`]): As for [`per_subject_ridge`].
-
-    Returns:
-        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `relative_alpha` and `validation_two_way`.
-
-    Raises:
-        DataError: If a subject has no training rows.
+    recordings of a subject, of a size that depends on the unit. Takes and returns what [`per_subject_ridge`] does.
     """
     layers = {}
     for number, subject in enumerate(_subjects(train, validation, test)):

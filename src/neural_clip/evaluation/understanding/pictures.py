@@ -97,8 +97,8 @@ def draw_similarity(records: list[dict], title: str, stem: Path) -> None:
         axes = figure.subplots()
         for row, record in enumerate(records):
             colour = PAIR_COLOURS[record["group"] % len(PAIR_COLOURS)]
-            people = [subject["spearman"] for subject in record["subjects"] if subject["spearman"] is not None]
-            axes.plot(people, [row + 0.22] * len(people), "o", color=colour, markersize=3.5, alpha=0.6, mew=0)
+            scores = [subject["spearman"] for subject in record["subjects"] if subject["spearman"] is not None]
+            axes.plot(scores, [row + 0.22] * len(scores), "o", color=colour, markersize=3.5, alpha=0.6, mew=0)
             ceiling = record["noise_ceiling"]
             if "lower" in ceiling:
                 width = ceiling["upper"] - ceiling["lower"]
@@ -239,19 +239,14 @@ def _sensor_bars(
 
 
 def _colour_bar(figure: Any, image: Any, axes: Any, label: str) -> None:
-    """Horizontal bar below the axes it belongs to."""
+    """Horizontal bar below the axes it belongs to, with at most five round numbers."""
+    from matplotlib.ticker import MaxNLocator
+
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.7, pad=0.04, aspect=30)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    bar.locator = _few_ticks()
+    bar.locator = MaxNLocator(4, symmetric=True)
     bar.update_ticks()
-
-
-def _few_ticks() -> Any:
-    """At most five round numbers."""
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(4, symmetric=True)
 
 
 def draw_slices(
@@ -333,6 +328,8 @@ def draw_latent_space(points: dict[str, np.ndarray], kinds: list[str], shares: n
         title (`str`): Over the picture.
         stem (`Path`): Path without ending.
     """
+    from matplotlib.lines import Line2D
+
     with styled():
         figure = new_figure(10.0, 5.8, title)
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -355,13 +352,6 @@ def draw_latent_space(points: dict[str, np.ndarray], kinds: list[str], shares: n
         style = {"fontsize": 8, "frameon": False}
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, **style)
         shown = [kind for kind in (*kinds, "other") if (points["kind"] == kind).any()]
-        names, handles = [kind.replace("_", " ") for kind in shown], [_dot(colours[kind]) for kind in shown]
-        figure.legend(handles, names, loc="outside lower right", ncols=4, **style)
+        dots = [Line2D([], [], marker="o", linestyle="", color=colours[kind], markersize=5) for kind in shown]
+        figure.legend(dots, [kind.replace("_", " ") for kind in shown], loc="outside lower right", ncols=4, **style)
         save_figure(figure, stem)
-
-
-def _dot(colour: str) -> Any:
-    """Entry of a legend."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], marker="o", linestyle="", color=colour, markersize=5)

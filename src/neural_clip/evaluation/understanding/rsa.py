@@ -90,24 +90,6 @@ def weighted_correlation(first: np.ndarray, second: np.ndarray, counts: np.ndarr
     return float((counts * first) @ second / np.sqrt((counts @ first**2) * (counts @ second**2)))
 
 
-def spearman(first: np.ndarray, second: np.ndarray, image_counts: np.ndarray | None = None) -> float:
-    """Spearman correlation of the upper triangles of two matrices of distances.
-
-    Args:
-        first, second (`np.ndarray` of shape `(n_images, n_images)`): Distances.
-        image_counts (`np.ndarray` of shape `(n_images,)`, *optional*): How often each image stands in a resample.
-            Two copies of one image are at distance 0 in every space, which would count as agreement: such pairs are
-            left out.
-
-    Returns:
-        `float`: -1 to 1; NaN where all distances of one side are equal.
-    """
-    rows, columns = np.triu_indices(len(first), 1)
-    counts = np.ones(len(first)) if image_counts is None else np.asarray(image_counts, dtype=np.float64)
-    pairs = counts[rows] * counts[columns]
-    return weighted_correlation(RankedPairs.of(first).ranks(pairs), RankedPairs.of(second).ranks(pairs), pairs)
-
-
 def noise_ceiling(distances: list[np.ndarray]) -> tuple[float, float]:
     """Best mean correlation with the subjects that any one space common to all could reach, from below and above.
 
@@ -172,7 +154,10 @@ def compare_spaces(
 def _correlations(
     ranked: list[dict[str, RankedPairs]], members: list[np.ndarray], pairs: list[tuple[str, str]], counts: np.ndarray
 ) -> np.ndarray:
-    """Spearman correlations `(n_subjects, n_pairs)` where image k stands `counts[k]` times."""
+    """Spearman correlations `(n_subjects, n_pairs)` where image k stands `counts[k]` times.
+
+    Two copies of one image are at distance 0 in every space, which would count as agreement: such pairs are left out.
+    """
     values = np.empty((len(ranked), len(pairs)))
     for number, (space, member) in enumerate(zip(ranked, members, strict=True)):
         rows, columns = np.triu_indices(len(member), 1)

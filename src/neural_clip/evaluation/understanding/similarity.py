@@ -38,10 +38,10 @@ def modality_similarity(part: EmbeddedSplit, run: Analysis) -> dict:
     rng = np.random.default_rng([run.seed, 3])
     n_images = min(MAX_IMAGES, len(part.gallery_ids))
     kept = np.sort(rng.choice(len(part.gallery_ids), n_images, replace=False))
-    means, people, image_ids = aggregate(part.embeds, part.subjects, part.image_ids, IMAGE_MEAN)
+    means, mean_subjects, image_ids = aggregate(part.embeds, part.subjects, part.image_ids, IMAGE_MEAN)
     spaces, members, subjects = [], [], []
     for subject in subjects_of(part):
-        rows = people == subject
+        rows = mean_subjects == subject
         columns = np.searchsorted(part.gallery_ids, image_ids[rows])
         shown = np.isin(columns, kept)
         if np.count_nonzero(shown) < MIN_IMAGES:

@@ -1,0 +1,45 @@
+"""Options of a function and of its command, written once: a field each, with default, help and allowed values.
+
+A function takes its options as one object, or by name: `prepare(raw_dir, output_dir, options=None, **changes)`. A
+field's metadata are the words of its command line option (`help`, `choices`, `metavar`, `nargs`, `type`, `flag`
+where the option is called otherwise) and `least`, the smallest number that is allowed. The help says what an option
+does; the docstring of the dataclass adds what is too long for it. Modules of options import nothing heavy, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .errors import check_option, check_value
+
+
+def option(default: Any, help: str, **words: Any) -> Any:
+    """Field of a dataclass of options; `help` tells the default only where that is `None`."""
+    return field(default=default, metadata={"help": help, **words})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of the options of a function; lists become tuples.
+
+    Raises:
+        DataError: If a value, or one of several, is none of the field's choices or below its least. `None` is allowed
+            where it is the default.
+    """
+
+    def __post_init__(self) -> None:
+        """Check choices and least values."""
+        for item in fields(self):
+            value, choices, least = getattr(self, item.name), item.metadata.get("choices"), item.metadata.get("least")
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, item.name, value)
+            if value is None and item.default is None:
+                continue
+            if least is not None:
+                check_value(item.name, value, value >= least, f"{least} and more")
+            if choices:
+                for one in value if "nargs" in item.metadata and isinstance(value, tuple) else (value,):
+                    check_option(item.name, one, choices)
