@@ -59,9 +59,9 @@ def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
         content = memoryview(path.read_bytes())
         order = _ORDERS.get(bytes(content[124:_HEADER_SIZE]))
         if order is None:
-            kind = "it may be of level 4" if content[:4] in _LEVEL_4 else begins_like(bytes(content[:32]))
+            instead = "it may be of level 4" if content[:4] in _LEVEL_4 else begins_like(bytes(content[:32]))
             raise DataError(
-                f"'{path}' cannot be read: no MAT-file of level 5, which MATLAB writes with -v6 or -v7: {kind}. "
+                f"'{path}' cannot be read: no MAT-file of level 5, which MATLAB writes with -v6 or -v7: {instead}. "
                 "Save it again by `save(file, '-v7')`."
             )
         for kind, data in _elements(content[_HEADER_SIZE:], order):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,7 +93,8 @@ def _checked_file(path: Path, entry: Recording) -> dict:
     if path.is_file():
         existing(path, "recording")
     fif_parts(path)
-    suffix, options = path.suffix.lower(), {}
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {}
     if suffix == ".ds":
         if lacking := [ending for ending in (".res4", ".meg4") if not any(path.glob(f"*{ending}"))]:
             raise DataError(f"'{path}' cannot be read: the CTF recording is incomplete, it has no {lacking[0]} file.")

@@ -53,7 +53,8 @@ def read_header(path: Path) -> EdfHeader:
         head = file.read(256)
         if not head.startswith(SIGNATURES):
             raise DataError(
-                f"'{path}' cannot be read: it is no EDF, BDF or GDF file, or its header is damaged: {begins_like(head)}."
+                f"'{path}' cannot be read: it is no EDF, BDF or GDF file, or its header is damaged: "
+                f"{begins_like(head)}."
             )
         if head.startswith(b"GDF"):
             version = float(head[4:8])
@@ -98,10 +99,10 @@ def channels_to_read(path: Path, picks: Sequence[str] | None) -> list[str] | Non
     (first, one), *others = wanted.items()
     other, another = next(pair for pair in others if pair[1] != one)
     unit = "samples a record" if not header.seconds else "Hz"
-    one, another = (count / (header.seconds or 1) for count in (one, another))
+    seconds = header.seconds or 1.0
     raise DataError(
-        f"'{path}': channels have different rates: {first!r} has {one:g} {unit}, {other!r} has {another:g} {unit}; "
-        "values between the slower samples would be invented. Name channels of one rate by 'picks'."
+        f"'{path}': channels have different rates: {first!r} has {one / seconds:g} {unit}, {other!r} has "
+        f"{another / seconds:g} {unit}; values between the slower samples would be invented. Name channels of one rate by 'picks'."
     )
 
 
