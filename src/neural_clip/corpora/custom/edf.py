@@ -87,12 +87,11 @@ def channels_to_read(path: Path, picks: Sequence[str] | None) -> list[str] | Non
     """
     header = read_header(path)
     _check_continuous(path, header)
-    rates = {
-        label: count for label, count in zip(header.labels, header.samples, strict=True) if label not in ANNOTATIONS
-    }
-    if len(set(rates.values())) < 2:
+    pairs = [pair for pair in zip(header.labels, header.samples, strict=True) if pair[0] not in ANNOTATIONS]
+    if len({count for _, count in pairs}) < 2:
         return None
-    named = [name for name in picks or () if name in rates] if picks else []
+    rates = dict(pairs)
+    named = [name for name in picks or () if name in rates]
     wanted = {name: rates[name] for name in named} or rates
     if len(set(wanted.values())) == 1:
         return named
@@ -102,7 +101,8 @@ def channels_to_read(path: Path, picks: Sequence[str] | None) -> list[str] | Non
     seconds = header.seconds or 1.0
     raise DataError(
         f"'{path}': channels have different rates: {first!r} has {one / seconds:g} {unit}, {other!r} has "
-        f"{another / seconds:g} {unit}; values between the slower samples would be invented. Name channels of one rate by 'picks'."
+        f"{another / seconds:g} {unit}; values between the slower samples would be invented. Name channels of one rate "
+        "by 'picks'."
     )
 
 
