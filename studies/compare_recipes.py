@@ -148,7 +148,7 @@ def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
         parts = []
         for person in dict.fromkeys(whole.subjects.tolist()):
             place = run_folder(recipe, seed, twin, (modality, person))
-            weights += sorted(place.glob("*.safetensors"))
+            weights += sorted(place.glob("model*.safetensors"))
             model = NeuralClipModel.from_pretrained(str(place))
             parts.append(embed_split(model, data.split(report["split"], [person])))
         assert np.concatenate([part.image_ids for part in parts]).tolist() == whole.image_ids.tolist()

@@ -36,6 +36,7 @@ def patterns(tmp_path, modality="fmri", **changes):
     manifest = {
         "name": "mine", "modality": modality, "recordings": [entry | {"index_base": 1}],
         "images": {"file": "p.npz", "keys": ["pictures"]}, "splits": {"validation": 0.25, "test": 0.25}, **TERMS,
+        "scaling": "none",
     }  # fmt: skip
     return manifest | extra | changes, arrays
 
@@ -72,7 +73,7 @@ def eeg_manifest(tmp_path, **changes):
         "recordings": [{"file": f"{s}-epo.fif", "subject": f"sub-0{s}"} for s in (1, 2)],
         "defaults": {"kind": "epochs", "image_column": "picture", "run_column": "block", "tmin": 0, "tmax": 0.2},
         "images": {"folder": "stimuli", "concept": "folder", "concept_names": {"cats": "cat"}},
-        "splits": {"by": "image", "validation": 0.2, "test": 0.25},
+        "splits": {"by": "image", "validation": 0.2, "test": 0.25}, "scaling": "none",
     }  # fmt: skip
     return manifest | changes, data
 
@@ -118,6 +119,6 @@ def series_manifest(tmp_path, **changes):
             "file": "e.npz", "ids_key": "names", "vectors_key": "vectors", "name": "net", "concept": "folder",
             "concept_names": {"faces": "face", "houses": "house"},
         },
-        "splits": {"by": "run", "test": ["sub-01/run-03"], "validation": 0.25, "seed": 0},
+        "splits": {"by": "run", "test": ["sub-01/run-03"], "validation": 0.25, "seed": 0}, "scaling": "none",
     }  # fmt: skip
     return manifest | changes, volumes, mask

@@ -1,51 +1,148 @@
 """From what users have (arrays, `mne.Epochs`, NIfTI images, rows of data sets) to what the model takes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import cached_file
 
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
 from .errors import check_option
+from .preparation import (
+    CHANNEL_UNITS,
+    SAMPLE_TOLERANCE,
+    STATISTICS_FILE,
+    Preparation,
+    Recorded,
+    check_prepared_spread,
+    facts_of_info,
+    prepared_sensors,
+    scale_rows,
+    tensor_name,
+    to_unit,
+)
 
 try:  # resizing by Pillow gives the same pixels with and without torchvision
     from transformers import CLIPImageProcessorPil as ClipPixels
 except ImportError:  # before transformers had two backends
     from transformers import CLIPImageProcessor as ClipPixels  # type: ignore[assignment]
 SENSOR_KEYS = ("ch_names", "n_chans", "n_times", "sfreq", "tmin", "subjects")
-# Two rates or times are the same when they differ by less than this share of a sample: files store rounded values.
-SAMPLE_TOLERANCE = 0.01
+OWN_KEYS = {"subjects", "n_voxels"}  # of one group; the others say what its recordings look like
+PREPARED = "prepared"
 
 
 class NeuralClipProcessor(ProcessorMixin):
-    """Checks recordings and turns them into tensors; images go through the CLIP image processor.
+    """Brings recordings to what the model was trained on, or refuses them; images go through the CLIP image processor.
 
     Args:
-        recordings (`dict`): What each modality's input must look like: `ch_names`, `n_chans`, `n_times`, `sfreq`
-            (Hz), `tmin` (s) and `subjects` for `eeg` and `meg`; `n_voxels` and `subjects` for `fmri`.
+        recordings (`dict`): By modality, a list of groups of subjects with what their recordings look like:
+            `subjects`, `preparation` (see [`Preparation`]; absent in checkpoints of before it was kept), and
+            `ch_names`, `n_chans`, `n_times`, `sfreq` (Hz) and `tmin` (s) for `eeg` and `meg`, `n_voxels` for `fmri`.
+            One group may stand without a list.
         image_settings (`dict`, *optional*): Settings of the CLIP image processor; absent for models of ready-made
             image embeddings.
+
+    Beside its JSON file lies `scaling.safetensors` with the statistics that recordings are scaled by.
     """
 
     _auto_class: Any = "AutoProcessor"  # so that the code travels with what is saved
 
     def __init__(self, recordings: dict | None = None, image_settings: dict | None = None) -> None:
         super().__init__()
-        self.recordings = recordings or {}
+        self.recordings: dict[str, list[dict]] = {
+            modality: [dict(groups)] if isinstance(groups, Mapping) else list(groups)
+            for modality, groups in (recordings or {}).items()
+        }
         self.image_settings = image_settings
+        self._statistics: dict[str, np.ndarray] = {}
         self._image_processor: Any = None
 
     @classmethod
-    def from_config(cls, config: NeuralClipConfig, image_processor: Any = None) -> "NeuralClipProcessor":
-        """Make the processor that belongs to a model's configuration."""
-        recordings: dict[str, dict] = {}
+    def from_config(
+        cls, config: NeuralClipConfig, image_processor: Any = None, preparations: Mapping[str, Any] | None = None,
+        statistics: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    ) -> "NeuralClipProcessor":  # fmt: skip
+        """Make the processor that belongs to a model's configuration.
+
+        Args:
+            config ([`NeuralClipConfig`]): Of the model.
+            image_processor (*optional*): Of its image encoder.
+            preparations (`Mapping[str, Preparation]`, *optional*): What the rows of each modality went through.
+            statistics (`Mapping[str, Mapping]`, *optional*): By modality, what is in `scaling.safetensors` of its set.
+        """
+        processor = cls(None, None if image_processor is None else image_processor.to_dict())
         for modality in config.modalities:
             settings = getattr(config, f"{modality}_config")
-            keys = ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS
-            recordings[modality] = {key: getattr(settings, key) for key in keys}
-        return cls(recordings, None if image_processor is None else image_processor.to_dict())
+            processor.add_subjects(
+                settings, modality, settings.subjects, (preparations or {}).get(modality),
+                (statistics or {}).get(modality, {}),
+            )  # fmt: skip
+        return processor
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load the processor of a checkpoint with the statistics of its scaling; see `ProcessorMixin`."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded
+        where = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+        place = {key: kwargs[key] for key in where if kwargs.get(key) is not None}
+        path = None
+        if not os.path.isfile(pretrained_model_name_or_path):
+            path = cached_file(
+                pretrained_model_name_or_path, STATISTICS_FILE, _raise_exceptions_for_missing_entries=False, **place
+            )
+        if path is not None:
+            processor._statistics = load_file(path)
+        return loaded
+
+    def to_json_file(self, json_file_path: Any) -> None:
+        """Write the settings, and the statistics beside them; `save_pretrained` calls it before a push."""
+        super().to_json_file(json_file_path)
+        path = os.path.join(os.path.dirname(json_file_path), STATISTICS_FILE)
+        if self._statistics:
+            save_file(self._statistics, path)
+        elif os.path.exists(path):
+            os.remove(path)  # of a processor that was saved here before
+
+    def add_subjects(
+        self, config: Any, modality: str, subjects: Sequence[str], preparation: Preparation | None,
+        statistics: Mapping[str, np.ndarray],
+    ) -> None:  # fmt: skip
+        """Take subjects over, behind those that are there; they join the last group if theirs went through the same.
+
+        Args:
+            config (`EegConfig`, `MegConfig` or `FmriConfig`): Of the encoder, these subjects included.
+            modality (`str`): Of the recordings.
+            subjects (sequence of `str`): In the order of the configuration.
+            preparation ([`Preparation`], *optional*): What their rows went through.
+            statistics (`Mapping[str, np.ndarray]`): By [`tensor_name`]; those of other subjects are left out.
+        """
+        keys = ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS
+        group = {key: getattr(config, key) for key in keys} | {"subjects": list(subjects)}
+        if modality == "fmri":
+            group["n_voxels"] = {name: config.n_voxels[name] for name in subjects}
+        if preparation is not None:
+            group["preparation"] = preparation.as_dict()
+        groups = self.recordings.setdefault(modality, [])
+        shared = [key for key in (*keys, "preparation") if key not in OWN_KEYS]
+        if groups and all(groups[-1].get(key) == group.get(key) for key in shared):
+            for key in OWN_KEYS & groups[-1].keys():
+                merged = groups[-1][key] + group[key] if key == "subjects" else groups[-1][key] | group[key]
+                groups[-1] = groups[-1] | {key: merged}
+        else:
+            groups.append(group)
+        kept = tuple(f"{tensor_name(subject, '', '')}/" for subject in subjects)
+        own = {name: array for name, array in statistics.items() if name.startswith(kept)}
+        self._statistics |= {f"{modality}/{name}": array for name, array in own.items()}
+
+    def statistics_of(self, modality: str) -> dict[str, np.ndarray]:
+        """Statistics of a modality by [`tensor_name`]."""
+        start = f"{modality}/"
+        return {name.removeprefix(start): array for name, array in self._statistics.items() if name.startswith(start)}
 
     @property
     def image_processor(self) -> Any:
@@ -63,11 +160,14 @@ class NeuralClipProcessor(ProcessorMixin):
     def __call__(
         self,
         images: Any = None,
-        *,
+        *others: Any,
         eeg: Any = None,
         meg: Any = None,
         fmri: Any = None,
         subject: str | Sequence[str] | None = None,
+        session: str | Sequence[str] | None = None,
+        unit: str | None = None,
+        scaling: str | None = None,
         mask: Any = None,
         ch_names: Sequence[str] | None = None,
         sfreq: float | None = None,
@@ -78,20 +178,27 @@ class NeuralClipProcessor(ProcessorMixin):
 
         Args:
             images (`PIL.Image`, array or list of them, *optional*): For the image processor.
-            eeg, meg (`mne.Epochs`, array or tensor `(n_chans, n_times)` or `(batch_size, n_chans, n_times)`, a row
-                or a list of rows of a prepared data set, *optional*): In the unit of the data set that the model was
-                trained on. Epochs are picked by channel name, cropped to the model's window and brought to its
-                rate when theirs is higher; an array must fit as it is.
+            eeg, meg (`mne.Epochs` or `Evoked`, array or tensor `(n_chans, n_times)` or `(batch_size, n_chans,
+                n_times)`, `datasets.Dataset`, slice, row or list of rows of a prepared data set, *optional*): Epochs
+                are recordings as they were recorded, in V, T or T/m: they go through what the model's recordings went
+                through, and are refused where they cannot. Arrays and rows are taken as prepared unless `unit` is
+                given.
             fmri (nibabel image, array or tensor `(n_voxels,)` or `(batch_size, n_voxels)`, list of arrays of
-                different lengths, row or list of rows, *optional*): z-scored responses. An image needs `mask`;
-                voxels are taken in C order.
+                different lengths, `datasets.Dataset`, slice, row or list of rows, *optional*): Responses to images.
+                An image holds them in the unit that the data set states, and needs `mask`; voxels are taken in C
+                order.
             subject (`str` or list of `str`): Whose recordings these are; rows of a data set say so themselves.
                 `"average"` (EEG, MEG) takes the mean of all subjects' alignment layers, for subjects that the model
                 does not know.
+            session (`str` or list of `str`, *optional*): Where recordings are scaled session by session.
+            unit (`str`, *optional*): Of arrays as they were recorded, such as `"V"` or `"uV"`; `"prepared"` for
+                anything that is prepared already.
+            scaling (`str`, *optional*): `"fit"` takes the statistics of the scaling from the recordings that are
+                given, 20 of a subject (or session) at least; by default they are those of the training recordings.
             mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside.
             ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included.
-            sfreq (`float`, *optional*): Sampling rate of an array in Hz, checked against the model's.
-            tmin (`float`, *optional*): First sample of an array in s from image onset, checked against the model's.
+            sfreq (`float`, *optional*): Sampling rate of an array in Hz.
+            tmin (`float`, *optional*): First sample of an array in s from image onset.
             return_tensors (`str`, defaults to `"pt"`): Only torch tensors are made.
 
         Returns:
@@ -99,30 +206,37 @@ class NeuralClipProcessor(ProcessorMixin):
             `pixel_values`.
 
         Raises:
-            ValueError: If channels, rate, window, voxels or subject are not the model's, or a value is not finite.
+            ValueError: If channels, rate, window, voxels, subject, unit, band, baseline, reference or projectors are
+                not the model's, statistics are lacking, or a value is not finite.
         """
         check_option("return_tensors", return_tensors, ["pt"])
+        check_option("scaling", scaling, [None, "fit"])
         given = {"eeg": eeg, "meg": meg, "fmri": fmri}
         modalities = [name for name, value in given.items() if value is not None]
+        if others or is_recording(images):
+            raise ValueError(
+                "Recordings are given by name: eeg=..., meg=... or fmri=...; only 'images' may come first."
+            )
         if len(modalities) > 1 or (not modalities and images is None):
             raise ValueError(
                 f"Give recordings of exactly one of 'eeg', 'meg' and 'fmri', or 'images'; got {modalities}."
             )
         data: dict[str, torch.Tensor] = {}
         for modality in modalities:
-            spec = self.specification(modality)
+            groups = self.groups(modality)
+            known = [name for group in groups for name in group["subjects"]]
             recordings, subject = unpack_rows(given[modality], modality, subject)
-            rows: Any
+            count = number_of(recordings, modality, groups[0], mask)
+            names = subject_names(subject, count, known, modality)
+            spec = group_of(groups, names)
+            sessions = session_names(session, count)
             if modality == "fmri":
-                rows = voxel_rows(recordings, mask)
+                rows: Any = self._voxels(recordings, spec, mask, unit, scaling, names, sessions)
             else:
-                check_declared(spec, ch_names, sfreq, tmin)
-                rows = sensor_rows(recordings, spec, modality)
-            names = subject_names(subject, len(rows), spec["subjects"], modality)
-            if modality == "fmri":
-                check_voxel_counts(rows, names, spec["n_voxels"])
+                check_declared(spec, ch_names)
+                rows = self._sensors(recordings, modality, spec, unit, scaling, names, sessions, sfreq, tmin)
             data[f"{modality}_values"] = torch.from_numpy(stack_rows(rows, modality))
-            data["subject_ids"] = torch.tensor(subject_indices(names, spec["subjects"]), dtype=torch.long)
+            data["subject_ids"] = torch.tensor(subject_indices(names, known), dtype=torch.long)
         if images is not None:
             if self.image_settings is None:
                 raise ValueError(
@@ -131,18 +245,134 @@ class NeuralClipProcessor(ProcessorMixin):
             data["pixel_values"] = self.image_processor(images=images, return_tensors="pt")["pixel_values"]
         return BatchFeature(data)
 
-    def specification(self, modality: str) -> dict:
-        """What an input of one modality must look like."""
+    def groups(self, modality: str) -> list[dict]:
+        """What inputs of one modality must look like, by groups of subjects."""
+        if not self.recordings and self.image_settings is None:
+            raise ValueError("This processor has no settings: 'processor_config.json' of the checkpoint is missing.")
         if modality not in self.recordings:
             raise ValueError(f"This model takes no {modality!r} recordings; it takes {sorted(self.recordings)}.")
         return self.recordings[modality]
 
+    def _sensors(
+        self, recordings: Any, modality: str, spec: dict, unit: str | None, scaling: str | None, names: list[str],
+        sessions: list[str], sfreq: float | None, tmin: float | None,
+    ) -> Any:  # fmt: skip
+        """EEG or MEG of one group, `(batch_size, n_chans, n_times)`."""
+        from_mne = is_mne(recordings)
+        preparation = Preparation.of(spec.get("preparation"))
+        recorded = recorded_epochs(recordings, spec) if from_mne else None
+        if recorded is None:
+            values = to_array(recordings, modality, np.float64 if raw_unit(unit) else np.float32)
+            values = values[None] if values.ndim == 2 else values
+            recorded = Recorded(
+                values, str(unit), float(sfreq or spec["sfreq"]), float(spec["tmin"] if tmin is None else tmin)
+            )
+        elif raw_unit(unit):
+            raise ValueError(f"'unit' is {unit!r}, but mne holds V, T and T/m; leave it out, or say 'prepared'.")
+        if (from_mne and unit is None) or raw_unit(unit):
+            preparation = repeatable(preparation)
+            recorded.values = np.asarray(recorded.values, dtype=np.float64)
+            check_channels(recorded.values, spec["n_chans"], modality)
+            values = prepared_sensors(recorded, spec, preparation)
+            return scale_rows(
+                values, preparation, list(zip(names, sessions, strict=True)), self.statistics_of(modality),
+                fit=scaling == "fit",
+            )  # fmt: skip
+        refuse_fit(scaling)
+        if from_mne:  # prepared epochs: window and rate alone
+            return prepared_sensors(recorded, spec, Preparation(unit=recorded.unit))
+        check_grid(spec, sfreq, tmin)
+        if recorded.values.shape[1:] != (spec["n_chans"], spec["n_times"]):
+            raise ValueError(
+                f"{modality!r} must have shape (batch_size, {spec['n_chans']}, {spec['n_times']}) (sensors, samples), "
+                f"but got {recorded.values.shape}."
+            )
+        if preparation is not None and unit is None:
+            check_prepared_spread(recorded.values, preparation)
+        return recorded.values
+
+    def _voxels(
+        self, recordings: Any, spec: dict, mask: Any, unit: str | None, scaling: str | None, names: list[str],
+        sessions: list[str],
+    ) -> list[np.ndarray]:  # fmt: skip
+        """FMRI of one group, a list of `(n_voxels,)`."""
+        preparation = Preparation.of(spec.get("preparation"))
+        image = is_image(recordings)
+        rows = voxel_rows(recordings, mask)
+        check_voxel_counts(rows, names, spec["n_voxels"])
+        if (image and unit is None) or raw_unit(unit):
+            preparation = repeatable(preparation)
+            factor = 1.0 if unit is None else to_unit(unit, preparation.unit)
+            rows = [np.asarray(row, dtype=np.float64) * factor for row in rows]
+            return scale_rows(
+                rows, preparation, list(zip(names, sessions, strict=True)), self.statistics_of("fmri"),
+                fit=scaling == "fit",
+            )  # fmt: skip
+        refuse_fit(scaling)
+        if preparation is not None and unit is None:
+            check_prepared_spread(rows, preparation)
+        return rows
+
+
+def raw_unit(unit: str | None) -> bool:
+    """Whether recordings are as they were recorded."""
+    return unit is not None and unit != PREPARED
+
+
+def refuse_fit(scaling: str | None) -> None:
+    """There is nothing to fit for rows that are prepared."""
+    if scaling is not None:
+        raise ValueError("scaling='fit' is for recordings as they were recorded; say their 'unit'.")
+
+
+def repeatable(preparation: Preparation | None) -> Preparation:
+    """The preparation, or a `ValueError` where recordings cannot be brought to what the model was trained on."""
+    obstacle = (
+        "the checkpoint does not say what its recordings went through (unit, band, baseline, reference, scaling); an "
+        "older version wrote it or its data set"
+        if preparation is None
+        else preparation.obstacle
+    )
+    if preparation is None or obstacle is not None:
+        raise ValueError(
+            f"Recordings as they were recorded cannot be used: {obstacle}. Rows of a data set prepared alike can, and "
+            "whatever you prepared alike yourself with unit='prepared'."
+        )
+    return preparation
+
+
+def is_mne(recordings: Any) -> bool:
+    """Whether these are `mne.Epochs`, `Evoked` or `Raw`."""
+    return hasattr(recordings, "info") and hasattr(recordings, "get_data")
+
+
+def is_image(recordings: Any) -> bool:
+    """Whether this is an image as nibabel reads it."""
+    return hasattr(recordings, "affine") and hasattr(recordings, "dataobj")
+
+
+def is_recording(images: Any) -> bool:
+    """Whether what was given as images are recordings."""
+    rows = isinstance(images, Mapping) or (isinstance(images, list) and images and isinstance(images[0], Mapping))
+    return is_mne(images) or is_image(images) or bool(rows)
+
 
 def unpack_rows(recordings: Any, modality: str, subject: Any) -> tuple[Any, Any]:
     """Take recordings and subjects out of rows of a prepared data set; leave anything else as it is."""
+    if isinstance(recordings, str | bytes | os.PathLike):
+        raise ValueError(f"{modality!r} is the path or name {os.fspath(recordings)!r}; read the file first.")
+    if hasattr(recordings, "column_names") and hasattr(recordings, "select_columns"):  # a datasets.Dataset
+        if not hasattr(recordings, "__len__"):
+            raise ValueError(f"{modality!r} is an iterable data set; give some of its rows: list(dataset.take(8)).")
+        if isinstance(recordings.column_names, Mapping):
+            raise ValueError(f"{modality!r} is a data set of the splits {sorted(recordings)}; choose one of them.")
+        wanted = [name for name in (modality, "subject") if name in recordings.column_names]
+        recordings = (
+            recordings.select_columns(wanted)[:] if len(wanted) == 2 else dict.fromkeys(recordings.column_names)
+        )
     if isinstance(recordings, Mapping):
         recordings = [recordings] if isinstance(recordings.get("subject"), str) else split_batch(recordings, modality)
-    if isinstance(recordings, Sequence) and recordings and isinstance(recordings[0], Mapping):
+    if isinstance(recordings, Sequence) and len(recordings) and isinstance(recordings[0], Mapping):
         for row in recordings:
             if modality not in row or "subject" not in row:
                 raise ValueError(f"A row must have the columns {modality!r} and 'subject', but has {sorted(row)}.")
@@ -163,8 +393,42 @@ def split_batch(batch: Mapping, modality: str) -> list[dict]:
     return [{modality: values, "subject": name} for values, name in pairs]
 
 
-def check_declared(spec: dict, ch_names: Sequence[str] | None, sfreq: float | None, tmin: float | None) -> None:
-    """Compare what is said of an array with what the model expects."""
+def number_of(recordings: Any, modality: str, spec: dict, mask: Any) -> int:
+    """How many recordings there are."""
+    if is_mne(recordings):
+        if not (count := len(recordings) if hasattr(recordings, "events") else 1):
+            raise ValueError("There are no epochs; were all of them rejected?")
+        return count
+    if is_image(recordings):
+        return 1 if len(recordings.shape) < 4 else int(recordings.shape[3])
+    if modality == "fmri" and isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
+        return len(recordings)
+    values = to_array(recordings, modality)
+    if not values.size:
+        raise ValueError(f"{modality!r} is empty: shape {values.shape}.")
+    return 1 if values.ndim == (1 if modality == "fmri" else 2) else len(values)
+
+
+def group_of(groups: list[dict], names: list[str]) -> dict:
+    """The group of all these subjects; the average subject is of the first."""
+    found = [groups[0] if name == AVERAGE_NAME else next(g for g in groups if name in g["subjects"]) for name in names]
+    if any(group is not found[0] for group in found):
+        raise ValueError(
+            f"The recordings of {sorted(set(names))} go through different steps; give each group by itself."
+        )
+    return found[0]
+
+
+def session_names(session: Any, count: int) -> list[str]:
+    """One session a recording, `""` where none is stated."""
+    names = [session or ""] * count if session is None or isinstance(session, str) else list(session)
+    if len(names) != count:
+        raise ValueError(f"'session' names {len(names)} sessions, but there are {count} recordings.")
+    return names
+
+
+def check_declared(spec: dict, ch_names: Sequence[str] | None) -> None:
+    """Compare the channels that an array is said to have with the model's."""
     if ch_names is not None and spec["ch_names"] is not None and list(ch_names) != list(spec["ch_names"]):
         pairs = enumerate(zip(ch_names, spec["ch_names"], strict=False))
         index = next((i for i, (found, wanted) in pairs if found != wanted), min(len(ch_names), len(spec["ch_names"])))
@@ -172,63 +436,58 @@ def check_declared(spec: dict, ch_names: Sequence[str] | None, sfreq: float | No
             f"'ch_names' must be the model's {len(spec['ch_names'])} channels in its order {spec['ch_names'][:4]}..., "
             f"but differs from position {index} on: got {list(ch_names)[index : index + 3]}."
         )
+
+
+def check_grid(spec: dict, sfreq: float | None, tmin: float | None) -> None:
+    """Compare rate and first sample of prepared rows with the model's."""
     if sfreq is not None and abs(sfreq - spec["sfreq"]) * spec["n_times"] > SAMPLE_TOLERANCE * spec["sfreq"]:
         raise ValueError(f"'sfreq' must be {spec['sfreq']} Hz for an array, but got {sfreq} Hz; resample it first.")
     if tmin is not None and abs(tmin - spec["tmin"]) * spec["sfreq"] > 0.5:
         raise ValueError(f"'tmin' must be {spec['tmin']} s for an array, but got {tmin} s; cut the window first.")
 
 
-def sensor_rows(recordings: Any, spec: dict, modality: str) -> np.ndarray:
-    """Bring EEG or MEG recordings to `(batch_size, n_chans, n_times)`."""
-    if hasattr(recordings, "info") and hasattr(recordings, "get_data"):
-        values = epochs_array(recordings, spec)
-    else:
-        values = to_array(recordings)
-        if values.ndim == 2:
-            values = values[None]
-    expected = (spec["n_chans"], spec["n_times"])
-    if values.ndim != 3 or values.shape[1:] != expected:
-        raise ValueError(
-            f"{modality!r} must have shape (batch_size, {expected[0]}, {expected[1]}) (sensors, samples), "
-            f"but got {values.shape}."
-        )
-    return values
+def check_channels(values: np.ndarray, n_chans: int, modality: str) -> None:
+    """An array as recorded must have the model's channels."""
+    if values.ndim != 3 or values.shape[1] != n_chans:
+        raise ValueError(f"{modality!r} must have shape (batch_size, {n_chans}, n_times), but got {values.shape}.")
 
 
-def epochs_array(epochs: Any, spec: dict) -> np.ndarray:
-    """Pick channels, lower the rate and cut the window of `mne.Epochs`, where no information is invented."""
-    if spec["ch_names"] is not None:
-        missing = [name for name in spec["ch_names"] if name not in epochs.ch_names]
-        if missing:
-            raise ValueError(
-                f"The epochs lack {len(missing)} of the model's {len(spec['ch_names'])} channels: {missing[:5]}."
-            )
-    elif len(epochs.ch_names) != spec["n_chans"]:
-        raise ValueError(f"The epochs have {len(epochs.ch_names)} channels; the model takes {spec['n_chans']}.")
-    found, wanted = float(epochs.info["sfreq"]), float(spec["sfreq"])
-    last = spec["tmin"] + (spec["n_times"] - 1) / wanted
-    slack = 1.0 / found
-    if epochs.tmin > spec["tmin"] + slack or epochs.tmax < last - slack:
+def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
+    """The model's channels of `mne.Epochs` or `Evoked`, with what their `info` says."""
+    if not hasattr(epochs, "tmin") or hasattr(epochs, "first_samp"):
         raise ValueError(
-            f"The epochs span {epochs.tmin:.3f} to {epochs.tmax:.3f} s; "
-            f"the model needs {spec['tmin']:.3f} to {last:.3f} s."
+            f"These are continuous recordings ({type(epochs).__name__}); cut them at the image onsets: "
+            "mne.Epochs(raw, events, tmin=..., tmax=...)."
         )
-    if found < wanted * (1 - SAMPLE_TOLERANCE / spec["n_times"]):
+    names = list(epochs.ch_names if spec["ch_names"] is None else spec["ch_names"])
+    missing = [name for name in names if name not in epochs.ch_names]
+    if missing:
+        raise ValueError(f"The epochs lack {len(missing)} of the model's {len(names)} channels: {missing[:5]}.")
+    if len(names) != spec["n_chans"]:
+        raise ValueError(f"The epochs have {len(names)} channels; the model takes {spec['n_chans']}.")
+    bads = [name for name in names if name in epochs.info["bads"]]
+    if bads:
         raise ValueError(
-            f"The epochs have {found} Hz; the model needs {wanted} Hz, and a higher rate cannot be invented."
+            f"Channels that the model needs are marked bad: {bads[:5]}. Interpolate them (epochs.interpolate_bads()), "
+            "or take the mark away."
         )
-    epochs = epochs.copy().load_data()
-    if spec["ch_names"] is not None:
-        epochs = epochs.pick(list(spec["ch_names"])).reorder_channels(list(spec["ch_names"]))
-    if abs(found - wanted) * spec["n_times"] > SAMPLE_TOLERANCE * wanted:
-        epochs = epochs.resample(wanted, verbose="error")  # low-pass filters at the new Nyquist frequency
-    start = int(np.argmin(np.abs(epochs.times - spec["tmin"])))
-    return np.asarray(epochs.get_data(copy=False)[:, :, start : start + spec["n_times"]], dtype=np.float32)
+    kinds = dict(zip(epochs.ch_names, epochs.get_channel_types(), strict=True))
+    units = {str(CHANNEL_UNITS.get(kinds[name], kinds[name])) for name in names}
+    if len(units) > 1 or not units <= set(CHANNEL_UNITS.values()):
+        raise ValueError(f"The model's channels are of the types {sorted({kinds[name] for name in names})}.")
+    epochs = epochs.copy()
+    if hasattr(epochs, "load_data"):
+        epochs.load_data()
+    values = np.asarray(epochs.get_data(picks=names), dtype=np.float64)
+    return Recorded(
+        values if values.ndim == 3 else values[None], units.pop(), float(epochs.info["sfreq"]), float(epochs.times[0]),
+        baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info),
+    )  # fmt: skip
 
 
 def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
     """Bring fMRI responses to a list of `(n_voxels,)` arrays."""
-    if hasattr(recordings, "affine") and hasattr(recordings, "dataobj"):
+    if is_image(recordings):
         if mask is None:
             raise ValueError("An fMRI image needs 'mask': an image or array whose values above 0 are the region.")
         volume = np.asanyarray(recordings.dataobj)
@@ -239,25 +498,33 @@ def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
             raise ValueError("'mask' and the image lie in different spaces: their affines differ.")
         return list(np.atleast_2d(volume[inside].T).astype(np.float32))
     if isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
-        return [to_array(row) for row in recordings]
-    values = to_array(recordings)
+        return [to_array(row, "fmri") for row in recordings]
+    values = to_array(recordings, "fmri")
     if values.ndim not in (1, 2):
         raise ValueError(f"'fmri' must have shape (n_voxels,) or (batch_size, n_voxels), but got {values.shape}.")
     return list(np.atleast_2d(values))
 
 
-def to_array(values: Any) -> np.ndarray:
-    """Turn a tensor, array or list into a float32 array."""
+def to_array(values: Any, modality: str, dtype: Any = np.float32) -> np.ndarray:
+    """Turn a tensor, array or list into an array."""
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float32)
+        values = values.detach().cpu().float().numpy()
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{modality!r} must be numbers of one shape, but got {type(values).__name__}: {error}."
+        ) from error
 
 
 def subject_names(subject: str | Sequence[str] | None, count: int, known: list[str], modality: str) -> list[str]:
     """One known subject name a recording, or that of the average subject."""
     if subject is None:
         raise ValueError(f"'subject' is missing; say whose recordings these are: one of {known}.")
-    names = [subject] * count if isinstance(subject, str) else list(subject)
+    listed: list = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
+    if not all(isinstance(name, str) for name in listed):
+        raise ValueError(f"'subject' is a name or a list of names, but got {subject!r}; allowed are {known}.")
+    names = listed * count if isinstance(subject, str) else listed
     if len(names) != count:
         raise ValueError(f"'subject' names {len(names)} subjects, but there are {count} recordings.")
     unknown = sorted(set(names) - {*known, AVERAGE_NAME})
@@ -289,6 +556,8 @@ def check_voxel_counts(rows: Sequence[np.ndarray], names: list[str], n_voxels: d
 
 def stack_rows(rows: Sequence[np.ndarray], modality: str) -> np.ndarray:
     """Stack recordings, rows of different length followed by zeros; refuse values that are not finite."""
+    if not len(rows):
+        raise ValueError(f"{modality!r} is empty: there are no recordings.")
     length = max(row.shape[-1] for row in rows)
     stacked = np.zeros((len(rows), *rows[0].shape[:-1], length), dtype=np.float32)
     for index, row in enumerate(rows):

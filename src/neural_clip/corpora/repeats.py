@@ -7,13 +7,15 @@ from typing import TypeVar
 
 import numpy as np
 
+from neural_clip.preparation import Statistics
+
 Real = TypeVar("Real", np.float32, np.float64)
 
 
 def mean_of_repeats(
-    rows: Iterable[dict], modality: str, counts: Mapping[str, int], dtype: type[Real]
-) -> Iterator[dict]:
-    """One row an image: the mean of its presentations, given out at the last of them.
+    rows: Iterable[dict | Statistics], modality: str, counts: Mapping[str, int], dtype: type[Real]
+) -> Iterator[dict | Statistics]:
+    """One row an image: the mean of its presentations, given out at the last of them; statistics are passed on.
 
     `trial` is that of the first presentation; session and run are empty where presentations differ in them. In memory
     is one recording for each image that will be shown again.
@@ -26,6 +28,9 @@ def mean_of_repeats(
     """
     held: dict[str, dict] = {}
     for row in rows:
+        if isinstance(row, Statistics):
+            yield row
+            continue
         image_id, count = row["image_id"], counts[row["image_id"]]
         if image_id in held:
             mean = held[image_id]

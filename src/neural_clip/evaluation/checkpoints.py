@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError, check_value
+from neural_clip.evaluation.fit import check_preparation
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
@@ -55,7 +56,17 @@ def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first
                 expected.require(
                     EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", f"'{opened.name}'"
                 )
+    check_prepared_alike(checkpoint, list(data.values()))
     return model
+
+
+def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) -> None:
+    """Raise where the rows of a data set went through something else than those of a checkpoint."""
+    from neural_clip.processing_neural_clip import NeuralClipProcessor
+
+    processor = NeuralClipProcessor.from_pretrained(str(checkpoint))
+    for opened in data:
+        check_preparation(processor, opened, f"The checkpoint '{checkpoint}'")
 
 
 def load_model(checkpoint: str | Path) -> NeuralClipModel:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
+from neural_clip.preparation import Preparation
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
     from neural_clip.prepared.reader import PreparedSet
+    from neural_clip.processing_neural_clip import NeuralClipProcessor
 
 
 def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) -> None:
@@ -25,6 +27,24 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
             "`neural-clip adapt` fits an alignment layer for a new subject."
         )
     check_shape(config, data, subjects)
+
+
+def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str) -> None:
+    """Raise a `DataError` where the rows of a data set went through something else than those of a checkpoint.
+
+    Data sets of format 1 and checkpoints of before do not know what that was; nothing is compared then.
+    """
+    groups = processor.recordings.get(data.facts.modality, [])
+    known = [Preparation.of(group.get("preparation")) for group in groups]
+    found = data.preparation
+    if found is None or not known or None in known:
+        return
+    differences = [one.differences(found) for one in known if one is not None]
+    if all(differences):
+        raise DataError(
+            f"{by} and '{data.name}' do not fit: {'; '.join(differences[0])}. Prepare the data set as that of the "
+            "checkpoint was."
+        )
 
 
 def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None:

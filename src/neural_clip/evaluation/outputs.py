@@ -37,7 +37,7 @@ def header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: str
             {
                 "name": name,
                 "path": str(path),
-                "sha256": sha256_of(Path(path).glob("*.safetensors")),
+                "sha256": sha256_of(Path(path).glob("model*.safetensors")),
                 "modalities": [*embedded[name]],
             }
             for name, path in checkpoints.items()

@@ -16,7 +16,8 @@ from neural_clip.errors import DataError, check_option
 from neural_clip.prepared.modalities import MODALITIES
 
 METADATA_FILE = "neural_clip.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1 has neither `preparation` nor statistics
 SPLIT_UNITS = ("image", "run", "recording")
 _FILLED_IN: Any = None  # facts that `write_prepared` finds by itself, and those that only one kind of recording has
 
@@ -40,6 +41,8 @@ class Facts:
         image_encoder (`dict`, *optional*): What embedded the images.
         fingerprint (`str`): See [`fingerprint`].
         extra (`dict`): Further facts of one corpus, for the card.
+
+        preparation (`dict`, *optional*): What rows went through, as [`Preparation`] holds it; `None` in format 1.
 
     The others say how rows were split, scaled and prepared, what is allowed, and what the `doctor` found.
     """
@@ -65,6 +68,7 @@ class Facts:
     subject_splits: dict[str, dict[str, int]] = _FILLED_IN
     scaling: dict = field(default_factory=lambda: {"method": "none", "fit_scope": "none"})
     preprocessing: dict = field(default_factory=dict)
+    preparation: dict | None = None
     category_level: bool = False
     block_confounded: bool = False
     presentation_order: bool = False
@@ -134,8 +138,9 @@ def read_metadata(folder: str | Path) -> dict:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' is damaged: {error}. Prepare the data set again.") from error
     version = metadata.get("format_version") if isinstance(metadata, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"'{path}' has format_version {version}; this package reads {FORMAT_VERSION}.")
+    if version not in READABLE_VERSIONS:
+        known = " and ".join(map(str, READABLE_VERSIONS))
+        raise DataError(f"'{path}' has format_version {version}; this package reads {known}.")
     return metadata
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from neural_clip.errors import DataError
 from neural_clip.files.whole import write_whole
@@ -44,7 +44,7 @@ class Part:
     """
 
     name: str
-    rows: Callable[[], Iterable[dict]]
+    rows: Callable[[], Iterable[Any]]
     files: Sequence[Path] = ()
     n_rows: int | None = None
 
@@ -52,14 +52,14 @@ class Part:
 class Writer(Protocol):
     """Writes the rows of one part and tells what it counted."""
 
-    def __call__(self, folder: Path, rows: Iterable[dict], label: str, tick: Callable[[int], object]) -> dict:
+    def __call__(self, folder: Path, rows: Iterable[Any], label: str, tick: Callable[[int], object]) -> dict:
         """Write into `folder`, with `label` in the file names, and call `tick(1)` for each row."""
 
 
 def run_parts(
     folder: Path,
     kind: str,
-    source: Iterable[dict] | Sequence[Part],
+    source: Iterable[Any] | Sequence[Part],
     write: Writer,
     *,
     key: dict | None = None,
@@ -88,7 +88,7 @@ def run_parts(
     if not parts:
         shutil.rmtree(root, ignore_errors=True)  # of a run that was killed
         with tqdm(desc=kind, unit="row") as progress:
-            return [write(folder, source, "", progress.update)]  # type: ignore[arg-type]
+            return [write(folder, source, "", progress.update)]
     _check_names(parts)
     jobs = [_Job(folder, kind, number, part, write, key or {}) for number, part in enumerate(parts)]
     results: dict[int, dict] = {}

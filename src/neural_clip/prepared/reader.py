@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.whole import sha256_of
+from neural_clip.preparation import STATISTICS_FILE, Preparation
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.splits import SPLITS
 
@@ -111,6 +113,29 @@ class PreparedSet:
             concepts=columns["concept"].to_pylist(),
             categories=columns["categories"].to_pylist(),
         )
+
+    @cached_property
+    def preparation(self) -> Preparation | None:
+        """What the rows went through; `None` for data sets of format 1."""
+        return Preparation.of(self.facts.preparation)
+
+    @cached_property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Mean and deviation by which recordings were scaled, by [`tensor_name`]; empty where none were fitted.
+
+        Raises:
+            DataError: If the file is missing or is not the one that was written.
+        """
+        from safetensors.numpy import load_file
+
+        if (expected := self.facts.scaling.get("statistics")) is None:
+            return {}
+        path = self.folder / STATISTICS_FILE
+        if not path.is_file():
+            raise DataError(f"'{self.name}' lacks '{STATISTICS_FILE}', by which its recordings were scaled.")
+        if sha256_of([path]) != expected:
+            raise DataError(f"'{path}' is not the file that was written. Prepare the data set again.")
+        return load_file(path)
 
     @cached_property
     def stored_images(self) -> datasets.Dataset:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.preparation import Statistics
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.splits import SPLITS
@@ -24,7 +25,7 @@ SUBJECT_PATTERN = re.compile(r"sub-[A-Za-z0-9]+")
 
 def write_recordings(
     folder: Path,
-    rows: Iterable[dict],
+    rows: Iterable[dict | Statistics],
     label: str,
     tick: Callable[[int], object],
     *,
@@ -37,6 +38,9 @@ def write_recordings(
     features = None
     with ParquetShards(folder, shard_rows) as shards:
         for row in rows:
+            if isinstance(row, Statistics):
+                audit.statistics |= row.arrays()
+                continue
             checked = audit.check(row)
             features = features or _features(metadata["modality"], audit.shape)
             shards.add(f"data/{checked['subject']}/{row['split']}{label}", features, checked)
@@ -44,8 +48,8 @@ def write_recordings(
     return audit.summary()
 
 
-def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> None:
-    """Check that parts agree with each other, and fill the counts of the whole into the metadata.
+def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> dict[str, np.ndarray]:
+    """Check that parts agree with each other, fill the counts of the whole into the metadata, give the statistics.
 
     Raises:
         DataError: If an image or a run is in two splits, shapes differ, a split is empty, or subjects are not those
@@ -55,7 +59,9 @@ def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> None:
     images: dict[str, set] = {split: set() for split in SPLITS}
     concepts: dict[str, set] = {split: set() for split in SPLITS}
     shape: list[int] = []
+    statistics: dict[str, list[float]] = {}
     for part in summaries:
+        statistics |= part["statistics"]
         _merge(whole["run_split"], part["run_split"], "Run")
         _merge(whole["voxels"], part["voxels"], "Subject")
         for image_id, found in part["image_split"].items():
@@ -76,6 +82,7 @@ def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> None:
     if not metadata["category_level"]:
         _check_disjoint(images)
     _fill_counts(metadata, whole["rows"], whole["voxels"], images, concepts)
+    return {name: np.array(values, dtype=np.float64) for name, values in statistics.items()}
 
 
 def _merge(known: dict, more: dict, what: str) -> None:
@@ -134,6 +141,7 @@ class _Audit:
             self.shape = (metadata["n_chans"], metadata["n_times"])
         self.rows: dict[str, dict[str, int]] = {}
         self.concepts: dict[str, set[str]] = {split: set() for split in SPLITS}
+        self.statistics: dict[str, np.ndarray] = {}
 
     def check(self, row: dict) -> dict:
         """Return the row as it is stored, or raise a `DataError` that names it."""
@@ -173,6 +181,7 @@ class _Audit:
             "voxels": {s: n for s, n in self.voxels.items() if s in self.rows or s not in declared},
             "concepts": {split: sorted(names) for split, names in self.concepts.items()},
             "shape": list(self.shape) if self.shape and self.row else None,
+            "statistics": {name: values.tolist() for name, values in self.statistics.items()},
         }  # fmt: skip
 
     def _check_split(self, where: str, row: dict, image_id: str, split: str) -> None:

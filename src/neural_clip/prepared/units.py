@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.preparation import RAW_SPREAD, UNITS
 
-# Least and largest deviation of the median channel, from far below to far above what heads give. EEG is about 1e-5 V:
-# above 10 mV values are in microvolt or counts, below 1 nV they were scaled twice. MEG is 1e-13 to 1e-12 T, less in a
-# narrow band or an average of many trials: above 1 nT it is in femtotesla or counts. Betas are a few percent; z-scores
-# 1, a little less or more when averaged or scaled by a baseline.
-PLAUSIBLE_SPREAD = {"V": (1e-9, 1e-2), "T": (1e-17, 1e-9), "z": (0.1, 10.0), "percent signal change": (1e-2, 100.0)}
-PARTS = {"mV": ("V", 1e-3), "uV": ("V", 1e-6), "nV": ("V", 1e-9), "pT": ("T", 1e-12), "fT": ("T", 1e-15)}
+# Least and largest deviation of the median channel. Z-scores vary by 1, a little less or more when averaged or scaled
+# by a baseline.
+PLAUSIBLE_SPREAD = RAW_SPREAD | {"z": (0.1, 10.0)}
 ADVICE = {
     "V": "are they in microvolt (multiply by 1e-6) or in counts of the amplifier?",
     "T": "are they in femtotesla (multiply by 1e-15) or in counts of the amplifier?",
@@ -24,13 +22,12 @@ ADVICE = {
 
 def plausible_spread(unit: str | None) -> tuple[float, float] | None:
     """Least and largest plausible deviation in a unit, `None` for one that the table does not know."""
-    name = str(unit or "").strip().replace("\u00b5", "u").replace("\u03bc", "u")
-    name = "z" if name == "z" or name.startswith("z ") else {"%": "percent signal change"}.get(name, name)
-    base, size = PARTS.get(name, (name, 1.0))
+    base, factor = UNITS.get(str(unit), (str(unit), 1.0))
+    base = "z" if base.startswith("z ") else base
     if base not in PLAUSIBLE_SPREAD:
         return None
     low, high = PLAUSIBLE_SPREAD[base]
-    return low / size, high / size
+    return low / factor, high / factor
 
 
 def check_unit(values: np.ndarray, unit: str | None, where: str, ch_names: Sequence[str] | None, way_out: str) -> None:

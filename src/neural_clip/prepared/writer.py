@@ -5,6 +5,7 @@
          neural_clip.json   the same facts for programs
          data/sub-01/train-00000.parquet ...
          images/images-00000.parquet
+         scaling.safetensors  mean and deviation by which recordings were scaled, where training rows gave them
 ```
 
 A folder is written aside as `<folder>.partial` and renamed when it is complete and checked. Data sets made of parts
@@ -21,8 +22,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from safetensors.numpy import save_file
+
 from neural_clip.errors import DataError, check_value
-from neural_clip.files.whole import whole_folder
+from neural_clip.files.whole import sha256_of, whole_folder
+from neural_clip.preparation import STATISTICS_FILE, Statistics
 from neural_clip.prepared.card import write_card
 from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, fingerprint, plain
 from neural_clip.prepared.image_rows import merge_images, write_images
@@ -33,7 +37,7 @@ from neural_clip.prepared.recording_rows import merge_recordings, write_recordin
 def write_prepared(
     output_dir: str | Path,
     metadata: Mapping,
-    recordings: Iterable[dict] | Sequence[Part],
+    recordings: Iterable[dict | Statistics] | Sequence[Part],
     images: Iterable[dict] | Sequence[Part],
     *,
     overwrite: bool = False,
@@ -50,8 +54,9 @@ def write_prepared(
         recordings (iterable of `dict`, or sequence of [`Part`]): Rows with `subject`, `image_id`, `split` (`"train"`,
             `"validation"` or `"test"`) and one float array under the modality's name, of shape `(n_chans, n_times)`
             for `eeg` and `meg` and `(n_voxels,)` for `fmri`; optional `session`, `run`, `trial`, `concept`,
-            `categories`, `n_repeats`. Parts can be written by several processes, and those that are finished when
-            the work is interrupted stay in `<output_dir>.partial` for the next try.
+            `categories`, `n_repeats`. [`Statistics`] of the scaling may stand between rows. Parts can be written by
+            several processes, and those that are finished when the work is interrupted stay in
+            `<output_dir>.partial` for the next try.
         images (iterable of `dict`, or sequence of [`Part`]): Rows with `image_id`, `concept`, `categories`, and at
             least one of `image` (`PIL.Image`, `np.uint8` array `(height, width[, 3])`, bytes of an image file, or its
             path) and `image_embeds` (`np.ndarray` of shape `(projection_dim,)`).
@@ -78,7 +83,10 @@ def write_prepared(
         _describe_embeddings(metadata, width)
         audited = partial(write_recordings, metadata=dict(metadata), images=known, shard_rows=shard_rows)
         key["images"] = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-        merge_recordings(metadata, run_parts(folder, "recordings", recordings, audited, key=key, num_proc=num_proc))
+        written = run_parts(folder, "recordings", recordings, audited, key=key, num_proc=num_proc)
+        if statistics := merge_recordings(metadata, written):
+            save_file(statistics, folder / STATISTICS_FILE)
+            metadata["scaling"]["statistics"] = sha256_of([folder / STATISTICS_FILE])
         metadata["findings"] = _examined(folder, metadata, num_proc)
         for name, content in (extra_files or {}).items():
             (folder / name).parent.mkdir(exist_ok=True)

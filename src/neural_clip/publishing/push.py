@@ -10,6 +10,7 @@ import glob
 import json
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ from neural_clip.publishing.terms import check_terms, data_terms, model_terms
 # What belongs to a data set or a checkpoint. Whatever is pickled, hidden or unfinished stays here, and so do
 # intermediate checkpoints.
 OWN_FILES = {
-    "dataset": ("README.md", "*.json", "*.npz", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet", "images/*.parquet",
-                "masks/*.nii.gz"),
+    "dataset": ("README.md", "*.json", "*.npz", "*.safetensors", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet",
+                "images/*.parquet", "masks/*.nii.gz"),
     "model": ("README.md", "*.json", "*.safetensors"),  # and the code that these name
 }  # fmt: skip
 REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "config.json")}
 # Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
 # Files of an earlier push that this one lacks would be read together with the new ones.
-STALE_FILES = {"dataset": ["data/*", "images/*", "*.npz"], "model": ["*.safetensors", "*.safetensors.index.json"]}
+STALE_FILES = {
+    "dataset": ["data/*", "images/*", "*.npz", "*.safetensors"],
+    "model": ["*.safetensors", "*.safetensors.index.json"],
+}
 
 
 def push(folder: str | Path, repo: str, *, public: bool = False, message: str | None = None) -> str:
@@ -84,7 +88,7 @@ def own_files(folder: Path, kind: str) -> list[str]:
     names = sorted(path.relative_to(folder).as_posix() for path in found)
     names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     missing = [name for name in REQUIRED[kind] if name not in names]
-    if kind == "model" and not any(name.endswith(".safetensors") for name in names):
+    if kind == "model" and not any(fnmatch(name, "model*.safetensors") for name in names):
         missing.append("model.safetensors")
     if missing:
         raise DataError(

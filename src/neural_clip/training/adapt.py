@@ -18,7 +18,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_shape
+from neural_clip.evaluation.fit import check_preparation, check_shape
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
@@ -122,6 +122,7 @@ def adapt(
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
         check_data(model, data, str(checkpoint))
+        check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
         config = getattr(model.config, f"{data.facts.modality}_config")
         chosen = choose_subjects(data, config.subjects, options.subjects)
         set_seed(options.seed)
@@ -137,11 +138,12 @@ def adapt(
         scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", options))
         shutil.rmtree(partial / "epochs")
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
-        entry |= {"weights": sha256_of(Path(checkpoint).glob("*.safetensors"))}
+        entry |= {"weights": sha256_of(Path(checkpoint).glob("model*.safetensors"))}
         entry |= adaptation_record(train, validation, chosen, options, scores, best)
         if per_trial is not None:
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
+        processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
         write_checkpoint(partial, output_dir.name, model, processor, record)
     print(
         f"checkpoint: {output_dir}  ({', '.join(chosen)}: validation 2-way {scores[0]:.4f} at the start, "

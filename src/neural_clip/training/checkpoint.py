@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from neural_clip.errors import DataError
 from neural_clip.files.whole import write_whole
@@ -33,9 +32,7 @@ def write_checkpoint(
     folder: Path, name: str, model: NeuralClipModel, processor: NeuralClipProcessor, record: dict
 ) -> None:
     """Write model, processor, record and card into a folder that will be called `name`."""
-    config: Any = model.config
     model.save_pretrained(folder)
-    recordings = NeuralClipProcessor.from_config(config).recordings
-    NeuralClipProcessor(recordings, processor.image_settings).save_pretrained(folder)
+    processor.save_pretrained(folder)
     write_whole(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n")
     write_whole(folder / "README.md", model_card(name, record))

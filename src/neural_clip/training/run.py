@@ -58,7 +58,11 @@ def train(recipe: Recipe) -> Path:
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
     train_parts = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
     validation_parts = [RecordingDataset.open(data[name], "validation", subjects[name]) for name in data]
-    processor = NeuralClipProcessor.from_config(config, tower.processor if tower else None)
+    processor = NeuralClipProcessor.from_config(
+        config, tower.processor if tower else None,
+        {name: opened.preparation for name, opened in data.items()},
+        {name: opened.statistics for name, opened in data.items()},
+    )  # fmt: skip
     trainer = NeuralClipTrainer(
         model=build_model(config, tower, arguments.seed),
         args=arguments,

@@ -8,6 +8,7 @@ import yaml
 from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from custom_raw import TERMS, N, eeg_manifest, patterns, prepared, rng, save_epochs, series_manifest, write_manifest
 from neural_clip.commands.prepare import main
@@ -64,7 +65,7 @@ def test_patterns_of_a_mat_file_row_by_row_with_labels(tmp_path):
     scipy.io.savemat(tmp_path / "m.mat", content)
     entry = {"file": "m.mat", "kind": "patterns", "subject": "sub-01"}
     manifest = {
-        "name": "mine", "modality": "fmri", **TERMS, "splits": {"validation": 0.3},
+        "name": "mine", "modality": "fmri", **TERMS, "splits": {"validation": 0.3}, "scaling": "none",
         "recordings": [
             {**entry, "run": "a", "data_key": "train", "first_image": 0},
             {**entry, "run": "b", "data_key": "test", "first_image": 9, "split": "test"},
@@ -108,7 +109,7 @@ def test_epochs_with_pictures_and_training_scaling(tmp_path):
     assert metadata["tmin"] == pytest.approx(0)
     assert metadata["scaling"]["fit_scope"] == "train"
     splits = {split: columns_of(folder, split, tmp_path) for split in ("train", "validation", "test")}
-    scaling = np.load(folder / "scaling.npz")
+    scaling = load_file(folder / "scaling.safetensors")
     for subject, values in data.items():
         window = values[:, :, 10:31]
         train = [
@@ -117,7 +118,7 @@ def test_epochs_with_pictures_and_training_scaling(tmp_path):
         ]  # fmt: skip
         mean = window[train].transpose(1, 0, 2).reshape(3, -1).mean(axis=1)
         deviation = window[train].transpose(1, 0, 2).reshape(3, -1).std(axis=1)
-        np.testing.assert_allclose(scaling[f"sub-0{subject}_mean"], mean, rtol=1e-3, atol=1e-10)
+        np.testing.assert_allclose(scaling[f"sub-0{subject}/mean"], mean, rtol=1e-3, atol=1e-10)
         for rows in splits.values():
             for name, trial, eeg in zip(rows["subject"], rows["trial"], rows["eeg"], strict=True):
                 if name == f"sub-0{subject}":

@@ -39,6 +39,7 @@ def manifest_of(recordings, modality="eeg", **changes):
     return {
         "name": "mine", "modality": modality, "recordings": recordings, **TERMS,
         "embeddings": {"file": "e.npz", "name": "net"}, "splits": {"validation": 0.2, "test": 0.2},
+        "scaling": "none",
     } | changes, names  # fmt: skip
 
 

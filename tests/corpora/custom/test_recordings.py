@@ -1,5 +1,7 @@
 """Recordings whose channels have several rates or one name twice, with gaps, in several parts, or in another unit."""
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from continuous_raw import simulated_raw, write_brainvision
 from custom_raw import rng, save_epochs
 from edf_files import annotations, write_edf
 from neural_clip.corpora.custom.continuous import read_continuous
+from neural_clip.corpora.custom.edf import channels_to_read
 from neural_clip.corpora.custom.epochs import fif_parts, read_epochs
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.errors import DataError
@@ -82,6 +85,18 @@ def test_gaps_between_records_are_refused(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize(("version", "count"), [("1.25", "<I"), ("2.20", "<H")])
+def test_channels_of_gdf(tmp_path, version, count):
+    head = f"GDF {version}".encode().ljust(252, b"\0") + struct.pack(count, 3).ljust(4, b"\0")
+    labels = b"".join(label.ljust(16, b"\0") for label in (b"Fz", b"Cz", b"Resp"))
+    (tmp_path / "rec.gdf").write_bytes(head + labels + bytes(200 * 3) + struct.pack("<3i", 64, 64, 128))
+    assert channels_to_read(tmp_path / "rec.gdf", ["Cz", "Fz"]) == ["Cz", "Fz"]
+    with pytest.raises(DataError, match="'Fz' has 64 samples a record, 'Resp' has 128 samples a record"):
+        channels_to_read(tmp_path / "rec.gdf", None)
+    (tmp_path / "rec.gdf").write_bytes(head + labels + bytes(200 * 3) + struct.pack("<3i", 64, 64, 64))
+    assert channels_to_read(tmp_path / "rec.gdf", None) is None
+
+
 def test_a_damaged_header_is_called_so(tmp_path):
     path = tmp_path / "rec.edf"
     write_edf(path, [("Fz", noise(128))], RECORDS)
@@ -105,9 +120,12 @@ def test_one_name_twice_matters_only_where_it_is_picked(tmp_path):
     for picks in (None, ["Fz"], ["Fz-0"], ["Cz", "Fz-1"]):
         with pytest.raises(DataError, match=r"rec\.edf': the channel names are not unique: Fz\. Leave .* 'picks'"):
             read(path, picks=picks)
-    np.testing.assert_allclose(
-        read(path, picks=["Cz"])[0][:, 0], windows(noise(128, 2), 128) * 1e-6, rtol=1e-3, atol=1e-9
-    )
+    expected = windows(noise(128, 2), 128) * 1e-6
+    np.testing.assert_allclose(read(path, picks=["Cz"])[0][:, 0], expected, rtol=1e-3, atol=1e-9)
+    write_edf(path, [("Fz", noise(64)), ("Fz", noise(128, 1)), ("Cz", noise(128, 2))], RECORDS)
+    with pytest.raises(DataError, match="not unique: Fz"):
+        read(path)
+    np.testing.assert_allclose(read(path, picks=["Cz"])[0][:, 0], expected, rtol=1e-3, atol=1e-9)
     raw = simulated_raw(names=("A", "B", "C"), seconds=RECORDS)
     write_brainvision(tmp_path, raw, ["A", "B", "B"])
     with pytest.raises(DataError, match=r"rec\.vhdr': the channel names are not unique: B"):

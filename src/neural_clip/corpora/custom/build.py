@@ -23,10 +23,10 @@ from neural_clip.corpora.custom.manifest import KIND_KEYS, Manifest, read_manife
 from neural_clip.corpora.custom.options import CustomOptions
 from neural_clip.corpora.custom.parts import design_hash, images_of, recording_parts
 from neural_clip.corpora.custom.recordings import read_trials
-from neural_clip.corpora.custom.scaling import fit_scaling, scaling_arrays, scaling_facts
+from neural_clip.corpora.custom.scaling import fit_scaling, scaling_facts, statistics_of
 from neural_clip.corpora.custom.splits import assign_splits
 from neural_clip.corpora.custom.stimuli import Stimuli, read_stimuli
-from neural_clip.corpora.custom.trials import Trials, unit_of
+from neural_clip.corpora.custom.trials import Trials, preparation_of, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
 from neural_clip.files.whole import sha256_of
@@ -36,7 +36,17 @@ from neural_clip.prepared.writer import write_prepared
 # What was done to the recordings, told in the card.
 SETTINGS = {
     "series": ("window", "block_step", "detrend", "standardise"),
-    "continuous": ("high_pass", "low_pass", "notch", "tmin", "tmax", "baseline", "decimate_to", "bad_segments"),
+    "continuous": (
+        "high_pass",
+        "low_pass",
+        "notch",
+        "tmin",
+        "tmax",
+        "baseline",
+        "decimate_to",
+        "resample",
+        "bad_segments",
+    ),
 }
 SETTINGS["bids"] = SETTINGS["continuous"]
 
@@ -74,16 +84,17 @@ def prepare(
     if len(chosen.recordings) < len(manifest.recordings):
         partial = (partial or {}) | {"subjects": {"found": _subjects(chosen), "declared": _subjects(manifest)}}
     splits = assign_splits(chosen.recordings, image_ids, [trial.runs for trial in trials], chosen.splits)
-    scaling = fit_scaling(trials, splits, unit_of(chosen)) if chosen.scaling == "train" else None
-    fits = {"scaling.npz": scaling_arrays(scaling)} if scaling else {}
+    scaling = fit_scaling(trials, splits, unit_of(chosen, trials)) if chosen.scaling == "train" else None
+    fits = {}
     if chosen.embeddings and chosen.embeddings.centre == "train":
         fits["embedding_mean.npz"] = {"mean": stimuli.centre(_train_images(image_ids, splits))}
     metadata = _metadata(chosen, stimuli, trials) | facts | {"partial": partial, "declared": _declared(chosen) or None}
     if scaling:
         metadata["scaling"] = scaling_facts(scaling)
-    metadata["design_sha256"] = design_hash(
-        chosen, image_ids, splits, {name: array for arrays in fits.values() for name, array in arrays.items()}
-    )
+    arrays = {name: array for fitted in fits.values() for name, array in fitted.items()}
+    for subject, moments in (scaling or {}).items():
+        arrays |= statistics_of(subject, moments).arrays()
+    metadata["design_sha256"] = design_hash(chosen, image_ids, splits, arrays)
     return write_prepared(
         output_dir,
         metadata,
@@ -202,7 +213,7 @@ def _metadata(manifest: Manifest, stimuli: Stimuli, trials: list[Trials]) -> dic
         preprocessing["images per category target"] = stimuli.facts["category_images"]
     if any(trial.dropped for trial in trials):
         preprocessing["events left out, in segments marked bad"] = sum(trial.dropped for trial in trials)
-    unit = unit_of(manifest)
+    unit = unit_of(manifest, trials)
     stated = ("roi", "category_level", "licence", "redistribution", "citation", "source", "terms")
     return {
         "corpus": manifest.name, "modality": manifest.modality,
@@ -210,6 +221,7 @@ def _metadata(manifest: Manifest, stimuli: Stimuli, trials: list[Trials]) -> dic
         "split_protocol": _protocol(manifest), "split_unit": manifest.splits.by,
         "scaling": {"method": "none" if manifest.scaling == "none" else "before preparation",
                     "fit_scope": manifest.scaling}, "preprocessing": preprocessing,
+        "preparation": preparation_of(manifest, trials).as_dict(),
         "block_confounded": manifest.block_design,
         # files of recordings hold trials in order of time, tables of patterns may not
         "presentation_order": all(entry.kind != "patterns" for entry in manifest.recordings),

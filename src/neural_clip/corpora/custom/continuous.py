@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.corpora.custom.edf import EDF_SUFFIXES, channels_to_read
-from neural_clip.corpora.custom.epochs import EDGE, channels, fif_parts, strict_mne
+from neural_clip.corpora.custom.epochs import EDGE, channels, fif_parts, history_of, strict_mne
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing, reading
 from neural_clip.files.tables import column, kept, numbers, read_table
+from neural_clip.preparation import resampled
 
 if TYPE_CHECKING:
     import mne
@@ -38,13 +39,17 @@ class Window:
 
     Args:
         first, last (`int`): Of the whole window, both included.
-        kept (`np.ndarray`): Those that are stored.
+        kept (`np.ndarray`): Those that are stored; all that are resampled.
+        sfreq (`float`): Rate of what is stored in Hz.
+        n_times (`int`): Samples that are stored.
         baseline (`tuple[int, int]`, *optional*): First and last whose mean is subtracted.
     """
 
     first: int
     last: int
     kept: np.ndarray
+    sfreq: float
+    n_times: int
     baseline: tuple[int, int] | None
 
 
@@ -176,9 +181,14 @@ def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Op
     chosen, samples = chosen[good], samples[good]
     ch_names = channels(raw, renamed, entry, modality, path)
     facts = {
-        "ch_names": ch_names, "sfreq": float(entry.decimate_to or sfreq), "tmin": float(window.kept[0] / sfreq),
-        "n_times": len(window.kept),
+        "ch_names": ch_names, "sfreq": window.sfreq, "tmin": float(window.kept[0] / sfreq), "n_times": window.n_times,
     }  # fmt: skip
+    history = history_of(raw, ch_names)
+    high, low = history["band"]
+    history["band"] = (max(high, entry.high_pass or 0.0), min(low, entry.low_pass or low))
+    if window.sfreq < sfreq:
+        history["rate"] = "resampled" if entry.resample else "decimated"
+    history["baseline"] = window.baseline and [sample / sfreq for sample in window.baseline]
     return Trials(
         entry,
         [names[i] for i in chosen],
@@ -189,6 +199,7 @@ def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Op
         sorted({*files, *(Path(name) for name in raw.filenames if name is not None)}),
         dropped,
         sensor_places(raw.info, ch_names),
+        history,
     )
 
 
@@ -201,8 +212,14 @@ def _window(entry: Recording, sfreq: float, path: Path) -> Window:
     kept_samples = factor * np.arange(steps[0], steps[1] + 1)
     if not kept_samples.size:
         raise DataError(f"'{path}': the window of {tmin:g} to {tmax:g} s holds no sample at {sfreq / factor:g} Hz.")
+    rate, n_times = sfreq / factor, len(kept_samples)
+    if entry.resample is not None:
+        rate = entry.resample
+        n_times = math.floor((last - first) / sfreq * rate + EDGE) + 1
+        last = first + round((n_times - 1) * sfreq / rate)
+        kept_samples = np.arange(first, last + 1)
     if entry.baseline is None:
-        return Window(first, last, kept_samples, None)
+        return Window(first, last, kept_samples, rate, n_times, None)
     begin = tmin if entry.baseline[0] is None else float(entry.baseline[0])
     end = tmax if entry.baseline[1] is None else float(entry.baseline[1])
     baseline = _inside(begin, end, sfreq)
@@ -211,7 +228,7 @@ def _window(entry: Recording, sfreq: float, path: Path) -> Window:
             f"'{path}': the baseline of {begin:g} to {end:g} s must lie in the window of {tmin:g} to {tmax:g} s and "
             "hold a sample."
         )
-    return Window(first, last, kept_samples, baseline)
+    return Window(first, last, kept_samples, rate, n_times, baseline)
 
 
 def _inside(begin: float, end: float, sfreq: float) -> tuple[int, int]:
@@ -221,6 +238,8 @@ def _inside(begin: float, end: float, sfreq: float) -> tuple[int, int]:
 
 def _factor(entry: Recording, sfreq: float, path: Path) -> int:
     """Every how-many-th sample is kept."""
+    if entry.resample is not None and entry.resample > sfreq:
+        raise DataError(f"'{path}' has {sfreq:g} Hz; 'resample' can only lower that, but got {entry.resample:g} Hz.")
     if entry.decimate_to is None:
         return 1
     factor = round(sfreq / entry.decimate_to)
@@ -327,7 +346,7 @@ def _load(
             raw.notch_filter(_notches(entry), picks=everything, verbose="warning")
         if entry.high_pass is not None or entry.low_pass is not None:
             raw.filter(entry.high_pass, entry.low_pass, picks=everything, verbose="warning")
-    values = np.empty((len(samples), len(ch_names), len(window.kept)), dtype=np.float32)
+    values = np.empty((len(samples), len(ch_names), window.n_times), dtype=np.float32)
     for i, sample in enumerate(samples):
         with reading(path):
             start, stop = int(sample) + window.first, int(sample) + window.last + 1
@@ -337,5 +356,8 @@ def _load(
             epoch = epoch - epoch[:, begin - window.first : end - window.first + 1].mean(axis=1, keepdims=True)
         if epoch.shape[1] > 1 and not np.ptp(epoch, axis=1).any():
             raise DataError(f"'{path}': every channel stands still in the epoch at {sample / raw.info['sfreq']:g} s.")
-        values[i] = epoch[:, window.kept - window.first]
+        epoch = epoch[:, window.kept - window.first]
+        if entry.resample is not None:
+            epoch = resampled(epoch, raw.info["sfreq"], window.sfreq)[:, : window.n_times]
+        values[i] = epoch
     return values

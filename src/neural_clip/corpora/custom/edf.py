@@ -101,8 +101,8 @@ def channels_to_read(path: Path, picks: Sequence[str] | None) -> list[str] | Non
     seconds = header.seconds or 1.0
     raise DataError(
         f"'{path}': channels have different rates: {first!r} has {one / seconds:g} {unit}, {other!r} has "
-        f"{another / seconds:g} {unit}; values between the slower samples would be invented. Name channels of one rate "
-        "by 'picks'."
+        f"{another / seconds:g} {unit}; values between the slower samples would be invented. Name channels of one "
+        "rate by 'picks'."
     )
 
 

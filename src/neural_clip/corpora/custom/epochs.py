@@ -6,7 +6,7 @@ import ast
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.reading import begins_like, check_gzip, reading
 from neural_clip.files.tables import column, kept
+from neural_clip.preparation import CHANNEL_UNITS, facts_of_info
 
 if TYPE_CHECKING:
     import mne
@@ -159,6 +160,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
         facts,
         fif_parts(path),
         places=sensor_places(epochs.info, ch_names),
+        history=history_of(epochs, ch_names) | {"baseline": epochs.baseline and list(map(float, epochs.baseline))},
     )
 
 
@@ -178,8 +180,15 @@ def _open(path: Path) -> tuple[mne.Epochs, set[str]]:
 
     with strict_mne(path, " as mne.Epochs") as renamed:
         fif_parts(path)
-        epochs = mne.read_epochs(path, preload=False, verbose="warning")
+        # projectors that are not applied yet stay so, as in continuous recordings
+        epochs = mne.read_epochs(path, proj=False, preload=False, verbose="warning")
     return epochs, renamed
+
+
+def history_of(recording: mne.Epochs | mne.io.BaseRaw, ch_names: Sequence[str]) -> dict:
+    """Unit, band, reference and projectors of some channels, as [`Trials`] keeps them."""
+    kind = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))[ch_names[0]]
+    return {"unit": CHANNEL_UNITS.get(kind), "rate": None, **facts_of_info(recording.info)}
 
 
 def channels(

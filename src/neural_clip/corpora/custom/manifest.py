@@ -9,7 +9,7 @@ recordings:                       # one entry a file; `defaults` holds what all 
 defaults: {image_column: stimulus}
 images: {folder: stimuli}         # and/or embeddings: {file: vectors.npz, name: MobileNetV2}
 splits: {by: image, validation: 0.1, test: 0.1, seed: 0}
-scaling: train                    # or none
+scaling: train                    # the default; or none
 licence: CC0-1.0
 redistribution: allowed           # or forbidden
 source: where the recordings come from
@@ -33,7 +33,7 @@ from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 # What cuts epochs out of a continuous recording.
 CONTINUOUS_KEYS = {
     "image_column", "run_column", "keep", "picks", "tmin", "tmax", "high_pass", "low_pass", "notch", "baseline",
-    "decimate_to", "bad_segments",
+    "decimate_to", "resample", "bad_segments",
 }  # fmt: skip
 # Keys of a recording that only some kinds read; anything else would be ignored in silence.
 KIND_KEYS = {
@@ -96,6 +96,8 @@ class Recording:
         decimate_to (`float`, *optional*): Rate in Hz to keep every so-many-th sample for, counted from the sample of
             the onset. The rate must divide the recording's, and the stop band of `low_pass` must begin below half of
             it: what lies above would come back as false slow waves.
+        resample (`float`, *optional*): Rate in Hz to bring epochs to by a polyphase filter, which takes out what lies
+            above half of it; any rate up to the recording's.
         bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad; `"refuse"` stops.
         bids_subject, bids_session, bids_run (`str`, *optional*): Entities of the BIDS file without their prefix; by
             default those of `subject`, `session` and `run`.
@@ -132,6 +134,7 @@ class Recording:
     notch: float | list | None = None
     baseline: list | None = None
     decimate_to: float | None = None
+    resample: float | None = None
     bad_segments: str = "refuse"
     bids_subject: str | None = None
     bids_session: str | None = None
@@ -260,9 +263,9 @@ class Manifest:
         terms (`str`, *optional*): What else their users must know, such as the limits of consent.
         category_level (`bool`): Recordings name categories, not images; the target of a category is the mean of the
             embeddings of its images.
-        scaling (`str`): `"train"` z-scores each channel or voxel with mean and deviation of the training split of
-            that subject; `"none"` leaves values as they are; so does `"unknown"`, which says that they were scaled
-            before by statistics that may have seen the test split.
+        scaling (`str`): `"train"` (default) z-scores each channel or voxel with mean and deviation of the training
+            split of that subject; `"none"` leaves values as they are; so does `"unknown"`, which says that they were
+            scaled before by statistics that may have seen the test split.
         block_design (`bool`): Images of a category were shown one after the other, so slow drifts tell categories.
         unit (`str`, *optional*): Of the values; by default V for EEG and T for MEG.
         roi (`str`, *optional*): Where the voxels lie, in words.
@@ -285,7 +288,7 @@ class Manifest:
     expect: Expect | None = None
     category_level: bool = False
     block_design: bool = False
-    scaling: str = "none"
+    scaling: str = "train"
     unit: str | None = None
     roi: str | None = None
     sfreq: float | None = None
@@ -384,9 +387,12 @@ def _check_positive(recording: Recording, where: str) -> None:
     """Check that rates, frequencies and durations are above 0, and the window's end after its beginning."""
     notch = recording.notch if isinstance(recording.notch, list) else [recording.notch]
     named = [("notch", value) for value in notch]
-    named += [(key, getattr(recording, key)) for key in ("high_pass", "low_pass", "decimate_to", "t_r", "block_step")]
+    positive = ("high_pass", "low_pass", "decimate_to", "resample", "t_r", "block_step")
+    named += [(key, getattr(recording, key)) for key in positive]
     for key, value in named:
         if value is not None and not (isinstance(value, int | float) and value > 0):
             raise DataError(f"{where}: Invalid value for {key!r}. Allowed are numbers above 0, but got {value!r}.")
+    if recording.decimate_to is not None and recording.resample is not None:
+        raise DataError(f"{where}: give one of 'decimate_to' and 'resample'.")
     if recording.tmin is not None and recording.tmax is not None and recording.tmin > recording.tmax:
         raise DataError(f"{where}: 'tmin' ({recording.tmin} s) lies after 'tmax' ({recording.tmax} s).")

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.corpora.custom.manifest import Manifest
-from neural_clip.corpora.custom.scaling import scaled
+from neural_clip.corpora.custom.scaling import scaled, statistics_of
 from neural_clip.corpora.custom.trials import Trials, unit_of
 from neural_clip.corpora.image_parts import image_parts
+from neural_clip.preparation import Statistics
 from neural_clip.prepared.moments import Moments
 from neural_clip.prepared.parts import Part
 
@@ -40,7 +41,7 @@ def recording_parts(
     parts = []
     for i, (trial, ids, split) in enumerate(zip(trials, image_ids, splits, strict=True)):
         moments = None if scaling is None else scaling[trial.entry.subject]
-        rows = partial(_recording_rows, trial, ids, split, manifest.modality, unit_of(manifest), moments)
+        rows = partial(_recording_rows, trial, ids, split, manifest.modality, unit_of(manifest, trials), moments)
         parts.append(Part(f"{i:04d}_{trial.entry.subject}", rows, trial.files, len(ids)))
     return parts
 
@@ -72,10 +73,11 @@ def _without_paths(value: object) -> object:
 
 def _recording_rows(
     trial: Trials, image_ids: list[str], splits: list[str], modality: str, unit: str | None, scaling: Moments | None
-) -> Iterator[dict]:
-    """Rows of one file for `write_prepared`."""
+) -> Iterator[dict | Statistics]:
+    """Rows of one file for `write_prepared`, after the statistics that they are scaled by."""
     values = trial.values(unit)
     if scaling is not None:
+        yield statistics_of(trial.entry.subject, scaling)
         values = scaled(values, scaling, trial.entry.file)
     for i, image_id in enumerate(image_ids):
         yield {

@@ -6,6 +6,8 @@ import numpy as np
 
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.errors import DataError
+from neural_clip.preparation import Statistics
+from neural_clip.preparation import scaled as scaled_by
 from neural_clip.prepared.moments import Moments
 
 
@@ -32,10 +34,9 @@ def fit_scaling(trials: list[Trials], splits: list[list[str]], unit: str | None)
     return fitted
 
 
-def scaling_arrays(fitted: dict[str, Moments]) -> dict[str, np.ndarray]:
-    """Contents of `scaling.npz`: `<subject>_mean` and `<subject>_std`, in the recordings' own unit."""
-    means = {f"{subject}_mean": moments.mean for subject, moments in sorted(fitted.items())}
-    return means | {f"{subject}_std": _deviation(moments) for subject, moments in sorted(fitted.items())}
+def statistics_of(subject: str, moments: Moments) -> Statistics:
+    """What a subject's recordings are scaled by, in their own unit."""
+    return Statistics(subject, "", moments.mean, _deviation(moments))
 
 
 def scaling_facts(fitted: dict[str, Moments]) -> dict:
@@ -44,7 +45,6 @@ def scaling_facts(fitted: dict[str, Moments]) -> dict:
     return {
         "method": "z-score of each channel or voxel",
         "fit_scope": "train",
-        "file": "scaling.npz",
         "constant": constant,
     }
 
@@ -57,7 +57,7 @@ def scaled(values: np.ndarray, moments: Moments, file: str) -> np.ndarray:
     """
     if moments.mean.size != values.shape[1]:
         raise _other_size(file, values.shape[1], moments)
-    return ((values - _column(moments.mean, values)) / _column(_deviation(moments), values)).astype(np.float32)
+    return scaled_by(values, _column(moments.mean, values), _column(_deviation(moments), values))
 
 
 def _moments(values: np.ndarray) -> Moments:

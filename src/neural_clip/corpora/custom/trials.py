@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from neural_clip.corpora.custom.manifest import Manifest, Recording
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing
+from neural_clip.preparation import Preparation
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.units import check_unit
 
@@ -30,6 +31,8 @@ class Trials:
         files (`list[Path]`): What the rows depend on.
         dropped (`int`): Rows left out because of segments marked bad.
         places (`dict`): Where the sensors are, from [`sensor_places`].
+        history (`dict`): `unit`, `band`, `baseline`, `rate`, `reference` and `projectors` of what mne reads, as in
+            [`Preparation`].
     """
 
     entry: Recording
@@ -41,6 +44,7 @@ class Trials:
     files: list[Path] = field(default_factory=list)
     dropped: int = 0
     places: dict = field(default_factory=dict)
+    history: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -72,9 +76,31 @@ class Trials:
         return values
 
 
-def unit_of(manifest: Manifest) -> str | None:
-    """The unit of the recordings: the manifest's, or V and T for EEG and MEG."""
-    return manifest.unit or MODALITIES[manifest.modality].unit
+def unit_of(manifest: Manifest, trials: Sequence[Trials]) -> str | None:
+    """The unit of the recordings: the manifest's, that of the channels, or V and T for EEG and MEG."""
+    return manifest.unit or trials[0].history.get("unit") or MODALITIES[manifest.modality].unit
+
+
+def preparation_of(manifest: Manifest, trials: Sequence[Trials]) -> Preparation:
+    """What the rows went through; facts in which files differ cannot be repeated."""
+    scalings = {"train": "z-score", "none": "none", "unknown": "unknown"}
+    facts: dict = {"unit": unit_of(manifest, trials), "scaling": scalings[manifest.scaling]}
+    facts["scope"] = "subject" if manifest.scaling == "train" else None
+    if manifest.scaling == "unknown":
+        facts["obstacle"] = "they were scaled before they were prepared, by statistics that nobody stated"
+    if any(entry.detrend != "none" or entry.standardise != "none" for entry in manifest.recordings):
+        facts["obstacle"] = "responses are averages of time series that were detrended or standardised run by run"
+    histories = [trial.history for trial in trials]
+    if not histories[0]:
+        return Preparation(**facts)
+    bands = [list(history["band"]) for history in histories]
+    facts["bands"] = [band for i, band in enumerate(bands) if band not in bands[:i]]
+    for key in ("baseline", "rate", "reference", "projectors"):
+        facts[key] = histories[0][key]
+        if any(history[key] != facts[key] for history in histories):
+            found = [history[key] for history in histories]
+            facts["obstacle"] = f"files of its data set differ in {key}: {found[:5]}"
+    return Preparation(**facts)
 
 
 def files_of(entry: Recording, path: Path, root: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 from neural_clip.corpora.imagenet_eeg.layout import Trials
 from neural_clip.corpora.imagenet_eeg.options import RAW_FILE
 from neural_clip.corpora.imagenet_eeg.signals import FILTER_ORDER, NOTCH_HALF_WIDTH, SFREQ, Signals
+from neural_clip.preparation import Preparation
 
 MISSING_IMAGES_FILE = "missing_images.txt"
 
@@ -41,10 +42,11 @@ def describe(
     in_blocks = not (stamp and stamp.get("dials", {}).get("block_drift") == 0)
     defects = ["block design: class and block coincide, see Li et al. 2021"] if in_blocks else []
     return {
-        "format_version": 1, "corpus": "imagenet_eeg", "modality": "eeg", "simulated": stamp, "n_chans": data.n_chans,
+        "corpus": "imagenet_eeg", "modality": "eeg", "simulated": stamp, "n_chans": data.n_chans,
         "n_times": signals.window[1] - signals.window[0], "sfreq": SFREQ, "tmin": signals.window[0] / SFREQ,
         "unit": "V" if is_raw and standardize == "none" else "z", "n_voxels": None, "roi": None, "split_unit": "image",
         "scaling": _scaling(is_raw, standardize, [i for i in rows if split_of[i] == "train"]),
+        "preparation": _preparation(is_raw, standardize, signals).as_dict(),
         "preprocessing": _preprocessing(standardize, signals), "category_level": False,
         "block_confounded": in_blocks, "average_repeats": False, "image_encoder": None,
         "licence": "Research use; ImageNet's terms of access hold for the images. "
@@ -76,6 +78,16 @@ def _scaling(is_raw: bool, standardize: str, train: Sequence[int]) -> dict:
         "fit_scope": "unknown",
         "description": "the releasers do not state over which trials; those of the test split may be among them",
     }
+
+
+def _preparation(is_raw: bool, standardize: str, signals: Signals) -> Preparation:
+    """What can be done alike to recordings in V; where the releasers scaled them before, nothing can."""
+    band = None if signals.band_pass is None else [list(signals.band_pass)]
+    if not is_raw:
+        obstacle = "ImageNetEEG's filtered files were scaled before their release, by statistics that nobody stated"
+        return Preparation(scaling="unknown", obstacle=obstacle)
+    scaling, scope = ("none", None) if standardize == "none" else ("z-score", "subject")
+    return Preparation(unit="V", scaling=scaling, scope=scope, bands=band, baseline=None)
 
 
 def _preprocessing(standardize: str, signals: Signals) -> dict:

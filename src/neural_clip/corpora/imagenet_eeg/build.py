@@ -41,12 +41,13 @@ from neural_clip.corpora.imagenet_eeg.layout import (
     split_sizes,
 )
 from neural_clip.corpora.imagenet_eeg.options import RAW_FILE, SPLITS_FILE, VARIANTS, ImageNetEegOptions
-from neural_clip.corpora.imagenet_eeg.signals import Signals, check_filters, fit_scale, released_scale
+from neural_clip.corpora.imagenet_eeg.signals import MICRO, Signals, check_filters, fit_scale, released_scale
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError, check_option
 from neural_clip.files.names import plain_name
 from neural_clip.files.reading import read_text
 from neural_clip.files.whole import write_whole
+from neural_clip.preparation import Statistics
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.units import check_unit
 from neural_clip.prepared.writer import write_prepared
@@ -240,15 +241,21 @@ def _recording_parts(
 
 def _recording_rows(
     path: Path, trials: Sequence[tuple[int, str]], signals: Signals, standardize: str, readable: dict[str, str]
-) -> Iterator[dict]:
-    """Rows of one subject for `write_prepared`, scaled by the subject's own training trials if so asked."""
+) -> Iterator[dict | Statistics]:
+    """Rows of one subject for `write_prepared`, scaled by the subject's own training trials if so asked.
+
+    Of the raw file, whose values are in microvolts, the statistics come first, in volts.
+    """
     data = opened_recordings(path)
     _check_unit(data, [i for i, _ in trials], signals)
     mean, divisor = np.zeros((data.n_chans, 1)), np.ones((data.n_chans, 1))
     if standardize == "train":
         mean, divisor = fit_scale(data, [i for i, split in trials if split == "train"], signals)
     elif standardize == "none" and path.name == RAW_FILE:
-        divisor = np.full((data.n_chans, 1), 1e6)  # the raw file is in microvolts, prepared sets are in volts
+        divisor = np.full((data.n_chans, 1), MICRO)  # prepared sets are in volts
+    if path.name == RAW_FILE and standardize != "none":
+        centre, spread = (mean, divisor) if signals.released is None else signals.released_scale
+        yield Statistics(f"sub-{data.subject[trials[0][0]]:02d}", "", centre / MICRO, spread / MICRO)
     for i, split in trials:
         synset = data.labels[data.label[i]]
         yield {

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SFREQ = 1000.0
 """Sampling rate of all files in Hz."""
 FILTER_ORDER = 2
+MICRO = 1e6
+"""The raw file is in microvolts."""
 NOTCH_HALF_WIDTH = 3.0
 """Half width of the stop band in Hz: 47 to 53 Hz are what an early script of the releasers takes out."""
 
@@ -52,6 +54,13 @@ class Signals:
     def filtered(self) -> bool:
         """Whether there is a filter."""
         return self.band_pass is not None or self.notch is not None
+
+    @property
+    def released_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same as applied to filtered values: a pass band takes the mean out."""
+        assert self.released is not None
+        mean, std = self.released
+        return (mean if self.band_pass is None else np.zeros_like(mean)), std
 
     def check_length(self, data: Trials, trials: Sequence[int]) -> None:
         """Require that the window lies within all the trials.

@@ -20,6 +20,7 @@ from neural_clip.corpora.nsd.categories import annotation_files, coco_categories
 from neural_clip.corpora.nsd.options import ANNOTATIONS_DIR, NsdOptions
 from neural_clip.corpora.nsd.plan import Corpus, open_corpus
 from neural_clip.corpora.nsd.rows import average_rows, image_rows, trial_rows
+from neural_clip.preparation import Preparation
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
 
@@ -121,6 +122,7 @@ def _ranges(numbers: Iterable[int]) -> str:
 def _metadata(corpus: Corpus, options: NsdOptions) -> dict:
     """Everything that neural_clip.json tells and that is not counted while writing."""
     zscored, averaged = options.session_zscore == "train_only", options.average_repeats
+    scaling, scope = ("z-score", "session") if zscored else ("none", None)
     values = list(options.roi_values) if options.roi_values else None
     repeats, region = "repeats averaged" if averaged else "single trials", Path(options.roi).name
     parameters = {
@@ -130,7 +132,7 @@ def _metadata(corpus: Corpus, options: NsdOptions) -> dict:
         "validation_seed": options.seed, "roi_values": values,
     }  # fmt: skip
     return {
-        "format_version": 1, "corpus": "nsd", "modality": "fmri", "simulated": corpus.stamp,
+        "corpus": "nsd", "modality": "fmri", "simulated": corpus.stamp,
         "pretty_name": f"NSD, {corpus.n_sessions} sessions, {repeats}, prepared for neural_clip",
         "ch_names": None, "n_chans": None, "n_times": None, "sfreq": None, "tmin": None,
         "unit": "z" if zscored else "percent signal change", "roi": region, "roi_values": values,
@@ -143,6 +145,7 @@ def _metadata(corpus: Corpus, options: NsdOptions) -> dict:
         "split_unit": "image",
         "scaling": {"method": "z-score per voxel and session", "fit_scope": "train"} if zscored
         else {"method": "none", "fit_scope": "none"},
+        "preparation": Preparation(unit="percent signal change", scaling=scaling, scope=scope).as_dict(),
         "preprocessing": parameters, "category_level": False, "block_confounded": False, "average_repeats": averaged,
         "presentation_order": not averaged,
         "image_encoder": None, "licence": LICENCE, "terms": TERMS,

@@ -14,12 +14,13 @@ from neural_clip.corpora.nsd.plan import SubjectPlan, image_id
 from neural_clip.corpora.repeats import mean_of_repeats
 from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import open_dataset, read_slab
+from neural_clip.preparation import Statistics, scaled
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.prepared.units import check_unit
 
 
-def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) -> Iterator[dict]:
-    """One row a presentation.
+def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) -> Iterator[dict | Statistics]:
+    """One row a presentation, and before those of a session the statistics that they are scaled by.
 
     Args:
         plan (`SubjectPlan`): Of the subject.
@@ -34,7 +35,9 @@ def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) 
         betas = read_session(path, plan.mask, plan.trials_per_session)  # (n_trials, n_voxels)
         check_unit(betas, "percent signal change", f"'{path}'", None, " Get the release's own file.")
         if session_zscore == "train_only":
-            betas = _zscore(path, betas, plan.splits[trials] == SPLITS.index("train"))
+            mean, std = _statistics(path, betas, plan.splits[trials] == SPLITS.index("train"))
+            yield Statistics(f"sub-{plan.subject:02d}", f"ses-{session:02d}", mean, std)
+            betas = _zscore(betas, mean, std)
         for trial, values in zip(trials.tolist(), betas, strict=True):
             run = int(plan.runs[trial])
             yield {
@@ -44,7 +47,7 @@ def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) 
             }  # fmt: skip
 
 
-def average_rows(plan: SubjectPlan, session_zscore: str) -> Iterator[dict]:
+def average_rows(plan: SubjectPlan, session_zscore: str) -> Iterator[dict | Statistics]:
     """One row an image, by [`mean_of_repeats`]."""
     counts = Counter(map(image_id, plan.nsd_ids[plan.recorded].tolist()))
     return mean_of_repeats(trial_rows(plan, list(plan.sessions), session_zscore), "fmri", counts, np.float32)
@@ -68,15 +71,18 @@ def image_rows(images: Sequence[tuple[int, list[str]]], path: Path) -> Iterator[
             yield {"image_id": image_id(nsd_id), "image": pixels, "concept": concept, "categories": names}
 
 
-def _zscore(path: Path, betas: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Z-score voxels with statistics of the training trials; voxels that never vary become 0."""
+def _statistics(path: Path, betas: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the training trials by voxel, float64; that of a voxel that never varies is infinite."""
     if train.sum() < 2:
         raise DataError(f"'{path}' has {train.sum()} training trials, too few for the 'session_zscore' parameter.")
-    mean = betas[train].mean(0, dtype=np.float64)
     std = betas[train].std(0, dtype=np.float64)
-    constant = std == 0
-    if constant.any():
-        warnings.warn(f"{constant.sum()} voxels of '{path}' are constant; they are set to 0.", stacklevel=2)
-    zscores = ((betas - mean) / np.where(constant, 1.0, std)).astype(np.float32)
-    zscores[:, constant] = 0.0
+    if constant := int((std == 0).sum()):
+        warnings.warn(f"{constant} voxels of '{path}' are constant; they are set to 0.", stacklevel=2)
+    return betas[train].mean(0, dtype=np.float64), np.where(std == 0, np.inf, std)
+
+
+def _zscore(betas: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """`(betas - mean) / std` by voxel, float32; voxels that never vary become 0."""
+    zscores = scaled(betas, mean, std)
+    zscores[:, np.isinf(std)] = 0.0  # and not -0
     return zscores

@@ -42,6 +42,7 @@ from neural_clip.corpora.things_meg.reader import Reader
 from neural_clip.corpora.things_meg.rows import recording_parts, trials_digest
 from neural_clip.corpora.things_meg.stimuli import Stimuli, check_images
 from neural_clip.errors import DataError, check_value
+from neural_clip.preparation import Preparation
 from neural_clip.prepared.splits import validation_split
 from neural_clip.prepared.writer import write_prepared
 
@@ -87,6 +88,8 @@ REAL_DEFECTS = [  # not simulated
     "P1 ses-11 run-05 and P2 ses-10 run-03 lost 0.2 s of signal; it is filled with each channel's median.",
     "coordsystem.json states cm but holds m; sensor positions are not used here.",
 ]
+
+PREPARED_SCALINGS = {"baseline_zscore": "baseline z-score", "train_std": "rms", "none": "none"}
 
 
 def prepare(
@@ -242,7 +245,8 @@ def _metadata(
     fitted = {"fit_rows_sha256": trials_digest(trials[trials.split == "train"])} if scaling == "train_std" else {}
     preprocessing = {
         "recipe": recipe.name, "high_pass_hz": recipe.high_pass, "low_pass_hz": recipe.low_pass,
-        "filter": "zero-phase FIR, Hamming window, MNE's default lengths; the low-pass edge is the anti-alias filter",
+        "filter": "zero-phase FIR, Hamming window, MNE's default lengths, of each run less the mean of each channel; "
+        "the low-pass edge is the anti-alias filter",
         "raw_sfreq_hz": facts.sfreq,
         "decimation": "every n-th sample from the exact onset", "tmin_s": recipe.tmin, "tmax_s": recipe.tmax,
         "onset": "optical sensor (events.tsv, column sample)", "catch_trials": "dropped", "left_out": [BROKEN_SENSOR],
@@ -256,6 +260,11 @@ def _metadata(
         "n_times": recipe.n_times, "sfreq": recipe.sfreq, "tmin": recipe.tmin,
         "unit": "T" if scaling == "none" else "z", "split_unit": "image",
         "scaling": {"method": scaling, "fit_scope": scope, "description": description} | fitted,
+        "preparation": Preparation(
+            unit="T", scaling=PREPARED_SCALINGS[scaling], scope="subject" if scaling == "train_std" else None,
+            bands=[[recipe.high_pass or 0.0, recipe.low_pass]], baseline=[recipe.tmin, 0.0], rate="decimated",
+            reference="as recorded", projectors=[],
+        ).as_dict(),
         "preprocessing": preprocessing, "licence": LICENCE,
         "terms": "Simulated recordings and images; no subject was recorded." if simulated else IMAGE_TERMS,
         "redistribution": "allowed" if simulated else "forbidden", "citation": CITATION,

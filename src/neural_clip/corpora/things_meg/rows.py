@@ -14,6 +14,7 @@ import numpy as np
 from neural_clip.corpora.repeats import mean_of_repeats
 from neural_clip.corpora.things_meg.reader import Reader
 from neural_clip.errors import DataError
+from neural_clip.preparation import Statistics
 from neural_clip.prepared.parts import Part
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ def trials_digest(trials: pd.DataFrame) -> str:
 
 def part_rows(
     reader: Reader, trials: pd.DataFrame, *, train_std: bool, average: bool, workspace: Path
-) -> Iterable[dict]:
+) -> Iterable[dict | Statistics]:
     """Rows of a part; see [`recording_parts`]."""
     used = trials[trials.split != ""]
-    rows = _presentations(reader, trials)
+    rows: Iterator[dict | Statistics] = _presentations(reader, trials)
     if train_std:
-        rows = _scaled(rows, len(used), workspace)
+        rows = _scaled(_presentations(reader, trials), len(used), workspace)
     return mean_of_repeats(rows, "meg", used.image_id.value_counts().to_dict(), np.float64) if average else rows
 
 
@@ -74,7 +75,7 @@ def _presentations(reader: Reader, trials: pd.DataFrame) -> Iterator[dict]:
         }  # fmt: skip
 
 
-def _scaled(rows: Iterator[dict], n_rows: int, workspace: Path) -> Iterator[dict]:
+def _scaled(rows: Iterator[dict], n_rows: int, workspace: Path) -> Iterator[dict | Statistics]:
     """Divide by the root mean square of the training epochs, by channel; epochs wait in a nameless file meanwhile."""
     with tempfile.TemporaryFile(dir=workspace) as file:
         store = None
@@ -92,5 +93,6 @@ def _scaled(rows: Iterator[dict], n_rows: int, workspace: Path) -> Iterator[dict
         scale = np.sqrt(np.mean(power, axis=0)).astype(np.float32)[:, None]  # (n_chans, 1)
         if not (scale > 0).all():
             raise DataError(f"{facts[0]['subject']}: channel {int(scale.argmin())} is flat in all training epochs.")
+        yield Statistics(facts[0]["subject"], "", np.zeros_like(scale), scale)
         for number, row in enumerate(facts):
             yield row | {"meg": store[number] / scale}

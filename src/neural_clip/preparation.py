@@ -1,0 +1,437 @@
+"""What recordings went through before the model saw them, and the same steps for recordings as they were recorded.
+
+A prepared data set states its [`Preparation`] and holds the [`Statistics`] of its scaling; a checkpoint keeps both.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+UNKNOWN = "unknown"
+STATISTICS_FILE = "scaling.safetensors"
+SCALINGS = ("none", "z-score", "rms", "baseline z-score", UNKNOWN)
+FITTED = ("z-score", "rms")  # by statistics that are stored
+SCOPES = ("subject", "session")
+# Fewer trials tell a mean to no better than a quarter of a deviation.
+MIN_FIT_TRIALS = 20
+# SI and stated units by the names that people write: factor to the base unit. NSD stores 300 times its betas.
+UNITS = {
+    "V": ("V", 1.0), "mV": ("V", 1e-3), "uV": ("V", 1e-6), "µV": ("V", 1e-6), "μV": ("V", 1e-6), "nV": ("V", 1e-9),
+    "T": ("T", 1.0), "nT": ("T", 1e-9), "pT": ("T", 1e-12), "fT": ("T", 1e-15),
+    "T/m": ("T/m", 1.0), "T/cm": ("T/m", 1e2), "fT/cm": ("T/m", 1e-13),
+    "percent signal change": ("percent signal change", 1.0),
+    "percent signal change x 300": ("percent signal change", 1 / 300),
+}  # fmt: skip
+CHANNEL_UNITS = {"eeg": "V", "seeg": "V", "ecog": "V", "dbs": "V", "mag": "T", "ref_meg": "T", "grad": "T/m"}
+# How much a recording varies over its samples or voxels once it is scaled; µV for V is a million times as much.
+SCALED_SPREAD = (0.01, 100.0)
+# The same of values that are not scaled, by unit: the deviation of the median channel, far beyond what heads give.
+# EEG is about 1e-5 V, MEG 1e-13 to 1e-12 T and 1e-12 to 1e-11 T/m, betas a few percent.
+RAW_SPREAD = {"V": (1e-9, 1e-2), "T": (1e-17, 1e-9), "T/m": (1e-16, 1e-7), "percent signal change": (1e-2, 100.0)}
+# Two rates or times are the same when they differ by less than this share of a sample: files store rounded values.
+SAMPLE_TOLERANCE = 0.01
+BAND_TOLERANCE = 0.01  # of a frequency, and 0.01 Hz: FIF files keep 24 bits
+EDGE = 1e-6  # s; times are sums of rounded decimals
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What the rows of a prepared data set went through.
+
+    Args:
+        unit (`str`, *optional*): Of the recordings before scaling; `None` where nobody said.
+        scaling (`str`): `"none"`; `"z-score"`, each channel or voxel minus a mean, by a deviation; `"rms"`, by a root
+            mean square; `"baseline z-score"`, each epoch and channel by its own samples of the baseline; `"unknown"`,
+            scaled by others.
+        scope (`str`, *optional*): Whose training rows the statistics of `"z-score"` and `"rms"` are of: `"subject"` or
+            `"session"`.
+        bands (`list[list[float]]`, *optional*): Pass bands that occur, high-pass and low-pass edge in Hz as
+            `mne.Info` states them; `None` where unknown. Notch filters are not in it: `mne.Info` does not keep them.
+        baseline (`list[float]`, *optional*): First and last time in s whose mean is subtracted, both included; `None`
+            for none, `"unknown"` where nobody said.
+        rate (`str`, *optional*): `"decimated"`, every n-th sample of filtered epochs from onset on, or `"resampled"`,
+            by a polyphase filter; `None` for the files' own rate.
+        reference (`str`): `"as recorded"`, `"changed"` (`mne.Info` says so) or `"unknown"`.
+        projectors (`list[str]` or `"unknown"`): Projectors that were applied.
+        obstacle (`str`, *optional*): Why nobody can do the same to other recordings.
+    """
+
+    unit: str | None = None
+    scaling: str = "none"
+    scope: str | None = None
+    bands: list | None = None
+    baseline: list | str | None = UNKNOWN
+    rate: str | None = None
+    reference: str = UNKNOWN
+    projectors: list | str = UNKNOWN
+    obstacle: str | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {"scaling": SCALINGS, "rate": (None, "decimated", "resampled")}
+        allowed["scope"] = SCOPES if self.scaling in FITTED else (None,)
+        for key, values in allowed.items():
+            if getattr(self, key) not in values:
+                raise ValueError(
+                    f"Invalid value for {key!r} of a preparation: {getattr(self, key)!r}, not in {values}."
+                )
+        if self.scaling == "baseline z-score" and not isinstance(self.baseline, list | tuple):
+            raise ValueError(f"A 'baseline z-score' needs a 'baseline' in s, but it is {self.baseline!r}.")
+
+    @classmethod
+    def of(cls, content: Mapping | None) -> "Preparation | None":
+        """What JSON holds; `None` for data sets and checkpoints of before it was recorded."""
+        if content is None:
+            return None
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+    def as_dict(self) -> dict:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @property
+    def prepared_unit(self) -> str | None:
+        """Unit of the rows."""
+        return self.unit if self.scaling == "none" else "z"
+
+    def differences(self, other: "Preparation") -> list[str]:
+        """What two preparations do differently, in words; facts that one of them does not know are passed over."""
+        mine, theirs = ({entry.name: getattr(one, entry.name) for entry in fields(one)} for one in (self, other))
+        for content, one in ((mine, self), (theirs, other)):
+            content["unit"] = one.prepared_unit  # of the rows: a z-score takes the unit out
+        known = [key for key in mine if key not in ("obstacle", "rate")]
+        known = [key for key in known if key == "scaling" or UNKNOWN not in (mine[key], theirs[key])]
+        known = [key for key in known if key not in ("unit", "bands") or None not in (mine[key], theirs[key])]
+        same = {"bands": _same_bands, "baseline": _same_times}
+        return [
+            f"{key} is {mine[key]!r} and {theirs[key]!r}"
+            for key in known
+            if mine[key] != theirs[key] and not (key in same and same[key](mine[key], theirs[key]))
+        ]
+
+
+def _same_band(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether both edges are the same frequency."""
+    return all(abs(a - b) <= BAND_TOLERANCE * max(a, b) + 0.01 for a, b in zip(one, other, strict=True))
+
+
+def _same_bands(some: Sequence, others: Sequence) -> bool:
+    """Whether two lists have a band in common."""
+    return any(_same_band(one, other) for one in some for other in others)
+
+
+def _same_times(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    """Whether two intervals are the same to a thousandth of a second."""
+    return None not in (one, other) and all(abs(a - b) < 1e-3 for a, b in zip(one, other, strict=True))  # type: ignore
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and deviation by which recordings of a subject, or of one session, are scaled.
+
+    Args:
+        subject (`str`): Whose.
+        session (`str`): `""` for all of a subject's.
+        mean, std (`np.ndarray` of shape `(n_chans,)` or `(n_voxels,)`): In the unit before scaling; of `"rms"`, 0 and
+            the root mean square. A deviation of infinity makes a channel or voxel 0.
+    """
+
+    subject: str
+    session: str
+    mean: np.ndarray
+    std: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By the names of their tensors, float64."""
+        return {
+            tensor_name(self.subject, self.session, name): np.ascontiguousarray(np.ravel(values), dtype=np.float64)
+            for name, values in (("mean", self.mean), ("std", self.std))
+        }
+
+
+def tensor_name(subject: str, session: str, name: str) -> str:
+    """`sub-01/mean` or `sub-01/ses-02/mean`; names of subjects and sessions may be any text."""
+    return "/".join(quote(part, safe="") for part in (subject, session, name) if part)
+
+
+def scaled(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """`(values - mean) / std` by channel or voxel, float32.
+
+    Args:
+        values (`np.ndarray` of shape `(..., n_chans, n_times)` or `(..., n_voxels)`): Recordings.
+        mean, std (`np.ndarray`): Shaped to be broadcast.
+    """
+    return ((values - mean) / std).astype(np.float32)
+
+
+@dataclass
+class Recorded:
+    """Recordings of EEG or MEG as they were recorded, with what is known of them.
+
+    Args:
+        values (`np.ndarray` of shape `(n, n_chans, n_times)`): float64.
+        unit (`str`): Of the values.
+        sfreq, tmin (`float`): Hz; s from image onset.
+        band (`tuple[float, float]`, *optional*), baseline, reference, projectors: As in [`Preparation`].
+    """
+
+    values: np.ndarray
+    unit: str
+    sfreq: float
+    tmin: float
+    band: tuple[float, float] | None = None
+    baseline: Any = UNKNOWN
+    reference: str = UNKNOWN
+    projectors: list | str = field(default=UNKNOWN)
+
+    @property
+    def last(self) -> float:
+        """Time of the last sample in s."""
+        return self.tmin + (self.values.shape[-1] - 1) / self.sfreq
+
+
+def facts_of_info(info: Any) -> dict:
+    """Band, reference and active projectors of an `mne.Info`, under the names of [`Recorded`]."""
+    projectors = sorted(str(projector["desc"]) for projector in info["projs"] if projector["active"])
+    return {
+        "band": (float(info["highpass"] or 0), float(info["lowpass"] or info["sfreq"] / 2)),
+        "reference": "changed" if int(info["custom_ref_applied"]) else "as recorded",
+        "projectors": projectors,
+    }
+
+
+def to_unit(unit: str, wanted: str | None) -> float:
+    """Factor from one unit to another.
+
+    Raises:
+        ValueError: If one is unknown, or they measure different things.
+    """
+    if unit == wanted:
+        return 1.0
+    if wanted is None:
+        raise ValueError(f"The recordings are in {unit!r}, but nobody said which unit the model's were in.")
+    for name in (unit, wanted):
+        if name not in UNITS:
+            raise ValueError(f"The recordings are in {unit!r} and the model's in {wanted!r}; known are {list(UNITS)}.")
+    (base, factor), (other, divisor) = UNITS[unit], UNITS[wanted]
+    if base != other:
+        raise ValueError(f"The recordings are in {unit!r}, but the model's were in {wanted!r}: other sensors.")
+    return factor / divisor
+
+
+def prepared_sensors(recorded: Recorded, spec: Mapping, preparation: Preparation) -> np.ndarray:
+    """Epochs in the unit, window and rate of the rows, referred to their baseline, not scaled by statistics yet.
+
+    Args:
+        recorded ([`Recorded`]): Epochs that hold the window, at the rate of the rows or a higher one.
+        spec (`Mapping`): `n_times`, `sfreq` and `tmin` of the rows.
+        preparation ([`Preparation`]): What the rows went through.
+
+    Returns:
+        `np.ndarray` of shape `(n, n_chans, n_times)`, float64.
+
+    Raises:
+        ValueError: If the epochs cannot be brought there, or went through something else.
+    """
+    if recorded.sfreq < spec["sfreq"] * (1 - SAMPLE_TOLERANCE / spec["n_times"]):
+        raise ValueError(
+            f"The recordings have {recorded.sfreq:g} Hz; the model needs {spec['sfreq']:g} Hz, and a higher rate "
+            "cannot be invented."
+        )
+    _check_history(recorded, spec, preparation)
+    values = recorded.values * to_unit(recorded.unit, preparation.unit)
+    if isinstance(preparation.baseline, list | tuple):
+        values = _referred(values, recorded, preparation)
+    return _windowed(values, recorded, spec, preparation.rate)
+
+
+def _check_history(recorded: Recorded, spec: Mapping, preparation: Preparation) -> None:
+    """Compare band, baseline, reference and projectors."""
+    if preparation.bands is not None and recorded.band is not None:
+        nyquist = spec["sfreq"] / 2  # what lies above is taken out with the rate
+        bands = [(high, min(low, nyquist)) for high, low in preparation.bands]
+        high, low = recorded.band
+        resampled = recorded.sfreq > spec["sfreq"] * 1.001 and preparation.rate != "decimated"
+        if not _same_bands([(high, min(low, nyquist) if resampled else low)], [*preparation.bands, *bands]):
+            stated = " or ".join(f"{edges[0]:g} to {edges[1]:g} Hz" for edges in preparation.bands)
+            raise ValueError(
+                f"The recordings hold {high:g} to {low:g} Hz (info['highpass'], info['lowpass']), but the model's "
+                f"were filtered to {stated}. Filter the continuous recording alike (raw.filter) before cutting epochs."
+            )
+    if preparation.baseline is None and recorded.baseline not in (None, UNKNOWN):
+        raise ValueError(
+            f"A baseline of {recorded.baseline} s was subtracted from the recordings, but none from the model's. Cut "
+            "the epochs with baseline=None."
+        )
+    for name, hint in (("reference", "raw.set_eeg_reference"), ("projectors", "apply_proj or del_proj")):
+        found, wanted = getattr(recorded, name), getattr(preparation, name)
+        if UNKNOWN not in (found, wanted) and found != wanted:
+            raise ValueError(f"'{name}' of the recordings is {found}, but of the model's {wanted} (see {hint}).")
+
+
+def _referred(values: np.ndarray, recorded: Recorded, preparation: Preparation) -> np.ndarray:
+    """Minus the mean of the baseline, over its deviation where the scaling asks for it."""
+    begin, end = map(float, preparation.baseline)  # type: ignore[arg-type]
+    times = recorded.tmin + np.arange(values.shape[-1]) / recorded.sfreq
+    inside = (times >= begin - EDGE) & (times <= end + EDGE)
+    slack = 1 / recorded.sfreq
+    if not inside.any() or times[0] > begin + slack or times[-1] < end - slack:
+        done = isinstance(recorded.baseline, list | tuple) and _same_times(recorded.baseline, [begin, end])
+        if done and preparation.scaling != "baseline z-score":
+            return values  # subtracted before the epochs were cropped
+        raise ValueError(
+            f"The model's recordings are referred to a baseline of {begin:g} to {end:g} s, but these span "
+            f"{times[0]:.3f} to {times[-1]:.3f} s."
+        )
+    baseline = values[..., inside]
+    values = values - baseline.mean(axis=-1, keepdims=True)
+    if preparation.scaling != "baseline z-score":
+        return values
+    spread = baseline.std(axis=-1, keepdims=True)
+    if not (spread > 0).all():
+        row, channel = (int(i) for i in np.argwhere(spread[..., 0] <= 0)[0])
+        raise ValueError(f"Recording {row}: channel {channel} is flat in the baseline of {begin:g} to {end:g} s.")
+    return values / spread
+
+
+def _windowed(values: np.ndarray, recorded: Recorded, spec: Mapping, rate: str | None) -> np.ndarray:
+    """Cut the window and lower the rate."""
+    n_times, wanted, tmin, found = spec["n_times"], float(spec["sfreq"]), spec["tmin"], recorded.sfreq
+    ratio = 1.0 if abs(found - wanted) * n_times <= SAMPLE_TOLERANCE * wanted else found / wanted
+    start = round((tmin - recorded.tmin) * found)
+    stop = start + round((n_times - 1) * ratio) + 1
+    half = 0.5 / wanted + EDGE  # the nearest sample is near enough
+    missing = max(stop - values.shape[-1], 0)
+    if max(-start, 0) / found > half or missing / found > half:
+        last = tmin + (n_times - 1) / wanted
+        raise ValueError(
+            f"The recordings span {recorded.tmin:.3f} to {recorded.last:.3f} s; the model needs {tmin:.3f} to "
+            f"{last:.3f} s."
+        )
+    if start < 0 or missing:
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(max(-start, 0), missing)], mode="edge")
+        start, stop = max(start, 0), stop + max(-start, 0)
+    values = values[..., start:stop]
+    if ratio == 1:
+        return values
+    whole = abs(ratio - round(ratio)) * n_times <= SAMPLE_TOLERANCE * ratio
+    if whole and rate == "decimated":
+        return values[..., :: round(ratio)]
+    return resampled(values, found, wanted)[..., :n_times]
+
+
+def resampled(values: np.ndarray, sfreq: float, wanted: float) -> np.ndarray:
+    """Lower the rate along the last axis by a polyphase filter, which takes out what lies above the new half rate.
+
+    The first sample stays where it is; the ends are continued along a line through both of them.
+
+    Raises:
+        ValueError: If SciPy is not installed, or the rates are in no ratio of whole numbers below 10,000.
+    """
+    try:
+        from scipy.signal import resample_poly
+    except ImportError as error:
+        raise ValueError("Recordings of a higher rate than the model's need SciPy: pip install scipy.") from error
+    ratio = Fraction(wanted / sfreq).limit_denominator(10_000)
+    if not ratio or abs(float(ratio) * sfreq / wanted - 1) > 1e-6:
+        raise ValueError(f"{sfreq:g} Hz cannot be brought to {wanted:g} Hz in whole steps; resample by yourself.")
+    return resample_poly(values, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
+
+
+def scale_rows(
+    rows: Sequence[np.ndarray] | np.ndarray, preparation: Preparation, owners: Sequence[tuple[str, str]],
+    statistics: Mapping[str, np.ndarray], *, fit: bool,
+) -> list[np.ndarray]:  # fmt: skip
+    """Scale recordings by the statistics of their subjects and sessions, or by their own.
+
+    Args:
+        rows (sequence of `np.ndarray` of shape `(n_chans, n_times)` or `(n_voxels,)`): In the unit of `preparation`.
+        preparation ([`Preparation`]): Of the rows of the data set.
+        owners (sequence of `tuple[str, str]`): Subject and session (`""` where not stated) of each row.
+        statistics (`Mapping[str, np.ndarray]`): By [`tensor_name`].
+        fit (`bool`): Take mean and deviation of the rows themselves, by owner.
+
+    Raises:
+        ValueError: If there are no statistics for an owner, too few rows to fit them on, or values vary so much or so
+            little that they must be in another unit.
+    """
+    if preparation.scaling not in FITTED:
+        if preparation.scaling == "none":
+            _check_spread(rows, *RAW_SPREAD.get(str(preparation.unit), (0.0, np.inf)), preparation)
+        return [np.asarray(row, dtype=np.float32) for row in rows]
+    if preparation.scope == "subject":
+        owners = [(subject, "") for subject, _ in owners]
+    found = _fitted(rows, preparation, owners) if fit else _stored(preparation, owners, statistics)
+    shape = (-1, *(1,) * (np.ndim(rows[0]) - 1))
+    values = [
+        scaled(row, *(part.reshape(shape) for part in found[owner])) for row, owner in zip(rows, owners, strict=True)
+    ]
+    _check_spread(values, *SCALED_SPREAD, preparation)
+    return values
+
+
+def _stored(
+    preparation: Preparation, owners: Iterable[tuple[str, str]], statistics: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str], tuple[np.ndarray, ...]]:
+    """Mean and deviation of each owner."""
+    found = {}
+    for subject, session in dict.fromkeys(owners):
+        names = [tensor_name(subject, session, name) for name in ("mean", "std")]
+        if not all(name in statistics for name in names):
+            known = sorted({name.rsplit("/", 1)[0] for name in statistics})
+            whom = f"session {session!r} of {subject!r}" if session else f"{subject!r}"
+            if preparation.scope == "session" and not session:
+                whom += " without a 'session'"
+            raise ValueError(
+                f"The model's recordings are scaled by statistics of each {preparation.scope}, and there are none for "
+                f"{whom}; there are those of {known[:EXAMPLES]}{' ...' if len(known) > EXAMPLES else ''}. "
+                f"scaling='fit' takes them from the recordings that are given, {MIN_FIT_TRIALS} at least."
+            )
+        found[subject, session] = tuple(statistics[name] for name in names)
+    return found
+
+
+def _fitted(
+    rows: Sequence[np.ndarray] | np.ndarray, preparation: Preparation, owners: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[np.ndarray, ...]]:
+    """Mean and deviation of the rows of each owner."""
+    found: dict[tuple[str, str], tuple[np.ndarray, ...]] = {}
+    for owner in dict.fromkeys(owners):
+        own = np.stack([row for row, other in zip(rows, owners, strict=True) if other == owner]).astype(np.float64)
+        if len(own) < MIN_FIT_TRIALS:
+            raise ValueError(
+                f"scaling='fit' needs {MIN_FIT_TRIALS} recordings of a {preparation.scope} at least, but got "
+                f"{len(own)} of {' '.join(owner).strip()!r}."
+            )
+        axes = (0, *range(2, own.ndim))
+        mean, std = own.mean(axis=axes), own.std(axis=axes)
+        if preparation.scaling == "rms":
+            mean, std = np.zeros_like(mean), np.sqrt(np.square(own).mean(axis=axes))
+        found[owner] = (mean, np.where(std > 0, std, 1.0))
+    return found
+
+
+def check_prepared_spread(rows: Sequence[np.ndarray] | np.ndarray, preparation: Preparation) -> None:
+    """Raise a `ValueError` where rows that should be prepared vary as recordings of another unit do."""
+    limits = RAW_SPREAD.get(str(preparation.unit), (0.0, np.inf)) if preparation.scaling == "none" else SCALED_SPREAD
+    _check_spread(rows, *limits, preparation, " If they are as recorded, say so by 'unit', for example unit='V'.")
+
+
+def _check_spread(
+    rows: Sequence[np.ndarray] | np.ndarray, low: float, high: float, preparation: Preparation, hint: str = ""
+) -> None:
+    """The median over recordings (and channels) of the deviation over samples (or voxels) must be plausible."""
+    spread = (
+        float(np.median([np.median(np.std(row, axis=-1, dtype=np.float64)) for row in rows])) if len(rows) else 0.0
+    )
+    if np.isfinite(spread) and spread and not low <= spread <= high:
+        unit = "z-scores" if preparation.scaling != "none" else str(preparation.unit)
+        raise ValueError(
+            f"The recordings vary by {spread:.2g}, but the model's are {unit}, for which {low:g} to {high:g} are "
+            f"plausible. Are they in another unit or scaled otherwise?{hint}"
+        )
