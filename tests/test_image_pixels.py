@@ -2,13 +2,18 @@
 
 import io
 
+import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
+from transformers import CLIPImageProcessor
 
+from neural_clip.configuration_neural_clip import EegConfig, NeuralClipConfig
 from neural_clip.errors import DataError
 from neural_clip.image_pixels import rgb_image
 from neural_clip.prepared.image_rows import image_bytes
+from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.targets.unique_images import decoded
 
 SHADES = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -71,6 +76,28 @@ def test_a_file_looks_the_same_wherever_it_is_read(kind):
         Image.open(io.BytesIO(image_bytes(Image.open(io.BytesIO(content)), "image 'x'"))),
     ):
         assert other.mode == "RGB" and other.tobytes() == shown.tobytes()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    config = NeuralClipConfig(eeg_config=EegConfig(n_chans=3, n_times=50, sfreq=100.0, subjects=["sub-01"]))
+    return NeuralClipProcessor.from_config(config, CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16))
+
+
+@pytest.mark.parametrize("kind", [*FILES, "turned"])
+def test_the_processor_sees_what_embed_images_sees(processor, kind):
+    """Whether a file, a row of `load_dataset` or the pixels of `embed-images` are given."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = saved(Image.fromarray(COLOURS[:9]), "JPEG", exif=exif) if kind == "turned" else FILES[kind][0]
+    expected = processor(decoded({"image_id": "x", "image": {"bytes": content}}))["pixel_values"]
+    row = datasets.Image().decode_example({"bytes": image_bytes(content, "image 'x'"), "path": None})
+    for images in (Image.open(io.BytesIO(content)), [Image.open(io.BytesIO(content))], row):
+        assert torch.equal(processor(images)["pixel_values"], expected)
+    arrays = np.random.default_rng(0).integers(0, 255, (2, 20, 30, 3), dtype=np.uint8)
+    assert torch.equal(
+        processor(list(arrays))["pixel_values"], processor.image_processor(list(arrays))["pixel_values"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["1", "L", "P", "P opaque there", "RGB", "RGBA opaque", "CMYK", "animated"])

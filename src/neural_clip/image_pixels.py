@@ -56,3 +56,10 @@ def rgb_image(image: Any) -> Any:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
     return image.convert("RGB")
+
+
+def rgb_images(images: Any) -> Any:
+    """What an image processor takes, with every image of Pillow by [`rgb_image`]; arrays and tensors stay as they are."""
+    if isinstance(images, list | tuple):
+        return [rgb_images(image) for image in images]
+    return rgb_image(images) if hasattr(images, "getexif") else images
