@@ -59,7 +59,7 @@ def rgb_image(image: Any) -> Any:
 
 
 def rgb_images(images: Any) -> Any:
-    """What an image processor takes, with every image of Pillow by [`rgb_image`]; arrays and tensors stay as they are."""
+    """What an image processor takes, its images of Pillow by [`rgb_image`]; arrays and tensors stay as they are."""
     if isinstance(images, list | tuple):
         return [rgb_images(image) for image in images]
     return rgb_image(images) if hasattr(images, "getexif") else images
