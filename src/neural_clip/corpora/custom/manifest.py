@@ -98,7 +98,8 @@ class Recording:
             it: what lies above would come back as false slow waves.
         resample (`float`, *optional*): Rate in Hz to bring epochs to by a polyphase filter, which takes out what lies
             above half of it; any rate up to the recording's.
-        bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad; `"refuse"` stops.
+        bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad or a pause of the
+            recording; `"refuse"` stops.
         bids_subject, bids_session, bids_run (`str`, *optional*): Entities of the BIDS file without their prefix; by
             default those of `subject`, `session` and `run`.
         task (`str`, *optional*): Entity of the BIDS file.
