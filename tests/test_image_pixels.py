@@ -191,7 +191,7 @@ def test_what_is_no_image_is_refused(image, message):
         rgb_image(image)
 
 
-def test_files_that_are_no_images_say_what_they_are(tmp_path):
+def test_files_that_are_no_images_say_what_they_are(tmp_path, monkeypatch):
     whole = saved(Image.fromarray(COLOURS), "JPEG")
     cases = {
         b"": "no readable image file: is empty", b"\x93NUMPY": "begins like an array of NumPy", b"hello": "b'hello'",
@@ -202,6 +202,10 @@ def test_files_that_are_no_images_say_what_they_are(tmp_path):
         with pytest.raises(DataError, match=message) as caught:
             image_bytes(content, "image 'x'")
         assert ("damaged" in str(caught.value)) == ("damaged" in message)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match="exceeds limit") as caught:
+        image_bytes(whole, "image 'x'")
+    assert "damaged" not in str(caught.value)
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "empty.png").touch()
     for name, message in {"absent": "There is no image", "folder": "is a folder", "empty": "is empty"}.items():

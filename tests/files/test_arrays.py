@@ -189,3 +189,14 @@ def test_values_in_other_files_are_refused(tmp_path):
         file.create_virtual_dataset("a", layout)
     with pytest.raises(DataError, match="lie in other files"):
         read_array(tmp_path / "x.mat", "a")
+
+
+def test_empty_matrices_of_matlab_are_empty(tmp_path):
+    """MATLAB 7.3 stores their sizes as values."""
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        for name, kind in (("a", "double"), ("names", "char")):
+            file[name] = np.array([0, 3], np.uint64)
+            file[name].attrs["MATLAB_class"] = np.bytes_(kind)
+            file[name].attrs["MATLAB_empty"] = np.uint8(1)
+    assert read_array(tmp_path / "x.mat", "a").shape == (0, 3)
+    assert read_names(tmp_path / "x.mat", "names") == []

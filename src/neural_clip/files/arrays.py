@@ -103,6 +103,8 @@ def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
         text = text_of(path, dataset)
         if text is not None:
             return text
+        if dataset.attrs.get("MATLAB_empty", 0):  # then its values are the sizes
+            return np.empty([int(size) for size in dataset[()]])
         if dataset.size and dataset.id.get_create_plist().get_layout() != h5py.h5d.COMPACT:  # these are in the header
             check_storage(path, dataset)
         return np.asarray(dataset).T  # MATLAB counts dimensions from the other end

@@ -27,7 +27,8 @@ SIGNATURES = {
 # What libraries say of sound files.
 SOUND = (
     "does not exist", "no such file", "not support", "unsupported", "unknown suffix", "could not find", "no raw data",
-    "is needed", "could not be imported", "requires the", "unknown mat file", "using any of the possible readers",
+    "is needed", "could not be imported", "requires the", "unknown mat file", "exceeds limit", "not available",
+    "using any of the possible readers",
 )  # fmt: skip
 
 
@@ -39,11 +40,11 @@ def reading(path: Path | str, what: str = "") -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # parsers of binary files raise nearly every type when a byte is wrong
-        raise DataError(f"'{path}' cannot be read{what}: {_reason(error)}") from error
+        raise DataError(f"'{path}' cannot be read{what}: {reason_of(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong, with a word on damage only where that is a likely cause."""
+def reason_of(error: Exception) -> str:
+    """What a library says is wrong with a file, with a word on damage only where that is a likely cause."""
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, PermissionError):
         return "permission denied."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import begins_like, existing
+from neural_clip.files.reading import begins_like, existing, reason_of
 from neural_clip.image_pixels import rgb_image
 from neural_clip.prepared.parquet import ParquetShards
 
@@ -131,8 +131,7 @@ def decoded_image(content: bytes, where: str) -> tuple[PIL.Image.Image, PIL.Imag
         kind = "is empty" if not content else begins_like(content)
         raise DataError(f"{where} is no readable image file: {kind}.") from error
     except Exception as error:  # parsers of images raise nearly every type when a byte is wrong
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise DataError(f"{where} is no readable image file: {reason}. Is it damaged or truncated?") from error
+        raise DataError(f"{where} is no readable image file: {reason_of(error)}") from error
 
 
 def _png(image: PIL.Image.Image) -> bytes:
