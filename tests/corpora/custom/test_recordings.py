@@ -192,12 +192,12 @@ def test_parts_of_epochs(tmp_path):
 # Pauses.
 
 
-@pytest.mark.parametrize("word", ["New Segment/", "boundary", "EDGE boundary", "BAD boundary"])
+@pytest.mark.parametrize("word", ["New Segment/", "boundary", "EDGE boundary", "BAD boundary", "BAD_ACQ_SKIP"])
 def test_windows_across_a_pause_are_bad(tmp_path, word):
     import mne
 
     raw = simulated_raw(seconds=RECORDS)
-    raw.set_annotations(mne.Annotations([0.0, 5.2], [0.002, 0.002], [word, word]))
+    raw.set_annotations(mne.Annotations([0.0, 5.2], [0.0, 0.0], [word, word]))
     raw.save(tmp_path / "a_raw.fif", verbose="error")
     with pytest.raises(DataError, match=r"the windows of 1 of 18 events overlap segments marked bad, or pauses.* 5 s"):
         read(tmp_path / "a_raw.fif")

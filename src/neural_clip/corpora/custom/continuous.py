@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 Opener = Callable[[], "tuple[mne.io.BaseRaw, set[str]]"]  # a recording, and channel names that occur twice in it
-STOPS = re.compile(r"New Segment/?.*|((BAD|EDGE)[ _])?boundary", re.IGNORECASE)  # BrainVision; EEGLAB and mne
+STOPS = re.compile(
+    r"New Segment/?.*|((BAD|EDGE)[ _])?boundary|BAD_ACQ_SKIP", re.IGNORECASE
+)  # BrainVision; EEGLAB; mne
 SAMPLE_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # of BrainVision's binary formats
 
 

@@ -64,7 +64,7 @@ def mask_file(path: Path, mask: np.ndarray) -> bytes:
     """
     import nibabel
 
-    image = nibabel.Nifti1Image(mask.astype(np.uint8), nibabel.Nifti1Image.from_filename(path).affine)
+    image = nibabel.Nifti1Image(mask.astype(np.uint8), nibabel.load(path).affine)
     return gzip.compress(image.to_bytes(), mtime=0)
 
 
