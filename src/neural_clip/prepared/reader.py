@@ -185,7 +185,8 @@ class PreparedSet:
         if absent := [patterns[split] for split, paths in files.items() if not paths]:
             raise DataError(f"'{self.folder}' has no files '{absent[0]}'; prepare the data set again.")
         named = {split: [glob.escape(str(path.absolute())) for path in paths] for split, paths in files.items()}
-        return load_dataset("parquet", data_files=named)
+        # the name keeps apart in the cache what was prepared again with the same times of writing
+        return load_dataset("parquet", f"prepared-{self.facts.fingerprint}", data_files=named)
 
 
 @dataclass(frozen=True, eq=False)
