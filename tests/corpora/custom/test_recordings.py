@@ -97,6 +97,21 @@ def test_channels_of_gdf(tmp_path, version, count):
     assert channels_to_read(tmp_path / "rec.gdf", None) is None
 
 
+@pytest.mark.parametrize("place", [104, 120])
+def test_channels_without_a_scale_are_refused(tmp_path, place):
+    """Instead of it, mne makes one up."""
+    path = tmp_path / "rec.edf"
+    write_edf(path, [("-", noise(128)), ("Cz", noise(128, 1))], RECORDS)
+    content = bytearray(path.read_bytes())
+    for first in (0, 16):  # the least and the largest value of the first of two signals
+        content[256 + 2 * place + first : 264 + 2 * place + first] = b"0       "
+    path.write_bytes(content)
+    for picks in (None, ["-"], ["Cz", "-"]):
+        with pytest.raises(DataError, match=r"rec\.edf': channel '-' has no scale.*'picks'"):
+            read(path, picks=picks)
+    np.testing.assert_allclose(read(path, picks=["Cz"])[0][:, 0], windows(noise(128, 1), 128) * 1e-6, rtol=1e-3)
+
+
 def test_a_damaged_header_is_called_so(tmp_path):
     path = tmp_path / "rec.edf"
     write_edf(path, [("Fz", noise(128))], RECORDS)

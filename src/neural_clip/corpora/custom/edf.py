@@ -32,6 +32,8 @@ class EdfHeader:
         interrupted (`bool`): Whether the file says that there may be gaps between records.
         size (`int`): Bytes of the header.
         width (`int`): Bytes of a sample.
+        unscaled (`frozenset[str]`): Labels of signals whose least and largest value are the same, so that nothing
+            tells what a digit stands for; not known of GDF.
     """
 
     labels: tuple[str, ...]
@@ -41,6 +43,7 @@ class EdfHeader:
     interrupted: bool
     size: int
     width: int
+    unscaled: frozenset[str]
 
 
 def read_header(path: Path) -> EdfHeader:
@@ -67,12 +70,19 @@ def read_header(path: Path) -> EdfHeader:
                 "interrupted": head[192:197] in (b"EDF+D", b"BDF+D"), "width": 3 if binary else 2,
             }  # fmt: skip
         labels = [file.read(16).decode("latin-1").strip(" \0") for _ in range(count)]
+        unscaled: set[str] = set()
+        if facts["width"]:
+            file.seek(256 + 104 * count)
+            ranges = [
+                [float(file.read(8)) for _ in range(count)] for _ in range(4)
+            ]  # physical and digital, from and to
+            unscaled = {label for label, a, b, c, d in zip(labels, *ranges, strict=True) if a == b or c == d}
         file.seek(256 + 216 * count)
         if facts["width"]:
             samples = [int(file.read(8)) for _ in range(count)]
         else:
             samples = list(struct.unpack(f"<{count}i", file.read(4 * count)))
-    return EdfHeader(tuple(labels), tuple(samples), **facts)
+    return EdfHeader(tuple(labels), tuple(samples), **facts, unscaled=frozenset(unscaled))
 
 
 def channels_to_read(path: Path, picks: Sequence[str] | None) -> list[str] | None:
@@ -87,11 +97,17 @@ def channels_to_read(path: Path, picks: Sequence[str] | None) -> list[str] | Non
     """
     header = read_header(path)
     _check_continuous(path, header)
+    named = [name for name in picks or () if name in header.labels]
+    unscaled = sorted(header.unscaled.intersection(named or header.labels).difference(ANNOTATIONS))
+    if unscaled:
+        raise DataError(
+            f"'{path}': channel {unscaled[0]!r} has no scale, because its header gives it one value as least and as "
+            "largest. Leave it out by 'picks'."
+        )
     pairs = [pair for pair in zip(header.labels, header.samples, strict=True) if pair[0] not in ANNOTATIONS]
     if len({count for _, count in pairs}) < 2:
         return None
     rates = dict(pairs)
-    named = [name for name in picks or () if name in rates]
     wanted = {name: rates[name] for name in named} or rates
     if len(set(wanted.values())) == 1:
         return named
