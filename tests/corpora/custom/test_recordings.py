@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from continuous_raw import simulated_raw, write_brainvision
-from custom_raw import rng, save_epochs
+from custom_raw import TERMS, rng, save_epochs, write_manifest
 from edf_files import annotations, write_edf
+from neural_clip.commands.main import main
 from neural_clip.corpora.custom.continuous import read_continuous
 from neural_clip.corpora.custom.edf import channels_to_read
 from neural_clip.corpora.custom.epochs import fif_parts, read_epochs
 from neural_clip.corpora.custom.manifest import Recording
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, run
 
 RECORDS = 20  # seconds
 SUFFIXES = (".edf", ".bdf")
@@ -301,3 +302,25 @@ def test_a_ctf_folder_without_samples_is_incomplete(tmp_path):
         DataError, match=r"a\.ds' cannot be read: the CTF recording is incomplete, it has no \.meg4 file"
     ):
         read(tmp_path / "a.ds")
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
+    write_edf(tmp_path / "rec.edf", [("Fz", noise(64)), ("Resp", noise(128))], RECORDS)
+    (tmp_path / "events.tsv").write_text("onset\timage_id\n1\ta\n")
+    np.savez(tmp_path / "e.npz", ids=np.array(["a"]), embeds=np.ones((1, 3)))
+    entry = {
+        "file": "rec.edf",
+        "kind": "continuous",
+        "subject": "sub-01",
+        "events": "events.tsv",
+        "tmin": 0,
+        "tmax": 1,
+    }
+    manifest = {"name": "mine", "modality": "eeg", "recordings": [entry], "splits": {}, **TERMS,
+                "embeddings": {"file": "e.npz", "name": "net"}}  # fmt: skip
+    path = write_manifest(tmp_path, manifest)
+    with pytest.raises(SystemExit) as caught:
+        run(main, ["prepare", "custom", str(path), "--output-dir", str(tmp_path / "set")])
+    assert caught.value.code == 2 and not (tmp_path / "set").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "'Fz' has 64 Hz, 'Resp' has 128 Hz" in line
