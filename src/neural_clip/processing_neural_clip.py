@@ -13,6 +13,7 @@ from transformers.utils import cached_file
 
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
 from .errors import check_option
+from .image_pixels import rgb_images
 from .preparation import (
     CHANNEL_UNITS,
     SAMPLE_TOLERANCE,
@@ -245,7 +246,7 @@ class NeuralClipProcessor(ProcessorMixin):
                 raise ValueError(
                     "This processor has no image processor: its model was trained on ready-made embeddings."
                 )
-            data["pixel_values"] = self.image_processor(images=images, return_tensors="pt")["pixel_values"]
+            data["pixel_values"] = self.image_processor(images=rgb_images(images), return_tensors="pt")["pixel_values"]
         return BatchFeature(data)
 
     def groups(self, modality: str) -> list[dict]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.files.nifti import open_nifti, read_all, read_nifti
+from neural_clip.files.nifti import check_same_place, open_nifti, read_affine, read_all, read_nifti
 
 AFFINE = np.array([[2.0, 0, 0, -10], [0, 2.5, 0, 4], [0, 0, 3, 7], [0, 0, 0, 1]])
 
@@ -44,10 +44,10 @@ def test_whole_files_equal_nibabels(tmp_path, suffix, options):
     np.testing.assert_array_equal(data, np.asarray(expected.dataobj, dtype=np.float32))
     np.testing.assert_array_equal(affine, expected.affine)
     assert t_r == (1.6 if len(expected.shape) == 4 else None)
-    if "kind" not in options:
-        with open_nifti(path) as stream:
-            raw = read_all(stream)
-        np.testing.assert_array_equal(raw, np.asarray(expected.dataobj.get_unscaled()))
+    with open_nifti(path) as stream:
+        raw = read_all(stream)
+    np.testing.assert_array_equal(raw, np.asarray(expected.dataobj.get_unscaled()))
+    np.testing.assert_array_equal(read_affine(path), expected.affine)
 
 
 @pytest.mark.parametrize(("unit", "expected"), [("sec", 1.6), ("msec", 0.0016), ("unknown", None)])
@@ -96,3 +96,50 @@ def test_every_flipped_bit_of_a_compressed_file_is_noticed_or_changes_nothing(tm
 def test_absent_files_are_named(tmp_path):
     with pytest.raises(DataError, match=r"There is no NIfTI file '.*run\.nii'"):
         read_nifti(tmp_path / "run.nii")
+
+
+def pair_of_files(path):
+    nibabel.Nifti1Pair(np.zeros((3, 4, 2), np.int16), AFFINE).to_filename(path.with_suffix(".img"))
+    path.with_suffix(".hdr").rename(path)
+
+
+def analyze(path):
+    pair_of_files(path)
+    content = bytearray(path.read_bytes())
+    content[344:348] = bytes(4)
+    path.write_bytes(content)
+
+
+def renamed(suffix):
+    return lambda path: written(path.with_name(f"other{suffix}")).rename(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("x.nii", pair_of_files, r"header of a pair of files \(\.hdr and \.img\)"),
+        ("x.nii", analyze, "ANALYZE 7.5"),
+        ("x.nii", renamed(".nii.gz"), "is compressed by gzip, but its name says otherwise"),
+        ("x.nii.gz", renamed(".nii"), "is not compressed, but its name says otherwise"),
+        ("x.nii", lambda path: path.touch(), "is empty"),
+        ("x.nii", lambda path: path.mkdir(), "is a folder"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_nifti, read_affine])
+def test_other_files_say_what_they_are(tmp_path, name, make, message, read):
+    make(tmp_path / name)
+    with pytest.raises(DataError, match=message) as caught:
+        read(tmp_path / name)
+    assert "damaged" not in str(caught.value)
+
+
+def test_places_are_compared_where_both_files_tell(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 2), np.int16), None)
+    image.to_filename(tmp_path / "nowhere.nii")
+    assert read_affine(tmp_path / "nowhere.nii") is None
+    moved = AFFINE.copy()
+    moved[0, 3] += 2
+    for other in (AFFINE, AFFINE + 1e-5, None):
+        check_same_place(tmp_path / "betas.nii", AFFINE, tmp_path / "mask.nii", other)
+    with pytest.raises(DataError, match=r"mask\.nii' lies elsewhere in space than .*betas\.nii'.*up to 2 mm apart"):
+        check_same_place(tmp_path / "betas.nii", AFFINE, tmp_path / "mask.nii", moved)

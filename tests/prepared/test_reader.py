@@ -1,5 +1,6 @@
 """Reading of prepared data sets."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from neural_clip.errors import DataError
 from neural_clip.preparation import Preparation, Statistics
 from neural_clip.prepared.reader import PreparedSet, padded
 from neural_clip.prepared.writer import write_prepared
+from planted_data import READY, write_planted
 from toy_sets import toy_facts
 
 
@@ -126,6 +128,18 @@ def test_arrow_slices_keep_their_rows():
     flat, lengths = column_arrays(column, None)
     assert flat.tolist() == [3, 4, 5, 6]
     assert lengths.tolist() == [1, 3]
+
+
+def test_rows_prepared_again_with_the_same_times_are_not_those_of_the_cache(tmp_path):
+    found = []
+    for seed in (1, 2):
+        write_planted(tmp_path / str(seed), "eeg", seed=seed, pixels=False, encoder=READY)
+        (tmp_path / str(seed)).rename(tmp_path / "set")
+        for path in (tmp_path / "set").rglob("*.parquet"):
+            os.utime(path, (0, 0))
+        found.append(PreparedSet.open(tmp_path / "set").split("test").values())
+        (tmp_path / "set").rename(tmp_path / f"kept {seed}")
+    assert found[0].shape == found[1].shape and not np.array_equal(*found)
 
 
 def write_with_statistics(folder, scale=2.0):

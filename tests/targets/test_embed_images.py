@@ -24,6 +24,7 @@ from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
 from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.facts import read_metadata, verify_prepared
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets import embed_images as embedding
 from neural_clip.targets.embed_images import DEFAULT_MODEL, embed_images
 from neural_clip.targets.encoder import ImageEncoder, TargetEncoder
@@ -31,6 +32,7 @@ from neural_clip.targets.identity import EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.model import load_tower
 from planted_data import write_planted
+from tolerances import assert_same_outputs
 from toy_sets import write_toy_set
 
 pytestmark = pytest.mark.numerical
@@ -574,3 +576,39 @@ def test_a_model_of_class_tokens_makes_them_itself(tmp_path):
     embed_images(folder, overwrite=True, device="cpu")
     with pytest.raises(DataError, match=r"'pooling': 'cls'.*'pooling': 'projected'.*differ in 'pooling'"):
         cli.main(words)
+
+
+def odd_files(folder):
+    """Pictures that plain readers show in different ways, in a folder of files."""
+    pixels = np.random.default_rng(4).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6
+    folder.mkdir(parents=True)
+    image.save(folder / "turned.jpg", exif=exif)
+    image.save(folder / "plain.jpg")
+    Image.merge("RGBA", [*image.split(), Image.fromarray(pixels[:, :, 0])]).save(folder / "clear.png")
+    Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257).save(folder / "wide.png")
+    image.quantize(8).save(folder / "few.gif", save_all=True, append_images=[image.quantize(4)])
+    image.convert("CMYK").save(folder / "print.tif")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_of_every_kind_are_embedded_as_the_encoder_sees_them(tmp_path, clip):
+    """By the commands, in folders whose names are patterns of others."""
+    root = tmp_path / "my [1] set, \u00e4"
+    names = odd_files(root / "pictures")
+    np.savez(root / "p.npz", betas=2 * np.random.default_rng(5).standard_normal((2 * len(names), 4)))
+    (root / "t.csv").write_text("image_id\n" + "".join(f"{name}\n" for name in names * 2))
+    (root / "m.yaml").write_text(
+        "{name: odd, modality: fmri, recordings: [{file: p.npz, kind: patterns, subject: sub-01, data_key: betas, "
+        "events: t.csv}], images: {folder: pictures}, splits: {validation: 0.2, test: 0.2}, source: x, licence: CC0, "
+        "redistribution: allowed, citation: x}"
+    )
+    folder = root / "set*"
+    cli.main(["prepare", "custom", str(root / "m.yaml"), "--output-dir", str(folder)])
+    cli.main(["embed-images", str(folder), "--model", str(clip)])
+    images = PreparedSet.open(folder).images
+    assert images.image_ids == names
+    given = [Image.open(root / "pictures" / name) for name in names]
+    assert {image.mode for image in given} == {"RGB", "RGBA", "I;16", "P", "CMYK"}
+    assert_same_outputs(images.embeds, ImageEncoder(str(clip)).encode(given))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import read_text
 
 STAMP_FILE = "SIMULATED.json"
 
@@ -22,8 +23,8 @@ def read_stamp(raw_dir: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        stamp = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        stamp = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise DataError(f"'{path}' is damaged: {error}. Simulate the corpus again.") from error
     if not isinstance(stamp, dict):
         raise DataError(f"'{path}' should hold a JSON object, but holds {type(stamp).__name__}.")

@@ -17,6 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import NSD_ADVICE, begins_like, existing, head_of, reading
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NEWEST_SUPERBLOCK = 3  # of HDF5 1.10 to 2.0
 
 
 @contextmanager
@@ -28,18 +32,63 @@ def open_dataset(path: Path, name: str) -> Iterator:
     """
     import h5py
 
-    if not path.is_file():
-        raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
-    try:
-        with h5py.File(path, "r") as file:
-            dataset = file[name]
-            if not isinstance(dataset, h5py.Dataset):
-                raise KeyError(f"'{name}' is no data set")
-            yield dataset
-    except DataError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
-        raise DataError(f"'{path}' cannot be read; the copy may be incomplete or damaged: {error}") from error
+    existing(path, "HDF5 file", NSD_ADVICE)
+    if not h5py.is_hdf5(path):
+        raise DataError(f"'{path}' is no HDF5 file: {begins_like(head_of(path))}.")
+    if (head := head_of(path)).startswith(SIGNATURE) and head[8] > NEWEST_SUPERBLOCK:
+        raise DataError(
+            f"'{path}' is of a newer version of HDF5 (superblock {head[8]}); known are 0 to {NEWEST_SUPERBLOCK}."
+        )
+    with reading(path), h5py.File(path, "r") as file:
+        if name not in file:
+            held = ", ".join(map(repr, sorted(file))) or "nothing"
+            raise DataError(f"'{path}' has no data set '{name}'; it holds {held}.")
+        dataset = file[name]
+        if not isinstance(dataset, h5py.Dataset):
+            raise DataError(f"'{path}': '{name}' is a group, no data set.")
+        yield dataset
+
+
+def text_of(path: Path, dataset) -> np.ndarray | None:
+    """Text of a data set as `str` or bytes, `None` where it holds numbers.
+
+    Text is stored as bytes of a fixed or of any length, and by MATLAB 7.3 as the numbers of its characters: a matrix
+    has a line a row, a cell array refers to a data set a cell. MATLAB's text has one dimension, in MATLAB's order.
+
+    Raises:
+        DataError: If the data set holds strings, objects or cells of other things than lines of text.
+    """
+    import h5py
+
+    matlab = dataset.attrs.get("MATLAB_class", b"")
+    kind = matlab.decode() if isinstance(matlab, bytes) else str(matlab)
+    where = f"'{path}': array '{dataset.name.removeprefix('/')}'"
+    if dataset.dtype.kind == "S":  # many programs call their UTF-8 ASCII
+        return np.asarray(dataset[()])
+    if h5py.check_string_dtype(dataset.dtype):
+        return np.array(dataset.asstr("utf-8")[()], dtype=str)
+    if kind == "char":
+        return np.array(_lines(dataset), dtype=str)
+    if kind == "cell":
+        cells = [dataset.file[reference] for reference in np.ravel(dataset[()])]
+        lines = [_lines(cell) for cell in cells if cell.attrs.get("MATLAB_class", b"") in (b"char", "char")]
+        if len(lines) < len(cells) or any(len(line) > 1 for line in lines):
+            raise DataError(f"{where} is a cell array of other things than lines of text.")
+        return np.array(["".join(line) for line in lines], dtype=str)
+    if kind == "string" or dataset.attrs.get("MATLAB_object_decode", 0):
+        raise DataError(
+            f"{where} is a {kind or 'MATLAB'} object of MATLAB, which no other program reads; save text as "
+            "`cellstr(names)` or `char(names)`."
+        )
+    return None
+
+
+def _lines(dataset) -> list[str]:
+    """Lines of a matrix of characters of MATLAB, which counts dimensions from the other end."""
+    if dataset.attrs.get("MATLAB_empty", 0):
+        return []
+    rows = np.atleast_2d(dataset[()].T).astype("<u2")
+    return [row.tobytes().decode("utf-16-le") for row in rows]
 
 
 def check_storage(path: Path, dataset) -> None:
@@ -73,6 +122,8 @@ def read_slab(dataset, *spans: tuple[int, int]) -> np.ndarray:
 
 def _contiguous(path: Path, dataset) -> tuple[np.ndarray, np.ndarray]:
     """Place and size of a data set in one piece."""
+    if dataset.is_virtual or dataset.external:
+        raise DataError(f"'{path}': the values of '{dataset.name}' lie in other files; copy them into one.")
     place, size = dataset.id.get_offset(), dataset.id.get_storage_size()
     if place is None or size != dataset.size * dataset.dtype.itemsize:
         raise DataError(f"'{path}' is incomplete: {size} bytes of '{dataset.name}' are stored. Copy it again.")

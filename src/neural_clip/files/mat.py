@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import existing, reading
+from neural_clip.files.reading import begins_like, existing, reading
 
 _HEADER_SIZE = 128
 _ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
@@ -26,7 +26,9 @@ _TEXTS = {1: "ascii", 2: "ascii", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "u
 _FLAGS, _DIMENSIONS, _NAME = 6, 5, 1
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _CELL, _CHARACTERS, _OPAQUE = 1, 4, 17
-_UNREAD = {2: "a structure", 3: "an object", 5: "a sparse matrix", 16: "a function", _OPAQUE: "an object"}
+_OBJECT = "an object of MATLAB, such as a `string` (save text as `cellstr(names)`)"
+_UNREAD = {2: "a structure", 3: "an object", 5: "a sparse matrix", 16: "a function", _OPAQUE: _OBJECT}
+_LEVEL_4 = tuple(struct.pack(order + "I", kind) for order in "<>" for kind in (0, 10, 20, 30, 40, 50, 1000, 1010))
 _COMPLEX = 8
 
 
@@ -57,7 +59,11 @@ def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
         content = memoryview(path.read_bytes())
         order = _ORDERS.get(bytes(content[124:_HEADER_SIZE]))
         if order is None:
-            raise ValueError("no MAT-file of level 5, which MATLAB writes with -v6 or -v7")
+            instead = "it may be of level 4" if content[:4] in _LEVEL_4 else begins_like(bytes(content[:32]))
+            raise DataError(
+                f"'{path}' cannot be read: no MAT-file of level 5, which MATLAB writes with -v6 or -v7: {instead}. "
+                "Save it again by `save(file, '-v7')`."
+            )
         for kind, data in _elements(content[_HEADER_SIZE:], order):
             name, matrix = _variable(kind, data, order)
             if name in found or name in unread:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import existing, reading
+from neural_clip.files.reading import NSD_ADVICE, begins_like, existing, head_of, reading
 
 _CHUNK = 2**17  # compressed bytes that are inflated at a time; larger ones gain nothing
 _HEADER_SIZE, _HEADER_2_SIZE = 348, 540
@@ -45,8 +45,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
         with path.open("rb") as file:
             read = _reader(path, file)
             content = b"".join(iter(lambda: read(2**24), b""))
-        second = _HEADER_2_SIZE in (int.from_bytes(content[:4], order) for order in ("little", "big"))
-        image: Any = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(content)
+        version, _ = _version(path, content[:_HEADER_SIZE])
+        image: Any = (nibabel.Nifti2Image if version == 2 else nibabel.Nifti1Image).from_bytes(content)
         header = image.header
         end = int(image.dataobj.offset) + math.prod(image.shape) * header.get_data_dtype().itemsize
         if len(content) != end:
@@ -59,33 +59,38 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
 
 
 class NiftiStream:
-    """An open NIfTI-1 file.
+    """An open NIfTI file.
 
     Args:
+        path (`Path`): Of the file, for messages.
         read (`Callable`): Gives as many bytes as asked for, fewer at the end of the file.
 
     Attributes:
         shape (`tuple[int, ...]`): Size of the axes.
         dtype (`numpy.dtype`): As stored, byte order included.
         scaling (`tuple`): Slope and intercept of the header; 1 or None, and 0 or None, stand for plain numbers.
+        affine (`numpy.ndarray` of shape `(4, 4)`, *optional*): To mm; `None` where the header does not tell it.
     """
 
-    def __init__(self, read):
+    def __init__(self, path: Path, read: Callable[[int], bytes]):
         import nibabel
 
         self._read = read
+        content = read(_HEADER_SIZE)
+        version, size = _version(path, content)
+        content += read(size - _HEADER_SIZE)
+        kind = nibabel.Nifti2Header if version == 2 else nibabel.Nifti1Header
         try:
-            header = nibabel.Nifti1Header(read(_HEADER_SIZE), check=False)  # its checks repair and print
-            if header["magic"] != b"n+1":
-                raise ValueError("no NIfTI-1 file in one piece")
+            header = kind(content, check=False)  # its checks repair and print
             self.shape = tuple(int(size) for size in header.get_data_shape())
             self.dtype, self.scaling = header.get_data_dtype(), header.get_slope_inter()
             begin = int(header.get_data_offset())
+            self.affine = header.get_best_affine() if header["sform_code"] > 0 or header["qform_code"] > 0 else None
         except (
             nibabel.wrapstruct.WrapStructError, nibabel.spatialimages.HeaderDataError, KeyError, OverflowError
         ) as error:  # fmt: skip
-            raise ValueError(f"no NIfTI-1 header: {error}") from error
-        read(begin - _HEADER_SIZE)  # extensions
+            raise ValueError(f"no NIfTI header: {error}") from error
+        read(begin - size)  # extensions
 
     @property
     def scaled(self) -> bool:
@@ -112,18 +117,44 @@ def open_nifti(path: Path) -> Iterator[NiftiStream]:
     Raises:
         DataError: If the file is absent or damaged, or is longer than the block has read.
     """
-    if not path.is_file():
-        raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
-    try:
-        with path.open("rb") as file:
-            read = _reader(path, file)
-            yield NiftiStream(read)
-            if read(1):  # also makes zlib verify the checksum
-                raise DataError(f"'{path}' is longer than its header says.")
-    except DataError:
-        raise
-    except (OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error) as error:
-        raise DataError(f"'{path}' cannot be read; the copy may be incomplete or damaged: {error}") from error
+    existing(path, "NIfTI file", NSD_ADVICE)
+    with reading(path), path.open("rb") as file:
+        read = _reader(path, file)
+        yield NiftiStream(path, read)
+        if read(1):  # also makes zlib verify the checksum
+            raise DataError(f"'{path}' is longer than its header says. Is it damaged?")
+
+
+def read_affine(path: Path) -> np.ndarray | None:
+    """Affine to mm, `(4, 4)`, by the header of a `.nii` or `.nii.gz` file; `None` where it tells no place.
+
+    Raises:
+        DataError: If the file is absent, or its header damaged.
+    """
+    existing(path, "NIfTI file", NSD_ADVICE)
+    with reading(path), path.open("rb") as file:
+        return NiftiStream(path, _reader(path, file)).affine
+
+
+def check_same_place(path: Path, affine: np.ndarray | None, mask_path: Path, mask_affine: np.ndarray | None) -> None:
+    """Refuse a mask whose voxels lie elsewhere in space than those it is put on, where both files tell.
+
+    Raises:
+        DataError: If their affines differ by more than a thousandth of a millimetre.
+    """
+    if affine is None or mask_affine is None or np.allclose(affine, mask_affine, rtol=0, atol=1e-3):
+        return
+    corner = np.abs(affine[:3, 3] - mask_affine[:3, 3]).max()
+    raise DataError(
+        f"The mask '{mask_path}' lies elsewhere in space than '{path}': their affines differ (voxels of "
+        f"{_sizes(mask_affine)} and {_sizes(affine)} mm, first corners up to {corner:.3g} mm apart). Resample one to "
+        "the other."
+    )
+
+
+def _sizes(affine: np.ndarray) -> str:
+    """Sizes of a voxel."""
+    return " x ".join(f"{size:.4g}" for size in np.linalg.norm(affine[:3, :3], axis=0))
 
 
 def read_all(stream: NiftiStream) -> np.ndarray:
@@ -133,9 +164,41 @@ def read_all(stream: NiftiStream) -> np.ndarray:
     return stream.values(math.prod(stream.shape)).reshape(stream.shape, order="F")
 
 
+def _version(path: Path, head: bytes) -> tuple[int, int]:
+    """NIfTI-1 or -2 in one file, and the bytes of its header.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    if len(head) < _HEADER_SIZE:
+        raise EOFError("it ends within its header")
+    sizes = [int.from_bytes(head[:4], order) for order in ("little", "big")]
+    magics = {_HEADER_SIZE: head[344:347], _HEADER_2_SIZE: head[4:7]}
+    found = next(((size, magics[size]) for size in sizes if size in magics), (0, b""))
+    if found == (_HEADER_SIZE, b"n+1"):
+        return 1, _HEADER_SIZE
+    if found == (_HEADER_2_SIZE, b"n+2"):
+        return 2, _HEADER_2_SIZE
+    if found[1] in (b"ni1", b"ni2"):
+        raise DataError(f"'{path}' is the header of a pair of files (.hdr and .img); save both in one .nii file.")
+    if found[0] == _HEADER_SIZE and not head[344:348].strip(b"\0"):
+        raise DataError(f"'{path}' is a file of ANALYZE 7.5, no NIfTI file; it does not tell left from right.")
+    raise DataError(f"'{path}' is no NIfTI file, or its header is damaged: {begins_like(head)}.")
+
+
 def _reader(path: Path, file: BinaryIO) -> Callable[[int], bytes]:
-    """What gives the next bytes of a file, decompressed if its name says so."""
-    return _Inflated(file).read if path.suffix.lower() == ".gz" else file.read
+    """What gives the next bytes of a file, decompressed if its name says so.
+
+    Raises:
+        DataError: If its name and its content disagree on that.
+    """
+    packed, named = head_of(path).startswith(b"\x1f\x8b"), path.suffix.lower() == ".gz"
+    if packed != named:
+        raise DataError(
+            f"'{path}' is {'compressed by gzip' if packed else 'not compressed'}, but its name says otherwise; "
+            f"rename it to end in {'.nii.gz' if packed else '.nii'}."
+        )
+    return _Inflated(file).read if named else file.read
 
 
 class _Inflated:

@@ -1,4 +1,4 @@
-"""Reading files strictly: what is damaged says so."""
+"""Reading files strictly: what is absent, damaged or something else says so, each in its own words."""
 
 from __future__ import annotations
 
@@ -10,18 +10,114 @@ from pathlib import Path
 from neural_clip.errors import DataError
 
 CHUNK = 1 << 24  # bytes that are read at once where only a checksum is wanted
+HEAD = 1024  # bytes that show what a file is; pointers are shorter
+NSD_ADVICE = " See https://naturalscenesdataset.org for access to NSD."
+POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
+SIGNATURES = {
+    b"\x93NUMPY": "an array of NumPy (.npy)",
+    b"PK": "a zip archive (such as .npz)",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"MATLAB 7.3 MAT-file": "a MAT-file of version 7.3 (HDF5)",
+    b"MATLAB 5.0 MAT-file": "a MAT-file of level 5",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x80": "a pickle of Python",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+}
+# What libraries say of sound files.
+SOUND = (
+    "does not exist", "no such file", "not support", "unsupported", "unknown suffix", "could not find", "no raw data",
+    "is needed", "could not be imported", "requires the", "unknown mat file", "exceeds limit", "not available",
+    "using any of the possible readers",
+)  # fmt: skip
 
 
 @contextmanager
 def reading(path: Path | str, what: str = "") -> Iterator[None]:
-    """Turn whatever a library raises on a damaged file into a `DataError` that names the file."""
+    """Turn whatever a library raises on a file into a `DataError` that names it."""
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # parsers of binary files raise nearly every type when a byte is wrong
-        reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise DataError(f"'{path}' cannot be read{what}: {reason}. Is it damaged or truncated?") from error
+        raise DataError(f"'{path}' cannot be read{what}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What a library says is wrong with a file, with a word on damage only where that is a likely cause."""
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, PermissionError):
+        return "permission denied."
+    if "allow_pickle" in reason:
+        return (
+            "it holds Python objects, which are not read because that could run code. Save numbers, or text by "
+            "`np.asarray(names, dtype=str)`."
+        )
+    known = isinstance(error, FileNotFoundError | IsADirectoryError | ImportError | NotImplementedError | MemoryError)
+    if known or any(text in reason.lower() for text in SOUND):
+        return f"{reason}."
+    return f"{reason}. Is it damaged or truncated? The copy may be incomplete."
+
+
+def existing(path: Path, what: str, advice: str = "") -> Path:
+    """The path, if there is such a file with its content; `advice` follows where there is none.
+
+    Raises:
+        DataError: If it is absent, a folder, empty, a pointer of git-annex or git LFS, or may not be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except IsADirectoryError as error:
+        raise DataError(f"There is no {what} '{path}': it is a folder.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        link = " It is a link to a file that is not there." if path.is_symlink() else ""
+        absent = f"'{path}' does not exist." if advice else f"There is no {what} '{path}'."
+        raise DataError(f"{absent}{link}{advice}") from error
+    except OSError as error:
+        raise DataError(f"The {what} '{path}' cannot be read: {(error.strerror or str(error)).lower()}.") from error
+    if not head:
+        raise DataError(f"The {what} '{path}' is empty: it has 0 bytes, so it is no {what}.")
+    if len(head) < HEAD and any(pointer in head for pointer in POINTERS):
+        raise DataError(
+            f"The {what} '{path}' is not downloaded: it is a pointer of git-annex or git LFS. Get its content first."
+        )
+    return path
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def begins_like(head: bytes) -> str:
+    """What the first bytes of a file tell of it, for a message."""
+    kind = next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
+    return f"it begins with {head[:8]!r}" if kind is None else f"it begins like {kind}"
+
+
+def read_text(path: Path, what: str = "text file", advice: str = "") -> str:
+    """Text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    Raises:
+        DataError: If the file is absent, or in another encoding.
+    """
+    content = existing(path, what, advice).read_bytes()
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise DataError(
+            f"'{path}' is no {what} in UTF-8 or UTF-16: line {line} holds the byte 0x{byte:02x}. It is in another "
+            f"encoding, such as Latin-1 (Windows-1252; save it in UTF-8), or damaged or no {what}."
+        ) from error
+    if "\0" in text:
+        raise DataError(
+            f"'{path}' is no {what} in UTF-8: it holds zero bytes. Is it in UTF-16 without a byte order mark?"
+        )
+    return text
 
 
 def check_gzip(path: Path) -> None:
@@ -29,10 +125,3 @@ def check_gzip(path: Path) -> None:
     with gzip.open(path) as packed:
         while packed.read(CHUNK):
             pass
-
-
-def existing(path: Path, what: str) -> Path:
-    """The path, if there is such a file."""
-    if not path.is_file():
-        raise DataError(f"There is no {what} '{path}'.")
-    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import existing
+from neural_clip.files.names import plain_name
+from neural_clip.files.reading import NSD_ADVICE, read_text
 
 
 def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -27,24 +29,23 @@ def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator
     Raises:
         DataError: If the file is absent or no such table, or a line has more or fewer cells than the header.
     """
-    if not path.is_file():
-        raise DataError(f"'{path}' does not exist. See https://naturalscenesdataset.org for access to NSD.")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = next(reader, [])
-            absent = [name for name in columns if name not in header]
-            if absent:
-                raise DataError(f"'{path}' should have the columns {', '.join(columns)}, but lacks {absent[0]}.")
-            places = [header.index(name) for name in columns]
-            for cells in filter(None, reader):  # empty lines
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"'{path}': line {reader.line_num} has {len(cells)} cells, the header {len(header)}. The copy "
-                        "may be incomplete."
-                    )
-                yield reader.line_num, [cells[place] for place in places]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.reader(
+            io.StringIO(read_text(path, "table", NSD_ADVICE), newline=""), delimiter=delimiter, strict=True
+        )
+        header = next(reader, [])
+        absent = [name for name in columns if name not in header]
+        if absent:
+            raise DataError(f"'{path}' should have the columns {', '.join(columns)}, but lacks {absent[0]}.")
+        places = [header.index(name) for name in columns]
+        for cells in filter(None, reader):  # empty lines
+            if len(cells) != len(header):
+                raise DataError(
+                    f"'{path}': line {reader.line_num} has {len(cells)} cells, the header {len(header)}. The copy "
+                    "may be incomplete."
+                )
+            yield reader.line_num, [cells[place] for place in places]
+    except csv.Error as error:
         raise DataError(f"'{path}' is damaged or no table: {error}") from error
 
 
@@ -65,16 +66,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
     Raises:
         DataError: If the file is missing or is no table.
     """
-    existing(path, "table")
+    text = read_text(path, "table")
     delimiter = {".tsv": "\t", ".csv": ","}.get(path.suffix.lower())
     if delimiter is None:
         raise DataError(f"'{path}' has suffix {path.suffix!r}; allowed are '.tsv' and '.csv'.")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            names = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        names = reader.fieldnames = [plain_name(name) for name in reader.fieldnames or []]
+        rows = list(reader)
+    except csv.Error as error:
         raise DataError(f"'{path}' is no table: {error}.") from error
     if not rows or any(None in row or None in row.values() for row in rows):
         raise DataError(f"'{path}' is no table: it is empty, or its rows differ in length.")
@@ -84,10 +84,10 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def column(rows: list[dict], name: str, where: object) -> list[str]:
-    """One column of a table."""
+    """One column of a table, as [`plain_name`] writes its cells."""
     if name not in rows[0]:
         raise DataError(f"'{where}' has no column {name!r}; it has {', '.join(repr(key) for key in rows[0])}.")
-    return [str(row[name]) for row in rows]
+    return [plain_name(str(row[name])) for row in rows]
 
 
 def numbers(values: list[str], name: str, where: object, rows: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def kept(rows: list[dict], keep: dict, where: object) -> np.ndarray:
     """Which rows have one of the listed values in each column of `keep`; bool `(n,)`."""
     chosen = np.ones(len(rows), dtype=bool)
     for name, values in keep.items():
-        allowed = {str(value) for value in (values if isinstance(values, list) else [values])}
+        allowed = {plain_name(str(value)) for value in (values if isinstance(values, list) else [values])}
         chosen &= np.array([value in allowed for value in column(rows, name, where)])
     if not chosen.any():
         raise DataError(f"'{where}': no row is left after 'keep' {keep}.")

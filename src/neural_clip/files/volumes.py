@@ -8,7 +8,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array
-from neural_clip.files.nifti import is_nifti, read_nifti
+from neural_clip.files.nifti import check_same_place, is_nifti, read_nifti
 
 
 def read_volumes(path: Path, mask_path: Path | None, data_key: str | None) -> tuple[np.ndarray, float | None]:
@@ -44,8 +44,7 @@ def _masked(data: np.ndarray, affine: np.ndarray | None, path: Path, mask_path: 
     """`(n_volumes, n_voxels)` of data `(x, y, z, n_volumes)`."""
     if is_nifti(mask_path):
         mask, mask_affine, _ = read_nifti(mask_path)
-        if affine is not None and not np.allclose(affine, mask_affine, atol=1e-3):
-            raise DataError(f"The mask '{mask_path}' lies elsewhere in space than '{path}': their affines differ.")
+        check_same_place(path, affine, mask_path, mask_affine)
     else:
         mask = read_array(mask_path)
     mask = mask[..., 0] if mask.ndim == 4 and mask.shape[3] == 1 else mask

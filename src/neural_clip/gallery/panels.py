@@ -11,7 +11,9 @@ import numpy as np
 
 from neural_clip.files.whole import whole_file
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.image_pixels import rgb_image
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.reader import PreparedSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,11 +181,9 @@ def _recordings_row(source: str, target: str, query: int, title: str, found: np.
 
 def _open_images(folder: str) -> Any:
     """The `images` config of a prepared data set, or nothing where it is gone or holds embeddings only."""
-    from datasets import load_dataset
-
     if not Path(folder).is_dir():
         return None
-    images = load_dataset(folder, "images", split="images")
+    images = PreparedSet.open(folder).stored_images
     return images if "image" in images.column_names else None
 
 
@@ -200,7 +200,7 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> 
         for position in positions - gallery.pixels.keys():
             image = images[index[str(gallery.images.image_ids[position])]]["image"]
             if image is not None:
-                image = image.convert("RGB")
+                image = rgb_image(image)
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
                 gallery.pixels[position] = np.asarray(image)
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import begins_like, existing, reason_of
+from neural_clip.image_pixels import rgb_image
 from neural_clip.prepared.parquet import ParquetShards
 
 if TYPE_CHECKING:
     import datasets
+    import PIL.Image
 
 
 def write_images(
@@ -95,23 +98,46 @@ def checked_embedding(vector: np.ndarray, where: str, width: int | None = None) 
 
 
 def image_bytes(image: object, where: str) -> bytes:
-    """Bytes of an image file; pixels become PNG, files stay as they are."""
+    """Bytes of an image file; pixels become PNG by [`rgb_image`], as do files that plain readers show otherwise."""
+    from PIL import Image, ImageOps
+
+    if isinstance(image, np.ndarray | Image.Image):
+        try:
+            return _png(rgb_image(image))
+        except DataError as error:
+            raise DataError(f"{where} cannot be used: {error}") from error
+    content = image if isinstance(image, bytes) else existing(Path(str(image)), "image").read_bytes()
+    stored, rgb = decoded_image(content, where)
+    special = stored.has_transparency_data or stored.mode.startswith("I")
+    if special and rgb.tobytes() != ImageOps.exif_transpose(stored).convert("RGB").tobytes():
+        return _png(rgb)
+    return content
+
+
+def decoded_image(content: bytes, where: str) -> tuple[PIL.Image.Image, PIL.Image.Image]:
+    """The image of a file as Pillow opens it, and as [`rgb_image`] shows it.
+
+    Raises:
+        DataError: If it is no image, damaged, or does not say what it looks like.
+    """
     from PIL import Image, UnidentifiedImageError
 
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-            raise DataError(f"{where} is an array {image.dtype} {image.shape}; expected uint8 (height, width[, 3]).")
-        image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, format="PNG")
-        return buffer.getvalue()
-    content = image if isinstance(image, bytes) else Path(str(image)).read_bytes()
     try:
-        Image.open(io.BytesIO(content)).load()  # decodes it all: `verify()` does not notice a truncated JPEG
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{where} is no readable image file: {error}.") from error
-    return content
+        image = Image.open(io.BytesIO(content))
+        return image, rgb_image(image)  # decodes it all: `verify()` does not notice a truncated JPEG
+    except DataError as error:
+        raise DataError(f"{where} cannot be used: {error}") from error
+    except UnidentifiedImageError as error:
+        kind = "is empty" if not content else begins_like(content)
+        raise DataError(f"{where} is no readable image file: {kind}.") from error
+    except Exception as error:  # parsers of images raise nearly every type when a byte is wrong
+        raise DataError(f"{where} is no readable image file: {reason_of(error)}") from error
+
+
+def _png(image: PIL.Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def image_features(with_pixels: bool, width: int | None) -> datasets.Features:

@@ -10,6 +10,7 @@ for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -139,9 +140,7 @@ class PreparedSet:
     @cached_property
     def stored_images(self) -> datasets.Dataset:
         """The `images` config with pixels, memory-mapped."""
-        from datasets import load_dataset
-
-        return load_dataset(str(self.folder), "images", split="images")
+        return self._stored({"images": "images/images-*.parquet"})["images"]
 
     def split(self, name: str, subjects: Sequence[str] | None = None) -> Split:
         """Open the recordings of a split, memory-mapped.
@@ -169,11 +168,25 @@ class PreparedSet:
 
     def _of_subject(self, subject: str) -> datasets.DatasetDict:
         """All splits of a subject, opened once."""
+        if subject not in self._recordings:
+            present = [split for split in SPLITS if self.facts.subject_splits[subject].get(split)]
+            self._recordings[subject] = self._stored({s: f"data/{subject}/{s}-*.parquet" for s in present})
+        return self._recordings[subject]
+
+    def _stored(self, patterns: dict[str, str]) -> datasets.DatasetDict:
+        """Parquet files below the folder, by split.
+
+        They are named one by one, in their order: `load_dataset` of a folder called `set[1]` would read that called
+        `set1`.
+        """
         from datasets import load_dataset
 
-        if subject not in self._recordings:
-            self._recordings[subject] = load_dataset(str(self.folder), subject)
-        return self._recordings[subject]
+        files = {split: sorted(self.folder.glob(pattern)) for split, pattern in patterns.items()}
+        if absent := [patterns[split] for split, paths in files.items() if not paths]:
+            raise DataError(f"'{self.folder}' has no files '{absent[0]}'; prepare the data set again.")
+        named = {split: [glob.escape(str(path.absolute())) for path in paths] for split, paths in files.items()}
+        # the name keeps apart in the cache what was prepared again with the same times of writing
+        return load_dataset("parquet", f"prepared-{self.facts.fingerprint}", data_files=named)
 
 
 @dataclass(frozen=True, eq=False)

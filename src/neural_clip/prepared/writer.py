@@ -58,8 +58,8 @@ def write_prepared(
             several processes, and those that are finished when the work is interrupted stay in
             `<output_dir>.partial` for the next try.
         images (iterable of `dict`, or sequence of [`Part`]): Rows with `image_id`, `concept`, `categories`, and at
-            least one of `image` (`PIL.Image`, `np.uint8` array `(height, width[, 3])`, bytes of an image file, or its
-            path) and `image_embeds` (`np.ndarray` of shape `(projection_dim,)`).
+            least one of `image` (`PIL.Image`, `np.uint8` array `(height, width[, 3 or 4])`, bytes of an image file,
+            or its path) and `image_embeds` (`np.ndarray` of shape `(projection_dim,)`).
         overwrite (`bool`, *optional*, defaults to `False`): Replace an older prepared data set.
         shard_rows (`int`, *optional*, defaults to 2000): Most rows a Parquet file.
         extra_files (`Mapping[str, bytes]`, *optional*): Further files by their name in the folder.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.image_pixels import rgb_images
 from neural_clip.image_tower_files import weights_digest
 from neural_clip.publishing.hub import ask_hub, is_cached
 from neural_clip.targets.identity import POOLINGS, EncoderIdentity
@@ -86,7 +87,9 @@ class ImageEncoder:
         from neural_clip.modeling_neural_clip import pooled_image
 
         with torch.inference_mode():
-            pixel_values = self.processor(images=images, return_tensors="pt")["pixel_values"].to(self.device)
+            pixel_values = self.processor(images=rgb_images(images), return_tensors="pt")["pixel_values"].to(
+                self.device
+            )
             output = self.model(pixel_values=pixel_values)
             return pooled_image(output, self.description["pooling"]).float().cpu().numpy()
 

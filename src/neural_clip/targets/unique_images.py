@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.image_rows import decoded_image
 
 ROWS_READ = 64  # images held in memory while they are read
 
@@ -54,10 +54,6 @@ def first_rows(files: list[Path], rows: list[int]) -> Iterator[dict]:
 
 
 def decoded(row: dict):
-    """The row's image in RGB."""
-    from PIL import Image
-
-    try:
-        return Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
-    except (OSError, TypeError, SyntaxError, ValueError) as error:
-        raise DataError(f"Image {row['image_id']!r} cannot be decoded: {error}.") from error
+    """The row's image in RGB, by [`rgb_image`]."""
+    content = (row["image"] or {}).get("bytes") or b""
+    return decoded_image(content, f"image {row['image_id']!r}")[1]

@@ -296,12 +296,16 @@ def test_nan_patterns_are_named(tmp_path):
 def test_damaged_array_files_are_named(tmp_path):
     manifest, _ = patterns(tmp_path)
     whole = (tmp_path / "p.npz").read_bytes()
-    for name, content in (("q.npz", whole[: len(whole) // 2]), ("q.mat", b"no matlab file" * 20), ("q.npy", b"")):
+    cases = {
+        "q.npz": (whole[: len(whole) // 2], "cannot be read.*damaged or truncated"),
+        "q.mat": (b"no matlab file" * 20, "cannot be read: no MAT-file"), "q.npy": (b"", "is empty: it has 0 bytes"),
+    }  # fmt: skip
+    for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
         manifest["recordings"][0] |= {"file": name, "first_image": 0}
         for key in ("data_key", "image_key", "index_base"):
             manifest["recordings"][0].pop(key, None)
-        with pytest.raises(DataError, match=f"{name}' cannot be read.*damaged or truncated"):
+        with pytest.raises(DataError, match=f"{name}' {message}"):
             prepared(tmp_path, manifest)
 
 
@@ -540,3 +544,20 @@ def test_real_betas_with_nan_outside_the_brain_are_refused_without_a_mask_of_the
         read_volumes(path, tmp_path / "all.npy", None)
     values, _ = read_volumes(path, tmp_path / "brain.npy", None)
     assert values.shape == (n_rows, int(finite.sum()))
+
+
+def test_masks_of_one_subject_must_be_the_same(tmp_path):
+    """Two masks of as many voxels would give each column two meanings."""
+    import nibabel
+
+    manifest, _, mask = series_manifest(tmp_path)
+    (tmp_path / "copy.nii.gz").write_bytes((tmp_path / "mask.nii.gz").read_bytes())
+    manifest["recordings"][1]["mask"] = "copy.nii.gz"
+    prepared(tmp_path, manifest)
+    other = np.roll(mask, 1, axis=0)
+    nibabel.Nifti1Image(other.astype(np.uint8), np.diag([3.0, 3.0, 3.0, 1.0])).to_filename(tmp_path / "copy.nii.gz")
+    assert other.sum() == mask.sum() and (other != mask).any()
+    with pytest.raises(
+        DataError, match=r"run1\.nii\.gz' has the mask 'copy\.nii\.gz', but another file of sub-01 has"
+    ):
+        prepared(tmp_path, manifest, overwrite=True)

@@ -363,7 +363,7 @@ def test_truncated_files_are_named(tmp_path, kept, zipped):
     torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept) if kept == 0.5 else kept])
-    with pytest.raises(DataError, match=r"eeg_14_70_std\.pth.*(incomplete|damaged)"):
+    with pytest.raises(DataError, match=rf"eeg_14_70_std\.pth.*({'incomplete|damaged' if kept else 'is empty'})"):
         imagenet_eeg.prepare(raw_dir, tmp_path / "out")
 
 
@@ -962,3 +962,30 @@ def test_what_was_complete_stays_when_the_raw_files_are_damaged(tmp_path, prepar
         with pytest.raises(DataError):
             imagenet_eeg.prepare(raw_dir, tmp_path / target, overwrite=True)
     assert tree_digest(out) == before and not (tmp_path / "new").exists() and not (raw_dir / "it_ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("variant", "factor", "message"),
+    [
+        ("eeg_14_70_std", 1e3, "subject 4: the unit is z, but .* plausible are 0.1 to 10"),
+        ("eeg_14_70_std", 1e-5, "the unit is z"),
+        ("raw", 1e-6, "the unit is V, but .* plausible"),
+        ("raw", 1e6, "the unit is V, but .* plausible"),
+    ],
+)
+def test_values_in_another_unit_are_refused(tmp_path, variant, factor, message):
+    def scale(content):
+        for trial in content["dataset"]:
+            trial["eeg"] *= factor
+
+    raw_dir = build(tmp_path / "raw", scale)
+    with pytest.raises(DataError, match=rf"\.pth', {message}" if "subject" in message else message):
+        imagenet_eeg.prepare(raw_dir, tmp_path / "out", variant=variant)
+    assert not (tmp_path / "out").exists()
+
+
+def test_channel_names_with_spaces_and_accents(tmp_path):
+    raw_dir, names = build(tmp_path / "raw"), [f"EEG K\u00e4fer {i}" for i in range(N_CHANS)]
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*names, ""]).encode())
+    folder = imagenet_eeg.prepare(raw_dir, tmp_path / "out", ch_names_file=tmp_path / "names.txt")
+    assert json.loads((folder / "neural_clip.json").read_text(encoding="utf-8"))["ch_names"] == names

@@ -371,7 +371,7 @@ def few_planned_trials(root):
     ("damage", "message"),
     [
         (truncate_nifti, r"subj05.*betas_session02\.nii\.gz.*incomplete"),
-        (shorten_nifti, r"betas_session02\.nii\.gz.*incomplete.*trial 14 of 14"),
+        (shorten_nifti, r"betas_session02\.nii\.gz.*trial 14 of 14.*incomplete"),
         (empty_nifti, r"betas_session02\.nii\.gz"),
         (damage_nifti, r"betas_session02\.nii\.gz.*incomplete"),
         (truncate_hdf5, r"subj05.*betas_session02\.hdf5.*incomplete"),
@@ -665,3 +665,25 @@ def test_unused_subjects_may_be_anything(own_raw_dir):
     read_design(own_raw_dir, [1, 5], official=False)
     with pytest.raises(DataError, match="subject 3 should hold different ids"):
         read_design(own_raw_dir, [3], official=False)
+
+
+def test_a_region_that_lies_elsewhere_is_refused(own_raw_dir, tmp_path):
+    path = region_path(own_raw_dir, 5)
+    region = nibabel.load(path)
+    affine = region.affine.copy()
+    affine[0] *= -1  # left and right exchanged: the same shape and the same number of voxels
+    nibabel.Nifti1Image(np.asarray(region.dataobj), affine).to_filename(path)
+    betas = betas_path(own_raw_dir, 5, 1)
+    image = nibabel.load(betas)
+    nibabel.Nifti1Image(np.asarray(image.dataobj), region.affine).to_filename(betas)
+    with pytest.raises(DataError, match=r"mask '.*nsdgeneral\.nii\.gz' lies elsewhere in space than '.*session01"):
+        nsd.prepare(own_raw_dir, tmp_path / "out")
+
+
+def test_betas_in_another_unit_are_refused(own_raw_dir, tmp_path):
+    path = betas_path(own_raw_dir, 5, 1)
+    image = nibabel.load(path)
+    values = (np.asarray(image.dataobj) / 300).astype(np.int16)  # percent, where 300 times as much is expected
+    nibabel.Nifti1Image(values, image.affine).to_filename(path)
+    with pytest.raises(DataError, match=r"session01\.nii\.gz': the unit is percent signal change, but .* plausible"):
+        nsd.prepare(own_raw_dir, tmp_path / "out")

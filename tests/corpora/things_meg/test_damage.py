@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from folder_contents import contents
 from neural_clip.commands.prepare import main
 from neural_clip.corpora.stamp import read_stamp
+from neural_clip.corpora.things_meg import derivative_route
 from neural_clip.corpora.things_meg import layout as things_meg_files
 from neural_clip.corpora.things_meg import raw_route as things_meg_recordings
 from neural_clip.corpora.things_meg.build import prepare
@@ -321,7 +322,7 @@ RAW_FAULTS = {
     "no number": (lambda raw: edit(events_file(raw), b"test\t", b"test\tN/A\t"), "lacks an onset, a sample or"),
     "other type": (lambda raw: edit(events_file(raw), b"\texp\t", b"\toddball\t"), "but got 'oddball'"),
     "other columns": (lambda raw: edit(events_file(raw), b"value", b"number"), "expected the columns"),
-    "empty events": (lambda raw: events_file(raw).write_bytes(b""), "expected the columns"),
+    "empty events": (lambda raw: events_file(raw).write_bytes(b""), "is empty: it has 0 bytes"),
     "no events": (lambda raw: events_file(raw).unlink(), r"_events\.tsv' is missing"),
     "no run": (lose_run, "holds 1 runs, expected 2"),
     "no session": (lambda raw: shutil.rmtree(raw / "sub-BIGMEG2" / "ses-02"), "ses-02/meg' holds 0 runs"),
@@ -435,8 +436,8 @@ DERIVATIVE_FAULTS = {
     "truncated table": (lambda raw: truncate(attributes(raw), 3), "run_nr is 'nan'; expected a whole number"),
     "no whole number": (number_without_value, "things_category_nr is 'nan'; expected a whole number"),
     "text for a number": (lambda raw: edit(attributes(raw), b",1,1\n", b",one,1\n"), "session_nr is 'one'"),
-    "no rows": (lambda raw: attributes(raw).write_bytes(b""), "is no table of comma-separated values"),
-    "binary table": (lambda raw: attributes(raw).write_bytes(b"\xff\xfe\x00\x81"), "is no table of comma-separated"),
+    "no rows": (lambda raw: attributes(raw).write_bytes(b""), "so it is no table of comma-separated values"),
+    "binary table": (lambda raw: attributes(raw).write_bytes(b"\xff\xfe\x00"), "no table of comma-separated"),
     "other columns": (lambda raw: edit(attributes(raw), b"things_image_nr", b"nr"), "lacks the columns"),
     "no table": (lambda raw: attributes(raw).unlink(), r"not downloaded: .*P1\.csv'"),
     "pointer for a table": (lambda raw: pointer(attributes(raw)), r"not downloaded: .*P1\.csv' \(a git-annex pointer"),
@@ -627,3 +628,18 @@ def test_lag_and_late_trials_have_limits():
     ):
         with pytest.raises(DataError, match=words):
             check(triggers)
+
+
+@pytest.mark.parametrize("route", ["raw", "derivative"])
+def test_values_in_another_unit_are_refused(mini, tmp_path, monkeypatch, route):
+    module = things_meg_recordings if route == "raw" else derivative_route
+    opener = "open_recording" if route == "raw" else "_open"
+    real = getattr(module, opener)
+
+    def scaled(path):
+        return real(path).load_data().apply_function(lambda data: data * 1e5, picks="meg", verbose="error")
+
+    monkeypatch.setattr(module, opener, scaled)
+    unit = "T" if route == "raw" else "z"
+    with pytest.raises(DataError, match=rf"the unit is {unit}, but .* that of 'M\w+-\d+', is .* plausible .* again"):
+        prepare(mini, tmp_path / "out", route=route)

@@ -29,6 +29,7 @@ from neural_clip.corpora.custom.stimuli import Stimuli, read_stimuli
 from neural_clip.corpora.custom.trials import Trials, preparation_of, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
+from neural_clip.files.whole import sha256_of
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.writer import write_prepared
 
@@ -74,6 +75,7 @@ def prepare(
     stimuli = read_stimuli(chosen, root)
     trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
     facts = _common_facts(trials, chosen)
+    _check_masks(chosen, root)
     image_ids = [_shown_ids(trial, stimuli, chosen.category_level) for trial in trials]
     partial = check_facts(
         manifest_path, _declared(chosen), _found(trials, image_ids, facts, chosen),
@@ -152,6 +154,20 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
     if facts["ch_names"] is not None:
         facts["n_chans"] = len(facts["ch_names"])
     return facts
+
+
+def _check_masks(manifest: Manifest, root: Path) -> None:
+    """Refuse different masks for one subject: the same column would be another voxel from file to file."""
+    first: dict[str, str] = {}
+    for entry in manifest.recordings:
+        if entry.mask is None:
+            continue
+        known = first.setdefault(entry.subject, entry.mask)
+        if known != entry.mask and sha256_of([root / known]) != sha256_of([root / entry.mask]):
+            raise DataError(
+                f"'{entry.file}' has the mask '{entry.mask}', but another file of {entry.subject} has '{known}', with "
+                "other contents. The recordings of one subject need one mask."
+            )
 
 
 def _declared(manifest: Manifest) -> dict:

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.corpora.custom.epochs import EDGE, channels, check_fif, history_of, strict_mne
+from neural_clip.corpora.custom.edf import EDF_SUFFIXES, channels_to_read
+from neural_clip.corpora.custom.epochs import EDGE, channels, fif_parts, history_of, strict_mne
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
-from neural_clip.files.reading import reading
+from neural_clip.files.reading import existing, reading
 from neural_clip.files.tables import column, kept, numbers, read_table
 from neural_clip.preparation import resampled
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     import mne_bids
 
 
+Opener = Callable[[], "tuple[mne.io.BaseRaw, set[str]]"]  # a recording, and channel names that occur twice in it
+STOPS = re.compile(
+    r"New Segment/?.*|((BAD|EDGE)[ _])?boundary|BAD_ACQ_SKIP", re.IGNORECASE
+)  # BrainVision; EEGLAB; mne
 SAMPLE_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # of BrainVision's binary formats
 
 
@@ -62,7 +67,7 @@ def read_continuous(entry: Recording, modality: str, path: Path, root: Path) -> 
     # A recording can be a folder (CTF), or several files of one name (BrainVision).
     beside = path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.stem) + ".*")
     files = [table, *(file for file in beside if file.is_file())]
-    return _trials(entry, modality, path, table, partial(_open_raw, path), files)
+    return _trials(entry, modality, path, table, partial(_open_raw, path, entry), files)
 
 
 def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
@@ -81,32 +86,44 @@ def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
     return _trials(entry, modality, Path(path.basename), table, partial(_open_bids, entry, modality, root), files)
 
 
-def _open_raw(path: Path) -> mne.io.BaseRaw:
-    """The recording, not loaded yet."""
+def _open_raw(path: Path, entry: Recording) -> tuple[mne.io.BaseRaw, set[str]]:
+    """The recording, not loaded yet, and the names of channels that occur twice in it."""
     import mne
 
-    # A system clock that stands still does not end a CTF recording: heads may have been localised in between.
-    options = {"system_clock": "ignore"} if path.suffix == ".ds" else {}
-    with strict_mne(path, " by mne.io.read_raw"):
-        _check_file(path)
-        return mne.io.read_raw(path, preload=False, verbose="warning", **options)
+    with strict_mne(path, " by mne.io.read_raw") as renamed:
+        raw = mne.io.read_raw(path, preload=False, verbose="warning", **_checked_file(path, entry))
+    return raw, renamed
 
 
-def _check_file(path: Path) -> None:
-    """Check what mne does not."""
-    check_fif(path)
-    if path.suffix == ".vhdr":
+def _checked_file(path: Path, entry: Recording) -> dict:
+    """Check what mne does not, and give options for its reader."""
+    if path.is_file():
+        existing(path, "recording")
+    fif_parts(path)
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {}
+    if suffix == ".ds":
+        if lacking := [ending for ending in (".res4", ".meg4") if not any(path.glob(f"*{ending}"))]:
+            raise DataError(f"'{path}' cannot be read: the CTF recording is incomplete, it has no {lacking[0]} file.")
+        # A system clock that stands still does not end a CTF recording: heads may have been localised in between.
+        options = {"system_clock": "ignore"}
+    elif suffix in EDF_SUFFIXES and (names := channels_to_read(path, entry.picks)):
+        options = {"include": names}
+    elif suffix == ".vhdr":
         _check_brainvision(path)
+    return options
 
 
 def _check_brainvision(header: Path) -> None:
     """What mne takes from the header in silence: names that occur twice, and a data file that was cut off."""
     text = header.read_text(encoding="latin-1")
+    if not re.match(r"\W*Brain ?Vision", text, re.IGNORECASE):
+        raise DataError(f"'{header}' is no header of BrainVision: it begins with {text[:20]!r}.")
     facts = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", text, flags=re.MULTILINE))
     names = re.findall(r"^Ch\d+\s*=\s*([^,\n]*),", text, flags=re.MULTILINE)[: int(facts.get("NumberOfChannels", 0))]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(f"'{header}': the channel names are not unique: {', '.join(repeated)}.")
+    if repeated:  # mne cannot read these at all
+        raise DataError(f"'{header}': the channel names are not unique: {', '.join(repeated)}. Rename them in it.")
     width = SAMPLE_BYTES.get(facts.get("BinaryFormat", ""))
     data = header.with_name(facts.get("DataFile", "").replace("$b", header.stem))
     if width is None or not data.is_file():
@@ -137,22 +154,20 @@ def _bids_path(entry: Recording, modality: str, root: Path) -> mne_bids.BIDSPath
         )  # fmt: skip
 
 
-def _open_bids(entry: Recording, modality: str, root: Path) -> mne.io.BaseRaw:
+def _open_bids(entry: Recording, modality: str, root: Path) -> tuple[mne.io.BaseRaw, set[str]]:
     """The recording with the types and the bad channels of its `channels.tsv`."""
     path = _bids_path(entry, modality, root)
     import mne_bids
 
-    with strict_mne(path.basename, f" in the BIDS data set '{root}'"):
-        _check_file(path.fpath)
-        options = {"system_clock": "ignore"} if path.fpath.suffix == ".ds" else None
-        return mne_bids.read_raw_bids(path, extra_params=options, verbose="warning")
+    with strict_mne(path.basename, f" in the BIDS data set '{root}'") as renamed:
+        options = _checked_file(path.fpath, entry) or None
+        raw = mne_bids.read_raw_bids(path, extra_params=options, verbose="warning")
+    return raw, renamed
 
 
-def _trials(
-    entry: Recording, modality: str, path: Path, table: Path, opener: Callable[[], mne.io.BaseRaw], files: list[Path]
-) -> Trials:
+def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Opener, files: list[Path]) -> Trials:
     """Rows of a continuous recording."""
-    raw = opener()
+    raw, renamed = opener()
     rows = read_table(table)
     chosen = np.flatnonzero(kept(rows, entry.keep, table))
     onsets = numbers([column(rows, "onset", table)[i] for i in chosen], "onset", table, chosen)
@@ -166,7 +181,7 @@ def _trials(
     good = _outside_bad_segments(raw, samples, window, entry, path)
     dropped = len(chosen) - int(good.sum())
     chosen, samples = chosen[good], samples[good]
-    ch_names = channels(raw, entry, modality, path)
+    ch_names = channels(raw, renamed, entry, modality, path)
     facts = {
         "ch_names": ch_names, "sfreq": window.sfreq, "tmin": float(window.kept[0] / sfreq), "n_times": window.n_times,
     }  # fmt: skip
@@ -295,29 +310,35 @@ def _check_covered(
 def _outside_bad_segments(
     raw: mne.io.BaseRaw, samples: np.ndarray, window: Window, entry: Recording, path: Path
 ) -> np.ndarray:
-    """Which events' windows overlap no segment marked bad; bool `(n,)`."""
-    if not any(text.upper().startswith("BAD") for text in raw.annotations.description):
-        return np.ones(len(samples), dtype=bool)
-    with strict_mne(path):
-        marked = np.isnan(raw.get_data(picks=[0], reject_by_annotation="NaN", verbose="error")[0])
-    total = np.concatenate([[0], np.cumsum(marked)])
-    good = total[samples + window.last + 1] == total[samples + window.first]
+    """Which events' windows overlap no segment marked bad and no moment at which recording stopped; bool `(n,)`."""
+    good = np.ones(len(samples), dtype=bool)
+    if any(text.upper().startswith("BAD") for text in raw.annotations.description):
+        with strict_mne(path):
+            marked = np.isnan(raw.get_data(picks=[0], reject_by_annotation="NaN", verbose="error")[0])
+        total = np.concatenate([[0], np.cumsum(marked)])
+        good = total[samples + window.last + 1] == total[samples + window.first]
+    start = raw.first_time if raw.annotations.orig_time is not None else 0.0
+    for text, onset in zip(raw.annotations.description, raw.annotations.onset, strict=True):
+        if STOPS.fullmatch(text):  # the sample here is the first after a pause of unknown length
+            stop = round((onset - start) * raw.info["sfreq"])
+            good &= (samples + window.first >= stop) | (samples + window.last < stop)
     if not good.any():
-        raise DataError(f"'{path}': the windows of all {len(good)} events overlap segments marked bad.")
+        raise DataError(f"'{path}': the windows of all {len(good)} events overlap segments marked bad, or pauses.")
     if entry.bad_segments == "refuse" and not good.all():
         raise DataError(
-            f"'{path}': the windows of {int((~good).sum())} of {len(good)} events overlap segments marked bad, the "
-            f"first at {samples[~good][0] / raw.info['sfreq']:g} s. Leave them out by 'bad_segments: drop'."
+            f"'{path}': the windows of {int((~good).sum())} of {len(good)} events overlap segments marked bad, or "
+            f"pauses, the first at {samples[~good][0] / raw.info['sfreq']:g} s. Leave them out by "
+            "'bad_segments: drop'."
         )
     return good
 
 
 def _load(
-    opener: Callable[[], mne.io.BaseRaw], path: Path, entry: Recording, ch_names: list[str], samples: np.ndarray,
+    opener: Opener, path: Path, entry: Recording, ch_names: list[str], samples: np.ndarray,
     window: Window,
 ) -> np.ndarray:  # fmt: skip
     """Filter the whole recording, then cut, subtract the baseline, decimate; float32 `(n, n_chans, n_times)`."""
-    raw = opener()
+    raw, _ = opener()
     everything = np.arange(len(ch_names))  # all that was picked, of whatever type
     with strict_mne(path):
         raw.pick(ch_names, verbose="error")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import glob
+import ast
+import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,8 @@ import numpy as np
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
-from neural_clip.errors import DataError
-from neural_clip.files.reading import check_gzip, reading
+from neural_clip.errors import DataError, did_you_mean
+from neural_clip.files.reading import begins_like, check_gzip, reading
 from neural_clip.files.tables import column, kept
 from neural_clip.preparation import CHANNEL_UNITS, facts_of_info
 
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
 
 
 CHANNEL_TYPES = ("eeg", "meg", "mag", "grad")
+FIRST_TAG = struct.pack(">i", 100)  # the identity of the file
+REF_ROLE, REF_FILE_NUM, REF_FILE_NAME = 115, 117, 118  # tags of FIF, with two values of the first
+PREVIOUS_FILE, NEXT_FILE = 1, 2
+FURTHER_PART = re.compile(r"[-_](epo|raw|meg|eeg)-\d+\.fif$|_split-0*(?!1_)[1-9]\d*_")  # as mne and BIDS name them
 EDGE = 1e-6  # s; times are sums of rounded decimals
 # Warnings of mne after which it goes on with something else than the file says.
 REFUSED_WARNINGS = (
-    "not unique",  # it would rename duplicated channels
     "does not match the file size",  # an EDF or BDF file that was cut off
     "possibly corrupted",  # a FIF file that was cut off
     "filter_length",  # a recording too short for the filter
@@ -37,39 +41,86 @@ REFUSED_WARNINGS = (
 
 
 @contextmanager
-def strict_mne(path: Path | str, what: str = "") -> Iterator[None]:
-    """Run mne; its errors, and warnings that mean another result than asked for, become a `DataError`."""
+def strict_mne(path: Path | str, what: str = "") -> Iterator[set[str]]:
+    """Run mne; its errors, and warnings that mean another result than asked for, become a `DataError`.
+
+    The set that is given holds, after the block, the names of channels that occur twice, which mne has renamed.
+    """
+    renamed: set[str] = set()
     with warnings.catch_warnings(record=True) as caught, reading(path, what):
         warnings.simplefilter("always")
-        yield
+        yield renamed
     for warning in caught:
+        if repeated := re.search(r"not unique, found duplicates for: (\{.*\})\.", str(warning.message), re.DOTALL):
+            renamed |= set(map(str, ast.literal_eval(repeated[1])))
         if any(text in str(warning.message) for text in REFUSED_WARNINGS):
             raise DataError(f"'{path}': {str(warning.message).strip()}")
 
 
-def check_fif(path: Path) -> None:
-    """Check that each tag of a FIF file, and of the further files of that recording, points forward and lies in it.
+def fif_parts(path: Path) -> list[Path]:
+    """Files of a recording, which mne cuts up when it is large; each tag of a FIF file points forward and lies in it.
 
-    mne does not: after one wrong byte it can read the same tags for ever.
+    mne does not check that: after one wrong byte it can read the same tags for ever. Nor does it notice where the
+    first of the parts is not the first of the recording.
 
     Raises:
-        DataError: If a tag does not.
+        DataError: If a tag does not, or a part is missing.
     """
     if path.suffix == ".gz":
         check_gzip(path)
-    for part in [path, *further_parts(path)] if path.suffix == ".fif" else []:
-        size, position, following = part.stat().st_size, 0, 0
-        with part.open("rb") as file:
-            while 0 <= following < size:
-                position = following
-                file.seek(position)
-                _, _, length, following = struct.unpack(">iIii", file.read(16).ljust(16, b"\xff"))
-                end = position + 16 + length
-                following = following or end  # 0: the next tag comes at once; below 0: there is none
-                if length < 0 or end > size or 0 < following <= position:
-                    raise DataError(
-                        f"'{part}' cannot be read: no tag at byte {position} of {size}. Is it damaged or truncated?"
-                    )
+    parts, following = [path], path if path.suffix == ".fif" else None
+    while following is not None:
+        part = following
+        before, following = _neighbours(part)
+        if part == path and (before or FURTHER_PART.search(part.name)):
+            raise DataError(f"'{path}' is not the first part of its recording; name the first one.")
+        if following is not None and following in parts:
+            raise DataError(f"'{part}' names '{following}' as its next part, which came before it.")
+        if following is not None and not following.is_file():
+            raise DataError(
+                f"'{path}' was saved in several parts, of which '{following}' is missing. Put all into one folder "
+                "under the names that they were saved with."
+            )
+        parts += [] if following is None else [following]
+    return parts
+
+
+def _neighbours(part: Path) -> tuple[bool, Path | None]:
+    """Whether there is a part before, and the path of the next, by the references in a FIF file."""
+    size, position, following, role, roles = part.stat().st_size, 0, 0, 0, set()
+    next_name = next_number = None
+    with part.open("rb") as file:
+        head = file.read(8)
+        if not head.startswith(FIRST_TAG):
+            raise DataError(
+                f"'{part}' cannot be read: it is no FIF file, or its header is damaged: {begins_like(head)}."
+            )
+        while 0 <= following < size:
+            position = following
+            file.seek(position)
+            kind, _, length, following = struct.unpack(">iIii", file.read(16).ljust(16, b"\xff"))
+            end = position + 16 + length
+            following = following or end  # 0: the next tag comes at once; below 0: there is none
+            if length < 0 or end > size or 0 < following <= position:
+                raise DataError(
+                    f"'{part}' cannot be read: no tag at byte {position} of {size}. Is it damaged or truncated?"
+                )
+            if kind == REF_ROLE:
+                role = int.from_bytes(file.read(4), "big")
+                roles.add(role)
+            elif kind == REF_FILE_NAME and role == NEXT_FILE:
+                next_name = Path(file.read(length).decode("latin-1")).name
+            elif kind == REF_FILE_NUM and role == NEXT_FILE:
+                next_number = int.from_bytes(file.read(4), "big")
+    if next_name is None and next_number is not None:  # files of the maker of the machine name no file
+        next_name = _numbered(part, next_number)
+    return PREVIOUS_FILE in roles, None if next_name is None else part.with_name(next_name)
+
+
+def _numbered(part: Path, number: int) -> str:
+    """Name of a further part, `x_raw-1.fif` after `x_raw.fif`."""
+    stem, _, own = part.stem.rpartition("-")
+    return f"{stem if stem and own.isdigit() else part.stem}-{number}{part.suffix}"
 
 
 def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
@@ -78,7 +129,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
     Raises:
         DataError: If it is damaged, has no metadata or no epochs, or lacks channels or times.
     """
-    epochs = _open(path)
+    epochs, renamed = _open(path)
     if epochs.metadata is None:
         raise DataError(
             f"'{path}' has no metadata, so nothing names the images. Set `epochs.metadata` and save again."
@@ -89,7 +140,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
     chosen = np.flatnonzero(kept(rows, entry.keep, path))
     names = column(rows, entry.image_column, path)
     runs = column(rows, entry.run_column, path) if entry.run_column else [entry.run] * len(rows)
-    ch_names = channels(epochs, entry, modality, path)
+    ch_names = channels(epochs, renamed, entry, modality, path)
     times = np.flatnonzero(
         (epochs.times >= (-np.inf if entry.tmin is None else entry.tmin) - EDGE)
         & (epochs.times <= (np.inf if entry.tmax is None else entry.tmax) + EDGE)
@@ -107,7 +158,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
         [runs[i] for i in chosen],
         np.asarray(epochs.selection)[chosen],
         facts,
-        [path, *further_parts(path)],
+        fif_parts(path),
         places=sensor_places(epochs.info, ch_names),
         history=history_of(epochs, ch_names) | {"baseline": epochs.baseline and list(map(float, epochs.baseline))},
     )
@@ -115,7 +166,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
 
 def _load(path: Path, n_rows: int, chosen: np.ndarray, ch_names: list[str], times: np.ndarray) -> np.ndarray:
     """Values of the chosen epochs, channels and samples."""
-    epochs = _open(path)
+    epochs, _ = _open(path)
     with reading(path):
         data = epochs.get_data(picks=ch_names, verbose="error")
     if len(data) != n_rows:
@@ -123,13 +174,15 @@ def _load(path: Path, n_rows: int, chosen: np.ndarray, ch_names: list[str], time
     return data[np.ix_(chosen, np.arange(len(ch_names)), times)].astype(np.float32)
 
 
-def _open(path: Path) -> mne.Epochs:
+def _open(path: Path) -> tuple[mne.Epochs, set[str]]:
+    """Epochs, not loaded, and the names of channels that occur twice."""
     import mne
 
-    with strict_mne(path, " as mne.Epochs"):
-        check_fif(path)
+    with strict_mne(path, " as mne.Epochs") as renamed:
+        fif_parts(path)
         # projectors that are not applied yet stay so, as in continuous recordings
-        return mne.read_epochs(path, proj=False, preload=False, verbose="warning")
+        epochs = mne.read_epochs(path, proj=False, preload=False, verbose="warning")
+    return epochs, renamed
 
 
 def history_of(recording: mne.Epochs | mne.io.BaseRaw, ch_names: Sequence[str]) -> dict:
@@ -138,16 +191,13 @@ def history_of(recording: mne.Epochs | mne.io.BaseRaw, ch_names: Sequence[str]) 
     return {"unit": CHANNEL_UNITS.get(kind), "rate": None, **facts_of_info(recording.info)}
 
 
-def further_parts(path: Path) -> list[Path]:
-    """Further files of one recording, which mne cuts up when it is large: `x-epo.fif`, `x-epo-1.fif`, ..."""
-    return sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*{path.suffix}"))
-
-
-def channels(recording: mne.Epochs | mne.io.BaseRaw, entry: Recording, modality: str, path: Path) -> list[str]:
-    """Names of the channels to take, in order.
+def channels(
+    recording: mne.Epochs | mne.io.BaseRaw, renamed: set[str], entry: Recording, modality: str, path: Path
+) -> list[str]:
+    """Names of the channels to take, in order; `renamed` are those that occur twice in the file.
 
     Raises:
-        DataError: If one is missing or marked bad, or their units differ.
+        DataError: If one is missing or marked bad or occurs twice, or their units differ.
     """
     kinds = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))
     wanted = entry.picks or [modality]
@@ -156,11 +206,17 @@ def channels(recording: mne.Epochs | mne.io.BaseRaw, entry: Recording, modality:
         names = [name for name, kind in kinds.items() if kind in types]
     else:
         names = list(wanted)
-        lacking = [name for name in names if name not in kinds]
+        lacking = [name for name in names if name not in {*kinds, *renamed}]
         if lacking:
-            raise DataError(f"'{path}' has no channel {lacking[0]!r}; it has {', '.join(list(kinds)[:8])} ...")
+            near = did_you_mean(lacking[0], kinds)
+            raise DataError(f"'{path}' has no channel {lacking[0]!r}; it has {', '.join(list(kinds)[:8])} ...{near}")
     if not names:
         raise DataError(f"'{path}' has no channel of type {wanted}; it has types {sorted(set(kinds.values()))}.")
+    repeated = sorted({name for name in names if {name, name.rpartition("-")[0]} & renamed})
+    if repeated:
+        raise DataError(
+            f"'{path}': the channel names are not unique: {', '.join(sorted(renamed))}. Leave them out by 'picks'."
+        )
     found = {kinds[name] for name in names}
     if len(found) > 1:
         raise DataError(

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from neural_clip.corpora.custom.sections import built, check_interval, check_unique, checked
 from neural_clip.errors import DataError
+from neural_clip.files.reading import read_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 
@@ -97,7 +98,8 @@ class Recording:
             it: what lies above would come back as false slow waves.
         resample (`float`, *optional*): Rate in Hz to bring epochs to by a polyphase filter, which takes out what lies
             above half of it; any rate up to the recording's.
-        bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad; `"refuse"` stops.
+        bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad or a pause of the
+            recording; `"refuse"` stops.
         bids_subject, bids_session, bids_run (`str`, *optional*): Entities of the BIDS file without their prefix; by
             default those of `subject`, `session` and `run`.
         task (`str`, *optional*): Entity of the BIDS file.
@@ -310,11 +312,9 @@ def read_manifest(path: str | Path) -> Manifest:
     import yaml
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There is no manifest '{path}'.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(path, "manifest"))
+    except yaml.YAMLError as error:
         raise DataError(f"'{path}' is no YAML file: {error}") from error
     return parse_manifest(content, str(path))
 

@@ -11,6 +11,7 @@ from neural_clip.corpora.custom.manifest import Manifest, Recording
 from neural_clip.corpora.custom.trials import Trials, files_of
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array
+from neural_clip.files.names import plain_name
 from neural_clip.files.nifti import is_nifti
 from neural_clip.files.tables import column, kept, read_table
 from neural_clip.files.volumes import read_volumes
@@ -56,8 +57,8 @@ def _load_patterns(
 def _image_index(entry: Recording, path: Path) -> list[str | int]:
     """Names, or positions counted from 0."""
     index = np.ravel(read_array(path, entry.image_key))
-    if index.dtype.kind in "US":
-        return [str(name) for name in index]
+    if index.dtype.kind == "U":
+        return [plain_name(name) for name in index.tolist()]
     if entry.index_base is None:
         raise DataError(
             f"'{path}': array {entry.image_key!r} holds numbers; say by 'index_base' if they begin at 0 or 1."

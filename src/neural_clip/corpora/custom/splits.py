@@ -6,6 +6,7 @@ import numpy as np
 
 from neural_clip.corpora.custom.manifest import Recording, Splits
 from neural_clip.errors import DataError, did_you_mean
+from neural_clip.files.names import plain_name
 from neural_clip.prepared.splits import validation_split
 
 
@@ -57,7 +58,7 @@ def _listed(names: set[str], splits: Splits) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for split in ("test", "validation"):
         listed = getattr(splits, split)
-        for name in listed if isinstance(listed, list) else []:
+        for name in map(plain_name, map(str, listed if isinstance(listed, list) else [])):
             if name not in names:
                 near = did_you_mean(str(name), sorted(names))
                 raise DataError(f"splits, '{split}': {name!r} does not occur.{near}")

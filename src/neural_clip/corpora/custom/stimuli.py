@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +12,8 @@ import numpy as np
 
 from neural_clip.corpora.custom.manifest import Embeddings, Images, Manifest
 from neural_clip.errors import DataError
-from neural_clip.files.arrays import read_array
+from neural_clip.files.arrays import read_array, read_names
+from neural_clip.files.names import plain_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -29,10 +32,10 @@ class Stimuli:
 
     def __post_init__(self) -> None:
         self.order = list(self.rows)
-        stems: dict[str, list[str]] = {}
-        for image_id in self.rows:
-            stems.setdefault(str(PurePosixPath(image_id).with_suffix("")), []).append(image_id)
-        self.stems = {stem: ids[0] for stem, ids in stems.items() if len(ids) == 1}
+        stems = {image_id: str(PurePosixPath(image_id).with_suffix("")) for image_id in self.rows}
+        self.stems = _unambiguous((stem, image_id) for image_id, stem in stems.items())
+        folded = [(name.casefold(), image_id) for image_id, stem in stems.items() for name in (image_id, stem)]
+        self.folded = _unambiguous(folded)
 
     def centre(self, train_ids: set[str]) -> np.ndarray:
         """Subtract the mean embedding of the images in `train_ids` from all, and return it."""
@@ -45,14 +48,14 @@ class Stimuli:
         return mean
 
     def find(self, shown: str | int, where: str) -> str:
-        """Image id of a name (with or without its suffix) or of a position counted from 0."""
+        """Image id of a position from 0, or of a name; without its suffix, or in another case, if one image fits."""
         if isinstance(shown, int):
             if not 0 <= shown < len(self.order):
                 raise DataError(
                     f"{where} shows image number {shown} (from 0), but there are {len(self.order)} images."
                 )
             return self.order[shown]
-        found = shown if shown in self.rows else self.stems.get(shown)
+        found = shown if shown in self.rows else self.stems.get(shown) or self.folded.get(shown.casefold())
         if found is None:
             near = difflib.get_close_matches(shown, self.order, n=1, cutoff=0)
             raise DataError(
@@ -77,6 +80,14 @@ def read_stimuli(manifest: Manifest, root: Path) -> Stimuli:
         categories, counts = _category_rows(embedded | _merged(rows, embedded))
         return Stimuli(categories, {"image_encoder": encoder, "category_images": counts})
     return Stimuli(_merged(rows, embedded) if rows else embedded, {"image_encoder": encoder})
+
+
+def _unambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Image id by spelling, of the spellings that stand for one image alone."""
+    meant: dict[str, set[str]] = {}
+    for spelling, image_id in pairs:
+        meant.setdefault(spelling, set()).add(image_id)
+    return {spelling: ids.pop() for spelling, ids in meant.items() if len(ids) == 1}
 
 
 def _merged(rows: dict[str, dict], embedded: dict[str, dict]) -> dict[str, dict]:
@@ -134,7 +145,8 @@ def _image_rows(entry: Images, root: Path) -> dict[str, dict]:
             raise DataError(
                 f"The image folder '{folder}' holds no image; known suffixes are {', '.join(IMAGE_SUFFIXES)}."
             )
-        names = [path.relative_to(folder).as_posix() for path in files]
+        names = [plain_name(path.relative_to(folder).as_posix()) for path in files]
+        _check_unique(names, f"'{folder}'", "images")
         return {name: _row(_folder_concept(name, entry), image=path) for name, path in zip(names, files, strict=True)}
     path = root / str(entry.file)
     pixels = _pixels(entry, path)
@@ -166,23 +178,30 @@ def _pixels(entry: Images, path: Path) -> np.ndarray:
 def _array_concepts(entry: Images, path: Path, count: int) -> list[str]:
     if entry.concept_keys is None:
         return [""] * count
-    labels = [str(label) for key in entry.concept_keys for label in np.ravel(read_array(path, key))]
+    labels = [label for key in entry.concept_keys for label in read_names(path, key)]
     if len(labels) != count:
         raise DataError(f"'{path}': {len(labels)} labels in {entry.concept_keys} for {count} images.")
-    names = {str(label): str(name) for label, name in entry.concept_names.items()}
+    names = {plain_name(str(label)): str(name) for label, name in entry.concept_names.items()}
     return [names.get(label, label) for label in labels]
 
 
 def _names(path: Path, ids_key: str | None, count: int) -> list[str]:
     if ids_key is None:
         return [f"image-{i:05d}" for i in range(count)]
-    names = [str(name) for name in np.ravel(read_array(path, ids_key))]
+    names = read_names(path, ids_key)
     if len(names) != count:
         raise DataError(f"'{path}': {len(names)} ids in {ids_key!r} for {count} rows.")
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < count else []
-    if repeated:
-        raise DataError(f"'{path}': ids in {ids_key!r} are repeated, for example {repeated[0]!r}.")
+    _check_unique(names, f"'{path}'", f"ids in {ids_key!r}")
     return names
+
+
+def _check_unique(names: list[str], where: str, what: str) -> None:
+    """Check that no two names are the same, however their accents were written."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(f"{where}: {what} are repeated, for example {repeated[0]!r}.")
+    if "" in names:
+        raise DataError(f"{where}: {what} must not be empty, but that of row {names.index('')} is.")
 
 
 def _embedding_rows(entry: Embeddings, root: Path, image_ids: list[str]) -> dict[str, dict]:

@@ -13,12 +13,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.reading import existing
 from neural_clip.preparation import Preparation
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.units import PLAUSIBLE_SPREAD
-
-ADVICE = {
-    "V": "are they in microvolt (multiply by 1e-6) or in counts of the amplifier?",
-    "T": "are they in femtotesla (multiply by 1e-15) or in counts of the amplifier?",
-}
+from neural_clip.prepared.units import check_unit
 
 
 @dataclass
@@ -61,7 +56,7 @@ class Trials:
         """Load the signals and check them.
 
         Args:
-            unit (`str`, *optional*): What the manifest says they are in; `"V"` and `"T"` are checked for plausibility.
+            unit (`str`, *optional*): What the manifest says they are in, checked for plausibility.
 
         Raises:
             DataError: If there are more or fewer than the rows, or values are not finite, or in another unit.
@@ -74,20 +69,11 @@ class Trials:
             raise DataError(
                 f"'{self.entry.file}': {bad.size} rows hold values that are not finite, the first is row {bad[0]}."
             )
-        if unit in ADVICE and values.ndim == 3:
-            self._check_unit(values, str(unit))
+        check_unit(
+            values, unit, f"'{self.entry.file}'", self.facts.get("ch_names"),
+            " Say so by 'unit', for example 'uV' or 'z', if they are meant so.",
+        )  # fmt: skip
         return values
-
-    def _check_unit(self, values: np.ndarray, unit: str) -> None:
-        """The median over rows and channels, which a few broken channels do not move."""
-        deviation = float(np.median(values.std(axis=2, dtype=np.float64)))
-        lowest, highest = PLAUSIBLE_SPREAD[unit]
-        if values.shape[2] > 1 and not lowest <= deviation <= highest:
-            raise DataError(
-                f"'{self.entry.file}': the unit is {unit}, but a median channel's standard deviation over time is "
-                f"{deviation:.3g} {unit}; plausible are {lowest:g} to {highest:g}. Do the values have another unit: "
-                f"{ADVICE[unit]} Say so by 'unit', for example 'uV' or 'z', if they are meant so."
-            )
 
 
 def unit_of(manifest: Manifest, trials: Sequence[Trials]) -> str | None:

@@ -44,10 +44,15 @@ from neural_clip.corpora.imagenet_eeg.options import RAW_FILE, SPLITS_FILE, VARI
 from neural_clip.corpora.imagenet_eeg.signals import MICRO, Signals, check_filters, fit_scale, released_scale
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.names import plain_name
+from neural_clip.files.reading import read_text
 from neural_clip.files.whole import write_whole
 from neural_clip.preparation import Statistics
 from neural_clip.prepared.parts import Part
+from neural_clip.prepared.units import check_unit
 from neural_clip.prepared.writer import write_prepared
+
+TRIALS_CHECKED = 50  # of each subject, for their unit
 
 
 def prepare(
@@ -178,7 +183,8 @@ def _channel_names(n_chans: int, path: str | Path | None) -> list[str]:
     """EEG000, EEG001, ... or the lines of a text file."""
     if path is None:
         return [f"EEG{i:03d}" for i in range(n_chans)]
-    names = Path(path).read_text(encoding="utf-8").split()
+    lines = read_text(Path(path), "list of channel names").splitlines()
+    names = [name for line in lines if (name := plain_name(line))]
     if len(names) != n_chans or len(set(names)) != n_chans:
         raise DataError(f"'{path}' should name {n_chans} different channels, but has {len(set(names))}.")
     return names
@@ -241,6 +247,7 @@ def _recording_rows(
     Of the raw file, whose values are in microvolts, the statistics come first, in volts.
     """
     data = opened_recordings(path)
+    _check_unit(data, [i for i, _ in trials], signals)
     mean, divisor = np.zeros((data.n_chans, 1)), np.ones((data.n_chans, 1))
     if standardize == "train":
         mean, divisor = fit_scale(data, [i for i, split in trials if split == "train"], signals)
@@ -257,6 +264,17 @@ def _recording_rows(
             "categories": [synset], "n_repeats": 1, "split": split,
             "eeg": ((signals.cut(data, i) - mean) / divisor).astype(np.float32),
         }  # fmt: skip
+
+
+def _check_unit(data: Trials, trials: Sequence[int], signals: Signals) -> None:
+    """Refuse values of a subject that are neither in microvolts (raw) nor standardised (the others)."""
+    some = trials[:: max(len(trials) // TRIALS_CHECKED, 1)]
+    raw = data.path.name == RAW_FILE and signals.released is None
+    values = np.stack([signals.cut(data, i) for i in some]) * (1e-6 if raw else 1.0)
+    check_unit(
+        values, "V" if raw else "z", f"'{data.path}', subject {data.subject[some[0]]}", None,
+        " Get the file of the release again.",
+    )  # fmt: skip
 
 
 def _image_rows(images: Sequence[tuple[str, ImageFile]], readable: dict[str, str]) -> Iterator[dict]:

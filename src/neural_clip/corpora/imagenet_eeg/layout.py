@@ -27,6 +27,7 @@ from neural_clip.corpora.imagenet_eeg.images import IMAGE_NAME
 from neural_clip.corpora.imagenet_eeg.options import SPLITS_FILE
 from neural_clip.corpora.stamp import STAMP_FILE
 from neural_clip.errors import DataError
+from neural_clip.files.reading import begins_like, existing, head_of
 
 if TYPE_CHECKING:
     import torch
@@ -142,9 +143,10 @@ def _load_pth(path: Path) -> dict:
 
     import torch
 
-    if not path.is_file():
-        raise DataError(f"File '{path}' does not exist.")
-    is_zip = _is_zip(path)
+    head = head_of(existing(path, "file of torch"))
+    is_zip = head.startswith(b"PK\x03\x04")
+    if not is_zip and not head.startswith(b"\x80"):
+        raise DataError(f"'{path}' is no file of torch, or is damaged: {begins_like(head)}.")
     if is_zip:
         _verify_checksums(path)
     try:

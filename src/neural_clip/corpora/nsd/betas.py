@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,8 @@ def mask_file(path: Path, mask: np.ndarray) -> bytes:
     """
     import nibabel
 
-    image = nibabel.Nifti1Image(mask.astype(np.uint8), nibabel.Nifti1Image.from_filename(path).affine)
+    region: Any = nibabel.load(path)
+    image = nibabel.Nifti1Image(mask.astype(np.uint8), region.affine)
     return gzip.compress(image.to_bytes(), mtime=0)
 
 

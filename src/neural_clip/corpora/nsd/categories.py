@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neural_clip.corpora.nsd.design import StimInfo
 from neural_clip.errors import DataError
+from neural_clip.files.reading import existing
 
 
 def annotation_files(annotations_dir: Path, stim_info: StimInfo, nsd_ids: Iterable[int]) -> list[Path]:
@@ -90,9 +91,10 @@ def _read_instances(path: Path, ids: Collection[int]) -> tuple[dict, dict, list]
             names[entry["id"]] = str(entry["name"])
         return "annotations" in entry  # of the whole, which comes last
 
+    existing(path, "COCO instances file")
     try:
         if json.loads(path.read_bytes(), object_hook=keep) is not True:
             raise KeyError("annotations")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"'{path}' is absent, damaged or no COCO instances file: {error}") from error
+        raise DataError(f"'{path}' is damaged or no COCO instances file: {error}") from error
     return sizes, names, boxes

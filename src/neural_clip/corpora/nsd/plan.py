@@ -27,6 +27,7 @@ from neural_clip.corpora.nsd.options import DEFAULT_ROI, N_SESSIONS, NsdOptions
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.errors import DataError, check_value
 from neural_clip.files.hdf5 import check_storage, open_dataset
+from neural_clip.files.nifti import check_same_place, is_nifti, read_affine
 from neural_clip.prepared.splits import SPLITS, validation_split
 
 TRIALS_PER_SESSION = 750
@@ -93,6 +94,8 @@ def open_corpus(raw_dir: Path, options: NsdOptions) -> Corpus:
     sessions = {subject: _sessions(raw_dir, subject, n_sessions, options) for subject in numbers}
     masks = {subject: region_file(raw_dir, subject, options.roi, len(numbers)) for subject in numbers}
     regions = {subject: _mask(raw_dir, path, subject, options, stamp) for subject, path in masks.items()}
+    for subject, path in masks.items():
+        _check_place(path, sessions[subject])
     design = read_design(raw_dir, numbers, official=not stamp)
     n_trials = n_sessions * per_session
     if n_trials > design.order.size:
@@ -172,6 +175,14 @@ def _mask(raw_dir: Path, path: Path, subject: int, options: NsdOptions, stamp: d
     if grid and mask.shape != grid:
         raise DataError(f"'{path}' of subj{subject:02d} should have shape {grid}, but has {mask.shape}.")
     return mask
+
+
+def _check_place(region: Path, sessions: dict[int, Path]) -> None:
+    """Refuse a region that lies elsewhere than betas in NIfTI; HDF5 tells no place."""
+    place = read_affine(region)
+    for path in sessions.values():
+        if is_nifti(path):
+            check_same_place(path, read_affine(path), region, place)
 
 
 def _splits(design: Design, subject: int, n_trials: int, options: NsdOptions) -> np.ndarray:

@@ -16,6 +16,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import open_dataset, read_slab
 from neural_clip.preparation import Statistics, scaled
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.prepared.units import check_unit
 
 
 def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) -> Iterator[dict | Statistics]:
@@ -32,6 +33,7 @@ def trial_rows(plan: SubjectPlan, sessions: Sequence[int], session_zscore: str) 
     for session in sessions:
         path, trials = plan.sessions[session], plan.trials(session)
         betas = read_session(path, plan.mask, plan.trials_per_session)  # (n_trials, n_voxels)
+        check_unit(betas, "percent signal change", f"'{path}'", None, " Get the release's own file.")
         if session_zscore == "train_only":
             mean, std = _statistics(path, betas, plan.splits[trials] == SPLITS.index("train"))
             yield Statistics(f"sub-{plan.subject:02d}", f"ses-{session:02d}", mean, std)

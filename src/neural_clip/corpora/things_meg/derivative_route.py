@@ -15,6 +15,7 @@ from neural_clip.corpora.things_meg.layout import attribute_path, attribute_tria
 from neural_clip.corpora.things_meg.preprocessing import PUBLISHED
 from neural_clip.corpora.things_meg.raw_route import meg_names, unreadable
 from neural_clip.errors import DataError
+from neural_clip.prepared.units import check_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,7 @@ class DerivativeReader:
                     raise unreadable(path, error) from error
                 if len(values) != len(part):
                     raise DataError(f"'{path}' gave {len(values)} of {len(part)} epochs. The file may be damaged.")
+                check_unit(values, "z", f"'{path}'", self.ch_names, " Download the published epochs again.")
                 yield from zip(part.index, values.astype(np.float32), strict=True)
 
 

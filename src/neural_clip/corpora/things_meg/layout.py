@@ -5,6 +5,7 @@ Events were counted on the real metadata of version 3.0.0; `facts.py` holds the 
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from neural_clip.corpora.things_meg.facts import CorpusFacts
 from neural_clip.errors import DataError
+from neural_clip.files import reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +56,7 @@ def check_version(raw_dir: Path, *, required: bool) -> str | None:
             raise DataError(f"'{raw_dir}' is no THINGS-MEG folder: it has no dataset_description.json.")
         return None
     try:
-        doi = str(json.loads(read_text(path)).get("DatasetDOI", ""))
+        doi = str(json.loads(read_text(path, what="JSON file")).get("DatasetDOI", ""))
     except (json.JSONDecodeError, AttributeError) as error:
         raise DataError(f"'{path}' is no JSON object: {error}.") from error
     found = re.search(r"ds004212\.v(\d+)\.(\d+)\.(\d+)", doi)
@@ -89,17 +91,14 @@ def is_downloaded(path: Path) -> bool:
     return True
 
 
-def read_text(path: Path, how_to_get: str = HOW_TO_GET) -> str:
+def read_text(path: Path, how_to_get: str = HOW_TO_GET, what: str = "text") -> str:
     """Text of a file.
 
     Raises:
         DataError: If it is missing, not downloaded, or no UTF-8 text.
     """
     check_downloaded(path, how_to_get)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"'{path}' is no text in UTF-8 ({error}). The file may be damaged.") from error
+    return reading.read_text(path, what)
 
 
 def recording_files(recording: Path) -> list[Path]:
@@ -271,10 +270,9 @@ def read_attributes(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    check_downloaded(path)
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:  # parser errors and undecodable text are ValueErrors
+        table = pd.read_csv(io.StringIO(read_text(path, what="table of comma-separated values")))
+    except pd.errors.ParserError as error:
         raise DataError(f"'{path}' is no table of comma-separated values: {error}.") from error
     missing = [name for name in columns if name not in table]
     if missing:

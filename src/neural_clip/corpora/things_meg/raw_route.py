@@ -21,6 +21,7 @@ from neural_clip.corpora.things_meg.facts import BROKEN_SENSOR, CorpusFacts
 from neural_clip.corpora.things_meg.layout import Run, check_downloaded, recording_files
 from neural_clip.corpora.things_meg.preprocessing import MegPreprocessing, cut_epochs, filter_continuous, filter_taps
 from neural_clip.errors import DataError
+from neural_clip.prepared.units import check_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +125,9 @@ class RawReader:
         except Exception as error:
             raise unreadable(run.recording, error) from error
         data, triggers = data[:-1], trigger_samples(data[-1])
+        check_unit(
+            data[np.newaxis, :, ::10], "T", f"'{run.recording}'", self.ch_names, " Download the recording again."
+        )
         start = self.facts.dropouts.get((run.subject, run.session, run.run))
         if start is not None:
             sfreq = self.facts.sfreq

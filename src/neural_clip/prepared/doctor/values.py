@@ -13,7 +13,7 @@ from neural_clip.prepared.doctor.scan import RecordingScan
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.moments import RowMoments
 from neural_clip.prepared.splits import SPLITS
-from neural_clip.prepared.units import PLAUSIBLE_SPREAD
+from neural_clip.prepared.units import plausible_spread
 
 MAX_FLAT_ROWS = 0.1  # an electrode may come off for a while
 TRAINABLE = (1e-2, 1e2)  # networks are made for deviations about 1; at 1e-5 (EEG in V) their outputs are all alike
@@ -201,7 +201,7 @@ def _scales(subject: str, std: np.ndarray, names: list[str], metadata: Mapping) 
             f"{listed}.", "They drown the others in every sum over channels.",
         )  # fmt: skip
     unit = str(metadata.get("unit") or "")
-    low, high = PLAUSIBLE_SPREAD.get("z" if unit.startswith("z") else unit, (0.0, np.inf))
+    low, high = plausible_spread(unit) or (0.0, np.inf)
     if not low <= median <= high:
         yield warning(
             "scale", f"{subject}: the median channel deviates by {median:.2g}, but the unit is stated as {unit!r}, "

@@ -1,0 +1,91 @@
+"""What cannot be read says why, and speaks of damage only where there is some."""
+
+from pathlib import Path
+
+import pytest
+
+from neural_clip.errors import DataError
+from neural_clip.files.reading import existing, read_text, reading
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, r"There is no recording '.*/x\.bin'\.$"),
+        (lambda path: path.symlink_to("gone"), "a link to a file that is not there"),
+        (lambda path: path.mkdir(), r"x\.bin': it is a folder"),
+        (lambda path: path.touch(), "is empty: it has 0 bytes"),
+        (lambda path: path.write_text("../../.git/annex/objects/0/1"), "not downloaded: it is a pointer"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "not downloaded"),
+    ],
+)
+def test_what_is_not_there_says_so(tmp_path, make, message):
+    make(tmp_path / "x.bin")
+    with pytest.raises(DataError, match=message) as caught:
+        existing(tmp_path / "x.bin", "recording")
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "folder").write_text("x")
+    with pytest.raises(DataError, match="There is no recording"):
+        existing(tmp_path / "folder" / "x.bin", "recording")
+
+
+def test_permission_denied_says_so(tmp_path, monkeypatch):
+    (tmp_path / "x.bin").write_bytes(b"x")
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(DataError, match=r"x\.bin' cannot be read: permission denied") as caught:
+        existing(tmp_path / "x.bin", "recording")
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "damaged"),
+    [
+        (EOFError("early end"), True),
+        (ValueError("bad bytes"), True),
+        (OSError("truncated file"), True),
+        (KeyError(), True),
+        (PermissionError(13, "Permission denied"), False),
+        (FileNotFoundError(2, "No such file or directory"), False),
+        (ModuleNotFoundError("No module named 'edfio'"), False),
+        (RuntimeError("For export to work, the module pybv is needed, but it could not be imported."), False),
+        (NotImplementedError("Please use HDF reader for matlab v7.3 files"), False),
+        (ValueError("Unsupported file type (.xyz)"), False),
+        (ValueError("Split raw file detected but next file x_raw-1.fif does not exist."), False),
+        (ValueError("Object arrays cannot be loaded when allow_pickle=False"), False),
+    ],
+)
+def test_damage_is_asked_for_only_where_it_is_likely(error, damaged):
+    with (
+        pytest.raises(DataError, match=r"^'x\.bin' cannot be read by a library: .+[.?]$") as caught,
+        reading("x.bin", " by a library"),
+    ):
+        raise error
+    assert ("Is it damaged or truncated?" in str(caught.value)) == damaged
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_in_known_encodings(tmp_path, encoding):
+    (tmp_path / "t.csv").write_bytes("onset,bild\n1,Käfer\n".encode(encoding))
+    assert read_text(tmp_path / "t.csv") == "onset,bild\n1,Käfer\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("onset\nK\u00e4fer\n".encode("latin-1"), r"no table in UTF-8 .* line 2 holds the byte 0xe4.*Latin-1"),
+        ("onset\n1\n".encode("utf-16-le"), "zero bytes.*UTF-16 without a byte order mark"),
+        (b"\xff\xfe\x00", "no table in UTF-8 or UTF-16"),
+        (b"", "is empty"),
+    ],
+)
+def test_text_in_other_encodings_is_named(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_text(tmp_path / "t.csv", "table")
