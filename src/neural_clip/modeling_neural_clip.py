@@ -16,6 +16,7 @@ from .modeling_eeg import EegEncoder
 from .modeling_fmri import FmriEncoder
 from .modeling_meg import MegEncoder
 from .modeling_parallel import ParallelProjections
+from .target_space import TargetSpace
 
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
 # CLIP never lets the inverse temperature pass 100 (Radford et al. 2021, arXiv:2103.00020, section 2.5).
@@ -211,13 +212,16 @@ class NeuralClipModel(PreTrainedModel):
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): As the processor makes them.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised.
+            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised; minus the mean that was
+            subtracted from the targets of training, if one was (`config.target_space`).
 
         Raises:
             ValueError: If the targets were ready-made vectors, which no image tower of this model can make.
             OSError: If the tower is not part of the checkpoint and cannot be found on this machine or the Hub.
         """
-        return pooled_image(self.vision_tower()(pixel_values.to(self.device)), self.config.image_pooling)
+        embeds = pooled_image(self.vision_tower()(pixel_values.to(self.device)), self.config.image_pooling)
+        space = TargetSpace.of(self.config.target_space)
+        return embeds if space is None or space.mean is None else embeds - torch.from_numpy(space.mean).to(embeds)
 
     def vision_tower(self) -> CLIPVisionModelWithProjection:
         """Return the frozen tower: the checkpoint's own, or the one that the configuration names, loaded once."""
@@ -258,7 +262,8 @@ class NeuralClipModel(PreTrainedModel):
             eeg_values, meg_values, fmri_values (`torch.FloatTensor`): Exactly one of them; see `get_*_features`.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in that
                 modality's `subjects`, or -1 (EEG and MEG) for the average subject.
-            image_embeds (`torch.FloatTensor` of shape `(n_images, projection_dim)`, *optional*): Cached embeddings.
+            image_embeds (`torch.FloatTensor` of shape `(n_images, projection_dim)`, *optional*): Cached embeddings, as
+                `get_image_features` gives them.
             pixel_values (`torch.FloatTensor`, *optional*): Images, embedded by the frozen tower instead.
             image_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Rows with the same id show the same
                 image and are positives of each other.

@@ -28,13 +28,13 @@ def check_named_encoder(recipe: Recipe, encoder: dict) -> None:
     found.changed(**named).require(found, "The recipe's 'model' section", data_places(recipe))
 
 
-def check_resumed_encoder(checkpoint: str, recipe: Recipe, encoder: dict) -> None:
+def check_resumed_encoder(checkpoint: str, recipe: Recipe, found: EncoderIdentity) -> None:
     """Raise a `DataError` when a checkpoint was trained on embeddings of another image encoder than the data's."""
     if not Path(checkpoint, "config.json").is_file():
         raise DataError(f"'{checkpoint}' cannot be resumed from: it has no config.json.")
     expected = EncoderIdentity.of_config(NeuralClipConfig.from_pretrained(checkpoint))
     if expected is not None:
-        expected.require(EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", data_places(recipe))
+        expected.require(found, f"The checkpoint '{checkpoint}'", data_places(recipe))
 
 
 def data_places(recipe: Recipe) -> str:

@@ -15,7 +15,7 @@ from neural_clip.files.whole import write_whole
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.model_card import write_model_card
-from neural_clip.targets.identity import common_image_encoder
+from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checks import (
     check_modalities,
@@ -48,12 +48,12 @@ def train(recipe: Recipe) -> Path:
     facts = {modality: opened.facts for modality, opened in data.items()}
     check_modalities(data)
     check_push(recipe, facts)
-    encoder = common_image_encoder(facts)
+    encoder, identity = common_image_encoder(facts), common_identity(facts)
     check_named_encoder(recipe, encoder)
     resume_from = prepare_output(recipe, output_dir)
     if resume_from is not None:
-        check_resumed_encoder(resume_from, recipe, encoder)
-    tower = load_tower(encoder, required=bool(recipe.model.get("include_vision_tower")))
+        check_resumed_encoder(resume_from, recipe, identity)
+    tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
     train_parts = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from neural_clip.corpora.custom.manifest import Embeddings, Images, Manifest
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array
+from neural_clip.target_space import TargetSpace, sample_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -22,10 +23,12 @@ class Stimuli:
     Args:
         rows (`dict[str, dict]`): By image id, in order.
         facts (`dict`): What the metadata must tell of them.
+        space ([`TargetSpace`], *optional*): Of ready-made embeddings.
     """
 
     rows: dict[str, dict]
     facts: dict = field(default_factory=dict)
+    space: TargetSpace | None = None
 
     def __post_init__(self) -> None:
         self.order = list(self.rows)
@@ -40,8 +43,8 @@ class Stimuli:
         mean = np.stack(vectors).astype(np.float64).mean(axis=0)
         for row in self.rows.values():
             row["image_embeds"] = (row["image_embeds"] - mean).astype(np.float32)
-        encoder = self.facts["image_encoder"]
-        encoder["pooling"] = f"{encoder['pooling'] or 'not stated'}, minus the mean over the training images"
+        self.facts["image_encoder"]["subtracted"] = "the mean over the training images"
+        self.space = replace(self.space or TargetSpace(), mean=mean.astype(np.float32))
         return mean
 
     def find(self, shown: str | int, where: str) -> str:
@@ -72,11 +75,12 @@ def read_stimuli(manifest: Manifest, root: Path) -> Stimuli:
     if manifest.embeddings is None:
         return Stimuli(rows)
     embedded = _embedding_rows(manifest.embeddings, root, list(rows))
+    space = TargetSpace(sample=sample_of(list(embedded), [row["image_embeds"] for row in embedded.values()]))
     encoder = {key: getattr(manifest.embeddings, key) for key in ("name", "revision", "pooling")}
     if manifest.category_level:
         categories, counts = _category_rows(embedded | _merged(rows, embedded))
-        return Stimuli(categories, {"image_encoder": encoder, "category_images": counts})
-    return Stimuli(_merged(rows, embedded) if rows else embedded, {"image_encoder": encoder})
+        return Stimuli(categories, {"image_encoder": encoder, "category_images": counts}, space)
+    return Stimuli(_merged(rows, embedded) if rows else embedded, {"image_encoder": encoder}, space)
 
 
 def _merged(rows: dict[str, dict], embedded: dict[str, dict]) -> dict[str, dict]:
