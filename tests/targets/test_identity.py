@@ -28,6 +28,7 @@ def test_configurations_keep_the_encoder():
     clip = EncoderIdentity("a/clip", None, "cls", 8)
     assert clip.as_config() == {
         "vision_model_name": "a/clip", "vision_revision": None, "image_pooling": "cls", "projection_dim": 8,
+        "target_space": None,
     }  # fmt: skip
     assert EncoderIdentity.of_config(NeuralClipConfig(**clip.as_config())) == clip
     assert EncoderIdentity.of_config(NeuralClipConfig(projection_dim=8)) is None

@@ -89,13 +89,17 @@ class EncoderIdentity:
         Raises:
             DataError: If the two differ.
         """
+        self.require_name(other, by, where)
+        same_vectors(self, other, by, where, means=means)
+
+    def require_name(self, other: EncoderIdentity, by: str, where: str) -> None:
+        """Raise a `DataError` unless all but the vectors agree."""
         different = [repr(field) for field, value in self.named.items() if value != other.named[field]]
         if different:
             raise DataError(
                 f"{by} expects image embeddings of {self.named}, but those of {where} were made by {other.named}; "
                 f"they differ in {' and '.join(different)}. {AGAIN}"
             )
-        same_vectors(self, other, by, where, means=means)
 
 
 def same_vectors(one: EncoderIdentity, other: EncoderIdentity, by: str, where: str, *, means: bool) -> None:

@@ -25,7 +25,7 @@ def check_named_encoder(recipe: Recipe, encoder: dict) -> None:
     if folder.is_dir():  # data sets keep the name of a folder and the digest of its weights
         named |= {"name": folder.resolve().name, "revision": named["revision"] or weights_digest(folder)}
     found = EncoderIdentity.of_facts(encoder)
-    found.changed(**named).require(found, "The recipe's 'model' section", data_places(recipe))
+    found.changed(**named).require_name(found, "The recipe's 'model' section", data_places(recipe))
 
 
 def check_resumed_encoder(checkpoint: str, recipe: Recipe, found: EncoderIdentity) -> None:
