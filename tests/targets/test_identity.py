@@ -337,6 +337,19 @@ def test_a_model_of_centred_targets_embeds_images_where_its_targets_lie(centred)
     assert half.dtype == pixel_values.bfloat16().dtype and np.abs(half.float().numpy() - stored).max() < 0.1
 
 
+@pytest.mark.parametrize("change", ["random", "swapped"])
+def test_vectors_that_the_named_tower_does_not_make_are_not_trained_on(centred, tmp_path, change):
+    """The digest is right and there are no probes: the images themselves tell."""
+    _, _, raw, _, named = centred
+    vectors = {"random": 3 + np.random.default_rng(0).standard_normal(raw.shape), "swapped": raw[::-1]}[change]
+    folder = ready_made(tmp_path / "set", vectors.astype(np.float32), centre="train", **named)
+    recipe = recipe_of(tmp_path / "r.yaml", {"fmri": str(folder)}, tmp_path / "out")
+    with pytest.raises(DataError, match=r"image embeddings of .* are not those that 'neural_clip/tiny-clip' makes"):
+        cli.main(["train", recipe])
+    facts = Facts.read(folder)
+    assert facts.targets["sha256"] == PreparedSet.open(folder).images.sha256
+
+
 @pytest.mark.parametrize("other", ["raw", "another mean"])
 def test_galleries_get_the_mean_of_the_checkpoint(centred, tmp_path, other):
     folder, checkpoint, raw, _, named = centred

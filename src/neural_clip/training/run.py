@@ -18,6 +18,7 @@ from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checks import (
+    check_made_by,
     check_modalities,
     check_named_encoder,
     check_push,
@@ -54,6 +55,8 @@ def train(recipe: Recipe) -> Path:
     if resume_from is not None:
         check_resumed_encoder(resume_from, recipe, identity)
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
+    for opened in data.values() if tower else ():
+        check_made_by(tower, opened)
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
     train_parts = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
