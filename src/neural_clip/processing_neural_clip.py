@@ -53,8 +53,8 @@ class NeuralClipProcessor(ProcessorMixin):
 
     def __init__(self, recordings: dict | None = None, image_settings: dict | None = None) -> None:
         super().__init__()
-        self.recordings = {
-            modality: [groups] if isinstance(groups, Mapping) else list(groups)
+        self.recordings: dict[str, list[dict]] = {
+            modality: [dict(groups)] if isinstance(groups, Mapping) else list(groups)
             for modality, groups in (recordings or {}).items()
         }
         self.image_settings = image_settings
@@ -270,7 +270,7 @@ class NeuralClipProcessor(ProcessorMixin):
         elif raw_unit(unit):
             raise ValueError(f"'unit' is {unit!r}, but mne holds V, T and T/m; leave it out, or say 'prepared'.")
         if (from_mne and unit is None) or raw_unit(unit):
-            check_repeatable(preparation)
+            preparation = repeatable(preparation)
             recorded.values = np.asarray(recorded.values, dtype=np.float64)
             check_channels(recorded.values, spec["n_chans"], modality)
             values = prepared_sensors(recorded, spec, preparation)
@@ -301,7 +301,7 @@ class NeuralClipProcessor(ProcessorMixin):
         rows = voxel_rows(recordings, mask)
         check_voxel_counts(rows, names, spec["n_voxels"])
         if (image and unit is None) or raw_unit(unit):
-            check_repeatable(preparation)
+            preparation = repeatable(preparation)
             factor = 1.0 if unit is None else to_unit(unit, preparation.unit)
             rows = [np.asarray(row, dtype=np.float64) * factor for row in rows]
             return scale_rows(
@@ -325,19 +325,20 @@ def refuse_fit(scaling: str | None) -> None:
         raise ValueError("scaling='fit' is for recordings as they were recorded; say their 'unit'.")
 
 
-def check_repeatable(preparation: Preparation | None) -> None:
-    """Raise a `ValueError` where recordings cannot be brought to what the model was trained on."""
+def repeatable(preparation: Preparation | None) -> Preparation:
+    """The preparation, or a `ValueError` where recordings cannot be brought to what the model was trained on."""
     obstacle = (
         "the checkpoint does not say what its recordings went through (unit, band, baseline, reference, scaling); an "
         "older version wrote it or its data set"
         if preparation is None
         else preparation.obstacle
     )
-    if obstacle is not None:
+    if preparation is None or obstacle is not None:
         raise ValueError(
             f"Recordings as they were recorded cannot be used: {obstacle}. Rows of a data set prepared alike can, and "
             "whatever you prepared alike yourself with unit='prepared'."
         )
+    return preparation
 
 
 def is_mne(recordings: Any) -> bool:
@@ -395,7 +396,9 @@ def split_batch(batch: Mapping, modality: str) -> list[dict]:
 def number_of(recordings: Any, modality: str, spec: dict, mask: Any) -> int:
     """How many recordings there are."""
     if is_mne(recordings):
-        return len(recordings) if hasattr(recordings, "events") else 1
+        if not (count := len(recordings) if hasattr(recordings, "events") else 1):
+            raise ValueError("There are no epochs; were all of them rejected?")
+        return count
     if is_image(recordings):
         return 1 if len(recordings.shape) < 4 else int(recordings.shape[3])
     if modality == "fmri" and isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
@@ -469,15 +472,13 @@ def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
             "or take the mark away."
         )
     kinds = dict(zip(epochs.ch_names, epochs.get_channel_types(), strict=True))
-    units = {CHANNEL_UNITS.get(kinds[name], kinds[name]) for name in names}
+    units = {str(CHANNEL_UNITS.get(kinds[name], kinds[name])) for name in names}
     if len(units) > 1 or not units <= set(CHANNEL_UNITS.values()):
         raise ValueError(f"The model's channels are of the types {sorted({kinds[name] for name in names})}.")
     epochs = epochs.copy()
     if hasattr(epochs, "load_data"):
         epochs.load_data()
     values = np.asarray(epochs.get_data(picks=names), dtype=np.float64)
-    if not len(values):
-        raise ValueError("There are no epochs; were all of them rejected?")
     return Recorded(
         values if values.ndim == 3 else values[None], units.pop(), float(epochs.info["sfreq"]), float(epochs.times[0]),
         baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info),
@@ -520,7 +521,7 @@ def subject_names(subject: str | Sequence[str] | None, count: int, known: list[s
     """One known subject name a recording, or that of the average subject."""
     if subject is None:
         raise ValueError(f"'subject' is missing; say whose recordings these are: one of {known}.")
-    listed = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
+    listed: list = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
     if not all(isinstance(name, str) for name in listed):
         raise ValueError(f"'subject' is a name or a list of names, but got {subject!r}; allowed are {known}.")
     names = listed * count if isinstance(subject, str) else listed

@@ -66,7 +66,7 @@ def test_learns_saves_and_says_what_it_did(recipe_file, folders):
         )
     assert sum(again) / 2 == pytest.approx(record["best_validation_two_way"], abs=1e-6)
     assert min(again) > 0.7  # planted signal; chance is 0.5
-    assert NeuralClipProcessor.from_pretrained(output).recordings["eeg"]["n_chans"] == 6
+    assert NeuralClipProcessor.from_pretrained(output).recordings["eeg"][0]["n_chans"] == 6
     assert record["simulated"] == ["eeg", "fmri"]
     assert record["data"]["eeg"]["splits"]["train"]["rows"] == 160
     card = (output / "README.md").read_text()
