@@ -49,9 +49,10 @@ def test_json_gives_back_what_it_was_given():
         NeuralClipConfig(projection_dim=5, target_space=content)
 
 
-@pytest.mark.parametrize(
-    "damaged", [{"mean": ["no base64"]}, {"probes": ["AAA=", "AAAAAA=="]}, {"sample": 3}, {"mean": ["AAAA"]}]
-)
+DAMAGED = [{"mean": ["no base64"]}, {"probes": ["AAA=", "AAAAAA=="]}, {"sample": 3}, ["probes"], {"mean": ["AAAA"]}]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
 def test_damaged_text_is_refused(damaged):
     with pytest.raises(ValueError, match="The target space cannot be read"):
         TargetSpace.of(damaged)

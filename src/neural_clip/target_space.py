@@ -15,7 +15,7 @@ import numpy as np
 
 MIN_COSINE = 0.9999  # of the same image by the same weights: processors and batch sizes change the last bits only
 SAME_MEAN = 1e-4  # of the largest value of a mean
-N_SAMPLED = 128  # images of a ready-made table that are kept: two tables that share a tenth share 12 of them or more
+N_SAMPLED = 128  # images of a ready-made table that are kept; of two tables that share a tenth, about a dozen of them
 STORED = {"probes": "<f2", "sample": "<u8", "mean": "<f4"}  # 16 bits give cosines to 1e-6
 
 
@@ -47,7 +47,7 @@ class TargetSpace:
             return None
         try:
             arrays = {name: _array(content.get(name), dtype) for name, dtype in STORED.items()}
-        except (TypeError, ValueError, binascii.Error) as error:
+        except (AttributeError, TypeError, ValueError, binascii.Error) as error:
             raise ValueError(f"The target space cannot be read: {error}.") from error
         mean = arrays.pop("mean")
         return cls(**arrays, mean=None if mean is None else mean[0])

@@ -363,6 +363,10 @@ def test_galleries_get_the_mean_of_the_checkpoint(centred, tmp_path, other):
     np.testing.assert_allclose(gallery.vectors, raw[rows] - mean, atol=1e-5)
     assert np.abs(NeuralGallery.of_images(part).vectors - gallery.vectors).max() > 1e-3
     identity_of(Facts.read(folder)).require(gallery.encoder, "the set", "the gallery")
+    recordings = NeuralGallery.of_recordings(part, np.ones((len(part), raw.shape[1])), model=model)
+    assert recordings.nearest(gallery).shape == (len(gallery), 1)
+    with pytest.raises(DataError, match=r"The gallery and the queries have image embeddings .* other means"):
+        recordings.nearest(NeuralGallery.of_images(part))
     words = ["evaluate", "--checkpoint", str(checkpoint), "--data", f"fmri={second}", "--output-dir", str(tmp_path)]
     cli.main([*words, "--no-controls", "--no-pictures", "--no-baselines"])
     with np.load(tmp_path / "embeddings.npz") as file:

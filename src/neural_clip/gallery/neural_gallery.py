@@ -50,16 +50,21 @@ class NeuralGallery:
         Raises:
             DataError: If another encoder made the images' embeddings than those that the model learnt.
         """
-        if model is not None:
-            part = replace(part, data=in_space_of(model.config, part.data, "The model"))
+        part = _in_space_of(model, part)
         return cls(
             "image", part.gallery_embeds, part.gallery_ids, np.array(part.gallery_concepts, dtype=str),
             part.gallery_categories, encoder=_encoder_of(part),
         )  # fmt: skip
 
     @classmethod
-    def of_recordings(cls, part: Split, vectors: np.ndarray, checkpoint: str | None = None) -> NeuralGallery:
-        """The recordings of a split, embedded by a checkpoint as `vectors`, `(n, projection_dim)`."""
+    def of_recordings(
+        cls, part: Split, vectors: np.ndarray, checkpoint: str | None = None, model: NeuralClipModel | None = None
+    ) -> NeuralGallery:
+        """The recordings of a split, embedded by a checkpoint as `vectors`, `(n, projection_dim)`.
+
+        Where its `model` is given, the images behind them are checked as in [`of_images`].
+        """
+        part = _in_space_of(model, part)
         categories = part.gallery_categories
         return cls(
             part.modality, vectors, part.image_ids, np.array(part.gallery_concepts, dtype=str)[part.columns],
@@ -102,6 +107,11 @@ class NeuralGallery:
             kept = rows[np.sort(first)][:count]
             hits[query, : len(kept)] = kept
         return hits
+
+
+def _in_space_of(model: NeuralClipModel | None, part: Split) -> Split:
+    """A split with its images in the space of a model."""
+    return part if model is None else replace(part, data=in_space_of(model.config, part.data, "The model"))
 
 
 def _encoder_of(part: Split) -> EncoderIdentity | None:

@@ -55,7 +55,7 @@ class ImageTable:
     COLUMNS: ClassVar[list[str]] = ["image_id", "image_embeds", "concept", "categories"]
 
     @classmethod
-    def of(cls, columns: pa.Table) -> ImageTable:
+    def of_columns(cls, columns: pa.Table) -> ImageTable:
         """Read `COLUMNS` of the `images` config."""
         embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return cls(
@@ -127,7 +127,7 @@ class PreparedSet:
             raise DataError(
                 f"The images of '{self.name}' have no embeddings; run `neural-clip embed-images {self.name}`."
             )
-        table = ImageTable.of(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
+        table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
         written = self.facts.targets or {}
         if self.facts.format_version > 1 and written.get("sha256") != table.sha256:
             raise DataError(

@@ -54,7 +54,7 @@ def check_made_by(tower: ImageEncoder, data: PreparedSet) -> None:
     made = tower.encode([picture.convert("RGB") for picture in stored.select(rows)["image"]])
     raw = data.moved_to(TargetSpace()).images.embeds[rows]
     cosines = (raw * made).sum(axis=1) / np.linalg.norm(raw, axis=1) / np.linalg.norm(made, axis=1)
-    if cosines.min() < MADE_COSINE:
+    if not (cosines >= MADE_COSINE).all():  # nor NaN
         name = stored["image_id"][int(rows[np.argmin(cosines)])]
         raise DataError(
             f"The image embeddings of '{data.name}' are not those that {tower.description['name']!r} makes of its "

@@ -55,8 +55,9 @@ def train(recipe: Recipe) -> Path:
     if resume_from is not None:
         check_resumed_encoder(resume_from, recipe, identity)
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
-    for opened in data.values() if tower else ():
-        check_made_by(tower, opened)
+    if tower is not None:
+        for opened in data.values():
+            check_made_by(tower, opened)
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
     train_parts = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
