@@ -286,6 +286,12 @@ def test_arrays_in_stated_units(processor, unit, factor):
         ({"eeg": 10 * np.random.default_rng(0).standard_normal((1, 3, 50)), "unit": "V"}, "vary by .* another unit"),
         ({"eeg": np.ones((1, 3, 50)), "scaling": "fit"}, "scaling='fit' is for recordings as they were recorded"),
         ({"eeg": np.ones((1, 3, 50)), "scaling": "mine"}, "'scaling'"),
+        (
+            {"eeg": 1e-5 * np.ones((1, 3, 50)), "unit": "V", "scaling": "fit"},
+            "is 'none': there is nothing to fit",
+        ),
+        ({"eeg": 1e-5 * np.ones((1, 3, 60)), "unit": "V"}, r"must have shape \(batch_size, 3, 50\).*need 'sfreq'"),
+        ({"eeg": 1e-5 * np.ones((1, 2, 50)), "unit": "V", "tmin": -0.1}, r"\(batch_size, 3, n_times\), but got"),
         ({"eeg": np.ones((1, 3, 50)), "session": ["a", "b"]}, "'session' names 2 sessions, but there are 1"),
         ({"eeg": "recording.fif"}, "'eeg' is the path or name 'recording.fif'; read the file first"),
         ({"eeg": np.empty((0, 3, 50))}, "'eeg' is empty"),

@@ -361,6 +361,10 @@ def scale_rows(
             little that they must be in another unit.
     """
     if preparation.scaling not in FITTED:
+        if fit:
+            raise ValueError(
+                f"The scaling of the model's recordings is {preparation.scaling!r}: there is nothing to fit."
+            )
         if preparation.scaling == "none":
             _check_spread(rows, *RAW_SPREAD.get(str(preparation.unit), (0.0, np.inf)), preparation)
         return [np.asarray(row, dtype=np.float32) for row in rows]

@@ -272,7 +272,8 @@ class NeuralClipProcessor(ProcessorMixin):
         if (from_mne and unit is None) or raw_unit(unit):
             preparation = repeatable(preparation)
             recorded.values = np.asarray(recorded.values, dtype=np.float64)
-            check_channels(recorded.values, spec["n_chans"], modality)
+            whole = from_mne or not (sfreq is None and tmin is None)  # its window may be longer than the model's
+            check_channels(recorded.values, spec["n_chans"], None if whole else spec["n_times"], modality)
             values = prepared_sensors(recorded, spec, preparation)
             return scale_rows(
                 values, preparation, list(zip(names, sessions, strict=True)), self.statistics_of(modality),
@@ -446,10 +447,14 @@ def check_grid(spec: dict, sfreq: float | None, tmin: float | None) -> None:
         raise ValueError(f"'tmin' must be {spec['tmin']} s for an array, but got {tmin} s; cut the window first.")
 
 
-def check_channels(values: np.ndarray, n_chans: int, modality: str) -> None:
-    """An array as recorded must have the model's channels."""
-    if values.ndim != 3 or values.shape[1] != n_chans:
-        raise ValueError(f"{modality!r} must have shape (batch_size, {n_chans}, n_times), but got {values.shape}.")
+def check_channels(values: np.ndarray, n_chans: int, n_times: int | None, modality: str) -> None:
+    """An array as recorded must have the model's channels, and its window unless rate or first sample are stated."""
+    if values.ndim != 3 or values.shape[1] != n_chans or n_times not in (None, values.shape[2]):
+        samples = "n_times" if n_times is None else f"{n_times}"
+        hint = "" if n_times is None else " Other windows need 'sfreq' and 'tmin'."
+        raise ValueError(
+            f"{modality!r} must have shape (batch_size, {n_chans}, {samples}), but got {values.shape}.{hint}"
+        )
 
 
 def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
