@@ -219,7 +219,11 @@ class NeuralClipModel(PreTrainedModel):
             ValueError: If the targets were ready-made vectors, which no image tower of this model can make.
             OSError: If the tower is not part of the checkpoint and cannot be found on this machine or the Hub.
         """
-        embeds = pooled_image(self.vision_tower()(pixel_values.to(self.device)), self.config.image_pooling)
+        return self.target_of(self.vision_tower()(pixel_values.to(self.device)))
+
+    def target_of(self, output: Any) -> torch.Tensor:
+        """Where images lie in the space of the targets, from what the tower returns for them."""
+        embeds = pooled_image(output, self.config.image_pooling)
         space = TargetSpace.of(self.config.target_space)
         return embeds if space is None or space.mean is None else embeds - torch.from_numpy(space.mean).to(embeds)
 

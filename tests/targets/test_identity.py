@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from custom_raw import N, patterns, prepared
@@ -331,6 +332,9 @@ def test_a_model_of_centred_targets_embeds_images_where_its_targets_lie(centred)
     pixel_values = processor(images=pictures, return_tensors="pt")["pixel_values"]
     np.testing.assert_allclose(model.get_image_features(pixel_values).numpy(), stored, rtol=1e-4, atol=1e-4)
     assert np.abs(stored - raw).max() > 0.1
+    voxels = torch.zeros(1, model.config.fmri_config.n_voxels["sub-01"])
+    compared = model(fmri_values=voxels, subject_ids=torch.zeros(1, dtype=torch.int64), pixel_values=pixel_values)
+    np.testing.assert_allclose(compared.image_embeds.detach().numpy(), unit(stored), atol=1e-4)
     content = json.loads((checkpoint / "config.json").read_text())["target_space"]
     np.testing.assert_array_equal(TargetSpace.of(content).mean, mean.astype(np.float32))
     half = model.bfloat16().get_image_features(pixel_values.bfloat16())
