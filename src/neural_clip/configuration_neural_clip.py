@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from .errors import check_option, check_value, did_you_mean
+from .target_space import TargetSpace
 
 # What the processor calls a subject without an alignment layer of their own, and the entry of `subject_ids` for them:
 # the mean of all subjects' layers (EEG and MEG).
@@ -351,6 +352,8 @@ class NeuralClipConfig(StrictConfig):
         vision_config (`dict` or `CLIPVisionConfig`, *optional*): Architecture of the frozen image tower.
         vision_model_name (`str`, *optional*): Hub name or folder of the image encoder that made the targets.
         vision_revision (`str`, *optional*): Its revision (or the SHA-256 of its weights, for a folder).
+        target_space (`dict`, *optional*): Vectors that tell this encoder from others of its name, and the mean that
+            was subtracted from the targets; as [`TargetSpace`] holds them.
         image_pooling (`str`): `"projected"` (CLIP's image embedding), `"cls"`, or `"precomputed"` for ready-made
             vectors of another encoder.
         include_vision_tower (`bool`): Whether the tower's weights are part of the checkpoint.
@@ -385,6 +388,7 @@ class NeuralClipConfig(StrictConfig):
     projection_dim: int = 768
     vision_model_name: str | None = None
     vision_revision: str | None = None
+    target_space: dict | None = None
     image_pooling: str = "projected"
     include_vision_tower: bool = False
     logit_scale_init_value: float = 2.6592
@@ -405,6 +409,9 @@ class NeuralClipConfig(StrictConfig):
         super().__post_init__(**kwargs)
         check_positive(self, "projection_dim")
         check_option("image_pooling", self.image_pooling, ("projected", "cls", "precomputed"))
+        space = TargetSpace.of(self.target_space)
+        if space is not None and space.width not in (None, self.projection_dim):
+            raise ValueError(f"'target_space' is {space.width} wide, but 'projection_dim' is {self.projection_dim}.")
         check_option("objective", self.objective, ("infonce", "mse"))
         check_option("contrastive_direction", self.contrastive_direction, ("both", "neural_to_image"))
         if self.include_vision_tower and self.vision_config is None:

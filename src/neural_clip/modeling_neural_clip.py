@@ -22,6 +22,7 @@ from .modeling_meg import MegEncoder
 from .modeling_parallel import EncoderOutput, ParallelProjections, mean_features
 from .modeling_pretrained import WholeModel
 from .modeling_subject_branch import SubjectModel
+from .target_space import TargetSpace
 
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
 # CLIP never lets the inverse temperature pass 100 (Radford et al. 2021, arXiv:2103.00020, section 2.5).
@@ -212,20 +213,27 @@ class NeuralClipModel(WholeModel):
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): As the processor makes them.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised.
+            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised; minus the mean that was
+            subtracted from the targets of training, if one was (`config.target_space`).
 
         Raises:
             ValueError: If the targets were ready-made vectors, which no image tower of this model can make, or the
                 tower that is found has other weights.
             OSError: If the tower is not part of the checkpoint and cannot be found on this machine or the Hub.
         """
-        return pooled_image(self.see(pixel_values), self.config.image_pooling)
+        return self.target_of(self.see(pixel_values))
 
     @torch.no_grad()
     def see(self, pixel_values: torch.Tensor, **wanted: bool) -> Any:
         """What the frozen tower returns for images; `wanted` are hidden states or attentions."""
         tower = self.vision_tower()
         return tower(pixel_values.to(tower.device, tower.dtype), return_dict=True, **wanted)
+
+    def target_of(self, output: Any) -> torch.Tensor:
+        """Where images lie in the space of the targets, from what the tower returns for them."""
+        embeds = pooled_image(output, self.config.image_pooling)
+        space = TargetSpace.of(self.config.target_space)
+        return embeds if space is None or space.mean is None else embeds - torch.from_numpy(space.mean).to(embeds)
 
     def vision_tower(self) -> CLIPVisionModelWithProjection:
         """Return the frozen tower: the checkpoint's own, or the one that the configuration names, loaded once."""
@@ -294,7 +302,8 @@ class NeuralClipModel(WholeModel):
             eeg_values, meg_values, fmri_values (`torch.FloatTensor`): Exactly one of them; see `get_*_features`.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in that
                 modality's `subjects`, or -1 (EEG and MEG) for the average subject.
-            image_embeds (`torch.FloatTensor` of shape `(n_images, projection_dim)`, *optional*): Cached embeddings.
+            image_embeds (`torch.FloatTensor` of shape `(n_images, projection_dim)`, *optional*): Cached embeddings, as
+                `get_image_features` gives them.
             pixel_values (`torch.FloatTensor`, *optional*): Images, embedded by the frozen tower instead.
             image_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Rows with the same id show the same
                 image and are positives of each other.
@@ -328,7 +337,7 @@ class NeuralClipModel(WholeModel):
         seen = None
         if image_embeds is None and pixel_values is not None:
             seen = self.see(pixel_values, **wanted)
-            image_embeds = pooled_image(seen, self.config.image_pooling)
+            image_embeds = self.target_of(seen)
         if image_embeds is None:
             return NeuralClipOutput(neural_embeds=neural_embeds, neural_model_output=encoded)
         self.check_image_embeds(image_embeds)

@@ -14,8 +14,17 @@ from transformers import (
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A whole CLIP, as models of the Hub are: vision and text tower, image processor."""
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
+    return save_clip(tmp_path_factory.mktemp("clip"), 0)
+
+
+@pytest.fixture(scope="module")
+def namesake(tmp_path_factory, clip):
+    """A CLIP of the same name and widths whose weights were drawn anew."""
+    return save_clip(tmp_path_factory.mktemp("namesake") / clip.name, 1)
+
+
+def save_clip(folder, seed):
+    torch.manual_seed(seed)
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = CLIPConfig(
         vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8).to_dict(),

@@ -10,7 +10,7 @@ from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.fit import check_preparation
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
+from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -36,12 +36,15 @@ def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet
         if modality in found:
             raise DataError(f"'{found[modality].name}' and '{opened.name}' both hold {modality}; give one.")
         found[modality] = opened
-    common_image_encoder({opened.name: opened.facts for opened in found.values()})
+    common_image_encoder({opened.name: opened.facts for opened in found.values()}, means=False)
     return {modality: found[modality] for modality in MODALITIES if modality in found}
 
 
 def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
-    """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space."""
+    """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space.
+
+    The first says which mean is subtracted from the images; data sets that are compared with others have it already.
+    """
     model = load_model(checkpoint)
     absent = [modality for modality in data if getattr(model.config, f"{modality}_config", None) is None]
     if absent and (first or len(absent) == len(data)):
@@ -52,10 +55,9 @@ def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first
     expected = EncoderIdentity.of_config(model.config)
     if expected is not None:  # a model that was not made from data sets names none
         for modality, opened in data.items():
-            if modality not in absent and (encoder := opened.facts.image_encoder):
-                expected.require(
-                    EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", f"'{opened.name}'"
-                )
+            if modality not in absent and opened.facts.image_encoder:
+                by, found = f"The checkpoint '{checkpoint}'", identity_of(opened.facts)
+                expected.require(found, by, f"'{opened.name}'", means=not first)
     check_prepared_alike(checkpoint, list(data.values()))
     return model
 

@@ -20,9 +20,11 @@ from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
+from neural_clip.target_space import TargetSpace
 
 if TYPE_CHECKING:
     from neural_clip.evaluation.tasks import Contributions
+    from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
@@ -65,7 +67,11 @@ def evaluate_checkpoints(
     check_names(checkpoints)
     opened = open_data(data)
     check_protocol(options.protocol, list(opened.values()))
-    models = {name: fitting_model(path, opened, first=not n) for n, (name, path) in enumerate(checkpoints.items())}
+    models: dict[str, NeuralClipModel] = {}
+    for name, path in checkpoints.items():
+        models[name] = fitting_model(path, opened, first=not models)
+        space = TargetSpace.of(getattr(models[name].config, "target_space", None))
+        opened = {modality: found.moved_to(space) for modality, found in opened.items()}
     parts = {modality: found.split(options.split) for modality, found in opened.items()}
     embedded = {
         name: {

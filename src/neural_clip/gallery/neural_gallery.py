@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import nearest_rows
-from neural_clip.targets.identity import EncoderIdentity
+from neural_clip.targets.identity import EncoderIdentity, identity_of, in_space_of
+
+if TYPE_CHECKING:
+    from neural_clip.modeling_neural_clip import NeuralClipModel
 
 HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
 NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
@@ -40,16 +44,27 @@ class NeuralGallery:
     checkpoint: str | None = None
 
     @classmethod
-    def of_images(cls, part: Split) -> NeuralGallery:
-        """The images of a split, each once."""
+    def of_images(cls, part: Split, model: NeuralClipModel | None = None) -> NeuralGallery:
+        """The images of a split, each once; where a model is given, in its space.
+
+        Raises:
+            DataError: If another encoder made the images' embeddings than those that the model learnt.
+        """
+        part = _in_space_of(model, part)
         return cls(
             "image", part.gallery_embeds, part.gallery_ids, np.array(part.gallery_concepts, dtype=str),
             part.gallery_categories, encoder=_encoder_of(part),
         )  # fmt: skip
 
     @classmethod
-    def of_recordings(cls, part: Split, vectors: np.ndarray, checkpoint: str | None = None) -> NeuralGallery:
-        """The recordings of a split, embedded by a checkpoint as `vectors`, `(n, projection_dim)`."""
+    def of_recordings(
+        cls, part: Split, vectors: np.ndarray, checkpoint: str | None = None, model: NeuralClipModel | None = None
+    ) -> NeuralGallery:
+        """The recordings of a split, embedded by a checkpoint as `vectors`, `(n, projection_dim)`.
+
+        Where its `model` is given, the images behind them are checked as in [`of_images`].
+        """
+        part = _in_space_of(model, part)
         categories = part.gallery_categories
         return cls(
             part.modality, vectors, part.image_ids, np.array(part.gallery_concepts, dtype=str)[part.columns],
@@ -64,11 +79,27 @@ class NeuralGallery:
         """All concepts and categories."""
         return {str(concept) for concept in self.concepts}.union(*self.categories) - {""}
 
-    def nearest(self, queries: np.ndarray, k: int = 1) -> np.ndarray:
-        """Rows most alike to queries `(n_queries, projection_dim)` by cosine, best first, `(n_queries, k)`."""
+    def nearest(self, queries: np.ndarray | NeuralGallery, k: int = 1) -> np.ndarray:
+        """Rows most alike to queries by cosine, best first.
+
+        Args:
+            queries (`np.ndarray` of shape `(n_queries, projection_dim)` or [`NeuralGallery`]): Vectors of this space,
+                or another gallery, whose encoder is then compared with this one's.
+            k (`int`): Rows wanted of each.
+
+        Returns:
+            `np.ndarray` of shape `(n_queries, k)`, int64.
+
+        Raises:
+            DataError: If the two galleries lie in different spaces.
+        """
+        if isinstance(queries, NeuralGallery):
+            if self.encoder is not None and queries.encoder is not None:
+                self.encoder.require(queries.encoder, "The gallery", "the queries")
+            queries = queries.vectors
         return nearest_rows(queries, self.vectors, k)
 
-    def hits(self, queries: np.ndarray, count: int = HITS) -> np.ndarray:
+    def hits(self, queries: np.ndarray | NeuralGallery, count: int = HITS) -> np.ndarray:
         """Nearest rows, the first of each image, `(n_queries, count)`; -1 where there are not so many."""
         hits = np.full((len(queries), count), -1)
         for query, rows in enumerate(self.nearest(queries, NEAREST_KEPT)):
@@ -78,6 +109,11 @@ class NeuralGallery:
         return hits
 
 
+def _in_space_of(model: NeuralClipModel | None, part: Split) -> Split:
+    """A split with its images in the space of a model."""
+    return part if model is None else replace(part, data=in_space_of(model.config, part.data, "The model"))
+
+
 def _encoder_of(part: Split) -> EncoderIdentity | None:
     """What embedded the images of a split; `None` where its data set does not say."""
-    return EncoderIdentity.of_facts(part.facts.image_encoder) if part.facts.image_encoder else None
+    return identity_of(part.facts) if part.facts.image_encoder else None

@@ -14,10 +14,11 @@ import numpy as np
 
 from neural_clip.errors import DataError, check_option
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.target_space import TargetSpace
 
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # 1 has neither `preparation` nor statistics
+READABLE_VERSIONS = (1, 2)  # 1 has neither `preparation`, statistics nor `targets`
 SPLIT_UNITS = ("image", "run", "recording")
 _FILLED_IN: Any = None  # facts that `write_prepared` finds by itself, and those that only one kind of recording has
 
@@ -39,6 +40,8 @@ class Facts:
         splits, subject_splits (`dict`): Rows, images and concepts of each split; rows of each subject and split.
         category_level (`bool`): Whether "images" are categories.
         image_encoder (`dict`, *optional*): What embedded the images.
+        targets (`dict`, *optional*): Of their embeddings: `images`, how many; `sha256`, see [`ImageTable.sha256`];
+            `space`, as [`TargetSpace`] holds it. `None` in format 1 and without embeddings.
         fingerprint (`str`): See [`fingerprint`].
         extra (`dict`): Further facts of one corpus, for the card.
 
@@ -74,6 +77,7 @@ class Facts:
     presentation_order: bool = False
     average_repeats: bool = False
     image_encoder: dict | None = None
+    targets: dict | None = None
     licence: str
     redistribution: str
     terms: str | None = None
@@ -113,6 +117,14 @@ class Facts:
     def samples_before_onset(self) -> int:
         """Samples of a recording with t < 0."""
         return max(math.ceil(-self.tmin * self.sfreq - 1e-6), 0)  # 0.1 * 200 may be 20.000000000000004
+
+    @property
+    def target_space(self) -> TargetSpace | None:
+        """Of the image embeddings; `None` where it is not known, a `DataError` where it is damaged."""
+        try:
+            return TargetSpace.of((self.targets or {}).get("space"))
+        except ValueError as error:
+            raise DataError(f"'targets' in '{METADATA_FILE}' is damaged: {error}") from error
 
     def as_dict(self) -> dict:
         """As `neural_clip.json` holds them, in its order."""

@@ -11,6 +11,8 @@ for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -24,6 +26,7 @@ from neural_clip.files.whole import sha256_of
 from neural_clip.preparation import STATISTICS_FILE, Preparation
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.target_space import TargetSpace
 
 if TYPE_CHECKING:
     import datasets
@@ -49,6 +52,26 @@ class ImageTable:
     embeds: np.ndarray
     concepts: list[str]
     categories: list[list[str]]
+
+    COLUMNS: ClassVar[list[str]] = ["image_id", "image_embeds", "concept", "categories"]
+
+    @classmethod
+    def of_columns(cls, columns: pa.Table) -> ImageTable:
+        """Read `COLUMNS` of the `images` config."""
+        embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return cls(
+            image_ids=columns["image_id"].to_pylist(),
+            embeds=embeds.astype(np.float32).reshape(len(columns), -1),
+            concepts=columns["concept"].to_pylist(),
+            categories=columns["categories"].to_pylist(),
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of ids and embeddings, in order."""
+        digest = hashlib.sha256(json.dumps(self.image_ids).encode())
+        digest.update(np.ascontiguousarray(self.embeds, dtype="<f4").data)
+        return digest.hexdigest()
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -105,14 +128,28 @@ class PreparedSet:
             raise DataError(
                 f"The images of '{self.name}' have no embeddings; run `neural-clip embed-images {self.name}`."
             )
-        columns = images.select_columns(["image_id", "image_embeds", "concept", "categories"]).with_format("arrow")[:]
-        embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return ImageTable(
-            image_ids=columns["image_id"].to_pylist(),
-            embeds=embeds.astype(np.float32).reshape(len(columns), -1),
-            concepts=columns["concept"].to_pylist(),
-            categories=columns["categories"].to_pylist(),
-        )
+        table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
+        written = self.facts.targets or {}
+        if self.facts.format_version > 1 and written.get("sha256") != table.sha256:
+            raise DataError(
+                f"The image embeddings of '{self.name}' are not those that were written: {len(table.image_ids)} "
+                f"images with the digest {table.sha256[:12]} instead of {written.get('images')} with "
+                f"{str(written.get('sha256'))[:12]}. Images were added, left out, or have other embeddings; prepare "
+                "the data set again, or embed its images with `neural-clip embed-images FOLDER --overwrite`."
+            )
+        return table
+
+    def moved_to(self, space: TargetSpace | None) -> PreparedSet:
+        """The same data set with the mean of another space subtracted from its image embeddings, in place of its own.
+
+        Nothing is done where one of the two means is not known.
+        """
+        mine = self.facts.target_space
+        if space is None or mine is None or mine.same_mean(space):
+            return self
+        images = replace(self.images, embeds=mine.moved(self.images.embeds, space))
+        targets = {**(self.facts.targets or {}), "space": replace(mine, mean=space.mean).as_dict()}
+        return PreparedSet(self.name, self.folder, replace(self.facts, targets=targets), images)
 
     @cached_property
     def preparation(self) -> Preparation | None:

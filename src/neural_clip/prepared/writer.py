@@ -31,6 +31,7 @@ from neural_clip.prepared.card import write_card
 from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, fingerprint, plain
 from neural_clip.prepared.image_rows import merge_images, write_images
 from neural_clip.prepared.parts import Part, keep_parts, remove_marks, run_parts
+from neural_clip.prepared.reader import ImageTable
 from neural_clip.prepared.recording_rows import merge_recordings, write_recordings
 
 
@@ -112,11 +113,23 @@ def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
 
 
 def save_metadata(folder: Path, metadata: dict) -> None:
-    """Write `neural_clip.json` and the card after taking the fingerprint of the Parquet files in `folder`."""
+    """Write `neural_clip.json` and the card after taking the digests of the Parquet files in `folder`."""
     metadata["fingerprint"] = fingerprint(folder)
+    if metadata["image_encoder"]:
+        written = {"images": len((images := _written_images(folder)).image_ids), "sha256": images.sha256}
+        metadata["targets"] = {"space": None} | (metadata.get("targets") or {}) | written
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
     (Path(folder) / METADATA_FILE).write_text(text, encoding="utf-8")
     write_card(folder, metadata)
+
+
+def _written_images(folder: Path) -> ImageTable:
+    """The image table as it lies in the files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted((Path(folder) / "images").glob("images-*.parquet"))
+    return ImageTable.of_columns(pa.concat_tables([pq.read_table(path, columns=ImageTable.COLUMNS) for path in files]))
 
 
 def _describe_embeddings(metadata: dict, width: int | None) -> None:

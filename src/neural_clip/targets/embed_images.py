@@ -32,6 +32,7 @@ from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.writer import save_metadata
 from neural_clip.targets.encoder import TargetEncoder
 from neural_clip.targets.options import EmbedOptions
+from neural_clip.targets.probes import space_of
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.targets.unique_images import decoded, first_rows, image_files, read_image_rows, unique_images
 
@@ -45,7 +46,7 @@ def embed_images(
     options: EmbedOptions | None = None,
     **changes: Any,
 ) -> Path:
-    """Fill `image_embeds` of a prepared data set's `images` config and record the encoder.
+    """Fill `image_embeds` of a prepared data set's `images` config and record the encoder and its [`TargetSpace`].
 
     Args:
         folder (`str` or `Path`): Prepared data set; replaced as a whole when all images are embedded.
@@ -87,7 +88,8 @@ def embed_images(
                 features = image_features(True, encoder.description["projection_dim"])
                 for row, unique in zip(read_image_rows(files), rows, strict=True):
                     shards.add("images/images", features, row | {"image_embeds": embeds[unique]})
-            save_metadata(partial, facts.as_dict() | {"image_encoder": encoder.description})
+            targets = {"space": space_of(encoder).as_dict()}
+            save_metadata(partial, facts.as_dict() | {"image_encoder": encoder.description, "targets": targets})
     except BaseException:
         _leave(kept)
         raise
@@ -110,8 +112,9 @@ def link_or_copy(source: str, target: str) -> str:
 
 
 def _not_carried(folder: str, names: list[str]) -> list[str]:
-    """What the embedded data set writes anew."""
-    return [name for name in names if name in ("images", "README.md", "neural_clip.json") or name.startswith(".cache")]
+    """What the embedded data set writes anew, and the mean of embeddings that are replaced."""
+    anew = ("images", "README.md", METADATA_FILE, "embedding_mean.npz")
+    return [name for name in names if name in anew or name.startswith(".cache")]
 
 
 def _kept_folder(folder: Path, encoder: TargetEncoder, fingerprint: str, batch_size: int) -> Path:

@@ -23,7 +23,7 @@ from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import RECORD_FILE
-from neural_clip.targets.identity import EncoderIdentity, common_image_encoder
+from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
@@ -45,8 +45,8 @@ class AdaptationTrainer(NeuralClipTrainer):
         return super().compute_loss(model.eval(), *args, **kwargs)
 
 
-def check_data(model: NeuralClipModel, data: PreparedSet, checkpoint: str) -> None:
-    """Raise a `DataError` when a data set is of another modality, shape or image encoder than the model's."""
+def fitting_data(model: NeuralClipModel, data: PreparedSet, checkpoint: str) -> PreparedSet:
+    """A data set in the space of the model; a `DataError` for another modality, shape or image encoder."""
     modality = data.facts.modality
     config = getattr(model.config, f"{modality}_config")
     if config is None:
@@ -55,11 +55,10 @@ def check_data(model: NeuralClipModel, data: PreparedSet, checkpoint: str) -> No
             f"{model.config.modalities} only."
         )
     check_shape(config, data, [])
-    expected = EncoderIdentity.of_config(model.config)
-    found = EncoderIdentity.of_facts(common_image_encoder({modality: data.facts}))
-    if expected is None:
+    common_image_encoder({modality: data.facts})  # there is one
+    if EncoderIdentity.of_config(model.config) is None:
         raise DataError(f"'{checkpoint}' does not say which image encoder it was trained on.")
-    expected.require(found, f"The checkpoint '{checkpoint}'", f"'{data.name}'")
+    return in_space_of(model.config, data, f"The checkpoint '{checkpoint}'")
 
 
 def fit(
@@ -124,7 +123,7 @@ def adapt(
     check_one_process("`neural-clip adapt`")
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
-        check_data(model, data, str(checkpoint))
+        data = fitting_data(model, data, str(checkpoint))
         check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
         config = getattr(model.config, f"{data.facts.modality}_config")
         chosen = choose_subjects(data, config.subjects, options.subjects)

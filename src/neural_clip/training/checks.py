@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -18,9 +19,13 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.hub import find_repository, hub
 from neural_clip.publishing.terms import check_terms
+from neural_clip.target_space import TargetSpace
+from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import CONFIG_KEYS, EncoderIdentity
 from neural_clip.training.recipe import Recipe
 
+N_LOOKED_AT = 8  # images
+MADE_COSINE = 0.999  # weaker than that of probes: others may have embedded in 16 bits or after another resizing
 BATCHES_FILE = "batches.json"  # of a checkpoint: what decides the batches that come next
 
 
@@ -31,16 +36,37 @@ def check_named_encoder(recipe: Recipe, encoder: dict) -> None:
     if folder.is_dir():  # data sets keep the name of a folder and the digest of its weights
         named |= {"name": folder.resolve().name, "revision": named["revision"] or weights_digest(folder)}
     found = EncoderIdentity.of_facts(encoder)
-    found.changed(**named).require(found, "The recipe's 'model' section", data_places(recipe))
+    found.changed(**named).require_name(found, "The recipe's 'model' section", data_places(recipe))
 
 
-def check_resumed_encoder(checkpoint: str, recipe: Recipe, encoder: dict) -> None:
+def check_resumed_encoder(checkpoint: str, recipe: Recipe, found: EncoderIdentity) -> None:
     """Raise a `DataError` when a checkpoint was trained on embeddings of another image encoder than the data's."""
     if not Path(checkpoint, "config.json").is_file():
         raise DataError(f"'{checkpoint}' cannot be resumed from: it has no config.json.")
     expected = EncoderIdentity.of_config(NeuralClipConfig.from_pretrained(checkpoint))
     if expected is not None:
-        expected.require(EncoderIdentity.of_facts(encoder), f"The checkpoint '{checkpoint}'", data_places(recipe))
+        expected.require(found, f"The checkpoint '{checkpoint}'", data_places(recipe))
+
+
+def check_made_by(tower: ImageEncoder, data: PreparedSet) -> None:
+    """Raise a `DataError` when an image encoder makes other embeddings of a data set's images than those it holds.
+
+    Looks at `N_LOOKED_AT` images, spread over the table. Without pixels nothing can be looked at.
+    """
+    stored = data.stored_images
+    if "image" not in stored.column_names:
+        return
+    rows = np.unique(np.linspace(0, len(stored) - 1, N_LOOKED_AT).astype(int))
+    made = tower.encode([picture.convert("RGB") for picture in stored.select(rows)["image"]])
+    raw = data.moved_to(TargetSpace()).images.embeds[rows]
+    cosines = (raw * made).sum(axis=1) / np.linalg.norm(raw, axis=1) / np.linalg.norm(made, axis=1)
+    if not (cosines >= MADE_COSINE).all():  # nor NaN
+        name = stored["image_id"][int(rows[np.argmin(cosines)])]
+        raise DataError(
+            f"The image embeddings of '{data.name}' are not those that {tower.description['name']!r} makes of its "
+            f"images: image {name!r} has a cosine of {cosines.min():.4f}, where {MADE_COSINE} is needed. Embed them "
+            "by `neural-clip embed-images FOLDER --overwrite`, or name the encoder that made them."
+        )
 
 
 def data_places(recipe: Recipe) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from transformers import set_seed
@@ -13,8 +12,10 @@ from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.target_space import TargetSpace
 from neural_clip.targets.encoder import ImageEncoder
-from neural_clip.targets.identity import POOLINGS, EncoderIdentity, common_image_encoder
+from neural_clip.targets.identity import POOLINGS, EncoderIdentity, common_identity
+from neural_clip.targets.probes import space_of
 from neural_clip.training.recipe import Recipe
 
 
@@ -31,7 +32,7 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
     """
     settings = dict(recipe.model)
     per_modality = {name: dict(settings.pop(name, None) or {}) for name in MODALITIES}
-    encoder = common_image_encoder(facts)
+    identity = common_identity(facts)
     shape: dict[str, Any]
     for modality, found in facts.items():
         if not MODALITIES[modality].sensors:
@@ -43,7 +44,7 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
         settings[f"{modality}_config"] = {**shape, "subjects": found.subjects, **per_modality[modality]}
     if tower is not None:
         settings["vision_config"] = tower.model.config.to_dict()
-    settings |= EncoderIdentity.of_facts(encoder).as_config()
+    settings |= identity.as_config()
     settings["category_level"] = any(found.category_level for found in facts.values())
     try:
         return NeuralClipConfig(**settings)
@@ -51,8 +52,13 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
         raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
 
 
-def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
+def load_tower(encoder: dict, required: bool, space: TargetSpace | None = None) -> ImageEncoder | None:
     """Load the image encoder that made the targets, or return `None` where it is neither at hand nor required.
+
+    Args:
+        encoder (`dict`): `image_encoder` of the data sets.
+        required (`bool`): Whether the checkpoint is to hold it.
+        space ([`TargetSpace`], *optional*): Its vectors of the probe images, which it must make again.
 
     Raises:
         DataError: If it is required and cannot be had, or is not the one that embedded the images.
@@ -74,7 +80,7 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
         return None
     if (here := EncoderIdentity.of_facts(tower.description)) != expected:
         raise DataError(
-            f"The images were embedded by {asdict(expected)}, but on this machine that is {asdict(here)}. "
+            f"The images were embedded by {expected.named}, but on this machine that is {here.named}. "
             "Embed the images again with `neural-clip embed-images`."
         )
     found, recorded = tower.description["image_processor"], encoder.get("image_processor")
@@ -82,6 +88,12 @@ def load_tower(encoder: dict, required: bool) -> ImageEncoder | None:
         raise DataError(
             f"The images were prepared for {encoder['name']} with {recorded}, but its processor on this machine has "
             f"{found}. Embed the images again with `neural-clip embed-images`."
+        )
+    different = space.differences(space_of(tower)) if space is not None and space.probes is not None else None
+    if different:
+        raise DataError(
+            f"The images were embedded by {encoder['name']}, but on this machine its vectors are others: "
+            f"{'; '.join(different)}. Embed the images again with `neural-clip embed-images`."
         )
     return tower
 

@@ -20,9 +20,10 @@ from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.model_card import write_model_card
-from neural_clip.targets.identity import common_image_encoder
+from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset
 from neural_clip.training.checks import (
+    check_made_by,
     check_modalities,
     check_named_encoder,
     check_objective,
@@ -61,12 +62,15 @@ def train(recipe: Recipe) -> Path:
     check_modalities(data)
     check_objective(recipe)
     check_push(recipe, facts)
-    encoder = common_image_encoder(facts)
+    encoder, identity = common_image_encoder(facts), common_identity(facts)
     check_named_encoder(recipe, encoder)
     resume_from = prepare_output(recipe, output_dir)
     if resume_from is not None:
-        check_resumed_encoder(resume_from, recipe, encoder)
-    tower = load_tower(encoder, required=bool(recipe.model.get("include_vision_tower")))
+        check_resumed_encoder(resume_from, recipe, identity)
+    tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
+    if tower is not None:
+        for opened in data.values():
+            check_made_by(tower, opened)
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
     splits = Splits.open(data, subjects, arguments.train_batch_size)

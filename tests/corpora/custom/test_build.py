@@ -16,7 +16,7 @@ from neural_clip.corpora.custom.build import prepare
 from neural_clip.corpora.custom.manifest import Recording, Splits, parse_manifest
 from neural_clip.corpora.custom.splits import assign_splits, unit_label
 from neural_clip.errors import DataError, run
-from neural_clip.prepared.facts import read_metadata, verify_prepared
+from neural_clip.prepared.facts import Facts, read_metadata, verify_prepared
 from prepared_rows import columns_of
 
 
@@ -202,7 +202,9 @@ def test_embeddings_can_be_centred_on_the_training_images(tmp_path):
     stored = np.array([table[f"image-{i:05d}"]["image_embeds"] for i in range(N)])
     np.testing.assert_allclose(stored, vectors - mean, atol=1e-5)
     np.testing.assert_allclose(np.load(folder / "embedding_mean.npz")["mean"], mean, rtol=1e-6)
-    assert "minus the mean over the training images" in read_metadata(folder)["image_encoder"]["pooling"]
+    assert read_metadata(folder)["image_encoder"]["subtracted"] == "the mean over the training images"
+    assert "the mean over the training images" in (folder / "README.md").read_text()
+    np.testing.assert_allclose(Facts.read(folder).target_space.mean, mean, rtol=1e-6)
 
 
 def test_two_runs_of_the_program_give_the_same_bytes(tmp_path):

@@ -225,7 +225,9 @@ def _metadata(manifest: Manifest, stimuli: Stimuli, trials: list[Trials]) -> dic
         "block_confounded": manifest.block_design,
         # files of recordings hold trials in order of time, tables of patterns may not
         "presentation_order": all(entry.kind != "patterns" for entry in manifest.recordings),
-        "image_encoder": stimuli.facts.get("image_encoder"), "known_defects": list(manifest.known_defects),
+        "image_encoder": stimuli.facts.get("image_encoder"),
+        "targets": {"space": stimuli.space.as_dict()} if stimuli.space else None,
+        "known_defects": list(manifest.known_defects),
     } | {key: getattr(manifest, key) for key in stated} | trials[0].places  # fmt: skip
 
 

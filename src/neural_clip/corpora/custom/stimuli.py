@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,6 +14,7 @@ from neural_clip.corpora.custom.manifest import Embeddings, Images, Manifest
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array, read_names
 from neural_clip.files.names import plain_name
+from neural_clip.target_space import TargetSpace, sample_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -25,10 +26,12 @@ class Stimuli:
     Args:
         rows (`dict[str, dict]`): By image id, in order.
         facts (`dict`): What the metadata must tell of them.
+        space ([`TargetSpace`], *optional*): Of ready-made embeddings.
     """
 
     rows: dict[str, dict]
     facts: dict = field(default_factory=dict)
+    space: TargetSpace | None = None
 
     def __post_init__(self) -> None:
         self.order = list(self.rows)
@@ -43,8 +46,8 @@ class Stimuli:
         mean = np.stack(vectors).astype(np.float64).mean(axis=0)
         for row in self.rows.values():
             row["image_embeds"] = (row["image_embeds"] - mean).astype(np.float32)
-        encoder = self.facts["image_encoder"]
-        encoder["pooling"] = f"{encoder['pooling'] or 'not stated'}, minus the mean over the training images"
+        self.facts["image_encoder"]["subtracted"] = "the mean over the training images"
+        self.space = replace(self.space or TargetSpace(), mean=mean.astype(np.float32))
         return mean
 
     def find(self, shown: str | int, where: str) -> str:
@@ -75,11 +78,12 @@ def read_stimuli(manifest: Manifest, root: Path) -> Stimuli:
     if manifest.embeddings is None:
         return Stimuli(rows)
     embedded = _embedding_rows(manifest.embeddings, root, list(rows))
+    space = TargetSpace(sample=sample_of(list(embedded), [row["image_embeds"] for row in embedded.values()]))
     encoder = {key: getattr(manifest.embeddings, key) for key in ("name", "revision", "pooling")}
     if manifest.category_level:
         categories, counts = _category_rows(embedded | _merged(rows, embedded))
-        return Stimuli(categories, {"image_encoder": encoder, "category_images": counts})
-    return Stimuli(_merged(rows, embedded) if rows else embedded, {"image_encoder": encoder})
+        return Stimuli(categories, {"image_encoder": encoder, "category_images": counts}, space)
+    return Stimuli(_merged(rows, embedded) if rows else embedded, {"image_encoder": encoder}, space)
 
 
 def _unambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
