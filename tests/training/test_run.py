@@ -18,6 +18,7 @@ from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.train import main
 from neural_clip.errors import DataError
 from neural_clip.image_tower_files import weights_digest
+from neural_clip.preparation import Preparation
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.identity import common_image_encoder
@@ -175,6 +176,24 @@ def test_a_run_goes_on_with_the_batches_it_began_with(recipe_file, tmp_path, cha
     train(read_recipe([recipe_file, "--max_steps", "1", "--num_train_epochs", "1"]))
     with pytest.raises(DataError, match=rf"checkpoint-1' cannot be resumed from with other batches: {named}"):
         train(read_recipe([recipe_file, *changes, "--resume", "true"]))
+
+
+def test_recordings_that_were_prepared_otherwise_do_not_continue_a_run(recipe_file, folders, tmp_path):
+    data = {name: str(shutil.copytree(folder, tmp_path / name)) for name, folder in folders.items()}
+    arguments = [recipe_file, "--data", yaml.safe_dump(data, default_flow_style=True), "--max_steps", "1"]
+    prepared_as(data["eeg"], scaling="z-score", scope="subject")
+    train(read_recipe(arguments))
+    prepared_as(data["eeg"], scaling="none")
+    with pytest.raises(DataError, match=r"checkpoint-1' and .* do not fit: .*scaling is 'z-score' and 'none'"):
+        train(read_recipe([*arguments, "--resume", "true"]))
+
+
+def prepared_as(folder, **facts):
+    """Let a data set say what its rows went through."""
+    path = Path(folder, "neural_clip.json")
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"preparation": Preparation(unit="V", **facts).as_dict()})
+    )
 
 
 def test_a_checkpoint_of_several_processes_is_not_resumed_by_one(recipe_file, tmp_path):

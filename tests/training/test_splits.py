@@ -86,7 +86,7 @@ def test_fewer_batches_than_processes_are_refused(recipe_file, tmp_path, untrain
 def test_fewer_rows_than_a_batch_are_told_of(recipe_file, tmp_path, capsys):
     output = trained(recipe_file, planted(tmp_path / "set", train=5))
     said = capsys.readouterr().err
-    assert "holds 10 recordings, fewer than a batch ('training.per_device_train_batch_size' is 16)" in said
+    assert "holds 10 recordings, fewer than a batch of 16:" in said
     assert json.loads((output / "training.json").read_text())["steps"] == 2
 
 

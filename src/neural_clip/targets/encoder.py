@@ -84,13 +84,11 @@ class ImageEncoder:
         """Embed images (`PIL.Image`); returns float32 `(len(images), projection_dim)`, not normalised."""
         import torch
 
-        from neural_clip.modeling_neural_clip import pooled_image
+        from neural_clip.modeling_image_tower import pooled_image
 
         with torch.inference_mode():
-            pixel_values = self.processor(images=rgb_images(images), return_tensors="pt")["pixel_values"].to(
-                self.device
-            )
-            output = self.model(pixel_values=pixel_values)
+            pixels = self.processor(images=rgb_images(images), return_tensors="pt")["pixel_values"]
+            output = self.model(pixel_values=pixels.to(self.device))
             return pooled_image(output, self.description["pooling"]).float().cpu().numpy()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from neural_clip.preparation import SCALED_SPREAD
 from neural_clip.prepared.reader import Split, padded
 from neural_clip.retrieval.scores import nearest_rows
 
 NEAR_CHANCE = 0.05  # from a 2-way accuracy of one half
 BY_CHANCE = 1e-3  # probability of one nearest image for all, were they drawn at random
-SPREADS = (1e-2, 1e2)  # of values that networks train on; the package scales to about 1
 N_ROWS = 256  # recordings looked at for their spread
 
 
@@ -44,7 +44,7 @@ def spread_of(part: Split) -> str:
         f"The values of '{part.data.name}' have a standard deviation of {spread:.2g}{unit} "
         f"(scaling: {facts.scaling.get('method', 'none')})"
     )
-    if SPREADS[0] <= spread <= SPREADS[1]:
+    if SCALED_SPREAD[0] <= spread <= SCALED_SPREAD[1]:
         return (
             f"{found}, which networks train on: the learning rate may be too high, or nothing links values to images."
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from neural_clip.errors import DataError, check_value, did_you_mean
+from neural_clip.errors import DataError, did_you_mean
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.processes import check_joined, check_launch
 from neural_clip.training.settings import check_settings
@@ -117,13 +117,7 @@ class Recipe:
             import torch
             from transformers import TrainingArguments
 
-            defaults = {item.name: item.default for item in fields(TrainingArguments)}
-            check_keys("training", self.training, defaults)
-            for name, value in self.training.items():  # transformers takes words for numbers until it counts with them
-                is_switch = isinstance(defaults[name], bool)
-                is_number = isinstance(defaults[name], int | float) and not is_switch
-                check_value(f"training.{name}", value, not (is_number and isinstance(value, str)), "a number")
-                check_value(f"training.{name}", value, not is_switch or isinstance(value, bool), "true or false")
+            check_keys("training", self.training, [item.name for item in fields(TrainingArguments)])
             check_settings(self.training)
             # said outright, since processes that share no GPU are joined on CPUs only where that is asked for
             settings = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **self.training}

@@ -15,11 +15,12 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.checkpoints import check_prepared_alike
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import write_model_card
+from neural_clip.publishing.model_card import RECORD_FILE, write_model_card
 from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset
 from neural_clip.training.checks import (
@@ -67,6 +68,7 @@ def train(recipe: Recipe) -> Path:
     resume_from = prepare_output(recipe, output_dir)
     if resume_from is not None:
         check_resumed_encoder(resume_from, recipe, identity)
+        check_prepared_alike(resume_from, list(data.values()))
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     if tower is not None:
         for opened in data.values():
@@ -96,7 +98,7 @@ def train(recipe: Recipe) -> Path:
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
         record = training_record(recipe, facts, trainer)
-        write_whole(output_dir / "training.json", json.dumps(record, indent=2) + "\n")
+        write_whole(output_dir / RECORD_FILE, json.dumps(record, indent=2) + "\n")
         write_model_card(output_dir)
         print(f"checkpoint: {output_dir}  ({_outcome(trainer)})", file=sys.stderr)
     if arguments.push_to_hub:

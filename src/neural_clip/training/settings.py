@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any
 
-from neural_clip.errors import DataError, check_option
+from neural_clip.errors import DataError, check_option, check_value
 
 _BATCHES = "batches are ordered and dealt to processes so that a resumed run sees the same ones"
 _NEGATIVES = "the batch decides which images are compared, so its size is part of the recipe"
@@ -58,7 +58,7 @@ LEAST = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "le
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raise a `DataError` for the first setting that training would not follow.
+    """Raise a `DataError` for the first setting of a wrong type, or that training would not follow.
 
     Args:
         settings (`dict`): The `training` section of a recipe; its keys are known.
@@ -67,22 +67,21 @@ def check_settings(settings: dict[str, Any]) -> None:
 
     defaults = {entry.name: _default_of(entry) for entry in fields(TrainingArguments)}
     for name, value in settings.items():
-        allowed, why = ALLOWED.get(name, ((defaults[name],), ONLY_DEFAULT.get(name, "")))
+        key, default = f"training.{name}", defaults[name]
+        if isinstance(default, bool):
+            check_value(key, value, isinstance(value, bool), "true or false")
+        elif isinstance(default, int | float):  # transformers takes words for numbers until it counts with them
+            check_value(key, value, isinstance(value, int | float) and not isinstance(value, bool), "a number")
+        allowed, why = ALLOWED.get(name, ((default,), ONLY_DEFAULT.get(name, "")))
         if why and value not in allowed:
             raise DataError(
-                f"Invalid value for the 'training.{name}' parameter. Allowed is {' or '.join(map(repr, allowed))}, "
-                f"since {why}, but got {value!r} instead."
-            )
-        if name in LEAST and value is not None and not value >= LEAST[name]:
-            raise DataError(
-                f"Invalid value for the 'training.{name}' parameter. Allowed is {LEAST[name]} and more, "
+                f"Invalid value for the {key!r} parameter. Allowed is {' or '.join(map(repr, allowed))}, since {why}, "
                 f"but got {value!r} instead."
             )
-    if settings.get("max_steps", -1) < 1 and not settings.get("num_train_epochs", 1) > 0:
-        raise DataError(
-            "Invalid value for the 'training.num_train_epochs' parameter. Allowed is above 0, but got "
-            f"{settings['num_train_epochs']!r} instead."
-        )
+        if name in LEAST:
+            check_value(key, value, value >= LEAST[name], f"{LEAST[name]} and more")
+    epochs = settings.get("num_train_epochs", 1)
+    check_value("training.num_train_epochs", epochs, epochs > 0 or settings.get("max_steps", -1) > 0, "above 0")
 
 
 def check_metric(settings: dict[str, Any], modalities: list[str]) -> None:

@@ -67,8 +67,8 @@ def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
         )
     if len(part) < batch_size:
         return [
-            f"the training split of '{name}' holds {len(part)} recordings, fewer than a batch "
-            f"('training.per_device_train_batch_size' is {batch_size}): each of its batches holds all of them."
+            f"the training split of '{name}' holds {len(part)} recordings, fewer than a batch of "
+            f"{batch_size}: each of its batches holds all of them."
         ]
     return []
 
