@@ -32,6 +32,11 @@ def test_each_unit_has_its_own_range(unit, scale):
             check(eeg(wrong), unit)
 
 
+def test_a_unit_without_advice_asks_one_question():
+    with pytest.raises(DataError, match=r"Do the values have another unit\? Say"):
+        check_unit(eeg(1e-5), "uV", "'x.fif'", None, " Say so.")
+
+
 @pytest.mark.parametrize("unit", [None, "", "counts of the amplifier", "zebra"])
 def test_other_units_are_not_checked(unit):
     assert plausible_spread(unit) is None

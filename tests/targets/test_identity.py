@@ -5,7 +5,9 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +30,7 @@ from neural_clip.targets.encoder import ImageEncoder, weights_digest
 from neural_clip.targets.identity import EncoderIdentity, common_identity, common_image_encoder, identity_of
 from neural_clip.targets.probes import probe_images
 from neural_clip.targets.tiny_clip import TINY_CLIP, TINY_CLIP_DIR
+from neural_clip.training.checks import check_made_by
 from neural_clip.training.model import load_tower
 from planted_data import write_planted
 
@@ -352,6 +355,17 @@ def test_vectors_that_the_named_tower_does_not_make_are_not_trained_on(centred, 
         cli.main(["train", recipe])
     facts = Facts.read(folder)
     assert facts.targets["sha256"] == PreparedSet.open(folder).images.sha256
+
+
+def test_transparent_images_are_looked_at_as_they_are_embedded():
+    """Older versions stored them as they were."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 4), dtype=np.uint8)
+    pixels[..., 3] = 40
+    pictures = [Image.fromarray(picture) for picture in pixels]
+    tower = ImageEncoder(TINY_CLIP, device="cpu")
+    stored = datasets.Dataset.from_dict({"image_id": list("abcd"), "image": pictures})
+    space = SimpleNamespace(images=SimpleNamespace(embeds=tower.encode(pictures)))
+    check_made_by(tower, SimpleNamespace(name="set", stored_images=stored, moved_to=lambda _: space))
 
 
 @pytest.mark.parametrize("other", ["raw", "another mean"])

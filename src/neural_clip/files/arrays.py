@@ -59,8 +59,7 @@ def _decoded(array: np.ndarray, path: Path, key: str | None) -> np.ndarray:
 
 
 def _read_npy(path: Path, key: str | None) -> np.ndarray:
-    with path.open("rb") as file:
-        head = file.read(8)
+    head = head_of(path)
     if not head.startswith(b"\x93NUMPY"):
         raise DataError(f"'{path}' is no .npy file: {begins_like(head)}.")
     if tuple(head[6:8]) not in NPY_VERSIONS:

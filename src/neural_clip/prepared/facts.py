@@ -38,14 +38,13 @@ class Facts:
         n_voxels (`dict[str, int]`): Of fMRI: voxels of each subject.
         roi: Of fMRI: the region that the voxels come from.
         splits, subject_splits (`dict`): Rows, images and concepts of each split; rows of each subject and split.
+        preparation (`dict`, *optional*): What rows went through, as [`Preparation`] holds it; `None` in format 1.
         category_level (`bool`): Whether "images" are categories.
         image_encoder (`dict`, *optional*): What embedded the images.
         targets (`dict`, *optional*): Of their embeddings: `images`, how many; `sha256`, see [`ImageTable.sha256`];
             `space`, as [`TargetSpace`] holds it. `None` in format 1 and without embeddings.
         fingerprint (`str`): See [`fingerprint`].
         extra (`dict`): Further facts of one corpus, for the card.
-
-        preparation (`dict`, *optional*): What rows went through, as [`Preparation`] holds it; `None` in format 1.
 
     The others say how rows were split, scaled and prepared, what is allowed, and what the `doctor` found.
     """

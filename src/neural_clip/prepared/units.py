@@ -13,10 +13,10 @@ from neural_clip.preparation import RAW_SPREAD, UNITS
 # by a baseline.
 PLAUSIBLE_SPREAD = RAW_SPREAD | {"z": (0.1, 10.0)}
 ADVICE = {
-    "V": "are they in microvolt (multiply by 1e-6) or in counts of the amplifier?",
-    "T": "are they in femtotesla (multiply by 1e-15) or in counts of the amplifier?",
-    "z": "were they not standardised?",
-    "percent signal change": "are they fractions (multiply by 100) or multiplied by 300, as NSD stores them?",
+    "V": ": are they in microvolt (multiply by 1e-6) or in counts of the amplifier?",
+    "T": ": are they in femtotesla (multiply by 1e-15) or in counts of the amplifier?",
+    "z": ": were they not standardised?",
+    "percent signal change": ": are they fractions (multiply by 100) or multiplied by 300, as NSD stores them?",
 }
 
 
@@ -55,9 +55,7 @@ def check_unit(values: np.ndarray, unit: str | None, where: str, ch_names: Seque
         kind = "channel's standard deviation over time" if over_time else "voxel's standard deviation over trials"
         nearest = int(np.argmin(np.abs(spread - middle)))
         named = "" if ch_names is None else f", for example that of {ch_names[nearest]!r},"
-        question = ADVICE.get(str(unit), "do they have another unit?")
         raise DataError(
-            f"{where}: the unit is {unit}, but a median {kind}{named} is {middle:.3g} {unit}; "
-            f"plausible are {low:g} to {high:g}. "
-            f"Do the values have another unit: {question}{way_out}"
+            f"{where}: the unit is {unit}, but a median {kind}{named} is {middle:.3g} {unit}; plausible are {low:g} "
+            f"to {high:g}. Do the values have another unit{ADVICE.get(str(unit), '?')}{way_out}"
         )

@@ -55,7 +55,7 @@ def fitting_data(model: NeuralClipModel, data: PreparedSet, checkpoint: str) -> 
             f"{model.config.modalities} only."
         )
     check_shape(config, data, [])
-    common_image_encoder({modality: data.facts})  # there is one
+    common_image_encoder({modality: data.facts})  # refuses images without embeddings
     if EncoderIdentity.of_config(model.config) is None:
         raise DataError(f"'{checkpoint}' does not say which image encoder it was trained on.")
     return in_space_of(model.config, data, f"The checkpoint '{checkpoint}'")

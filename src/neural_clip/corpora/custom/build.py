@@ -36,18 +36,9 @@ from neural_clip.prepared.writer import write_prepared
 # What was done to the recordings, told in the card.
 SETTINGS = {
     "series": ("window", "block_step", "detrend", "standardise"),
-    "continuous": (
-        "high_pass",
-        "low_pass",
-        "notch",
-        "tmin",
-        "tmax",
-        "baseline",
-        "decimate_to",
-        "resample",
-        "bad_segments",
-    ),
-}
+    "continuous": ("high_pass", "low_pass", "notch", "tmin", "tmax", "baseline", "decimate_to", "resample",
+                   "bad_segments"),
+}  # fmt: skip
 SETTINGS["bids"] = SETTINGS["continuous"]
 
 
@@ -85,23 +76,24 @@ def prepare(
         partial = (partial or {}) | {"subjects": {"found": _subjects(chosen), "declared": _subjects(manifest)}}
     splits = assign_splits(chosen.recordings, image_ids, [trial.runs for trial in trials], chosen.splits)
     scaling = fit_scaling(trials, splits, unit_of(chosen, trials)) if chosen.scaling == "train" else None
-    fits = {}
+    fits: dict[str, np.ndarray] = {}
+    extra_files = {}
     if chosen.embeddings and chosen.embeddings.centre == "train":
-        fits["embedding_mean.npz"] = {"mean": stimuli.centre(_train_images(image_ids, splits))}
+        fits["mean"] = stimuli.centre(_train_images(image_ids, splits))
+        extra_files["embedding_mean.npz"] = _npz(fits)
     metadata = _metadata(chosen, stimuli, trials) | facts | {"partial": partial, "declared": _declared(chosen) or None}
     if scaling:
         metadata["scaling"] = scaling_facts(scaling)
-    arrays = {name: array for fitted in fits.values() for name, array in fitted.items()}
     for subject, moments in (scaling or {}).items():
-        arrays |= statistics_of(subject, moments).arrays()
-    metadata["design_sha256"] = design_hash(chosen, image_ids, splits, arrays)
+        fits |= statistics_of(subject, moments).arrays()
+    metadata["design_sha256"] = design_hash(chosen, image_ids, splits, fits)
     return write_prepared(
         output_dir,
         metadata,
         recording_parts(trials, image_ids, splits, chosen, scaling),
         images_of(stimuli.rows),
         overwrite=options.overwrite,
-        extra_files={name: _npz(arrays) for name, arrays in fits.items()},
+        extra_files=extra_files,
         num_proc=options.num_proc,
     )
 

@@ -254,7 +254,7 @@ def _recording_rows(
     elif standardize == "none" and path.name == RAW_FILE:
         divisor = np.full((data.n_chans, 1), MICRO)  # prepared sets are in volts
     if path.name == RAW_FILE and standardize != "none":
-        centre, spread = (mean, divisor) if signals.released is None else signals.released_scale
+        centre, spread = signals.applied_scale or (mean, divisor)
         yield Statistics(f"sub-{data.subject[trials[0][0]]:02d}", "", centre / MICRO, spread / MICRO)
     for i, split in trials:
         synset = data.labels[data.label[i]]

@@ -55,6 +55,7 @@ SYNSETS = {
     "n11939491": "daisy", "n13054560": "bolete",
 }  # fmt: skip
 """The 40 ImageNet classes of the corpus and their names."""
+ZIP = b"PK\x03\x04"  # what torch takes for a file in the zip format begins like this
 _FIELDS = ("eeg", "image", "label", "subject")
 _SYNSET = re.compile(r"n[0-9]{8}")
 _EXAMPLES = {"labels": "'n02951358'", "images": "'n02951358_31190'"}
@@ -144,7 +145,7 @@ def _load_pth(path: Path) -> dict:
     import torch
 
     head = head_of(existing(path, "file of torch"))
-    is_zip = head.startswith(b"PK\x03\x04")
+    is_zip = head.startswith(ZIP)
     if not is_zip and not head.startswith(b"\x80"):
         raise DataError(f"'{path}' is no file of torch, or is damaged: {begins_like(head)}.")
     if is_zip:
@@ -164,12 +165,6 @@ def _load_pth(path: Path) -> dict:
     if not isinstance(content, dict):
         raise DataError(f"'{path}' should hold a dict, but holds a {type(content).__name__}.")
     return content
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether torch will take a file for one in the zip format."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
 
 
 def _verify_checksums(path: Path) -> None:
@@ -223,7 +218,7 @@ def read_recordings(path: Path) -> Trials:
     )
     _check_shapes(path, data)
     _check_indices(path, data)
-    if not _is_zip(path):
+    if not head_of(path).startswith(ZIP):
         _check_layout(path, data)
     return data
 

@@ -56,11 +56,12 @@ class Signals:
         return self.band_pass is not None or self.notch is not None
 
     @property
-    def released_scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same as applied to filtered values: a pass band takes the mean out."""
-        assert self.released is not None
+    def applied_scale(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """`released` as it acts on filtered values: a pass band takes the mean out."""
+        if self.released is None or self.band_pass is None:
+            return self.released
         mean, std = self.released
-        return (mean if self.band_pass is None else np.zeros_like(mean)), std
+        return np.zeros_like(mean), std
 
     def check_length(self, data: Trials, trials: Sequence[int]) -> None:
         """Require that the window lies within all the trials.

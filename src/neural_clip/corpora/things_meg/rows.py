@@ -57,9 +57,8 @@ def part_rows(
 ) -> Iterable[dict | Statistics]:
     """Rows of a part; see [`recording_parts`]."""
     used = trials[trials.split != ""]
-    rows: Iterator[dict | Statistics] = _presentations(reader, trials)
-    if train_std:
-        rows = _scaled(_presentations(reader, trials), len(used), workspace)
+    presented = _presentations(reader, trials)
+    rows: Iterator = _scaled(presented, len(used), workspace) if train_std else presented
     return mean_of_repeats(rows, "meg", used.image_id.value_counts().to_dict(), np.float64) if average else rows
 
 
