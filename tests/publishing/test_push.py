@@ -111,6 +111,13 @@ def test_what_may_be_public_is_when_asked(tmp_path, hub, capsys):
     assert hub.repositories["model", "lab/model"]["private"] is False
 
 
+def test_a_set_whose_statistics_are_lost_stays_here(tmp_path, hub):
+    folder = make_set(tmp_path / "set", scaling={"method": "z-score", "fit_scope": "train", "statistics": "0" * 64})
+    with pytest.raises(DataError, match=r"lacks 'scaling\.safetensors'"):
+        push(folder, REPO)
+    assert not hub.created
+
+
 def test_a_second_push_leaves_nothing_of_the_first(tmp_path, hub):
     push(make_set(tmp_path / "many" / "set"), REPO)
     fewer = make_set(tmp_path / "few" / "set", n=6)
