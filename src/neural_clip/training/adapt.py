@@ -18,7 +18,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_preparation, check_shape
+from neural_clip.evaluation.fit import check_fit, check_preparation
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
@@ -47,15 +47,8 @@ class AdaptationTrainer(NeuralClipTrainer):
 
 def fitting_data(model: NeuralClipModel, data: PreparedSet, checkpoint: str) -> PreparedSet:
     """A data set in the space of the model; a `DataError` for another modality, shape or image encoder."""
-    modality = data.facts.modality
-    config = getattr(model.config, f"{modality}_config")
-    if config is None:
-        raise DataError(
-            f"'{data.name}' holds {modality} recordings, but '{checkpoint}' has encoders of "
-            f"{model.config.modalities} only."
-        )
-    check_shape(config, data, [])
-    common_image_encoder({modality: data.facts})  # refuses images without embeddings
+    check_fit(model, data, [])
+    common_image_encoder({data.name: data.facts})  # refuses images without embeddings
     if EncoderIdentity.of_config(model.config) is None:
         raise DataError(f"'{checkpoint}' does not say which image encoder it was trained on.")
     return in_space_of(model.config, data, f"The checkpoint '{checkpoint}'")
