@@ -31,10 +31,7 @@ TRANSFORMERS_KEYS = {
     "tie_word_embeddings",
     "use_cache",
 }
-
-
-# Two keys this alike are one of them misspelt; less alike, a key that was written by transformers is another.
-MISSPELT = 0.75
+MISSPELT = 0.75  # likeness from which an unknown key in a file of transformers counts as one of ours, misspelt
 
 
 def is_of_transformers(key: str) -> bool:

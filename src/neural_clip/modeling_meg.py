@@ -74,16 +74,7 @@ class MegEncoder(SensorPreTrainedModel):
         Args:
             meg_values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): In the unit of the prepared
                 data set the model was trained on.
-            subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in
-                `config.subjects`; subjects may be mixed. -1 is the average subject, the mean of all layers.
-            output_hidden_states (`bool`, *optional*): Whether `hidden_states` is returned.
-            output_attentions (`bool`, *optional*): Taken as every model takes it; there is no attention to return.
-
-        Returns:
-            [`EncoderOutput`]
-
-        Raises:
-            ValueError: If a shape or a subject is not the configuration's.
+            subject_ids, output_hidden_states, output_attentions, returns and errors: As of [`EegEncoder`].
         """
         return self.encode(meg_values, subject_ids, output_hidden_states)
 

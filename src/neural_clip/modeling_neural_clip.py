@@ -366,7 +366,7 @@ class NeuralClipModel(WholeModel):
     def limit_logit_scale(self) -> None:
         """Bring a learned temperature back to its limit, which a step may have led it beyond, as open_clip does.
 
-        A limit on what is computed alone would leave it without a gradient for ever. `forward` calls this while
+        A limit on what is computed alone would leave it without a gradient from then on. `forward` calls this while
         training, because every training passes through it: plain `Trainer`, accelerate, own loops.
         """
         if self.logit_scale.requires_grad:

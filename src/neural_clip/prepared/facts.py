@@ -18,7 +18,7 @@ from neural_clip.target_space import TargetSpace
 
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # 1 has neither `preparation`, statistics nor `targets`
+READABLE_VERSIONS = (1, 2)  # 1 lacks `preparation`, `targets` and the statistics
 SPLIT_UNITS = ("image", "run", "recording")
 _FILLED_IN: Any = None  # facts that `write_prepared` finds by itself, and those that only one kind of recording has
 

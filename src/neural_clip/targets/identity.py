@@ -41,7 +41,7 @@ class EncoderIdentity:
         revision (`str`, *optional*): Commit on the Hub, or SHA-256 of the weights of a folder.
         pooling (`str`, *optional*): One of `POOLINGS`, or `"precomputed"` for any that a tower does not give.
         projection_dim (`int`): Width of the embeddings.
-        space ([`TargetSpace`], *optional*): Their vectors; `None` for data sets and checkpoints of before.
+        space ([`TargetSpace`], *optional*): Their vectors; `None` for older data sets and checkpoints.
     """
 
     name: str | None
@@ -139,7 +139,7 @@ def common_image_encoder(facts: Mapping[str, Facts], *, means: bool = True) -> d
     encoders = {name: found.image_encoder for name, found in facts.items() if found.image_encoder}
     if lacking := [name for name in facts if name not in encoders]:
         raise DataError(f"The images of {lacking} have no embeddings; run `neural-clip embed-images FOLDER` first.")
-    # data sets of before it was recorded, and ready-made embeddings, have no image processor
+    # older data sets and ready-made embeddings have no image processor
     processors = {json.dumps(encoder.get("image_processor"), sort_keys=True) for encoder in encoders.values()}
     distinct = {tuple(encoder[field] for field in CONFIG_KEYS) for encoder in encoders.values()}
     if len(distinct) > 1 or len(processors - {"null"}) > 1:

@@ -60,7 +60,7 @@ def check_made_by(tower: ImageEncoder, data: PreparedSet) -> None:
     made = tower.encode(list(stored.select(rows)["image"]))
     raw = data.moved_to(TargetSpace()).images.embeds[rows]
     cosines = (raw * made).sum(axis=1) / np.linalg.norm(raw, axis=1) / np.linalg.norm(made, axis=1)
-    if not (cosines >= MADE_COSINE).all():  # nor NaN
+    if not (cosines >= MADE_COSINE).all():  # NaN fails too
         name = stored["image_id"][int(rows[np.argmin(cosines)])]
         raise DataError(
             f"The image embeddings of '{data.name}' are not those that {tower.description['name']!r} makes of its "
@@ -112,7 +112,7 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> None:
     """Raise a `DataError` where a run would not see the batches that the checkpoint's run was about to see.
 
     Args:
-        checkpoint (`str`): Folder of a checkpoint; those of before the batches were recorded are taken as they are.
+        checkpoint (`str`): Folder of a checkpoint; an older one tells the number of processes alone.
         batches (`dict`): What decides the batches of this run.
     """
     path = Path(checkpoint, BATCHES_FILE)

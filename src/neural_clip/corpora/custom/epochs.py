@@ -60,8 +60,8 @@ def strict_mne(path: Path | str, what: str = "") -> Iterator[set[str]]:
 def fif_parts(path: Path) -> list[Path]:
     """Files of a recording, which mne cuts up when it is large; each tag of a FIF file points forward and lies in it.
 
-    mne does not check that: after one wrong byte it can read the same tags for ever. Nor does it notice where the
-    first of the parts is not the first of the recording.
+    mne does not check that: after one wrong byte it can read the same tags without end. It does not notice either
+    that the first of the parts is not the first of the recording.
 
     Raises:
         DataError: If a tag does not, or a part is missing.
