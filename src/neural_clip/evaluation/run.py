@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
+from neural_clip.gallery.searched import searched_images
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 
@@ -62,21 +63,31 @@ def evaluate_checkpoints(
     options = replace(options or EvaluateOptions(), **changes)
     if options.understand is not None:
         require_captum()  # before an hour is spent
+        if options.subject is not None:
+            raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
     check_names(checkpoints)
     opened = open_data(data)
     check_protocol(options.protocol, list(opened.values()))
     models = {name: fitting_model(path, opened, first=not n) for n, (name, path) in enumerate(checkpoints.items())}
-    parts = {modality: found.split(options.split) for modality, found in opened.items()}
+    parts = scored_parts(opened, options)
     embedded = {
         name: {
-            modality: embed_split(model, part, batch_size=options.batch_size, device=options.device)
+            modality: embed_split(
+                model, part, batch_size=options.batch_size, device=options.device, subject=options.subject
+            )
             for modality, part in parts.items()
             if getattr(model.config, f"{modality}_config", None) is not None
         }
         for name, model in models.items()
     }
     first, splits = next(iter(embedded.items()))
-    report = Report(header(checkpoints, embedded, options.split, options.seed, command), embedded, options.protocol)
+    unseen = {
+        modality: sorted(
+            set(part.subjects.tolist()) - set(getattr(models[first].config, f"{modality}_config").subjects)
+        )
+        for modality, part in splits.items()
+    }
+    report = Report(header(checkpoints, embedded, options, unseen, command), embedded, options.protocol)
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:
@@ -86,11 +97,40 @@ def evaluate_checkpoints(
     found = report.as_dict()
     if options.understand is not None:
         found["understanding"] = analyse(
-            models[first], splits, Path(output_dir) / "understanding",
+            models[first], {name: part.of_its_images() for name, part in splits.items()},
+            Path(output_dir) / "understanding",
             seed=options.seed, device=options.device, max_recordings=options.understand,
         )  # fmt: skip
     write_outputs(Path(output_dir), found, splits)
     return found
+
+
+def scored_parts(data: Mapping[str, PreparedSet], options: EvaluateOptions) -> dict[str, Split]:
+    """What is scored of each data set, and the images that are searched.
+
+    Raises:
+        DataError: If a subject is in none of the data sets, a data set has none of them or no recordings of the split,
+            or a gallery lacks an image or holds a single one.
+    """
+    parts, wanted = {}, options.subjects
+    everyone = sorted({name for opened in data.values() for name in opened.facts.subjects})
+    for name in wanted or ():
+        check_option("subjects", name, everyone)
+    for modality, opened in data.items():
+        own = None if wanted is None else [name for name in opened.facts.subjects if name in wanted]
+        if own == []:
+            raise DataError(f"'{opened.name}' has none of the subjects {list(wanted or ())}; it has {everyone}.")
+        part = opened.split(options.split, own)
+        if options.gallery is not None:
+            part = replace(part, searched=searched_images(part, options.gallery))
+        if len(part.gallery_ids) < 2:
+            n_images = len(opened.images.image_ids)
+            raise DataError(
+                f"The {options.split} recordings of '{opened.name}' show one image, and a score needs another to "
+                f"compare it with. `--gallery all` searches the {n_images} images of the set."
+            )
+        parts[modality] = part
+    return parts
 
 
 @dataclass
@@ -135,7 +175,7 @@ class Report:
         from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
 
         names = ("train", "validation", part.name) if baselines or controls else ()
-        opened = {name: part if name == part.name else part.data.split(name) for name in names}
+        opened = {name: part if name == part.name else _other_split(part, name) for name in names}
         loaded = {name: found.loaded() for name, found in opened.items()}
         recordings = [loaded[name] for name in names]
         self._add_decoding(modality, recordings if baselines else [])
@@ -179,7 +219,7 @@ class Report:
             record, contributions[name] = encoding_record(splits[modality], self.seed)
             rows.append({"method": name, **record})
         self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"][modality]}
-        images = self._first(modality).gallery_ids.tolist()
+        images = self._first(modality).shown_ids.tolist()
         self._compare("encoding", [modality], contributions, images, ("two_way",))
 
     def add_conversion(self, source: str, target: str) -> None:
@@ -220,6 +260,13 @@ class Report:
     def _with(self, *modalities: str) -> Embedded:
         """Checkpoints that have these modalities."""
         return {name: splits for name, splits in self.embedded.items() if set(modalities) <= set(splits)}
+
+
+def _other_split(part: Split, name: str) -> Split:
+    """Another split of all subjects; one without rows where the data set has none."""
+    if part.facts.splits[name]["rows"]:
+        return part.data.split(name)
+    return Split(part.data, name, [], part.subjects[:0], part.image_ids[:0])
 
 
 def _units(queries: EmbeddedSplit) -> Sequence:

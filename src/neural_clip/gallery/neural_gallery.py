@@ -11,6 +11,8 @@ from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import nearest_rows
 from neural_clip.targets.identity import EncoderIdentity
 
+# Embeddings of one picture by one encoder differ by rounding alone, those of different pictures by far more.
+SAME_IMAGE_COSINE = 1 - 1e-5
 HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
 NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
 
@@ -41,7 +43,7 @@ class NeuralGallery:
 
     @classmethod
     def of_images(cls, part: Split) -> NeuralGallery:
-        """The images of a split, each once."""
+        """The images in which those of a split are looked for, each once."""
         return cls(
             "image", part.gallery_embeds, part.gallery_ids, np.array(part.gallery_concepts, dtype=str),
             part.gallery_categories, encoder=_encoder_of(part),

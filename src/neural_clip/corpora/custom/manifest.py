@@ -58,7 +58,7 @@ CHOICES = {
     "standardise": ("none", "run"),
     "bad_segments": ("refuse", "drop"),
     "datatype": ("eeg", "meg"),
-    "by": ("image", "run", "recording"),
+    "by": ("image", "run", "recording", "subject"),
     "scaling": ("none", "train", "unknown"),
     "redistribution": ("allowed", "forbidden"),
     "concept": ("none", "folder"),
@@ -211,10 +211,12 @@ class Splits:
     """How rows are divided.
 
     Args:
-        by (`str`): `"image"` (all rows of an image in one split, over all subjects), `"run"`, or `"recording"` (file).
-        validation, test (`float` or `list[str]`, *optional*): A share, or the names: image ids, or
-            `sub-01/ses-01/run-01`. By run or recording a share is taken of each subject's, at least one while one
-            is left to train on: test before validation.
+        by (`str`): `"image"` (all rows of an image in one split, over all subjects), `"run"`, `"recording"` (file) or
+            `"subject"` (all rows of a test subject, who is not trained on).
+        validation, test (`float` or `list[str]`, *optional*): A share, or the names: image ids,
+            `sub-01/ses-01/run-01`, or `sub-01`. By run or recording a share is taken of each subject's, at least one
+            while one is left to train on: test before validation. By subject a share for `validation` is one of the
+            other subjects' images (runs, where only categories are known). `validation: null` goes without.
         seed (`int`): Seed of the choice.
     """
 
@@ -351,7 +353,7 @@ def _check_whole(manifest: Manifest, where: str) -> None:
     if manifest.category_level and manifest.embeddings is None:
         raise DataError(f"{where}: 'category_level' needs 'embeddings', whose means become the targets.")
     if manifest.category_level and manifest.splits.by == "image":
-        raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or 'recording'.")
+        raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or another 'by'.")
     kinds, sensors = {entry.kind for entry in manifest.recordings}, MODALITIES[manifest.modality].sensors
     for kind in sorted(kinds & {"epochs", "continuous", "bids"}):
         if not sensors:
