@@ -43,7 +43,7 @@ def _joined(part: Split, other: PreparedSet) -> ImageTable:
         raise DataError(
             f"'{part.data.name}' and '{other.name}' cannot be searched together: images are categories in one only."
         )
-    here, there = (EncoderIdentity.of_facts(facts.image_encoder or {}) for facts in (part.facts, other.facts))
+    here, there = (EncoderIdentity.of_facts(dict(facts.image_encoder or {})) for facts in (part.facts, other.facts))
     here.require(there, f"'{part.data.name}'", f"'{other.name}'")
     nearest = own.embeds[nearest_rows(more.embeds, own.embeds)[:, 0]]
     cosines = (unit_vectors(more.embeds) * unit_vectors(nearest)).sum(axis=1)

@@ -79,6 +79,7 @@ def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> dict[str, np.
         raise DataError("There are no recordings to write.")
     if MODALITIES[metadata["modality"]].sensors:
         metadata["n_chans"], metadata["n_times"] = shape
+    _check_subjects(whole["rows"], metadata["split_unit"])
     if not metadata["category_level"]:
         _check_disjoint(images, whole["rows"], metadata["split_unit"])
     _fill_counts(metadata, whole["rows"], whole["voxels"], images, concepts)
@@ -108,7 +109,6 @@ def _fill_counts(metadata: dict, rows: dict, voxels: dict, images: dict[str, set
     subjects = sorted(rows)
     if metadata["subjects"] is not None and sorted(metadata["subjects"]) != subjects:
         raise DataError(f"Recordings were expected of subjects {sorted(metadata['subjects'])}, but got {subjects}.")
-    _check_subjects(rows, metadata["split_unit"])
     metadata["subjects"] = subjects
     metadata["n_voxels"] = None if MODALITIES[metadata["modality"]].sensors else {s: voxels[s] for s in subjects}
     metadata["subject_splits"] = {s: {k: rows[s][k] for k in SPLITS if rows[s][k]} for s in subjects}
@@ -199,7 +199,8 @@ class _Audit:
     def _check_split(self, where: str, row: dict, image_id: str, split: str) -> None:
         known = self.image_split.setdefault(image_id, [split])
         if split not in known:
-            if not self.metadata["category_level"]:
+            # whose images may be in several splits is known when all rows are
+            if not self.metadata["category_level"] and self.metadata["split_unit"] != "subject":
                 raise DataError(
                     f"{where} is in split {split!r}, but image {image_id!r} is in split {known[0]!r} as well."
                 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import factorial
 from pathlib import Path
+from textwrap import fill
 
 from neural_clip.prepared.modalities import MODALITIES
 
 SCORES = {"two_way": "2-way", "top1": "top-1"}
+COLUMNS = 110  # of a terminal
 WIDE = 0.3  # an interval of the 2-way score that says little, where chance and perfect are 0.5 apart
 Table = tuple[list[str], list[list[str]]]
 
@@ -56,8 +58,8 @@ def scope_notes(report: dict) -> list[str]:
         scored = report["decoding"][modality]["rows"][0]["subjects"]
         if unseen:
             notes.append(
-                f"{name}: {', '.join(unseen)}: never seen in training. Their recordings go through the average subject, "
-                "the mean of the alignment layers of those who were."
+                f"{name}: {', '.join(unseen)}: never seen in training. Their recordings go through the average "
+                "subject, the mean of the alignment layers of those who were."
             )
         if data.get("subject") and (seen := [subject for subject in scored if subject not in unseen]):
             notes.append(
@@ -71,9 +73,10 @@ def scope_notes(report: dict) -> list[str]:
             )
         if gallery := data.get("gallery"):
             notes.append(
-                f"{name}: {gallery['images']} images are searched ({gallery['name']}), of which {gallery['shown']} "
-                "were shown. The others can be told from these without any recording, if only by where they come "
-                "from: the control with shuffled labels searches the same gallery. `p` exchanges shown images alone."
+                f"{name}: searched are {gallery['images']} images ({gallery['name']}); shown: {gallery['shown']}. "
+                "The others may be told from these by more than what was seen: by where they come from, or as images "
+                "that were trained on. The control with shuffled labels searches the same gallery, and `p` exchanges "
+                "shown images alone."
             )
     return notes
 
@@ -87,8 +90,8 @@ def size_notes(report: dict) -> list[str]:
         count = row["n_queries"] if unit == "recording" else row["n_unique_images"]
         counted = f"{count} {unit}{'s' * (count != 1)}"
         if interval is None:
-            least = f", and `p` cannot be smaller than about {1 / factorial(count):.2g}" if unit == "image" else ""
-            notes.append(f"{name}: {counted} are too few for an interval{least}. Such a score shows nothing.")
+            least = f"; `p` cannot be smaller than about {1 / factorial(count):.2g}" if unit == "image" else ""
+            notes.append(f"{name}: too few for an interval: {counted}{least}. Such a score shows nothing.")
         elif interval[1] - interval[0] > WIDE:
             notes.append(
                 f"{name}: with {counted} the interval of the 2-way score reaches from {interval[0]:.2f} to "
@@ -292,7 +295,7 @@ def as_text(table: Table) -> str:
 
 
 def print_tables(report: dict, folder: str | Path | None = None) -> None:
-    """Print the tables to stdout, at most 110 columns wide, and where everything lies.
+    """Print the tables to stdout, at most `COLUMNS` wide, and where everything lies.
 
     Args:
         report (`dict`): What `report.json` holds.
@@ -300,7 +303,7 @@ def print_tables(report: dict, folder: str | Path | None = None) -> None:
     """
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     parts = [f"Table 1. Decoding{simulated}, {report['split']} split, single trial", as_text(decoding_table(report))]
-    parts += [line for note in (*scope_notes(report), *size_notes(report)) for line in ("", note)]
+    parts += [line for note in (*scope_notes(report), *size_notes(report)) for line in ("", fill(note, COLUMNS))]
     parts += ["", f"Galleries{simulated}", as_text(sizes_table(report))]
     parts += ["", f"Encoding{simulated}, image -> recording", as_text(encoding_table(report))]
     if report["conversion"]:

@@ -125,6 +125,8 @@ def _check_whole(entries: list[Recording], found: list[list[str]]) -> None:
     of_subject: dict[str, set[str]] = {}
     for entry, rows in zip(entries, found, strict=True):
         of_subject.setdefault(entry.subject, set()).update(rows)
+    if {split for given in of_subject.values() for split in given} == {"test", "validation"}:
+        raise DataError("splits: nothing is left for 'train': every subject is in 'test' or in 'validation'.")
     for subject, given in of_subject.items():
         if "test" in given and len(given) > 1:
             raise DataError(

@@ -90,8 +90,8 @@ def _subject_paths(
 
 def _subjects(train: Split, *others: Split) -> list[str]:
     """Subjects to fit, in order; all must have training rows."""
-    known = sorted(set(train.subjects))
-    unknown = sorted({subject for split in others for subject in split.subjects} - set(known))
+    known = sorted(set(train.subjects.tolist()))
+    unknown = sorted({subject for split in others for subject in split.subjects.tolist()} - set(known))
     if unknown:
         raise DataError(f"Subject '{unknown[0]}' has no training rows; ridge regression is fitted for {known}.")
     return known

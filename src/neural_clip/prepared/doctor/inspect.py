@@ -101,7 +101,8 @@ def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
         elif lacking:  # whole runs, recordings and subjects cannot be cut up
             level = note if unit != "image" else warning
             yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no {split} rows.",
-                        f"Scores over subjects leave them out. {consequence}")  # fmt: skip
+                        "Scores over subjects leave them out." + ("" if unit == "subject" else f" {consequence}")
+                        )  # fmt: skip
 
 
 def _check_sizes(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
