@@ -84,7 +84,8 @@ class Recording:
             from the first sample or volume).
         image_column (`str`): Column of the table or of the Epochs' metadata that names image or category.
         run_column (`str`, *optional*): Column that names the run of each trial.
-        keep (`dict`): Column name to the list of values whose rows are kept.
+        keep (`dict`): Column name to the list of values whose rows are kept. A number stands for all ways to write it
+            (`1`, `1.0`); text in quotes for itself.
         picks (`list[str]`, *optional*): Channels, in this order; by default all of the modality.
         tmin, tmax (`float`, *optional*): Window in s from onset, both ends included.
         high_pass, low_pass (`float`, *optional*): Band in Hz, by mne's zero-phase FIR filter on the continuous
