@@ -26,9 +26,7 @@ from slow_scores import cosine
 NO_FITS = {"baselines": False, "controls": False}
 
 
-def write_held_out(
-    folder, *, n_subjects=3, n_images=30, splits=("train", "validation", "test"), modality="eeg", **facts
-):
+def write_held_out(folder, splits=("train", "validation", "test"), modality="eeg", n_subjects=3, n_images=30, **facts):
     """The last subject is tested on all images; the others are trained on two thirds, validated on the rest."""
     rng = np.random.default_rng(4)
     embeds = rng.standard_normal((n_images, WIDTH)).astype(np.float32)
@@ -50,7 +48,7 @@ def write_held_out(
     }  # fmt: skip
     if modality != "fmri":
         metadata |= {"sfreq": 100.0, "tmin": 0.0, "ch_names": [f"C{i}" for i in range(SHAPES[modality][0])]}
-    return write_prepared(folder, metadata, [row for row in rows if row["split"] in splits], images)
+    return write_prepared(folder, metadata | facts, [row for row in rows if row["split"] in splits], images)
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +295,7 @@ def test_without_validation_images_baselines_and_controls_say_why_they_are_absen
 
 def test_a_set_that_can_only_be_scored_is(planted, tmp_path):
     planted()
-    folder = write_held_out(tmp_path / "eeg", splits=("test",))
+    folder = write_held_out(tmp_path / "eeg", splits=("test",), presentation_order=True)
     report = evaluate_checkpoints({"a": "planted"}, [folder], tmp_path / "out", subject="average")
     row, *baselines = report["decoding"]["eeg"]["rows"]
     assert row["two_way"] > 0.9

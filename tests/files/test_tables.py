@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.files.tables import kept, unit_of_onsets
+from neural_clip.files.tables import is_same_number, kept, unit_of_onsets
 
 CELLS = ["1", "1.0", "01", "1e0", "2", "one", "True", "yes", "NO", "", "nan"]
 
@@ -26,6 +26,14 @@ CELLS = ["1", "1.0", "01", "1e0", "2", "one", "True", "yes", "NO", "", "nan"]
 def test_a_number_stands_for_all_ways_to_write_it_and_text_for_itself(values, expected):
     chosen = kept([{"x": cell} for cell in CELLS], {"x": values}, "t.csv")
     assert [cell for cell, keep in zip(CELLS, chosen, strict=True) if keep] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "same"),
+    [("1.0", 1, True), ("1", 1.0, True), ("1", 1, True), ("1", "1.0", False), ("one", 1, False), ("1", True, False)],
+)
+def test_labels_of_arrays_are_numbers_of_the_manifest(text, value, same):
+    assert is_same_number(text, value) == same
 
 
 def test_no_row_left_is_an_error():

@@ -153,6 +153,8 @@ def _shuffled_labels(data: ControlData, seed: int) -> np.ndarray:
 
 def _time_alone(data: ControlData, seed: int) -> np.ndarray:
     """Mean target of the training trials of that subject and session that were shown nearest in time."""
+    if not len(data.train):
+        raise DataError("there are no training recordings")
     if data.times is None:
         raise DataError("the order in which images were shown is not known")
     (sessions, times), (asked_sessions, asked_times) = data.times["train"], data.times["test"]

@@ -181,7 +181,7 @@ class Report:
         self._add_decoding(modality, recordings if baselines else [])
         self._add_encoding(modality)
         if controls:
-            times = presentation_times(opened["train"], part)
+            times = presentation_times(opened["train"], part) if len(opened["train"]) else None
             train, validation, scored = recordings
             looked_at = ControlData(self._first(modality), train, validation, scored, times)
             self.controls[modality] = run_controls(looked_at, self.seed)

@@ -154,3 +154,9 @@ def _read(kind: type, text: str) -> str | float | bool | None:
         return kind(text)
     except ValueError:
         return None
+
+
+def is_same_number(text: str, value: object) -> bool:
+    """Whether a cell or label is the number that YAML gave, however it is written."""
+    plain = _plain(value)
+    return isinstance(plain, float) and _read(float, text) == plain

@@ -201,8 +201,8 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> 
         images = _open_images(report["data"][name]["folder"])
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
-            row = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
-            image = None if row is None else images[row]["image"]
+            found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
+            image = None if found is None else images[found]["image"]
             if image is not None:
                 image = image.convert("RGB")
                 image.thumbnail((THUMBNAIL, THUMBNAIL))

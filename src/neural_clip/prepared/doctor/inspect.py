@@ -95,9 +95,11 @@ def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
             yield severity("splits", f"There is no {split} split.", consequence)
         elif lacking and split == "train":
             level = note if unit == "subject" else warning
+            scored = ("as new subjects they are scored by the average subject (`evaluate --subject average`)"
+                      if MODALITIES[metadata["modality"]].sensors else
+                      "voxels have no average subject, so they cannot be scored without training rows")  # fmt: skip
             yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no train rows.",
-                        "A model trained on this set has no layer for them: as new subjects they are scored by the "
-                        "average subject (`evaluate --subject average`, EEG and MEG).")  # fmt: skip
+                        f"A model trained on this set has no layer for them: {scored}.")  # fmt: skip
         elif lacking:  # whole runs, recordings and subjects cannot be cut up
             level = note if unit != "image" else warning
             yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no {split} rows.",
