@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neural_clip.errors import DataError, check_option
+from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
-from neural_clip.gallery.searched import searched_images
+from neural_clip.evaluation.scope import other_split, scored_parts
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 
@@ -105,34 +105,6 @@ def evaluate_checkpoints(
     return found
 
 
-def scored_parts(data: Mapping[str, PreparedSet], options: EvaluateOptions) -> dict[str, Split]:
-    """What is scored of each data set, and the images that are searched.
-
-    Raises:
-        DataError: If a subject is in none of the data sets, a data set has none of them or no recordings of the split,
-            or a gallery lacks an image or holds a single one.
-    """
-    parts, wanted = {}, options.subjects
-    everyone = sorted({name for opened in data.values() for name in opened.facts.subjects})
-    for name in wanted or ():
-        check_option("subjects", name, everyone)
-    for modality, opened in data.items():
-        own = None if wanted is None else [name for name in opened.facts.subjects if name in wanted]
-        if own == []:
-            raise DataError(f"'{opened.name}' has none of the subjects {list(wanted or ())}; it has {everyone}.")
-        part = opened.split(options.split, own)
-        if options.gallery is not None:
-            part = replace(part, searched=searched_images(part, options.gallery))
-        if len(part.gallery_ids) < 2:
-            n_images = len(opened.images.image_ids)
-            raise DataError(
-                f"The {options.split} recordings of '{opened.name}' show one image, and a score needs another to "
-                f"compare it with. `--gallery all` searches the {n_images} images of the set."
-            )
-        parts[modality] = part
-    return parts
-
-
 @dataclass
 class Report:
     """What an evaluation finds, task by task; `as_dict` is what `report.json` holds.
@@ -175,7 +147,7 @@ class Report:
         from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
 
         names = ("train", "validation", part.name) if baselines or controls else ()
-        opened = {name: part if name == part.name else _other_split(part, name) for name in names}
+        opened = {name: part if name == part.name else other_split(part, name) for name in names}
         loaded = {name: found.loaded() for name, found in opened.items()}
         recordings = [loaded[name] for name in names]
         self._add_decoding(modality, recordings if baselines else [])
@@ -260,13 +232,6 @@ class Report:
     def _with(self, *modalities: str) -> Embedded:
         """Checkpoints that have these modalities."""
         return {name: splits for name, splits in self.embedded.items() if set(modalities) <= set(splits)}
-
-
-def _other_split(part: Split, name: str) -> Split:
-    """Another split of all subjects; one without rows where the data set has none."""
-    if part.facts.splits[name]["rows"]:
-        return part.data.split(name)
-    return Split(part.data, name, [], part.subjects[:0], part.image_ids[:0])
 
 
 def _units(queries: EmbeddedSplit) -> Sequence:
