@@ -113,6 +113,16 @@ def test_new_subjects_are_scored_by_the_average_subject(held_out, planted, tmp_p
     assert "| EEG | per-subject ridge | - | - | - | - | not computed |" in markdown(report, {})
 
 
+def test_chosen_subjects_have_recordings_in_the_split(held_out, planted, tmp_path):
+    planted()
+    with pytest.raises(DataError, match="has no test recordings of 'sub-01'; choose others"):
+        evaluate_checkpoints({"a": "planted"}, [held_out], tmp_path, subject="average", subjects=["sub-01", "sub-03"])
+    report = evaluate_checkpoints(
+        {"a": "planted"}, [held_out], tmp_path, split="train", subjects=["sub-01"], **NO_FITS
+    )
+    assert list(report["decoding"]["eeg"]["rows"][0]["subjects"]) == ["sub-01"]
+
+
 def test_new_subjects_are_refused_by_name_where_the_average_was_not_asked_for(held_out, planted, tmp_path):
     planted()
     with pytest.raises(DataError, match=r"subject 'sub-03', but the model knows .*adapt.*evaluate --subject average"):
@@ -160,7 +170,7 @@ def test_subjects_choose_whose_recordings_are_scored(folders, planted, tmp_path)
     with pytest.raises(DataError, match=r"'subjects' .* Allowed values are 'sub-01' and 'sub-02', but got 'sub-09'"):
         evaluate_checkpoints({"a": "planted"}, [folders["eeg"]], tmp_path, subjects=["sub-09"])
     three = write_planted(tmp_path / "three", "fmri", n_subjects=3, repeats=1, pixels=False, counts=FEW)
-    with pytest.raises(DataError, match=r"eeg' has none of the subjects \['sub-03'\]"):
+    with pytest.raises(DataError, match=r"eeg' has \['sub-01', 'sub-02'\], none of the subjects \['sub-03'\]"):
         evaluate_checkpoints({"a": "planted"}, [folders["eeg"], three], tmp_path, subjects=["sub-03"])
 
 
@@ -248,6 +258,9 @@ def test_few_images_are_scored_or_refused_and_commented_on(few, planted, tmp_pat
     if n_test == 1:
         with pytest.raises(DataError, match=r"one image, and a score needs another .*`--gallery all` .* 15 images"):
             evaluate_checkpoints({"a": "planted"}, [few(1)], tmp_path)
+        pytest.importorskip("captum")
+        with pytest.raises(DataError, match=r"one image.*--understand. is shown by images that have recordings"):
+            evaluate_checkpoints({"a": "planted"}, [few(1)], tmp_path, gallery="all", understand=4)
     for gallery in ("all",) if n_test == 1 else (None, "all"):
         report = evaluate_checkpoints({"a": "planted"}, [few(n_test)], tmp_path, gallery=gallery)
         row = report["decoding"]["eeg"]["rows"][0]

@@ -25,18 +25,27 @@ def scored_parts(data: Mapping[str, PreparedSet], options: EvaluateOptions) -> d
     for modality, opened in data.items():
         own = None if wanted is None else [name for name in opened.facts.subjects if name in wanted]
         if own == []:
-            raise DataError(f"'{opened.name}' has none of the subjects {list(wanted or ())}; it has {everyone}.")
+            raise DataError(f"'{opened.name}' has {opened.facts.subjects}, none of the subjects {list(wanted or ())}.")
+        for name in own or ():
+            if not opened.facts.subject_splits[name].get(options.split):
+                raise DataError(f"'{opened.name}' has no {options.split} recordings of '{name}'; choose others.")
         part = opened.split(options.split, own)
         if options.gallery is not None:
             part = replace(part, searched=searched_images(part, options.gallery))
-        if len(part.gallery_ids) < 2:
-            n_images = len(opened.images.image_ids)
-            raise DataError(
-                f"The {options.split} recordings of '{opened.name}' show one image, and a score needs another to "
-                f"compare it with. `--gallery all` searches the {n_images} images of the set."
-            )
+        _check_size(part, options)
         parts[modality] = part
     return parts
+
+
+def _check_size(part: Split, options: EvaluateOptions) -> None:
+    """Raise where one image is all there is."""
+    one = f"The {part.name} recordings of '{part.data.name}' show one image, and a score needs another to compare with"
+    if len(part.gallery_ids) < 2:
+        n_images = len(part.data.images.image_ids)
+        more = f" `--gallery all` searches the {n_images} images of the set." if n_images > 1 else ""
+        raise DataError(f"{one}.{more}")
+    if options.understand is not None and len(part.shown_ids) < 2:
+        raise DataError(f"{one}. What was learned (--understand) is shown by images that have recordings.")
 
 
 def other_split(part: Split, name: str) -> Split:
