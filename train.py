@@ -2,7 +2,7 @@
 
     accelerate launch train.py configs/demo.yaml [--training.learning_rate 1e-3 ...]
     python train.py --help
-    torchrun --nproc_per_node 2 train.py configs/demo.yaml
+    torchrun --nproc_per_node 2 train.py configs/demo.yaml  # two processes, on GPUs or CPUs, train one model
 
 The work is done in `neural_clip.training.run`; recipes are described in `neural_clip.training.recipe`.
 """

@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/image_retrieval.py    # 10,000 x 10,000 x 768, float32, one thread
     python benchmarks/image_retrieval.py --million            # all threads; and a gallery of 1,000,000 images
+    python benchmarks/image_retrieval.py --evaluate           # `evaluate.load(...)` against `retrieval_scores`
 
 The bare product is `predictions @ references.T` of the same float32 arrays by the same threads. Product and scores
 take turns in one process; the fastest of each is compared, in seconds of the clock, and in those of the processor (all
@@ -17,7 +18,10 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -27,6 +31,7 @@ from neural_clip.retrieval.task import RetrievalTask
 from neural_clip.retrieval.tiles import Limits, Screen, pair_cosines
 
 WIDTH, N_CLASSES = 768, 1000
+FOLDER = Path(__file__).resolve().parents[1] / "metrics" / "image_retrieval"
 MEGABYTE = 2**20
 
 
@@ -98,6 +103,40 @@ def peak(n_queries: int, n_images: int) -> None:
     print(json.dumps([time.perf_counter() - begin, (_peak_kilobytes() - before) / 1024, references.nbytes / MEGABYTE]))
 
 
+def through_evaluate(n: int, rounds: int) -> None:
+    """Print what `evaluate` adds to the scores: given in one piece, and in batches of 256 that pass through a file."""
+    import evaluate
+
+    predictions, references = embeddings(n, n)
+    inputs: dict[str, Any] = {
+        "predictions": predictions,
+        "references": references,
+        "reference_ids": [f"i{row}" for row in range(n)],
+    }
+    with tempfile.TemporaryDirectory() as cache:
+        metric = evaluate.load(str(FOLDER), cache_dir=cache)
+
+        def streamed() -> None:
+            for start in range(0, n, 256):
+                metric.add_batch(**{name: value[start : start + 256] for name, value in inputs.items()})
+            metric.compute()
+
+        works = {
+            "retrieval_scores": lambda: scores.retrieval_scores(**inputs),
+            "compute": lambda: metric.compute(**inputs),
+            "add_batch, compute": streamed,
+        }
+        best = {name: np.full(2, np.inf) for name in works}
+        for _ in range(rounds):
+            for name, work in works.items():
+                best[name] = np.minimum(best[name], seconds(work))
+    print(f"{n:,} x {n:,} x {WIDTH}, float32; ratios to retrieval_scores")
+    print(f"{'':<32}   clock              processor")
+    for name, value in best.items():
+        columns = zip(value, value / best["retrieval_scores"], strict=True)
+        print(f"{name:<32}" + "   ".join(f"{took:7.2f} s {ratio:6.2f}" for took, ratio in columns))
+
+
 def _peak_kilobytes() -> int:
     """Largest memory of this process so far."""
     with open("/proc/self/status") as file:
@@ -120,10 +159,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="queries and images (default: 10,000)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--million", action="store_true", help="also a gallery of a million images: 3 GB")
+    parser.add_argument("--evaluate", action="store_true", help="what `evaluate` adds, and nothing else")
     parser.add_argument("--peak", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
         peak(*arguments.peak)
+        return
+    if arguments.evaluate:
+        through_evaluate(arguments.n, arguments.rounds)
         return
     memory(arguments.n, arguments.n)
     if arguments.million:

@@ -1,8 +1,14 @@
 """Planted data sets that tests of several packages read; whoever changes one copies it first."""
 
+import os
+
 import pytest
 
+from neural_clip.training.processes import COUNTS, RANKS
 from planted_data import READY, write_planted
+
+for _name in (*COUNTS, *RANKS, "MASTER_ADDR"):
+    os.environ.pop(_name, None)  # of a launcher that runs the tests, such as a job of a cluster
 
 
 @pytest.fixture(scope="session")

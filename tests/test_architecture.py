@@ -365,6 +365,7 @@ NOT_OF_ONE_MODULE = {"damage", "docs", "help", "reads"}
 BESIDE_THE_PACKAGE = {
     "architecture",
     "dataset_scripts",
+    "docs_guarantees",
     "docs_links",
     "format_1",
     "package",

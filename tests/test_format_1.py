@@ -60,8 +60,8 @@ def test_the_configuration_says_what_it_said(checkpoint):
     assert (config.eeg_config.num_networks, config.eeg_config.time_shift) == (2, 0.01)
     assert (config.meg_config.encoder_type, config.meg_config.first_sample) == ("temporal_cnn", 10)
     assert (config.fmri_config.n_voxels, config.fmri_config.linear_path) == ({"sub-01": 9, "sub-02": 7}, True)
-    assert processor.recordings["meg"]["ch_names"] == ["M0", "M1", "M2"]
-    assert (processor.recordings["meg"]["tmin"], processor.recordings["eeg"]["sfreq"]) == (-0.1, 100.0)
+    assert processor.recordings["meg"][0]["ch_names"] == ["M0", "M1", "M2"]
+    assert (processor.recordings["meg"][0]["tmin"], processor.recordings["eeg"][0]["sfreq"]) == (-0.1, 100.0)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

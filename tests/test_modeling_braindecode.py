@@ -89,6 +89,20 @@ def recordings(n_rows=8, n_times=200):
     return values, torch.arange(n_rows) % 2
 
 
+def test_tensors_that_nothing_was_loaded_into_start_as_those_of_a_new_network(stand_in):
+    """Those of the package too, of which only it knows how they start."""
+    with torch.device("meta"):
+        encoder = EegEncoder(encoder_config())
+    encoder.to_empty(device="cpu")
+    for tensor in (*encoder.parameters(), *encoder.buffers()):
+        tensor.data.fill_(float("nan"))
+    encoder.network.network.layers[2].bias._is_hf_initialized = True  # this one was loaded
+    encoder.init_weights()
+    for name, tensor in encoder.state_dict().items():
+        assert torch.isfinite(tensor).all() == (name != "network.network.layers.2.bias"), name
+    assert torch.equal(encoder.network.network.window, torch.hann_window(200))
+
+
 def absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "braindecode", None)
 

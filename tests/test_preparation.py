@@ -169,6 +169,25 @@ def test_files_of_epochs(tmp_path):
     check_same(data, processor, model, epochs.get_data() * 1e6, "train", rows, unit="uV", tmin=-0.1)
 
 
+def test_projectors_that_are_not_applied_stay_so(tmp_path):
+    """One rule for files of epochs, continuous recordings and the processor."""
+    manifest, values = eeg_manifest(tmp_path)
+    for subject in (1, 2):
+        path = tmp_path / f"{subject}-epo.fif"
+        epochs = mne.read_epochs(path, verbose="error").set_eeg_reference("average", projection=True, verbose="error")
+        epochs.save(path, overwrite=True, verbose="error")
+    data, processor, model = ready(prepared(tmp_path, manifest))
+    table = rows_of(data, "train")
+    rows = np.flatnonzero(data.split("train").subjects == "sub-02")
+    stored = np.stack([data.split("train").values([row])[0] for row in rows])
+    raw = values[2][table.trial[rows].to_numpy()][:, :, 10:31]
+    np.testing.assert_allclose(stored, raw, rtol=1e-5, atol=1e-12)  # no average was subtracted
+    epochs = mne.read_epochs(tmp_path / "2-epo.fif", proj=False, verbose="error")[table.trial[rows].to_numpy()]
+    check_same(data, processor, model, epochs, "train", rows)
+    with pytest.raises(ValueError, match=r"'projectors' of the recordings is \['Average EEG reference'\]"):
+        processor(eeg=epochs.apply_proj(verbose="error"), subject="sub-02")
+
+
 def save_embeddings(folder):
     """Vectors of the twenty images that are shown."""
     names = [f"im{i:02d}" for i in range(20)]

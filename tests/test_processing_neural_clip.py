@@ -1,5 +1,7 @@
 """The processor: what it accepts, what it does to it, and what it refuses."""
 
+import datasets
+import mne
 import nibabel
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from neural_clip import EegConfig, FmriConfig, MegConfig, NeuralClipConfig, NeuralClipProcessor
+from neural_clip.preparation import Preparation, Statistics
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -23,18 +26,22 @@ def processor():
         meg_config=MegConfig(n_chans=2, n_times=10, sfreq=100.0, tmin=0.0, subjects=SUBJECTS),
         fmri_config=FmriConfig(subjects=SUBJECTS, n_voxels={"sub-01": 4, "sub-02": 6}),
     )
-    return NeuralClipProcessor.from_config(config, CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16))
+    preparations = {
+        "eeg": Preparation(unit="V", bands=[[0.0, 50.0]], baseline=None, reference="as recorded", projectors=[]),
+        "fmri": Preparation(unit="percent signal change"),
+    }
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
+    return NeuralClipProcessor.from_config(config, images, preparations)
 
 
-def make_epochs(names, sfreq=100.0, tmin=-0.2, n_times=80, n_epochs=4, seed=0):
-    mne = pytest.importorskip("mne")
-    data = np.random.default_rng(seed).standard_normal((n_epochs, len(names), n_times))
+def make_epochs(names=NAMES, sfreq=100.0, tmin=-0.2, n_times=80, n_epochs=4, seed=0):
+    data = np.random.default_rng(seed).standard_normal((n_epochs, len(names), n_times)) * 1e-5
     return mne.EpochsArray(data, mne.create_info(list(names), sfreq, "eeg"), tmin=tmin, verbose="error"), data
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "list", "single"])
 def test_arrays_of_every_kind(processor, kind):
-    values = np.random.default_rng(0).standard_normal((2, 3, 50)).astype(np.float32)
+    values = 1e-5 * np.random.default_rng(0).standard_normal((2, 3, 50)).astype(np.float32)
     given = {"array": values, "tensor": torch.from_numpy(values), "list": list(values), "single": values[0]}[kind]
     inputs = processor(eeg=given, subject="sub-02")
     expected = values[:1] if kind == "single" else values
@@ -51,15 +58,14 @@ def test_epochs_are_picked_ordered_and_cut(processor):
 
 
 def test_epochs_at_a_higher_rate_are_resampled(processor):
-    mne = pytest.importorskip("mne")
     times = np.arange(-0.5, 1.0, 1 / 400)
-    wave = np.sin(2 * np.pi * 5 * times)  # 5 Hz lives far below the new Nyquist frequency of 50 Hz
+    wave = 1e-5 * np.sin(2 * np.pi * 5 * times)  # 5 Hz lives far below the new Nyquist frequency of 50 Hz
     epochs = mne.EpochsArray(
         np.tile(wave, (1, 3, 1)), mne.create_info(NAMES, 400.0, "eeg"), tmin=-0.5, verbose="error"
     )
     got = processor(eeg=epochs, subject="sub-01")["eeg_values"][0, 0].numpy()
-    expected = np.sin(2 * np.pi * 5 * (-0.1 + np.arange(50) / 100))
-    assert np.abs(got - expected).max() < 0.03
+    expected = 1e-5 * np.sin(2 * np.pi * 5 * (-0.1 + np.arange(50) / 100))
+    assert np.abs(got - expected).max() < 0.03e-5
 
 
 @pytest.mark.parametrize(
@@ -183,3 +189,256 @@ def test_modality_or_images_that_the_model_does_not_take():
     with pytest.raises(ValueError, match="ready-made embeddings"):
         processor(images=Image.new("RGB", (4, 4)))
     assert processor.model_input_names == ["eeg_values", "subject_ids"]
+
+
+# What recordings went through, and what they must not have gone through.
+
+
+def marked_bad(epochs):
+    epochs.info["bads"] = ["Pz"]
+    return epochs
+
+
+def referenced(epochs):
+    return epochs.set_eeg_reference(["Oz"], verbose="error")
+
+
+def projected(epochs):
+    return epochs.set_eeg_reference("average", projection=True, verbose="error").apply_proj(verbose="error")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (marked_bad, r"marked bad: \['Pz'\]. Interpolate them"),
+        (referenced, "'reference' of the recordings is changed, but of the model's as recorded"),
+        (projected, r"'projectors' of the recordings is \['Average EEG reference'\], but of the model's \[\]"),
+        (lambda epochs: epochs.apply_baseline((None, 0), verbose="error"), r"baseline of \(.*\) s was subtracted"),
+        (lambda epochs: epochs.filter(None, 20, verbose="error"), r"hold 0 to 20 Hz .* filtered to 0 to 50 Hz"),
+        (lambda epochs: mne.io.RawArray(epochs.get_data()[0], epochs.info, verbose="error"), "cut them at the image"),
+        (lambda epochs: epochs[:0], "no epochs; were all of them rejected"),
+        (lambda epochs: epochs.set_channel_types({"Pz": "eog"}), "channels are of the types"),
+    ],
+)
+def test_epochs_with_another_history_are_refused(processor, change, message):
+    epochs, _ = make_epochs()
+    processor(eeg=epochs, subject="sub-01")
+    with pytest.raises(ValueError, match=message):
+        processor(eeg=change(epochs), subject="sub-01")
+
+
+def test_inactive_projectors_are_not_applied(processor):
+    epochs, data = make_epochs()
+    epochs.set_eeg_reference("average", projection=True, verbose="error")
+    inputs = processor(eeg=epochs, subject="sub-01")
+    np.testing.assert_allclose(inputs["eeg_values"].numpy(), data[:, :, 10:60], rtol=1e-6)
+
+
+def test_the_average_of_epochs_is_one_recording(processor):
+    epochs, data = make_epochs()
+    inputs = processor(eeg=epochs.average(), subject="sub-01")
+    np.testing.assert_allclose(inputs["eeg_values"].numpy(), data[None].mean(axis=1)[:, :, 10:60], rtol=1e-5)
+
+
+@pytest.mark.parametrize("sfreq", [100.0, 300.0, 1000.0, 256.0])
+@pytest.mark.parametrize("early", [0, 1])
+def test_epochs_of_exactly_the_window_fit(processor, sfreq, early):
+    """Windows as people write them: up to the last sample of the model, or up to just before it."""
+    n_times = int(0.49 * sfreq) + 1 - early * (sfreq > 200)
+    epochs, _ = make_epochs(sfreq=sfreq, tmin=-0.1, n_times=n_times)
+    with epochs.info._unlock():
+        epochs.info["lowpass"] = 50.0
+    assert processor(eeg=epochs, subject="sub-01")["eeg_values"].shape == (4, 3, 50)
+
+
+def test_a_checkpoint_of_before_says_what_it_lacks():
+    config = NeuralClipConfig(eeg_config=EegConfig(n_chans=3, n_times=50, sfreq=100.0, tmin=-0.1, subjects=SUBJECTS))
+    old = NeuralClipProcessor.from_config(config)
+    epochs, data = make_epochs()
+    with pytest.raises(ValueError, match=r"does not say what its recordings went through \(unit, band, baseline"):
+        old(eeg=epochs, subject="sub-01")
+    with pytest.raises(ValueError, match="does not say"):
+        old(eeg=data[:, :, 10:60], subject="sub-01", unit="V")
+    inputs = old(eeg=epochs, subject="sub-01", unit="prepared")
+    np.testing.assert_allclose(inputs["eeg_values"].numpy(), data[:, :, 10:60], rtol=1e-6)
+    assert old(eeg=data[:, :, 10:60], subject="sub-01")["eeg_values"].shape == (4, 3, 50)
+
+
+def test_a_unit_beside_epochs_is_refused(processor):
+    epochs, _ = make_epochs()
+    with pytest.raises(ValueError, match="mne holds V, T and T/m"):
+        processor(eeg=epochs, subject="sub-01", unit="uV")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("V", 1), ("uV", 1e6), ("µV", 1e6), ("mV", 1e3)])
+def test_arrays_in_stated_units(processor, unit, factor):
+    values = 1e-5 * np.random.default_rng(0).standard_normal((2, 3, 50))
+    inputs = processor(eeg=values * factor, subject="sub-01", unit=unit)
+    np.testing.assert_allclose(inputs["eeg_values"], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"eeg": 1e-5 * np.ones((1, 3, 50)), "unit": "furlong"}, "'furlong' and the model's in 'V'; known are"),
+        ({"eeg": 1e-5 * np.ones((1, 3, 50)), "unit": "T"}, "in 'T', but the model's were in 'V': other sensors"),
+        ({"eeg": 10 * np.random.default_rng(0).standard_normal((1, 3, 50))}, "vary by 9.5, but the model's are V"),
+        ({"eeg": 10 * np.random.default_rng(0).standard_normal((1, 3, 50)), "unit": "V"}, "vary by .* another unit"),
+        ({"eeg": np.ones((1, 3, 50)), "scaling": "fit"}, "scaling='fit' is for recordings as they were recorded"),
+        ({"eeg": np.ones((1, 3, 50)), "scaling": "mine"}, "'scaling'"),
+        (
+            {"eeg": 1e-5 * np.ones((1, 3, 50)), "unit": "V", "scaling": "fit"},
+            "is 'none': there is nothing to fit",
+        ),
+        ({"eeg": 1e-5 * np.ones((1, 3, 60)), "unit": "V"}, r"must have shape \(batch_size, 3, 50\).*need 'sfreq'"),
+        ({"eeg": 1e-5 * np.ones((1, 2, 50)), "unit": "V", "tmin": -0.1}, r"\(batch_size, 3, n_times\), but got"),
+        ({"eeg": np.ones((1, 3, 50)), "session": ["a", "b"]}, "'session' names 2 sessions, but there are 1"),
+        ({"eeg": "recording.fif"}, "'eeg' is the path or name 'recording.fif'; read the file first"),
+        ({"eeg": np.empty((0, 3, 50))}, "'eeg' is empty"),
+        ({"eeg": []}, "'eeg' is empty"),
+        ({"eeg": [["a"]]}, "'eeg' must be numbers of one shape"),
+        ({"eeg": np.ones((1, 3, 50)), "subject": 2}, "'subject' is a name or a list of names, but got 2"),
+        ({"eeg": np.ones((1, 3, 50)), "subject": [1]}, r"but got \[1\]; allowed are"),
+        ({"images": [{"eeg": 1}]}, "Recordings are given by name: eeg="),
+    ],
+)
+def test_a_sentence_for_what_cannot_be_used(processor, given, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**({"subject": "sub-01"} | given))
+
+
+def test_recordings_are_given_by_name(processor):
+    epochs, values = make_epochs()
+    for positional in ((epochs,), (None, values), (nibabel.Nifti1Image(np.ones((2, 2, 2)), np.eye(4)),)):
+        with pytest.raises(ValueError, match="Recordings are given by name"):
+            processor(*positional, subject="sub-01")
+
+
+@pytest.mark.parametrize("how", ["data set", "slice", "columns", "row", "rows", "torch", "numpy"])
+def test_what_datasets_gives(processor, how):
+    values = 1e-5 * np.random.default_rng(0).standard_normal((4, 3, 50)).astype(np.float32)
+    names = ["sub-02", "sub-01", "sub-01", "sub-02"]
+    data = datasets.Dataset.from_dict(
+        {"subject": names, "eeg": list(values), "image_id": list("abcd")},
+        features=datasets.Features(
+            {"subject": datasets.Value("string"), "eeg": datasets.Array2D((3, 50), "float32"),
+             "image_id": datasets.Value("string")}
+        ),
+    )  # fmt: skip
+    if how == "columns":
+        inputs = processor(eeg=data["eeg"], subject=data["subject"])
+    else:
+        given = {
+            "data set": data, "slice": data[:], "row": data[0], "rows": list(data), "torch": data.with_format("torch"),
+            "numpy": data.with_format("numpy")[:],
+        }[how]  # fmt: skip
+        inputs = processor(eeg=given)
+    count = 1 if how == "row" else 4
+    np.testing.assert_array_equal(inputs["eeg_values"], values[:count])
+    assert inputs["subject_ids"].tolist() == [1, 0, 0, 1][:count]
+
+
+def test_a_sentence_for_other_data_sets(processor):
+    data = datasets.Dataset.from_dict({"subject": ["sub-01"], "eeg": [[[1e-5] * 50] * 3]})
+    with pytest.raises(ValueError, match=r"iterable data set; give some of its rows"):
+        processor(eeg=data.to_iterable_dataset())
+    with pytest.raises(ValueError, match=r"a data set of the splits \['train'\]; choose one"):
+        processor(eeg=datasets.DatasetDict(train=data))
+    with pytest.raises(ValueError, match="must have the columns 'eeg' and 'subject'"):
+        processor(eeg=data.remove_columns("subject"))
+
+
+def test_a_folder_without_settings_says_so(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"'processor_config.json' of the checkpoint is missing"):
+        NeuralClipProcessor.from_pretrained(tmp_path)(eeg=ZEROS, subject="sub-01")
+
+
+# Groups of subjects, and statistics.
+
+
+def zscored(tmp_path=None):
+    """A processor of two subjects with statistics, whose subjects have odd names."""
+    names = ["sub/01 ä", "sub-02"]
+    config = NeuralClipConfig(eeg_config=EegConfig(n_chans=3, n_times=50, sfreq=100.0, tmin=-0.1, subjects=names))
+    arrays = {}
+    for number, name in enumerate(names):
+        arrays |= Statistics(name, "", np.full(3, number * 1e-5), np.full(3, (number + 1) * 1e-5)).arrays()
+    preparation = Preparation(unit="V", scaling="z-score", scope="subject", baseline=None)
+    return config, NeuralClipProcessor.from_config(config, None, {"eeg": preparation}, {"eeg": arrays})
+
+
+def test_statistics_travel_with_the_processor(tmp_path):
+    _, processor = zscored()
+    processor.save_pretrained(tmp_path / "saved" / "part")
+    assert (tmp_path / "saved" / "part" / "scaling.safetensors").is_file()
+    loaded = [
+        NeuralClipProcessor.from_pretrained(tmp_path / "saved" / "part"),
+        NeuralClipProcessor.from_pretrained(tmp_path / "saved", subfolder="part"),
+    ]
+    values = 1e-5 * np.random.default_rng(0).standard_normal((2, 3, 50))
+    expected = np.stack([values[0] / 1e-5, (values[1] - 1e-5) / 2e-5])
+    for one in (processor, *loaded):
+        inputs = one(eeg=values, subject=["sub/01 ä", "sub-02"], unit="V")
+        np.testing.assert_allclose(inputs["eeg_values"], expected, rtol=1e-5, atol=1e-6)
+    NeuralClipProcessor(processor.recordings).save_pretrained(tmp_path / "saved" / "part")
+    assert not (tmp_path / "saved" / "part" / "scaling.safetensors").exists()
+
+
+def test_the_average_subject_is_fitted_or_refused():
+    _, processor = zscored()
+    values = 1e-5 * (2 + np.random.default_rng(0).standard_normal((25, 3, 50)))
+    with pytest.raises(ValueError, match=r"none for 'average'; there are those of .*scaling='fit'"):
+        processor(eeg=values, subject="average", unit="V")
+    found = processor(eeg=values, subject="average", unit="V", scaling="fit")["eeg_values"].numpy()
+    np.testing.assert_allclose(found.mean(axis=(0, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=(0, 2)), 1, atol=1e-5)
+    with pytest.raises(ValueError, match="needs 20 recordings of a subject at least, but got 19 of 'average'"):
+        processor(eeg=values[:19], subject="average", unit="V", scaling="fit")
+
+
+def test_subjects_of_another_preparation_are_a_group_of_their_own():
+    config, processor = zscored()
+    config.eeg_config.subjects = [*config.eeg_config.subjects, "sub-03", "sub-04"]
+    same = Preparation(unit="V", scaling="z-score", scope="subject", baseline=None)
+    other = Preparation(unit="V", scaling="z-score", scope="subject", baseline=None, bands=[[1.0, 40.0]])
+    arrays = Statistics("sub-03", "", np.zeros(3), np.ones(3)).arrays()
+    processor.add_subjects(config.eeg_config, "eeg", ["sub-03"], same, arrays)
+    assert [group["subjects"] for group in processor.recordings["eeg"]] == [["sub/01 ä", "sub-02", "sub-03"]]
+    processor.add_subjects(config.eeg_config, "eeg", ["sub-04"], other, {})
+    assert [group["subjects"] for group in processor.recordings["eeg"]][1:] == [["sub-04"]]
+    values = np.random.default_rng(0).standard_normal((2, 3, 50))
+    assert processor(eeg=values, subject=["sub-04"] * 2)["subject_ids"].tolist() == [3, 3]
+    with pytest.raises(ValueError, match="go through different steps"):
+        processor(eeg=values, subject=["sub-02", "sub-04"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scaling": "robust"}, "'scaling'"),
+        ({"scaling": "z-score"}, "'scope'"),
+        ({"scope": "subject"}, "'scope'"),
+        ({"rate": "slower"}, "'rate'"),
+        ({"scaling": "baseline z-score"}, "needs a 'baseline'"),
+    ],
+)
+def test_impossible_preparations(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Preparation(**settings)
+
+
+def test_what_two_preparations_do_differently():
+    base = {"unit": "V", "baseline": [-0.1, 0.0], "bands": [[0.1, 40.0]]}
+    fitted = Preparation(scaling="z-score", scope="subject", **base)
+    assert fitted.differences(Preparation(scaling="z-score", scope="subject", **base | {"unit": "uV"})) == []
+    assert fitted.differences(Preparation(scaling="z-score", scope="subject")) == []
+    assert Preparation(**base).differences(Preparation(**base | {"unit": "uV"})) == ["unit is 'V' and 'uV'"]
+    assert Preparation(**base).differences(Preparation(**base | {"bands": [[0.1, 40.1], [1, 2]]})) == []
+    assert Preparation(**base).differences(Preparation(**base | {"bands": [[1.0, 40.0]]}))
+    assert Preparation(**base).differences(Preparation(**base | {"baseline": None}))
+    assert len(fitted.differences(Preparation(**base))) == 3  # scaling, scope and the unit of the rows
+    assert fitted.differences(Preparation(scaling="unknown", **base))
+    assert fitted.differences(Preparation(scaling="z-score", scope="session", **base)) == [
+        "scope is 'subject' and 'session'"
+    ]

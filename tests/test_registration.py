@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from neural_clip import NeuralClipModel
+from neural_clip import EegConfig, NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
 from neural_clip.errors import DataError
+from neural_clip.preparation import Preparation, Statistics
 from neural_clip.publishing.push import own_files
 from neural_clip.registration import MODELS, LateClasses
 from paths import REPOSITORY
@@ -162,6 +164,26 @@ def test_what_is_saved_names_and_holds_its_code(saved):
 @pytest.mark.parametrize("order", [*ORDERS.values(), WITHOUT_OURS], ids=[*ORDERS, "without ours"])
 def test_what_is_saved_loads_in_every_order(saved, order):
     check_read(order, saved)
+
+
+def test_statistics_reach_a_process_without_ours(tmp_path):
+    """What recordings went through is done again where the package is not installed."""
+    config = NeuralClipConfig(eeg_config=EegConfig(n_chans=2, n_times=4, subjects=["sub-01"]))
+    arrays = Statistics("sub-01", "", np.array([1e-5, 2e-5]), np.array([2e-5, 4e-5])).arrays()
+    preparation = Preparation(unit="V", scaling="z-score", scope="subject", baseline=None)
+    folder = tmp_path / "processor"
+    NeuralClipProcessor.from_config(config, None, {"eeg": preparation}, {"eeg": arrays}).save_pretrained(folder)
+    (folder / "config.json").write_text(config.to_json_string())
+    script = WITHOUT_OURS + (
+        "import numpy as np\n"
+        "processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "values = np.arange(8).reshape(2, 4) * 10.0\n"
+        "print(processor(eeg=values, subject='sub-01', unit='uV')['eeg_values'].tolist())\n"
+    )
+    found = json.loads(python("-c", script, str(folder)).stdout.splitlines()[-1])
+    values = np.arange(8).reshape(2, 4) * 1e-5
+    expected = (values - [[1e-5], [2e-5]]) / [[2e-5], [4e-5]]
+    np.testing.assert_allclose(found, expected[None], rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ A configuration holds what rebuilds the weights and what an input must look like
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
@@ -18,21 +19,29 @@ AVERAGE_NAME = "average"
 AVERAGE_SUBJECT = -1
 # What a network of braindecode is told of the recordings, so that 'braindecode_kwargs' may not.
 BRAINDECODE_INPUTS = ("chs_info", "input_window_seconds", "n_chans", "n_outputs", "n_times", "sfreq")
-# Keys that transformers itself adds to a saved configuration.
+# Keys of configurations that transformers reads or writes without a field for them.
 TRANSFORMERS_KEYS = {
-    "attn_implementation",
     "auto_map",
     "custom_pipelines",
-    "experts_implementation",
-    "is_encoder_decoder",
+    "gradient_checkpointing",
     "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
     "per_layer_config",
-    "torch_dtype",
+    "quantization_config",
+    "tie_word_embeddings",
     "use_cache",
 }
+
+
+# Two keys this alike are one of them misspelt; less alike, a key that was written by transformers is another.
+MISSPELT = 0.75
+
+
+def is_of_transformers(key: str) -> bool:
+    """Whether a key is what transformers itself, in the version at hand, may set in any configuration."""
+    plain = PreTrainedConfig()
+    names = {*vars(plain), *plain.to_dict(), *(field.name for field in fields(PreTrainedConfig))}
+    names |= {name for name in dir(PreTrainedConfig) if not callable(getattr(PreTrainedConfig, name))}
+    return key.startswith("_") or key in TRANSFORMERS_KEYS | {name.lstrip("_") for name in names}
 
 
 def check_positive(config: PreTrainedConfig, *names: str) -> None:
@@ -49,19 +58,66 @@ def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
 
 
 class StrictConfig(PreTrainedConfig):
-    """A configuration that refuses keys it does not know, naming the nearest known one."""
+    """A configuration that refuses keys it does not know, naming the nearest known one.
+
+    What transformers itself sets passes. In a file that it wrote (which has its version) so does any other key that
+    is not near one of ours: it may be of a later version, or of a library beside it.
+    """
 
     def __post_init__(self, **kwargs: Any) -> None:
-        known = {field.name for field in fields(self)}
-        for key in kwargs:
-            if key in TRANSFORMERS_KEYS or key.startswith("_"):
-                continue
-            hint = did_you_mean(key, known) or f" Known keys are {sorted(known)}."
-            raise ValueError(f"Unknown configuration key {key!r} for {type(self).__name__}.{hint}")
+        if kwargs.setdefault("model_type", self.model_type) != self.model_type:
+            raise ValueError(
+                f"{type(self).__name__} is for models of type {self.model_type!r}, but the configuration says "
+                f"{kwargs['model_type']!r}."
+            )
+        del kwargs["model_type"]
+        self.check_keys(kwargs, written=self.transformers_version is not None)
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def own_keys(cls) -> set[str]:
+        """Keys of this class that no other configuration has."""
+        return {field.name for field in fields(cls)} - {field.name for field in fields(PreTrainedConfig)}
+
+    @classmethod
+    def check_keys(cls, keys: Iterable[str], written: bool) -> None:
+        """Raise a `ValueError` for keys that are misspelt or, unless transformers has `written` them, unknown."""
+        known = cls.own_keys()
+        for key in keys:
+            if key in known or is_of_transformers(key):
+                continue
+            hint = did_you_mean(key, known, MISSPELT if written else 0.5)
+            if hint or not written:
+                hint = hint or f" Known keys are {sorted(known)}."
+                raise ValueError(f"Unknown configuration key {key!r} for {cls.__name__}.{hint}")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a configuration; keywords replace its entries before they are checked."""
+        cls.check_keys(kwargs, written=True)
+        single = {key for key in kwargs.keys() & cls.own_keys() if not isinstance(kwargs[key], dict)}
+        return super().from_dict(config_dict | {key: kwargs.pop(key) for key in single}, **kwargs)
+
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> Any:
+        """The configuration of a checkpoint as it stands; a `ValueError` where a joint one lacks this branch."""
+        found, unused = super().get_config_dict(*args, **kwargs)
+        if cls.base_config_key in found and found[cls.base_config_key] is None:
+            there = [name for name in MODALITY_CONFIGS if found.get(f"{name}_config") is not None]
+            missing = cls.base_config_key.removesuffix("_config")
+            raise ValueError(f"The checkpoint {args[0]!s} has no {missing} encoder; it has {there}.")
+        return found, unused
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save, unless an attribute was set by a misspelt name, which would make the file unreadable."""
+        for part in (self, *vars(self).values()):
+            if isinstance(part, StrictConfig):
+                part.check_keys(vars(part), written=True)
+        super().save_pretrained(*args, **kwargs)
+
     def check_subjects(self, subjects: list[str]) -> None:
-        """Raise a `ValueError` when a subject is listed twice, or has the name of the average subject."""
+        """Raise a `ValueError` for a name that is no string, is listed twice, or stands for the average subject."""
+        check_value("subjects", subjects, all(isinstance(name, str) for name in subjects), "strings")
         if AVERAGE_NAME in subjects:
             raise ValueError(
                 f"Invalid value for the 'subjects' parameter. {AVERAGE_NAME!r} stands for the mean of all subjects, "
@@ -312,6 +368,15 @@ class NeuralClipConfig(StrictConfig):
 
     model_type = "neural_clip"
     _auto_class = "AutoConfig"  # so that the code travels with what is saved
+    # A `dtype` or an attention implementation that is asked for reaches these too.
+    sub_configs: ClassVar[Any] = {
+        "eeg_config": EegConfig,
+        "meg_config": MegConfig,
+        "fmri_config": FmriConfig,
+        "vision_config": CLIPVisionConfig,
+    }
+    # What `Trainer` leaves out of the predictions that it gathers.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["neural_model_output", "vision_model_output"]
 
     eeg_config: dict | EegConfig | None = None
     meg_config: dict | MegConfig | None = None
@@ -333,7 +398,8 @@ class NeuralClipConfig(StrictConfig):
         for name, config_class in MODALITY_CONFIGS.items():
             key = f"{name}_config"
             if isinstance(getattr(self, key), dict):
-                setattr(self, key, config_class(**getattr(self, key)))
+                written = {"transformers_version": self.transformers_version}
+                setattr(self, key, config_class(**(written | getattr(self, key))))
         if isinstance(self.vision_config, dict):
             self.vision_config = CLIPVisionConfig(**self.vision_config)
         super().__post_init__(**kwargs)

@@ -1,5 +1,6 @@
 """Any network of braindecode behind the alignment layers."""
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -62,6 +63,23 @@ class BraindecodeNet(nn.Module):
 
     def __init__(self, config: SensorConfig) -> None:
         super().__init__()
+        self.config = config
+        self.network = self.made()
+        for module in self.network.modules():
+            module._non_persistent_buffers_set.clear()
+        self.dropout = nn.Dropout(config.dropout)
+        self.output_size = config.hidden_size
+
+    def reset_parameters(self) -> None:
+        """Give what was not loaded the values of a new network."""
+        start = dict(chain((network := self.made()).named_parameters(), network.named_buffers()))
+        for name, tensor in chain(self.network.named_parameters(), self.network.named_buffers()):
+            if not getattr(tensor, "_is_hf_initialized", False):
+                tensor.data.copy_(start[name])
+
+    def made(self) -> nn.Module:
+        """A new network that fits the recordings."""
+        config = self.config
         name = str(config.braindecode_model)
         network_class: Any = braindecode_class(name)
         shape: dict[str, Any] = {"n_chans": config.n_chans, "n_times": config.n_network_times}
@@ -69,8 +87,8 @@ class BraindecodeNet(nn.Module):
         shape |= {"n_outputs": config.hidden_size, "chs_info": channel_info(config)}
         try:
             with torch.device("cpu"):  # not on the "meta" device: some networks compute while they are made
-                self.network = network_class(**shape, **(config.braindecode_kwargs or {}))
-                found = returned_shape(self.network, config)
+                network = network_class(**shape, **(config.braindecode_kwargs or {}))
+                found = returned_shape(network, config)
         except Exception as error:  # each network refuses in its own way
             raise ValueError(
                 f"braindecode's {name!r} cannot be made for {shape['n_chans']} sensors and {shape['n_times']} samples "
@@ -81,10 +99,7 @@ class BraindecodeNet(nn.Module):
                 f"braindecode's {name!r} cannot be used: for 2 recordings it returns {found} instead of "
                 f"(2, {config.hidden_size})."
             )
-        for module in self.network.modules():
-            module._non_persistent_buffers_set.clear()
-        self.dropout = nn.Dropout(config.dropout)
-        self.output_size = config.hidden_size
+        return network
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, n_chans, n_times)` to `(batch_size, output_size)`."""

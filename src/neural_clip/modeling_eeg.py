@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_neural_clip import EegConfig
 from .modeling_braindecode import BraindecodeNet
@@ -36,9 +37,11 @@ def stft_magnitude(values: torch.Tensor, nperseg: int) -> torch.Tensor:
     remainder = (n_times + 2 * boundary - nperseg) % hop
     padding = (boundary, boundary + (hop - remainder if remainder else 0))
     padded = nn.functional.pad(values.reshape(batch_size * n_chans, n_times), padding)
-    window = torch.hann_window(nperseg, periodic=True, dtype=values.dtype, device=values.device)
+    # Half precision has no Fourier transform on most processors.
+    padded = padded.float() if values.dtype in (torch.float16, torch.bfloat16) else padded
+    window = torch.hann_window(nperseg, periodic=True, dtype=padded.dtype, device=values.device)
     spectrum = torch.stft(padded, nperseg, hop, window=window, center=False, return_complex=True).abs()
-    return (spectrum / window.sum()).reshape(batch_size, n_chans, *spectrum.shape[1:])
+    return (spectrum / window.sum()).to(values.dtype).reshape(batch_size, n_chans, *spectrum.shape[1:])
 
 
 class SpectrogramCnn(nn.Module):
@@ -84,6 +87,7 @@ class EegEncoder(SensorPreTrainedModel):
 
     config_class = EegConfig
     _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
+    base_model_prefix = "encoders.eeg"  # where this branch stands in a joint checkpoint
     main_input_name = "eeg_values"
     networks: ClassVar = {
         "braindecode": BraindecodeNet,
@@ -92,7 +96,14 @@ class EegEncoder(SensorPreTrainedModel):
         "temporal_spatial": TemporalSpatialNet,
     }
 
-    def forward(self, eeg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> EncoderOutput:
+    @can_return_tuple
+    def forward(
+        self,
+        eeg_values: torch.Tensor,
+        subject_ids: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> EncoderOutput:
         """Encode a batch.
 
         Args:
@@ -100,6 +111,8 @@ class EegEncoder(SensorPreTrainedModel):
                 data set the model was trained on.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in
                 `config.subjects`; subjects may be mixed. -1 is the average subject, the mean of all layers.
+            output_hidden_states (`bool`, *optional*): Whether `hidden_states` is returned.
+            output_attentions (`bool`, *optional*): Taken as every model takes it; there is no attention to return.
 
         Returns:
             [`EncoderOutput`]
@@ -107,7 +120,7 @@ class EegEncoder(SensorPreTrainedModel):
         Raises:
             ValueError: If a shape or a subject is not the configuration's.
         """
-        return self.encode(eeg_values, subject_ids)
+        return self.encode(eeg_values, subject_ids, output_hidden_states)
 
 
 __all__ = ["EegEncoder", "SpectrogramCnn", "stft_magnitude"]

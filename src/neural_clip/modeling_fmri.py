@@ -1,14 +1,17 @@
 """The fMRI encoder: f = g∘a, one linear alignment layer a per subject and a network g shared by all."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_neural_clip import AVERAGE_SUBJECT, FmriConfig
-from .modeling_parallel import EncoderOutput, SideBySide, parallel_networks
-from .modeling_subject_layers import SubjectLinear, check_subject_ids, rows_by_subject
+from .modeling_parallel import EncoderOutput, SideBySide, encoder_output, parallel_networks
+from .modeling_pretrained import WholeModel
+from .modeling_subject_branch import SubjectEncoder
+from .modeling_subject_layers import SubjectLinear, check_subject_ids, rows_by_subject, subject_index
 
 
 class MultilayerPerceptron(nn.Sequential):
@@ -27,7 +30,7 @@ class MultilayerPerceptron(nn.Sequential):
         self.output_size = width
 
 
-class FmriEncoder(PreTrainedModel):
+class FmriEncoder(WholeModel):
     """fMRI response patterns to one vector each.
 
     Args:
@@ -36,7 +39,7 @@ class FmriEncoder(PreTrainedModel):
 
     config_class = FmriConfig
     _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
-    base_model_prefix = "encoder"
+    base_model_prefix = "encoders.fmri"  # where this branch stands in a joint checkpoint
     main_input_name = "fmri_values"
 
     def __init__(self, config: FmriConfig) -> None:
@@ -48,9 +51,6 @@ class FmriEncoder(PreTrainedModel):
         self.network: Any = parallel_networks(lambda: MultilayerPerceptron(config), config.num_networks)
         self.output_size = self.network.output_size
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Keep what each layer was constructed with, torch's own, as in the authors' code."""
 
     def check_voxels(self, values: torch.Tensor, subject_ids: torch.Tensor) -> None:
         """Raise a `ValueError` when a row has no subject, is shorter than its region or holds values beyond it."""
@@ -74,9 +74,23 @@ class FmriEncoder(PreTrainedModel):
         """What the networks see of a batch, `(batch_size, num_networks * alignment_size)`."""
         subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
         self.check_voxels(values, subject_ids)
-        return self.alignment(self.input_dropout(values), subject_ids)
+        return self.alignment(self.input_dropout(values.to(self.dtype)), subject_ids)
 
-    def forward(self, fmri_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> EncoderOutput:
+    def for_subject(self, name: str) -> SubjectEncoder:
+        """This encoder for one of `config.subjects`, as a plain module with weights of its own, in `eval()` mode."""
+        subject = subject_index(name, self.config.subjects, average=False)
+        parts = copy.deepcopy([self.input_dropout, self.network])
+        shape = (self.config.n_voxels[name],)
+        return SubjectEncoder(shape, parts[0], self.alignment.folded(subject), parts[1]).eval()
+
+    @can_return_tuple
+    def forward(
+        self,
+        fmri_values: torch.Tensor,
+        subject_ids: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> EncoderOutput:
         """Encode a batch.
 
         Args:
@@ -84,6 +98,8 @@ class FmriEncoder(PreTrainedModel):
                 subjects with fewer voxels end in zeros.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in
                 `config.subjects`; subjects may be mixed.
+            output_hidden_states (`bool`, *optional*): Whether `hidden_states` is returned.
+            output_attentions (`bool`, *optional*): Taken as every model takes it; there is no attention to return.
 
         Returns:
             [`EncoderOutput`]
@@ -91,7 +107,8 @@ class FmriEncoder(PreTrainedModel):
         Raises:
             ValueError: If a shape or a subject is not the configuration's.
         """
-        return EncoderOutput(pooler_output=self.network(self.align(fmri_values, subject_ids)))
+        aligned = self.align(fmri_values, subject_ids)
+        return encoder_output(aligned, self.network(aligned), output_hidden_states, self.config)
 
 
 __all__ = ["FmriEncoder"]

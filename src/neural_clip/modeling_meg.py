@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_neural_clip import MegConfig
 from .modeling_braindecode import BraindecodeNet
@@ -51,6 +52,7 @@ class MegEncoder(SensorPreTrainedModel):
 
     config_class = MegConfig
     _auto_class: Any = "AutoModel"  # so that the code travels with what is saved
+    base_model_prefix = "encoders.meg"  # where this branch stands in a joint checkpoint
     main_input_name = "meg_values"
     networks: ClassVar[dict[str, type[nn.Module]]] = {
         "braindecode": BraindecodeNet,
@@ -59,7 +61,14 @@ class MegEncoder(SensorPreTrainedModel):
         "temporal_spatial": TemporalSpatialNet,
     }
 
-    def forward(self, meg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> EncoderOutput:
+    @can_return_tuple
+    def forward(
+        self,
+        meg_values: torch.Tensor,
+        subject_ids: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> EncoderOutput:
         """Encode a batch.
 
         Args:
@@ -67,6 +76,8 @@ class MegEncoder(SensorPreTrainedModel):
                 data set the model was trained on.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Index of each recording's subject in
                 `config.subjects`; subjects may be mixed. -1 is the average subject, the mean of all layers.
+            output_hidden_states (`bool`, *optional*): Whether `hidden_states` is returned.
+            output_attentions (`bool`, *optional*): Taken as every model takes it; there is no attention to return.
 
         Returns:
             [`EncoderOutput`]
@@ -74,7 +85,7 @@ class MegEncoder(SensorPreTrainedModel):
         Raises:
             ValueError: If a shape or a subject is not the configuration's.
         """
-        return self.encode(meg_values, subject_ids)
+        return self.encode(meg_values, subject_ids, output_hidden_states)
 
 
 __all__ = ["MegEncoder", "TemporalCnn"]

@@ -1,5 +1,6 @@
 """The model: frozen CLIP image embeddings on one side, one encoder per recording modality on the other."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -7,15 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedModel
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
 
-from .configuration_neural_clip import NeuralClipConfig
+from .configuration_neural_clip import AVERAGE_NAME, NeuralClipConfig
+from .errors import check_option
 from .losses import clip_loss, regression_loss
 from .modeling_eeg import EegEncoder
 from .modeling_fmri import FmriEncoder
+from .modeling_image_tower import freeze, load_tower, pooled_image
 from .modeling_meg import MegEncoder
-from .modeling_parallel import ParallelProjections
+from .modeling_parallel import EncoderOutput, ParallelProjections, mean_features
+from .modeling_pretrained import WholeModel
+from .modeling_subject_branch import SubjectModel
 
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
 # CLIP never lets the inverse temperature pass 100 (Radford et al. 2021, arXiv:2103.00020, section 2.5).
@@ -34,6 +40,10 @@ class NeuralClipOutput(ModelOutput):
         logits_per_image (`torch.FloatTensor` of shape `(n_images, batch_size)`): Its transpose.
         neural_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`): L2-normalised.
         image_embeds (`torch.FloatTensor` of shape `(n_images, projection_dim)`): L2-normalised.
+        neural_model_output ([`EncoderOutput`]): What the encoder returned, with its hidden states where they are
+            asked for.
+        vision_model_output (`CLIPVisionModelOutput`): What the image tower returned where `pixel_values` were given,
+            with hidden states and attentions where they are asked for.
     """
 
     loss: torch.Tensor | None = None
@@ -41,9 +51,15 @@ class NeuralClipOutput(ModelOutput):
     logits_per_image: torch.Tensor | None = None
     neural_embeds: torch.Tensor | None = None
     image_embeds: torch.Tensor | None = None
+    neural_model_output: EncoderOutput | None = None
+    vision_model_output: ModelOutput | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """All that is not `None`, the outputs of encoder and tower as tuples too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
-class NeuralClipModel(PreTrainedModel):
+class NeuralClipModel(WholeModel):
     """EEG, MEG and fMRI recordings in the embedding space of a frozen CLIP image encoder.
 
     Args:
@@ -82,8 +98,18 @@ class NeuralClipModel(PreTrainedModel):
         self.freeze_parts()
         self.post_init()
 
+    def initialize_weights(self) -> None:
+        """Give every tensor a first value, those of the tower as CLIP itself does."""
+        if self.vision_model is not None:
+            self.vision_model.initialize_weights()
+        super().initialize_weights()
+
+    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Keep what each layer was constructed with; transformers would redraw it."""
+        """Give tensors that nothing was loaded into what they are constructed with."""
+        super()._init_weights(module)
+        if module is self and not getattr(self.logit_scale, "_is_hf_initialized", False):
+            self.logit_scale.fill_(self.config.logit_scale_init_value)
 
     def freeze_parts(self) -> None:
         """Take gradients from what the configuration leaves untrained; transformers gives them to all it loads."""
@@ -92,33 +118,6 @@ class NeuralClipModel(PreTrainedModel):
             encoder.alignment.requires_grad_(not self.config.freeze_alignment)
         if self.vision_model is not None:
             freeze(self.vision_model)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint whole, or raise.
-
-        Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub name or folder; further arguments are those
-                of [`~transformers.PreTrainedModel.from_pretrained`].
-
-        Returns:
-            [`NeuralClipModel`] in `eval()` mode.
-
-        Raises:
-            ValueError: If a tensor is missing, left over or of another shape. Never a silent random initialisation.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        kwargs["output_loading_info"] = True
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model, info = loaded
-        problems = {key: sorted(map(str, info.get(key) or [])) for key in LOADING_PROBLEMS}
-        found = {key: names for key, names in problems.items() if names}
-        if found:
-            raise ValueError(
-                f"The checkpoint {pretrained_model_name_or_path!s} does not fit its configuration: {found}."
-            )
-        model.freeze_parts()
-        return (model, info) if wants_info else model
 
     def train(self, mode: bool = True) -> "NeuralClipModel":
         """Switch the encoders between training and evaluation; the frozen tower stays in evaluation."""
@@ -142,9 +141,7 @@ class NeuralClipModel(PreTrainedModel):
         Raises:
             ValueError: If the model has no such encoder, knows the name already, or `n_voxels` does not fit.
         """
-        if modality not in self.encoders:
-            raise ValueError(f"This model has no {modality!r} encoder; it has {list(self.encoders)}.")
-        encoder: Any = self.encoders[modality]
+        encoder = self.encoder(modality)
         config, alignment = encoder.config, encoder.alignment
         if name in config.subjects:
             raise ValueError(
@@ -173,13 +170,18 @@ class NeuralClipModel(PreTrainedModel):
         Returns:
             `torch.FloatTensor` of shape `(num_networks, batch_size, projection_dim)`: Not normalised.
         """
+        return self.project(modality, self.encoder(modality)(values, subject_ids, return_dict=True).pooler_output)
+
+    def encoder(self, modality: str) -> Any:
+        """The encoder of a modality; raises a `ValueError` where the model has none."""
         if modality not in self.encoders:
             raise ValueError(f"This model has no {modality!r} encoder; it has {list(self.encoders)}.")
-        return self.project(modality, self.encoders[modality](values, subject_ids).pooler_output)
+        return self.encoders[modality]
 
     def project(self, modality: str, features: torch.Tensor) -> torch.Tensor:
         """Map what an encoder returns, `(batch_size, output_size)`, as [`~NeuralClipModel.encode`] returns it."""
-        return self.projections[modality](features).view(-1, len(features), self.config.projection_dim)
+        count = self.encoder(modality).config.num_networks
+        return self.projections[modality](features).view(count, len(features), self.config.projection_dim)
 
     def get_eeg_features(self, eeg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed EEG recordings.
@@ -203,7 +205,6 @@ class NeuralClipModel(PreTrainedModel):
         """Embed fMRI patterns `(batch_size, max_n_voxels)`; see [`~NeuralClipModel.get_eeg_features`]."""
         return mean_features(self.encode("fmri", fmri_values, subject_ids))
 
-    @torch.no_grad()
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Embed images with the frozen CLIP tower.
 
@@ -214,10 +215,17 @@ class NeuralClipModel(PreTrainedModel):
             `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised.
 
         Raises:
-            ValueError: If the targets were ready-made vectors, which no image tower of this model can make.
+            ValueError: If the targets were ready-made vectors, which no image tower of this model can make, or the
+                tower that is found has other weights.
             OSError: If the tower is not part of the checkpoint and cannot be found on this machine or the Hub.
         """
-        return pooled_image(self.vision_tower()(pixel_values.to(self.device)), self.config.image_pooling)
+        return pooled_image(self.see(pixel_values), self.config.image_pooling)
+
+    @torch.no_grad()
+    def see(self, pixel_values: torch.Tensor, **wanted: bool) -> Any:
+        """What the frozen tower returns for images; `wanted` are hidden states or attentions."""
+        tower = self.vision_tower()
+        return tower(pixel_values.to(tower.device, tower.dtype), return_dict=True, **wanted)
 
     def vision_tower(self) -> CLIPVisionModelWithProjection:
         """Return the frozen tower: the checkpoint's own, or the one that the configuration names, loaded once."""
@@ -229,18 +237,44 @@ class NeuralClipModel(PreTrainedModel):
                 f"({self.config.vision_model_name}); embed images with that encoder and pass 'image_embeds'."
             )
         if self._external_vision_model is None:
-            name, revision = self.config.vision_model_name, self.config.vision_revision or "main"
-            try:
-                tower = CLIPVisionModelWithProjection.from_pretrained(name, revision=revision)
-            except OSError as error:
-                raise OSError(
-                    f"The image encoder {name!r} (revision {revision}) is not part of this checkpoint and cannot be "
-                    "had from this machine's Hub cache or the Hub. Download it there, or pass 'image_embeds'."
-                ) from error
-            freeze(tower)
-            object.__setattr__(self, "_external_vision_model", tower)
-        return self._external_vision_model.to(self.device)
+            object.__setattr__(self, "_external_vision_model", load_tower(self.config, self.dtype))
+        return self._external_vision_model.to(self.device, self.dtype)
 
+    def for_subject(self, name: str, modality: str | None = None) -> SubjectModel:
+        """The model for one subject and one modality, as a plain module with weights of its own.
+
+        Its `forward` takes recordings alone, so that it can be compiled as one graph, exported with a batch of any
+        size, or given to `peft`; that subject's alignment layer is folded in.
+
+        Args:
+            name (`str`): A subject of the model, or `"average"` (EEG and MEG) for the mean of all layers.
+            modality (`str`, *optional*): `"eeg"`, `"meg"` or `"fmri"`; may be left out where only one of them has
+                that subject.
+
+        Returns:
+            [`SubjectModel`] in `eval()` mode: recordings `(batch_size, ...)` to what `get_eeg_features` and its like
+            give for this subject.
+
+        Raises:
+            ValueError: If the subject is unknown, or known in several modalities and none is named.
+        """
+        if modality is None:
+            known: dict[str, list[str]] = {}
+            for each in self.encoders:
+                average = [] if each == "fmri" else [AVERAGE_NAME]
+                for subject in [*self.encoder(each).config.subjects, *average]:
+                    known.setdefault(subject, []).append(each)
+            check_option("name", name, list(known))
+            if len(known[name]) > 1:
+                raise ValueError(
+                    f"Subject {name!r} is known in {known[name]}; name one of them as 'modality' of 'for_subject'."
+                )
+            modality = known[name][0]
+        check_option("modality", modality, list(self.encoders))
+        encoder = self.encoder(modality).for_subject(name)
+        return SubjectModel(encoder, copy.deepcopy(self.projections[modality])).eval()
+
+    @can_return_tuple
     def forward(
         self,
         eeg_values: torch.Tensor | None = None,
@@ -251,6 +285,8 @@ class NeuralClipModel(PreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_ids: torch.Tensor | None = None,
         return_loss: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> NeuralClipOutput:
         """Compare recordings of one modality with images.
 
@@ -264,6 +300,9 @@ class NeuralClipModel(PreTrainedModel):
                 image and are positives of each other.
             return_loss (`bool`, *optional*): Row i of the images must answer row i of the recordings. By default the
                 loss is computed when the two counts agree and `image_ids` is given.
+            output_hidden_states (`bool`, *optional*): Whether encoder and image tower return theirs.
+            output_attentions (`bool`, *optional*): Whether the image tower returns its own.
+            return_dict (`bool`, *optional*): `False` returns a tuple of all that is not `None`.
 
         Returns:
             [`NeuralClipOutput`]
@@ -278,14 +317,24 @@ class NeuralClipModel(PreTrainedModel):
                 f"Give exactly one of 'eeg_values', 'meg_values' and 'fmri_values', but got {list(given)}."
             )
         ((modality, recordings),) = given.items()
-        features = self.encode(modality, recordings, subject_ids)  # (num_networks, batch_size, projection_dim)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        wanted = {"output_hidden_states": bool(output_hidden_states), "output_attentions": bool(output_attentions)}
+        encoded = self.encoder(modality)(recordings, subject_ids, return_dict=True, **wanted)
+        features = self.project(modality, encoded.pooler_output)  # (num_networks, batch_size, projection_dim)
         neural_embeds = functional.normalize(mean_features(features), dim=-1)  # (batch_size, projection_dim)
+        seen = None
         if image_embeds is None and pixel_values is not None:
-            image_embeds = self.get_image_features(pixel_values)
+            seen = self.see(pixel_values, **wanted)
+            image_embeds = pooled_image(seen, self.config.image_pooling)
         if image_embeds is None:
-            return NeuralClipOutput(neural_embeds=neural_embeds)
+            return NeuralClipOutput(neural_embeds=neural_embeds, neural_model_output=encoded)
         self.check_image_embeds(image_embeds)
         image_embeds = functional.normalize(image_embeds.to(neural_embeds.dtype), dim=-1)  # (n_images, projection_dim)
+        if self.training:
+            self.limit_logit_scale()
         logit_scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE)
         logits = logit_scale.exp() * neural_embeds @ image_embeds.T  # (batch_size, n_images)
         loss = None
@@ -301,7 +350,24 @@ class NeuralClipModel(PreTrainedModel):
             logits_per_image=logits.T,
             neural_embeds=neural_embeds,
             image_embeds=image_embeds,
+            neural_model_output=encoded,
+            vision_model_output=seen,
         )
+
+    def limit_logit_scale(self) -> None:
+        """Bring a learned temperature back to its limit, which a step may have led it beyond, as open_clip does.
+
+        A limit on what is computed alone would leave it without a gradient for ever. `forward` calls this while
+        training, because every training passes through it: plain `Trainer`, accelerate, own loops.
+        """
+        if self.logit_scale.requires_grad:
+            # `data`: a graph of this step that waits for its backward pass keeps the value that it was made with.
+            self.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save with the temperature within its limit, also after the last step."""
+        self.limit_logit_scale()
+        super().save_pretrained(*args, **kwargs)
 
     def loss_of(
         self, neural_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor, image_ids: Any
@@ -319,37 +385,6 @@ class NeuralClipModel(PreTrainedModel):
                 f"'image_embeds' must have shape (n_images, {self.config.projection_dim}), "
                 f"but got {tuple(image_embeds.shape)}."
             )
-
-
-def pooled_image(output: Any, pooling: str) -> torch.Tensor:
-    """Take the embeddings of images from what a CLIP vision tower returns.
-
-    Args:
-        output (`CLIPVisionModelOutput`): Of `CLIPVisionModelWithProjection`.
-        pooling (`str`): `"projected"`, CLIP's image embedding; otherwise the class token behind the last layer, as
-            it comes: no layer norm, no projection.
-
-    Returns:
-        `torch.FloatTensor` of shape `(batch_size, projection_dim)`; the tower's `hidden_size` for the class token.
-    """
-    return output.image_embeds if pooling == "projected" else output.last_hidden_state[:, 0]
-
-
-def mean_features(features: torch.Tensor) -> torch.Tensor:
-    """Vectors of several networks `(num_networks, batch_size, projection_dim)` as one `(batch_size, projection_dim)`.
-
-    The mean of unit vectors, so that no network counts for more because its vectors are longer; those of one network
-    stay as they are.
-    """
-    return features[0] if len(features) == 1 else functional.normalize(features, dim=-1).mean(dim=0)
-
-
-def freeze(module: nn.Module) -> None:
-    """Put a module in evaluation for good: no gradients."""
-    module.requires_grad_(False).eval()
-
-
-LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 
 __all__ = ["NeuralClipModel", "NeuralClipOutput"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers.utils import ModelOutput
 
 
@@ -16,9 +17,22 @@ class EncoderOutput(ModelOutput):
     Args:
         pooler_output (`torch.FloatTensor` of shape `(batch_size, output_size)`): One vector a recording, before the
             projection into the shared space.
+        hidden_states (`tuple[torch.FloatTensor]`): With `output_hidden_states`, what the alignment layers give
+            (multiplied with the spatial filters of `"temporal_spatial"`), then `pooler_output`.
+        attentions (`None`): Encoders have no attention.
     """
 
     pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def encoder_output(
+    aligned: torch.Tensor, features: torch.Tensor, output_hidden_states: bool | None, config: Any
+) -> EncoderOutput:
+    """What an encoder returns, with its hidden states where the call, or else the configuration, asks for them."""
+    wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+    return EncoderOutput(pooler_output=features, hidden_states=(aligned, features) if wanted else None)
 
 
 class SideBySide(nn.Module):
@@ -77,3 +91,12 @@ class ParallelProjections(nn.ModuleList):
 def parallel_networks(make: Callable[[], nn.Module], count: int) -> nn.Module:
     """One network as it is, or several in parallel."""
     return make() if count == 1 else ParallelNetworks(make, count)
+
+
+def mean_features(features: torch.Tensor) -> torch.Tensor:
+    """Vectors of several networks `(num_networks, batch_size, projection_dim)` as one `(batch_size, projection_dim)`.
+
+    The mean of unit vectors, so that no network counts for more because its vectors are longer; those of one network
+    stay as they are.
+    """
+    return features[0] if len(features) == 1 else functional.normalize(features, dim=-1).mean(dim=0)

@@ -1,16 +1,25 @@
 """What the EEG and the MEG encoder share: subject alignment, a compact network, and those of braindecode."""
 
+import copy
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from .configuration_neural_clip import SensorConfig
 from .modeling_braindecode import BraindecodeNet
-from .modeling_parallel import EncoderOutput, ParallelNetworks, ParallelProjections, SideBySide, parallel_networks
-from .modeling_subject_layers import SubjectConv, SubjectLinear, check_subject_ids, drop_subjects
+from .modeling_parallel import (
+    EncoderOutput,
+    ParallelNetworks,
+    ParallelProjections,
+    SideBySide,
+    encoder_output,
+    parallel_networks,
+)
+from .modeling_pretrained import WholeModel
+from .modeling_subject_branch import SubjectEncoder, Window
+from .modeling_subject_layers import SubjectConv, SubjectLinear, check_subject_ids, drop_subjects, subject_index
 from .modeling_temporal_spatial import LinearNet, TemporalFilter, TemporalSpatialNet
 
 
@@ -24,16 +33,15 @@ def shift_times(values: torch.Tensor, most: int) -> torch.Tensor:
     return values.gather(2, times[:, None].expand_as(values))
 
 
-class SensorPreTrainedModel(PreTrainedModel):
+class SensorPreTrainedModel(WholeModel):
     """Input checks common to [`EegEncoder`] and [`MegEncoder`]."""
 
     config_class = SensorConfig
-    base_model_prefix = "encoder"
     networks: ClassVar[dict[str, type[nn.Module]]]  # by `encoder_type`
 
     def __init__(self, config: SensorConfig) -> None:
         super().__init__(config)
-        self.alignment: nn.Module
+        self.alignment: Any
         if config.encoder_type == "linear":
             size = config.n_chans * config.n_network_times
             width = config.num_networks * config.hidden_size
@@ -45,9 +53,6 @@ class SensorPreTrainedModel(PreTrainedModel):
         self.output_size = self.network.output_size
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Keep what each layer was constructed with; transformers would redraw it."""
-
     def window(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Check a batch and shift, crop and average samples as configured; what the alignment layers are given."""
         expected = (self.config.n_chans, self.config.n_times)
@@ -57,6 +62,7 @@ class SensorPreTrainedModel(PreTrainedModel):
                 f"(sensors, samples), but got {tuple(values.shape)}."
             )
         subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
+        values = values.to(self.dtype)
         if self.training:
             values = shift_times(values, round(self.config.time_shift * self.config.sfreq))
             subject_ids = drop_subjects(subject_ids, self.config.subject_dropout)
@@ -74,15 +80,50 @@ class SensorPreTrainedModel(PreTrainedModel):
         """
         return self.alignment(*self.window(values, subject_ids))
 
-    def encode(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> EncoderOutput:
+    def encode(
+        self, values: torch.Tensor, subject_ids: torch.Tensor | None, output_hidden_states: bool | None
+    ) -> EncoderOutput:
         """Alignment layers and networks; where these start with spatial filters, aligned values are not computed."""
+        filters = self.spatial_filters()
+        if filters is None:
+            aligned = self.align(values, subject_ids)
+            features = self.network(aligned)
+        else:
+            aligned = self.alignment(*self.window(values, subject_ids), filters)
+            parts = zip(self.each_network(), aligned.chunk(len(filters), dim=1), strict=True)
+            features = torch.cat([network.pool(part) for network, part in parts], dim=1)
+        return encoder_output(aligned, features, output_hidden_states, self.config)
+
+    def each_network(self) -> list[Any]:
+        """The networks that lie in parallel, or the only one."""
+        return list(self.network) if isinstance(self.network, ParallelNetworks) else [self.network]
+
+    def spatial_filters(self) -> list[torch.Tensor] | None:
+        """Filters of each network that the alignment layers are multiplied with, `None` where networks have none."""
         if self.config.encoder_type != "temporal_spatial":
-            return EncoderOutput(pooler_output=self.network(self.align(values, subject_ids)))
-        networks: list[Any] = list(self.network) if isinstance(self.network, ParallelNetworks) else [self.network]
-        filters = [network.spatial.weight[:, :, 0] for network in networks]
-        filtered = self.alignment(*self.window(values, subject_ids), filters)
-        parts = zip(networks, filtered.chunk(len(networks), dim=1), strict=True)
-        return EncoderOutput(pooler_output=torch.cat([network.pool(part) for network, part in parts], dim=1))
+            return None
+        return [network.spatial.weight[:, :, 0] for network in self.each_network()]
+
+    def for_subject(self, name: str) -> SubjectEncoder:
+        """This encoder for one subject, as a plain module with weights of its own.
+
+        Args:
+            name (`str`): One of `config.subjects`, or `"average"` for the mean of all.
+
+        Returns:
+            [`SubjectEncoder`] in `eval()` mode. Neither `time_shift` nor `subject_dropout` is part of it.
+        """
+        subject = subject_index(name, self.config.subjects, average=True)
+        config, alignment, network = self.config, self.alignment, copy.deepcopy(self.network)
+        if isinstance(alignment, SubjectLinear):
+            folded: nn.Module = nn.Sequential(nn.Flatten(1), alignment.folded(subject))
+        else:
+            folded = alignment.folded(subject, self.spatial_filters())
+        if config.encoder_type == "temporal_spatial":  # the filters are part of the alignment layer now
+            for part in network if isinstance(network, ParallelNetworks) else [network]:
+                part.spatial = nn.Identity()
+        window = Window(config.first_sample, config.decimation)
+        return SubjectEncoder((config.n_chans, config.n_times), window, folded, network).eval()
 
 
 # Code that was shipped with checkpoints imports all of these from here.

@@ -2,26 +2,41 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import quote
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .configuration_neural_clip import AVERAGE_SUBJECT, SensorConfig
+from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, SensorConfig
+from .errors import check_option
 
 
 def check_subject_ids(subject_ids: torch.Tensor | None, batch_size: int, subjects: list[str]) -> torch.Tensor:
     """Return `subject_ids` if each row names one of `subjects` or the average subject, else raise a `ValueError`."""
     if subject_ids is None:
         raise ValueError(f"'subject_ids' is missing; give one index a recording into {subjects}.")
+    dtype = getattr(subject_ids, "dtype", type(subject_ids))
+    if not isinstance(subject_ids, torch.Tensor) or dtype == torch.bool or dtype.is_floating_point or dtype.is_complex:
+        raise ValueError(f"'subject_ids' must be a tensor of whole numbers (torch.long), but got {dtype}.")
     if subject_ids.shape != (batch_size,):
         raise ValueError(f"'subject_ids' must have shape ({batch_size},), but got {tuple(subject_ids.shape)}.")
-    if batch_size and (int(subject_ids.min()) < AVERAGE_SUBJECT or int(subject_ids.max()) >= len(subjects)):
+    found = sorted(set(subject_ids.tolist()))
+    if found and (found[0] < AVERAGE_SUBJECT or found[-1] >= len(subjects)):
         raise ValueError(
             f"'subject_ids' must lie between 0 and {len(subjects) - 1} (subjects {subjects}) or be {AVERAGE_SUBJECT} "
-            f"(the average subject), but got {sorted(set(subject_ids.tolist()))}."
+            f"(the average subject), but got {found}."
         )
     return subject_ids
+
+
+def subject_index(name: str, subjects: list[str], average: bool) -> int:
+    """Entry of `subject_ids` for a name, else a `ValueError`; `average` says whether there is an average subject."""
+    if average and name == AVERAGE_NAME:
+        return AVERAGE_SUBJECT
+    check_option("name", name, [*subjects, AVERAGE_NAME] if average else subjects)
+    return subjects.index(name)
 
 
 def drop_subjects(subject_ids: torch.Tensor, probability: float) -> torch.Tensor:
@@ -34,7 +49,13 @@ def drop_subjects(subject_ids: torch.Tensor, probability: float) -> torch.Tensor
 
 def rows_by_subject(subject_ids: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
     """List `(subject, row indices)` for the subjects present: layers are applied once a subject, not once a row."""
-    return [(int(subject), (subject_ids == subject).nonzero()[:, 0]) for subject in subject_ids.unique()]
+    rows: dict[int, list[int]] = {}
+    for row, subject in enumerate(subject_ids.tolist()):  # on the host: one transfer a batch
+        rows.setdefault(subject, []).append(row)
+    rows = rows or {0: []}  # a batch of no recordings has a width too
+    return [
+        (subject, torch.tensor(rows[subject], dtype=torch.long, device=subject_ids.device)) for subject in sorted(rows)
+    ]
 
 
 def apply_by_subject(layer_of: Callable[[int, torch.Tensor], torch.Tensor], subject_ids: torch.Tensor) -> torch.Tensor:
@@ -44,24 +65,95 @@ def apply_by_subject(layer_of: Callable[[int, torch.Tensor], torch.Tensor], subj
     return torch.cat([layer_of(subject, rows) for subject, rows in groups])[order.argsort()]
 
 
-def mean_parameters(layers: nn.ModuleDict) -> dict[str, torch.Tensor]:
+class SubjectLayers(nn.ModuleDict):
+    """One layer a subject, in the order of `subject_ids`, by a name that may be any string.
+
+    A tensor is saved under the name of its subject. Where torch cannot take that as part of a tensor's name (it holds
+    a dot, is empty, or is what a module has already, such as `keys`), it is quoted: `sub.01` is saved as `%sub%2E01`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key_of: dict[str, str] = {}
+
+    def __setitem__(self, name: str, layer: nn.Module) -> None:
+        if name not in self._key_of:
+            key = (
+                name
+                if is_plain(name, self)
+                else "%" + quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
+            )
+            while key in self._modules:  # a subject whose name is the quoted name of another
+                key += "%"
+            self._key_of[name] = key
+        super().__setitem__(self._key_of[name], layer)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._modules[self._key_of[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._key_of
+
+
+def is_plain(name: str, layers: SubjectLayers) -> bool:
+    """Whether torch takes the name of a subject as part of the name of a tensor, and a file can hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return name != "" and "." not in name and not hasattr(layers, name)
+
+
+def mean_parameters(layers: SubjectLayers) -> dict[str, torch.Tensor]:
     """Mean weight and bias of layers of one shape."""
     named = [dict(layer.named_parameters()) for layer in layers.values()]
+    if not named:
+        raise ValueError("The model has no subject yet, so there is no average subject either.")
     return {name: torch.stack([parameters[name] for parameters in named]).mean(dim=0) for name in named[0]}
 
 
-def parameters_of(layers: nn.ModuleDict, subject: int) -> dict[str, torch.Tensor]:
+def parameters_of(layers: SubjectLayers, subject: int) -> dict[str, torch.Tensor]:
     """Weight and bias of the layer of one subject, or the mean of all for the average subject."""
     if subject == AVERAGE_SUBJECT:
         return mean_parameters(layers)
     return dict(list(layers.values())[subject].named_parameters())
 
 
-def average_layer(layers: nn.ModuleDict) -> nn.Module:
+def average_layer(layers: SubjectLayers) -> Any:
     """A new layer that is the mean of layers of one shape: where a new subject starts."""
     layer = copy.deepcopy(next(iter(layers.values())))
     layer.load_state_dict(mean_parameters(layers))
     return layer
+
+
+def with_weights(layer: Any, weight: torch.Tensor, bias: torch.Tensor) -> Any:
+    """Give a layer copies of weights, on their device and in their dtype."""
+    layer.weight, layer.bias = (nn.Parameter(tensor.detach().clone()) for tensor in (weight, bias))
+    return layer
+
+
+class AlignmentConv(nn.Conv1d):
+    """One subject's convolution over time, with a copy of the sensors for each of several networks."""
+
+    is_identity = False
+
+    def __init__(self, config: SensorConfig) -> None:
+        size, n_chans = config.alignment_kernel_size, config.n_chans
+        super().__init__(n_chans, config.num_networks * n_chans, size, padding=size // 2)
+        self.is_identity = config.alignment_init == "identity"
+        if self.is_identity:
+            self.become_identity()
+
+    def reset_parameters(self) -> None:
+        """Start as torch's convolution does, or as a copy of the input."""
+        super().reset_parameters()
+        if self.is_identity:
+            self.become_identity()
+
+    def become_identity(self) -> None:
+        """Start as a copy of the input."""
+        nn.init.dirac_(self.weight, groups=self.out_channels // self.in_channels)
+        nn.init.zeros_(self.get_parameter("bias"))
 
 
 class SubjectConv(nn.Module):
@@ -73,15 +165,10 @@ class SubjectConv(nn.Module):
 
     def __init__(self, config: SensorConfig) -> None:
         super().__init__()
-        size, count = config.alignment_kernel_size, config.num_networks
-        self.padding = size // 2
-        self.layers = nn.ModuleDict()  # in the order of `subject_ids`
+        self.padding = config.alignment_kernel_size // 2
+        self.layers = SubjectLayers()
         for name in config.subjects:
-            layer = nn.Conv1d(config.n_chans, count * config.n_chans, size)  # a copy of the sensors for each network
-            if config.alignment_init == "identity":
-                nn.init.dirac_(layer.weight, groups=count)
-                nn.init.zeros_(layer.get_parameter("bias"))
-            self.layers[name] = layer
+            self.layers[name] = AlignmentConv(config)
 
     def add_subject(self, name: str) -> None:
         """Append a layer that is the mean of the others."""
@@ -103,16 +190,36 @@ class SubjectConv(nn.Module):
             `torch.FloatTensor` of shape `(batch_size, num_networks * n_chans, n_times)`, or `(batch_size,
             num_networks * n_filters, n_times)` with filters.
         """
+        layers = list(self.layers.values())
 
         def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
-            weight, bias = parameters_of(self.layers, subject).values()
-            if filters is not None:
-                parts = zip(filters, weight.chunk(len(filters)), bias.chunk(len(filters)), strict=True)
-                mixed = [(torch.tensordot(own, part, dims=1), own @ offset) for own, part, offset in parts]
-                weight, bias = (torch.cat(tensors) for tensors in zip(*mixed, strict=True))
+            if filters is None and subject != AVERAGE_SUBJECT:
+                return layers[subject](values[rows])
+            weight, bias = self.weights_of(subject, filters)  # fused, so no layer is called as a module
             return functional.conv1d(values[rows], weight, bias, padding=self.padding)
 
         return apply_by_subject(layer_of, subject_ids)
+
+    def weights_of(
+        self, subject: int, filters: Sequence[torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of one subject's convolution, multiplied with the spatial filters where there are any."""
+        weight, bias = parameters_of(self.layers, subject).values()
+        if filters is None:
+            return weight, bias
+        parts = zip(filters, weight.chunk(len(filters)), bias.chunk(len(filters)), strict=True)
+        mixed = [(torch.tensordot(own, part, dims=1), own @ offset) for own, part, offset in parts]
+        return torch.cat([part for part, _ in mixed]), torch.cat([offset for _, offset in mixed])
+
+    @torch.no_grad()
+    def folded(self, subject: int, filters: Sequence[torch.Tensor] | None = None) -> nn.Conv1d:
+        """One convolution with weights of its own that does what this layer does for one subject."""
+        weight, bias = self.weights_of(subject, filters)
+        return with_weights(
+            nn.Conv1d(weight.shape[1], weight.shape[0], weight.shape[2], padding=self.padding, device="meta"),
+            weight,
+            bias,
+        )
 
 
 class SubjectLinear(nn.Module):
@@ -129,7 +236,9 @@ class SubjectLinear(nn.Module):
     def __init__(self, in_features: dict[str, int], out_features: int) -> None:
         super().__init__()
         self.in_features, self.out_features = list(in_features.values()), out_features
-        self.layers = nn.ModuleDict({name: nn.Linear(size, out_features) for name, size in in_features.items()})
+        self.layers = SubjectLayers()
+        for name, size in in_features.items():
+            self.layers[name] = nn.Linear(size, out_features)
 
     def add_subject(self, name: str, in_features: int | None = None) -> None:
         """Append a layer: the mean of the others, or torch's own start where a size is given (fMRI)."""
@@ -142,9 +251,18 @@ class SubjectLinear(nn.Module):
 
     def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, ...)` to `(batch_size, out_features)`; what follows a subject's own values is left out."""
-        flat = values.flatten(1)
+        flat, layers = values.flatten(1), list(self.layers.values())
 
         def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
-            return functional.linear(flat[rows, : self.in_features[subject]], **parameters_of(self.layers, subject))
+            own = flat[rows, : self.in_features[subject]]
+            if subject == AVERAGE_SUBJECT:  # fused, so no layer is called as a module
+                return functional.linear(own, **mean_parameters(self.layers))
+            return layers[subject](own)
 
         return apply_by_subject(layer_of, subject_ids)
+
+    @torch.no_grad()
+    def folded(self, subject: int) -> nn.Linear:
+        """One linear layer with weights of its own that does what this one does for one subject."""
+        weight, bias = parameters_of(self.layers, subject).values()
+        return with_weights(nn.Linear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)

@@ -46,18 +46,24 @@ class TemporalFilter(nn.Module):
     """One filter over time per channel: `nn.Conv1d(n, n, kernel, padding=kernel // 2, groups=n, bias=False)`.
 
     Kernels above [`SHORT_KERNEL`] samples are computed by the fast Fourier transform: at 41 samples about twice as
-    quick on two CPU cores as torch's depthwise convolution (`benchmarks/temporal_filter.py`).
+    quick on two CPU cores as torch's depthwise convolution (`benchmarks/temporal_filter.py`). Exported programs hold
+    the convolution.
     """
 
     def __init__(self, n_chans: int, kernel_size: int) -> None:
         super().__init__()
-        bound = kernel_size**-0.5  # as `nn.Conv1d` starts a depthwise layer
-        self.weight = nn.Parameter(torch.empty(n_chans, kernel_size).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(n_chans, kernel_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the filters as `nn.Conv1d` starts a depthwise layer."""
+        bound = self.weight.shape[1] ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Filter `(batch_size, n_chans, n_times)`; an even kernel returns one sample more."""
         (n_chans, kernel_size), n_times = self.weight.shape, values.shape[2]
-        if kernel_size <= SHORT_KERNEL:
+        if kernel_size <= SHORT_KERNEL or torch.compiler.is_exporting():  # programs elsewhere may lack the transform
             weight = self.weight.to(values.dtype)
             return functional.conv1d(values, weight[:, None], padding=kernel_size // 2, groups=n_chans)
         length = fast_length(n_times + kernel_size - 1)

@@ -238,6 +238,11 @@ def prepared_sensors(recorded: Recorded, spec: Mapping, preparation: Preparation
     Raises:
         ValueError: If the epochs cannot be brought there, or went through something else.
     """
+    if recorded.sfreq < spec["sfreq"] * (1 - SAMPLE_TOLERANCE / spec["n_times"]):
+        raise ValueError(
+            f"The recordings have {recorded.sfreq:g} Hz; the model needs {spec['sfreq']:g} Hz, and a higher rate "
+            "cannot be invented."
+        )
     _check_history(recorded, spec, preparation)
     values = recorded.values * to_unit(recorded.unit, preparation.unit)
     if isinstance(preparation.baseline, list | tuple):
@@ -271,7 +276,7 @@ def _check_history(recorded: Recorded, spec: Mapping, preparation: Preparation) 
 
 def _referred(values: np.ndarray, recorded: Recorded, preparation: Preparation) -> np.ndarray:
     """Minus the mean of the baseline, over its deviation where the scaling asks for it."""
-    begin, end = preparation.baseline  # type: ignore[misc]
+    begin, end = map(float, preparation.baseline)  # type: ignore[arg-type]
     times = recorded.tmin + np.arange(values.shape[-1]) / recorded.sfreq
     inside = (times >= begin - EDGE) & (times <= end + EDGE)
     slack = 1 / recorded.sfreq
@@ -297,10 +302,6 @@ def _referred(values: np.ndarray, recorded: Recorded, preparation: Preparation) 
 def _windowed(values: np.ndarray, recorded: Recorded, spec: Mapping, rate: str | None) -> np.ndarray:
     """Cut the window and lower the rate."""
     n_times, wanted, tmin, found = spec["n_times"], float(spec["sfreq"]), spec["tmin"], recorded.sfreq
-    if found < wanted * (1 - SAMPLE_TOLERANCE / n_times):
-        raise ValueError(
-            f"The recordings have {found:g} Hz; the model needs {wanted:g} Hz, and a higher rate cannot be invented."
-        )
     ratio = 1.0 if abs(found - wanted) * n_times <= SAMPLE_TOLERANCE * wanted else found / wanted
     start = round((tmin - recorded.tmin) * found)
     stop = start + round((n_times - 1) * ratio) + 1
@@ -360,6 +361,10 @@ def scale_rows(
             little that they must be in another unit.
     """
     if preparation.scaling not in FITTED:
+        if fit:
+            raise ValueError(
+                f"The scaling of the model's recordings is {preparation.scaling!r}: there is nothing to fit."
+            )
         if preparation.scaling == "none":
             _check_spread(rows, *RAW_SPREAD.get(str(preparation.unit), (0.0, np.inf)), preparation)
         return [np.asarray(row, dtype=np.float32) for row in rows]
@@ -399,7 +404,7 @@ def _fitted(
     rows: Sequence[np.ndarray] | np.ndarray, preparation: Preparation, owners: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[np.ndarray, ...]]:
     """Mean and deviation of the rows of each owner."""
-    found = {}
+    found: dict[tuple[str, str], tuple[np.ndarray, ...]] = {}
     for owner in dict.fromkeys(owners):
         own = np.stack([row for row, other in zip(rows, owners, strict=True) if other == owner]).astype(np.float64)
         if len(own) < MIN_FIT_TRIALS:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,13 @@ class NeuralClipProcessor(ProcessorMixin):
     """
 
     _auto_class: Any = "AutoProcessor"  # so that the code travels with what is saved
+    # `Trainer` asks the tokenizer of every processor for these; ours has no text.
+    tokenizer: Any = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
     def __init__(self, recordings: dict | None = None, image_settings: dict | None = None) -> None:
         super().__init__()
-        self.recordings = {
-            modality: [groups] if isinstance(groups, Mapping) else list(groups)
+        self.recordings: dict[str, list[dict]] = {
+            modality: [dict(groups)] if isinstance(groups, Mapping) else list(groups)
             for modality, groups in (recordings or {}).items()
         }
         self.image_settings = image_settings
@@ -270,9 +273,10 @@ class NeuralClipProcessor(ProcessorMixin):
         elif raw_unit(unit):
             raise ValueError(f"'unit' is {unit!r}, but mne holds V, T and T/m; leave it out, or say 'prepared'.")
         if (from_mne and unit is None) or raw_unit(unit):
-            check_repeatable(preparation)
+            preparation = repeatable(preparation)
             recorded.values = np.asarray(recorded.values, dtype=np.float64)
-            check_channels(recorded.values, spec["n_chans"], modality)
+            whole = from_mne or not (sfreq is None and tmin is None)  # its window may be longer than the model's
+            check_channels(recorded.values, spec["n_chans"], None if whole else spec["n_times"], modality)
             values = prepared_sensors(recorded, spec, preparation)
             return scale_rows(
                 values, preparation, list(zip(names, sessions, strict=True)), self.statistics_of(modality),
@@ -301,7 +305,7 @@ class NeuralClipProcessor(ProcessorMixin):
         rows = voxel_rows(recordings, mask)
         check_voxel_counts(rows, names, spec["n_voxels"])
         if (image and unit is None) or raw_unit(unit):
-            check_repeatable(preparation)
+            preparation = repeatable(preparation)
             factor = 1.0 if unit is None else to_unit(unit, preparation.unit)
             rows = [np.asarray(row, dtype=np.float64) * factor for row in rows]
             return scale_rows(
@@ -325,19 +329,20 @@ def refuse_fit(scaling: str | None) -> None:
         raise ValueError("scaling='fit' is for recordings as they were recorded; say their 'unit'.")
 
 
-def check_repeatable(preparation: Preparation | None) -> None:
-    """Raise a `ValueError` where recordings cannot be brought to what the model was trained on."""
+def repeatable(preparation: Preparation | None) -> Preparation:
+    """The preparation, or a `ValueError` where recordings cannot be brought to what the model was trained on."""
     obstacle = (
         "the checkpoint does not say what its recordings went through (unit, band, baseline, reference, scaling); an "
         "older version wrote it or its data set"
         if preparation is None
         else preparation.obstacle
     )
-    if obstacle is not None:
+    if preparation is None or obstacle is not None:
         raise ValueError(
             f"Recordings as they were recorded cannot be used: {obstacle}. Rows of a data set prepared alike can, and "
             "whatever you prepared alike yourself with unit='prepared'."
         )
+    return preparation
 
 
 def is_mne(recordings: Any) -> bool:
@@ -395,7 +400,9 @@ def split_batch(batch: Mapping, modality: str) -> list[dict]:
 def number_of(recordings: Any, modality: str, spec: dict, mask: Any) -> int:
     """How many recordings there are."""
     if is_mne(recordings):
-        return len(recordings) if hasattr(recordings, "events") else 1
+        if not (count := len(recordings) if hasattr(recordings, "events") else 1):
+            raise ValueError("There are no epochs; were all of them rejected?")
+        return count
     if is_image(recordings):
         return 1 if len(recordings.shape) < 4 else int(recordings.shape[3])
     if modality == "fmri" and isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
@@ -443,10 +450,14 @@ def check_grid(spec: dict, sfreq: float | None, tmin: float | None) -> None:
         raise ValueError(f"'tmin' must be {spec['tmin']} s for an array, but got {tmin} s; cut the window first.")
 
 
-def check_channels(values: np.ndarray, n_chans: int, modality: str) -> None:
-    """An array as recorded must have the model's channels."""
-    if values.ndim != 3 or values.shape[1] != n_chans:
-        raise ValueError(f"{modality!r} must have shape (batch_size, {n_chans}, n_times), but got {values.shape}.")
+def check_channels(values: np.ndarray, n_chans: int, n_times: int | None, modality: str) -> None:
+    """An array as recorded must have the model's channels, and its window unless rate or first sample are stated."""
+    if values.ndim != 3 or values.shape[1] != n_chans or n_times not in (None, values.shape[2]):
+        samples = "n_times" if n_times is None else f"{n_times}"
+        hint = "" if n_times is None else " Other windows need 'sfreq' and 'tmin'."
+        raise ValueError(
+            f"{modality!r} must have shape (batch_size, {n_chans}, {samples}), but got {values.shape}.{hint}"
+        )
 
 
 def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
@@ -469,15 +480,13 @@ def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
             "or take the mark away."
         )
     kinds = dict(zip(epochs.ch_names, epochs.get_channel_types(), strict=True))
-    units = {CHANNEL_UNITS.get(kinds[name], kinds[name]) for name in names}
+    units = {str(CHANNEL_UNITS.get(kinds[name], kinds[name])) for name in names}
     if len(units) > 1 or not units <= set(CHANNEL_UNITS.values()):
         raise ValueError(f"The model's channels are of the types {sorted({kinds[name] for name in names})}.")
     epochs = epochs.copy()
     if hasattr(epochs, "load_data"):
         epochs.load_data()
     values = np.asarray(epochs.get_data(picks=names), dtype=np.float64)
-    if not len(values):
-        raise ValueError("There are no epochs; were all of them rejected?")
     return Recorded(
         values if values.ndim == 3 else values[None], units.pop(), float(epochs.info["sfreq"]), float(epochs.times[0]),
         baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info),
@@ -520,7 +529,7 @@ def subject_names(subject: str | Sequence[str] | None, count: int, known: list[s
     """One known subject name a recording, or that of the average subject."""
     if subject is None:
         raise ValueError(f"'subject' is missing; say whose recordings these are: one of {known}.")
-    listed = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
+    listed: list = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
     if not all(isinstance(name, str) for name in listed):
         raise ValueError(f"'subject' is a name or a list of names, but got {subject!r}; allowed are {known}.")
     names = listed * count if isinstance(subject, str) else listed

@@ -1,12 +1,17 @@
 """Models and data sets that do not fit each other."""
 
 import json
+import re
+import shutil
 
+import numpy as np
 import pytest
 
+from neural_clip import NeuralClipConfig, NeuralClipProcessor
 from neural_clip.commands.evaluate import main
 from neural_clip.errors import DataError
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.preparation import Preparation, Statistics
 from planted_data import ENCODER, write_planted
 from saved_models import save_model
 
@@ -44,3 +49,36 @@ def test_embeddings_of_another_encoder_than_the_models_raise(folders, tmp_path, 
         main([*arguments, "--data", f"eeg={folder}"])
     for part in (f"The checkpoint '{checkpoint}'", f"'{folder}'", "'planted'", repr(value), f"differ in '{key}'"):
         assert part in str(caught.value)
+
+
+def test_rows_that_went_through_something_else_raise(folders, tmp_path):
+    """Other numbers of the same method are what new days and subjects have; another method is not."""
+    checkpoint = save_model(tmp_path / "model")
+    config = NeuralClipConfig.from_pretrained(checkpoint)
+    trained = {"unit": "V", "scaling": "z-score", "scope": "subject", "baseline": None, "bands": [[0.1, 40.0]]}
+    arrays = Statistics("sub-01", "", np.zeros(6), np.ones(6)).arrays()
+    NeuralClipProcessor.from_config(
+        config, None, {"eeg": Preparation(**trained)}, {"eeg": arrays}
+    ).save_pretrained(checkpoint)  # fmt: skip
+
+    def evaluate(name, changes):
+        folder = shutil.copytree(folders["eeg"], tmp_path / name)
+        facts = json.loads((folder / "neural_clip.json").read_text())
+        facts["preparation"] = None if changes is None else Preparation(**trained | changes).as_dict()
+        (folder / "neural_clip.json").write_text(json.dumps(facts))
+        return evaluate_checkpoints(
+            {"neural_clip": checkpoint}, [folder], tmp_path / f"{name}-out", baselines=False, controls=False
+        )
+
+    evaluate("same", {"unit": "uV"})
+    evaluate("unknown", None)
+    for name, changes, message in [
+        ("unscaled", {"scaling": "none", "scope": None}, "scaling is 'z-score' and 'none'"),
+        ("sessions", {"scope": "session"}, "scope is 'subject' and 'session'"),
+        ("others", {"scaling": "unknown", "scope": None}, "scaling is 'z-score' and 'unknown'"),
+        ("band", {"bands": [[1.0, 40.0]]}, "bands is"),
+        ("baseline", {"baseline": [-0.1, 0.0]}, "baseline is None and"),
+    ]:
+        with pytest.raises(DataError, match=f"'{checkpoint}' and '.*{name}' do not fit: .*{re.escape(message)}"):
+            evaluate(name, changes)
+        assert not (tmp_path / f"{name}-out").exists()

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neural_clip.errors import DataError
+from neural_clip.preparation import Preparation, Statistics
 from neural_clip.prepared.reader import PreparedSet, padded
 from neural_clip.prepared.writer import write_prepared
+from toy_sets import toy_facts
 
 
 def test_values_are_those_of_the_files(ready_folders):
@@ -124,3 +126,32 @@ def test_arrow_slices_keep_their_rows():
     flat, lengths = column_arrays(column, None)
     assert flat.tolist() == [3, 4, 5, 6]
     assert lengths.tolist() == [1, 3]
+
+
+def write_with_statistics(folder, scale=2.0):
+    """A toy set of 12 images whose rows were scaled by statistics of the training rows."""
+    images = [{"image_id": f"im{i:02d}", "image": np.full((4, 4), 20 * i, np.uint8)} for i in range(12)]
+    rows = [
+        {"subject": "sub-01", "image_id": image["image_id"], "fmri": np.random.default_rng(i).normal(size=5),
+         "split": "train" if i < 8 else ("validation" if i < 10 else "test")}
+        for i, image in enumerate(images)
+    ]  # fmt: skip
+    statistics = Statistics("sub-01", "", np.arange(5), np.full(5, scale))
+    preparation = Preparation(unit="percent signal change", scaling="z-score", scope="subject").as_dict()
+    facts = toy_facts("fmri", preparation=preparation, scaling={"method": "z-score", "fit_scope": "train"})
+    return write_prepared(folder, facts, [statistics, *rows], images)
+
+
+def test_statistics_that_were_changed_or_lost_are_noticed(tmp_path):
+    folder = write_with_statistics(tmp_path / "set")
+    data = PreparedSet.open(folder)
+    assert data.statistics["sub-01/mean"].tolist() == [0, 1, 2, 3, 4]
+    assert data.preparation == Preparation(unit="percent signal change", scaling="z-score", scope="subject")
+    (folder / "scaling.safetensors").write_bytes(
+        (write_with_statistics(tmp_path / "other", 3.0) / "scaling.safetensors").read_bytes()
+    )
+    with pytest.raises(DataError, match=r"scaling.safetensors' is not the file that was written"):
+        _ = PreparedSet.open(folder).statistics
+    (folder / "scaling.safetensors").unlink()
+    with pytest.raises(DataError, match=r"lacks 'scaling.safetensors'"):
+        _ = PreparedSet.open(folder).statistics

@@ -22,10 +22,11 @@ from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
+from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.targets import embed_images as embedding
 from neural_clip.targets.embed_images import DEFAULT_MODEL, embed_images
-from neural_clip.targets.encoder import ImageEncoder, TargetEncoder, weights_digest
+from neural_clip.targets.encoder import ImageEncoder, TargetEncoder
 from neural_clip.targets.identity import EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.model import load_tower

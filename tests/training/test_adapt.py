@@ -260,6 +260,14 @@ def test_data_that_do_not_fit(checkpoint, folders, tmp_path, monkeypatch, key, v
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_validation_image_is_refused_before_anything_is_fitted(checkpoint, tmp_path):
+    counts = planted_data.COUNTS | {"validation": 1}
+    folder = write_planted(tmp_path / "one", "eeg", n_subjects=3, pixels=False, encoder=READY, counts=counts)
+    with pytest.raises(DataError, match="shows 1 image to the subjects that are trained"):
+        adapting.adapt(checkpoint, folder, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_modality_without_encoder(checkpoint, folders, tmp_path):
     config = json.loads((checkpoint / "config.json").read_text())
     model = NeuralClipModel(NeuralClipModel.config_class(**(config | {"eeg_config": None})))

@@ -63,6 +63,29 @@ def test_each_pass_goes_over_all_recordings_in_an_order_of_its_own():
     assert list(ModalityBatchSampler([40, 24], 8, seed=0, passes=[1, 1])) == list(ModalityBatchSampler([40, 24], 8, 0))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    batch_size=st.integers(1, 9),
+    n_processes=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+)
+def test_processes_share_the_batches_of_one(sizes, batch_size, n_processes, epoch):
+    """In turn and each as many, short batches of small modalities included; what is left over is left out."""
+
+    def batches(*process):
+        sampler = ModalityBatchSampler(sizes, batch_size, 3, None, *process)
+        sampler.set_epoch(epoch)
+        assert len(list(sampler)) == len(sampler)
+        return list(sampler)
+
+    alone = batches()
+    dealt = [batches(n_processes, index) for index in range(n_processes)]
+    assert {len(part) for part in dealt} == {len(alone) // n_processes}
+    together = [batch for step in zip(*dealt, strict=True) for batch in step]
+    assert together == alone[: len(alone) // n_processes * n_processes]
+
+
 def test_order_changes_with_epoch_and_seed():
     def order(seed, epoch):
         sampler = ModalityBatchSampler([50, 50], 10, seed)

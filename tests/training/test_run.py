@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ from loopback_hub import LoopbackHub
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.train import main
 from neural_clip.errors import DataError
+from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import write_model_card
-from neural_clip.targets.encoder import weights_digest
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.batches import RecordingDataset
@@ -26,28 +27,9 @@ from neural_clip.training.checks import check_named_encoder, check_push
 from neural_clip.training.model import build_model, load_tower
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
-from neural_clip.training.trainer import validation_two_way
+from neural_clip.training.trainer import CompleteCheckpoint, validation_two_way
 from paths import REPOSITORY
 from planted_data import READY, facts_of
-
-MODEL = {
-    "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.1},
-    "fmri": {"alignment_size": 32, "num_hidden_layers": 0, "dropout": 0.1},
-}
-
-
-@pytest.fixture(scope="module")
-def folders(ready_folders):
-    return {name: ready_folders[name] for name in ("eeg", "fmri")}
-
-
-@pytest.fixture
-def recipe_file(folders, tmp_path):
-    training = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 2, "per_device_train_batch_size": 16}
-    training |= {"learning_rate": 0.003, "seed": 5, "use_cpu": True, "disable_tqdm": True}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump({"data": folders, "model": MODEL, "training": training}))
-    return str(path)
 
 
 @pytest.mark.numerical
@@ -66,7 +48,7 @@ def test_learns_saves_and_says_what_it_did(recipe_file, folders):
         )
     assert sum(again) / 2 == pytest.approx(record["best_validation_two_way"], abs=1e-6)
     assert min(again) > 0.7  # planted signal; chance is 0.5
-    assert NeuralClipProcessor.from_pretrained(output).recordings["eeg"]["n_chans"] == 6
+    assert NeuralClipProcessor.from_pretrained(output).recordings["eeg"][0]["n_chans"] == 6
     assert record["simulated"] == ["eeg", "fmri"]
     assert record["data"]["eeg"]["splits"]["train"]["rows"] == 160
     card = (output / "README.md").read_text()
@@ -97,7 +79,7 @@ def test_frozen_alignment_stays_as_initialised(recipe_file, tmp_path, monkeypatc
 
 @pytest.mark.numerical
 def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
-    """Interrupted after two of four epochs and resumed in the same schedule: the weights are the same bit for bit."""
+    """Moved elsewhere after two of four epochs and resumed in the same schedule: the weights are equal bit for bit."""
     keep = ["--num_train_epochs", "4", "--save_total_limit", "9"]
     whole = train(read_recipe([recipe_file, *keep, "--output_dir", str(tmp_path / "whole")]))
     checkpoints = sorted(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
@@ -106,13 +88,111 @@ def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
     part.mkdir()
     for checkpoint in checkpoints[:2]:
         os.rename(checkpoint, part / checkpoint.name)
-    state = part / checkpoints[1].name / "trainer_state.json"
-    state.write_text(state.read_text().replace(str(whole), str(part)))
     train(read_recipe([recipe_file, *keep, "--output_dir", str(part), "--resume", "true"]))
     resumed = load_file(part / checkpoints[3].name / "model.safetensors")
     expected = load_file(checkpoints[3] / "model.safetensors")
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Press Ctrl-C after a step of the next training."""
+
+    def press(step):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(CompleteCheckpoint, "on_step_end", on_step_end)
+
+    yield press
+    monkeypatch.undo()
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("step", [3, 7, 9])
+def test_interrupted_after_any_step_the_rest_is_as_it_would_have_been(recipe_file, tmp_path, interrupt, step):
+    """Seven steps of three batches an epoch: within it, at its end, and in the second one."""
+    arguments = [recipe_file, "--gradient_accumulation_steps", "3", "--save_strategy", "steps", "--save_steps", "2"]
+    arguments += ["--load_best_model_at_end", "false", "--save_total_limit", "9", "--passes", "{fmri: 1}"]
+    whole = train(read_recipe([*arguments, "--output_dir", str(tmp_path / "whole")]))
+    interrupt(step)
+    with pytest.raises(KeyboardInterrupt):
+        train(read_recipe([*arguments, "--output_dir", str(tmp_path / "part")]))
+    interrupt(-1)
+    part = train(read_recipe([*arguments, "--output_dir", str(tmp_path / "part"), "--resume", "true"]))
+    assert (part / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    records = [json.loads((folder / "training.json").read_text()) for folder in (whole, part)]
+    assert records[0]["steps"] == records[1]["steps"] == 14
+    assert records[0]["validation"] == records[1]["validation"] and len(records[0]["validation"]) == 2
+
+
+def test_the_best_checkpoint_goes_with_a_run_that_is_moved(recipe_file, tmp_path):
+    """No later epoch reaches the score that is noted for the first, so that one stays the best."""
+    first = [recipe_file, "--lr_scheduler_type", "constant", "--save_total_limit", "9"]
+    output = train(read_recipe([*first, "--num_train_epochs", "1"]))
+    best = (output / "model.safetensors").read_bytes()
+    state = output / "checkpoint-20" / "trainer_state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"best_metric": 1.0}))
+    moved = tmp_path / "moved"
+    output.rename(moved)
+    again = [*first, "--num_train_epochs", "2", "--output_dir", str(moved), "--resume", "true"]
+    train(read_recipe(again))
+    assert (moved / "model.safetensors").read_bytes() == best
+    assert (moved / "checkpoint-40" / "model.safetensors").read_bytes() != best
+    shutil.rmtree(moved / "checkpoint-20")
+    with pytest.raises(DataError, match="moved/checkpoint-20' is missing: the best checkpoint so far"):
+        train(read_recipe(again))
+
+
+def test_what_an_interruption_left_half_written_is_not_resumed_from(recipe_file, tmp_path, capsys):
+    keep = ["--save_total_limit", "9"]
+    output = train(read_recipe([recipe_file, *keep]))
+    expected = (output / "checkpoint-40" / "model.safetensors").read_bytes()
+    for left in ("trainer_state.json", "optimizer.pt", "rng_state.pth"):
+        (output / "checkpoint-40" / left).unlink()
+        train(read_recipe([recipe_file, *keep, "--resume", "true"]))
+        assert f"checkpoint-40' is half written; going on from '{output}/checkpoint-20'" in capsys.readouterr().err
+        assert (output / "checkpoint-40" / "model.safetensors").read_bytes() == expected
+    for checkpoint in output.glob("checkpoint-*"):
+        (checkpoint / "trainer_state.json").write_text('{"epoch": 1.0, "global')
+    with pytest.raises(DataError, match=r"checkpoint-20', '.*checkpoint-40' cannot be resumed from: the state"):
+        train(read_recipe([recipe_file, "--resume", "true"]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--per_device_train_batch_size", "8"], "'batch_size' was 16 and is 8"),
+        (["--seed", "6"], "'seed' was 5 and is 6"),
+        (["--passes", "{eeg: 2}"], r"'passes' was \[1, 1\] and is \[2, 1\]"),
+        (["--gradient_accumulation_steps", "2"], "'gradient_accumulation_steps' was 1 and is 2"),
+        (["--model.eeg.subjects", "[sub-01]"], r"'sizes' was \[160, 160\] and is \[80, 160\]"),
+    ],
+)
+def test_a_run_goes_on_with_the_batches_it_began_with(recipe_file, tmp_path, changes, named):
+    train(read_recipe([recipe_file, "--max_steps", "1", "--num_train_epochs", "1"]))
+    with pytest.raises(DataError, match=rf"checkpoint-1' cannot be resumed from with other batches: {named}"):
+        train(read_recipe([recipe_file, *changes, "--resume", "true"]))
+
+
+def test_a_checkpoint_of_several_processes_is_not_resumed_by_one(recipe_file, tmp_path):
+    """Also one of before the batches were recorded, which has as many random states as there were processes."""
+    output = train(read_recipe([recipe_file, "--max_steps", "1"]))
+    checkpoint = output / "checkpoint-1"
+    (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")
+    (checkpoint / "batches.json").unlink()
+    with pytest.raises(DataError, match="'num_processes' was 2 and is 1"):
+        train(read_recipe([recipe_file, "--resume", "true"]))
+
+
+def test_a_refused_overwrite_leaves_the_checkpoints(recipe_file, folders):
+    output = train(read_recipe([recipe_file, "--max_steps", "1"]))
+    with pytest.raises(DataError, match="2 and more for the contrastive loss"):
+        train(read_recipe([recipe_file, "--overwrite", "true", "--per_device_train_batch_size", "1"]))
+    assert (output / "checkpoint-1").is_dir()
 
 
 @pytest.mark.slow

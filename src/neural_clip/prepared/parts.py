@@ -88,7 +88,7 @@ def run_parts(
     if not parts:
         shutil.rmtree(root, ignore_errors=True)  # of a run that was killed
         with tqdm(desc=kind, unit="row") as progress:
-            return [write(folder, source, "", progress.update)]  # type: ignore[arg-type]
+            return [write(folder, source, "", progress.update)]
     _check_names(parts)
     jobs = [_Job(folder, kind, number, part, write, key or {}) for number, part in enumerate(parts)]
     results: dict[int, dict] = {}

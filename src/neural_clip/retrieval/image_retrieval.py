@@ -4,15 +4,17 @@
 travels is imported here, on a line of its own.
 """
 
+import difflib
 import json
 
 import datasets
 import evaluate
 import numpy as np
+import pyarrow as pa
 
 from .scores import retrieval_scores
-from .task import RetrievalTask
-from .tiles import unit_vectors
+from .task import RetrievalTask, plain_ids
+from .tiles import Vectors, steps, unit_vectors
 
 __all__ = [
     "ImageRetrieval",
@@ -21,6 +23,7 @@ __all__ = [
     "unit_vectors",
 ]  # also what `evaluate.load` is to copy
 
+VECTORS = ("predictions", "references")
 OPTIONAL = ("prediction_ids", "reference_ids", "classes", "subjects")  # columns of the metric
 _DESCRIPTION = """\
 Scores of image retrieval from embeddings, over a gallery de-duplicated by image id: recall@k, ranks, MRR, 2-way in
@@ -80,21 +83,40 @@ class ImageRetrieval(evaluate.Metric):
 
     def add_batch(self, *, predictions=None, references=None, **optional):
         """Add some rows."""
-        texts = {name: [_as_text(None)] * len(predictions) for name in OPTIONAL}
-        texts |= {name: [_as_text(i) for i in ids] for name, ids in optional.items() if ids is not None}
-        super().add_batch(predictions=predictions, references=references, **texts)
+        for table in _tables(predictions, references, optional, self.features):
+            self._start_writer()
+            self.writer.write_table(table)
 
     def add(self, *, prediction=None, reference=None, **optional):
         """Add one row; the optional inputs keep their names."""
-        texts = {name: _as_text(value) for name, value in (dict.fromkeys(OPTIONAL) | optional).items()}
-        super().add(prediction=prediction, reference=reference, **texts)
+        row = [optional.pop("predictions", prediction), optional.pop("references", reference)]  # `evaluate.combine`
+        missing = [name for name, value in zip(("prediction", "reference"), row, strict=True) if value is None]
+        if missing:
+            _check_names(optional)
+            raise ValueError(f"'{missing[0]}' is missing; both are needed.")
+        ids = {name: None if value is None else [value] for name, value in optional.items()}
+        for table in _tables([row[0]], [row[1]], ids, self.features):
+            self._start_writer()
+            self.writer.write_row(table)
 
-    def compute(self, *, predictions=None, references=None, **inputs):
-        """Scores of everything added, or of what is given."""
+    def _start_writer(self):
+        """Open the file of the rows, as `evaluate` does."""
+        if self.writer is None:
+            self.selected_feature_format = self.features
+            self._init_writer()
+
+    def compute(self, *, predictions=None, references=None, seed=0, **inputs):
+        """Scores of everything added and what is given. What is given in one piece does not pass through a file."""
+        _check_names(inputs)
         if predictions is None and references is None:
-            whole = {name: inputs.pop(name) for name in OPTIONAL if name in inputs}
-            return super().compute(whole=whole, **inputs)
-        return super().compute(predictions=predictions, references=references, **(dict.fromkeys(OPTIONAL) | inputs))
+            if self.writer is None and self.num_process == 1:
+                raise ValueError("There is nothing to score: give 'predictions' and 'references', or add rows before.")
+            return super().compute(whole=inputs, seed=seed)
+        _check_both(predictions, references)
+        if self.writer is None and self.num_process == 1:
+            return retrieval_scores(predictions, references, **inputs, seed=seed)
+        self.add_batch(predictions=predictions, references=references, **inputs)
+        return super().compute(seed=seed)
 
     def _compute(self, predictions, references, seed=0, whole=None, **columns):
         """Scores of everything added."""
@@ -110,9 +132,46 @@ class ImageRetrieval(evaluate.Metric):
         )
 
 
-def _as_text(value):
-    """JSON text of one id; `null` stands for an input that was not given."""
-    return json.dumps(value.item() if isinstance(value, np.generic) else value)
+def _check_names(inputs):
+    """Raise for an input that there is not, naming the nearest one."""
+    known = ["predictions", "references", *OPTIONAL, "seed"]
+    for name in inputs:
+        if name not in OPTIONAL:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"Unknown input '{name}'. Allowed are {', '.join(known)}.{hint}")
+
+
+def _check_both(predictions, references):
+    """Raise where one of the two is missing."""
+    if predictions is None or references is None:
+        raise ValueError(f"'{'predictions' if predictions is None else 'references'}' is missing; both are needed.")
+
+
+def _tables(predictions, references, optional, features):
+    """Rows as Arrow tables of vectors in float64 and JSON texts of ids, without a Python object for each number."""
+    _check_names(optional)
+    _check_both(predictions, references)
+    sides = {name: Vectors(rows, name).array for name, rows in zip(VECTORS, (predictions, references), strict=True)}
+    n_rows = {name: len(array) for name, array in sides.items()}
+    if len(set(n_rows.values())) > 1:
+        raise ValueError(f"Rows that are added come in pairs, but got {n_rows['predictions']} predictions and "
+                         f"{n_rows['references']} references.")  # fmt: skip
+    count = len(sides["predictions"])
+    texts = {name: [json.dumps(None)] * count for name in OPTIONAL}
+    given = {name: ids for name, ids in optional.items() if ids is not None}
+    texts |= {name: [json.dumps(i) for i in plain_ids(ids, count, name)] for name, ids in given.items()}
+    widest = max(array.shape[1] for array in sides.values())
+    for rows in steps(count, max(1, 2**30 // widest)):  # offsets of an Arrow list have 32 bits
+        columns = {name: _lists(array[rows]) for name, array in sides.items()}
+        columns |= {name: pa.array(column[rows], pa.string()) for name, column in texts.items()}
+        yield pa.table(columns).select(features.arrow_schema.names)
+
+
+def _lists(array):
+    """Rows of an array as an Arrow array of lists of float64."""
+    offsets = np.arange(len(array) + 1, dtype=np.int32) * np.int32(array.shape[1])
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(array, dtype=np.float64).ravel())
 
 
 def _ids_of(column, name):

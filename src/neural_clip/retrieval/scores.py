@@ -35,8 +35,8 @@ what falls inside the margin is decided in float64. The result is that of float6
 
 import numpy as np
 
-from .task import RetrievalTask, plain_ids, require_two_images, true_columns
-from .tiles import TIE_TOLERANCE, Limits, Screen, Vectors, blocks, pair_cosines, unit_vectors
+from .task import RetrievalTask, plain_ids, require_two_images, subject_names, true_columns
+from .tiles import TIE_TOLERANCE, Limits, Screen, Vectors, blocks, pair_cosines, plain_array, unit_vectors
 
 TOP = (1, 5, 10)
 SAMPLED = (4, 10, 50, 100, 300)  # sizes of top1_of_k
@@ -284,7 +284,7 @@ def scores_and_contributions(
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """What [`retrieval_scores`] and [`score_queries`] give for the same arguments, from one pass over all pairs."""
     task = RetrievalTask(predictions, references, prediction_ids, reference_ids, classes)
-    subjects = None if subjects is None else plain_ids(subjects, len(task.queries), "subjects")
+    subjects = None if subjects is None else subject_names(subjects, len(task.queries))
     scores, chance = _score_task(task, seed)
     summary = _means(scores) | {f"chance_{name}": value for name, value in chance.items()}
     summary["two_way_permutation_expected"] = _permuted_expected(task, scores[f"two_way{BACK}"])
@@ -298,7 +298,7 @@ def scores_and_contributions(
         for subject in dict.fromkeys(subjects):
             rows = np.array([other == subject for other in subjects])
             means = _means({name: values[rows] for name, values in scores.items()})
-            summary["subjects"][str(subject)] = {"n_queries": int(rows.sum())} | means
+            summary["subjects"][subject] = {"n_queries": int(rows.sum())} | means
     return summary, scores
 
 
@@ -391,7 +391,7 @@ def two_way_accuracy(
     Raises:
         ValueError: If the similarity is not finite, a query's image is missing, or fewer than two images are given.
     """
-    similarity = np.asarray(similarity, dtype=np.float64)
+    similarity = plain_array(similarity, "similarity").astype(np.float64, copy=False)
     if similarity.ndim != 2 or not np.isfinite(similarity).all():
         raise ValueError("Invalid value for the 'similarity' parameter. Allowed is a finite (queries, gallery) array.")
     rows: dict = {}

@@ -1,5 +1,7 @@
 """Who is searched for among whom: queries, gallery, true images, classes."""
 
+from collections.abc import Iterable, Mapping, Sequence, Set
+
 import numpy as np
 
 from .tiles import Vectors, blocks
@@ -38,14 +40,42 @@ class RetrievalTask:
 
 
 def plain_ids(ids, length, name):
-    """List of hashable Python ids of the expected length."""
-    plain = [i.item() if isinstance(i, np.generic) else i for i in ids]
+    """List of Python `str` and `int` of the expected length, of a list, array, tensor, column or iterator of them."""
+    if isinstance(ids, Sequence) and not isinstance(ids, str | bytes):
+        ids = ids[:]  # a column of `datasets`, as its format says
+    for method in ("tolist", "to_pylist"):  # of arrays, tensors and pandas; of Arrow
+        ids = getattr(ids, method)() if hasattr(ids, method) else ids
+    if isinstance(ids, str | bytes | Mapping | Set) or not isinstance(ids, Iterable):
+        raise ValueError(
+            f"Invalid value for the '{name}' parameter. Allowed is a list of one id for each row, but got "
+            f"{type(ids).__name__} instead."
+        )
+    plain = [i.item() if hasattr(i, "item") else i for i in ids]
+    wrong = [i for i in plain if not isinstance(i, str | int)]
+    if wrong:
+        raise ValueError(
+            f"Invalid value for the '{name}' parameter. Allowed are ids of type str and int, but got {wrong[0]!r} "
+            f"({type(wrong[0]).__name__}; {len(wrong)} of {len(plain)} rows) instead."
+        )
     if len(plain) != length:
         raise ValueError(
             f"Invalid value for the '{name}' parameter. Allowed is one id for each of {length} rows, "
             f"but got {len(plain)} ids instead."
         )
     return plain
+
+
+def subject_names(subjects, length):
+    """Subject of each query as text, which is what names their scores; two subjects of one text raise."""
+    plain = plain_ids(subjects, length, "subjects")
+    names: dict = {}
+    for subject in plain:
+        if names.setdefault(str(subject), subject) != subject:
+            raise ValueError(
+                f"Invalid value for the 'subjects' parameter. Allowed are subjects with names of their own, but got "
+                f"{names[str(subject)]!r} and {subject!r}."
+            )
+    return [str(subject) for subject in plain]
 
 
 def unique(ids):
@@ -86,9 +116,11 @@ def true_columns(query_ids, columns, length):
     ids = plain_ids(query_ids, length, "prediction_ids")
     missing = [image_id for image_id in ids if image_id not in columns]
     if missing:
+        same = [known for known in columns if str(known) == str(missing[0])]
+        hint = f" The gallery has {same[0]!r}, which is another id." if same else ""
         raise ValueError(
             f"Invalid value for the 'prediction_ids' parameter. Allowed are ids of images in the gallery, "
-            f"but got {missing[0]!r} (and {len(missing) - 1} more rows) instead."
+            f"but got {missing[0]!r} (and {len(missing) - 1} more rows) instead.{hint}"
         )
     return np.array([columns[image_id] for image_id in ids])
 

@@ -1,5 +1,7 @@
 """Similarities tile by tile, in float32 with a margin, and float64 where that margin decides."""
 
+from collections.abc import Iterable, Mapping, Sequence, Set
+
 import numpy as np
 
 TIE_TOLERANCE = 1e-9  # ties are settled in float64: rounding is below 1e-15, float32 spacing near 1 is 6e-8
@@ -16,9 +18,7 @@ class Vectors:
     """Embeddings as they were given and the factor that makes each row a unit vector: no second copy is kept."""
 
     def __init__(self, embeds, name):
-        array = np.asarray(embeds)
-        if array.dtype not in (np.float16, np.float32, np.float64):
-            array = np.asarray(embeds, dtype=np.float64)
+        array = plain_array(embeds, name)
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
                 f"Invalid value for the '{name}' parameter. Allowed is a non-empty (n, projection_dim) array, "
@@ -94,6 +94,42 @@ class Vectors:
         index = self._at(index)
         mean = self.sums[index] * self.scale[index] / self.width
         return mean, np.sqrt(np.maximum(1.0 - self.width * mean**2, 0.0))
+
+
+def plain_array(values, name):
+    """Numbers as a float16, float32 or float64 array.
+
+    They may come as an array, a tensor of any float type on any device, a list of either, a column of `datasets` or
+    pandas, or an iterator.
+    """
+    if isinstance(values, str | bytes | Mapping | Set):
+        raise _no_numbers(name, type(values).__name__)
+    if isinstance(values, Sequence):
+        values = values[:]  # a column of `datasets`, as its format says
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if "bfloat16" in str(values.dtype) else values).numpy()
+    elif isinstance(values, Iterable) and not hasattr(values, "__array__"):
+        values = [plain_array(row, name) if hasattr(row, "detach") else row for row in values]
+    try:
+        array = np.asarray(values)
+        if array.dtype == object and array.ndim == 1:  # rows in a container of their own, as pandas holds them
+            array = np.asarray([plain_array(row, name) for row in array])
+        if array.dtype in (np.float16, np.float32, np.float64):
+            return array
+        if array.dtype.kind in "fiubO":
+            return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise _no_numbers(name, f"rows that do not make one: {error}") from error
+    raise _no_numbers(name, f"{array.dtype} values")
+
+
+def _no_numbers(name, found):
+    """The error for something that is no array of real numbers."""
+    return ValueError(
+        f"Invalid value for the '{name}' parameter. Allowed is a non-empty (n, projection_dim) array of numbers, but "
+        f"got {found} instead."
+    )
 
 
 def blocks(n_rows, row_bytes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.image_tower_files import weights_digest
 from neural_clip.publishing.hub import ask_hub, is_cached
 from neural_clip.targets.identity import POOLINGS, EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
@@ -211,15 +211,3 @@ def _locate(name: str, revision: str | None) -> tuple[str, bool]:
     if not is_cached(name, revision):
         ask_hub(name, revision)
     return name, False
-
-
-def weights_digest(folder: Path) -> str:
-    """`sha256:` of the weights in a model folder."""
-    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
-    if not weights:
-        raise DataError(f"'{folder}' is no model folder: it has no weights (*.safetensors).")
-    digest = hashlib.sha256()
-    for path in weights:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{digest.hexdigest()}"

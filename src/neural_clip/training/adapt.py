@@ -28,10 +28,12 @@ from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.options import AdaptOptions
+from neural_clip.training.processes import check_one_process
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
 from neural_clip.training.recording_time import minutes_of
 from neural_clip.training.ridge_start import start_by_ridge
+from neural_clip.training.splits import check_validation, notes_on_train
 from neural_clip.training.trainer import NeuralClipTrainer, validation_two_way
 
 
@@ -119,6 +121,7 @@ def adapt(
     """
     options = replace(options or AdaptOptions(), **changes)
     output_dir, data = Path(output_dir), PreparedSet.open(folder)
+    check_one_process("`neural-clip adapt`")
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
         check_data(model, data, str(checkpoint))
@@ -132,6 +135,9 @@ def adapt(
             RecordingDataset(data.split(split, chosen), config.subjects) for split in ("train", "validation")
         )
         per_trial = choose_recordings(train, options)
+        check_validation(validation)
+        for note in notes_on_train(train, options.batch_size):
+            print(f"note: {note}", file=sys.stderr)
         if data.facts.modality == "fmri":
             for name in chosen:
                 start_by_ridge(model.eval(), name, known, train, validation, options.seed)

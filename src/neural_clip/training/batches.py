@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from neural_clip.prepared.reader import PreparedSet, Split, padded
 
@@ -76,7 +76,7 @@ class JointDataset(Dataset):
 
 
 class ModalityBatchSampler:
-    """Shuffled batches, each from one modality, the modalities in random order.
+    """Shuffled batches, each from one modality, the modalities in random order; those of one process.
 
     Args:
         sizes (sequence of `int`): Recordings of each modality.
@@ -84,23 +84,37 @@ class ModalityBatchSampler:
         seed (`int`): With the epoch it decides the order, so that a resumed run sees the same batches.
         passes (sequence of `int`, *optional*): How often an epoch goes over the recordings of each modality; once by
             default. Each pass has an order of its own.
+        num_processes (`int`): Processes that the batches are dealt to in turn, each as many; what is left over is left
+            out of the epoch.
+        process_index (`int`): Which of these this is.
     """
 
-    drop_last = True
-
-    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, passes: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        seed: int,
+        passes: Sequence[int] | None = None,
+        num_processes: int = 1,
+        process_index: int = 0,
+    ) -> None:
         self.sizes, self.passes = list(sizes), [1] * len(sizes) if passes is None else list(passes)
         self.batch_size = batch_size
         self.seed = seed
+        self.num_processes, self.process_index = num_processes, process_index
         self.epoch = 0
-        self.sampler = self  # accelerate calls `batch_sampler.sampler.set_epoch` when it shards batches
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    @property
+    def n_batches(self) -> int:
+        """Batches of an epoch, over all processes."""
         return sum(n * max(size // self.batch_size, 1) for size, n in zip(self.sizes, self.passes, strict=True))
+
+    def __len__(self) -> int:
+        return self.n_batches // self.num_processes
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -111,8 +125,26 @@ class ModalityBatchSampler:
                 order = offset + rng.permutation(size)
                 batches += [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(count)]
             offset += size
-        for index in rng.permutation(len(batches)):
+        order = rng.permutation(len(batches))[: len(self) * self.num_processes]
+        for index in order[self.process_index :: self.num_processes]:
             yield batches[index]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the batches, the same for all processes."""
+        names = ("sizes", "passes", "batch_size", "seed", "num_processes")
+        return {name: getattr(self, name) for name in names}
+
+
+class BatchLoader(DataLoader):
+    """Loader of whole batches whose order `Trainer` chooses anew for each epoch."""
+
+    def __init__(self, recordings: JointDataset, batches: ModalityBatchSampler, **kwargs: Any) -> None:
+        self.batches = batches
+        super().__init__(recordings, batch_sampler=batches, collate_fn=whole_batch, **kwargs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.batches.set_epoch(epoch)
 
 
 def whole_batch(batch: Any) -> Any:

@@ -13,6 +13,8 @@ import yaml
 
 from neural_clip.errors import DataError, check_value, did_you_mean
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.training.processes import check_joined, check_launch
+from neural_clip.training.settings import check_settings
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -112,17 +114,25 @@ class Recipe:
     def training_arguments(self) -> TrainingArguments:
         """The `training` section on top of [`TRAINING_DEFAULTS`]."""
         if self._arguments is None:
+            import torch
             from transformers import TrainingArguments
 
             defaults = {item.name: item.default for item in fields(TrainingArguments)}
             check_keys("training", self.training, defaults)
             for name, value in self.training.items():  # transformers takes words for numbers until it counts with them
-                is_number = isinstance(defaults[name], int | float) and not isinstance(defaults[name], bool)
+                is_switch = isinstance(defaults[name], bool)
+                is_number = isinstance(defaults[name], int | float) and not is_switch
                 check_value(f"training.{name}", value, not (is_number and isinstance(value, str)), "a number")
+                check_value(f"training.{name}", value, not is_switch or isinstance(value, bool), "true or false")
+            check_settings(self.training)
+            # said outright, since processes that share no GPU are joined on CPUs only where that is asked for
+            settings = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **self.training}
+            check_launch(bool(settings["use_cpu"]))
             try:
-                self._arguments = TrainingArguments(**{**TRAINING_DEFAULTS, **self.training})
-            except (TypeError, ValueError) as error:
+                self._arguments = TrainingArguments(**settings)
+            except (ImportError, TypeError, ValueError) as error:
                 raise DataError(f"The recipe's 'training' section cannot be used: {error}") from error
+            check_joined(self._arguments)
         return self._arguments
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import embed_recordings
+from neural_clip.files.whole import write_whole
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
-from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, whole_batch
+from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler, RecordingDataset
+from neural_clip.training.checks import BATCHES_FILE
+from neural_clip.training.collapse import collapse_of, spread_of
 
 VALIDATION_BATCH = 256
 
@@ -37,21 +42,45 @@ class NeuralClipTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.recordings, self.validation, self.passes = recordings, validation, passes or {}
+        self.warned: set[str] = set()  # modalities that were said to have collapsed
         super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)
 
-    def get_train_dataloader(self) -> DataLoader:
-        """Batches whose order depends on seed and epoch alone."""
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+    def batches(self) -> ModalityBatchSampler:
+        """Batches of this process, in an order that depends on seed and epoch alone."""
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
         sizes = [len(part) for part in self.recordings.parts]
         passes = [self.passes.get(part.modality, 1) for part in self.recordings.parts]
-        loader = DataLoader(
+        batches = ModalityBatchSampler(sizes, args.train_batch_size, seed, passes, args.world_size, args.process_index)
+        if len(batches) == 0:
+            raise DataError(
+                f"An epoch has {batches.n_batches} batches of {batches.batch_size} recordings, but there are "
+                f"{batches.num_processes} processes, each of which needs one or more. Start fewer, or give smaller "
+                "batches by 'training.per_device_train_batch_size'."
+            )
+        return batches
+
+    def deciding_batches(self) -> dict[str, Any]:
+        """What decides the batches of a run; a resumed one must agree."""
+        return self.batches().as_dict() | {"gradient_accumulation_steps": self.args.gradient_accumulation_steps}
+
+    def n_steps(self) -> int:
+        """Steps that training takes."""
+        return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+
+    def collapsed_at(self, step: int | None) -> list[str]:
+        """Modalities whose embeddings were collapsed after a step."""
+        scores = [entry for entry in self.state.log_history if "eval_two_way" in entry and entry["step"] == step]
+        return [name.split("_")[1] for name in (scores[-1] if scores else {}) if name.endswith("_collapsed")]
+
+    def get_train_dataloader(self) -> BatchLoader:
+        """Loader of the batches; `Trainer` and accelerate are left no say in their order."""
+        return BatchLoader(
             self.recordings,
-            batch_sampler=ModalityBatchSampler(sizes, self.args.train_batch_size, seed, passes),
-            collate_fn=whole_batch,
+            self.batches(),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
         )
-        return self.accelerator.prepare(loader)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Leave the temperature out of weight decay, as CLIP does."""
@@ -60,18 +89,42 @@ class NeuralClipTrainer(Trainer):
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: object = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Score the validation split: 2-way accuracy (definition A) of each modality and their mean."""
-        model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        model.eval()
-        metrics: dict[str, float] = {}
-        for part in self.validation:
-            metrics[f"{metric_key_prefix}_{part.modality}_two_way"] = validation_two_way(model, part)
-        metrics[f"{metric_key_prefix}_two_way"] = sum(metrics.values()) / len(metrics)
-        model.train(was_training)
+        """Score the validation split: 2-way accuracy (definition A) of each modality and their mean.
+
+        The first process scores for all: the statistics of the network are its own until the next step.
+        """
+        from accelerate.utils import broadcast_object_list
+
+        found = [self._scores(metric_key_prefix) if self.is_world_process_zero() else None]
+        (metrics,) = broadcast_object_list(found)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _scores(self, prefix: str) -> dict[str, float]:
+        """Scores of the validation split; a collapsed modality is told of and marked."""
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        scores: dict[str, float] = {}
+        warm = self.state.global_step > self.args.get_warmup_steps(self.state.max_steps)
+        collapsed = {}
+        for part in self.validation:
+            embeds = neural_embeds(model, part)
+            if not np.isfinite(embeds).all():
+                raise DataError(
+                    f"Training diverged: after step {self.state.global_step} the embeddings of {part.modality} hold "
+                    f"NaN or infinity. {spread_of(part.part)} Try a smaller 'training.learning_rate'."
+                )
+            scores[f"{prefix}_{part.modality}_two_way"] = two_way = scores_of(embeds, part)["two_way"]
+            if warm and (text := collapse_of(embeds, part.part, two_way)):
+                collapsed[f"{prefix}_{part.modality}_collapsed"] = 1.0
+                if part.modality not in self.warned:
+                    print(f"warning: after step {self.state.global_step} {text}", file=sys.stderr)
+                    self.warned.add(part.modality)
+        scores[f"{prefix}_two_way"] = sum(scores.values()) / len(scores)
+        model.train(was_training)
+        return scores | collapsed
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Keep the card that this package writes."""
@@ -87,16 +140,29 @@ class KeepTowerInEval(TrainerCallback):
             raise RuntimeError("The frozen vision tower was switched to training.")
 
 
-class SaveProcessor(TrainerCallback):
-    """Put the processor into each checkpoint, so that every one of them can be used as it is."""
+class CompleteCheckpoint(TrainerCallback):
+    """Put into each checkpoint the processor, so that it can be used as it is, and what decides the batches."""
 
-    def __init__(self, processor: NeuralClipProcessor) -> None:
-        self.processor = processor
+    def __init__(self, processor: NeuralClipProcessor, batches: dict[str, Any]) -> None:
+        self.processor, self.batches = processor, batches
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: object) -> None:
-        """Save it beside the weights that were just written."""
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: Any) -> None:
+        """Find the best checkpoint of a resumed run again, whose folder may have been moved."""
+        if args.load_best_model_at_end and state.best_global_step and state.best_model_checkpoint is None:
+            best = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+            if not best.is_dir():
+                raise DataError(
+                    f"'{best}' is missing: the best checkpoint so far of the run that is to go on, with a validation "
+                    f"2-way of {state.best_metric:.4f}. Copy it there too."
+                )
+            state.best_model_checkpoint = str(best)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: Any) -> None:
+        """Save them beside the weights that were just written."""
         if state.is_world_process_zero:
-            self.processor.save_pretrained(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            self.processor.save_pretrained(folder)
+            write_whole(folder / BATCHES_FILE, json.dumps(self.batches, indent=2) + "\n")
 
 
 def neural_embeds(model: PreTrainedModel, recordings: RecordingDataset) -> np.ndarray:
@@ -109,10 +175,15 @@ def neural_embeds(model: PreTrainedModel, recordings: RecordingDataset) -> np.nd
     return embed_recordings(forward, recordings.part, recordings.subject_ids, VALIDATION_BATCH, model.device)
 
 
-def validation_scores(model: PreTrainedModel, recordings: RecordingDataset) -> dict[str, float]:
-    """Retrieval scores of single recordings among the images of their own split."""
+def scores_of(embeds: np.ndarray, recordings: RecordingDataset) -> dict[str, Any]:
+    """Retrieval scores of single recordings, `(n_recordings, projection_dim)`, among the images of their own split."""
     part = recordings.part
-    return retrieval_scores(neural_embeds(model, recordings), part.targets, part.image_ids.tolist())
+    return retrieval_scores(embeds, part.targets, part.image_ids.tolist())
+
+
+def validation_scores(model: PreTrainedModel, recordings: RecordingDataset) -> dict[str, Any]:
+    """Retrieval scores of what a model makes of recordings."""
+    return scores_of(neural_embeds(model, recordings), recordings)
 
 
 def validation_two_way(model: PreTrainedModel, recordings: RecordingDataset) -> float:

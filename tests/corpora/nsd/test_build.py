@@ -21,6 +21,7 @@ from neural_clip.corpora.nsd.design import SPLIT_COUNTS, read_design, read_stim_
 from neural_clip.corpora.nsd.options import NsdOptions
 from neural_clip.errors import DataError
 from neural_clip.files.mat import read_matrices
+from neural_clip.preparation import Statistics
 from nsd_raw import (
     EXPERIMENT,
     N_IMAGES,
@@ -150,7 +151,11 @@ def test_images_and_metadata(raw_dir, tmp_path):
     facts = json.loads((folder / "neural_clip.json").read_text())
     assert facts["redistribution"] == "forbidden" and "no redistribution" in facts["licence"]
     assert facts["n_voxels"] == {"sub-05": 11} and facts["roi"] == "nsdgeneral"
-    assert facts["scaling"] == {"method": "z-score per voxel and session", "fit_scope": "train"}
+    assert facts["scaling"] | {"statistics": ""} == {
+        "method": "z-score per voxel and session", "fit_scope": "train", "statistics": "",
+    }  # fmt: skip
+    assert (facts["preparation"]["scaling"], facts["preparation"]["scope"]) == ("z-score", "session")
+    assert facts["preparation"]["unit"] == "percent signal change"
     assert any("COCO" in defect for defect in facts["known_defects"])
     first = next(iter(load_dataset(str(folder), "sub-05", split="test", streaming=True)))
     assert len(first["fmri"]) == 11
@@ -387,7 +392,9 @@ def test_parts_are_picklable_and_name_their_files(raw_dir, monkeypatch):
         again = pickle.loads(pickle.dumps(part.rows))
         assert pickle.dumps(again) == pickle.dumps(part.rows)  # else finished parts would not be known again
         rows, others = list(part.rows()), list(again())
-        assert len(rows) == part.n_rows
+        sessions = sum(isinstance(row, Statistics) for row in rows)
+        assert sessions == part.name.count("ses-") + 2 * (part in whole)
+        assert len(rows) - sessions == part.n_rows
         assert all(map(str.__eq__, map(str, rows), map(str, others)))
     tables = {"nsdgeneral.nii.gz", "nsd_expdesign.mat", "nsd_stim_info_merged.csv", "responses.tsv"}
     assert {path.name for path in recordings[1].files} == tables | {"betas_session02.nii.gz"}

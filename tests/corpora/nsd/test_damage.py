@@ -21,6 +21,7 @@ from neural_clip.corpora.nsd.rows import image_rows
 from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import check_storage, open_dataset
 from neural_clip.files.mat import read_matrices
+from neural_clip.preparation import Statistics
 from nsd_raw import EXPERIMENT, GRIDS, SUBJECTS, betas_path, region_path, responses_path, to_hdf5
 
 STIM_INFO = f"{EXPERIMENT}/nsd_stim_info_merged.csv"
@@ -445,7 +446,7 @@ def digest(raw_dir, **parameters):
         total = hashlib.sha256()
         for part in [*images, *recordings]:
             for row in part.rows():
-                for key, value in row.items():
+                for key, value in (row.arrays() if isinstance(row, Statistics) else row).items():
                     total.update(value.tobytes() if isinstance(value, np.ndarray) else f"{key} {value}".encode())
         found.append(total.hexdigest())
         return output_dir

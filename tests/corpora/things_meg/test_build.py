@@ -494,6 +494,9 @@ def test_what_crosses_sessions_is_one_part_a_subject(twin, tmp_path, choice):
     assert [part.name for part in parts] == ["sub-01", "sub-02"]
     assert len(parts[0].files) == 3 * TINY.meg.n_sessions * TINY.meg.n_runs
     found = list(pickle.loads(pickle.dumps(parts[1].rows))())
+    if choice == "train_std":
+        first = found.pop(0)
+        assert (first.subject, first.session) == ("sub-02", "") and not first.mean.any() and (first.std > 0).all()
     assert len(found) == parts[1].n_rows == TINY.meg.n_exp_images
     assert list(tmp_path.iterdir()) == []
 

@@ -302,6 +302,11 @@ FAULTS = {
         ("scale", "warning"),
         r"stated as 'z \(V before",
     ),
+    "tesla": (
+        lambda p: (facts(unit="T")(p), all_values(lambda v: 1e-13 * v)(p)),
+        ("scale", "warning"),
+        r"deviates by (1|9.\d|1.\d)e-1[34] T; networks train on values that deviate by about 1.",
+    ),
     "fitted on all": (facts(scaling={"fit_scope": "all"}), ("fit scope", "error"), "declares that"),
     "scope unknown": (facts(scaling={"fit_scope": "unknown"}), ("fit scope", "warning"), "is unknown"),
     "scope odd": (
@@ -475,7 +480,7 @@ def test_small_imbalance_by_chance_is_not_reported(tmp_path):
 def test_whole_numbers_gaps_and_files_without_rows_are_read(tmp_path):
     planted = Planted("fmri")
     for row in planted.rows:
-        row["values"] = [int(value) for value in 1000 * row["values"]]
+        row["values"] = [int(value) for value in 50 * row["values"]]
     planted.rows[0]["values"] = [None, *planted.rows[0]["values"][1:]]
     planted.rows[1]["values"] = None
     folder = planted.write(tmp_path / "set")

@@ -16,6 +16,7 @@ from neural_clip.prepared.splits import SPLITS
 from neural_clip.prepared.units import PLAUSIBLE_SPREAD
 
 MAX_FLAT_ROWS = 0.1  # an electrode may come off for a while
+TRAINABLE = (1e-2, 1e2)  # networks are made for deviations about 1; at 1e-5 (EEG in V) their outputs are all alike
 MAX_SPREAD_RATIO = 1000.0  # electrodes of one cap differ by tens, not thousands
 FINE_SCOPES = ("train", "none", "run", "per epoch baseline")
 # Statistics fitted on some rows leave those rows a mean of 0 but for rounding. How far other means are from 0 is told
@@ -208,4 +209,11 @@ def _scales(subject: str, std: np.ndarray, names: list[str], metadata: Mapping) 
             "scale", f"{subject}: the median channel deviates by {median:.2g}, but the unit is stated as {unit!r}, "
             f"for which {low:g} to {high:g} are plausible.",
             "Either the unit is wrong or the scaling is; models that expect this unit see noise or saturate.",
+        )  # fmt: skip
+    if not TRAINABLE[0] <= median <= TRAINABLE[1]:
+        yield warning(
+            "scale", f"{subject}: the median channel deviates by {median:.2g} {unit}".rstrip() + "; networks train on "
+            "values that deviate by about 1.",
+            "Models trained on these values answer with the same image for every recording; scale the recordings by "
+            "the training split (custom: 'scaling: train').",
         )  # fmt: skip

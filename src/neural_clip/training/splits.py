@@ -1,0 +1,114 @@
+"""The recordings of a run: opened, and checked before the time of training is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+
+from neural_clip.errors import DataError
+from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.training.batches import RecordingDataset
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run learns from and is scored on.
+
+    Args:
+        train (`list[RecordingDataset]`): One entry a modality.
+        validation (`list[RecordingDataset]`): One entry a modality that has such recordings.
+        notes (`list[str]`): What is to be said of them before training starts.
+    """
+
+    train: list[RecordingDataset]
+    validation: list[RecordingDataset]
+    notes: list[str]
+
+    @classmethod
+    def open(cls, data: dict[str, PreparedSet], subjects: dict[str, list[str]], batch_size: int) -> Splits:
+        """Open the training and the validation split of each modality.
+
+        Args:
+            data (`dict[str, PreparedSet]`): By modality.
+            subjects (`dict[str, list[str]]`): Those of the model, by modality.
+            batch_size (`int`): Recordings a batch.
+
+        Raises:
+            DataError: If there is nothing to tell apart in a split.
+        """
+        train = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
+        notes = [note for part in train for note in notes_on_train(part, batch_size)]
+        validation = []
+        for name, opened in data.items():
+            counts = opened.facts.subject_splits
+            if any(counts.get(subject, {}).get("validation") for subject in subjects[name]):
+                validation.append(RecordingDataset.open(opened, "validation", subjects[name]))
+                check_validation(validation[-1])
+            else:
+                notes.append(f"'{opened.name}' has no validation recordings of {subjects[name]}; none are scored.")
+            notes += notes_on_test(opened.name, opened.facts)
+        return cls(train, validation, notes)
+
+
+def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
+    """What is to be said of a training split.
+
+    Raises:
+        DataError: If its images cannot be told apart.
+    """
+    name, embeds = part.part.data.name, part.part.gallery_embeds
+    if (embeds == embeds[0]).all():
+        raise DataError(
+            f"The images of the training split of '{name}' have 1 embedding (of {len(embeds)} image ids); learning "
+            "needs two or more that differ."
+        )
+    if len(part) < batch_size:
+        return [
+            f"the training split of '{name}' holds {len(part)} recordings, fewer than a batch "
+            f"('training.per_device_train_batch_size' is {batch_size}): each of its batches holds all of them."
+        ]
+    return []
+
+
+def check_validation(part: RecordingDataset) -> None:
+    """Raise a `DataError` where a validation split cannot be scored."""
+    if (n_images := len(part.part.gallery_ids)) < 2:
+        raise DataError(
+            f"The validation split of '{part.part.data.name}' shows {n_images} image to the subjects that are "
+            "trained; 2-way accuracy needs two or more. Prepare the data set with a larger share for validation."
+        )
+
+
+def notes_on_test(name: str, facts: Facts) -> list[str]:
+    """What evaluation will not be able to do with a test split."""
+    test = facts.splits.get("test", {})
+    if (n_images := test.get("images", 2)) < 2:
+        found = "one image" if n_images else "no image"
+        return [f"the test split of '{name}' shows {found}; an evaluation needs two or more."]
+    if test.get("concepts", 2) < 2:
+        return [f"the test split of '{name}' shows one concept; scores of classes will say nothing."]
+    return []
+
+
+def without_validation(arguments: TrainingArguments, asked: dict[str, Any], places: str) -> None:
+    """Let training go for its fixed number of steps, as there is no validation split to choose an epoch on.
+
+    Args:
+        arguments (`TrainingArguments`): Changed in place.
+        asked (`dict`): The `training` section of the recipe.
+        places (`str`): The data sets, for the message.
+
+    Raises:
+        DataError: If the recipe asks for something that needs a validation split.
+    """
+    for name in ("eval_strategy", "load_best_model_at_end", "metric_for_best_model", "eval_on_start", "save_strategy"):
+        value = asked.get(name)
+        if value == "best" if name == "save_strategy" else value not in (None, False, "no"):
+            raise DataError(
+                f"'training.{name}' is {value!r}, but {places} hold no validation recordings of these subjects."
+            )
+    arguments.eval_strategy, arguments.load_best_model_at_end = type(arguments.eval_strategy)("no"), False
+    arguments.metric_for_best_model, arguments.do_eval = None, False

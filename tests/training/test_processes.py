@@ -1,0 +1,166 @@
+"""Several processes: they train one model, or the run is refused; a resumed run ends with the same weights."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from neural_clip.errors import DataError
+from neural_clip.training.adapt import adapt
+from neural_clip.training.processes import check_joined, check_launch, check_one_process, processes_asked
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
+from paths import REPOSITORY
+
+LAUNCHERS = {1: ["train.py"], 2: ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]}
+EACH_STEP = ["--save-strategy", "steps", "--save-steps", "1", "--save-total-limit", "99"]
+EACH_STEP += ["--load-best-model-at-end", "false"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, ("", 1)),
+        ({"WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}, ("WORLD_SIZE", 1)),  # torchrun with one process
+        ({"SLURM_NTASKS": "4", "WORLD_SIZE": "8", "MASTER_ADDR": "node1"}, ("WORLD_SIZE", 8)),
+        ({"SLURM_NTASKS": "4"}, ("SLURM_NTASKS", 4)),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "SLURM_NTASKS": "1"}, ("OMPI_COMM_WORLD_SIZE", 2)),
+        ({"MASTER_ADDR": "127.0.0.1"}, ("MASTER_ADDR", 2)),
+    ],
+)
+def test_what_a_launcher_asked_for(environment, found, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes_asked() == found
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, "MASTER_ADDR=127.0.0.1"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, "WORLD_SIZE=2"),  # nobody has a rank: all would wait
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, "SLURM_NTASKS=2"),
+        ({"SLURM_NTASKS": "2", "MASTER_ADDR": "127.0.0.1", "RANK": "0"}, "SLURM_NTASKS=2"),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=2"),
+        ({"PMI_SIZE": "3", "PMI_RANK": "0"}, "PMI_SIZE=3"),
+    ],
+)
+def test_a_process_that_would_train_alone_is_refused(environment, named, recipe_file, tmp_path, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match=rf"{named} asks for several processes.*torchrun --nproc_per_node"):
+        train(read_recipe([recipe_file]))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2", "RANK": "0"}, {"SLURM_NTASKS": "2"}])
+def test_adapting_takes_one_process(environment, ready_folders, tmp_path, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match=r"`neural-clip adapt` runs in one process\. The environment variable"):
+        adapt(tmp_path, ready_folders["eeg"], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_gpus_are_not_shared_nor_taken_unasked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DataError, match=r"One process sees 2 GPUs.*CUDA_VISIBLE_DEVICES=0"):
+        check_joined(SimpleNamespace(world_size=1, n_gpu=2))
+    with pytest.raises(DataError, match="adapt uses one GPU, but sees 2"):
+        check_one_process("adapt")
+    for name, value in {"WORLD_SIZE": "3", "LOCAL_RANK": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match="Process 2 of this machine has no GPU: it has 2"):
+        check_launch(use_cpu=False)
+    check_launch(use_cpu=True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    check_launch(use_cpu=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ACCELERATE_USE_FSDP", "true"), ("ACCELERATE_USE_DEEPSPEED", "true"), ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")],
+)
+def test_plugins_of_accelerate_are_refused(name, value, recipe_file, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match=f"'{name}' is '{value}'"):
+        train(read_recipe([recipe_file]))
+
+
+def start(n_processes, *arguments):
+    """Start the real program; one thread a process, so that sums have one order."""
+    command = [sys.executable, *LAUNCHERS[n_processes], *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+@pytest.mark.slow
+def test_accelerate_that_starts_one_of_two_processes_is_refused(recipe_file, tmp_path):
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "train.py"]
+    result = subprocess.run(
+        [sys.executable, *launcher, recipe_file], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode != 0
+    line, *_ = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "MASTER_ADDR" in line and "`torchrun --nproc_per_node N train.py RECIPE`" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.numerical
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_killed_in_an_epoch_and_resumed_ends_with_the_same_weights(recipe_file, tmp_path, n_processes):
+    """The programs themselves: one is interrupted from outside, wherever it is by then, and started again."""
+    recipe = yaml.safe_load(Path(recipe_file).read_text())
+    del recipe["training"]["use_cpu"]  # the form that the docstring of train.py prints says nothing of CPUs
+    Path(recipe_file).write_text(yaml.safe_dump(recipe))
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    finish(start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(whole)))
+    last = max(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))
+    assert last == 2 * (20 // n_processes)  # 10 batches of EEG and 10 of fMRI an epoch
+
+    running = start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(part))
+    while not (part / "checkpoint-4" / "trainer_state.json").is_file():
+        assert running.poll() is None, running.communicate()[0][-3000:]
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT if n_processes == 2 else signal.SIGKILL)
+    running.communicate(timeout=300)
+    reached = max(int(path.name.split("-")[1]) for path in part.glob("checkpoint-*"))
+    assert running.returncode != 0 and 4 <= reached < last
+    finish(start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(part), "--resume"))
+    for name in ("model.safetensors", f"checkpoint-{last}/model.safetensors"):
+        assert (part / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.numerical
+def test_two_processes_are_one_that_accumulates_two_batches(recipe_file, tmp_path):
+    """No noise and no statistics of batches, which differ by design: then both sum the same gradients."""
+    still = ["--model.eeg", "{encoder_type: linear, dropout: 0}", "--model.fmri.dropout", "0"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    finish(start(2, recipe_file, *still, "--output-dir", str(two)))
+    train(read_recipe([recipe_file, *still, "--gradient_accumulation_steps", "2", "--output_dir", str(one)]))
+    together, alone = (load_file(folder / "model.safetensors") for folder in (two, one))
+    apart = load_file(
+        train(read_recipe([recipe_file, *still, "--output_dir", str(tmp_path / "x")])) / "model.safetensors"
+    )
+    for name, value in alone.items():
+        assert (together[name] - value).abs().max() < 1e-5
+    assert max((apart[name] - value).abs().max() for name, value in alone.items()) > 1e-3
