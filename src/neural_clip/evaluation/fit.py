@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
 from neural_clip.preparation import Preparation
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -24,7 +25,8 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
     if unknown:
         raise DataError(
             f"'{data.name}' has subject '{unknown[0]}', but the model knows {list(config.subjects)}. "
-            "`neural-clip adapt` fits an alignment layer for a new subject."
+            "`neural-clip adapt` fits an alignment layer for a new subject"
+            + ("; `evaluate --subject average` scores them without." if MODALITIES[modality].sensors else ".")
         )
     check_shape(config, data, subjects)
 
