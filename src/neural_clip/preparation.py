@@ -37,6 +37,7 @@ SAMPLE_TOLERANCE = 0.01
 BAND_TOLERANCE = 0.01  # of a frequency, and 0.01 Hz: FIF files keep 24 bits
 EDGE = 1e-6  # s; times are sums of rounded decimals
 EXAMPLES = 5
+MEG_KINDS = (1, 301)  # of sensors and reference sensors in `mne.Info`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +196,22 @@ class Recorded:
         return self.tmin + (self.values.shape[-1] - 1) / self.sfreq
 
 
-def facts_of_info(info: Any) -> dict:
-    """Band, reference and active projectors of an `mne.Info`, under the names of [`Recorded`]."""
-    projectors = sorted(str(projector["desc"]) for projector in info["projs"] if projector["active"])
+def facts_of_info(info: Any, ch_names: Sequence[str]) -> dict:
+    """Band, reference and active projectors of some channels by their `mne.Info`, under the names of [`Recorded`].
+
+    A reference is a matter of electrodes: it changes nothing of MEG that was recorded beside EEG. `mne.Info` tells
+    that it was changed, and not to what.
+    """
+    chosen = set(ch_names)
+    projectors = sorted(
+        str(projector["desc"])
+        for projector in info["projs"]
+        if projector["active"] and chosen & set(projector["data"]["col_names"])
+    )
+    meg = all(int(channel["kind"]) in MEG_KINDS for channel in info["chs"] if channel["ch_name"] in chosen)
     return {
         "band": (float(info["highpass"] or 0), float(info["lowpass"] or info["sfreq"] / 2)),
-        "reference": "changed" if int(info["custom_ref_applied"]) else "as recorded",
+        "reference": "changed" if int(info["custom_ref_applied"]) and not meg else "as recorded",
         "projectors": projectors,
     }
 
@@ -257,7 +268,8 @@ def _check_history(recorded: Recorded, spec: Mapping, preparation: Preparation) 
         bands = [(high, min(low, nyquist)) for high, low in preparation.bands]
         high, low = recorded.band
         resampled = recorded.sfreq > spec["sfreq"] * 1.001 and preparation.rate != "decimated"
-        if not _same_bands([(high, min(low, nyquist) if resampled else low)], [*preparation.bands, *bands]):
+        stated_bands = bands if preparation.rate == "resampled" else [*preparation.bands, *bands]
+        if not _same_bands([(high, min(low, nyquist) if resampled else low)], stated_bands):
             stated = " or ".join(f"{edges[0]:g} to {edges[1]:g} Hz" for edges in preparation.bands)
             raise ValueError(
                 f"The recordings hold {high:g} to {low:g} Hz (info['highpass'], info['lowpass']), but the model's "
@@ -433,7 +445,8 @@ def _check_spread(
     spread = (
         float(np.median([np.median(np.std(row, axis=-1, dtype=np.float64)) for row in rows])) if len(rows) else 0.0
     )
-    if np.isfinite(spread) and spread and not low <= spread <= high:
+    plausible = low <= spread <= high or (not spread and (hint or np.shape(rows[0])[-1] == 1))
+    if np.isfinite(spread) and not plausible:
         unit = "z-scores" if preparation.scaling != "none" else str(preparation.unit)
         raise ValueError(
             f"The recordings vary by {spread:.2g}, but the model's are {unit}, for which {low:g} to {high:g} are "
