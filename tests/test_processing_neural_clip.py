@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from neural_clip import EegConfig, FmriConfig, MegConfig, NeuralClipConfig, NeuralClipProcessor
-from neural_clip.preparation import Preparation, Statistics
+from neural_clip.preparation import Preparation, Statistics, facts_of_info
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -413,6 +413,41 @@ def test_references_and_projectors_of_electrodes_do_not_concern_meg():
         np.testing.assert_allclose(own(meg=one, subject="sub-01")["meg_values"], values[:, :2, :10], rtol=1e-6)
 
 
+def compensated(info):
+    for channel in info["chs"]:
+        channel["coil_type"] |= 3 << 16
+
+
+def maxwell_filtered(info):
+    with info._unlock():
+        info["proc_history"] = [{"max_info": {"sss_info": {"job": 2}, "max_st": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [(compensated, "gradient compensation of grade 3"), (maxwell_filtered, "Maxwell filter")]
+)
+def test_spatial_filters_of_meg_are_compared(change, found):
+    config = NeuralClipConfig(
+        meg_config=MegConfig(n_chans=2, n_times=10, sfreq=100.0, tmin=0.0, ch_names=["A", "B"], subjects=SUBJECTS)
+    )
+    values = 1e-13 * np.random.default_rng(0).standard_normal((2, 2, 30))
+    plain, changed = (
+        mne.EpochsArray(values, mne.create_info(["A", "B"], 100.0, "mag"), verbose="error") for _ in "ab"
+    )
+    change(changed.info)
+    assert facts_of_info(changed.info, ["A", "B"])["spatial_filters"] == [found]
+    preparations = [
+        Preparation(unit="T", baseline=None, spatial_filters=facts_of_info(one.info, ["A", "B"])["spatial_filters"])
+        for one in (plain, changed)
+    ]
+    assert preparations[0].differences(preparations[1]) == [f"spatial_filters is [] and ['{found}']"]
+    for preparation, own, other in zip(preparations, (plain, changed), (changed, plain), strict=True):
+        processor = NeuralClipProcessor.from_config(config, None, {"meg": preparation})
+        assert processor(meg=own, subject="sub-01")["meg_values"].shape == (2, 2, 10)
+        with pytest.raises(ValueError, match=r"'spatial_filters' of the recordings is .*apply_gradient_compensation"):
+            processor(meg=other, subject="sub-01")
+
+
 def test_epochs_that_were_thinned_out_without_a_filter_are_refused(processor):
     resampled = Preparation(unit="V", bands=[[0.0, 500.0]], baseline=None, rate="resampled")
     own = NeuralClipProcessor({"eeg": processor.recordings["eeg"][0] | {"preparation": resampled.as_dict()}})
@@ -533,6 +568,15 @@ def test_statistics_are_found_beside_a_named_file_and_damage_is_told(tmp_path):
     (tmp_path / "scaling.safetensors").write_bytes(b"cut off")
     with pytest.raises(ValueError, match=r"scaling.safetensors' is damaged: "):
         NeuralClipProcessor.from_pretrained(tmp_path)
+
+
+def test_microvolts_are_no_z_scores():
+    _, processor = zscored()
+    values = np.random.default_rng(0).standard_normal((20, 3, 50))
+    assert processor(eeg=2 * values, subject="sub-02")["eeg_values"].shape == (20, 3, 50)
+    assert processor(eeg=10 * values[:1], subject="sub-02")["eeg_values"].shape == (1, 3, 50)  # may be an artefact
+    with pytest.raises(ValueError, match=r"vary by 9.* z-scores, for which 0.01 to 5 are plausible.*say so by 'unit'"):
+        processor(eeg=10 * values, subject="sub-02")
 
 
 def test_the_average_subject_is_fitted_or_refused():

@@ -22,6 +22,7 @@ from .preparation import (
     Recorded,
     check_prepared_spread,
     facts_of_info,
+    places_of_voxels,
     prepared_sensors,
     scale_rows,
     tensor_name,
@@ -311,6 +312,8 @@ class NeuralClipProcessor(ProcessorMixin):
         image = is_image(recordings)
         rows = voxel_rows(recordings, mask)
         check_voxel_counts(rows, names, spec["n_voxels"])
+        if image:
+            check_places(mask_array(mask), names, self.statistics_of("fmri"))
         if (image and unit is None) or raw_unit(unit):
             preparation = repeatable(preparation)
             factor = 1.0 if unit is None else to_unit(unit, preparation.unit)
@@ -610,6 +613,17 @@ def check_voxel_counts(rows: Sequence[np.ndarray], names: list[str], n_voxels: d
     for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         if len(row) != n_voxels[name]:
             raise ValueError(f"Recording {index} of {name!r} must hold {n_voxels[name]} voxels, but holds {len(row)}.")
+
+
+def check_places(inside: np.ndarray, names: list[str], known: Mapping[str, np.ndarray]) -> None:
+    """The mask must mark the voxels that each subject's training recordings had, where the checkpoint knows them."""
+    for subject in dict.fromkeys(names):
+        for name, places in places_of_voxels(subject, inside).items():
+            if name in known and not np.array_equal(known[name], places):
+                raise ValueError(
+                    f"'mask' marks other voxels than those of {subject!r} that the model was trained on, or the same "
+                    "in another order. Give image and mask as the files hold them, not reoriented or resampled."
+                )
 
 
 def stack_rows(rows: Sequence[np.ndarray], modality: str) -> np.ndarray:

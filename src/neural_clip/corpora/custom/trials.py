@@ -36,8 +36,8 @@ class Trials:
         files (`list[Path]`): What the rows depend on.
         dropped (`int`): Rows left out because of segments marked bad.
         places (`dict`): Where the sensors are, from [`sensor_places`].
-        history (`dict`): `unit`, `band`, `baseline`, `rate`, `reference` and `projectors` of what mne reads, as in
-            [`Preparation`].
+        history (`dict`): `unit`, `band`, `baseline`, `rate`, `reference`, `projectors` and `spatial_filters` of what
+            mne reads, as in [`Preparation`].
     """
 
     entry: Recording
@@ -109,7 +109,7 @@ def preparation_of(manifest: Manifest, trials: Sequence[Trials]) -> Preparation:
         return Preparation(**facts)
     bands = [list(history["band"]) for history in histories]
     facts["bands"] = [band for i, band in enumerate(bands) if band not in bands[:i]]
-    for key in ("baseline", "rate", "reference", "projectors"):
+    for key in ("baseline", "rate", "reference", "projectors", "spatial_filters"):
         facts[key] = histories[0][key]
         if any(history[key] != facts[key] for history in histories):
             found = [history[key] for history in histories]
