@@ -387,6 +387,7 @@ def test_epochs_are_loaded_and_rejected_ones_left_out(processor, settings):
     ("change", "message"),
     [
         (lambda epochs: epochs.standard_error(), "of the kind 'standard_error'"),
+        (lambda epochs: epochs.apply_hilbert(verbose="error"), "holds complex128 of shape"),
         (lambda epochs: epochs.compute_psd(verbose="error"), "EpochsSpectrum: frequencies, not samples"),
         (lambda epochs: epochs.average().compute_tfr("morlet", freqs=[20.0, 25.0, 30.0], n_cycles=2), "AverageTFR"),
     ],

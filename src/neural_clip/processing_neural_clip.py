@@ -201,7 +201,8 @@ class NeuralClipProcessor(ProcessorMixin):
                 anything that is prepared already.
             scaling (`str`, *optional*): `"fit"` takes the statistics of the scaling from the recordings that are
                 given, 20 of a subject (or session) at least; by default they are those of the training recordings.
-            mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside.
+            mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside. They must be the
+                voxels of the training recordings, in their order.
             ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included.
             sfreq (`float`, *optional*): Sampling rate of an array in Hz.
             tmin (`float`, *optional*): First sample of an array in s from image onset.
@@ -212,8 +213,8 @@ class NeuralClipProcessor(ProcessorMixin):
             `pixel_values`.
 
         Raises:
-            ValueError: If channels, rate, window, voxels, subject, unit, band, baseline, reference or projectors are
-                not the model's, statistics are lacking, or a value is not finite.
+            ValueError: If channels, rate, window, voxels, subject, unit, band, baseline, reference, projectors or
+                spatial filters are not the model's, statistics are lacking, or a value is not finite.
         """
         check_option("return_tensors", return_tensors, ["pt"])
         check_option("scaling", scaling, [None, "fit"])
@@ -527,7 +528,7 @@ def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
     units = {str(CHANNEL_UNITS.get(kinds[name], kinds[name])) for name in names}
     if len(units) > 1 or not units <= set(CHANNEL_UNITS.values()):
         raise ValueError(f"The model's channels are of the types {sorted({kinds[name] for name in names})}.")
-    values = np.asarray(epochs.get_data(picks=names), dtype=np.float64)
+    values = to_array(epochs.get_data(picks=names), "epochs", np.float64)
     return Recorded(
         values if values.ndim == 3 else values[None], units.pop(), float(epochs.info["sfreq"]), float(epochs.times[0]),
         baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info, names),
