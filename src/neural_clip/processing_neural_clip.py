@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from numbers import Real
 from typing import Any
 
@@ -428,7 +429,7 @@ def check_number(what: str, value: Any, *, positive: bool = False) -> None:
     """A stated rate or time must be one."""
     if value is None:
         return
-    if not isinstance(value, Real) or not np.isfinite(value) or (positive and value <= 0):
+    if not isinstance(value, Real) or not isfinite(value) or (positive and value <= 0):
         raise ValueError(f"{what!r} is a {'positive ' if positive else ''}number, but got {value!r}.")
 
 
