@@ -239,6 +239,8 @@ def test_continuous_recordings(tmp_path, cut):
     folder, raw, onsets = continuous_set(tmp_path, **cut)
     data, processor, model = ready(folder)
     rows = rows_of(data, "train")
+    if cut.get("resample"):  # whatever the rate of the file was
+        assert data.preparation.bands == [[0.0, min(cut.get("low_pass", np.inf), cut["resample"] / 2)]]
     if cut.get("low_pass"):
         raw = raw.copy().filter(cut.get("high_pass"), cut["low_pass"], verbose="error")
     epochs = cut_epochs(raw, onsets[rows.trial])
