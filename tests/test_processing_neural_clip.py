@@ -576,8 +576,11 @@ def test_microvolts_are_no_z_scores():
     values = np.random.default_rng(0).standard_normal((20, 3, 50))
     assert processor(eeg=2 * values, subject="sub-02")["eeg_values"].shape == (20, 3, 50)
     assert processor(eeg=10 * values[:1], subject="sub-02")["eeg_values"].shape == (1, 3, 50)  # may be an artefact
-    with pytest.raises(ValueError, match=r"vary by 9.* z-scores, for which 0.01 to 5 are plausible.*say so by 'unit'"):
-        processor(eeg=10 * values, subject="sub-02")
+    released = Preparation(unit="z", scaling="unknown", obstacle="they were scaled before")
+    other = NeuralClipProcessor({"eeg": processor.recordings["eeg"][0] | {"preparation": released.as_dict()}})
+    for one in (processor, other):
+        with pytest.raises(ValueError, match=r"vary by 9.* z-scores, for which 0.01 to 5 are plausible"):
+            one(eeg=10 * values, subject="sub-02")
 
 
 def test_the_average_subject_is_fitted_or_refused():

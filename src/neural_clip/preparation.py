@@ -464,7 +464,7 @@ def _fitted(
 def check_prepared_spread(rows: Sequence[np.ndarray] | np.ndarray, preparation: Preparation) -> None:
     """Raise a `ValueError` where rows that should be prepared vary as recordings of another unit do."""
     limits = RAW_SPREAD.get(str(preparation.unit), (0.0, np.inf)) if preparation.scaling == "none" else SCALED_SPREAD
-    if preparation.scaling in FITTED and len(rows) >= MIN_FIT_TRIALS:
+    if (preparation.scaling in FITTED or preparation.unit == "z") and len(rows) >= MIN_FIT_TRIALS:
         limits = (limits[0], SCALED_MANY)
     _check_spread(rows, *limits, preparation, " If they are as recorded, say so by 'unit', for example unit='V'.")
 
