@@ -29,7 +29,9 @@ from neural_clip.corpora.custom.stimuli import Stimuli, read_stimuli
 from neural_clip.corpora.custom.trials import Trials, preparation_of, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
+from neural_clip.files.volumes import read_mask
 from neural_clip.files.whole import sha256_of
+from neural_clip.preparation import places_of_voxels
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.writer import write_prepared
 
@@ -117,8 +119,20 @@ def prepare(
         images_of(stimuli.rows),
         overwrite=options.overwrite,
         extra_files={name: _npz(arrays) for name, arrays in fits.items()},
+        voxels=_voxels(chosen, root),
         num_proc=options.num_proc,
     )
+
+
+def _voxels(manifest: Manifest, root: Path) -> dict[str, np.ndarray]:
+    """Places of the voxels within the masks; a `DataError` if a subject has two masks of other voxels."""
+    places: dict[str, np.ndarray] = {}
+    masks = {(entry.subject, entry.mask): entry.file for entry in manifest.recordings if entry.mask is not None}
+    for (subject, mask), file in masks.items():
+        for name, found in places_of_voxels(subject, read_mask(root / str(mask))[0]).items():
+            if not np.array_equal(places.setdefault(name, found), found):
+                raise DataError(f"'{file}': its mask '{mask}' marks other voxels than an earlier one of {subject}.")
+    return places
 
 
 def _subjects(manifest: Manifest) -> list[str]:

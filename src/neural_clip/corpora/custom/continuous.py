@@ -187,6 +187,7 @@ def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Op
     }  # fmt: skip
     history = history_of(raw, ch_names)
     high, low = history["band"]
+    low = low if entry.resample is None else min(low, window.sfreq / 2)  # its filter takes out what lies above
     history["band"] = (max(high, entry.high_pass or 0.0), min(low, entry.low_pass or low))
     if window.sfreq < sfreq:
         history["rate"] = "resampled" if entry.resample else "decimated"

@@ -34,8 +34,8 @@ class Trials:
         windows (`np.ndarray` of shape `(n, 2)`): First and last moment of each row in `source`, in s; empty where the
             file does not tell.
         source (`str`): The recording that windows were cut from.
-        history (`dict`): `unit`, `band`, `baseline`, `rate`, `reference` and `projectors` of what mne reads, as in
-            [`Preparation`].
+        history (`dict`): `unit`, `band`, `baseline`, `rate`, `reference`, `projectors` and `spatial_filters` of what
+            mne reads, as in [`Preparation`].
     """
 
     entry: Recording
@@ -100,7 +100,7 @@ def preparation_of(manifest: Manifest, trials: Sequence[Trials]) -> Preparation:
         return Preparation(**facts)
     bands = [list(history["band"]) for history in histories]
     facts["bands"] = [band for i, band in enumerate(bands) if band not in bands[:i]]
-    for key in ("baseline", "rate", "reference", "projectors"):
+    for key in ("baseline", "rate", "reference", "projectors", "spatial_filters"):
         facts[key] = histories[0][key]
         if any(history[key] != facts[key] for history in histories):
             found = [history[key] for history in histories]
