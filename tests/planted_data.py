@@ -100,6 +100,9 @@ class PlantedModel(FeatureMethods):
                 config = SimpleNamespace(subjects=subjects, n_voxels=None)
             setattr(self.config, f"{modality}_config", config)
         self.inverses = {m: [np.linalg.pinv(a) for a in planted_maps(m, n_subjects)] for m in modalities}
+        # the last, which -1 finds: the average subject, who is the mean of all
+        for modality in set(modalities) - {"fmri"}:
+            self.inverses[modality].append(np.linalg.pinv(np.mean(planted_maps(modality, n_subjects), axis=0)))
 
     def to(self, device):
         return self

@@ -22,3 +22,14 @@ def parquet_rows(folder):
 def columns_of(folder, split, tmp_path):
     """All rows of a split by column, read through a cache of the test's own."""
     return load_dataset(str(folder), "all", split=split, cache_dir=str(tmp_path / "cache")).with_format("numpy")[:]
+
+
+def rows_with_split(folder):
+    """All rows, with the split that the name of their file says."""
+    from pyarrow.parquet import read_table
+
+    return [
+        {**row, "split": path.name.partition("-")[0]}
+        for path in sorted(folder.glob("data/*/*.parquet"))
+        for row in read_table(path).to_pylist()
+    ]

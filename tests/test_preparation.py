@@ -13,11 +13,13 @@ import torch
 import imagenet_eeg_raw
 import nsd_raw
 from continuous_raw import simulated_raw
-from custom_raw import TERMS, eeg_manifest, patterns, prepared, rng
+from custom_raw import TERMS, eeg_manifest, patterns, prepared, rng, series_manifest
 from neural_clip import EegConfig, FmriConfig, MegConfig, NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
 from neural_clip.corpora.imagenet_eeg import prepare as prepare_imagenet_eeg
 from neural_clip.corpora.nsd import prepare as prepare_nsd
 from neural_clip.corpora.things_meg import prepare as prepare_things_meg
+from neural_clip.errors import DataError
+from neural_clip.evaluation.fit import check_preparation
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.simulation.presets import get_preset
 from neural_clip.simulation.things_meg_twin import write as write_things_meg
@@ -85,6 +87,7 @@ def meg_twin(tmp_path_factory):
 def test_meg_epochs_in_tesla(meg_twin, tmp_path, scaling, preprocessing):
     folder = prepare_things_meg(meg_twin, tmp_path / "set", scaling=scaling, preprocessing=preprocessing)
     data, processor, model = ready(folder)
+    assert data.preparation.spatial_filters == []
     low, high, tmin, tmax = (None, 48, -0.5, 1.0) if preprocessing == "paper" else (0.1, 40, -0.1, 1.3)
     split, session = "train", "ses-01"
     table = rows_of(data, split)
@@ -236,6 +239,8 @@ def test_continuous_recordings(tmp_path, cut):
     folder, raw, onsets = continuous_set(tmp_path, **cut)
     data, processor, model = ready(folder)
     rows = rows_of(data, "train")
+    if cut.get("resample"):  # whatever the rate of the file was
+        assert data.preparation.bands == [[0.0, min(cut.get("low_pass", np.inf), cut["resample"] / 2)]]
     if cut.get("low_pass"):
         raw = raw.copy().filter(cut.get("high_pass"), cut["low_pass"], verbose="error")
     epochs = cut_epochs(raw, onsets[rows.trial])
@@ -295,6 +300,11 @@ def test_betas_in_percent(tmp_path, zscore):
         data, processor, model, nibabel.Nifti1Image(volumes, stored.affine), "test", rows,
         unit="percent signal change x 300", **given,
     )  # fmt: skip
+    turned = [image.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]])) for image in (percent, mask)]
+    other = np.roll(np.asanyarray(mask.dataobj).ravel(), 1).reshape(mask.shape)  # as many voxels
+    for image, wrong in (turned, (percent, other)):
+        with pytest.raises(ValueError, match="'mask' marks other voxels than those of 'sub-05'"):
+            processor(fmri=image, subject="sub-05", **given | {"mask": wrong})
     if zscore == "none":
         return
     with pytest.raises(ValueError, match="there are none for 'sub-05' without a 'session'"):
@@ -303,6 +313,33 @@ def test_betas_in_percent(tmp_path, zscore):
         processor(fmri=percent, subject="sub-05", mask=mask, session="ses-09")
     with pytest.raises(ValueError, match="needs 20 recordings of a session at least, but got"):
         processor(fmri=percent, subject="sub-05", mask=mask, session="ses-09", scaling="fit")
+
+
+def test_sets_of_other_voxels_do_not_fit_a_checkpoint(tmp_path):
+    raw = nsd_raw.build(tmp_path / "nsd")
+    _, processor, _ = ready(prepare_nsd(raw, tmp_path / "set"))
+    region = nsd_raw.region_path(raw, 5)
+    image = nibabel.load(region)
+    shifted = np.roll(np.asanyarray(image.dataobj).ravel(), 1).reshape(image.shape)  # as many voxels
+    nibabel.save(nibabel.Nifti1Image(shifted, image.affine), region)
+    other = PreparedSet.open(prepare_nsd(raw, tmp_path / "other"))
+    with pytest.raises(DataError, match=r"the model and '.*' do not fit: the voxels of sub-05 lie in other places"):
+        check_preparation(processor, other, "the model")
+    check_preparation(processor, PreparedSet.open(tmp_path / "set"), "the model")
+
+
+def test_masks_of_own_recordings(tmp_path):
+    """The places are kept; two masks of a subject that mark other voxels are refused."""
+    manifest, _, mask = series_manifest(tmp_path)
+    _, processor, _ = ready(prepared(tmp_path, manifest))
+    np.testing.assert_array_equal(processor.statistics_of("fmri")["sub-01/voxels"], np.argwhere(mask))
+    volumes = nibabel.Nifti1Image(rng(0).random((*mask.shape, 2)), np.eye(4))
+    with pytest.raises(ValueError, match="'mask' marks other voxels"):
+        processor(fmri=volumes, subject="sub-01", mask=np.flip(mask), unit="prepared")
+    np.save(tmp_path / "other.npy", np.flip(mask).copy())
+    manifest["recordings"][1]["mask"] = "other.npy"
+    with pytest.raises(DataError, match=r"'run1.nii.gz': its mask 'other.npy' marks other voxels than an earlier one"):
+        prepared(tmp_path, manifest, overwrite=True)
 
 
 def test_a_new_session_can_be_fitted(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from neural_clip import EegConfig, FmriConfig, MegConfig, NeuralClipConfig, NeuralClipProcessor
-from neural_clip.preparation import Preparation, Statistics
+from neural_clip.preparation import Preparation, Statistics, facts_of_info
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -307,6 +307,182 @@ def test_a_sentence_for_what_cannot_be_used(processor, given, message):
         processor(**({"subject": "sub-01"} | given))
 
 
+PLAIN = 1e-5 * np.random.default_rng(0).standard_normal((2, 3, 50)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"eeg": np.ma.masked_array(PLAIN, PLAIN > 0)}, "of its values are masked"),
+        ({"eeg": PLAIN + 1j}, "holds complex64 of shape"),
+        ({"eeg": torch.from_numpy(PLAIN + 1j)}, "holds complex64 of shape"),
+        ({"eeg": np.zeros((2, 3, 50), [("a", "f4")])}, "'eeg' must be numbers"),
+        ({"eeg": PLAIN.astype(str)}, "'eeg' must be numbers"),
+        ({"eeg": PLAIN.astype("M8[s]")}, "holds datetime64"),
+        ({"eeg": 3.0}, r"holds float64 of shape \(\)"),
+        ({"eeg": 0 * PLAIN, "unit": "V"}, "vary by 0, but the model's are V"),
+        ({"eeg": PLAIN, "sfreq": "100"}, "'sfreq' is a positive number, but got '100'"),
+        ({"eeg": PLAIN, "sfreq": 0, "unit": "V"}, "'sfreq' is a positive number, but got 0"),
+        ({"eeg": PLAIN, "tmin": float("nan"), "unit": "V"}, "'tmin' is a number, but got nan"),
+        ({"eeg": PLAIN, "session": 2}, "'session' is a name or a list of names, but got 2"),
+        ({"eeg": PLAIN, "session": [1, 2]}, r"'session' is a name or a list of names, but got \[1, 2\]"),
+        ({"eeg": PLAIN, "subject": b"sub-01"}, "'subject' is a name or a list of names, but got b'sub-01'"),
+    ],
+)
+def test_values_and_names_of_another_kind(processor, given, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**({"subject": "sub-01"} | given))
+
+
+@pytest.mark.parametrize("how", ["read-only", "big-endian", "strided", "objects", "half", "gradient"])
+def test_arrays_in_memory_of_every_kind(processor, how):
+    given = {
+        "read-only": np.frombuffer(PLAIN.tobytes(), np.float32).reshape(PLAIN.shape),
+        "big-endian": PLAIN.astype(">f8"),
+        "strided": np.asfortranarray(PLAIN), "objects": PLAIN.astype(object),
+        "half": torch.from_numpy(PLAIN).bfloat16(), "gradient": torch.from_numpy(PLAIN).requires_grad_(),
+    }[how]  # fmt: skip
+    inputs = processor(eeg=given, subject=np.array(SUBJECTS))
+    np.testing.assert_allclose(inputs["eeg_values"], PLAIN, rtol=1e-2 if how == "half" else 0)
+    assert inputs["subject_ids"].tolist() == [0, 1]
+    assert processor(eeg=given[:1], subject=np.array("sub-02"))["subject_ids"].tolist() == [1]
+
+
+@pytest.mark.parametrize("how", ["tuple", "objects", "column", "data set", "pandas", "arrow"])
+def test_voxels_of_subjects_in_every_holder(processor, how):
+    rows = [np.arange(1, 5, dtype=np.float32), np.arange(1, 7, dtype=np.float32)]
+    data = datasets.Dataset.from_dict(
+        {"subject": SUBJECTS, "fmri": rows},
+        features=datasets.Features(
+            {"subject": datasets.Value("string"), "fmri": datasets.List(datasets.Value("float32"))}
+        ),
+    )
+    if how in ("tuple", "objects", "column"):
+        given = {"tuple": tuple(rows), "objects": np.array(rows, dtype=object), "column": data["fmri"]}[how]
+        inputs = processor(fmri=given, subject=data["subject"])
+    else:
+        inputs = processor(fmri=data if how == "data set" else data.with_format(how), subject=np.array(SUBJECTS))
+    np.testing.assert_array_equal(inputs["fmri_values"], [[1, 2, 3, 4, 0, 0], [1, 2, 3, 4, 5, 6]])
+
+
+def continuous(tmin=-0.2, tmax=0.45, **settings):
+    """Epochs of a recording that are not loaded yet; the second of three is rejected when they are."""
+    values = 1e-5 * np.random.default_rng(0).standard_normal((3, 400))
+    values[:, 150:200] *= 100
+    raw = mne.io.RawArray(values, mne.create_info(NAMES, 100.0, "eeg"), verbose="error")
+    events = np.array([[60, 0, 1], [170, 0, 1], [320, 0, 1]])
+    epochs = mne.Epochs(raw, events, tmin=tmin, tmax=tmax, baseline=None, verbose="error", **settings)
+    return epochs, values[:, 50:100], values[:, 310:360]
+
+
+@pytest.mark.parametrize("settings", [{}, {"preload": True}, {"proj": "delayed"}])
+def test_epochs_are_loaded_and_rejected_ones_left_out(processor, settings):
+    epochs, *kept = continuous(reject={"eeg": 1e-3}, **settings)
+    inputs = processor(eeg=epochs, subject="sub-01")
+    np.testing.assert_allclose(inputs["eeg_values"], kept, rtol=1e-6)
+    assert epochs.preload is settings.get("preload", False)  # the user's own stay as they were
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda epochs: epochs.standard_error(), "of the kind 'standard_error'"),
+        (lambda epochs: epochs.apply_hilbert(verbose="error"), "holds complex128 of shape"),
+        (lambda epochs: epochs.compute_psd(verbose="error"), "EpochsSpectrum: frequencies, not samples"),
+        (lambda epochs: epochs.average().compute_tfr("morlet", freqs=[20.0, 25.0, 30.0], n_cycles=2), "AverageTFR"),
+    ],
+)
+def test_what_mne_makes_of_epochs(processor, change, message):
+    with pytest.raises(ValueError, match=message):
+        processor(eeg=change(make_epochs()[0]), subject="sub-01")
+
+
+def test_references_and_projectors_of_electrodes_do_not_concern_meg():
+    config = NeuralClipConfig(
+        meg_config=MegConfig(n_chans=2, n_times=10, sfreq=100.0, tmin=0.0, ch_names=["A", "B"], subjects=SUBJECTS)
+    )
+    preparation = Preparation(unit="T", baseline=None, reference="as recorded", projectors=[])
+    own = NeuralClipProcessor.from_config(config, None, {"meg": preparation})
+    values = 1e-13 * np.random.default_rng(0).standard_normal((2, 4, 30))
+    info = mne.create_info(["A", "B", "E1", "E2"], 100.0, ["mag", "mag", "eeg", "eeg"])
+    epochs = mne.EpochsArray(values, info, verbose="error")
+    changed = [
+        epochs.copy().set_eeg_reference("average", verbose="error"),
+        epochs.copy().set_eeg_reference("average", projection=True, verbose="error").apply_proj(verbose="error"),
+    ]
+    for one in changed:
+        np.testing.assert_allclose(own(meg=one, subject="sub-01")["meg_values"], values[:, :2, :10], rtol=1e-6)
+
+
+def compensated(info):
+    for channel in info["chs"]:
+        channel["coil_type"] |= 3 << 16
+
+
+def maxwell_filtered(info):
+    with info._unlock():
+        info["proc_history"] = [{"max_info": {"sss_info": {"job": 2}, "max_st": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [(compensated, "gradient compensation of grade 3"), (maxwell_filtered, "Maxwell filter")]
+)
+def test_spatial_filters_of_meg_are_compared(change, found):
+    config = NeuralClipConfig(
+        meg_config=MegConfig(n_chans=2, n_times=10, sfreq=100.0, tmin=0.0, ch_names=["A", "B"], subjects=SUBJECTS)
+    )
+    values = 1e-13 * np.random.default_rng(0).standard_normal((2, 2, 30))
+    plain, changed = (
+        mne.EpochsArray(values, mne.create_info(["A", "B"], 100.0, "mag"), verbose="error") for _ in "ab"
+    )
+    change(changed.info)
+    assert facts_of_info(changed.info, ["A", "B"])["spatial_filters"] == [found]
+    preparations = [
+        Preparation(unit="T", baseline=None, spatial_filters=facts_of_info(one.info, ["A", "B"])["spatial_filters"])
+        for one in (plain, changed)
+    ]
+    assert preparations[0].differences(preparations[1]) == [f"spatial_filters is [] and ['{found}']"]
+    for preparation, own, other in zip(preparations, (plain, changed), (changed, plain), strict=True):
+        processor = NeuralClipProcessor.from_config(config, None, {"meg": preparation})
+        assert processor(meg=own, subject="sub-01")["meg_values"].shape == (2, 2, 10)
+        with pytest.raises(ValueError, match=r"'spatial_filters' of the recordings is .*apply_gradient_compensation"):
+            processor(meg=other, subject="sub-01")
+
+
+def test_epochs_that_were_thinned_out_without_a_filter_are_refused(processor):
+    resampled = Preparation(unit="V", bands=[[0.0, 500.0]], baseline=None, rate="resampled")
+    own = NeuralClipProcessor({"eeg": processor.recordings["eeg"][0] | {"preparation": resampled.as_dict()}})
+    epochs, _ = make_epochs(sfreq=1000.0, n_times=800)
+    assert own(eeg=epochs, subject="sub-01")["eeg_values"].shape == (4, 3, 50)
+    assert own(eeg=epochs.copy().resample(100, verbose="error"), subject="sub-01")["eeg_values"].shape == (4, 3, 50)
+    with pytest.raises(ValueError, match="hold 0 to 500 Hz"):
+        own(eeg=epochs.decimate(10, verbose="error"), subject="sub-01")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (np.ones((2, 2, 2, 1, 3), np.float32), None, "3 axes, or 4 for several volumes"),
+        (np.ones((2, 2, 2), np.complex64), None, "holds complex64"),
+        (np.ones((2, 2, 2), np.float32), "mask.nii.gz", "'mask' is the path 'mask.nii.gz'; read the file first"),
+    ],
+)
+def test_images_of_another_kind(processor, image, mask, message):
+    inside = np.zeros((2, 2, 2))
+    inside.flat[:4] = 1
+    with pytest.raises(ValueError, match=message):
+        processor(fmri=nibabel.Nifti1Image(image, np.eye(4)), mask=mask or inside, subject="sub-01")
+
+
+def test_masks_of_every_kind(processor):
+    volumes = np.random.default_rng(0).standard_normal((2, 2, 2, 3)).astype(np.float32)
+    inside = np.arange(8).reshape(2, 2, 2) % 2 > 0
+    kinds = [inside, inside.astype(float), np.where(inside, 1, np.nan), inside[..., None].astype(np.int16)]
+    for mask in [*kinds, nibabel.Nifti1Image(kinds[-1], np.eye(4)), inside.tolist()]:
+        inputs = processor(fmri=nibabel.Nifti1Image(volumes, np.eye(4)), mask=mask, subject="sub-01")
+        np.testing.assert_array_equal(inputs["fmri_values"], volumes[inside].T)
+
+
 def test_recordings_are_given_by_name(processor):
     epochs, values = make_epochs()
     for positional in ((epochs,), (None, values), (nibabel.Nifti1Image(np.ones((2, 2, 2)), np.eye(4)),)):
@@ -383,6 +559,28 @@ def test_statistics_travel_with_the_processor(tmp_path):
         np.testing.assert_allclose(inputs["eeg_values"], expected, rtol=1e-5, atol=1e-6)
     NeuralClipProcessor(processor.recordings).save_pretrained(tmp_path / "saved" / "part")
     assert not (tmp_path / "saved" / "part" / "scaling.safetensors").exists()
+
+
+def test_statistics_are_found_beside_a_named_file_and_damage_is_told(tmp_path):
+    _, processor = zscored()
+    processor.save_pretrained(tmp_path)
+    named = NeuralClipProcessor.from_pretrained(tmp_path / "processor_config.json")
+    assert named.statistics_of("eeg").keys() == processor.statistics_of("eeg").keys()
+    (tmp_path / "scaling.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"scaling.safetensors' is damaged: "):
+        NeuralClipProcessor.from_pretrained(tmp_path)
+
+
+def test_microvolts_are_no_z_scores():
+    _, processor = zscored()
+    values = np.random.default_rng(0).standard_normal((20, 3, 50))
+    assert processor(eeg=2 * values, subject="sub-02")["eeg_values"].shape == (20, 3, 50)
+    assert processor(eeg=10 * values[:1], subject="sub-02")["eeg_values"].shape == (1, 3, 50)  # may be an artefact
+    released = Preparation(unit="z", scaling="unknown", obstacle="they were scaled before")
+    other = NeuralClipProcessor({"eeg": processor.recordings["eeg"][0] | {"preparation": released.as_dict()}})
+    for one in (processor, other):
+        with pytest.raises(ValueError, match=r"vary by 9.* z-scores, for which 0.01 to 5 are plausible"):
+            one(eeg=10 * values, subject="sub-02")
 
 
 def test_the_average_subject_is_fitted_or_refused():

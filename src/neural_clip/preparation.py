@@ -13,6 +13,7 @@ import numpy as np
 
 UNKNOWN = "unknown"
 STATISTICS_FILE = "scaling.safetensors"
+VOXELS = "voxels"  # places of a subject's voxels in the volume, `(n_voxels, 3)`, beside the statistics
 SCALINGS = ("none", "z-score", "rms", "baseline z-score", UNKNOWN)
 FITTED = ("z-score", "rms")  # by statistics that are stored
 SCOPES = ("subject", "session")
@@ -29,6 +30,8 @@ UNITS = {
 CHANNEL_UNITS = {"eeg": "V", "seeg": "V", "ecog": "V", "dbs": "V", "mag": "T", "ref_meg": "T", "grad": "T/m"}
 # How much a recording varies over its samples or voxels once it is scaled; µV for V is a million times as much.
 SCALED_SPREAD = (0.01, 100.0)
+# The same of as many rows as statistics can be fitted on, which vary by 1 in all; EEG in µV varies by 5 and more.
+SCALED_MANY = 5.0
 # The same of values that are not scaled, by unit: the deviation of the median channel, far beyond what heads give.
 # EEG is about 1e-5 V, MEG 1e-13 to 1e-12 T and 1e-12 to 1e-11 T/m, betas a few percent.
 RAW_SPREAD = {"V": (1e-9, 1e-2), "T": (1e-17, 1e-9), "T/m": (1e-16, 1e-7), "percent signal change": (1e-2, 100.0)}
@@ -37,6 +40,7 @@ SAMPLE_TOLERANCE = 0.01
 BAND_TOLERANCE = 0.01  # of a frequency, and 0.01 Hz: FIF files keep 24 bits
 EDGE = 1e-6  # s; times are sums of rounded decimals
 EXAMPLES = 5
+MEG_KINDS = (1, 301)  # of sensors and reference sensors in `mne.Info`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,8 @@ class Preparation:
             by a polyphase filter; `None` for the files' own rate.
         reference (`str`): `"as recorded"`, `"changed"` (`mne.Info` says so) or `"unknown"`.
         projectors (`list[str]` or `"unknown"`): Projectors that were applied.
+        spatial_filters (`list[str]` or `"unknown"`): Gradient compensation and Maxwell filter of MEG, see
+            [`spatial_filters_of`].
         obstacle (`str`, *optional*): Why nobody can do the same to other recordings.
     """
 
@@ -69,6 +75,7 @@ class Preparation:
     rate: str | None = None
     reference: str = UNKNOWN
     projectors: list | str = UNKNOWN
+    spatial_filters: list | str = UNKNOWN
     obstacle: str | None = None
 
     def __post_init__(self) -> None:
@@ -159,6 +166,12 @@ def tensor_name(subject: str, session: str, name: str) -> str:
     return "/".join(quote(part, safe="") for part in (subject, session, name) if part)
 
 
+def places_of_voxels(subject: str, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """By the name of their tensor, indices of the voxels within a mask, in C order, int16 `(n_voxels, 3)`."""
+    places = np.ascontiguousarray(np.argwhere(mask), dtype=np.int16)  # safetensors stores the bytes as they lie
+    return {tensor_name(subject, "", VOXELS): places}
+
+
 def scaled(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """`(values - mean) / std` by channel or voxel, float32.
 
@@ -177,7 +190,8 @@ class Recorded:
         values (`np.ndarray` of shape `(n, n_chans, n_times)`): float64.
         unit (`str`): Of the values.
         sfreq, tmin (`float`): Hz; s from image onset.
-        band (`tuple[float, float]`, *optional*), baseline, reference, projectors: As in [`Preparation`].
+        band (`tuple[float, float]`, *optional*), baseline, reference, projectors, spatial_filters: As in
+            [`Preparation`].
     """
 
     values: np.ndarray
@@ -188,6 +202,7 @@ class Recorded:
     baseline: Any = UNKNOWN
     reference: str = UNKNOWN
     projectors: list | str = field(default=UNKNOWN)
+    spatial_filters: list | str = field(default=UNKNOWN)
 
     @property
     def last(self) -> float:
@@ -195,13 +210,34 @@ class Recorded:
         return self.tmin + (self.values.shape[-1] - 1) / self.sfreq
 
 
-def facts_of_info(info: Any) -> dict:
-    """Band, reference and active projectors of an `mne.Info`, under the names of [`Recorded`]."""
-    projectors = sorted(str(projector["desc"]) for projector in info["projs"] if projector["active"])
+def spatial_filters_of(info: Any, ch_names: Sequence[str]) -> list[str]:
+    """What was done to MEG channels by their neighbours: grades of gradient compensation above 0, Maxwell filter."""
+    kept = [channel for channel in info["chs"] if channel["ch_name"] in set(ch_names)]
+    meg = [channel for channel in kept if int(channel["kind"]) in MEG_KINDS]
+    grades = {int(channel["coil_type"]) >> 16 for channel in meg}  # beside the type, in the upper bits
+    maxwell = any((record.get("max_info") or {}).get("sss_info") for record in info["proc_history"] or ())
+    found = [f"gradient compensation of grade {grade}" for grade in sorted(grades - {0})]
+    return found + (["Maxwell filter"] if maxwell and meg else [])
+
+
+def facts_of_info(info: Any, ch_names: Sequence[str]) -> dict:
+    """What an `mne.Info` tells of some channels, under the names of [`Recorded`].
+
+    A reference is a matter of electrodes: it changes nothing of MEG that was recorded beside EEG. `mne.Info` tells
+    that it was changed, and not to what.
+    """
+    chosen = set(ch_names)
+    projectors = sorted(
+        str(projector["desc"])
+        for projector in info["projs"]
+        if projector["active"] and chosen & set(projector["data"]["col_names"])
+    )
+    meg = all(int(channel["kind"]) in MEG_KINDS for channel in info["chs"] if channel["ch_name"] in chosen)
     return {
         "band": (float(info["highpass"] or 0), float(info["lowpass"] or info["sfreq"] / 2)),
-        "reference": "changed" if int(info["custom_ref_applied"]) else "as recorded",
+        "reference": "changed" if int(info["custom_ref_applied"]) and not meg else "as recorded",
         "projectors": projectors,
+        "spatial_filters": spatial_filters_of(info, ch_names),
     }
 
 
@@ -251,13 +287,14 @@ def prepared_sensors(recorded: Recorded, spec: Mapping, preparation: Preparation
 
 
 def _check_history(recorded: Recorded, spec: Mapping, preparation: Preparation) -> None:
-    """Compare band, baseline, reference and projectors."""
+    """Compare band, baseline, reference, projectors and spatial filters."""
     if preparation.bands is not None and recorded.band is not None:
         nyquist = spec["sfreq"] / 2  # what lies above is taken out with the rate
         bands = [(high, min(low, nyquist)) for high, low in preparation.bands]
         high, low = recorded.band
         resampled = recorded.sfreq > spec["sfreq"] * 1.001 and preparation.rate != "decimated"
-        if not _same_bands([(high, min(low, nyquist) if resampled else low)], [*preparation.bands, *bands]):
+        stated_bands = bands if preparation.rate == "resampled" else [*preparation.bands, *bands]
+        if not _same_bands([(high, min(low, nyquist) if resampled else low)], stated_bands):
             stated = " or ".join(f"{edges[0]:g} to {edges[1]:g} Hz" for edges in preparation.bands)
             raise ValueError(
                 f"The recordings hold {high:g} to {low:g} Hz (info['highpass'], info['lowpass']), but the model's "
@@ -268,7 +305,11 @@ def _check_history(recorded: Recorded, spec: Mapping, preparation: Preparation) 
             f"A baseline of {recorded.baseline} s was subtracted from the recordings, but none from the model's. Cut "
             "the epochs with baseline=None."
         )
-    for name, hint in (("reference", "raw.set_eeg_reference"), ("projectors", "apply_proj or del_proj")):
+    hints = {
+        "reference": "raw.set_eeg_reference", "projectors": "mne.Epochs(..., proj=False), apply_proj or del_proj",
+        "spatial_filters": "raw.apply_gradient_compensation or mne.preprocessing.maxwell_filter",
+    }  # fmt: skip
+    for name, hint in hints.items():
         found, wanted = getattr(recorded, name), getattr(preparation, name)
         if UNKNOWN not in (found, wanted) and found != wanted:
             raise ValueError(f"'{name}' of the recordings is {found}, but of the model's {wanted} (see {hint}).")
@@ -387,7 +428,7 @@ def _stored(
     for subject, session in dict.fromkeys(owners):
         names = [tensor_name(subject, session, name) for name in ("mean", "std")]
         if not all(name in statistics for name in names):
-            known = sorted({name.rsplit("/", 1)[0] for name in statistics})
+            known = sorted({name.rsplit("/", 1)[0] for name in statistics if not name.endswith(f"/{VOXELS}")})
             whom = f"session {session!r} of {subject!r}" if session else f"{subject!r}"
             if preparation.scope == "session" and not session:
                 whom += " without a 'session'"
@@ -423,6 +464,8 @@ def _fitted(
 def check_prepared_spread(rows: Sequence[np.ndarray] | np.ndarray, preparation: Preparation) -> None:
     """Raise a `ValueError` where rows that should be prepared vary as recordings of another unit do."""
     limits = RAW_SPREAD.get(str(preparation.unit), (0.0, np.inf)) if preparation.scaling == "none" else SCALED_SPREAD
+    if (preparation.scaling in FITTED or preparation.unit == "z") and len(rows) >= MIN_FIT_TRIALS:
+        limits = (limits[0], SCALED_MANY)
     _check_spread(rows, *limits, preparation, " If they are as recorded, say so by 'unit', for example unit='V'.")
 
 
@@ -433,7 +476,8 @@ def _check_spread(
     spread = (
         float(np.median([np.median(np.std(row, axis=-1, dtype=np.float64)) for row in rows])) if len(rows) else 0.0
     )
-    if np.isfinite(spread) and spread and not low <= spread <= high:
+    plausible = low <= spread <= high or (not spread and (hint or np.shape(rows[0])[-1] == 1))
+    if np.isfinite(spread) and not plausible:
         unit = "z-scores" if preparation.scaling != "none" else str(preparation.unit)
         raise ValueError(
             f"The recordings vary by {spread:.2g}, but the model's are {unit}, for which {low:g} to {high:g} are "

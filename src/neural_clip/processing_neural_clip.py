@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
@@ -22,6 +25,7 @@ from .preparation import (
     Recorded,
     check_prepared_spread,
     facts_of_info,
+    places_of_voxels,
     prepared_sensors,
     scale_rows,
     tensor_name,
@@ -94,13 +98,16 @@ class NeuralClipProcessor(ProcessorMixin):
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
         where = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
         place = {key: kwargs[key] for key in where if kwargs.get(key) is not None}
-        path = None
-        if not os.path.isfile(pretrained_model_name_or_path):
-            path = cached_file(
-                pretrained_model_name_or_path, STATISTICS_FILE, _raise_exceptions_for_missing_entries=False, **place
-            )
+        if os.path.isfile(pretrained_model_name_or_path):  # processor_config.json itself
+            pretrained_model_name_or_path = os.path.dirname(os.path.abspath(pretrained_model_name_or_path))
+        path = cached_file(
+            pretrained_model_name_or_path, STATISTICS_FILE, _raise_exceptions_for_missing_entries=False, **place
+        )
         if path is not None:
-            processor._statistics = load_file(path)
+            try:
+                processor._statistics = load_file(path)
+            except SafetensorError as error:
+                raise ValueError(f"'{path}' is damaged: {error}. Fetch or copy the checkpoint again.") from error
         return loaded
 
     def to_json_file(self, json_file_path: Any) -> None:
@@ -199,7 +206,8 @@ class NeuralClipProcessor(ProcessorMixin):
                 anything that is prepared already.
             scaling (`str`, *optional*): `"fit"` takes the statistics of the scaling from the recordings that are
                 given, 20 of a subject (or session) at least; by default they are those of the training recordings.
-            mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside.
+            mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside. They must be the
+                voxels of the training recordings, in their order.
             ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included.
             sfreq (`float`, *optional*): Sampling rate of an array in Hz.
             tmin (`float`, *optional*): First sample of an array in s from image onset.
@@ -210,8 +218,8 @@ class NeuralClipProcessor(ProcessorMixin):
             `pixel_values`.
 
         Raises:
-            ValueError: If channels, rate, window, voxels, subject, unit, band, baseline, reference or projectors are
-                not the model's, statistics are lacking, or a value is not finite.
+            ValueError: If channels, rate, window, voxels, subject, unit, band, baseline, reference, projectors or
+                spatial filters are not the model's, statistics are lacking, or a value is not finite.
         """
         check_option("return_tensors", return_tensors, ["pt"])
         check_option("scaling", scaling, [None, "fit"])
@@ -229,8 +237,11 @@ class NeuralClipProcessor(ProcessorMixin):
         for modality in modalities:
             groups = self.groups(modality)
             known = [name for group in groups for name in group["subjects"]]
-            recordings, subject = unpack_rows(given[modality], modality, subject)
-            count = number_of(recordings, modality, groups[0], mask)
+            wanted, session = names_of(subject, "subject", known), names_of(session, "session")
+            recordings, subject = unpack_rows(given[modality], modality, wanted)
+            if is_mne(recordings):
+                recordings = loaded_epochs(recordings)
+            count = number_of(recordings, modality)
             names = subject_names(subject, count, known, modality)
             spec = group_of(groups, names)
             sessions = session_names(session, count)
@@ -264,6 +275,8 @@ class NeuralClipProcessor(ProcessorMixin):
         """EEG or MEG of one group, `(batch_size, n_chans, n_times)`."""
         from_mne = is_mne(recordings)
         preparation = Preparation.of(spec.get("preparation"))
+        check_number("sfreq", sfreq, positive=True)
+        check_number("tmin", tmin)
         recorded = recorded_epochs(recordings, spec) if from_mne else None
         if recorded is None:
             values = to_array(recordings, modality, np.float64 if raw_unit(unit) else np.float32)
@@ -305,6 +318,8 @@ class NeuralClipProcessor(ProcessorMixin):
         image = is_image(recordings)
         rows = voxel_rows(recordings, mask)
         check_voxel_counts(rows, names, spec["n_voxels"])
+        if image:
+            check_places(mask_array(mask), names, self.statistics_of("fmri"))
         if (image and unit is None) or raw_unit(unit):
             preparation = repeatable(preparation)
             factor = 1.0 if unit is None else to_unit(unit, preparation.unit)
@@ -373,7 +388,9 @@ def unpack_rows(recordings: Any, modality: str, subject: Any) -> tuple[Any, Any]
             raise ValueError(f"{modality!r} is a data set of the splits {sorted(recordings)}; choose one of them.")
         wanted = [name for name in (modality, "subject") if name in recordings.column_names]
         recordings = (
-            recordings.select_columns(wanted)[:] if len(wanted) == 2 else dict.fromkeys(recordings.column_names)
+            recordings.select_columns(wanted).with_format("numpy")[:]
+            if len(wanted) == 2
+            else dict.fromkeys(recordings.column_names)
         )
     if isinstance(recordings, Mapping):
         recordings = [recordings] if isinstance(recordings.get("subject"), str) else split_batch(recordings, modality)
@@ -386,7 +403,9 @@ def unpack_rows(recordings: Any, modality: str, subject: Any) -> tuple[Any, Any]
             names = [AVERAGE_NAME] * len(names)
         elif subject is not None and subject not in (names, names[0]):
             raise ValueError(f"'subject' is {subject!r}, but the rows are of {sorted(set(names))}.")
-        return [np.asarray(row[modality], dtype=np.float32) for row in recordings], names
+        return [to_array(row[modality], modality) for row in recordings], names
+    if isinstance(recordings, Sequence) or (isinstance(recordings, np.ndarray) and recordings.dtype.kind == "O"):
+        recordings = list(recordings[:])  # arrays of different lengths, tuples, columns of a data set
     return recordings, subject
 
 
@@ -398,7 +417,42 @@ def split_batch(batch: Mapping, modality: str) -> list[dict]:
     return [{modality: values, "subject": name} for values, name in pairs]
 
 
-def number_of(recordings: Any, modality: str, spec: dict, mask: Any) -> int:
+def names_of(given: Any, what: str, known: Sequence[str] | None = None) -> Any:
+    """A name, a list of names, or `None`, from whatever holds them."""
+    names = given.tolist() if hasattr(given, "tolist") else given  # arrays and series
+    if names is None or isinstance(names, str):
+        return names
+    names = list(names) if hasattr(names, "__iter__") else [names]
+    if not all(isinstance(name, str) for name in names):
+        allowed = "" if known is None else f"; allowed are {known}"
+        raise ValueError(f"{what!r} is a name or a list of names, but got {given!r}{allowed}.")
+    return names
+
+
+def check_number(what: str, value: Any, *, positive: bool = False) -> None:
+    """A stated rate or time must be one."""
+    if value is None:
+        return
+    if not isinstance(value, Real) or not isfinite(value) or (positive and value <= 0):
+        raise ValueError(f"{what!r} is a {'positive ' if positive else ''}number, but got {value!r}.")
+
+
+def loaded_epochs(epochs: Any) -> Any:
+    """Epochs in memory, the rejected ones dropped; anything else that mne makes is refused."""
+    name = type(epochs).__name__
+    if hasattr(epochs, "freqs") or not hasattr(epochs, "times"):
+        raise ValueError(f"mne.Epochs or Evoked are needed, but got {name}: frequencies, not samples in time.")
+    if not hasattr(epochs, "tmin") or hasattr(epochs, "first_samp"):
+        raise ValueError(
+            f"These are continuous recordings ({name}); cut them at the image onsets: "
+            "mne.Epochs(raw, events, tmin=..., tmax=...)."
+        )
+    if getattr(epochs, "kind", "average") != "average":
+        raise ValueError(f"mne.Epochs or averages of them are needed, but got {name} of the kind {epochs.kind!r}.")
+    return epochs if getattr(epochs, "preload", True) else epochs.copy().load_data()
+
+
+def number_of(recordings: Any, modality: str) -> int:
     """How many recordings there are."""
     if is_mne(recordings):
         if not (count := len(recordings) if hasattr(recordings, "events") else 1):
@@ -463,11 +517,6 @@ def check_channels(values: np.ndarray, n_chans: int, n_times: int | None, modali
 
 def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
     """The model's channels of `mne.Epochs` or `Evoked`, with what their `info` says."""
-    if not hasattr(epochs, "tmin") or hasattr(epochs, "first_samp"):
-        raise ValueError(
-            f"These are continuous recordings ({type(epochs).__name__}); cut them at the image onsets: "
-            "mne.Epochs(raw, events, tmin=..., tmax=...)."
-        )
     names = list(epochs.ch_names if spec["ch_names"] is None else spec["ch_names"])
     missing = [name for name in names if name not in epochs.ch_names]
     if missing:
@@ -484,13 +533,10 @@ def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
     units = {str(CHANNEL_UNITS.get(kinds[name], kinds[name])) for name in names}
     if len(units) > 1 or not units <= set(CHANNEL_UNITS.values()):
         raise ValueError(f"The model's channels are of the types {sorted({kinds[name] for name in names})}.")
-    epochs = epochs.copy()
-    if hasattr(epochs, "load_data"):
-        epochs.load_data()
-    values = np.asarray(epochs.get_data(picks=names), dtype=np.float64)
+    values = to_array(epochs.get_data(picks=names), "epochs", np.float64)
     return Recorded(
         values if values.ndim == 3 else values[None], units.pop(), float(epochs.info["sfreq"]), float(epochs.times[0]),
-        baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info),
+        baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info, names),
     )  # fmt: skip
 
 
@@ -499,13 +545,16 @@ def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
     if is_image(recordings):
         if mask is None:
             raise ValueError("An fMRI image needs 'mask': an image or array whose values above 0 are the region.")
-        volume = np.asanyarray(recordings.dataobj)
-        inside = np.asanyarray(mask.dataobj if hasattr(mask, "dataobj") else mask) > 0
-        if volume.shape[:3] != inside.shape:
-            raise ValueError(f"'mask' has shape {inside.shape}, but the image's volumes have {volume.shape[:3]}.")
+        if len(recordings.shape) not in (3, 4):
+            raise ValueError(
+                f"An fMRI image has 3 axes, or 4 for several volumes, but this has shape {recordings.shape}."
+            )
+        inside = mask_array(mask)
+        if recordings.shape[:3] != inside.shape:
+            raise ValueError(f"'mask' has shape {inside.shape}, but the image's volumes have {recordings.shape[:3]}.")
         if hasattr(mask, "affine") and not np.allclose(mask.affine, recordings.affine, atol=1e-3):
             raise ValueError("'mask' and the image lie in different spaces: their affines differ.")
-        return list(np.atleast_2d(volume[inside].T).astype(np.float32))
+        return list(np.atleast_2d(to_array(np.asanyarray(recordings.dataobj)[inside].T, "fmri")))
     if isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
         return [to_array(row, "fmri") for row in recordings]
     values = to_array(recordings, "fmri")
@@ -514,26 +563,35 @@ def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
     return list(np.atleast_2d(values))
 
 
+def mask_array(mask: Any) -> np.ndarray:
+    """Which voxels are inside, bool `(x, y, z)`."""
+    if isinstance(mask, str | os.PathLike):
+        raise ValueError(f"'mask' is the path {os.fspath(mask)!r}; read the file first.")
+    values = np.asanyarray(mask.dataobj if hasattr(mask, "dataobj") else mask)
+    return (values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values) > 0
+
+
 def to_array(values: Any, modality: str, dtype: Any = np.float32) -> np.ndarray:
-    """Turn a tensor, array or list into an array."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().float().numpy()
+    """Turn a tensor, array or list of real numbers into an array."""
+    kind = type(values).__name__
     try:
-        return np.asarray(values, dtype=dtype)
+        if isinstance(values, torch.Tensor):
+            values = (values.float() if values.dtype == torch.bfloat16 else values).numpy(force=True)
+        if np.ma.is_masked(values):
+            raise ValueError(f"{np.ma.count_masked(values)} of its values are masked")
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufO" or not array.ndim:
+            raise ValueError(f"it holds {array.dtype} of shape {array.shape}")
+        return array.astype(dtype, copy=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{modality!r} must be numbers of one shape, but got {type(values).__name__}: {error}."
-        ) from error
+        raise ValueError(f"{modality!r} must be numbers of one shape, but got {kind}: {error}.") from error
 
 
 def subject_names(subject: str | Sequence[str] | None, count: int, known: list[str], modality: str) -> list[str]:
     """One known subject name a recording, or that of the average subject."""
     if subject is None:
         raise ValueError(f"'subject' is missing; say whose recordings these are: one of {known}.")
-    listed: list = [subject] if isinstance(subject, str) or not hasattr(subject, "__iter__") else list(subject)
-    if not all(isinstance(name, str) for name in listed):
-        raise ValueError(f"'subject' is a name or a list of names, but got {subject!r}; allowed are {known}.")
-    names = listed * count if isinstance(subject, str) else listed
+    names = [subject] * count if isinstance(subject, str) else list(subject)
     if len(names) != count:
         raise ValueError(f"'subject' names {len(names)} subjects, but there are {count} recordings.")
     unknown = sorted(set(names) - {*known, AVERAGE_NAME})
@@ -561,6 +619,17 @@ def check_voxel_counts(rows: Sequence[np.ndarray], names: list[str], n_voxels: d
     for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         if len(row) != n_voxels[name]:
             raise ValueError(f"Recording {index} of {name!r} must hold {n_voxels[name]} voxels, but holds {len(row)}.")
+
+
+def check_places(inside: np.ndarray, names: list[str], known: Mapping[str, np.ndarray]) -> None:
+    """The mask must mark the voxels that each subject's training recordings had, where the checkpoint knows them."""
+    for subject in dict.fromkeys(names):
+        for name, places in places_of_voxels(subject, inside).items():
+            if name in known and not np.array_equal(known[name], places):
+                raise ValueError(
+                    f"'mask' marks other voxels than those of {subject!r} that the model was trained on, or the same "
+                    "in another order. Give image and mask as the files hold them, not reoriented or resampled."
+                )
 
 
 def stack_rows(rows: Sequence[np.ndarray], modality: str) -> np.ndarray:

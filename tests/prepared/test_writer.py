@@ -209,7 +209,7 @@ def test_truncated_jpeg_is_an_error(tmp_path):
     ("changes", "message"),
     [
         ({"modality": "ecog"}, "'eeg', 'meg' and 'fmri', but got 'ecog'"),
-        ({"split_unit": "day"}, "'image', 'run' and 'recording', but got 'day'"),
+        ({"split_unit": "day"}, "'image', 'run', 'recording' and 'subject', but got 'day'"),
         ({"licence": ""}, "lacks 'licence'"),
         ({"category_level": True}, "cannot be split by image"),
         ({"ch_names": ["A"]}, "'ch_names' lists 1 channels, but the recordings have 3"),
@@ -222,12 +222,68 @@ def test_bad_metadata_is_an_error(tmp_path, changes, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_subject_needs_all_splits_when_images_are_divided(tmp_path):
-    rows = [row for row in recordings() if row["subject"] == "sub-01" or row["split"] != "validation"]
-    with pytest.raises(DataError, match="'validation' is empty for sub-02"):
-        write(tmp_path / "set", rows)
+@pytest.mark.parametrize("lacking", [("validation",), ("train",), ("test",), ("train", "validation")])
+def test_a_subject_may_lack_splits_and_the_doctor_says_so(tmp_path, lacking):
+    rows = [row for row in recordings() if row["subject"] == "sub-01" or row["split"] not in lacking]
+    facts = read_metadata(write(tmp_path / "set", rows))
+    assert set(facts["subject_splits"]["sub-02"]) == {"train", "validation", "test"} - set(lacking)
+    told = [found["message"] for found in facts["findings"] if found["check"] == "splits"]
+    assert told == [f"sub-02 of 2 subjects have no {split} rows." for split in lacking]
+
+
+def test_nothing_to_train_on_or_to_score_is_refused_and_no_validation_told(tmp_path):
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=f"'{split}' is empty: it has no rows of sub-01, sub-02"):
+            write(tmp_path / "set", [row for row in recordings() if row["split"] != split])
     with pytest.raises(DataError, match="no recordings"):
         write(tmp_path / "set", [])
+    facts = read_metadata(write(tmp_path / "set", [row for row in recordings() if row["split"] != "validation"]))
+    assert facts["splits"]["validation"] == {"rows": 0, "images": 0, "concepts": 0}
+    assert ("warning", "There is no validation split.") in [(f["severity"], f["message"]) for f in facts["findings"]]
+
+
+def held_out(subject="sub-02", **changes):
+    """All rows of a subject for testing, whose images the other was trained on."""
+    own = [row for row in recordings() if row["subject"] != subject and row["split"] != "test"]
+    return own + [row | {"split": "test"} | changes for row in recordings() if row["subject"] == subject]
+
+
+def test_a_held_out_subject_may_see_images_that_others_were_trained_on(tmp_path):
+    facts = read_metadata(write(tmp_path / "set", held_out(), split_unit="subject"))
+    assert facts["subject_splits"] == {"sub-01": {"train": 6, "validation": 2}, "sub-02": {"test": 10}}
+    assert facts["splits"]["test"]["images"] == 10
+    (known,) = [found for found in facts["findings"] if found["check"] == "known images"]
+    assert known["severity"] == "warning"
+    assert "8 images are in several splits, by different subjects; 10 are tested" in known["message"]
+    with pytest.raises(DataError, match="is in split 'test', but image 'im0' is in split 'train' as well"):
+        write(tmp_path / "leak", held_out())
+    alone = [row for row in held_out() if row["subject"] == "sub-02"]
+    facts = read_metadata(write(tmp_path / "alone", alone, split_unit="subject"))
+    assert facts["subject_splits"] == {"sub-02": {"test": 10}}
+    assert ("warning", "There is no train split.") in [(f["severity"], f["message"]) for f in facts["findings"]]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_held_out_subject_is_held_out_whole(tmp_path, split):
+    rows = held_out()
+    rows[-1] = rows[-1] | {"split": split, "image_id": "im9"}
+    with pytest.raises(DataError, match="Subjects are held out, but sub-02 has rows in 'test' and in another split"):
+        write(tmp_path / "set", rows, split_unit="subject")
+
+
+def test_images_of_one_subject_in_two_splits_are_refused_where_subjects_are_held_out(tmp_path):
+    rows = held_out()
+    rows[0] = rows[0] | {"split": "validation"}
+    rows.append(rows[0] | {"split": "train", "trial": 99, "eeg": signal(9, 9)})
+    with pytest.raises(DataError, match="1 images are in split 'train' and in split 'validation' as well"):
+        write(tmp_path / "set", rows, split_unit="subject")
+
+
+def test_absent_concepts_are_no_concept(tmp_path):
+    pictures = [row | {"concept": "" if i != 9 else "cat"} for i, row in enumerate(images())]
+    facts = read_metadata(write(tmp_path / "set", pictures=pictures))
+    assert [facts["splits"][split]["concepts"] for split in ("train", "validation", "test")] == [0, 0, 1]
+    assert "counts" not in {found["check"] for found in facts["findings"]}
 
 
 def category_rows():
@@ -243,14 +299,11 @@ def test_category_level_sets_are_split_by_run(tmp_path):
         write(tmp_path / "leak", rows, category_level=True, split_unit="run")
 
 
-def test_subject_with_few_runs_may_lack_a_test_split_but_not_training(tmp_path):
+def test_subject_with_few_runs_may_lack_a_test_split(tmp_path):
     rows = [row for row in category_rows() if row["subject"] == "sub-01" or row["split"] == "train"]
     folder = write(tmp_path / "set", rows, category_level=True, split_unit="run")
     assert read_metadata(folder)["subject_splits"]["sub-02"] == {"train": 6}
     assert len(load_dataset(str(folder), "sub-02", split="train", cache_dir=str(tmp_path / "cache"))) == 6
-    rows = [row for row in category_rows() if row["subject"] == "sub-01" or row["split"] == "test"]
-    with pytest.raises(DataError, match="'train' is empty for sub-02"):
-        write(tmp_path / "no_train", rows, category_level=True, split_unit="run")
 
 
 def test_existing_folders_are_kept(tmp_path):

@@ -205,6 +205,25 @@ def test_permutation_p_value_equals_shuffled_scores(monkeypatch):
     assert permutation_p_value(predictions, references, ids, ids, seed=3, n=200) == p_value
 
 
+def test_permutation_among_shown_images_exchanges_these_alone():
+    predictions, references, ids = repeated_case()
+    unique = list(dict.fromkeys(ids))
+    more = np.concatenate([references, np.random.default_rng(9).standard_normal((5, references.shape[1]))])
+    gallery = [*ids, *(f"more {i}" for i in range(5))]
+    observed = two_way_of(predictions, more, ids, gallery)
+    rng = np.random.default_rng(3)
+    reached = 0
+    for _ in range(200):
+        columns = rng.permutation(len(unique))
+        shuffled = [unique[columns[unique.index(image_id)]] for image_id in ids]
+        reached += two_way_of(predictions, more, shuffled, gallery) >= observed - 1e-9
+    found = permutation_p_value(predictions, more, ids, gallery, seed=3, n=200, among_shown=True)
+    assert found == pytest.approx((1 + reached) / 201)
+    assert permutation_p_value(predictions, more, ids, gallery, seed=3, n=200) != found
+    arguments = (predictions, references, ids, ids)  # without others in the gallery
+    assert permutation_p_value(*arguments, seed=3, among_shown=True) == permutation_p_value(*arguments, seed=3)
+
+
 def two_way_of(predictions, references, prediction_ids, reference_ids):
     return retrieval_scores(predictions, references, prediction_ids, reference_ids)["two_way"]
 

@@ -175,6 +175,7 @@ def test_recipes_of_this_repository_can_be_read(path):
 
 
 SUBJECTS = ["sub-01", "sub-02"]
+TRAINED = {"train": 8, "validation": 2}  # rows of a subject
 SENSORS = {"eeg": {"n_chans": 4, "n_times": 60, "tmin": 0.04}, "meg": {"n_chans": 5, "n_times": 33, "tmin": -0.05}}
 VOXELS = {"sub-01": 21, "sub-02": 30}
 ENCODER = {"name": "any/clip", "revision": "0", "pooling": "projected", "projection_dim": 12}
@@ -187,9 +188,36 @@ def built(stem, *overrides, **more_facts):
     facts = {}
     for modality in recipe.data:
         shape = {"n_voxels": VOXELS} if modality == "fmri" else {"sfreq": 200.0, "ch_names": None} | SENSORS[modality]
-        named = shape | {"subjects": SUBJECTS, "category_level": False, "image_encoder": ENCODER}
+        named = shape | {
+            "subjects": SUBJECTS,
+            "subject_splits": dict.fromkeys(SUBJECTS, TRAINED),
+            "category_level": False,
+            "image_encoder": ENCODER,
+        }
         facts[modality] = facts_of(modality, **named | more_facts.get(modality, {}))
     return build_model(model_config(recipe, facts), None, 0)
+
+
+@pytest.mark.parametrize("stem", ["eeg", "fmri"])
+def test_subjects_without_training_rows_get_no_layer(stem):
+    path = next(path for path in CONFIGS if path.stem == "base")
+    recipe = read_recipe([str(path), "--data", f"{stem}=data/x"])
+    shape = {"n_voxels": VOXELS} if stem == "fmri" else {"sfreq": 200.0, "ch_names": None} | SENSORS[stem]
+    named = shape | {"subjects": SUBJECTS, "image_encoder": ENCODER}
+    recipe.model.pop("include_vision_tower", None)
+
+    def config_of(counts):
+        return model_config(recipe, {stem: facts_of(stem, **named, subject_splits=counts)})
+
+    config = getattr(config_of({"sub-01": TRAINED, "sub-02": {"test": 9}}), f"{stem}_config")
+    assert config.subjects == ["sub-01"]
+    if stem == "fmri":
+        assert config.n_voxels == {"sub-01": VOXELS["sub-01"]}
+    recipe.model[stem] = {**(recipe.model.get(stem) or {}), "subjects": ["sub-02"]}
+    with pytest.raises(DataError, match=rf"'model.{stem}.subjects' names 'sub-02', but the subjects with train"):
+        config_of({"sub-01": TRAINED, "sub-02": {"test": 9}})
+    with pytest.raises(DataError, match=rf"'data.{stem}' can be scored only: its subjects .* have no training rows"):
+        config_of({name: {"test": 9} for name in SUBJECTS})
 
 
 def recordings(modality, n_rows, seed=0):

@@ -444,7 +444,9 @@ def test_one_person_of_fmri_is_enough(recipe_file, folders, tmp_path):
     main([recipe_file, *only, "--model.fmri.subjects", "[sub-02]", "--num_train_epochs", "1"])
     config = NeuralClipModel.from_pretrained(tmp_path / "out").config
     assert config.fmri_config.n_voxels == {"sub-02": 57} and config.modalities == ["fmri"]
-    with pytest.raises(DataError, match=r"'n_voxels' must give a count for each of 'subjects' \['sub-09'\]"):
+    with pytest.raises(
+        DataError, match=r"'model.fmri.subjects' names 'sub-09', but the subjects with training rows are"
+    ):
         main([recipe_file, *only, "--model.fmri.subjects", "[sub-09]", "--overwrite", "true"])
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.linear import per_subject_ridge
+from neural_clip.evaluation.baselines.linear import per_subject_ridge, require_rows
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.overlap import overlap_records
 from neural_clip.prepared.modalities import MODALITIES
@@ -79,7 +79,7 @@ def run_controls(data: ControlData, seed: int) -> list[dict]:
         [`score_record`], `not_computed` with the reason, or counts with `found`, a sentence.
     """
     small = replace(data, train=data.train.at(_kept(data.train.subjects, seed)))
-    records = overlap_records(data.scored, data.train, seed)
+    records = overlap_records(data.scored, data.train, seed) if len(data.train) else []
     records.append(_record(small, "shuffled labels", _shuffled_labels, seed))
     records.append(_record(data, "time alone", _time_alone, seed))
     if MODALITIES[data.scored.modality].sensors:
@@ -117,6 +117,7 @@ def _record(data: ControlData, check: str, predict: Callable, seed: int) -> dict
     record, _ = score_record(
         predictions, scored.gallery_embeds, data.test.image_ids, scored.gallery_ids,
         seed=seed, by_recording=scored.category_level, groups=data.test.subjects,
+        among_shown=scored.searched is not None,
     )  # fmt: skip
     return {**head, **{name: value for name, value in record.items() if name.startswith(KEPT)}}
 
@@ -125,7 +126,7 @@ def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
     """Rows of at most MAX_TRAIN_ROWS of each subject, in order."""
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(subjects == name))[:MAX_TRAIN_ROWS] for name in sorted(set(subjects))]
-    return np.sort(np.concatenate(rows))
+    return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *rows]))
 
 
 def _ridge_on(data: ControlData, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -152,11 +153,15 @@ def _shuffled_labels(data: ControlData, seed: int) -> np.ndarray:
 
 def _time_alone(data: ControlData, seed: int) -> np.ndarray:
     """Mean target of the training trials of that subject and session that were shown nearest in time."""
+    if not len(data.train):
+        raise DataError("there are no training recordings")
     if data.times is None:
         raise DataError("the order in which images were shown is not known")
     (sessions, times), (asked_sessions, asked_times) = data.times["train"], data.times["test"]
     mean = data.train.targets.mean(axis=0)
     predictions = np.zeros((len(asked_times), len(mean)))  # a session without training trials: no guess, all tie
+    if not np.isin(asked_sessions, sessions).any():
+        raise DataError("no session that is scored has training recordings")
     for row, (session, time) in enumerate(zip(asked_sessions, asked_times, strict=True)):
         own = np.flatnonzero(sessions == session)
         if own.size:
@@ -168,6 +173,7 @@ def _time_alone(data: ControlData, seed: int) -> np.ndarray:
 
 def _slow_drift(data: ControlData, seed: int) -> np.ndarray:
     """Ridge on mean and slope of each channel."""
+    require_rows(data.train, data.validation)
     times = np.linspace(-1.0, 1.0, np.shape(data.train.values([0]))[2])
     slope = times / (times**2).sum()  # least squares on a centred axis
     return _ridge_on(data, lambda recording: np.stack([recording.mean(axis=1), recording @ slope], axis=1))
@@ -184,13 +190,16 @@ def _before_onset(data: ControlData, seed: int) -> np.ndarray:
 
 def _leave_one_out(data: ControlData, seed: int) -> np.ndarray:
     """Ridge fitted on all subjects but one, for each in turn; recordings are standardised by subject and channel."""
-    subjects = sorted(set(data.test.subjects))
-    if len(subjects) < 2:
+    require_rows(data.train, data.validation)
+    subjects, trained = sorted(set(data.test.subjects)), sorted(set(data.train.subjects))
+    if any(trained == [name] for name in subjects):
         raise DataError("there is one subject only")
-    scales = {subject: _channel_scale(data.train, subject) for subject in subjects}
+    # subjects who are not trained on have their own scored recordings alone
+    known = {subject: data.train if subject in trained else data.test for subject in {*subjects, *trained}}
+    scales = {subject: _channel_scale(split, subject) for subject, split in known.items()}
     predictions = np.zeros((len(data.test.subjects), data.train.targets.shape[1]))
     for subject in subjects:
-        others = [name for name in subjects if name != subject]
+        others = [name for name in trained if name != subject]
         predictions[data.test.subjects == subject], _ = per_subject_ridge(
             _as_one(data.train, scales, others, seed),
             _as_one(data.validation, scales, others),
@@ -199,9 +208,9 @@ def _leave_one_out(data: ControlData, seed: int) -> np.ndarray:
     return predictions
 
 
-def _channel_scale(train: Split, subject: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of a subject's channels over the training recordings, `(n_chans, 1)` each."""
-    recordings = train.of_subject(subject)
+def _channel_scale(split: Split, subject: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of a subject's channels over recordings, `(n_chans, 1)` each."""
+    recordings = split.of_subject(subject)
     deviation = recordings.std(axis=(0, 2))[:, None]
     return recordings.mean(axis=(0, 2))[:, None], np.where(deviation > 0, deviation, 1.0)
 
@@ -234,7 +243,10 @@ def _by_repeats(scored: EmbeddedSplit, seed: int) -> list[dict]:
     records = []
     for count in counts if least > 1 else []:
         means = np.stack([units[group[:count]].mean(axis=0) for group in groups])
-        record, _ = score_record(means, scored.gallery_embeds, keys[1], scored.gallery_ids, seed=seed)
+        record, _ = score_record(
+            means, scored.gallery_embeds, keys[1], scored.gallery_ids, seed=seed,
+            among_shown=scored.searched is not None,
+        )  # fmt: skip
         kept = {name: value for name, value in record.items() if name.startswith(KEPT)}
         head = {"check": f"{count} repeats" if count > 1 else "1 repeat", "by": "model", "n_repeats": count}
         records.append({**head, "meaning": MEANINGS["repeats"], **kept})

@@ -35,7 +35,9 @@ class EmbeddedSplit(Split):
     by_row: ClassVar[tuple[str, ...]] = (*Split.by_row, "embeds")
 
 
-def embed_split(model: NeuralClipModel, part: Split, *, batch_size: int = 64, device: str = "cpu") -> EmbeddedSplit:
+def embed_split(
+    model: NeuralClipModel, part: Split, *, batch_size: int = 64, device: str = "cpu", subject: str | None = None
+) -> EmbeddedSplit:
     """Embed the recordings of one split of a prepared data set.
 
     Args:
@@ -43,19 +45,20 @@ def embed_split(model: NeuralClipModel, part: Split, *, batch_size: int = 64, de
         part ([`Split`]): Of a data set whose images are embedded.
         batch_size (`int`): Recordings a forward pass.
         device (`str`): Where to compute.
+        subject (`str`, *optional*): `"average"` takes the mean of all alignment layers for all recordings (EEG, MEG);
+            by default each goes through the layer of its own subject.
 
     Raises:
-        DataError: If the model has no such modality or subject, the channels, voxels or the width of the image
-            embeddings differ from the model's, or an embedding is not finite.
+        DataError: If the model has no such modality or subject, or no average subject, the channels, voxels or the
+            width of the image embeddings differ from the model's, or an embedding is not finite.
     """
     import torch
 
     from neural_clip.retrieval.tiles import unit_vectors
 
     modality, name = part.modality, part.data.name
-    check_fit(model, part.data, sorted(set(part.subjects)))
-    known = list(getattr(model.config, f"{modality}_config").subjects)
-    subject_ids = np.array([known.index(subject) for subject in part.subjects.tolist()], dtype=np.int64)
+    check_fit(model, part.data, [] if subject else sorted(set(part.subjects)))
+    subject_ids = _subject_ids(model, part, subject)
     features = getattr(model.eval().to(torch.device(device)), f"get_{modality}_features")
     embeds = embed_recordings(features, part, subject_ids, batch_size, device, progress=True)
     try:
@@ -68,6 +71,18 @@ def embed_split(model: NeuralClipModel, part: Split, *, batch_size: int = 64, de
             f"but the model embeds recordings in {embeds.shape[1]} dimensions."
         )
     return EmbeddedSplit(**part.as_fields(), embeds=embeds)
+
+
+def _subject_ids(model: NeuralClipModel, part: Split, subject: str | None) -> np.ndarray:
+    """Whose layer each recording goes through, `(n,)` int64."""
+    from neural_clip.processing_neural_clip import subject_indices, subject_names
+
+    known = list(getattr(model.config, f"{part.modality}_config").subjects)
+    try:
+        names = subject_names(subject or part.subjects.tolist(), len(part), known, part.modality)
+    except ValueError as error:
+        raise DataError(f"'{part.data.name}' cannot be scored so: {error}") from error
+    return np.array(subject_indices(names, known), dtype=np.int64)
 
 
 def embed_recordings(

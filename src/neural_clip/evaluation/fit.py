@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from neural_clip.errors import DataError
-from neural_clip.preparation import Preparation
+from neural_clip.preparation import VOXELS, Preparation
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -24,7 +27,8 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
     if unknown:
         raise DataError(
             f"'{data.name}' has subject '{unknown[0]}', but the model knows {list(config.subjects)}. "
-            "`neural-clip adapt` fits an alignment layer for a new subject."
+            "`neural-clip adapt` fits an alignment layer for a new subject"
+            + ("; `evaluate --subject average` scores them without." if MODALITIES[modality].sensors else ".")
         )
     check_shape(config, data, subjects)
 
@@ -34,6 +38,12 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
 
     Data sets of format 1 and checkpoints of before do not know what that was; nothing is compared then.
     """
+    for name, places in processor.statistics_of(data.facts.modality).items():
+        if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):
+            raise DataError(
+                f"{by} and '{data.name}' do not fit: the voxels of {name.split('/')[0]} lie in other places, or are "
+                "in another order. Prepare the data set with the mask of the checkpoint's."
+            )
     groups = processor.recordings.get(data.facts.modality, [])
     known = [Preparation.of(group.get("preparation")) for group in groups]
     found = data.preparation

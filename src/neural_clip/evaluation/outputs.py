@@ -10,13 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
+from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.files.whole import sha256_of, whole_file, write_whole
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 
 
-def header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: str, seed: int, command: str) -> dict:
-    """What was scored, by what, on what."""
+def header(
+    checkpoints: Mapping[str, str | Path],
+    embedded: Embedded,
+    options: EvaluateOptions,
+    unseen: Mapping[str, list[str]],
+    command: str,
+) -> dict:
+    """What was scored, by what, on what; `unseen` are the subjects of each modality whom the model does not know."""
     kept = ("corpus", "fingerprint", "category_level", "block_confounded", "average_repeats", "split_protocol",
             "split_unit", "image_encoder", "simulated", "subjects", "licence", "known_defects")  # fmt: skip
     splits = next(iter(embedded.values()))
@@ -25,6 +32,7 @@ def header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: str
             "folder": part.data.name,
             **{key: getattr(part.facts, key) for key in kept},
             "n_rows": len(part.image_ids),
+            **_asked(part, options, unseen.get(modality, [])),
         }
         for modality, part in splits.items()
     }
@@ -42,12 +50,26 @@ def header(checkpoints: Mapping[str, str | Path], embedded: Embedded, split: str
             }
             for name, path in checkpoints.items()
         ],
-        "split": split,
-        "seed": seed,
+        "split": options.split,
+        "seed": options.seed,
         "command": command,
         "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
         "data": data,
     }
+
+
+def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str]) -> dict:
+    """What differs from scoring all subjects by their own layers, among the images that were shown."""
+    asked: dict = {}
+    if options.subjects is not None:
+        asked["scored_subjects"] = sorted(set(part.subjects.tolist()))
+    if options.subject is not None:
+        asked |= {"subject": options.subject, "unseen_subjects": unseen}
+    if own := sorted({*(part.facts.scaling or {}).get("fitted_on_own_rows", [])} & set(part.subjects.tolist())):
+        asked["scaled_by_own_rows"] = own
+    if part.searched is not None:
+        asked["gallery"] = {"name": options.gallery, "images": len(part.gallery_ids), "shown": len(part.shown_ids)}
+    return asked
 
 
 def _version(package: str) -> str | None:

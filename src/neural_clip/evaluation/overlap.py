@@ -50,20 +50,21 @@ def overlap_records(scored: EmbeddedSplit, train: Split, seed: int) -> list[dict
     table = scored.data.images
     named = dict(zip(table.image_ids, table.concepts, strict=True))
     trained_ids, first = np.unique(train.image_ids, return_index=True)
-    kinds, unknown = _kinds(scored, trained_ids, train.targets[first])
+    shown = scored.of_its_images()
+    kinds, unknown = _kinds(shown, trained_ids, train.targets[first])
     images = {"scored": len(kinds), "trained": len(trained_ids)}
     images |= {kind: int((kinds == kind).sum()) for kind in KINDS} | unknown
     trained_concepts = {named[image_id] for image_id in trained_ids.tolist()} - {""}
-    asked = set(scored.gallery_concepts) - {""}
+    asked = set(shown.gallery_concepts) - {""}
     concepts = {"scored": len(asked), "trained": len(trained_concepts), "shared": len(asked & trained_concepts)}
     head = {"check": "overlap with training", "by": "count", "meaning": MEANINGS["overlap with training"]}
     records = [{**head, "found": _found(images, concepts, scored.category_level), "images": images,
                 "concepts": concepts}]  # fmt: skip
-    known = (kinds != "")[scored.columns]
+    known = (kinds != "")[shown.columns]
     records += _divided(scored, "image", known, ~known, seed)
     if asked and not scored.category_level:
-        has_name = np.array([name != "" for name in scored.gallery_concepts])[scored.columns]
-        known = np.array([name in trained_concepts for name in scored.gallery_concepts])[scored.columns]
+        has_name = np.array([name != "" for name in shown.gallery_concepts])[shown.columns]
+        known = np.array([name in trained_concepts for name in shown.gallery_concepts])[shown.columns]
         records += _divided(scored, "concept", known, has_name & ~known, seed)
     return records
 
@@ -144,6 +145,7 @@ def _divided(scored: EmbeddedSplit, what: str, known: np.ndarray, unknown: np.nd
         record, _ = score_record(
             scored.embeds[rows], scored.gallery_embeds, scored.image_ids[rows], scored.gallery_ids,
             seed=seed, by_recording=scored.category_level, groups=scored.subjects[rows],
+            among_shown=scored.searched is not None,
         )  # fmt: skip
         records.append({**head, **{name: record[name] for name in KEPT}})
     return records

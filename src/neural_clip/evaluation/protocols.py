@@ -83,6 +83,10 @@ def check_protocol(name: str, data: Sequence[PreparedSet]) -> None:
     """Raise a `DataError` if the data sets do not meet the conditions of a protocol: that test concepts are unseen."""
     for opened in data if name == "zero-shot-200" else ():
         train, test = (set(opened.split(split).labels("concept")["concept"]) for split in ("train", "test"))
+        if "" in train | test:
+            raise DataError(
+                f"Protocol 'zero-shot-200' needs the concept of every image, but '{opened.name}' lacks some."
+            )
         if common := sorted(train & test):
             raise DataError(
                 f"Protocol 'zero-shot-200' needs test concepts that no training recording shows, but {len(common)} of "
@@ -113,12 +117,12 @@ def decoding_entries(name: str, part: EmbeddedSplit, record: dict) -> list[dict]
         for key, label in PROTOCOLS[name].scores.items()
     ]
     if name == "legacy" and part.modality in LEGACY_NEAREST:
-        count = LEGACY_NEAREST[part.modality]
+        count, named = LEGACY_NEAREST[part.modality], all(part.gallery_concepts)
         entries += [
             {
                 "label": f"'top-{k}' from a set of the {count} nearest trials",
                 "interval": None,
-                **legacy_top_k(part, count, k),
+                **(legacy_top_k(part.of_its_images(), count, k) if named else {"score": None, "chance": None}),
             }
             for k in (1, 5)
         ]
@@ -176,8 +180,8 @@ def conversion_entries(name: str, record: dict, denominator: float) -> list[dict
         {"label": "2-way, one permutation", "score": score, "interval": None, "chance": 0.5},
         {
             "label": f"divided by {of}, {divisor:.3f}",
-            "score": score / divisor,
+            "score": score / divisor if divisor else None,
             "interval": None,
-            "chance": 0.5 / divisor,
+            "chance": 0.5 / divisor if divisor else None,
         },
     ]

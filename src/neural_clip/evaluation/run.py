@@ -18,6 +18,7 @@ from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSpl
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
+from neural_clip.evaluation.scope import other_split, scored_parts
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.target_space import TargetSpace
@@ -64,6 +65,8 @@ def evaluate_checkpoints(
     options = replace(options or EvaluateOptions(), **changes)
     if options.understand is not None:
         require_captum()  # before an hour is spent
+        if options.subject is not None:
+            raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
     check_names(checkpoints)
     opened = open_data(data)
     check_protocol(options.protocol, list(opened.values()))
@@ -72,17 +75,25 @@ def evaluate_checkpoints(
         models[name] = fitting_model(path, opened, first=not models)
         space = TargetSpace.of(getattr(models[name].config, "target_space", None))
         opened = {modality: found.moved_to(space) for modality, found in opened.items()}
-    parts = {modality: found.split(options.split) for modality, found in opened.items()}
+    parts = scored_parts(opened, options)
     embedded = {
         name: {
-            modality: embed_split(model, part, batch_size=options.batch_size, device=options.device)
+            modality: embed_split(
+                model, part, batch_size=options.batch_size, device=options.device, subject=options.subject
+            )
             for modality, part in parts.items()
             if getattr(model.config, f"{modality}_config", None) is not None
         }
         for name, model in models.items()
     }
     first, splits = next(iter(embedded.items()))
-    report = Report(header(checkpoints, embedded, options.split, options.seed, command), embedded, options.protocol)
+    unseen = {
+        modality: sorted(
+            set(part.subjects.tolist()) - set(getattr(models[first].config, f"{modality}_config").subjects)
+        )
+        for modality, part in splits.items()
+    }
+    report = Report(header(checkpoints, embedded, options, unseen, command), embedded, options.protocol)
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:
@@ -92,7 +103,8 @@ def evaluate_checkpoints(
     found = report.as_dict()
     if options.understand is not None:
         found["understanding"] = analyse(
-            models[first], splits, Path(output_dir) / "understanding",
+            models[first], {name: part.of_its_images() for name, part in splits.items()},
+            Path(output_dir) / "understanding",
             seed=options.seed, device=options.device, max_recordings=options.understand,
         )  # fmt: skip
     write_outputs(Path(output_dir), found, splits)
@@ -141,13 +153,13 @@ class Report:
         from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
 
         names = ("train", "validation", part.name) if baselines or controls else ()
-        opened = {name: part if name == part.name else part.data.split(name) for name in names}
+        opened = {name: part if name == part.name else other_split(part, name) for name in names}
         loaded = {name: found.loaded() for name, found in opened.items()}
         recordings = [loaded[name] for name in names]
         self._add_decoding(modality, recordings if baselines else [])
         self._add_encoding(modality)
         if controls:
-            times = presentation_times(opened["train"], part)
+            times = presentation_times(opened["train"], part) if len(opened["train"]) else None
             train, validation, scored = recordings
             looked_at = ControlData(self._first(modality), train, validation, scored, times)
             self.controls[modality] = run_controls(looked_at, self.seed)
@@ -185,7 +197,7 @@ class Report:
             record, contributions[name] = encoding_record(splits[modality], self.seed)
             rows.append({"method": name, **record})
         self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"][modality]}
-        images = self._first(modality).gallery_ids.tolist()
+        images = self._first(modality).shown_ids.tolist()
         self._compare("encoding", [modality], contributions, images, ("two_way",))
 
     def add_conversion(self, source: str, target: str) -> None:

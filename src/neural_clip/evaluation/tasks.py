@@ -1,6 +1,6 @@
 """The three tasks of arXiv 2411.09723 on embedded recordings: decoding, encoding and modality conversion.
 
-* Decoding: recording -> images. The gallery holds every image of the split once.
+* Decoding: recording -> images. The gallery holds every image of the split once, or more images.
 * Encoding: image -> nearest recording; the image *behind* that recording is compared with the query by their image
   embeddings.
 * Conversion: recording of one modality -> nearest recording of another; again the image behind it is compared with
@@ -18,14 +18,12 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.evaluation.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
-from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.gallery.neural_gallery import SAME_IMAGE_COSINE, NeuralGallery
 from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.scoring import score_record
 from neural_clip.retrieval.tiles import unit_vectors
 
 Contributions = dict[str, np.ndarray]
-# Embeddings of one picture by one encoder differ by rounding alone, those of different pictures by far more.
-SAME_IMAGE_COSINE = 1 - 1e-5
 BEHIND = ("two_way", "n_queries", "gallery_size", "n_unique_images", "resampled_unit", "chance_two_way")
 DIRECT = (*BEHIND, "top1", "top5", "chance_top1", "chance_top5")
 
@@ -52,6 +50,7 @@ def decoding_rows(data: EmbeddedSplit, embeds: np.ndarray, method: str, seed: in
         record, per_query = score_record(
             queries, data.gallery_embeds, image_ids, data.gallery_ids,
             seed=seed, classes=classes, by_recording=data.category_level, groups=subjects,
+            among_shown=data.searched is not None,
         )  # fmt: skip
         record["subjects"] = {
             str(subject): {
@@ -70,20 +69,23 @@ def encoding_record(data: EmbeddedSplit, seed: int) -> tuple[dict, Contributions
 
     Returns:
         `tuple` of `dict` and contributions. `same_image` is the share of images whose nearest recording was of that
-        very image; `direct` scores images against the mean recording of each image.
+        very image; `direct` scores images against the mean recording of each image, `None` where there is one image.
     """
     recordings = NeuralGallery.of_recordings(data, data.embeds)
-    nearest = data.columns[recordings.nearest(data.gallery_embeds)[:, 0]]  # (n_images,), columns of the gallery
-    record, per_query = _behind(data.gallery_embeds[nearest], data.gallery_ids, data, seed)
-    shares = np.bincount(data.columns, minlength=len(nearest)) / len(data.columns)
+    shown = data.gallery_embeds[data.shown_columns]  # (n_shown, projection_dim)
+    nearest = data.columns[recordings.nearest(shown)[:, 0]]  # (n_shown,), columns of the gallery
+    record, per_query = _behind(data.gallery_embeds[nearest], data.shown_ids, data, seed)
+    shares = np.bincount(data.columns)[data.shown_columns] / len(data.columns)
     means, _, image_ids = aggregate(data.embeds, data.subjects, data.image_ids, SUBJECT_MEAN)
-    direct, _ = score_record(data.gallery_embeds, means, data.gallery_ids, image_ids, seed=seed)
+    direct = None
+    if len(shown) > 1:
+        direct = _kept(score_record(shown, means, data.shown_ids, image_ids, seed=seed)[0], DIRECT)
     record |= {
-        "same_image": float((nearest == np.arange(len(nearest))).mean()),
+        "same_image": float((nearest == data.shown_columns).mean()),
         "chance_same_image": float(shares.mean()),
         "n_recordings": len(data.columns),
         "category_level": data.category_level,
-        "direct": _kept(direct, DIRECT),
+        "direct": direct,
     }
     return record, per_query
 
@@ -101,7 +103,7 @@ def conversion_record(
 
     Returns:
         `tuple` of `dict` and contributions; `direct` is `None` where the modalities have fewer than two images in
-        common.
+        common, and so is `normalised` where the target is decoded never.
     """
     nearest = target.columns[NeuralGallery.of_recordings(target, target.embeds).nearest(source.embeds)[:, 0]]
     groups = source.subjects
@@ -111,8 +113,8 @@ def conversion_record(
         "source": source.modality,
         "target": target.modality,
         **record,
-        "normalised": record["two_way"] / denominator,
-        "normalised_interval": interval and [end / denominator for end in interval],
+        "normalised": record["two_way"] / denominator if denominator else None,
+        "normalised_interval": [end / denominator for end in interval] if interval and denominator else None,
         "numerator": f"conversion 2-way, {source.modality} queries to {target.modality} recordings, "
         f"{source.name} splits",
         "denominator": f"decoding 2-way of {target.modality} by {method}, {SINGLE_TRIAL}, {target.name} split",
@@ -141,6 +143,7 @@ def direct_conversion(source: EmbeddedSplit, target: EmbeddedSplit, seed: int) -
     Queries are the source's recordings of images that both modalities have; the gallery holds the mean recording of
     every image of the target.
     """
+    source, target = source.of_its_images(), target.of_its_images()
     columns = common_images(source, target)[source.columns]
     rows = np.flatnonzero(columns >= 0)
     if len(np.unique(columns[rows])) < 2:
@@ -163,6 +166,7 @@ def _behind(
     record, per_query = score_record(
         found, queries.gallery_embeds, image_ids, queries.gallery_ids, seed=seed,
         by_recording=groups is not None and queries.category_level, groups=groups,
+        among_shown=queries.searched is not None,
     )  # fmt: skip
     return _kept(record, BEHIND), per_query
 
@@ -186,7 +190,7 @@ def picture_hits(splits: dict[str, EmbeddedSplit]) -> dict[str, np.ndarray]:
         queries = (part.embeds, part.image_ids)
         arrays[f"{name}_decoding_hits"] = NeuralGallery.of_images(part).hits(part.embeds)
         arrays[f"{name}_decoding_scores"] = _scores_of(*queries, part)
-        tasks = {f"{name}_encoding": (part.gallery_embeds, part.gallery_ids, name)}
+        tasks = {f"{name}_encoding": (part.gallery_embeds[part.shown_columns], part.shown_ids, name)}
         tasks |= {f"{name}_to_{other}": (*queries, other) for other in splits if other != name}
         for task, (embeds, image_ids, searched) in tasks.items():
             arrays[f"{task}_hits"] = hits = recorded[searched].hits(embeds)

@@ -14,6 +14,8 @@ from neural_clip.errors import DataError
 from neural_clip.files.names import plain_name
 from neural_clip.files.reading import NSD_ADVICE, read_text
 
+TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}  # words of YAML
+
 
 def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Wanted cells of a table with a header line.
@@ -103,12 +105,64 @@ def numbers(values: list[str], name: str, where: object, rows: np.ndarray) -> np
     return array
 
 
+def unit_of_onsets(onsets: np.ndarray, duration: float, sfreq: float | None = None) -> str:
+    """What onsets that do not fit a recording may be counted in, as a sentence; empty where nothing else fits.
+
+    Args:
+        onsets (`np.ndarray` of shape `(n,)`): As the table has them.
+        duration (`float`): Of the recording in s.
+        sfreq (`float`, *optional*): Samples a second.
+    """
+    whole = onsets.size > 0 and bool((onsets == np.round(onsets)).all())
+    for unit, per_second in (("samples", sfreq), ("ms", 1000.0)):
+        if whole and per_second and per_second != 1 and duration < onsets.max() <= duration * per_second:
+            rate = f" at {per_second:g} Hz" if unit == "samples" else ""
+            return (
+                f"'onset' is in s, but all onsets are whole numbers up to {onsets.max():g}, which would fit as "
+                f"{unit}{rate}: divide them by {per_second:g}."
+            )
+    return ""
+
+
 def kept(rows: list[dict], keep: dict, where: object) -> np.ndarray:
-    """Which rows have one of the listed values in each column of `keep`; bool `(n,)`."""
+    """Which rows have one of the listed values in each column of `keep`; bool `(n,)`.
+
+    A number stands for all ways to write it (`1`, `1.0`, `01`), what YAML reads as true or false for all words that it
+    reads so, and text for itself.
+    """
     chosen = np.ones(len(rows), dtype=bool)
     for name, values in keep.items():
-        allowed = {plain_name(str(value)) for value in (values if isinstance(values, list) else [values])}
-        chosen &= np.array([value in allowed for value in column(rows, name, where)])
+        plain = [_plain(value) for value in (values if isinstance(values, list) else [values])]
+        allowed, kinds = {(type(value), value) for value in plain}, {type(value) for value in plain}
+        cells = column(rows, name, where)
+        chosen &= np.array([any((kind, _read(kind, text)) in allowed for kind in kinds) for text in cells])
     if not chosen.any():
         raise DataError(f"'{where}': no row is left after 'keep' {keep}.")
     return chosen
+
+
+def _plain(value: object) -> str | float | bool:
+    """A value of `keep` as text, number or truth."""
+    return (
+        value
+        if isinstance(value, bool)
+        else float(value)
+        if isinstance(value, int | float)
+        else plain_name(str(value))
+    )
+
+
+def _read(kind: type, text: str) -> str | float | bool | None:
+    """A cell as text, number or truth; nothing where it is no such thing."""
+    if kind is bool:
+        return TRUTHS.get(text.lower())
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+def is_same_number(text: str, value: object) -> bool:
+    """Whether a cell or label is the number that YAML gave, however it is written."""
+    plain = _plain(value)
+    return isinstance(plain, float) and _read(float, text) == plain

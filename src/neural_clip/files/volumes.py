@@ -40,17 +40,19 @@ def read_volumes(path: Path, mask_path: Path | None, data_key: str | None) -> tu
     return data, t_r
 
 
+def read_mask(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which voxels a mask marks, bool `(x, y, z)`, and its affine, if the file tells it."""
+    mask, affine = read_nifti(path)[:2] if is_nifti(path) else (read_array(path), None)
+    return (mask[..., 0] if mask.ndim == 4 and mask.shape[3] == 1 else mask) > 0, affine
+
+
 def _masked(data: np.ndarray, affine: np.ndarray | None, path: Path, mask_path: Path) -> np.ndarray:
     """`(n_volumes, n_voxels)` of data `(x, y, z, n_volumes)`."""
-    if is_nifti(mask_path):
-        mask, mask_affine, _ = read_nifti(mask_path)
-        check_same_place(path, affine, mask_path, mask_affine)
-    else:
-        mask = read_array(mask_path)
-    mask = mask[..., 0] if mask.ndim == 4 and mask.shape[3] == 1 else mask
+    mask, mask_affine = read_mask(mask_path)
+    check_same_place(path, affine, mask_path, mask_affine)
     data = data[..., np.newaxis] if data.ndim == 3 and mask.ndim == 3 else data
     if data.ndim != 4 or mask.shape != data.shape[:3]:
         raise DataError(f"The mask '{mask_path}' has shape {mask.shape}, but '{path}' has shape {data.shape}.")
-    if not (mask > 0).any():
+    if not mask.any():
         raise DataError(f"The mask '{mask_path}' has no voxel above 0.")
-    return data[mask > 0].T
+    return data[mask].T

@@ -15,6 +15,8 @@ from neural_clip.targets.identity import EncoderIdentity, identity_of, in_space_
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
+# Embeddings of one picture by one encoder differ by rounding alone, those of different pictures by far more.
+SAME_IMAGE_COSINE = 1 - 1e-5
 HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
 NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
 
@@ -45,7 +47,7 @@ class NeuralGallery:
 
     @classmethod
     def of_images(cls, part: Split, model: NeuralClipModel | None = None) -> NeuralGallery:
-        """The images of a split, each once; where a model is given, in its space.
+        """The images in which those of a split are looked for, each once; where a model is given, in its space.
 
         Raises:
             DataError: If another encoder made the images' embeddings than those that the model learnt.

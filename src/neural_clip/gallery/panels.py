@@ -150,10 +150,13 @@ def _encoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown]) -
     """Image -> images behind the nearest recordings."""
     rows = []
     for name, gallery in galleries.items():
-        scores = arrays[f"{name}_encoding_scores"]
-        for query in spaced_queries(scores, np.arange(len(gallery.images)), ROWS_DECODING):
-            title = f"image\nto {MODALITIES[name].title}\n2-way {scores[query]:.2f}"
-            rows.append(_recordings_row(name, name, query, title, arrays[f"{name}_encoding_hits"][query], gallery))
+        scores, shown = (
+            arrays[f"{name}_encoding_scores"],
+            np.unique(gallery.columns),
+        )  # queries are images that were shown
+        for query in spaced_queries(scores, shown, ROWS_DECODING):
+            title, found = f"image\nto {MODALITIES[name].title}\n2-way {scores[query]:.2f}", f"{name}_encoding_hits"
+            rows.append(_recordings_row(name, name, int(shown[query]), title, arrays[found][query], gallery))
     return rows
 
 
@@ -198,7 +201,8 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> 
         images = _open_images(report["data"][name]["folder"])
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
-            image = images[index[str(gallery.images.image_ids[position])]]["image"]
+            found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
+            image = None if found is None else images[found]["image"]
             if image is not None:
                 image = rgb_image(image)
                 image.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -19,7 +19,7 @@ from neural_clip.target_space import TargetSpace
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # 1 lacks `preparation`, `targets` and the statistics
-SPLIT_UNITS = ("image", "run", "recording")
+SPLIT_UNITS = ("image", "run", "recording", "subject")
 _FILLED_IN: Any = None  # facts that `write_prepared` finds by itself, and those that only one kind of recording has
 
 
@@ -199,5 +199,5 @@ def checked_metadata(metadata: Mapping) -> dict:
     for key, values in allowed.items():
         check_option(key, metadata[key], values)
     if facts.category_level and facts.split_unit == "image":
-        raise DataError("A category-level data set cannot be split by image; use split_unit 'run' or 'recording'.")
+        raise DataError("A category-level data set cannot be split by image; use split_unit 'run' or another.")
     return facts.as_dict()

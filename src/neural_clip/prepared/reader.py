@@ -14,7 +14,7 @@ import glob
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -81,6 +81,14 @@ class ImageTable:
     def rows_of(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """Row of each image id, `(len(image_ids),)` int64."""
         return np.array([self._index[image_id] for image_id in image_ids], dtype=np.int64)
+
+    def of(self, image_ids: Sequence[str] | np.ndarray) -> ImageTable:
+        """These images alone, in this order."""
+        rows = self.rows_of(image_ids)
+        return ImageTable(
+            [self.image_ids[row] for row in rows], self.embeds[rows], [self.concepts[row] for row in rows],
+            [self.categories[row] for row in rows],
+        )  # fmt: skip
 
 
 class PreparedSet:
@@ -235,6 +243,8 @@ class Split:
         name (`str`): `"train"`, `"validation"` or `"test"`.
         recordings (`datasets.Dataset`, `np.ndarray` or `list[np.ndarray]`): Rows on disk, or values in memory.
         subjects, image_ids (`np.ndarray` of shape `(n,)`, str): Who was recorded in each row, and what was shown.
+        searched ([`ImageTable`], *optional*): The gallery, sorted by id; every image of the split is in it. By
+            default it is these images, each once.
     """
 
     data: PreparedSet
@@ -242,6 +252,7 @@ class Split:
     recordings: datasets.Dataset | Values
     subjects: np.ndarray
     image_ids: np.ndarray
+    searched: ImageTable | None = field(default=None, kw_only=True)
 
     by_row: ClassVar[tuple[str, ...]] = ("subjects", "image_ids")  # arrays with an entry for each recording
 
@@ -249,6 +260,11 @@ class Split:
         lengths = {name: len(getattr(self, name)) for name in ("recordings", *self.by_row)}
         if len(set(lengths.values())) > 1:
             raise DataError(f"The {self.name} split of '{self.data.name}' has rows that do not match: {lengths}.")
+        if self.searched is not None and (lacking := sorted(set(self.shown_ids) - set(self.searched.image_ids))):
+            raise DataError(
+                f"The gallery lacks {len(lacking)} of the {len(self.shown_ids)} images that the {self.name} split of "
+                f"'{self.data.name}' shows, such as {str(lacking[0])!r}."
+            )
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -279,9 +295,19 @@ class Split:
         return self.data.images.embeds[self.image_rows]
 
     @cached_property
-    def gallery_ids(self) -> np.ndarray:
-        """The images of the split, each once, sorted, `(n_images,)` str."""
+    def shown_ids(self) -> np.ndarray:
+        """The images of the split, each once, sorted, `(n_shown,)` str."""
         return np.unique(self.image_ids)
+
+    @cached_property
+    def gallery_ids(self) -> np.ndarray:
+        """The images that are searched, each once, sorted, `(n_images,)` str."""
+        return self.shown_ids if self.searched is None else np.array(self.searched.image_ids, dtype=str)
+
+    @cached_property
+    def shown_columns(self) -> np.ndarray:
+        """Positions in the gallery of the images of the split, `(n_shown,)`."""
+        return np.searchsorted(self.gallery_ids, self.shown_ids)
 
     @cached_property
     def columns(self) -> np.ndarray:
@@ -289,24 +315,28 @@ class Split:
         return np.searchsorted(self.gallery_ids, self.image_ids)
 
     @cached_property
-    def _gallery_rows(self) -> np.ndarray:
-        """Rows of the gallery in `data.images`."""
-        return self.data.images.rows_of(self.gallery_ids)
+    def _gallery(self) -> ImageTable:
+        """The images that are searched."""
+        return self.data.images.of(self.shown_ids) if self.searched is None else self.searched
 
-    @cached_property
+    @property
     def gallery_embeds(self) -> np.ndarray:
         """Embeddings of the gallery, `(n_images, projection_dim)` float32."""
-        return self.data.images.embeds[self._gallery_rows]
+        return self._gallery.embeds
 
     @property
     def gallery_concepts(self) -> list[str]:
         """Concept of each image of the gallery."""
-        return [self.data.images.concepts[row] for row in self._gallery_rows]
+        return self._gallery.concepts
 
     @property
     def gallery_categories(self) -> list[list[str]]:
         """Categories of each image of the gallery."""
-        return [list(self.data.images.categories[row]) for row in self._gallery_rows]
+        return self._gallery.categories
+
+    def of_its_images(self) -> Self:
+        """The same split, of which only its own images are searched."""
+        return self if self.searched is None else replace(self, searched=None)
 
     @cached_property
     def _on_disk(self) -> Any:
@@ -363,7 +393,7 @@ class Split:
 
     def from_onset(self) -> Self:
         """EEG or MEG in memory without the samples before image onset, which tell nothing of it; fMRI as it is."""
-        if self.facts.tmin is None:
+        if self.facts.tmin is None or not len(self):
             return self
         return replace(self, recordings=np.asarray(self.values())[:, :, self.facts.samples_before_onset :])
 

@@ -52,8 +52,8 @@ def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> dict[str, np.
     """Check that parts agree with each other, fill the counts of the whole into the metadata, give the statistics.
 
     Raises:
-        DataError: If an image or a run is in two splits, shapes differ, a split is empty, or subjects are not those
-            that were declared.
+        DataError: If an image, a run or a held-out subject is in two splits, shapes differ, the train or the test
+            split is empty, or subjects are not those that were declared.
     """
     whole: dict = {"rows": {}, "run_split": {}, "voxels": dict(metadata["n_voxels"] or {})}
     images: dict[str, set] = {split: set() for split in SPLITS}
@@ -79,8 +79,9 @@ def merge_recordings(metadata: dict, summaries: Iterable[dict]) -> dict[str, np.
         raise DataError("There are no recordings to write.")
     if MODALITIES[metadata["modality"]].sensors:
         metadata["n_chans"], metadata["n_times"] = shape
+    _check_subjects(whole["rows"], metadata["split_unit"])
     if not metadata["category_level"]:
-        _check_disjoint(images)
+        _check_disjoint(images, whole["rows"], metadata["split_unit"])
     _fill_counts(metadata, whole["rows"], whole["voxels"], images, concepts)
     return {name: np.array(values, dtype=np.float64) for name, values in statistics.items()}
 
@@ -93,27 +94,21 @@ def _merge(known: dict, more: dict, what: str) -> None:
             )
 
 
-def _check_disjoint(images: dict[str, set]) -> None:
-    """Require that no image is in two splits."""
+def _check_disjoint(images: dict[str, set], rows: dict[str, dict], unit: str) -> None:
+    """Require that no image is in two splits; where subjects are held out, in no two splits of one subject."""
     for first, second in combinations(SPLITS, 2):
         common = sorted(images[first] & images[second])
-        if common:
+        if common and (unit != "subject" or any(counts[first] and counts[second] for counts in rows.values())):
             raise DataError(
                 f"{len(common)} images are in split {first!r} and in split {second!r} as well, such as {common[0]!r}."
             )
 
 
 def _fill_counts(metadata: dict, rows: dict, voxels: dict, images: dict[str, set], concepts: dict[str, set]) -> None:
-    """Check that no split lacks a subject and fill the counts in."""
+    """Check who is in which split and fill the counts in."""
     subjects = sorted(rows)
     if metadata["subjects"] is not None and sorted(metadata["subjects"]) != subjects:
         raise DataError(f"Recordings were expected of subjects {sorted(metadata['subjects'])}, but got {subjects}.")
-    for split in SPLITS:
-        lacking = [subject for subject in subjects if not rows[subject][split]]
-        # Whole runs or recordings cannot be cut up, so a subject with few of them may lack a split.
-        allowed = metadata["split_unit"] != "image" and split != "train" and len(lacking) < len(subjects)
-        if lacking and not allowed:
-            raise DataError(f"Split {split!r} is empty for {', '.join(lacking)}; every subject needs all splits.")
     metadata["subjects"] = subjects
     metadata["n_voxels"] = None if MODALITIES[metadata["modality"]].sensors else {s: voxels[s] for s in subjects}
     metadata["subject_splits"] = {s: {k: rows[s][k] for k in SPLITS if rows[s][k]} for s in subjects}
@@ -125,6 +120,22 @@ def _fill_counts(metadata: dict, rows: dict, voxels: dict, images: dict[str, set
         }
         for split in SPLITS
     }
+
+
+def _check_subjects(rows: dict[str, dict], unit: str) -> None:
+    """Require rows to train on and to score; where subjects are held out, that they are held out whole.
+
+    A subject may lack splits, the set may lack validation rows, and one of held-out subjects alone may lack training
+    rows: the doctor says so.
+    """
+    for split in ("test",) if unit == "subject" else ("train", "test"):
+        if not any(counts[split] for counts in rows.values()):
+            raise DataError(f"Split {split!r} is empty: it has no rows of {', '.join(sorted(rows))}.")
+    for subject, counts in rows.items() if unit == "subject" else ():
+        if counts["test"] and (counts["train"] or counts["validation"]):
+            raise DataError(
+                f"Subjects are held out, but {subject} has rows in 'test' and in another split as well: {counts}."
+            )
 
 
 class _Audit:
@@ -165,7 +176,8 @@ class _Audit:
         categories = self.images[image_id]["categories"] if categories is None else [str(c) for c in categories]
         counts = self.rows.setdefault(subject, {})
         counts[split] = counts.get(split, 0) + 1
-        self.concepts[split].add(concept)
+        if concept:
+            self.concepts[split].add(concept)
         self.row += 1
         return {
             "subject": subject, "session": str(row.get("session") or ""), "run": str(row.get("run") or ""),
@@ -187,12 +199,14 @@ class _Audit:
     def _check_split(self, where: str, row: dict, image_id: str, split: str) -> None:
         known = self.image_split.setdefault(image_id, [split])
         if split not in known:
-            if not self.metadata["category_level"]:
+            # whose images may be in several splits is known when all rows are
+            if not self.metadata["category_level"] and self.metadata["split_unit"] != "subject":
                 raise DataError(
                     f"{where} is in split {split!r}, but image {image_id!r} is in split {known[0]!r} as well."
                 )
             known.append(split)
-        if self.metadata["split_unit"] != "image":
+        # by subject, images of the others are chosen for validation, or runs at category level
+        if self.metadata["split_unit"] in ("run", "recording") or self.metadata["category_level"]:
             key = f"{row['subject']}/{row.get('session') or ''}/{row.get('run') or ''}"
             other = self.run_split.setdefault(key, split)
             if other != split:

@@ -11,6 +11,11 @@ from neural_clip.errors import DataError, check_value
 SPLITS = ("train", "validation", "test")
 
 
+def check_fraction(parameter: str, value: float) -> None:
+    """Raise a `DataError` unless a share leaves something on both sides."""
+    check_value(parameter, value, 0 < value < 1, "a number between 0 and 1")
+
+
 def validation_split(image_ids: Iterable[str], fraction: float, seed: int) -> set[str]:
     """Choose images for validation; repeats and other subjects' rows of an image follow it.
 
@@ -25,7 +30,7 @@ def validation_split(image_ids: Iterable[str], fraction: float, seed: int) -> se
     Raises:
         DataError: If `fraction` is out of range or there are fewer than two images.
     """
-    check_value("fraction", fraction, 0 < fraction < 1, "a number between 0 and 1")
+    check_fraction("fraction", fraction)
     unique = sorted(set(image_ids))
     if len(unique) < 2:
         raise DataError(f"A validation split needs at least 2 unique images, but got {len(unique)}.")

@@ -5,7 +5,8 @@
          neural_clip.json   the same facts for programs
          data/sub-01/train-00000.parquet ...
          images/images-00000.parquet
-         scaling.safetensors  mean and deviation by which recordings were scaled, where training rows gave them
+         scaling.safetensors  mean and deviation by which recordings were scaled, where training rows gave them, and
+                              the places of voxels within a mask
 ```
 
 A folder is written aside as `<folder>.partial` and renamed when it is complete and checked. Data sets made of parts
@@ -22,6 +23,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from neural_clip.errors import DataError, check_value
@@ -44,6 +46,7 @@ def write_prepared(
     overwrite: bool = False,
     shard_rows: int = 2000,
     extra_files: Mapping[str, bytes] | None = None,
+    voxels: Mapping[str, np.ndarray] | None = None,
     num_proc: int = 1,
 ) -> Path:
     """Write a prepared data set in one pass, completely or not at all.
@@ -64,6 +67,8 @@ def write_prepared(
         overwrite (`bool`, *optional*, defaults to `False`): Replace an older prepared data set.
         shard_rows (`int`, *optional*, defaults to 2000): Most rows a Parquet file.
         extra_files (`Mapping[str, bytes]`, *optional*): Further files by their name in the folder.
+        voxels (`Mapping[str, np.ndarray]`, *optional*): Places of each subject's voxels, of `places_of_voxels`; they
+            stand beside the statistics.
         num_proc (`int`, *optional*, defaults to 1): Processes that write parts at the same time.
 
     Returns:
@@ -85,7 +90,7 @@ def write_prepared(
         audited = partial(write_recordings, metadata=dict(metadata), images=known, shard_rows=shard_rows)
         key["images"] = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         written = run_parts(folder, "recordings", recordings, audited, key=key, num_proc=num_proc)
-        if statistics := merge_recordings(metadata, written):
+        if statistics := merge_recordings(metadata, written) | dict(voxels or {}):
             save_file(statistics, folder / STATISTICS_FILE)
             metadata["scaling"]["statistics"] = sha256_of([folder / STATISTICS_FILE])
         metadata["findings"] = _examined(folder, metadata, num_proc)

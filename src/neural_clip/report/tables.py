@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import factorial
 from pathlib import Path
+from textwrap import fill
 
 from neural_clip.prepared.modalities import MODALITIES
 
 SCORES = {"two_way": "2-way", "top1": "top-1"}
+COLUMNS = 110  # of a terminal
+WIDE = 0.3  # an interval of the 2-way score that says little, where chance and perfect are 0.5 apart
 Table = tuple[list[str], list[list[str]]]
 
 
@@ -44,6 +48,56 @@ def label(report: dict, *modalities: str) -> str:
 def method_name(method: str) -> str:
     """Method as tables show it."""
     return "neural_clip (ours)" if method == "neural_clip" else method
+
+
+def scope_notes(report: dict) -> list[str]:
+    """Who was scored as a new subject, and what was searched beside the images that were shown."""
+    notes = []
+    for modality, data in report["data"].items():
+        name, unseen = label(report, modality), data.get("unseen_subjects", [])
+        scored = report["decoding"][modality]["rows"][0]["subjects"]
+        if unseen:
+            notes.append(
+                f"{name}: {', '.join(unseen)}: never seen in training. Their recordings go through the average "
+                "subject, the mean of the alignment layers of those who were."
+            )
+        if data.get("subject") and (seen := [subject for subject in scored if subject not in unseen]):
+            notes.append(
+                f"{name}: {', '.join(seen)}: seen in training, but scored by the average subject, not by their own "
+                "layers."
+            )
+        if own := data.get("scaled_by_own_rows"):
+            notes.append(
+                f"{name}: {', '.join(own)}: without training recordings in the data set, so scaled by mean and "
+                "deviation of all their own recordings (no label takes part)."
+            )
+        if gallery := data.get("gallery"):
+            notes.append(
+                f"{name}: searched are {gallery['images']} images ({gallery['name']}); shown: {gallery['shown']}. "
+                "The others may be told from these by more than what was seen: by where they come from, or as images "
+                "that were trained on. The control with shuffled labels searches the same gallery, and `p` exchanges "
+                "shown images alone."
+            )
+    return notes
+
+
+def size_notes(report: dict) -> list[str]:
+    """What so few images, or so wide an interval, allow to say."""
+    notes = []
+    for modality, part in report["decoding"].items():
+        row, name = part["rows"][0], label(report, modality)
+        unit, interval = row["resampled_unit"], row["two_way_interval"]
+        count = row["n_queries"] if unit == "recording" else row["n_unique_images"]
+        counted = f"{count} {unit}{'s' * (count != 1)}"
+        if interval is None:
+            least = f"; `p` cannot be smaller than about {1 / factorial(count):.2g}" if unit == "image" else ""
+            notes.append(f"{name}: too few for an interval: {counted}{least}. Such a score shows nothing.")
+        elif interval[1] - interval[0] > WIDE:
+            notes.append(
+                f"{name}: with {counted} the interval of the 2-way score reaches from {interval[0]:.2f} to "
+                f"{interval[1]:.2f}. Scores that differ by less cannot be told apart; more {unit}s are needed."
+            )
+    return notes
 
 
 def decoding_table(report: dict) -> Table:
@@ -135,6 +189,7 @@ def direct_table(report: dict) -> Table:
         (f"image -> {label(report, modality)}", row)
         for modality, part in report["encoding"].items()
         for row in part["rows"]
+        if row["direct"]
     ]
     found += [(label(report, part["source"], part["target"]), part) for part in report["conversion"] if part["direct"]]
     rows = []
@@ -240,7 +295,7 @@ def as_text(table: Table) -> str:
 
 
 def print_tables(report: dict, folder: str | Path | None = None) -> None:
-    """Print the tables to stdout, at most 110 columns wide, and where everything lies.
+    """Print the tables to stdout, at most `COLUMNS` wide, and where everything lies.
 
     Args:
         report (`dict`): What `report.json` holds.
@@ -248,6 +303,7 @@ def print_tables(report: dict, folder: str | Path | None = None) -> None:
     """
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     parts = [f"Table 1. Decoding{simulated}, {report['split']} split, single trial", as_text(decoding_table(report))]
+    parts += [line for note in (*scope_notes(report), *size_notes(report)) for line in ("", fill(note, COLUMNS))]
     parts += ["", f"Galleries{simulated}", as_text(sizes_table(report))]
     parts += ["", f"Encoding{simulated}, image -> recording", as_text(encoding_table(report))]
     if report["conversion"]:

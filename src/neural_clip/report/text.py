@@ -18,6 +18,8 @@ from neural_clip.report.tables import (
     label,
     method_name,
     protocol_table,
+    scope_notes,
+    size_notes,
     sizes_table,
     subjects_table,
 )
@@ -114,6 +116,7 @@ def _opening(report: dict) -> list[str]:
         for name, part in report["data"].items()
         if part["block_confounded"]
     ]
+    notes += scope_notes(report)
     return [
         f"# Evaluation{' of simulated recordings' if report['simulated'] else ''}",
         *(f"**{note}**" for note in notes),
@@ -155,7 +158,7 @@ def _defects(report: dict) -> list[str]:
 def _decoding_text(report: dict) -> str:
     """Remarks on Table 1."""
     lines = [
-        "Top-k ranks the unique test images of the corpus; cls-k asks whether one of the first k images is of the "
+        "Top-k ranks the unique images of the gallery; cls-k asks whether one of the first k images is of the "
         "right class, and its chance counts the images each class has in this gallery. 2-way: all pairs of different "
         "images, ties one half. Intervals resample images (recordings at category level) 2,000 times with the gallery "
         "held fixed."
@@ -166,6 +169,7 @@ def _decoding_text(report: dict) -> str:
             for row in part["rows"]
             if "not_computed" in row
         ]
+    lines += size_notes(report)
     if any(known_ceiling(part["ceiling"], "two_way") is not None for part in report["decoding"].values()):
         lines.append(
             "Known-model ceiling: an observer of the simulation that knows its generative model. It was computed when "

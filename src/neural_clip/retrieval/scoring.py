@@ -20,6 +20,7 @@ def score_record(
     classes: list[str] | None = None,
     by_recording: bool = False,
     groups: np.ndarray | None = None,
+    among_shown: bool = False,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Scores, 95 % intervals and p-value of one retrieval.
 
@@ -31,6 +32,8 @@ def score_record(
         groups (`np.ndarray` of shape `(n,)`, *optional*): Subject of each query. With `by_recording`, labels are
             shuffled within subjects; otherwise, where there are several, the record also says how far the scores of
             `WITH_SUBJECTS` would differ for other subjects (`<score>_interval_subjects_drawn`).
+        among_shown (`bool`): Shuffle the images that are asked for among themselves alone. Others in the gallery may
+            come from elsewhere, and a score against them says nothing of what was seen.
 
     Returns:
         `tuple` of the scores (`dict`, JSON-serialisable; an interval is `None` with fewer than five units) and the
@@ -55,7 +58,7 @@ def score_record(
         ends = bootstrap_interval(table, clusters, seed, subjects=list(groups))
         drawn = np.clip(np.stack(ends, axis=1), 0.0, 1.0).tolist()
         record |= {f"{name}_interval_subjects_drawn": ends for name, ends in zip(WITH_SUBJECTS, drawn, strict=True)}
-    shuffled = {"unit": "query", "groups": groups} if by_recording else {"unit": "image"}
+    shuffled = {"unit": "query", "groups": groups} if by_recording else {"unit": "image", "among_shown": among_shown}
     record["two_way_p"] = permutation_p_value(*arguments, seed=seed, **shuffled)
     record["resampled_unit"] = "recording" if by_recording else "image"
     return dict(sorted(record.items())), per_query

@@ -180,6 +180,7 @@ def permutation_p_value(
     n: int = 1000,
     unit: str = "image",
     groups: Sequence | np.ndarray | None = None,
+    among_shown: bool = False,
 ) -> float:
     """One-sided p-value of the 2-way score against shuffled labels.
 
@@ -191,6 +192,8 @@ def permutation_p_value(
             repeats have in common; needs many images); `"query"` shuffles the queries' labels, for galleries of a
             few categories.
         groups (sequence of `n_queries` `str`, *optional*): With `unit="query"`, shuffles stay inside a group.
+        among_shown (`bool`): With `unit="image"`, images are exchanged for others that have queries, not for any of
+            the gallery.
 
     Returns:
         `float`: (1 + shuffles that score at least as well) / (1 + n).
@@ -201,7 +204,8 @@ def permutation_p_value(
     true = task.true_columns
     if unit == "image":
         images, group = np.unique(true, return_inverse=True)
-        columns = [rng.permutation(len(task.gallery))[: len(images)] for _ in range(n)]
+        pool = images if among_shown else np.arange(len(task.gallery))
+        columns = [pool[rng.permutation(len(pool))[: len(images)]] for _ in range(n)]
         labels = np.stack([images, *columns])[:, group]  # (1 + n, n_queries)
     else:
         names = np.zeros(len(true), int) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]

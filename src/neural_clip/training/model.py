@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import set_seed
@@ -35,13 +36,13 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
     identity = common_identity(facts)
     shape: dict[str, Any]
     for modality, found in facts.items():
+        kept = trained_subjects(found, modality, per_modality[modality].get("subjects"))
         if not MODALITIES[modality].sensors:
-            kept = per_modality[modality].get("subjects", found.subjects)
             shape = {"n_voxels": {name: count for name, count in found.n_voxels.items() if name in kept}}
         else:
             names = ("n_chans", "n_times", "sfreq", "tmin", "ch_names", "ch_positions")
             shape = {name: getattr(found, name) for name in names}
-        settings[f"{modality}_config"] = {**shape, "subjects": found.subjects, **per_modality[modality]}
+        settings[f"{modality}_config"] = {**shape, "subjects": kept, **per_modality[modality]}
     if tower is not None:
         settings["vision_config"] = tower.model.config.to_dict()
     settings |= identity.as_config()
@@ -50,6 +51,23 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
         return NeuralClipConfig(**settings)
     except (TypeError, ValueError) as error:
         raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
+
+
+def trained_subjects(facts: Facts, modality: str, wanted: Sequence[str] | None = None) -> list[str]:
+    """Subjects who have training rows, or those wanted: an untrained layer would spoil the mean of all.
+
+    Raises:
+        DataError: If nobody has training rows, or someone who is wanted has none.
+    """
+    trained = [subject for subject in facts.subjects if facts.subject_splits[subject].get("train")]
+    if not trained:
+        raise DataError(f"'data.{modality}' can be scored only: its subjects {facts.subjects} have no training rows.")
+    for name in wanted or ():
+        if name not in trained:
+            raise DataError(
+                f"'model.{modality}.subjects' names {name!r}, but the subjects with training rows are {trained}."
+            )
+    return list(wanted or trained)
 
 
 def load_tower(encoder: dict, required: bool, space: TargetSpace | None = None) -> ImageEncoder | None:

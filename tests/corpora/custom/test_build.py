@@ -240,6 +240,11 @@ def test_raw_dir_is_where_paths_begin(tmp_path):
         ({"splits": {"test": 1.5}}, "shares between 0 and 1"),
         ({"splits": {"test": ["image-00099"]}}, "'image-00099' does not occur. Did you mean 'image-0"),
         ({"splits": {"test": ["image-00001"], "validation": ["image-00001"]}}, "for 'test' and for 'validation'"),
+        ({"splits": {"test": [f"image-{i:05d}" for i in range(N)]}}, "'validation' cannot be a share .* of 12 images"),
+        (
+            {"splits": {"test": [f"image-{i:05d}" for i in range(N)], "validation": None}},
+            "nothing is left for 'train'. There is 12 images of 1 subject",
+        ),
         ({"recordings": []}, "'recordings' is empty"),
         ({"recordings": "p.npz"}, "'recordings' must be a list, but got 'p.npz'"),
         ({"images": None}, "give 'images', 'embeddings' or both"),

@@ -13,7 +13,7 @@ from neural_clip.corpora.custom.manifest import parse_manifest
 from neural_clip.corpora.custom.recordings import read_trials
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
-from prepared_rows import parquet_rows
+from prepared_rows import parquet_rows, rows_with_split
 
 N = 20  # events a recording
 CUT = {"tmin": -0.1, "tmax": 0.4}
@@ -240,7 +240,13 @@ def test_bad_entries_are_named(tmp_path, changes, message):
         ([1.0, 29.6], "the windows of 1 of 2 events reach beyond its ends"),  # by one sample
         ([0.05, 2.0], "the first is row 0 of '.*events.tsv', at 0.05 s with a window of -0.1 to 0.4 s"),
         ([1.0, 1.0004], "rows 0 and 2 are events at the same moment"),
-        ([1000, 2000], "Is 'onset' in s from the first sample on"),
+        ([1000, 20000.5], "Is 'onset' in s from the first sample on"),
+        (
+            [1000, 2000],
+            "whole numbers up to 2000, which would fit as samples at 500 Hz: divide them by 500",
+        ),
+        ([1000, 20000], "all onsets are whole numbers up to 20000, which would fit as ms: divide them by 1000"),
+        ([1000, 40000], "Is 'onset' in s from the first sample on"),
     ],
 )
 def test_bad_events_are_named(tmp_path, times, message):
@@ -251,6 +257,37 @@ def test_bad_events_are_named(tmp_path, times, message):
     (tmp_path / "events.tsv").write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=message):
         prepared(tmp_path, [recording])
+
+
+@pytest.mark.parametrize(("step", "shared"), [(0.4, True), (0.502, False)])  # windows are 0.5 s and a sample long
+def test_windows_that_share_samples_across_splits_are_told(tmp_path, step, shared, capsys):
+    _, recording = continuous(tmp_path)
+    times = 1 + step * np.arange(N)
+    write_events(tmp_path / "events.tsv", times=times)
+    folder = prepared(tmp_path, [recording])
+    facts = read_metadata(folder)
+    rows = {int(row["trial"]) // 2: row["split"] for row in rows_with_split(folder)}  # by event
+    held_out = [i for i in rows if rows[i] != "train"]
+    order = ("train", "validation", "test")
+    expected = sum(
+        any(abs(times[i] - times[j]) <= 0.5 and order.index(rows[j]) < order.index(rows[i]) for j in rows)
+        for i in held_out
+    )
+    assert (expected > 0) == shared
+    told = [finding for finding in facts["findings"] if finding["check"] == "shared windows"]
+    if not shared:
+        assert not told and "shared_windows" not in facts and not facts["known_defects"]
+        return
+    assert facts["shared_windows"] == {"rows": expected, "held_out": len(held_out)}
+    sentence = (
+        f"The windows of {expected} of {len(held_out)} test and validation rows overlap windows of another split"
+    )
+    assert [finding["severity"] for finding in told] == ["warning"] and sentence in told[0]["message"]
+    assert sentence in facts["known_defects"][0] and sentence in capsys.readouterr().err
+    runs = {"by": "run", "test": 0.25, "validation": 0.25}
+    by_run = prepared(tmp_path, [recording | {"run_column": "block"}], folder="runs", splits=runs)
+    edges = read_metadata(by_run).get("shared_windows", {"rows": 0})["rows"]
+    assert 0 < edges < expected  # the first trials of a run alone
 
 
 def test_an_event_that_just_fits_is_taken(tmp_path):

@@ -498,7 +498,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(mini, tmp_path, capsys)
         ({"subjects": []}, r"'subjects' parameter.*but got \[\]"),
         ({"sessions": [7]}, r"'sessions' parameter. Allowed is numbers of \[1, 2\], but got \[7\]"),
         ({"route": "derivative", "sessions": [7]}, "'sessions' parameter"),
-        ({"validation_fraction": 1.5}, "'fraction'"),
+        ({"validation_fraction": 1.5}, "'validation_fraction'"),
         ({"num_proc": 0}, "'num_proc'"),
     ],
 )

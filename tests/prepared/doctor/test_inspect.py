@@ -840,3 +840,120 @@ def test_command_line_in_a_process_of_its_own(tmp_path):
     damaged = call(str(tmp_path / "set"))
     assert damaged.returncode == 2
     assert damaged.stderr.startswith(f"error: '{path}' is damaged")
+
+
+def held_out(planted, who="sub-02"):
+    """Planted rows with one subject held out for testing."""
+    planted.facts |= {"split_unit": "subject"}
+    planted.rows = [row for row in planted.rows if row["subject"] == who or row["split"] != "test"]
+    for row in planted.rows:
+        row["split"] = "test" if row["subject"] == who else row["split"]
+    return planted
+
+
+def test_held_out_subjects_may_see_images_that_were_trained_on(tmp_path):
+    found = inspect(held_out(Planted()).write(tmp_path / "set"))
+    assert faults(found) == {("known images", "warning")}
+    assert "72 images are in several splits, by different subjects; 96 are tested" in message_of(found, "known images")
+    told = {finding.message: finding.consequence for finding in found if finding.check == "splits"}
+    assert "evaluate --subject average" in told["sub-02 of 2 subjects have no train rows."]
+    by_image = inspect(tmp_path / "set", metadata=Planted().facts)
+    assert ("split overlap", "error") in faults(by_image)
+
+
+def test_a_subject_that_is_not_held_out_whole_is_found(tmp_path):
+    planted = held_out(Planted(n_subjects=3))
+    next(row for row in planted.rows if row["subject"] == "sub-02")["split"] = "train"
+    found = inspect(planted.write(tmp_path / "set"))
+    assert ("split overlap", "error") in faults(found)
+    assert "1 test subjects have rows in other splits, though subjects are held out: sub-02" in message_of(
+        found, "split overlap"
+    )
+
+
+def test_images_that_two_splits_of_the_others_share_are_found(tmp_path):
+    planted = held_out(Planted(n_subjects=3))
+    rows = [row for row in planted.rows if row["subject"] == "sub-01"]
+    first = next(row for row in rows if row["split"] == "train")
+    next(row for row in rows if row["split"] == "validation")["image_id"] = first["image_id"]
+    found = inspect(planted.write(tmp_path / "set"))
+    assert "1 images are in more than one split (1 within a subject" in message_of(found, "split overlap")
+
+
+def test_at_category_level_runs_of_the_others_are_not_divided(tmp_path):
+    planted = held_out(Planted())
+    planted.facts |= {"category_level": True}
+    found = inspect(planted.write(tmp_path / "set"))
+    assert "runs are in more than one split, which should divide subjects: sub-01/ses-0" in message_of(
+        found, "split overlap"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, ("warning", "The test split has one image.", "`evaluate --gallery all` searches all images")),
+        (2, ("warning", "The test split has 2 images.", "one lucky guess moves the score by 50%")),
+        (4, ("warning", "The test split has 4 images.", "No interval can be given for fewer than 5")),
+        (5, ("note", "The test split has 5 images.", "Intervals are wide")),
+        (19, ("note", "The test split has 19 images.", "Intervals are wide")),
+        (20, None),
+    ],
+)
+def test_small_test_splits_are_commented_on(tmp_path, count, expected):
+    planted = Planted()
+    kept = sorted({row["image_id"] for row in planted.of("test")})[:count]
+    planted.rows = [row for row in planted.rows if row["split"] != "test" or row["image_id"] in kept]
+    found = [finding for finding in inspect(planted.write(tmp_path / "set")) if finding.check == "split size"]
+    if expected is None:
+        assert not found
+        return
+    ((severity, message, consequence),) = [(f.severity, f.message, f.consequence) for f in found]
+    assert (severity, message) == expected[:2] and expected[2] in consequence
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "no epoch or setting can be chosen"), (3, "are chosen by chance")])
+def test_small_validation_splits_are_commented_on(tmp_path, count, words):
+    planted = Planted()
+    kept = sorted({row["image_id"] for row in planted.of("validation")})[:count]
+    planted.rows = [row for row in planted.rows if row["split"] != "validation" or row["image_id"] in kept]
+    (found,) = [finding for finding in inspect(planted.write(tmp_path / "set")) if finding.check == "split size"]
+    assert found.severity == "warning" and words in found.consequence
+
+
+def test_at_category_level_recordings_are_counted(tmp_path):
+    planted = Planted()
+    planted.facts |= {"category_level": True, "split_unit": "run"}
+    for row in planted.rows:
+        row |= {"image_id": f"im{int(row['concept'][1]):02d}", "run": f"{row['split']}-{row['trial'] % 2}"}
+    planted.images = planted.images[:CONCEPTS]
+    assert not message_of(inspect(planted.write(tmp_path / "set")), "split size")  # four categories, 48 recordings
+    kept = planted.of("test")[:3]
+    planted.rows = [row for row in planted.rows if row["split"] != "test" or row in kept[:3]]
+    found = message_of(inspect(planted.write(tmp_path / "few")), "split size")
+    assert found == "The test split has 3 recordings."
+
+
+def test_windows_that_splits_share_are_told_again(tmp_path):
+    planted = Planted()
+    planted.facts |= {"shared_windows": {"rows": 7, "held_out": 36}}
+    found = inspect(planted.write(tmp_path / "set"))
+    assert faults(found) == {("shared windows", "warning")}
+    assert "The windows of 7 of 36 test and validation rows overlap" in message_of(found, "shared windows")
+
+
+@pytest.mark.parametrize(("version", "n_absent"), [(1, 1), (2, 0)])
+def test_absent_concepts_are_counted_as_the_format_says(tmp_path, version, n_absent):
+    planted = Planted()
+    for row in planted.rows:
+        row |= {"concept": "", "categories": []}
+    planted.facts |= {
+        "format_version": version,
+        "splits": {
+            split: {"rows": 2 * count, "images": count, "concepts": n_absent}
+            for split, count in (("train", 60), ("validation", 12), ("test", 24))
+        },
+    }
+    assert not message_of(inspect(planted.write(tmp_path / "set")), "counts")
+    planted.facts["splits"]["test"]["concepts"] = 1 - n_absent
+    assert "concepts is" in message_of(inspect(tmp_path / "set", metadata=planted.facts), "counts")

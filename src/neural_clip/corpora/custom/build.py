@@ -23,13 +23,15 @@ from neural_clip.corpora.custom.manifest import KIND_KEYS, Manifest, read_manife
 from neural_clip.corpora.custom.options import CustomOptions
 from neural_clip.corpora.custom.parts import design_hash, images_of, recording_parts
 from neural_clip.corpora.custom.recordings import read_trials
-from neural_clip.corpora.custom.scaling import fit_scaling, scaling_facts, statistics_of
-from neural_clip.corpora.custom.splits import assign_splits
+from neural_clip.corpora.custom.scaling import fit_scaling, scaling_facts, statistics_of, unseen_subjects
+from neural_clip.corpora.custom.splits import assign_splits, check_splits, shared_windows
 from neural_clip.corpora.custom.stimuli import Stimuli, read_stimuli
 from neural_clip.corpora.custom.trials import Trials, preparation_of, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
+from neural_clip.files.volumes import read_mask
 from neural_clip.files.whole import sha256_of
+from neural_clip.preparation import places_of_voxels
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.writer import write_prepared
 
@@ -62,28 +64,43 @@ def prepare(
     options = replace(options or CustomOptions(), **changes)
     manifest = read_manifest(manifest_path)
     chosen = _of_subjects(manifest, options.subjects, manifest_path)
+    check_splits(chosen, str(manifest_path))
     root = Path(manifest_path).parent if options.raw_dir is None else Path(options.raw_dir)
     stimuli = read_stimuli(chosen, root)
     trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
     facts = _common_facts(trials, chosen)
     _check_masks(chosen, root)
     image_ids = [_shown_ids(trial, stimuli, chosen.category_level) for trial in trials]
+    runs = [trial.runs for trial in trials]
+    splits = assign_splits(chosen.recordings, image_ids, runs, chosen.splits, category_level=chosen.category_level)
     partial = check_facts(
         manifest_path, _declared(chosen), _found(trials, image_ids, facts, chosen),
         allow_partial=options.allow_partial,
     )  # fmt: skip
     if len(chosen.recordings) < len(manifest.recordings):
         partial = (partial or {}) | {"subjects": {"found": _subjects(chosen), "declared": _subjects(manifest)}}
-    splits = assign_splits(chosen.recordings, image_ids, [trial.runs for trial in trials], chosen.splits)
     scaling = fit_scaling(trials, splits, unit_of(chosen, trials)) if chosen.scaling == "train" else None
     fits: dict[str, np.ndarray] = {}
     extra_files = {}
     if chosen.embeddings and chosen.embeddings.centre == "train":
-        fits["mean"] = stimuli.centre(_train_images(image_ids, splits))
+        trained = _train_images(image_ids, splits)
+        if not trained:
+            raise DataError(
+                f"'{manifest_path}': 'centre: train' needs training images, but no recording is trained on."
+            )
+        fits["mean"] = stimuli.centre(trained)
         extra_files["embedding_mean.npz"] = _npz(fits)
     metadata = _metadata(chosen, stimuli, trials) | facts | {"partial": partial, "declared": _declared(chosen) or None}
     if scaling:
         metadata["scaling"] = scaling_facts(scaling)
+        if unseen := unseen_subjects(trials, splits):
+            metadata["scaling"]["fitted_on_own_rows"] = unseen
+    if shared := shared_windows(trials, splits):
+        metadata["shared_windows"] = shared
+        metadata["known_defects"].append(
+            f"The windows of {shared['rows']} of {shared['held_out']} test and validation rows overlap windows of "
+            "another split in the same recording: they share samples with what was trained on or chosen by."
+        )
     for subject, moments in (scaling or {}).items():
         fits |= statistics_of(subject, moments).arrays()
     metadata["design_sha256"] = design_hash(chosen, image_ids, splits, fits)
@@ -94,8 +111,20 @@ def prepare(
         images_of(stimuli.rows),
         overwrite=options.overwrite,
         extra_files=extra_files,
+        voxels=_voxels(chosen, root),
         num_proc=options.num_proc,
     )
+
+
+def _voxels(manifest: Manifest, root: Path) -> dict[str, np.ndarray]:
+    """Places of the voxels within the masks; a `DataError` if a subject has two masks of other voxels."""
+    places: dict[str, np.ndarray] = {}
+    masks = {(entry.subject, entry.mask): entry.file for entry in manifest.recordings if entry.mask is not None}
+    for (subject, mask), file in masks.items():
+        for name, found in places_of_voxels(subject, read_mask(root / str(mask))[0]).items():
+            if not np.array_equal(places.setdefault(name, found), found):
+                raise DataError(f"'{file}': its mask '{mask}' marks other voxels than an earlier one of {subject}.")
+    return places
 
 
 def _subjects(manifest: Manifest) -> list[str]:
@@ -241,7 +270,8 @@ def _protocol(manifest: Manifest) -> str:
         if isinstance(value, list):
             parts.append(f"{split}: {len(value)} named {manifest.splits.by}s")
         elif value is not None:
-            parts.append(f"{split}: a share of {value}")
+            of = " of the other subjects' rows" if (manifest.splits.by, split) == ("subject", "validation") else ""
+            parts.append(f"{split}: a share of {value}{of}")
     fixed = sum(entry.split is not None for entry in manifest.recordings)
     parts += [f"{fixed} of {len(manifest.recordings)} files have a split of their own"] if fixed else []
     return f"by {manifest.splits.by}, seed {manifest.splits.seed}: {'; '.join(parts) or 'every file as stated'}"

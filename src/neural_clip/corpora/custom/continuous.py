@@ -20,7 +20,7 @@ from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing, reading
-from neural_clip.files.tables import column, kept, numbers, read_table
+from neural_clip.files.tables import column, kept, numbers, read_table, unit_of_onsets
 from neural_clip.preparation import resampled
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Op
     }  # fmt: skip
     history = history_of(raw, ch_names)
     high, low = history["band"]
+    low = low if entry.resample is None else min(low, window.sfreq / 2)  # its filter takes out what lies above
     history["band"] = (max(high, entry.high_pass or 0.0), min(low, entry.low_pass or low))
     if window.sfreq < sfreq:
         history["rate"] = "resampled" if entry.resample else "decimated"
@@ -202,6 +203,8 @@ def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Op
         dropped,
         sensor_places(raw.info, ch_names),
         history,
+        (samples[:, np.newaxis] + [window.first, window.last + 1]) / sfreq,
+        str(path),
     )
 
 
@@ -296,7 +299,8 @@ def _check_covered(
         raise DataError(
             f"'{path}' lasts {raw.n_times / sfreq:g} s, but the windows of {outside.size} of {len(samples)} events "
             f"reach beyond its ends; the first is row {rows[i]} of '{table}', at {onsets[i]:g} s with a window of "
-            f"{window.first / sfreq:g} to {window.last / sfreq:g} s. Is 'onset' in s from the first sample on?"
+            f"{window.first / sfreq:g} to {window.last / sfreq:g} s. "
+            + (unit_of_onsets(onsets, raw.n_times / sfreq, sfreq) or "Is 'onset' in s from the first sample on?")
         )
     order = np.argsort(samples, kind="stable")
     same = np.flatnonzero(np.diff(samples[order]) == 0)

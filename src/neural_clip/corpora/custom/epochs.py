@@ -186,9 +186,9 @@ def _open(path: Path) -> tuple[mne.Epochs, set[str]]:
 
 
 def history_of(recording: mne.Epochs | mne.io.BaseRaw, ch_names: Sequence[str]) -> dict:
-    """Unit, band, reference and projectors of some channels, as [`Trials`] keeps them."""
+    """Unit, band, reference, projectors and spatial filters of some channels, as [`Trials`] keeps them."""
     kind = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))[ch_names[0]]
-    return {"unit": CHANNEL_UNITS.get(kind), "rate": None, **facts_of_info(recording.info)}
+    return {"unit": CHANNEL_UNITS.get(kind), "rate": None, **facts_of_info(recording.info, ch_names)}
 
 
 def channels(

@@ -59,7 +59,7 @@ CHOICES = {
     "standardise": ("none", "run"),
     "bad_segments": ("refuse", "drop"),
     "datatype": ("eeg", "meg"),
-    "by": ("image", "run", "recording"),
+    "by": ("image", "run", "recording", "subject"),
     "scaling": ("none", "train", "unknown"),
     "redistribution": ("allowed", "forbidden"),
     "concept": ("none", "folder"),
@@ -85,7 +85,8 @@ class Recording:
             from the first sample or volume).
         image_column (`str`): Column of the table or of the Epochs' metadata that names image or category.
         run_column (`str`, *optional*): Column that names the run of each trial.
-        keep (`dict`): Column name to the list of values whose rows are kept.
+        keep (`dict`): Column name to the list of values whose rows are kept. A number stands for all ways to write it
+            (`1`, `1.0`); text in quotes for itself.
         picks (`list[str]`, *optional*): Channels, in this order; by default all of the modality.
         tmin, tmax (`float`, *optional*): Window in s from onset, both ends included.
         high_pass, low_pass (`float`, *optional*): Band in Hz, by mne's zero-phase FIR filter on the continuous
@@ -213,10 +214,12 @@ class Splits:
     """How rows are divided.
 
     Args:
-        by (`str`): `"image"` (all rows of an image in one split, over all subjects), `"run"`, or `"recording"` (file).
-        validation, test (`float` or `list[str]`, *optional*): A share, or the names: image ids, or
-            `sub-01/ses-01/run-01`. By run or recording a share is taken of each subject's, at least one while one
-            is left to train on: test before validation.
+        by (`str`): `"image"` (all rows of an image in one split, over all subjects), `"run"`, `"recording"` (file) or
+            `"subject"` (all rows of a test subject, who is not trained on).
+        validation, test (`float` or `list[str]`, *optional*): A share, or the names: image ids,
+            `sub-01/ses-01/run-01`, or `sub-01`. By run or recording a share is taken of each subject's, at least one
+            while one is left to train on: test before validation. By subject a share for `validation` is one of the
+            other subjects' images (runs, where only categories are known). `validation: null` goes without.
         seed (`int`): Seed of the choice.
     """
 
@@ -351,7 +354,7 @@ def _check_whole(manifest: Manifest, where: str) -> None:
     if manifest.category_level and manifest.embeddings is None:
         raise DataError(f"{where}: 'category_level' needs 'embeddings', whose means become the targets.")
     if manifest.category_level and manifest.splits.by == "image":
-        raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or 'recording'.")
+        raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or another 'by'.")
     kinds, sensors = {entry.kind for entry in manifest.recordings}, MODALITIES[manifest.modality].sensors
     for kind in sorted(kinds & {"epochs", "continuous", "bids"}):
         if not sensors:

@@ -14,24 +14,29 @@ from neural_clip.prepared.moments import Moments
 def fit_scaling(trials: list[Trials], splits: list[list[str]], unit: str | None) -> dict[str, Moments]:
     """Mean and deviation of each channel or voxel over the training rows of each subject.
 
-    Files are merged one by one, see [`Moments.merged`].
+    A subject without training rows (see [`unseen_subjects`]) is scaled by all of its own rows, as recordings of a new
+    person are: no label takes part. Files are merged one by one, see [`Moments.merged`].
 
     Raises:
-        DataError: If a subject has no training rows, or its files differ in channels or voxels.
+        DataError: If a subject's files differ in channels or voxels.
     """
     fitted: dict[str, Moments] = {}
+    unseen = unseen_subjects(trials, splits)
     for trial, split in zip(trials, splits, strict=True):
-        rows = np.array(split) == "train"
+        subject = trial.entry.subject
+        rows = (np.array(split) == "train") | (subject in unseen)
         if rows.any():
-            subject = trial.entry.subject
             found = _moments(trial.values(unit)[rows].astype(np.float64))
             if subject in fitted and fitted[subject].mean.shape != found.mean.shape:
                 raise _other_size(trial.entry.file, found.mean.size, fitted[subject])
             fitted[subject] = fitted[subject].merged(found) if subject in fitted else found
-    lacking = sorted({trial.entry.subject for trial in trials} - fitted.keys())
-    if lacking:
-        raise DataError(f"{lacking[0]} has no training rows, so 'scaling: train' has nothing to be fitted on.")
     return fitted
+
+
+def unseen_subjects(trials: list[Trials], splits: list[list[str]]) -> list[str]:
+    """Subjects without training rows."""
+    trained = {trial.entry.subject for trial, split in zip(trials, splits, strict=True) if "train" in split}
+    return sorted({trial.entry.subject for trial in trials} - trained)
 
 
 def statistics_of(subject: str, moments: Moments) -> Statistics:

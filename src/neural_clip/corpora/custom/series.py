@@ -10,7 +10,7 @@ import numpy as np
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials, files_of
 from neural_clip.errors import DataError
-from neural_clip.files.tables import column, kept, numbers, read_table
+from neural_clip.files.tables import column, kept, numbers, read_table, unit_of_onsets
 from neural_clip.files.volumes import read_volumes
 
 # s; a header keeps the repetition time with 24 bits, which puts the start of the thousandth volume off by some 1e-5 s.
@@ -28,7 +28,9 @@ def read_series(entry: Recording, path: Path, root: Path) -> Trials:
     if entry.block_step is not None:
         durations = numbers(column(rows, "duration", table), "duration", table, chosen)
         onsets, names = cut_blocks(onsets, durations, names, entry.block_step)
-    return Trials(entry, names, partial(_load_series, entry, path, root, onsets), files=files_of(entry, path, root))
+    load, files = partial(_load_series, entry, path, root, onsets), files_of(entry, path, root)
+    windows = onsets[:, np.newaxis] + np.asarray(entry.window, dtype=np.float64)
+    return Trials(entry, names, load, files=files, windows=windows, source=str(path))
 
 
 def _load_series(entry: Recording, path: Path, root: Path, onsets: np.ndarray) -> np.ndarray:
@@ -77,7 +79,7 @@ def averaged(data: np.ndarray, onsets: np.ndarray, t_r: float, entry: Recording,
         if not inside.any() or first < -EDGE or last > len(data) * t_r + EDGE:
             raise DataError(
                 f"'{path}' lasts {len(data) * t_r:g} s in volumes of {t_r:g} s; the window of {first:g} to {last:g} s "
-                f"after the onset at {onset:g} s is not covered."
+                f"after the onset at {onset:g} s is not covered. {unit_of_onsets(onsets, len(data) * t_r)}".rstrip()
             )
         averages[i] = data[inside].mean(axis=0)
     return averages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from neural_clip.corpora.custom.manifest import Embeddings, Images, Manifest
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array, read_names
 from neural_clip.files.names import plain_name
+from neural_clip.files.tables import is_same_number
 from neural_clip.target_space import TargetSpace, sample_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -135,7 +136,15 @@ def _folder_concept(image_id: str, entry: Images | Embeddings) -> str:
     if entry.concept != "folder":
         return ""
     name = PurePosixPath(image_id).parent.name
-    return str(entry.concept_names.get(name, name))
+    return _named(name, entry.concept_names)
+
+
+def _named(label: str, names: Mapping) -> str:
+    """What `concept_names` calls a label; a number of the manifest stands for all ways to write it, as in `keep`."""
+    for known, name in names.items():
+        if label == plain_name(str(known)) or is_same_number(label, known):
+            return str(name)
+    return label
 
 
 def _image_rows(entry: Images, root: Path) -> dict[str, dict]:
@@ -185,8 +194,7 @@ def _array_concepts(entry: Images, path: Path, count: int) -> list[str]:
     labels = [label for key in entry.concept_keys for label in read_names(path, key)]
     if len(labels) != count:
         raise DataError(f"'{path}': {len(labels)} labels in {entry.concept_keys} for {count} images.")
-    names = {plain_name(str(label)): str(name) for label, name in entry.concept_names.items()}
-    return [names.get(label, label) for label in labels]
+    return [_named(label, entry.concept_names) for label in labels]
 
 
 def _names(path: Path, ids_key: str | None, count: int) -> list[str]:

@@ -31,8 +31,11 @@ class Trials:
         files (`list[Path]`): What the rows depend on.
         dropped (`int`): Rows left out because of segments marked bad.
         places (`dict`): Where the sensors are, from [`sensor_places`].
-        history (`dict`): `unit`, `band`, `baseline`, `rate`, `reference` and `projectors` of what mne reads, as in
-            [`Preparation`].
+        windows (`np.ndarray` of shape `(n, 2)`): First and last moment of each row in `source`, in s; empty where the
+            file does not tell.
+        source (`str`): The recording that windows were cut from.
+        history (`dict`): `unit`, `band`, `baseline`, `rate`, `reference`, `projectors` and `spatial_filters` of what
+            mne reads, as in [`Preparation`].
     """
 
     entry: Recording
@@ -45,6 +48,8 @@ class Trials:
     dropped: int = 0
     places: dict = field(default_factory=dict)
     history: dict = field(default_factory=dict)
+    windows: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -95,7 +100,7 @@ def preparation_of(manifest: Manifest, trials: Sequence[Trials]) -> Preparation:
         return Preparation(**facts)
     bands = [list(history["band"]) for history in histories]
     facts["bands"] = [band for i, band in enumerate(bands) if band not in bands[:i]]
-    for key in ("baseline", "rate", "reference", "projectors"):
+    for key in ("baseline", "rate", "reference", "projectors", "spatial_filters"):
         facts[key] = histories[0][key]
         if any(history[key] != facts[key] for history in histories):
             found = [history[key] for history in histories]

@@ -85,7 +85,7 @@ def _preparation(is_raw: bool, standardize: str, signals: Signals) -> Preparatio
     band = None if signals.band_pass is None else [list(signals.band_pass)]
     if not is_raw:
         obstacle = "ImageNetEEG's filtered files were scaled before their release, by statistics that nobody stated"
-        return Preparation(scaling="unknown", obstacle=obstacle)
+        return Preparation(unit="z", scaling="unknown", obstacle=obstacle)
     scaling, scope = ("none", None) if standardize == "none" else ("z-score", "subject")
     return Preparation(unit="V", scaling=scaling, scope=scope, bands=band, baseline=None)
 

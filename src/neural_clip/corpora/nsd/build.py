@@ -14,13 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.nsd.betas import mask_file
 from neural_clip.corpora.nsd.categories import annotation_files, coco_categories
 from neural_clip.corpora.nsd.options import ANNOTATIONS_DIR, NsdOptions
 from neural_clip.corpora.nsd.plan import Corpus, open_corpus
 from neural_clip.corpora.nsd.rows import average_rows, image_rows, trial_rows
-from neural_clip.preparation import Preparation
+from neural_clip.preparation import Preparation, places_of_voxels
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.writer import write_prepared
 
@@ -66,9 +68,12 @@ def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | N
         f"masks/sub-{plan.subject:02d}.nii.gz": mask_file(corpus.masks[plan.subject], plan.mask)
         for plan in corpus.plans
     }
+    voxels: dict[str, np.ndarray] = {}
+    for plan in corpus.plans:
+        voxels |= places_of_voxels(f"sub-{plan.subject:02d}", plan.mask)
     return write_prepared(
         output_dir, _metadata(corpus, options), _recording_parts(corpus, options), images,
-        overwrite=options.overwrite, extra_files=masks, num_proc=options.num_proc,
+        overwrite=options.overwrite, extra_files=masks, voxels=voxels, num_proc=options.num_proc,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neural_clip.options import Options, option
+from neural_clip.prepared.splits import check_fraction
 
 N_SESSIONS = 37
 """The sessions that were public until August 2023, and those of the paper."""
@@ -57,3 +58,8 @@ class NsdOptions(Options):
     allow_partial: bool = option(False, "take the sessions that are there; the set is marked as partial")
     num_proc: int = option(1, "parts (subjects, or sessions) written at a time", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an existing output folder")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before files are read."""
+        super().__post_init__()
+        check_fraction("validation_fraction", self.validation_fraction)

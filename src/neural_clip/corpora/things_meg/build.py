@@ -264,6 +264,7 @@ def _metadata(
             unit="T", scaling=PREPARED_SCALINGS[scaling], scope="subject" if scaling == "train_std" else None,
             bands=[[recipe.high_pass or 0.0, recipe.low_pass]], baseline=[recipe.tmin, 0.0], rate="decimated",
             reference="as recorded", projectors=[],
+            spatial_filters=reader.spatial_filters,
         ).as_dict(),
         "preprocessing": preprocessing, "licence": LICENCE,
         "terms": "Simulated recordings and images; no subject was recorded." if simulated else IMAGE_TERMS,

@@ -15,6 +15,7 @@ from neural_clip.corpora.things_meg.layout import attribute_path, attribute_tria
 from neural_clip.corpora.things_meg.preprocessing import PUBLISHED
 from neural_clip.corpora.things_meg.raw_route import meg_names, unreadable
 from neural_clip.errors import DataError
+from neural_clip.preparation import spatial_filters_of
 from neural_clip.prepared.units import check_unit
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class DerivativeReader:
         raw_dir (`Path`): BIDS root.
         ch_names (`list[str]`): Gradiometers to deliver, in this order.
         places (`dict`): Where they are in the first recording, from [`sensor_places`].
+        spatial_filters (`list[str]`): Those of the first recording, from [`spatial_filters_of`].
     """
 
     raw_dir: Path
     ch_names: list[str]
     places: dict
+    spatial_filters: list[str]
 
     def files(self, trials: pd.DataFrame) -> list[Path]:
         """Files on which the epochs of some trials depend."""
@@ -125,6 +128,7 @@ def open_derivative(raw_dir: Path, subjects: Sequence[int], facts: CorpusFacts) 
     """
     names: list[str] = []
     places: dict = {}
+    filters: list[str] = []
     for subject in subjects:
         files = epoch_files(raw_dir, subject)
         for path in files:
@@ -140,8 +144,9 @@ def open_derivative(raw_dir: Path, subjects: Sequence[int], facts: CorpusFacts) 
         _check_codes(files[0], epochs.events[:, 2], numbers)
         if not names:
             places = sensor_places(epochs.info, found)
+            filters = spatial_filters_of(epochs.info, found)
         names = found
-    return DerivativeReader(raw_dir, names, places)
+    return DerivativeReader(raw_dir, names, places, filters)
 
 
 def epoch_files(raw_dir: Path, subject: int) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from neural_clip.errors import DataError
 from neural_clip.options import Options, option
+from neural_clip.prepared.splits import check_fraction
 
 SPLIT_PROTOCOLS = {
     "paper": "paper: THINGS-MEG training images against its test images; test concepts also occur in training",
@@ -84,6 +85,7 @@ class ThingsMegOptions(Options):
     def __post_init__(self) -> None:
         """Check what goes together."""
         super().__post_init__()
+        check_fraction("validation_fraction", self.validation_fraction)
         if self.categories_file and self.categories != "53":
             raise DataError("'categories_file' is the table of 53 categories; give categories '53' with it.")
         published = self.recipe == "published" and self.scaling == "baseline_zscore"

@@ -21,6 +21,7 @@ from neural_clip.corpora.things_meg.facts import BROKEN_SENSOR, CorpusFacts
 from neural_clip.corpora.things_meg.layout import Run, check_downloaded, recording_files
 from neural_clip.corpora.things_meg.preprocessing import MegPreprocessing, cut_epochs, filter_continuous, filter_taps
 from neural_clip.errors import DataError
+from neural_clip.preparation import spatial_filters_of
 from neural_clip.prepared.units import check_unit
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class RawReader:
         facts (`CorpusFacts`): Rate and dropouts.
         ch_names (`list[str]`): Gradiometers to deliver, in this order.
         places (`dict`): Where they are in the first recording, from [`sensor_places`].
+        spatial_filters (`list[str]`): Those of the first recording, from [`spatial_filters_of`].
         channels (`Mapping`): Channels of the first run of each (subject, session); all its runs must have the same.
         compare_triggers (`bool`): Compare the triggers of each recording with its events.
     """
@@ -65,6 +67,7 @@ class RawReader:
     facts: CorpusFacts
     ch_names: list[str]
     places: dict
+    spatial_filters: list[str]
     channels: Mapping[tuple[int, int], list[Channel]]
     compare_triggers: bool = True
 
@@ -155,6 +158,7 @@ def open_raw(runs: Sequence[Run], recipe: MegPreprocessing, scaling: str, facts:
     channels: dict[tuple[int, int], list[Channel]] = {}
     names: list[str] = []
     places: dict = {}
+    filters: list[str] = []
     for run in runs:
         if (run.subject, run.session) not in channels:
             raw = open_recording(run.recording)
@@ -162,9 +166,10 @@ def open_raw(runs: Sequence[Run], recipe: MegPreprocessing, scaling: str, facts:
             if not channels:
                 names = meg_names(raw.ch_names)
                 places = sensor_places(raw.info, names)
+                filters = spatial_filters_of(raw.info, names)
             _check_channels(run.recording, found_channels, next(iter(channels.values()), found_channels), facts)
             channels[run.subject, run.session] = found_channels
-    return RawReader(tuple(runs), recipe, scaling, facts, names, places, channels)
+    return RawReader(tuple(runs), recipe, scaling, facts, names, places, filters, channels)
 
 
 def _check_channels(path: Path, channels: list[Channel], first: list[Channel], facts: CorpusFacts) -> None:

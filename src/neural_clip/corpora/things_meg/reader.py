@@ -23,6 +23,10 @@ class Reader(Protocol):
     def places(self) -> dict:
         """Where they are in the first recording, from [`sensor_places`]."""
 
+    @property
+    def spatial_filters(self) -> list[str]:
+        """Those of the first recording, from [`spatial_filters_of`]."""
+
     def files(self, trials: pd.DataFrame) -> list[Path]:
         """Files on which the epochs of some trials depend."""
 

@@ -51,11 +51,22 @@ def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.
         `relative_alpha` and `validation_two_way`.
 
     Raises:
-        DataError: If a subject has no training or validation rows.
+        DataError: If a subject has no training rows, or there are fewer than two validation images.
     """
+    require_rows(train, validation)
     tuned, tested = _subject_paths(train, (validation, test), _standardiser, RELATIVE_ALPHAS)
     best, score = _best_alpha(tuned, validation)
     return tested[best], {"relative_alpha": float(RELATIVE_ALPHAS[best]), "validation_two_way": score}
+
+
+def require_rows(train: Split, validation: Split) -> None:
+    """Raise a `DataError` where there is nothing to fit on, or nothing to choose the strength by."""
+    if not len(train):
+        raise DataError("There are no training recordings to fit it on.")
+    if len(validation.shown_ids) < 2:
+        raise DataError(
+            f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
+        )
 
 
 def _subject_paths(
@@ -79,8 +90,8 @@ def _subject_paths(
 
 def _subjects(train: Split, *others: Split) -> list[str]:
     """Subjects to fit, in order; all must have training rows."""
-    known = sorted(set(train.subjects))
-    unknown = sorted({subject for split in others for subject in split.subjects} - set(known))
+    known = sorted(set(train.subjects.tolist()))
+    unknown = sorted({subject for split in others for subject in split.subjects.tolist()} - set(known))
     if unknown:
         raise DataError(f"Subject '{unknown[0]}' has no training rows; ridge regression is fitted for {known}.")
     return known
@@ -130,6 +141,7 @@ def pooled_whitened_ridge(train: Split, validation: Split, test: Split) -> tuple
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with the strengths, `least_shrinkage` (1: the
         recordings were pooled but not whitened) and `validation_two_way`.
     """
+    require_rows(train, validation)
     if _are_voxels(train):
         fits = [_pooled_voxels(train, validation, test, least) for least in LEAST_SHRINKAGES]
     else:
@@ -163,7 +175,6 @@ def _pooled(
             rows[split.subjects == subject] = part
         return rows
 
-    _subjects(train, validation, test)
     rows = aligned(train)
     scale = scaler(rows, train.targets) if scaler else _flat
     ridge = KernelRidge(scale(rows), train.targets)
@@ -177,8 +188,10 @@ def _pooled(
 def frozen_identity_alignment(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
     """One ridge regression for all subjects, who are taken as they are: every alignment layer is the identity.
 
-    Takes and returns what [`per_subject_ridge`] does; recordings of voxels are a `DataError`.
+    Takes and returns what [`per_subject_ridge`] does, and test subjects who are not in the other splits as well, as
+    nothing is fitted for one subject alone; recordings of voxels are a `DataError`.
     """
+    require_rows(train, validation)
     if _are_voxels(train):
         raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
     return _pooled(lambda subject, recordings: recordings, train, validation, test, _standardiser)
@@ -197,6 +210,7 @@ def frozen_random_alignment(train: Split, validation: Split, test: Split) -> tup
     Both layers draw weights evenly from +-1 / sqrt(inputs). Their bias is left out: it would add a constant to all
     recordings of a subject, of a size that depends on the unit. Takes and returns what [`per_subject_ridge`] does.
     """
+    require_rows(train, validation)
     layers = {}
     for number, subject in enumerate(_subjects(train, validation, test)):
         recording = train.values(train.rows_of(subject)[:1])[0]

@@ -30,6 +30,9 @@ from neural_clip.prepared.splits import SPLITS
 
 __all__ = ["Finding", "inspect"]
 
+FEW_UNITS = 5  # images (recordings at category level) that an interval needs, as in `retrieval/scoring.py`
+MANY_UNITS = 20  # fewer give 95 % intervals of a 2-way score that are wider than about 0.25
+
 
 def inspect(folder: str | Path, *, metadata: Mapping | None = None, num_proc: int = 1) -> list[Finding]:
     """Examine a prepared data set.
@@ -59,6 +62,7 @@ def inspect(folder: str | Path, *, metadata: Mapping | None = None, num_proc: in
         *check_fit_scope(scan.recordings, metadata),
         *check_images(scan.images, labels, metadata),
         *_check_splits(labels, metadata),
+        *_check_sizes(labels, metadata),
         *_check_counts(labels, scan, metadata),
         *_check_fingerprint(folder, metadata),
         *_check_stamps(metadata),
@@ -77,20 +81,50 @@ def _subject_splits(labels: Labels) -> dict[str, dict[str, int]]:
 
 def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
     """Splits that no subject has, or that a subject lacks."""
-    counts = _subject_splits(labels)
-    consequences = {
+    counts, unit = _subject_splits(labels), metadata.get("split_unit")
+    consequences: dict[str, tuple] = {
         "train": (error, "There is nothing to train on."),
         "validation": (warning, "Whoever chooses epochs or settings would do so on the test split."),
         "test": (error, "There is nothing to score."),
     }
+    if unit == "subject" and not any("train" in splits for splits in counts.values()):
+        consequences["train"] = (warning, "The set can only be scored, by a model that was trained on another one.")
     for split, (severity, consequence) in consequences.items():
         lacking = [subject for subject, splits in counts.items() if split not in splits]
         if len(lacking) == len(counts):
             yield severity("splits", f"There is no {split} split.", consequence)
-        elif lacking:  # whole runs or recordings cannot be cut up
-            level = note if metadata.get("split_unit") != "image" and split != "train" else warning
+        elif lacking and split == "train":
+            level = note if unit == "subject" else warning
+            scored = ("as new subjects they are scored by the average subject (`evaluate --subject average`)"
+                      if MODALITIES[metadata["modality"]].sensors else
+                      "voxels have no average subject, so they cannot be scored without training rows")  # fmt: skip
+            yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no train rows.",
+                        f"A model trained on this set has no layer for them: {scored}.")  # fmt: skip
+        elif lacking:  # whole runs, recordings and subjects cannot be cut up
+            level = note if unit != "image" else warning
             yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no {split} rows.",
-                        f"Scores over subjects leave them out. {consequence}")  # fmt: skip
+                        "Scores over subjects leave them out." + ("" if unit == "subject" else f" {consequence}")
+                        )  # fmt: skip
+
+
+def _check_sizes(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
+    """Splits of which a score says little; at category level rows are counted, as images are categories."""
+    what = "recordings" if metadata.get("category_level") else "images"
+    for code, split in enumerate(SPLITS[1:], start=1):
+        rows = labels.codes["split"] == code
+        count = int(rows.sum()) if what == "recordings" else len(np.unique(labels.codes["image_id"][rows]))
+        if count == 1 and what == "images":
+            yield warning("split size", f"The {split} split has one image.", "There is no other to tell it from: " + (
+                "`evaluate --gallery all` searches all images of the set." if split == "test" else
+                "no epoch or setting can be chosen by it."))  # fmt: skip
+        elif 0 < count < FEW_UNITS:
+            yield warning("split size", f"The {split} split has {count} {what}.", (
+                f"No interval can be given for fewer than {FEW_UNITS}, and one lucky guess moves the score by "
+                f"{1 / count:.0%}." if split == "test" else "By so few, epochs and settings are chosen by chance.")
+            )  # fmt: skip
+        elif 0 < count < MANY_UNITS and split == "test":
+            yield note("split size", f"The {split} split has {count} {what}.",
+                       "Intervals are wide: scores that differ much can still be equal.")  # fmt: skip
 
 
 def _check_counts(labels: Labels, scan: Scan, metadata: Mapping) -> Iterator[Finding]:
@@ -102,19 +136,23 @@ def _check_counts(labels: Labels, scan: Scan, metadata: Mapping) -> Iterator[Fin
         stated["length of ch_names"] = len(stated["ch_names"])
     if "ch_positions" in stated:
         stated["length of ch_positions"] = len(stated["ch_positions"])
-    found = _counted(labels, scan, metadata["modality"])
+    found = _counted(labels, scan, metadata["modality"], metadata.get("format_version"))
     different = [line for key in found if key in stated for line in _differences(key, stated[key], found[key])]
     if different:
         yield error("counts", f"The files are not what the metadata says: {examples(different)}.",
                     "Card, chance levels and scores would speak of other data.")  # fmt: skip
 
 
-def _counted(labels: Labels, scan: Scan, modality: str) -> dict:
+def _counted(labels: Labels, scan: Scan, modality: str, version: int | None) -> dict:
     """Facts as the metadata names them, counted in the files."""
     found: dict = {"subjects": labels.names["subject"], "subject_splits": _subject_splits(labels), "splits": {}}
+    named = np.array([bool(name) for name in labels.names["concept"]])[labels.codes["concept"]]
+    if version == 1:  # which counted absent concepts as one
+        named[:] = True
     for code, split in enumerate(SPLITS):
         rows = labels.codes["split"] == code
-        images, concepts = (len(np.unique(labels.codes[column][rows])) for column in ("image_id", "concept"))
+        images = len(np.unique(labels.codes["image_id"][rows]))
+        concepts = len(np.unique(labels.codes["concept"][rows & named]))
         found["splits"][split] = {"rows": int(rows.sum()), "images": images, "concepts": concepts}
     shapes: dict[str, Counter] = {subject: Counter() for subject in labels.names["subject"]}
     for part in scan.recordings:
@@ -153,6 +191,11 @@ def _check_stamps(metadata: Mapping) -> Iterator[Finding]:
     """What the metadata declares that readers of scores must know."""
     if metadata.get("simulated"):
         yield note("simulated", "The recordings are simulated.", "Scores say nothing about real recordings.")
+    if shared := metadata.get("shared_windows"):
+        yield warning("shared windows", f"The windows of {shared['rows']} of {shared['held_out']} test and validation "
+                      "rows overlap windows of another split in the same recording.",
+                      "They share samples with what was trained on or chosen by, so scores can be too high; split by "
+                      "run, or shorten the window.")  # fmt: skip
     if metadata.get("partial"):
         yield note("partial", f"The corpus is not whole: {examples(metadata['partial'])} differ from what was "
                    "published.", "Scores cannot be compared with those on the whole corpus.")  # fmt: skip

@@ -119,8 +119,14 @@ def _found_in(labels: Labels, rows: np.ndarray) -> str:
 
 
 def _split_overlap(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
+    """Images, runs and held-out subjects in more than one split."""
+    unit = metadata.get("split_unit")
     if not metadata.get("category_level"):
         shared = _spread(labels, labels.codes["image_id"], "split")
+        if unit == "subject":
+            fine = _of_other_subjects(labels, shared)
+            yield from _known_images(labels, [rows for rows, apart in zip(shared, fine, strict=True) if apart])
+            shared = [rows for rows, apart in zip(shared, fine, strict=True) if not apart]
         if shared:
             own = labels.joint("subject", "split")
             within = sum(len(set(own[rows])) > len(set(labels.codes["subject"][rows])) for rows in shared)
@@ -131,7 +137,9 @@ def _split_overlap(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
                 f"across subjects only): {listed}.",
                 "The model is tested on images that it was trained on or chosen by, so scores are too high.",
             )
-    if metadata.get("split_unit") != "image":
+    if unit == "subject":
+        yield from _split_subjects(labels)
+    if unit in ("run", "recording") or (unit == "subject" and metadata.get("category_level")):
         shared = _spread(labels, labels.joint("subject", "session", "run"), "split")
         if shared:
             places = [[labels.name(column, rows[0]) for column in ("subject", "session", "run")] for rows in shared]
@@ -141,10 +149,42 @@ def _split_overlap(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
             )
             yield error(
                 "split overlap",
-                f"{len(shared)} runs are in more than one split, which should divide {metadata.get('split_unit')}s: "
-                f"{listed}.",
+                f"{len(shared)} runs are in more than one split, which should divide {unit}s: {listed}.",
                 "Rows of one run share noise and drifts, so test rows are recognised by them and scores are too high.",
             )
+
+
+def _of_other_subjects(labels: Labels, groups: list[np.ndarray]) -> list[bool]:
+    """Whether the splits that each group of rows lies in have no subject in common, in the whole set."""
+    subjects, splits = labels.codes["subject"], labels.codes["split"]
+    owners = [set(subjects[splits == code].tolist()) for code in range(len(SPLITS))]
+    found = [[owners[code] for code in np.unique(splits[rows])] for rows in groups]
+    return [len(set().union(*sets)) == sum(map(len, sets)) for sets in found]
+
+
+def _known_images(labels: Labels, shared: list[np.ndarray]) -> Iterator[Finding]:
+    """Images that held-out subjects and others saw."""
+    if shared:
+        tested = len(np.unique(labels.codes["image_id"][labels.codes["split"] == SPLITS.index("test")]))
+        listed = examples(f"'{labels.name('image_id', rows[0])}' ({_found_in(labels, rows)})" for rows in shared)
+        yield warning(
+            "known images",
+            f"{len(shared)} images are in several splits, by different subjects; {tested} are tested: {listed}.",
+            "Scores are about new subjects who see images that were trained on; new images are harder.",
+        )
+
+
+def _split_subjects(labels: Labels) -> Iterator[Finding]:
+    """Held-out subjects who have rows elsewhere."""
+    tested = labels.codes["split"] == SPLITS.index("test")
+    both = np.intersect1d(labels.codes["subject"][tested], labels.codes["subject"][~tested])
+    if len(both):
+        yield error(
+            "split overlap",
+            f"{len(both)} test subjects have rows in other splits, though subjects are held out: "
+            f"{examples(labels.names['subject'][code] for code in both)}.",
+            "The model is tested on subjects that it was trained on or chosen by, so they are not new to it.",
+        )
 
 
 def _same_values(labels: Labels) -> Iterator[Finding]:

@@ -60,7 +60,9 @@ def check_fit_scope(recordings: list[RecordingScan], metadata: Mapping) -> Itera
         )  # fmt: skip
     found = defaultdict(list)
     parts = _by_subject(recordings)
-    everyone = {"all subjects together": _together(parts)} if len(parts) > 1 else {}
+    # subjects who are not trained on are scaled by their own rows
+    trained = {who: splits for who, splits in parts.items() if "train" in splits}
+    everyone = {"all subjects together": _together(trained)} if len(trained) > 1 else {}
     for who, splits in (parts | everyone).items():
         fitted = fitted_rows(splits)
         if fitted:
