@@ -91,7 +91,7 @@ class Preparation:
 
     @classmethod
     def of(cls, content: Mapping | None) -> "Preparation | None":
-        """What JSON holds; `None` for data sets and checkpoints of before it was recorded."""
+        """What JSON holds; `None` for older data sets and checkpoints, which did not record it."""
         if content is None:
             return None
         known = {entry.name for entry in fields(cls)}

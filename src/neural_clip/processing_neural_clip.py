@@ -46,7 +46,7 @@ class NeuralClipProcessor(ProcessorMixin):
 
     Args:
         recordings (`dict`): By modality, a list of groups of subjects with what their recordings look like:
-            `subjects`, `preparation` (see [`Preparation`]; absent in checkpoints of before it was kept), and
+            `subjects`, `preparation` (see [`Preparation`]; absent in older checkpoints), and
             `ch_names`, `n_chans`, `n_times`, `sfreq` (Hz) and `tmin` (s) for `eeg` and `meg`, `n_voxels` for `fmri`.
             One group may stand without a list.
         image_settings (`dict`, *optional*): Settings of the CLIP image processor; absent for models of ready-made

@@ -36,7 +36,7 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
 def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str) -> None:
     """Raise a `DataError` where the rows of a data set went through something else than those of a checkpoint.
 
-    Data sets of format 1 and checkpoints of before do not know what that was; nothing is compared then.
+    Data sets of format 1 and older checkpoints do not know what that was; nothing is compared then.
     """
     for name, places in processor.statistics_of(data.facts.modality).items():
         if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):

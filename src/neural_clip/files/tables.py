@@ -143,13 +143,9 @@ def kept(rows: list[dict], keep: dict, where: object) -> np.ndarray:
 
 def _plain(value: object) -> str | float | bool:
     """A value of `keep` as text, number or truth."""
-    return (
-        value
-        if isinstance(value, bool)
-        else float(value)
-        if isinstance(value, int | float)
-        else plain_name(str(value))
-    )
+    if isinstance(value, bool):
+        return value
+    return float(value) if isinstance(value, int | float) else plain_name(str(value))
 
 
 def _read(kind: type, text: str) -> str | float | bool | None:

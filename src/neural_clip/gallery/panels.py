@@ -150,10 +150,8 @@ def _encoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown]) -
     """Image -> images behind the nearest recordings."""
     rows = []
     for name, gallery in galleries.items():
-        scores, shown = (
-            arrays[f"{name}_encoding_scores"],
-            np.unique(gallery.columns),
-        )  # queries are images that were shown
+        scores = arrays[f"{name}_encoding_scores"]
+        shown = np.unique(gallery.columns)  # queries are images that were shown
         for query in spaced_queries(scores, shown, ROWS_DECODING):
             title, found = f"image\nto {MODALITIES[name].title}\n2-way {scores[query]:.2f}", f"{name}_encoding_hits"
             rows.append(_recordings_row(name, name, int(shown[query]), title, arrays[found][query], gallery))
