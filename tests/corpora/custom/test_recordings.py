@@ -316,7 +316,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
         "tmin": 0,
         "tmax": 1,
     }
-    manifest = {"name": "mine", "modality": "eeg", "recordings": [entry], "splits": {}, **TERMS,
+    manifest = {"name": "mine", "modality": "eeg", "recordings": [entry], "splits": {"test": 0.3}, **TERMS,
                 "embeddings": {"file": "e.npz", "name": "net"}}  # fmt: skip
     path = write_manifest(tmp_path, manifest)
     with pytest.raises(SystemExit) as caught:

@@ -30,7 +30,6 @@ from neural_clip.corpora.custom.trials import Trials, preparation_of, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
 from neural_clip.files.volumes import read_mask
-from neural_clip.files.whole import sha256_of
 from neural_clip.preparation import places_of_voxels
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.writer import write_prepared
@@ -78,7 +77,7 @@ def prepare(
     stimuli = read_stimuli(chosen, root)
     trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
     facts = _common_facts(trials, chosen)
-    _check_masks(chosen, root)
+    voxels = _voxels(chosen, root)
     image_ids = [_shown_ids(trial, stimuli, chosen.category_level) for trial in trials]
     runs = [trial.runs for trial in trials]
     splits = assign_splits(chosen.recordings, image_ids, runs, chosen.splits, category_level=chosen.category_level)
@@ -119,7 +118,7 @@ def prepare(
         images_of(stimuli.rows),
         overwrite=options.overwrite,
         extra_files={name: _npz(arrays) for name, arrays in fits.items()},
-        voxels=_voxels(chosen, root),
+        voxels=voxels,
         num_proc=options.num_proc,
     )
 
@@ -183,20 +182,6 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
     if facts["ch_names"] is not None:
         facts["n_chans"] = len(facts["ch_names"])
     return facts
-
-
-def _check_masks(manifest: Manifest, root: Path) -> None:
-    """Refuse different masks for one subject: the same column would be another voxel from file to file."""
-    first: dict[str, str] = {}
-    for entry in manifest.recordings:
-        if entry.mask is None:
-            continue
-        known = first.setdefault(entry.subject, entry.mask)
-        if known != entry.mask and sha256_of([root / known]) != sha256_of([root / entry.mask]):
-            raise DataError(
-                f"'{entry.file}' has the mask '{entry.mask}', but another file of {entry.subject} has '{known}', with "
-                "other contents. The recordings of one subject need one mask."
-            )
 
 
 def _declared(manifest: Manifest) -> dict:
