@@ -156,8 +156,7 @@ def test_eeg_epochs_in_volts(imagenet_eeg, tmp_path, standardize, filters):
 
 
 def test_files_that_others_scaled_are_refused(tmp_path):
-    raw = imagenet_eeg_raw.build(tmp_path / "imagenet_eeg")
-    data, processor, _ = ready(prepare_imagenet_eeg(raw, tmp_path / "set"))
+    data, processor, _ = ready(prepare_imagenet_eeg(imagenet_eeg_raw.build(tmp_path / "raw"), tmp_path / "set"))
     epochs = as_epochs([rng(0).normal(size=(3, 500)) * 1e-5])
     with pytest.raises(ValueError, match="scaled before their release, by statistics that nobody stated"):
         processor(eeg=epochs, subject=data.facts.subjects[0])

@@ -243,7 +243,7 @@ def test_raw_dir_is_where_paths_begin(tmp_path):
         ({"splits": {"test": [f"image-{i:05d}" for i in range(N)]}}, "'validation' cannot be a share .* of 12 images"),
         (
             {"splits": {"test": [f"image-{i:05d}" for i in range(N)], "validation": None}},
-            "nothing is left for 'train' of 12 images of 1 subject",
+            "nothing is left for 'train'. To divide: 12 images of 1 subject",
         ),
         ({"recordings": []}, "'recordings' is empty"),
         ({"recordings": "p.npz"}, "'recordings' must be a list, but got 'p.npz'"),
@@ -495,8 +495,8 @@ def test_splits_are_disjoint_in_their_unit_and_keep_some_to_train_on(data):
         return
     runs = [[entry.run] * size for entry, size in zip(entries, sizes, strict=True)]
     splits = Splits(by=by, validation=0.2, test=0.3, seed=data.draw(st.integers(0, 3)))
-    if by != "image" and max(map(subjects.count, subjects)) < 3:  # who has a unit for each split
-        with pytest.raises(DataError, match=r"nothing is left for .(test|validation). of "):
+    if by != "image" and max(map(subjects.count, subjects)) < 3:  # each keeps one to train on, then one to test on
+        with pytest.raises(DataError, match=r"nothing is left for 'validation'. To divide: "):
             assign_splits(entries, images, runs, splits)
         return
     chosen = assign_splits(entries, images, runs, splits)
@@ -569,6 +569,6 @@ def test_masks_of_one_subject_must_be_the_same(tmp_path):
     nibabel.Nifti1Image(other.astype(np.uint8), np.diag([3.0, 3.0, 3.0, 1.0])).to_filename(tmp_path / "copy.nii.gz")
     assert other.sum() == mask.sum() and (other != mask).any()
     with pytest.raises(
-        DataError, match=r"run1\.nii\.gz': its mask 'copy\.nii\.gz' marks other voxels than an earlier"
+        DataError, match=r"'run1\.nii\.gz': its mask 'copy\.nii\.gz' marks other voxels than an earlier one of sub-01"
     ):
         prepared(tmp_path, manifest, overwrite=True)

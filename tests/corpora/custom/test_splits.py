@@ -151,10 +151,10 @@ OWN = [{"subject": "sub-01", "split": "train"}, {"subject": "sub-02", "split": "
             {"by": "subject", "test": ["sub-01"]}, {"entries": [{"subject": "sub-01"}, OWN[0]]},
             "subjects are divided, but sub-01 is in 'test' and 'train'",
         ),
-        ({"by": "recording", "test": 0.3, "validation": 0.3}, {"n_subjects": 2}, "left for 'test' of 2"),
+        ({"by": "recording", "test": 0.3, "validation": 0.3}, {"n_subjects": 2}, "left for 'test'. To divide: 2"),
         ({"by": "recording", "test": ["sub-09"]}, {}, "'sub-09' does not occur"),
         ({"by": "recording", "test": ["sub-01", "sub-02", "sub-03"], "validation": None}, {}, "left for 'train'"),
-        ({"by": "run", "test": 0.3, "validation": 0.3}, {}, "left for 'test' of 3 runs of 3 subjects"),
+        ({"by": "run", "test": 0.3, "validation": 0.3}, {}, "left for 'test'. To divide: 3 runs of 3 subjects"),
     ],
 )  # fmt: skip
 def test_impossible_splits_are_refused_before_any_file_is_read(tmp_path, splits, changes, message):
@@ -170,7 +170,7 @@ def test_shares_that_need_the_tables_are_refused_before_signals_are_read(tmp_pat
     runs = manifest_of(
         {"by": "run", "test": 0.5, "validation": 0.4}, defaults={"run_column": "run", "keep": {"run": [0]}}
     )
-    with pytest.raises(DataError, match=r"nothing is left for 'test' of 3 runs of 3 subjects"):
+    with pytest.raises(DataError, match=r"nothing is left for 'test'\. To divide: 3 runs of 3 subjects"):
         prepared(tmp_path, runs)
     one = manifest_of({"test": 0.5, "validation": 0.4}, defaults={"keep": {"image_id": ["im00"]}},
                       expect={"n_chans": 2, "n_times": 9})  # fmt: skip

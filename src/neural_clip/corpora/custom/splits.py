@@ -143,7 +143,7 @@ def _check_met(found: list[list[str]], free: Mapping[str, str], splits: Splits) 
     for split in [*wanted, "train"] if free else []:
         if split not in present:
             raise DataError(
-                f"splits: nothing is left for {split!r} of {_counted(len(free), splits.by)} of "
+                f"splits: nothing is left for {split!r}. To divide: {_counted(len(free), splits.by)} of "
                 f"{_counted(len(set(free.values())), 'subject')}; each stays whole."
             )
 
