@@ -268,6 +268,13 @@ def test_one_validation_image_is_refused_before_anything_is_fitted(checkpoint, t
     assert not (tmp_path / "new").exists()
 
 
+def test_a_damaged_record_is_a_sentence(checkpoint, folders, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "cut")
+    (tmp_path / "cut" / "training.json").write_text('{"data": ')
+    with pytest.raises(DataError, match="cut' is no readable checkpoint"):
+        main(arguments(tmp_path / "cut", folders, tmp_path / "new", "eeg"))
+
+
 def test_modality_without_encoder(checkpoint, folders, tmp_path):
     config = json.loads((checkpoint / "config.json").read_text())
     model = NeuralClipModel(NeuralClipModel.config_class(**(config | {"eeg_config": None})))

@@ -122,6 +122,9 @@ def test_files_that_are_no_recipe(tmp_path):
     path.write_text("data: [")
     with pytest.raises(DataError, match="no valid YAML"):
         read_recipe([str(path)])
+    path.write_bytes("data: {eeg: Übung}".encode("latin-1"))
+    with pytest.raises(DataError, match=r"recipe\.yaml' is no recipe in UTF-8 or UTF-16: line 1 holds the byte 0xdc"):
+        read_recipe([str(path)])
     path.write_text("dta: {}")
     with pytest.raises(DataError, match="Did you mean 'data'"):
         read_recipe([str(path)])

@@ -23,9 +23,9 @@ def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProc
     try:
         model = NeuralClipModel.from_pretrained(str(folder))
         processor = NeuralClipProcessor.from_pretrained(str(folder))
+        return model, processor, json.loads(Path(folder, RECORD_FILE).read_text(encoding="utf-8"))
     except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{folder}' is no readable checkpoint of a NeuralClipModel: {error}") from error
-    return model, processor, json.loads(Path(folder, RECORD_FILE).read_text(encoding="utf-8"))
 
 
 def write_checkpoint(

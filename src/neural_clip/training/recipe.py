@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from neural_clip.errors import DataError, did_you_mean
+from neural_clip.files.reading import read_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.processes import check_joined, check_launch
 from neural_clip.training.settings import check_settings
@@ -186,7 +187,7 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
         raise DataError(f"The first argument is a recipe, but is {argv[0]!r}; `--help` lists the recipes.")
     path = find_recipe(argv[0])
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path, "recipe"))
     except yaml.YAMLError as error:
         raise DataError(f"'{path}' is no valid YAML: {error}") from error
     if not isinstance(content, dict):
