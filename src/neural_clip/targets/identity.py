@@ -157,7 +157,7 @@ def common_identity(facts: Mapping[str, Facts]) -> EncoderIdentity:
 
 
 def in_space_of(config: Any, data: PreparedSet, by: str) -> PreparedSet:
-    """A data set with its image embeddings in the space of a model: the mean that the model's targets lack is taken.
+    """A data set with its image embeddings in the space of a model, minus the mean that was subtracted there.
 
     Args:
         config ([`NeuralClipConfig`]): Of the model; one that names no encoder leaves the data set as it is.

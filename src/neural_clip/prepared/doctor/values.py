@@ -8,6 +8,7 @@ from functools import reduce
 
 import numpy as np
 
+from neural_clip.preparation import SCALED_SPREAD
 from neural_clip.prepared.doctor.findings import Finding, error, examples, note, warning
 from neural_clip.prepared.doctor.scan import RecordingScan
 from neural_clip.prepared.modalities import MODALITIES
@@ -16,7 +17,6 @@ from neural_clip.prepared.splits import SPLITS
 from neural_clip.prepared.units import plausible_spread
 
 MAX_FLAT_ROWS = 0.1  # an electrode may come off for a while
-TRAINABLE = (1e-2, 1e2)  # networks are made for deviations about 1; at 1e-5 (EEG in V) their outputs are all alike
 MAX_SPREAD_RATIO = 1000.0  # electrodes of one cap differ by tens, not thousands
 FINE_SCOPES = ("train", "none", "run", "per epoch baseline")
 # Statistics fitted on some rows leave those rows a mean of 0 but for rounding. How far other means are from 0 is told
@@ -210,7 +210,7 @@ def _scales(subject: str, std: np.ndarray, names: list[str], metadata: Mapping) 
             f"for which {low:g} to {high:g} are plausible.",
             "Either the unit is wrong or the scaling is; models that expect this unit see noise or saturate.",
         )  # fmt: skip
-    if not TRAINABLE[0] <= median <= TRAINABLE[1]:
+    if not SCALED_SPREAD[0] <= median <= SCALED_SPREAD[1]:  # at 1e-5 (EEG in V) outputs are all alike
         yield warning(
             "scale", f"{subject}: the median channel deviates by {median:.2g} {unit}".rstrip() + "; networks train on "
             "values that deviate by about 1.",
