@@ -626,6 +626,19 @@ def test_impossible_preparations(settings, message):
         Preparation(**settings)
 
 
+def test_steps_of_a_later_version_are_not_skipped():
+    with pytest.raises(ValueError, match=r"steps that this version does not know: \['clamp'\]"):
+        Preparation.of(Preparation(unit="V").as_dict() | {"clamp": 20.0})
+
+
+def test_statistics_that_were_left_behind_are_missed(tmp_path):
+    _, processor = zscored()
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "scaling.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"none at all: 'scaling.safetensors' is missing beside the processor"):
+        NeuralClipProcessor.from_pretrained(tmp_path)(eeg=1e-5 * np.ones((1, 3, 50)), subject="sub-02", unit="V")
+
+
 def test_what_two_preparations_do_differently():
     base = {"unit": "V", "baseline": [-0.1, 0.0], "bands": [[0.1, 40.0]]}
     fitted = Preparation(scaling="z-score", scope="subject", **base)

@@ -91,11 +91,18 @@ class Preparation:
 
     @classmethod
     def of(cls, content: Mapping | None) -> "Preparation | None":
-        """What JSON holds; `None` for older data sets and checkpoints, which did not record it."""
+        """What JSON holds; `None` for older data sets and checkpoints, which did not record it.
+
+        Raises:
+            ValueError: If it holds a step that this version does not know, and so cannot repeat.
+        """
         if content is None:
             return None
-        known = {entry.name for entry in fields(cls)}
-        return cls(**{key: value for key, value in content.items() if key in known})
+        if unknown := sorted(set(content) - {entry.name for entry in fields(cls)}):
+            raise ValueError(
+                f"The recordings went through steps that this version does not know: {unknown}. Update it."
+            )
+        return cls(**content)
 
     def as_dict(self) -> dict:
         """As JSON holds it."""
@@ -432,9 +439,13 @@ def _stored(
             whom = f"session {session!r} of {subject!r}" if session else f"{subject!r}"
             if preparation.scope == "session" and not session:
                 whom += " without a 'session'"
+            lacking = f"there are those of {known[:EXAMPLES]}{' ...' if len(known) > EXAMPLES else ''}"
+            lacking = (
+                lacking if known else f"there are none at all: '{STATISTICS_FILE}' is missing beside the processor"
+            )
             raise ValueError(
                 f"The model's recordings are scaled by statistics of each {preparation.scope}, and there are none for "
-                f"{whom}; there are those of {known[:EXAMPLES]}{' ...' if len(known) > EXAMPLES else ''}. "
+                f"{whom}; {lacking}. "
                 f"scaling='fit' takes them from the recordings that are given, {MIN_FIT_TRIALS} at least."
             )
         found[subject, session] = tuple(statistics[name] for name in names)

@@ -66,7 +66,10 @@ def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) ->
     """Raise where the rows of a data set went through something else than those of a checkpoint."""
     from neural_clip.processing_neural_clip import NeuralClipProcessor
 
-    processor = NeuralClipProcessor.from_pretrained(str(checkpoint))
+    try:
+        processor = NeuralClipProcessor.from_pretrained(str(checkpoint))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The processor of the checkpoint '{checkpoint}' cannot be read: {error}") from error
     for opened in data:
         check_preparation(processor, opened, f"The checkpoint '{checkpoint}'")
 

@@ -162,7 +162,10 @@ class PreparedSet:
     @cached_property
     def preparation(self) -> Preparation | None:
         """What the rows went through; `None` for data sets of format 1."""
-        return Preparation.of(self.facts.preparation)
+        try:
+            return Preparation.of(self.facts.preparation)
+        except ValueError as error:
+            raise DataError(f"'{self.name}': {error}") from error
 
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
