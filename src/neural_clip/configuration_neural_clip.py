@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from numbers import Real
 from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
@@ -49,13 +50,14 @@ def check_positive(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is not above zero."""
     for name in names:
         value = getattr(config, name)
-        check_value(name, value, value is not None and value > 0, "a number above 0")
+        check_value(name, value, isinstance(value, Real) and value > 0, "a number above 0")
 
 
 def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is below zero."""
     for name in names:
-        check_value(name, getattr(config, name), getattr(config, name) >= 0, "0 and more")
+        value = getattr(config, name)
+        check_value(name, value, isinstance(value, Real) and value >= 0, "0 and more")
 
 
 class StrictConfig(PreTrainedConfig):
