@@ -5,8 +5,9 @@ A configuration holds what rebuilds the weights and what an input must look like
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from numbers import Real
 from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
@@ -46,13 +47,14 @@ def check_positive(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is not above zero."""
     for name in names:
         value = getattr(config, name)
-        check_value(name, value, value is not None and value > 0, "a number above 0")
+        check_value(name, value, isinstance(value, Real) and value > 0, "a number above 0")
 
 
 def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is below zero."""
     for name in names:
-        check_value(name, getattr(config, name), getattr(config, name) >= 0, "0 and more")
+        value = getattr(config, name)
+        check_value(name, value, isinstance(value, Real) and value >= 0, "0 and more")
 
 
 class StrictConfig(PreTrainedConfig):
@@ -113,9 +115,12 @@ class StrictConfig(PreTrainedConfig):
                 part.check_keys(vars(part), written=True)
         super().save_pretrained(*args, **kwargs)
 
-    def check_subjects(self, subjects: list[str]) -> None:
+    def check_subjects(self, subjects: Sequence[str]) -> None:
         """Raise a `ValueError` for a name that is no string, is listed twice, or stands for the average subject."""
-        check_value("subjects", subjects, all(isinstance(name, str) for name in subjects), "strings")
+        # A string alone would be taken for a list of its letters.
+        listed = isinstance(subjects, Sequence) and not isinstance(subjects, str)
+        strings = listed and all(isinstance(name, str) for name in subjects)
+        check_value("subjects", subjects, strings, "a list of strings")
         if AVERAGE_NAME in subjects:
             raise ValueError(
                 f"Invalid value for the 'subjects' parameter. {AVERAGE_NAME!r} stands for the mean of all subjects, "
@@ -199,8 +204,8 @@ class SensorConfig(StrictConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.subjects = list(self.subjects)
         self.check_subjects(self.subjects)
+        self.subjects = list(self.subjects)
         check_positive(
             self, "n_chans", "n_times", "sfreq", "decimation", "hidden_size", "temporal_kernel_size", "n_windows",
             "stft_nperseg", "num_networks",
@@ -328,9 +333,9 @@ class FmriConfig(StrictConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self.check_subjects(self.subjects)
         self.subjects = list(self.subjects)
         self.n_voxels = dict(self.n_voxels or {})
-        self.check_subjects(self.subjects)
         check_positive(self, "alignment_size", "hidden_size", "num_networks")
         if set(self.n_voxels) != set(self.subjects):
             raise ValueError(

@@ -89,6 +89,19 @@ def test_another_space_is_refused(folder, tmp_path, encoder, message):
         searched_images(part, str(other))
 
 
+def test_another_set_without_embeddings_is_refused(folder, tmp_path):
+    part = PreparedSet.open(folder).split("test")
+    names = ["a", "b", "c"]
+    rows = [
+        {"subject": "sub-01", "image_id": name, "split": split, "eeg": np.full((3, 4), i + 1.0)}
+        for i, (name, split) in enumerate(zip(names, ("train", "validation", "test"), strict=True))
+    ]
+    images = [{"image_id": name, "image": np.full((4, 4), 20 * i, np.uint8)} for i, name in enumerate(names)]
+    other = write_prepared(tmp_path / "others", toy_facts(), rows, images)
+    with pytest.raises(DataError, match=r"others' have no embeddings; run `neural-clip embed-images"):
+        searched_images(part, str(other))
+
+
 def test_what_is_no_gallery_is_named(folder, tmp_path):
     part = PreparedSet.open(folder).split("test")
     with pytest.raises(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from neural_clip.errors import DataError
 from neural_clip.preparation import Preparation, Statistics
+from neural_clip.prepared.doctor.inspect import inspect
 from neural_clip.prepared.reader import PreparedSet, padded
 from neural_clip.prepared.writer import write_prepared
 from planted_data import READY, write_planted
@@ -166,6 +167,12 @@ def test_statistics_that_were_changed_or_lost_are_noticed(tmp_path):
     )
     with pytest.raises(DataError, match=r"scaling.safetensors' is not the file that was written"):
         _ = PreparedSet.open(folder).statistics
+    assert [finding.message for finding in inspect(folder) if finding.severity == "error"] == [
+        "'scaling.safetensors' is not the file that was written."
+    ]
     (folder / "scaling.safetensors").unlink()
     with pytest.raises(DataError, match=r"lacks 'scaling.safetensors'"):
         _ = PreparedSet.open(folder).statistics
+    assert [finding.message for finding in inspect(folder) if finding.severity == "error"] == [
+        "'scaling.safetensors' is missing."
+    ]

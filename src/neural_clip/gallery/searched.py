@@ -25,7 +25,7 @@ def searched_images(part: Split, gallery: str) -> ImageTable:
             picture that is in both counts once; it is recognised by its embedding, not by its name.
 
     Raises:
-        DataError: If there is no such data set, or another image encoder embedded its images.
+        DataError: If there is no such data set, or no or another image encoder embedded its images.
     """
     if gallery == "all":
         return part.data.images.of(sorted(part.data.images.image_ids))
@@ -41,6 +41,10 @@ def _joined(part: Split, other: PreparedSet) -> ImageTable:
     if part.facts.category_level != other.facts.category_level:
         raise DataError(
             f"'{part.data.name}' and '{other.name}' cannot be searched together: images are categories in one only."
+        )
+    if not other.facts.image_encoder:
+        raise DataError(
+            f"The images of '{other.name}' have no embeddings; run `neural-clip embed-images {other.name}`."
         )
     identity_of(part.facts).require(
         identity_of(other.facts), f"'{part.data.name}'", f"'{other.name}'", means=False

@@ -143,7 +143,7 @@ class PreparedSet:
                 f"The image embeddings of '{self.name}' are not those that were written: {len(table.image_ids)} "
                 f"images with the digest {table.sha256[:12]} instead of {written.get('images')} with "
                 f"{str(written.get('sha256'))[:12]}. Images were added, left out, or have other embeddings; prepare "
-                "the data set again, or embed its images with `neural-clip embed-images FOLDER --overwrite`."
+                "the data set again."
             )
         return table
 

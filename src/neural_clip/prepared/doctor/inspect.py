@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import check_value
+from neural_clip.files.whole import sha256_of
+from neural_clip.preparation import STATISTICS_FILE
 from neural_clip.prepared.doctor.findings import SEVERITIES, Finding, error, examples, note, warning
 from neural_clip.prepared.doctor.images import check_images
 from neural_clip.prepared.doctor.labels import Labels, check_labels, read_labels
@@ -184,6 +186,14 @@ def _check_fingerprint(folder: Path, metadata: Mapping) -> Iterator[Finding]:
             "fingerprint",
             f"It is {found[:12]} instead of {str(stated)[:12]}: a Parquet file was changed, added or lost.",
             "Scores would be of other data than stated.",
+        )
+    expected = (metadata.get("scaling") or {}).get("statistics")
+    file = folder / STATISTICS_FILE
+    if expected is not None and (not file.is_file() or sha256_of([file]) != expected):
+        yield error(
+            "statistics",
+            f"'{STATISTICS_FILE}' {'is not the file that was written' if file.is_file() else 'is missing'}.",
+            "No model can be trained on it: its processor could not scale new recordings as these were.",
         )
 
 
