@@ -600,6 +600,7 @@ def test_images_without_a_tower_say_what_to_do():
         (MegConfig, {"num_networks": 0}, "'num_networks' parameter. Allowed is a number above 0"),
         (FmriConfig, {"num_networks": 0}, "'num_networks' parameter. Allowed is a number above 0"),
         (EegConfig, {"n_chans": "5"}, "'n_chans' parameter. Allowed is a number above 0, but got '5'"),
+        (EegConfig, {"n_chans": True}, "'n_chans' parameter. Allowed is a number above 0, but got True"),
         (EegConfig, {"readout_size": None}, "'readout_size' parameter. Allowed is 0 and more, but got None"),
         (EegConfig, {"n_times": 0}, "'n_times' parameter. Allowed is a number above 0"),
         (MegConfig, {"crop_tmin": 2.0}, r"'crop_tmin' \(2.0 s\) and 'decimation' \(1\) leave nothing of 181 samples"),

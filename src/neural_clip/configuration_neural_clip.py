@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from numbers import Real
 from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
@@ -43,18 +42,23 @@ def is_of_transformers(key: str) -> bool:
     return key.startswith("_") or key in TRANSFORMERS_KEYS | {name.lstrip("_") for name in names}
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value of a file is a number; JSON's true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_positive(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is not above zero."""
     for name in names:
         value = getattr(config, name)
-        check_value(name, value, isinstance(value, Real) and value > 0, "a number above 0")
+        check_value(name, value, is_number(value) and value > 0, "a number above 0")
 
 
 def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
     """Raise a `ValueError` naming the first of `names` whose value is below zero."""
     for name in names:
         value = getattr(config, name)
-        check_value(name, value, isinstance(value, Real) and value >= 0, "0 and more")
+        check_value(name, value, is_number(value) and value >= 0, "0 and more")
 
 
 class StrictConfig(PreTrainedConfig):
