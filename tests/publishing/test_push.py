@@ -112,8 +112,11 @@ def test_what_may_be_public_is_when_asked(tmp_path, hub, capsys):
 
 
 def test_a_set_whose_statistics_are_lost_stays_here(tmp_path, hub):
-    folder = make_set(tmp_path / "set", scaling={"method": "z-score", "fit_scope": "train", "statistics": "0" * 64})
-    with pytest.raises(DataError, match=r"lacks 'scaling\.safetensors'"):
+    folder = make_set(tmp_path / "set")
+    facts = json.loads((folder / "neural_clip.json").read_text())
+    facts["scaling"]["statistics"] = "0" * 64  # as if there had been some
+    (folder / "neural_clip.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match=r"finds errors.*'scaling\.safetensors' is missing"):
         push(folder, REPO)
     assert not hub.created
 

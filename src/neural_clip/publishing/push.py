@@ -16,7 +16,6 @@ from typing import Any
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import METADATA_FILE, verify_prepared
-from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
 from neural_clip.publishing.terms import check_terms, data_terms, model_terms
 
@@ -162,7 +161,6 @@ def _check_data_set(folder: Path) -> None:
     from neural_clip.prepared.doctor.inspect import inspect
 
     verify_prepared(folder)
-    _ = PreparedSet.open(folder).statistics  # raises where they are lost or others
     errors = [finding for finding in inspect(folder) if finding.severity == "error"]
     if errors:
         listed = " ".join(f"{finding.check}: {finding.message}" for finding in errors)
