@@ -408,12 +408,18 @@ def test_images_that_are_the_same_in_files_and_embeddings_are_reported_once(tmp_
     assert [finding.message.split(" in different")[0] for finding in found] == ["2 images have 1 identical files"]
 
 
-def test_category_level_sets_share_images_but_not_runs(tmp_path):
+def of_categories():
+    """A planted set whose recordings name categories and are split by run."""
     planted = Planted()
     planted.facts |= {"category_level": True, "split_unit": "run"}
     for row in planted.rows:
         row |= {"image_id": f"im{int(row['concept'][1]):02d}", "run": f"{row['split']}-{row['trial'] % 2}"}
     planted.images = planted.images[:CONCEPTS]
+    return planted
+
+
+def test_category_level_sets_share_images_but_not_runs(tmp_path):
+    planted = of_categories()
     assert faults(inspect(planted.write(tmp_path / "set"))) == set()
     for trial, row in enumerate(sorted(planted.rows, key=lambda row: (row["run"], row["concept"]))):
         row["trial"] = trial
@@ -922,11 +928,7 @@ def test_small_validation_splits_are_commented_on(tmp_path, count, words):
 
 
 def test_at_category_level_recordings_are_counted(tmp_path):
-    planted = Planted()
-    planted.facts |= {"category_level": True, "split_unit": "run"}
-    for row in planted.rows:
-        row |= {"image_id": f"im{int(row['concept'][1]):02d}", "run": f"{row['split']}-{row['trial'] % 2}"}
-    planted.images = planted.images[:CONCEPTS]
+    planted = of_categories()
     assert not message_of(inspect(planted.write(tmp_path / "set")), "split size")  # four categories, 48 recordings
     kept = planted.of("test")[:3]
     planted.rows = [row for row in planted.rows if row["split"] != "test" or row in kept[:3]]
