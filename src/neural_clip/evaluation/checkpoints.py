@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError, check_value
-from neural_clip.evaluation.fit import check_preparation
+from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
@@ -60,18 +60,6 @@ def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first
                 expected.require(found, by, f"'{opened.name}'", means=not first)
     check_prepared_alike(checkpoint, list(data.values()))
     return model
-
-
-def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) -> None:
-    """Raise where the rows of a data set went through something else than those of a checkpoint."""
-    from neural_clip.processing_neural_clip import NeuralClipProcessor
-
-    try:
-        processor = NeuralClipProcessor.from_pretrained(str(checkpoint))
-    except (OSError, ValueError) as error:
-        raise DataError(f"The processor of the checkpoint '{checkpoint}' cannot be read: {error}") from error
-    for opened in data:
-        check_preparation(processor, opened, f"The checkpoint '{checkpoint}'")
 
 
 def load_model(checkpoint: str | Path) -> NeuralClipModel:

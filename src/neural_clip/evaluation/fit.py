@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,18 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
             + ("; `evaluate --subject average` scores them without." if MODALITIES[modality].sensors else ".")
         )
     check_shape(config, data, subjects)
+
+
+def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) -> None:
+    """Raise where the rows of a data set went through something else than those of a checkpoint."""
+    from neural_clip.processing_neural_clip import NeuralClipProcessor
+
+    try:
+        processor = NeuralClipProcessor.from_pretrained(str(checkpoint))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The processor of the checkpoint '{checkpoint}' cannot be read: {error}") from error
+    for opened in data:
+        check_preparation(processor, opened, f"The checkpoint '{checkpoint}'")
 
 
 def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str) -> None:

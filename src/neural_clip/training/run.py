@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.checkpoints import check_prepared_alike
+from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
