@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def check_names(checkpoints: Mapping[str, str | Path]) -> None:
     """Raise where there is no checkpoint, or one has the name of a baseline."""
-    from neural_clip.evaluation.baselines.linear import BASELINES
+    from neural_clip.evaluation.baselines.rows import BASELINES
 
     check_value("checkpoints", list(checkpoints), bool(checkpoints), "one or more")
     for name, path in checkpoints.items():

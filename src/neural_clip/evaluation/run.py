@@ -252,7 +252,7 @@ def baseline_rows(
 
     One that cannot be computed says why.
     """
-    from neural_clip.evaluation.baselines.linear import BASELINES
+    from neural_clip.evaluation.baselines.rows import BASELINES
     from neural_clip.evaluation.tasks import decoding_rows
 
     rows: list[dict] = []
