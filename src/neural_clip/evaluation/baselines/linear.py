@@ -41,7 +41,9 @@ ALIGNMENT_SIZE = 1024  # outputs of the fMRI alignment layer in the code of arXi
 
 
 @one_thread
-def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
+def per_subject_ridge(
+    train: Split, validation: Split, test: Split, *, subject_means: bool = False
+) -> tuple[np.ndarray, dict[str, float]]:
     """Ridge regression from each subject's standardised recording to the image embedding.
 
     One relative strength for all subjects is chosen on the validation rows of all together: validation sets
@@ -49,6 +51,8 @@ def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.
 
     Args:
         train, validation, test ([`Split`]): Every subject of the test split must be in the others.
+        subject_means (`bool`, *optional*, defaults to `False`): Leave in the predictions what the mean training target
+            of their subject has beside that of all: what the subject alone tells of the images.
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)`, the predictions for the test rows, and `dict` with
@@ -58,7 +62,7 @@ def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.
         DataError: If a subject has no training rows, or there are fewer than two validation images.
     """
     require_rows(train, validation)
-    tuned, tested = subject_paths(train, (validation, test), standardised, RELATIVE_ALPHAS)
+    tuned, tested = subject_paths(train, (validation, test), standardised, RELATIVE_ALPHAS, subject_means)
     best, score = best_alpha(tuned, validation)
     return tested[best], {"relative_alpha": float(RELATIVE_ALPHAS[best]), "validation_two_way": score}
 
@@ -74,7 +78,11 @@ def require_rows(train: Split, validation: Split) -> None:
 
 
 def subject_paths(
-    train: Split, others: Sequence[Split], scaler: Callable, alphas: Sequence[float] | np.ndarray
+    train: Split,
+    others: Sequence[Split],
+    scaler: Callable,
+    alphas: Sequence[float] | np.ndarray,
+    subject_means: bool = False,
 ) -> list[np.ndarray]:
     """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own subject's ridge.
 
@@ -89,6 +97,8 @@ def subject_paths(
             mask = split.subjects == subject
             if mask.any():
                 path[:, mask] = ridge.deviations(scale(split.of_subject(subject)), alphas)
+                if subject_means:
+                    path[:, mask] += ridge.target_mean - train.targets.mean(axis=0)
     return paths
 
 
