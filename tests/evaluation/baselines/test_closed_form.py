@@ -118,6 +118,18 @@ def test_many_rows_choose_their_strength_on_the_validation_split(monkeypatch):
     assert best.cross_entropy == pytest.approx(min(entropies.values()))
 
 
+@pytest.mark.parametrize(("sfreq", "factor"), [(1000.0, 4), (499.0, 1), (120.0, 1), (520.0, 2)])
+def test_high_rates_are_averaged(sfreq, factor):
+    values = np.random.default_rng(0).standard_normal((3, 2, 10)).astype(np.float32)
+    split = split_of(values, np.array(list("aaa")), np.array(list("xyz")), np.eye(3), sfreq=sfreq)
+    found = np.asarray(module.decimated(split).values())
+    n_times = 10 // factor
+    for place in range(n_times):
+        expected = values[:, :, place * factor : (place + 1) * factor].mean(axis=2)
+        np.testing.assert_allclose(found[:, :, place], expected, atol=1e-6)
+    assert found.shape == (3, 2, n_times)
+
+
 def test_the_test_split_is_not_looked_at():
     train, validation, test = planted("sensors")
     _, chosen = closed_form(train, validation, test)
