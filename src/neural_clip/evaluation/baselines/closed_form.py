@@ -41,7 +41,7 @@ from neural_clip.retrieval.tiles import unit_vectors
 GAMMA = 0.75  # how much of the targets' covariance is undone: 0 none, 1 all
 LEAST_VARIANCE = 1e-6  # relative to the largest: directions with less are outside the span of the targets
 N_FOLDS = 5
-MAX_FOLDED_ROWS = 2000  # above them the validation split tells as much, and folds cost their number
+MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and folds cost their number
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
 UNWHITENED = 1.0  # least share of white noise
