@@ -168,7 +168,7 @@ def test_statistics_that_were_changed_or_lost_are_noticed(tmp_path):
     with pytest.raises(DataError, match=r"scaling.safetensors' is not the file that was written"):
         _ = PreparedSet.open(folder).statistics
     assert [finding.message for finding in inspect(folder) if finding.severity == "error"] == [
-        "'scaling.safetensors' is not the file that was written."
+        f"'{folder}/scaling.safetensors' is not the file that was written: its content has another SHA-256."
     ]
     (folder / "scaling.safetensors").unlink()
     with pytest.raises(DataError, match=r"lacks 'scaling.safetensors'"):

@@ -127,7 +127,7 @@ def test_fingerprint_is_over_names_and_contents(tmp_path):
     assert read_metadata(again)["fingerprint"] == read_metadata(folder)["fingerprint"]
     lost = next(folder.rglob("test-*.parquet"))
     lost.write_bytes(lost.read_bytes()[:-1])
-    with pytest.raises(DataError, match="not those that were prepared"):
+    with pytest.raises(DataError, match=r"test-00000\.parquet' is not the file that was written: it has \d+ bytes"):
         verify_prepared(folder)
 
 

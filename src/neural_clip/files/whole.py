@@ -189,6 +189,17 @@ def check_free(path: Path, *, holds: str, what: str, overwrite: bool) -> None:
         raise DataError(f"'{path}' is not empty. Pass `--overwrite` to replace the {what}, or choose another.")
 
 
+def check_apart(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raise a `DataError` where a folder would be written into one that is read, or in place of what is read."""
+    place = place_of(path)
+    for given in inputs:
+        read = Path(os.path.realpath(given))
+        if place == read or read in place.parents:
+            raise DataError(f"'{path}' lies in '{given}', which is read. Choose a folder outside it.")
+        if place in read.parents:
+            raise DataError(f"'{path}' holds '{given}', which is read. Choose another folder.")
+
+
 def moved_aside(path: str | Path, holds: str) -> Path | None:
     """Where a folder lies that a killed run was about to replace; `None` where nothing of that kind happened."""
     path = Path(os.path.realpath(path))

@@ -10,9 +10,9 @@ for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -22,10 +22,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
-from neural_clip.files.whole import sha256_of
+from neural_clip.files.whole import moved_aside, sha256_of
 from neural_clip.preparation import STATISTICS_FILE, Preparation
-from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.facts import METADATA_FILE, Facts, read_metadata, verify_prepared
+from neural_clip.prepared.image_rows import image_features
+from neural_clip.prepared.integrity import ADVICE
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.recording_rows import recording_features
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.prepared.stored_rows import check_rows, check_stored, files_of, open_rows
 from neural_clip.target_space import TargetSpace
 
 if TYPE_CHECKING:
@@ -57,14 +62,33 @@ class ImageTable:
 
     @classmethod
     def of_columns(cls, columns: pa.Table) -> ImageTable:
-        """Read `COLUMNS` of the `images` config."""
+        """Read `COLUMNS` of the `images` config.
+
+        Raises:
+            DataError: If there are no images, one has no name, embedding or labels, or two have one name.
+        """
+        for name in cls.COLUMNS:
+            if columns[name].null_count or not len(columns):
+                raise DataError(f"{columns[name].null_count} of {len(columns)} rows have no {name!r}.")
         embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return cls(
+        if embeds.size % len(columns):
+            raise DataError("The embeddings have different widths.")
+        found = cls(
             image_ids=columns["image_id"].to_pylist(),
             embeds=embeds.astype(np.float32).reshape(len(columns), -1),
             concepts=columns["concept"].to_pylist(),
             categories=columns["categories"].to_pylist(),
         )
+        if len(found._index) < len(columns):
+            twice = next(name for name, count in Counter(found.image_ids).items() if count > 1)
+            raise DataError(f"Image {twice!r} occurs twice.")
+        bad = ~(np.isfinite(found.embeds).all(axis=1) & found.embeds.any(axis=1))
+        if bad.any():
+            name = found.image_ids[int(np.argmax(bad))]
+            raise DataError(
+                f"{int(bad.sum())} embeddings are not finite or all zeros, such as that of image {name!r}."
+            )
+        return found
 
     @cached_property
     def sha256(self) -> str:
@@ -79,7 +103,11 @@ class ImageTable:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def rows_of(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Row of each image id, `(len(image_ids),)` int64."""
+        """Row of each image id, `(len(image_ids),)` int64; a `DataError` if one is not there."""
+        if unknown := sorted({str(image_id) for image_id in image_ids if image_id not in self._index}):
+            raise DataError(
+                f"{len(unknown)} images are not among the {len(self._index)} images, such as {unknown[0]!r}."
+            )
         return np.array([self._index[image_id] for image_id in image_ids], dtype=np.int64)
 
     def of(self, image_ids: Sequence[str] | np.ndarray) -> ImageTable:
@@ -111,12 +139,24 @@ class PreparedSet:
         """Open a folder, or fetch a data set of that name from the Hub; an open one is returned as it is.
 
         Raises:
-            DataError: If it is no prepared data set of this machine and cannot be had from the Hub.
+            DataError: If it is no prepared data set of this machine and cannot be had from the Hub, its facts are
+                damaged, or a file has another size or footer than was written, is missing or was added.
         """
         if isinstance(folder, PreparedSet):
             return folder
         local = _local_folder(folder)
-        return cls(str(folder), local, Facts.read(local))
+        facts = Facts.read(local)
+        check_stored(local, facts)
+        return cls(str(folder), local, facts)
+
+    def verify(self) -> PreparedSet:
+        """The same data set, once its files are read whole and known to be those that were written.
+
+        Raises:
+            DataError: If a file was changed, added or lost; [`PreparedSet.open`] compares sizes and footers alone.
+        """
+        verify_prepared(self.folder)
+        return self
 
     @property
     def images(self) -> ImageTable:
@@ -136,7 +176,10 @@ class PreparedSet:
             raise DataError(
                 f"The images of '{self.name}' have no embeddings; run `neural-clip embed-images {self.name}`."
             )
-        table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
+        try:
+            table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
+        except DataError as error:
+            raise DataError(f"The images of '{self.name}' are damaged: {error} {ADVICE}") from error
         written = self.facts.targets or {}
         if self.facts.format_version > 1 and written.get("sha256") != table.sha256:
             raise DataError(
@@ -188,7 +231,8 @@ class PreparedSet:
     @cached_property
     def stored_images(self) -> datasets.Dataset:
         """The `images` config with pixels, memory-mapped."""
-        return self._stored({"images": "images/images-*.parquet"})["images"]
+        patterns = {"images": "images/images-*.parquet"}
+        return open_rows(self.folder, patterns, self.facts.fingerprint, image_features(False, None))["images"]
 
     def split(self, name: str, subjects: Sequence[str] | None = None) -> Split:
         """Open the recordings of a split, memory-mapped.
@@ -203,38 +247,35 @@ class PreparedSet:
         from datasets import concatenate_datasets
 
         check_option("split", name, SPLITS)
-        wanted = list(self.facts.subjects if subjects is None else subjects)
+        wanted = asked = list(self.facts.subjects if subjects is None else subjects)
         if unknown := sorted(set(wanted) - set(self.facts.subjects)):
             raise DataError(f"'{self.name}' has no subject {unknown}; it has {self.facts.subjects}.")
-        parts = [self._of_subject(subject)[name] for subject in wanted if self.facts.subject_splits[subject].get(name)]
-        if not parts:
-            raise DataError(f"'{self.name}' has no {name} recordings of {wanted}.")
-        recordings = concatenate_datasets(parts)
+        wanted = [subject for subject in wanted if self.facts.subject_splits[subject].get(name)]
+        if not wanted:
+            raise DataError(f"'{self.name}' has no {name} recordings of {asked}.")
+        recordings = concatenate_datasets([self._of_subject(subject)[name] for subject in wanted])
         labels = recordings.select_columns(["subject", "image_id"]).with_format("arrow")[:]
-        names = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
-        return Split(self, name, recordings, *names)
+        subjects_found, image_ids = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
+        stated = np.repeat(wanted, [self.facts.subject_splits[subject][name] for subject in wanted])
+        if labels["image_id"].null_count or not np.array_equal(subjects_found, stated):
+            raise DataError(
+                f"The {name} rows of '{self.name}' are damaged: some have no image, or lie in the folder of another "
+                f"subject. {ADVICE}"
+            )
+        return Split(self, name, recordings, subjects_found, image_ids)
 
     def _of_subject(self, subject: str) -> datasets.DatasetDict:
         """All splits of a subject, opened once."""
         if subject not in self._recordings:
-            present = [split for split in SPLITS if self.facts.subject_splits[subject].get(split)]
-            self._recordings[subject] = self._stored({s: f"data/{subject}/{s}-*.parquet" for s in present})
+            facts, counts = self.facts, self.facts.subject_splits[subject]
+            patterns = {split: f"data/{subject}/{split}-*.parquet" for split in SPLITS if counts.get(split)}
+            shape = (facts.n_chans, facts.n_times) if MODALITIES[facts.modality].sensors else None
+            columns = recording_features(facts.modality, shape)
+            found = open_rows(self.folder, patterns, facts.fingerprint, columns)
+            for split, pattern in patterns.items():
+                check_rows(files_of(self.folder, pattern), len(found[split]), counts[split])
+            self._recordings[subject] = found
         return self._recordings[subject]
-
-    def _stored(self, patterns: dict[str, str]) -> datasets.DatasetDict:
-        """Parquet files below the folder, by split.
-
-        They are named one by one, in their order: `load_dataset` of a folder called `set[1]` would read that called
-        `set1`.
-        """
-        from datasets import load_dataset
-
-        files = {split: sorted(self.folder.glob(pattern)) for split, pattern in patterns.items()}
-        if absent := [patterns[split] for split, paths in files.items() if not paths]:
-            raise DataError(f"'{self.folder}' has no files '{absent[0]}'; prepare the data set again.")
-        named = {split: [glob.escape(str(path.absolute())) for path in paths] for split, paths in files.items()}
-        # the name keeps apart in the cache what was prepared again with the same times of writing
-        return load_dataset("parquet", f"prepared-{self.facts.fingerprint}", data_files=named)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +331,10 @@ class Split:
     @cached_property
     def image_rows(self) -> np.ndarray:
         """Row of each recording's image in `data.images`, `(n,)` int64."""
-        return self.data.images.rows_of(self.image_ids)
+        try:
+            return self.data.images.rows_of(self.image_ids)
+        except DataError as error:
+            raise DataError(f"The {self.name} split of '{self.data.name}': {error}") from error
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -362,7 +406,12 @@ class Split:
             chosen = [self.recordings[row] for row in np.arange(len(self))[rows]]
             return np.stack(chosen) if chosen and chosen[0].ndim == 2 else chosen
         shape = getattr(self._on_disk.features[self.modality], "shape", None)  # (n_chans, n_times), voxels have none
-        flat, lengths = column_arrays(self._on_disk[rows][self.modality], shape)
+        column = self._on_disk[rows][self.modality]
+        if column.null_count:
+            raise DataError(
+                f"The {self.name} split of '{self.data.name}' has {column.null_count} rows without values."
+            )
+        flat, lengths = column_arrays(column, shape)
         flat = flat.astype(np.float32, copy=False)
         return flat.reshape(-1, *shape) if shape else np.split(flat, np.cumsum(lengths)[:-1])
 
@@ -437,6 +486,8 @@ def _local_folder(folder: str | Path) -> Path:
     """A local prepared data set, or one of that name fetched from the Hub."""
     if Path(folder).is_dir():
         return Path(folder)
+    if moved_aside(folder, METADATA_FILE):
+        read_metadata(folder)  # says where it lies
     if (name := str(folder)).count("/") != 1 or name.startswith((".", "/", "~")):
         raise DataError(f"'{folder}' is no folder; make a prepared data set with `neural-clip prepare`.")
     from huggingface_hub import snapshot_download
