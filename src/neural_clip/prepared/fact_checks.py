@@ -151,6 +151,8 @@ def _at_odds(facts: Mapping[str, Any]) -> Iterator[str]:
         for key in ("ch_names", "ch_positions"):
             if key in facts and len(facts[key]) != facts["n_chans"]:
                 yield f"{key!r} has {len(facts[key])} entries, but 'n_chans' is {facts['n_chans']}"
+    if "tmin" in facts and "sfreq" not in facts:
+        yield f"'tmin' is {facts['tmin']}, but there is no 'sfreq'"
     if "subjects" in facts:
         for key in ("subject_splits", "n_voxels"):
             if key in facts and (other := set(facts["subjects"]) ^ set(facts[key])):

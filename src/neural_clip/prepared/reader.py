@@ -413,7 +413,16 @@ class Split:
             )
         flat, lengths = column_arrays(column, shape)
         flat = flat.astype(np.float32, copy=False)
-        return flat.reshape(-1, *shape) if shape else np.split(flat, np.cumsum(lengths)[:-1])
+        if shape:
+            return flat.reshape(-1, *shape)
+        stated = np.array([self.facts.n_voxels[subject] for subject in self.subjects[rows]])
+        if not np.array_equal(lengths, stated):
+            row = int(np.argmax(lengths != stated))
+            raise DataError(
+                f"'{self.data.folder}/{METADATA_FILE}' says that {self.subjects[rows][row]} has {stated[row]} voxels, "
+                f"but a {self.name} row has {lengths[row]}. {ADVICE}"
+            )
+        return np.split(flat, np.cumsum(lengths)[:-1])
 
     def blocks(self, n_rows: int) -> Iterator[tuple[slice, Values]]:
         """Go over all recordings, at most so many in memory at a time; yields rows and their values."""

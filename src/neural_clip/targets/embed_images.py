@@ -103,6 +103,8 @@ def _facts(folder: Path, options: EmbedOptions) -> Facts:
 
 def _replace(folder: Path, facts: Facts, files: list[Path], embeds: list[np.ndarray], encoder: TargetEncoder) -> None:
     """Write the data set anew with these embeddings, one a row of its image files, in place of the old one."""
+    if Facts.of(verify_prepared(folder)) != facts:
+        raise DataError(f"'{folder}' was changed while its images were embedded; nothing was written.")
     with whole_folder(folder, holds=METADATA_FILE, what="prepared data set", overwrite=True) as partial:
         shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
         carried = [name for name in facts.files or files_below(folder, READ) if not _is_written_anew(name)]
@@ -113,9 +115,6 @@ def _replace(folder: Path, facts: Facts, files: list[Path], embeds: list[np.ndar
         targets = {"space": space_of(encoder).as_dict()}
         names = [*carried, *(name for name in files_below(partial) if name.startswith("images/"))]
         save_metadata(partial, facts.as_dict() | {"image_encoder": encoder.description, "targets": targets}, names)
-        if Facts.read(folder) != facts:
-            raise DataError(f"'{folder}' was changed while its images were embedded; nothing was written.")
-        verify_prepared(folder)
 
 
 def _listed(values: object) -> list:

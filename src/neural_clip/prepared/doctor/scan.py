@@ -155,7 +155,7 @@ def _opened(path: Path, columns: tuple[str, ...]) -> Iterator[pq.ParquetFile]:
                 raise DataError(f"'{path}' lacks the columns {', '.join(missing)}. Prepare the data set again.")
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as damage:
-        raise DataError(f"'{path}' is damaged: {damage}. Prepare the data set again.") from damage
+        raise DataError(f"'{path}' is damaged: {str(damage).rstrip('.')}. Prepare the data set again.") from damage
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:
