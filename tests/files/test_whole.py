@@ -12,6 +12,7 @@ import pytest
 
 from neural_clip.errors import DataError
 from neural_clip.files.whole import moved_aside, only_writer, sha256_of, whole_file, whole_folder, write_whole
+from small_disk import run_on_small_disk
 
 
 def test_text_and_bytes_take_the_older_file_s_place(tmp_path):
@@ -301,3 +302,44 @@ def test_parts_stay_after_an_error_and_are_there_again(tmp_path, capsys):
     assert names(tmp_path / "thing.partial") == ["1.part"]
     assert run(fail=False) == ["1.part"]
     assert names(tmp_path) == ["thing"] and capsys.readouterr().err == ""
+
+
+# Writes a file or a folder that is larger than the disk, then says what came of it and what lies there.
+FILLS = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from neural_clip.errors import DataError
+from neural_clip.files.whole import whole_file, whole_folder, write_whole
+
+disk, way = Path(sys.argv[1]), sys.argv[2]
+large = np.random.default_rng(0).bytes(2**20)
+
+def folder(content):
+    with whole_folder(disk / "thing", holds="mark.json", what="thing", overwrite=True) as partial:
+        (partial / "mark.json").write_bytes(content)
+
+def array(content):
+    with whole_file(disk / "thing") as partial, partial.open("wb") as file:
+        np.savez(file, content=np.frombuffer(content, np.uint8))
+
+write = {"file": lambda content: write_whole(disk / "thing", content), "folder": folder, "array": array}[way]
+write(b"old")
+old = (disk / "thing" / "mark.json" if way == "folder" else disk / "thing").read_bytes()
+if len(sys.argv) > 3:
+    os.system(f"mount -o remount,ro {disk}")
+try:
+    write(large)
+except DataError as error:
+    print(error)
+assert old == (disk / "thing" / "mark.json" if way == "folder" else disk / "thing").read_bytes()
+print(os.listdir(disk))
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "folder", "array"])
+@pytest.mark.parametrize("reason", ["no space is left on the device", "the file system is read-only"])
+def test_a_disk_that_takes_nothing_keeps_what_was_there(tmp_path, way, reason):
+    done = run_on_small_disk(tmp_path, "256k", FILLS, way, *(["ro"] if "read-only" in reason else []))
+    told = f"'{tmp_path}/thing' cannot be written: {reason}. What was there before is unchanged."
+    assert done.stdout.splitlines() == [told, "['thing']"], done.stderr
