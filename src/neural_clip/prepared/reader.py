@@ -67,12 +67,15 @@ class ImageTable:
         Raises:
             DataError: If there are no images, one has no name, embedding or labels, or two have one name.
         """
+        import pyarrow as pa
+
         for name in cls.COLUMNS:
             if columns[name].null_count or not len(columns):
                 raise DataError(f"{columns[name].null_count} of {len(columns)} rows have no {name!r}.")
+        kind = columns["image_embeds"].type
+        if not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
+            raise DataError(f"Column 'image_embeds' holds {kind}, no vectors of one width.")
         embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        if embeds.size % len(columns):
-            raise DataError("The embeddings have different widths.")
         found = cls(
             image_ids=columns["image_id"].to_pylist(),
             embeds=embeds.astype(np.float32).reshape(len(columns), -1),
