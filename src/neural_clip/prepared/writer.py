@@ -32,9 +32,9 @@ from neural_clip.preparation import STATISTICS_FILE, Statistics
 from neural_clip.prepared.card import write_card
 from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, plain
 from neural_clip.prepared.image_rows import merge_images, write_images
+from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.integrity import FINGERPRINT_VERSION, described, fingerprint_of
 from neural_clip.prepared.parts import Part, keep_parts, remove_marks, run_parts
-from neural_clip.prepared.reader import ImageTable
 from neural_clip.prepared.recording_rows import merge_recordings, write_recordings
 
 
