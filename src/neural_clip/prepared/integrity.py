@@ -18,13 +18,13 @@ from neural_clip.files.whole import sha256_of
 
 FINGERPRINT_VERSION = 2  # of all files; 1: of the Parquet files
 NOT_LISTED = ("README.md", "neural_clip.json")  # a card may be improved by hand; the facts hold the list
-READ = ("*.parquet", "masks/**/*", "*.safetensors")  # an added file of these would be taken for one of the set
+READ = ("**/*.parquet", "masks/**/*", "*.safetensors")  # an added file of these would be taken for one of the set
 ADVICE = "Copy the data set again, or prepare it again."
 
 
 def files_below(folder: Path, patterns: Iterable[str] = ("**/*",)) -> list[str]:
     """Names of the files of a data set; hidden and unfinished ones are none of it."""
-    found = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file() or path.is_symlink()}
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file() or path.is_symlink()}
     names = {path.relative_to(folder).as_posix() for path in found} - set(NOT_LISTED)
     return sorted(name for name in names if not f"/{name}".count("/.") and not name.endswith(".partial"))
 
