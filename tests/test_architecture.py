@@ -370,6 +370,7 @@ BESIDE_THE_PACKAGE = {
     "format_1",
     "package",
     "public_paths",
+    "writing_commands",
     "publish_results",
     "tolerances",
 }

@@ -61,16 +61,29 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
         main (`Callable`): Takes the argument list (or `None` for `sys.argv[1:]`).
         argv (`Sequence[str]`, *optional*): Arguments without the program's name.
 
-    Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. Errors of any other type are defects of this
-    package and keep their traceback.
+    Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. What the system refuses (a full disk, a file that may
+    not be read) is told in the same way. Errors of any other type are defects of this package and keep their
+    traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word.
     """
     try:
         main(argv)
-    except (DataError, FileNotFoundError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        sys.exit(141)  # as shells say it of a program that ended so
+    except (DataError, OSError) as error:
         if os.environ.get("NEURAL_CLIP_TRACEBACK") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _sentence(error: Exception) -> str:
+    """An error in words; of the system's the file and the reason."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    files = " and ".join(repr(str(name)) for name in (error.filename, error.filename2) if name is not None)
+    return f"{files}: {error.strerror.lower()}." if files else f"{error.strerror}."

@@ -207,7 +207,7 @@ def test_changed_and_leaking_sets_are_not_sent(tmp_path, hub, monkeypatch):
     path = folder / "images" / "images-00000.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"X")
-    with pytest.raises(DataError, match="not those that were prepared"):
+    with pytest.raises(DataError, match="is not the file that was written"):
         push(folder, REPO)
     assert hub.repositories == {} and all(method == "GET" for method, _ in hub.requests)
     path.write_bytes(whole)

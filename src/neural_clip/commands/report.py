@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options
+from neural_clip.files.whole import only_writer
 from neural_clip.options import option
 
 
@@ -24,9 +25,13 @@ class ReportOptions:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip report`."""
     (options,) = read_options("report", __doc__, argv, ReportOptions)
+    from neural_clip.evaluation.outputs import REPORT_FILE
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import read_report, write_report
 
-    path = write_report(options.report, pictures=options.pictures)
+    given = Path(options.report)
+    read_report(given)  # before a lock is made
+    with only_writer((given if given.is_dir() else given.parent) / REPORT_FILE):
+        path = write_report(given, pictures=options.pictures)
     print_tables(read_report(path.parent), path.parent)
     return path

@@ -75,6 +75,8 @@ def evaluate_checkpoints(
         models[name] = fitting_model(path, opened, first=not models)
         space = TargetSpace.of(getattr(models[name].config, "target_space", None))
         opened = {modality: found.moved_to(space) for modality, found in opened.items()}
+    for data_set in opened.values():
+        data_set.verify()
     parts = scored_parts(opened, options)
     embedded = {
         name: {

@@ -116,7 +116,7 @@ def adapt(
     check_one_process("`neural-clip adapt`")
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
-        data = fitting_data(model, data, str(checkpoint))
+        data = fitting_data(model, data.verify(), str(checkpoint))
         check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
         config = getattr(model.config, f"{data.facts.modality}_config")
         chosen = choose_subjects(data, config.subjects, options.subjects)

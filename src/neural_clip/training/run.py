@@ -69,6 +69,9 @@ def train(recipe: Recipe) -> Path:
     if resume_from is not None:
         check_resumed_encoder(resume_from, recipe, identity)
         check_prepared_alike(resume_from, list(data.values()))
+    else:
+        for opened in data.values():
+            opened.verify()
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     if tower is not None:
         for opened in data.values():

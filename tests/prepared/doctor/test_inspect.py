@@ -762,7 +762,7 @@ def test_damaged_files_are_named(tmp_path):
         for damaged in (whole[:-20], whole[: len(whole) // 2], b"", b"PAR1" + bytes(len(whole)) + b"PAR1",
                         whole[:40] + bytes(200) + whole[240:]):  # fmt: skip
             path.write_bytes(damaged)
-            with pytest.raises(DataError, match=f"{path.name}' is damaged"):
+            with pytest.raises(DataError, match=f"{path.name}' is (damaged|empty)"):
                 inspect(folder)
         path.write_bytes(whole)
     inspect(folder)
