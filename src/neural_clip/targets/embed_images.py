@@ -10,7 +10,6 @@ goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import zipfile
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.whole import whole_file, whole_folder
+from neural_clip.files.whole import link_or_copy, whole_file, whole_folder
 from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
 from neural_clip.prepared.parquet import ParquetShards
@@ -100,15 +99,6 @@ def embed_images(
 def _listed(values: object) -> list:
     """One value as a list of one."""
     return list(values) if isinstance(values, (list, tuple)) else [values]
-
-
-def link_or_copy(source: str, target: str) -> str:
-    """Share a file's bytes where the file system can, copy them where it cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def _not_carried(folder: str, names: list[str]) -> list[str]:
