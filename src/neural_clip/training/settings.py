@@ -45,6 +45,7 @@ ONLY_DEFAULT = {
         _WHOLE,
     ),
     "save_on_each_node": _PARTS,
+    "resume_from_checkpoint": "`--resume` goes on from the last whole checkpoint of the 'output_dir'",
 }  # fmt: skip
 # setting: values that give what the package promises, and why
 ALLOWED: dict[str, tuple[tuple, str]] = {
