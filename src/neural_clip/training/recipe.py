@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SECTIONS = ("data", "model", "training")
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
+STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 SWITCHES = ("resume", "overwrite", "push_to_hub")
 # Words of the other commands for settings of `training`.
 SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
@@ -122,6 +123,10 @@ class Recipe:
             check_settings(self.training)
             # said outright, since processes that share no GPU are joined on CPUs only where that is asked for
             settings = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **self.training}
+            for name in STRATEGIES:
+                settings[name] = (
+                    "no" if settings.get(name) is False else settings[name]
+                )  # YAML 1.1 takes `no` for false
             check_launch(bool(settings["use_cpu"]))
             try:
                 self._arguments = TrainingArguments(**settings)

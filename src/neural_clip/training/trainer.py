@@ -21,7 +21,8 @@ from neural_clip.evaluation.embedding import embed_recordings
 from neural_clip.files.whole import write_whole
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
-from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler, RecordingDataset
+from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler, RecordingDataset, named
+from neural_clip.training.checkpoint import check_weights
 from neural_clip.training.collapse import collapse_of, spread_of
 from neural_clip.training.run_state import BATCHES_FILE, mark_finished, mark_unfinished, states_of
 
@@ -93,6 +94,39 @@ class NeuralClipTrainer(Trainer):
         """Leave the temperature out of weight decay, as CLIP does."""
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The next batches; an error of a process that loads them keeps its message alone."""
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        except DataError as error:
+            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A step of `Trainer`, or a `DataError` that names its recordings where loss or gradient are not finite."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        finite = torch.isfinite(loss)
+        if self.accelerator.sync_gradients and self.accelerator.scaler is None:  # a scaler looks for itself
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            finite = finite & torch.isfinite(torch.stack(torch._foreach_norm(gradients, torch.inf))).all()
+        if not finite:
+            raise DataError(
+                f"Training diverged: loss or gradient of step {self.state.global_step + 1} is NaN or infinite. "
+                f"{self._recordings_of(inputs)} Try a smaller 'training.learning_rate', full precision ('bf16' and "
+                "'fp16' false), or recordings with values of about 1."
+            )
+        return loss
+
+    def _recordings_of(self, inputs: dict[str, Any]) -> str:
+        """Which recordings a batch holds, and how large their values are."""
+        part = next(part for part in self.recordings.parts if f"{part.modality}_values" in inputs)
+        subjects = [part.subjects[number] for number in inputs["subject_ids"].tolist()]
+        images = [part.part.data.images.image_ids[row] for row in inputs["image_ids"].tolist()]
+        largest = inputs[f"{part.modality}_values"].abs().amax()
+        return (
+            f"Its batch holds these recordings of '{part.part.data.name}', with values up to {float(largest):.3g}: "
+            f"{named(subjects, images)}."
+        )
+
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: object = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
@@ -119,6 +153,7 @@ class NeuralClipTrainer(Trainer):
         for part in self.validation:
             embeds = neural_embeds(model, part)
             if not np.isfinite(embeds).all():
+                part.__getitems__(np.flatnonzero(~np.isfinite(embeds).all(axis=1)).tolist())  # raises for such values
                 raise DataError(
                     f"Training diverged: after step {self.state.global_step} the embeddings of {part.modality} hold "
                     f"NaN or infinity. {spread_of(part.part)} Try a smaller 'training.learning_rate'."
@@ -138,6 +173,7 @@ class NeuralClipTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a state, say that it is whole, and only then remove older ones."""
+        check_weights(self.model)
         folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.is_world_process_zero():
             mark_unfinished(folder)
