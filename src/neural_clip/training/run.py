@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
@@ -152,8 +153,12 @@ def _trainer(
             processor=processor,
             callbacks=[KeepTowerInEval(), BestState()],
         )
-        trainer.create_optimizer()  # now, so that one that is not installed is known before anything is written
-    except (ImportError, ValueError) as error:
+        # now, so that what cannot be had is known before anything is written
+        trainer.create_optimizer()
+        steps = trainer.n_steps()
+        trainer.create_scheduler(steps, torch.optim.SGD([torch.zeros(1)], lr=1.0))
+        trainer.lr_scheduler = None  # the one that counts is made for the optimiser above
+    except Exception as error:  # a wrong value comes to light wherever it is first used
         raise DataError(f"The recipe's 'training' section cannot be used: {error}") from error
     finally:
         arguments.output_dir = output_dir
