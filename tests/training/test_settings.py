@@ -75,16 +75,41 @@ def test_a_setting_of_an_older_transformers_is_unknown(recipe_file):
         ("seed", "null"),
         ("learning_rate", "true"),
         ("metric_for_best_model", "eval_loss"),
+        ("metric_for_best_model", "null"),
+        ("seed", "-1"),
+        ("seed", "99999999999999999999999"),
+        ("max_steps", "1.5"),
+        ("max_steps", ".inf"),
+        ("max_steps", "1e30"),
+        ("num_train_epochs", "1e30"),
+        ("num_train_epochs", "2020-01-01"),
+        ("learning_rate", "1e400"),
+        ("save_steps", "0"),
+        ("save_total_limit", "{a: 1}"),
+        ("bf16", "1"),
+        ("run_name", "[1]"),
         ("metric_for_best_model", "eval_meg_two_way"),
     ],
 )
 def test_values_that_no_training_can_use_are_refused_before_it(recipe_file, tmp_path, name, value):
-    with pytest.raises(DataError, match=rf"'training\.{name}' parameter"):
+    with pytest.raises(DataError, match=rf"'training\.{name}' parameter\. Allowed "):
         train(read_recipe([recipe_file, f"--{name}", value]))
     assert not any((tmp_path / "out").glob("*"))
 
 
-@pytest.mark.parametrize(("name", "value"), [("optim", "adamw_bnb_8bit"), ("optim", "none_such"), ("bf16", "maybe")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optim", "adamw_bnb_8bit"),
+        ("optim", "none_such"),
+        ("bf16", "maybe"),
+        ("lr_scheduler_type", "none_such"),
+        ("lr_scheduler_kwargs", "{none_such: 1}"),
+        ("adam_beta1", "3"),
+        ("log_level", "none_such"),
+        ("optim_args", "a=b=c"),
+    ],
+)
 def test_settings_that_cannot_be_had_here_are_a_sentence(recipe_file, tmp_path, name, value):
     with pytest.raises(DataError, match=r"The recipe's 'training' section cannot be used: |Allowed is true or false"):
         train(read_recipe([recipe_file, f"--{name}", value]))

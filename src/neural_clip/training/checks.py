@@ -104,7 +104,7 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> None:
     if changed:
         told = "; ".join(f"'{name}' was {old} and is {new}" for name, (old, new) in changed.items())
         raise DataError(
-            f"'{checkpoint}' cannot be resumed from with other batches: {told}. Give what it was, or train anew with "
+            f"'{checkpoint}' cannot be resumed from with other settings: {told}. Give what it was, or train anew with "
             "`--overwrite`."
         )
 

@@ -117,7 +117,7 @@ def check_metric(settings: dict[str, Any], modalities: list[str]) -> None:
         modalities (`list[str]`): Those with a validation split.
     """
     metric = settings.get("metric_for_best_model")
-    if metric is not None:
+    if metric is not None or ("metric_for_best_model" in settings and modalities):
         scores = ["two_way", *(f"{modality}_two_way" for modality in modalities)]
         check_option("training.metric_for_best_model", metric, [f"eval_{score}" for score in scores] + scores)
 

@@ -69,8 +69,11 @@ class NeuralClipTrainer(Trainer):
         return batches
 
     def deciding_batches(self) -> dict[str, Any]:
-        """What decides the batches of a run; a resumed one must agree."""
-        return self.batches().as_dict() | {"gradient_accumulation_steps": self.args.gradient_accumulation_steps}
+        """What decides the batches of a run and the state of its optimiser; a resumed one must agree."""
+        accumulated = {"gradient_accumulation_steps": self.args.gradient_accumulation_steps}
+        return (
+            self.batches().as_dict() | accumulated | {"optim": str(getattr(self.args.optim, "value", self.args.optim))}
+        )
 
     def n_steps(self) -> int:
         """Steps that training takes."""
