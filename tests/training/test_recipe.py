@@ -1,5 +1,6 @@
 """Recipes and their overrides."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -306,3 +307,50 @@ def test_a_word_for_a_number_is_refused_before_anything_is_touched(name):
     recipe = read_recipe(["demo", f"--training.{name}", "ten"])
     with pytest.raises(DataError, match=rf"'training.{name}' parameter\. Allowed is a (whole )?number, but got 'ten'"):
         _ = recipe.training_arguments
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--data=3", "'data' parameter. Allowed is keys with values, but got 3"),
+        ("--data={eeg: 3}", "'data.eeg' parameter. Allowed is the name of a folder"),
+        ("--data={eeg: ''}", "'data.eeg' parameter. Allowed is the name of a folder"),
+        (
+            f"--data={{eeg: {'x' * 300}}}",
+            "'data.eeg' parameter. Allowed is the name of a folder, of 255 bytes at most",
+        ),
+        ("--output-dir=[a]", "'training.output_dir' parameter. Allowed is the name of a folder"),
+        ('--output-dir="a\\0b"', "'training.output_dir' parameter. Allowed is the name of a folder"),
+        (f"--output-dir={'y' * 256}", "'training.output_dir' parameter. Allowed is the name of a folder"),
+        ("--model=[1]", "'model' parameter. Allowed is keys with values"),
+        ("--model={eeg: 3}", "'model.eeg' parameter. Allowed is keys with values"),
+        ("--model={eeg: {dropout: .nan}}", "'model.eeg.dropout' parameter. Allowed is a finite number"),
+        ("--model={logit_scale_init_value: .inf}", "'model.logit_scale_init_value' parameter. Allowed is a finite"),
+        ("--model={eeg_config: {}}", "'model.eeg_config' is made from the data sets"),
+        ("--passes={eeg: true}", "'passes.eeg' parameter. Allowed is a whole number"),
+        ("--passes={eeg: 100000000000000000000}", "'passes.eeg' parameter. Allowed is a whole number"),
+        ("--training=a", "'training' parameter. Allowed is keys with values"),
+        ("--resume=[1]", "'resume' parameter. Allowed is true or false"),
+        ("--overwrite=a", "'overwrite' parameter. Allowed is true or false"),
+        ("--training.seed=&a [*a]", "'--training.seed' has an alias"),
+        (f"--training.seed={'[' * 5000}", "'--training.seed' is nested more than 50 deep"),
+        ("--training.seed=2020-13-45", "'--training.seed' is no valid YAML"),
+        ("--training.seed=!!python/none", "'--training.seed' is no valid YAML"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(override, message):
+    """Every one of these once ended in a traceback, or trained with something else."""
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_recipe(["demo", override])
+
+
+def test_a_number_with_an_exponent_may_be_a_whole_one():
+    settings = read_recipe(["demo", "--max_steps", "1e3", "--learning_rate", "1e-3"]).training
+    assert (settings["max_steps"], type(settings["max_steps"]), settings["learning_rate"]) == (1000, int, 0.001)
+
+
+@pytest.mark.parametrize("name", ["eval", "save", "logging"])
+def test_the_word_no_is_no_strategy(name):
+    off = ["--load_best_model_at_end", "false", f"--{name}_strategy", "no"]
+    arguments = read_recipe(["demo", *off, "--use_cpu", "true"]).training_arguments
+    assert getattr(arguments, f"{name}_strategy") == "no"

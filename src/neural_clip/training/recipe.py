@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from neural_clip.errors import DataError, check_value, did_you_mean
-from neural_clip.files.reading import read_yaml
+from neural_clip.files.reading import MAX_DEPTH, read_yaml
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.processes import check_joined, check_launch
 from neural_clip.training.settings import check_settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 SECTIONS = ("data", "model", "training")
+MAX_NAME = 255  # bytes, of file systems
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
@@ -106,6 +108,9 @@ class Recipe:
             check_finite(name, getattr(self, name))
         for name in ("resume", "overwrite"):
             check_value(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
+        for name in STRATEGIES:  # YAML 1.1 takes `no` for false
+            if self.training.get(name) is False:
+                self.training[name] = "no"
         if not self.data:
             raise DataError(
                 "The recipe's 'data' section is empty; give the prepared data set of 'eeg', 'meg' or 'fmri'."
@@ -116,9 +121,9 @@ class Recipe:
             raise DataError("The recipe lacks 'training.output_dir', the folder for checkpoints.")
         places = {f"data.{name}": folder for name, folder in self.data.items()}
         for name, folder in (places | {"training.output_dir": self.training["output_dir"]}).items():
-            check_value(
-                name, folder, isinstance(folder, str) and folder and "\0" not in folder, "the name of a folder"
-            )
+            named = isinstance(folder, str) and folder != "" and "\0" not in folder
+            fits = named and all(len(os.fsencode(part)) <= MAX_NAME for part in Path(folder).parts)
+            check_value(name, folder, fits, f"the name of a folder, of {MAX_NAME} bytes at most")
         for name in MODALITIES:
             settings = self.model.get(name)
             check_value(f"model.{name}", settings, isinstance(settings, dict | None), "keys with values")
@@ -143,10 +148,6 @@ class Recipe:
             check_settings(self.training)
             # said outright, since processes that share no GPU are joined on CPUs only where that is asked for
             settings = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **self.training}
-            for name in STRATEGIES:
-                settings[name] = (
-                    "no" if settings.get(name) is False else settings[name]
-                )  # YAML 1.1 takes `no` for false
             check_launch(bool(settings["use_cpu"]))
             try:
                 self._arguments = TrainingArguments(**settings)
@@ -260,16 +261,19 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
 
 def _value_of(name: str, text: str) -> Any:
     """The value of an override, as YAML."""
+    kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise DataError(f"The override '--{name}' has a YAML alias. Write the value out.")
-        return yaml.safe_load(text)
+        depth = 0
+        for event in yaml.parse(text, kind):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+                what = f"is nested more than {MAX_DEPTH} deep" if depth > MAX_DEPTH else "has an alias"
+                raise DataError(f"The value of the override '--{name}' {what}. Write it out, or into the recipe.")
+        return yaml.load(text, kind)
     except DataError:
         raise
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        reason = (
-            getattr(error, "problem", None) or "it is nested too deep, or holds a number or a date that there is not"
-        )
+        reason = getattr(error, "problem", None) or "it holds a number or a date that there is not"
         raise DataError(f"The value of the override '--{name}' is no valid YAML: {reason}.") from error
 
 

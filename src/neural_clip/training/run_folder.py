@@ -137,7 +137,7 @@ class RunFolder:
 
 def check_place(output_dir: str | Path, inputs: Iterable[Path]) -> None:
     """Raise a `DataError` where a run would write into what it reads, or into a prepared data set."""
-    place = place_of(output_dir)
+    place = RunFolder(output_dir).path
     for folder in inputs:
         if place.is_relative_to(folder.resolve()):
             raise DataError(f"'{output_dir}' lies in '{folder}', which is read. Choose another folder to write to.")
