@@ -137,16 +137,18 @@ def test_killed_in_an_epoch_and_resumed_ends_with_the_same_weights(recipe_file, 
     assert last == 2 * (20 // n_processes)  # 10 batches of EEG and 10 of fMRI an epoch
 
     running = start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(part))
-    while not (part / "checkpoint-4" / "trainer_state.json").is_file():
+    partial = part.with_name("part.partial")
+    while not (partial / "checkpoint-4" / "trainer_state.json").is_file():
         assert running.poll() is None, running.communicate()[0][-3000:]
         time.sleep(0.01)
     running.send_signal(signal.SIGINT if n_processes == 2 else signal.SIGKILL)
     running.communicate(timeout=300)
-    reached = max(int(path.name.split("-")[1]) for path in part.glob("checkpoint-*"))
+    reached = max(int(path.name.split("-")[1]) for path in partial.glob("checkpoint-*"))
     assert running.returncode != 0 and 4 <= reached < last
     finish(start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(part), "--resume"))
     for name in ("model.safetensors", f"checkpoint-{last}/model.safetensors"):
         assert (part / name).read_bytes() == (whole / name).read_bytes()
+    assert not partial.exists()
 
 
 @pytest.mark.slow

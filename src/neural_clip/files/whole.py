@@ -120,7 +120,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(
-    path: str | Path, *, holds: str, what: str, overwrite: bool = False, keep: Callable[[Path], int] | None = None
+    path: str | Path,
+    *,
+    holds: str,
+    what: str,
+    overwrite: bool = False,
+    keep: Callable[[Path], int] | None = None,
+    again: str = "the same command",
 ) -> Iterator[Path]:
     """Give `<path>.partial` to fill; it becomes `path` if the block ends without an error, and vanishes otherwise.
 
@@ -131,6 +137,7 @@ def whole_folder(
         overwrite (`bool`, *optional*, defaults to `False`): Replace an older such folder.
         keep (`Callable`, *optional*): Removes all but finished parts of the partial folder and tells how many there
             are. Parts of an earlier run are then there to go on from, and parts stay after an error.
+        again (`str`, *optional*): What goes on from there, for messages.
 
     Raises:
         DataError: If `path` is taken, another process writes it, the disk is full or read-only, or it may not be
@@ -159,8 +166,7 @@ def whole_folder(
         finally:
             restore(path, holds)
             if kept := keep(partial) if keep and partial.is_dir() else 0:
-                print(f"{kept} finished parts stay in '{partial}'; the same command goes on from there.",
-                      file=sys.stderr)  # fmt: skip
+                print(f"{kept} finished parts stay in '{partial}'; {again} goes on from there.", file=sys.stderr)
             else:
                 _remove(partial, holds)
 
@@ -219,6 +225,15 @@ def _remove(folder: Path, holds: str) -> None:
     if folder.is_dir():
         (folder / holds).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_or_copy(source: str, target: str) -> str:
+    """Share a file's bytes where the file system can, copy them where it cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

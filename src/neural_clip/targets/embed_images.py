@@ -10,7 +10,6 @@ goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import zipfile
@@ -25,7 +24,15 @@ from typing import Any
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.whole import moved_aside, only_writer, place_of, restore, whole_file, whole_folder
+from neural_clip.files.whole import (
+    link_or_copy,
+    moved_aside,
+    only_writer,
+    place_of,
+    restore,
+    whole_file,
+    whole_folder,
+)
 from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
 from neural_clip.prepared.integrity import NOT_LISTED, READ, files_below
@@ -120,15 +127,6 @@ def _replace(folder: Path, facts: Facts, files: list[Path], embeds: list[np.ndar
 def _listed(values: object) -> list:
     """One value as a list of one."""
     return list(values) if isinstance(values, (list, tuple)) else [values]
-
-
-def link_or_copy(source: str, target: str) -> str:
-    """Share a file's bytes where the file system can, copy them where it cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def _is_written_anew(name: str) -> bool:
