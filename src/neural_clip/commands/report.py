@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options
+from neural_clip.commands.options import open_data_set, read_options
 from neural_clip.options import option
 
 
@@ -18,6 +18,10 @@ class ReportOptions:
     """Options of `neural-clip report`."""
 
     report: str = option(MISSING, "report.json that `neural-clip evaluate` wrote, or its folder", positional=True)
+    data: Sequence[str] = option(
+        (), "data sets whose images are shown, where the report does not find them by itself", nargs="+",
+        metavar="MODALITY=FOLDER",
+    )  # fmt: skip
     pictures: bool = option(True, "panels of retrieved images, and of intervals")
 
 
@@ -27,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import read_report, write_report
 
-    path = write_report(options.report, pictures=options.pictures)
+    data = {opened.facts.modality: opened for opened in map(open_data_set, options.data)}
+    path = write_report(options.report, pictures=options.pictures, data=data)
     print_tables(read_report(path.parent), path.parent)
     return path

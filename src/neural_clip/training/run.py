@@ -22,6 +22,7 @@ from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.model_card import write_model_card
+from neural_clip.publishing.push import push
 from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset
 from neural_clip.training.checks import (
@@ -33,6 +34,7 @@ from neural_clip.training.checks import (
     check_resumed_batches,
     check_resumed_encoder,
     data_places,
+    is_public,
     prepare_output,
     remove_checkpoints,
 )
@@ -102,8 +104,8 @@ def train(recipe: Recipe) -> Path:
         write_whole(output_dir / RECORD_FILE, json.dumps(record, indent=2) + "\n")
         write_model_card(output_dir)
         print(f"checkpoint: {output_dir}  ({_outcome(trainer)})", file=sys.stderr)
-    if arguments.push_to_hub:
-        trainer.push_to_hub()
+    if arguments.push_to_hub and trainer.is_world_process_zero():
+        _push(recipe, output_dir)
     return output_dir
 
 
@@ -124,6 +126,18 @@ def _trainer(
     except (ImportError, ValueError) as error:
         raise DataError(f"The recipe's 'training' section cannot be used: {error}") from error
     return trainer
+
+
+def _push(recipe: Recipe, checkpoint: Path) -> None:
+    """Push a finished checkpoint as `neural-clip push` does."""
+    arguments = recipe.training_arguments
+    repo = str(arguments.hub_model_id)
+    try:
+        address = push(checkpoint, repo, public=is_public(recipe), token=arguments.hub_token)
+    except DataError as error:
+        again = f"`neural-clip push {checkpoint} --repo {repo}{' --public' * is_public(recipe)}`"
+        raise DataError(f"{error} The checkpoint stands; {again} sends it.") from error
+    print(f"{checkpoint} is at {address}", file=sys.stderr)
 
 
 def _print_notes(splits: Splits, trainer: NeuralClipTrainer) -> None:

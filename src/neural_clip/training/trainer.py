@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import embed_recordings
-from neural_clip.files.whole import write_whole
+from neural_clip.files.whole import whole_file, write_whole
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler, RecordingDataset
@@ -129,6 +131,18 @@ class NeuralClipTrainer(Trainer):
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Keep the card that this package writes."""
 
+    def init_hf_repo(self, *args: object, **kwargs: object) -> None:
+        """Make no repository before there is something to send."""
+
+    def push_to_hub(self, *args: object, **kwargs: object) -> None:
+        """Send nothing: `train` pushes the finished checkpoint, by the list of files in its record."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the model without `training_args.bin`, a pickle that holds paths, host name and token of the Hub."""
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model)
+            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
 
 class KeepTowerInEval(TrainerCallback):
     """Nothing of the frozen tower may change while training: checked at the end of each epoch."""
@@ -161,6 +175,9 @@ class CompleteCheckpoint(TrainerCallback):
         """Save them beside the weights that were just written."""
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            # the best checkpoint is found by its step again, wherever the run lies then
+            with whole_file(folder / TRAINER_STATE_NAME) as partial:
+                replace(state, best_model_checkpoint=None).save_to_json(str(partial))
             self.processor.save_pretrained(folder)
             write_whole(folder / BATCHES_FILE, json.dumps(self.batches, indent=2) + "\n")
 
