@@ -88,7 +88,7 @@ def draw_panels(
     if missing:
         return (
             {},
-            f"No pictures: the images are not at hand for {', '.join(missing)}. Name the sets by `--data`.",
+            f"No pictures: the images are not at hand for {', '.join(missing)}. Name the sets by --data.",
         )
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     rule = "rows: queries evenly spaced from best to worst by their own 2-way score"

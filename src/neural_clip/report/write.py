@@ -107,10 +107,13 @@ def write_report(
     drawn: dict[str, str] = {}
     missing = "Pictures were not asked for." if not pictures else ""
     if pictures:
+        import matplotlib
+
         from neural_clip.gallery.panels import draw_panels
 
-        panels, missing = draw_panels(report, folder, data or {})
-        drawn = _draw_intervals(report, folder) | panels
+        with matplotlib.rc_context({"text.parse_math": False}):  # a dollar in a name is no formula
+            panels, missing = draw_panels(report, folder, data or {})
+            drawn = _draw_intervals(report, folder) | panels
     target = folder / "report.md"
     write_whole(target, markdown(report, drawn, missing))
     write_page(target)
