@@ -210,7 +210,8 @@ def _provenance(report: dict) -> str:
             f"corpus {markdown_text(data['corpus'])} ({markdown_text(source)}), fingerprint `{data['fingerprint']}`"
         )
         lines.append(f"* {MODALITIES[modality].title}: {code(data['folder'])}, {corpus}")
-    lines += [f"* seed {report['seed']}; versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items())]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines += [f"* seed {report['seed']}; versions: {markdown_text(versions)}"]
     return "\n".join(lines)
 
 
