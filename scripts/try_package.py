@@ -21,10 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD = "from setuptools import build_meta; import sys; build_meta.build_{}(sys.argv[1])"
 BESIDE = {"CITATION.cff", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}  # of the package, in an sdist
 MADE = {"PKG-INFO", "setup.cfg"}  # by setuptools
-# in a process that imports the installed package: what no command below reads
-IMPORT = (
-    "import neural_clip; print(neural_clip.__file__); from neural_clip import NeuralClipModel, NeuralClipProcessor"
-)
+IMPORT = "import neural_clip; print(neural_clip.__file__)"
 COMMANDS = (
     "neural-clip --version",
     "neural-clip train --help",
