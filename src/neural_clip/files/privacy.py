@@ -59,9 +59,9 @@ def no_secrets_told(words: Sequence[str]) -> Iterator[None]:
         raise DataError(told) from None  # the first error would be shown beside it
 
 
-def shared_text(text: str) -> str:
-    """Text without secrets, and of absolute paths and of those that begin with `../` or `~/` the last part alone."""
-    text = without_secrets(text)
+def shared_text(text: str, words: Sequence[str] = ()) -> str:
+    """Text as [`without_secrets`] has it, and of paths that are absolute or begin with `../` the last part alone."""
+    text = without_secrets(text, words)
     if re.match(r"(?:file://)?(?:~|\.\.)?/[^\n]*\Z", text):
         return _last_part(text)
     text = _QUOTED_PLACE.sub(lambda found: found[1] + _last_part(found[2]) + found[1], text)
@@ -100,12 +100,10 @@ def shared_command(program: str, words: Sequence[str]) -> str:
         name, equals, value = word.partition("=")
         if hide and not word.startswith("--"):
             shown.append(HIDDEN)
-        elif equals and is_secret(name):
-            shown.append(f"{name}={HIDDEN}")
-        elif equals and not re.search(r"[/\s{\[]", name):  # MODALITY=FOLDER, NAME=PATH
-            shown.append(f"{name}={shared_text(value)}")
+        elif equals and re.fullmatch(r"[\w. -]+", name):  # --option=value, MODALITY=FOLDER, NAME=PATH
+            shown.append(f"{name}={HIDDEN if is_secret(name) else shared_text(value, words)}")
         else:
-            shown.append(shared_text(word))
+            shown.append(shared_text(word, words))
         hide = word.startswith("--") and not equals and is_secret(word)
     return f"{shared_text(program)} {shlex.join(shown)}"
 
