@@ -37,10 +37,10 @@ def test_names_of_secrets_are_told_from_others():
          "--a 'https://***@host/x' 'https://host/?token=***&a=b'"),
         (["--run_name", "hf_abcdefghijklmnop"], "--run_name '***'"),
         (["--hub_token", SECRET, "--run_name", f"run-{SECRET}"], "--hub_token '***' --run_name 'run-***'"),
-        (["/home/jane/r.yaml", "--data", "eeg=/data/jane doe/eeg", "meg=data/meg"],
+        (["/srv/jane/r.yaml", "--data", "eeg=/data/jane doe/eeg", "meg=data/meg"],
          "r.yaml --data eeg=eeg meg=data/meg"),
-        (["--output-dir=../../home/jane/x", "~/y", "file:///home/jane/z"], "--output-dir=x y z"),
-        (["--data", '{eeg: /home/jane/eeg, "meg": "/home/jane doe/meg"}'], """--data '{eeg: eeg, "meg": "meg"}'"""),
+        (["--output-dir=../../srv/jane/x", "~/y", "file:///srv/jane/z"], "--output-dir=x y z"),
+        (["--data", '{eeg: /srv/jane/eeg, "meg": "/srv/jane doe/meg"}'], """--data '{eeg: eeg, "meg": "meg"}'"""),
         (["configs/base.yaml", "1e-3", "lab/model", "a/b=c", "-1.5", "/"],
          "configs/base.yaml 1e-3 lab/model a/b=c -1.5 /"),
     ],
@@ -74,7 +74,7 @@ def test_other_text_stays_as_it_is(text):
 def test_places_are_told_from_the_folder_beside_them(tmp_path):
     out = tmp_path / "out"
     assert shared_place(tmp_path / "eeg", out) == "../eeg" and shared_place(out / "data" / "eeg", out) == "data/eeg"
-    assert shared_place("/home/jane/eeg", out) == "eeg" == shared_place("~/eeg", out)
+    assert shared_place("/srv/jane/eeg", out) == "eeg" == shared_place("~/eeg", out)
     assert shared_place("data/eeg", out) == "data/eeg" and shared_place("lab/eeg", out) == "lab/eeg"
 
 

@@ -134,7 +134,7 @@ class NeuralClipTrainer(Trainer):
     def init_hf_repo(self, *args: object, **kwargs: object) -> None:
         """Make no repository before there is something to send."""
 
-    def push_to_hub(self, *args: object, **kwargs: object) -> None:
+    def push_to_hub(self, *args: object, **kwargs: object) -> Any:
         """Send nothing: `train` pushes the finished checkpoint, by the list of files in its record."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

@@ -82,23 +82,27 @@ def written(tmp_path_factory):
     return here, printed.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["set", "trained", "scored"])
 def test_files_hold_nothing_of_those_who_made_them(written, folder):
     here, _ = written
     assert leaks(here / folder, *PLANTED, str(here), str(here.parent)) == []
 
 
+@pytest.mark.slow
 def test_what_is_printed_holds_no_secret(written):
     _, printed = written
     assert [secret for secret in (OPTION, RECIPE, VARIABLE, ADDRESS) if secret in printed] == []
 
 
+@pytest.mark.slow
 def test_planted_words_are_found_where_they_stand(written, tmp_path):
     """So that the search above could fail."""
     here, _ = written
     assert {word for word, _ in leaks(here, *PLANTED)} >= {PERSON, RECIPE, ADDRESS, "Zbirthname"}
 
 
+@pytest.mark.slow
 def test_records_say_what_was_run(written):
     here, _ = written
     record = json.loads((here / "trained" / "training.json").read_text())
@@ -113,6 +117,7 @@ def test_records_say_what_was_run(written):
     assert (here / "scored" / "pictures" / "decoding.png").is_file()
 
 
+@pytest.mark.slow
 def test_no_pickle_of_the_arguments_is_written(written):
     here, _ = written
     names = {path.name for path in (here / "trained").rglob("*")}
