@@ -18,11 +18,11 @@ class ReportOptions:
     """Options of `neural-clip report`."""
 
     report: str = option(MISSING, "report.json that `neural-clip evaluate` wrote, or its folder", positional=True)
-    data: Sequence[str] = option(
-        (), "data sets whose images are shown, where the report does not find them by itself", nargs="+",
+    pictures: bool = option(True, "panels of retrieved images, and of intervals")
+    data: Sequence[str] | None = option(
+        None, "data sets whose images are shown, where the report does not find them by itself", nargs="+",
         metavar="MODALITY=FOLDER",
     )  # fmt: skip
-    pictures: bool = option(True, "panels of retrieved images, and of intervals")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import read_report, write_report
 
-    data = {opened.facts.modality: opened for opened in map(open_data_set, options.data)}
+    data = {opened.facts.modality: opened for opened in map(open_data_set, options.data or ())}
     path = write_report(options.report, pictures=options.pictures, data=data)
     print_tables(read_report(path.parent), path.parent)
     return path
