@@ -372,6 +372,7 @@ BESIDE_THE_PACKAGE = {
     "public_paths",
     "writing_commands",
     "publish_results",
+    "shared_files",
     "tolerances",
 }
 

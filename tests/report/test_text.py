@@ -96,7 +96,8 @@ def test_pictures_show_the_right_images(output_dir):
         assert row.hits == np.argsort(-cosines)[:5].tolist()
     conversions = pictures._conversion_rows(arrays, galleries)
     assert {(row.source, row.target) for row in conversions} == {("eeg", "fmri"), ("fmri", "eeg")}
-    pictures._load_pixels(rows, galleries, report)
+    images = {m: pictures._open_images(pictures._found(report["data"][m]["folder"], output_dir)) for m in galleries}
+    pictures._load_pixels(rows, galleries, images)
     assert all(galleries[row.source].pixels[row.query].shape == (64, 64, 3) for row in rows)
     with Image.open(output_dir / "pictures" / "decoding.png") as image:
         assert image.width > 600 and image.height > 600

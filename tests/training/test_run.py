@@ -438,8 +438,9 @@ def test_data_that_must_not_spread_is_not_pushed_public(recipe_file, monkeypatch
             recipe = read_recipe([recipe_file, *push, private])
             with pytest.raises(DataError, match=r"redistribution of nsd \(fmri\) is forbidden"):
                 check_push(recipe, facts)
+            assert hub.requests == []
             check_push(recipe, {"fmri": facts_of("fmri", corpus="own")})
-        assert hub.requests == []
+            hub.requests.clear()
         recipe = read_recipe([recipe_file, *push, "true"])
         check_push(recipe, facts)
         hub.add("model", "lab/model", private=True)
@@ -449,6 +450,27 @@ def test_data_that_must_not_spread_is_not_pushed_public(recipe_file, monkeypatch
             check_push(recipe, facts)
     with pytest.raises(DataError, match=r"Give 'training\.hub_model_id' as ORG/NAME"):
         check_push(read_recipe([recipe_file, *push, "true", "--hub_model_id", "model"]), facts)
+
+
+def test_a_finished_checkpoint_is_pushed_without_the_run_around_it(recipe_file, monkeypatch, capsys):
+    from huggingface_hub import constants
+
+    words = ["--push_to_hub", "true", "--hub_model_id", "lab/model", "--hub_token", "planted-token", "--epochs", "1"]
+    with LoopbackHub() as hub:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        output = train(read_recipe([recipe_file, *words]))
+        repository = hub.repositories["model", "lab/model"]
+    assert repository["private"] is True and len(repository["messages"]) == 1
+    files = repository["files"]
+    assert {"model.safetensors", "config.json", "training.json", "README.md", "modeling_eeg.py"} <= files.keys()
+    assert not [name for name in files if "checkpoint-" in name or name.endswith((".bin", ".pt", ".pth"))]
+    assert not [name for name, content in files.items() if b"planted-token" in content]
+    assert (output / "model.safetensors").read_bytes() == files["model.safetensors"]
+    assert f"{output} is at {hub.endpoint}/lab/model" in capsys.readouterr().err
+    for strategy in ("every_save", "checkpoint", "all_checkpoints"):
+        with pytest.raises(DataError, match=r"'training\.hub_strategy' parameter. Allowed is 'end'"):
+            read_recipe([recipe_file, "--hub_strategy", strategy]).training_arguments  # noqa: B018
 
 
 def test_card_repeats_the_report(recipe_file):

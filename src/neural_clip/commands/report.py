@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options
+from neural_clip.commands.options import open_data_set, read_options
 from neural_clip.files.whole import only_writer
 from neural_clip.options import option
 
@@ -20,6 +20,10 @@ class ReportOptions:
 
     report: str = option(MISSING, "report.json that `neural-clip evaluate` wrote, or its folder", positional=True)
     pictures: bool = option(True, "panels of retrieved images, and of intervals")
+    data: Sequence[str] | None = option(
+        None, "data sets whose images are shown, where the report does not find them by itself", nargs="+",
+        metavar="MODALITY=FOLDER",
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -31,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     given = Path(options.report)
     read_report(given)  # before a lock is made
+    data = {opened.facts.modality: opened for opened in map(open_data_set, options.data or ())}
     with only_writer((given if given.is_dir() else given.parent) / REPORT_FILE):
-        path = write_report(given, pictures=options.pictures)
+        path = write_report(given, pictures=options.pictures, data=data)
     print_tables(read_report(path.parent), path.parent)
     return path

@@ -11,6 +11,7 @@ import numpy as np
 
 from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
 from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.whole import sha256_of, whole_file, write_whole
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
@@ -22,6 +23,7 @@ def header(
     options: EvaluateOptions,
     unseen: Mapping[str, list[str]],
     command: str,
+    output_dir: Path,
 ) -> dict:
     """What was scored, by what, on what; `unseen` are the subjects of each modality whom the model does not know."""
     kept = ("corpus", "fingerprint", "category_level", "block_confounded", "average_repeats", "split_protocol",
@@ -29,7 +31,7 @@ def header(
     splits = next(iter(embedded.values()))
     data = {
         modality: {
-            "folder": part.data.name,
+            "folder": shared_place(part.data.name, output_dir),
             **{key: getattr(part.facts, key) for key in kept},
             "n_rows": len(part.image_ids),
             **_asked(part, options, unseen.get(modality, [])),
@@ -44,7 +46,7 @@ def header(
         "checkpoints": [
             {
                 "name": name,
-                "path": str(path),
+                "path": shared_place(path, output_dir),
                 "sha256": sha256_of(Path(path).glob("model*.safetensors")),
                 "modalities": [*embedded[name]],
             }
@@ -52,7 +54,7 @@ def header(
         ],
         "split": options.split,
         "seed": options.seed,
-        "command": command,
+        "command": shared_text(command),
         "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
         "data": data,
     }

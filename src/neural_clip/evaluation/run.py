@@ -95,7 +95,9 @@ def evaluate_checkpoints(
         )
         for modality, part in splits.items()
     }
-    report = Report(header(checkpoints, embedded, options, unseen, command), embedded, options.protocol)
+    report = Report(
+        header(checkpoints, embedded, options, unseen, command, Path(output_dir)), embedded, options.protocol
+    )
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,12 +60,15 @@ class Row:
     captions: list[str]
 
 
-def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
+def draw_panels(
+    report: dict, folder: Path, data: Mapping[str, str | Path | PreparedSet]
+) -> tuple[dict[str, str], str]:
     """Draw `pictures/decoding.png`, `encoding.png` and `conversion.png` beside a report.
 
     Args:
-        report (`dict`): What `report.json` holds; its data folders must still be there.
+        report (`dict`): What `report.json` holds.
         folder (`Path`): Holds `embeddings.npz`; pictures go to `folder/pictures`.
+        data (`Mapping`): Data sets by modality, in place of those that the report names.
 
     Returns:
         `tuple` of `dict` from title to path relative to `folder`, and, where nothing could be drawn, a sentence
@@ -75,13 +79,17 @@ def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
         return {}, f"No pictures: {path.name} is not beside the report."
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    galleries, missing = {}, []
-    for modality, data in report["data"].items():
+    galleries, images, missing = {}, {}, []
+    for modality, named in report["data"].items():
         galleries[modality] = _shown(arrays, modality)
-        if not _open_images(data["folder"]):
-            missing.append(f"{MODALITIES[modality].title} ({data['folder']} has no pixels or is gone)")
+        images[modality] = _open_images(data.get(modality) or _found(named["folder"], folder))
+        if not images[modality]:
+            missing.append(f"{MODALITIES[modality].title} ({named['folder']} has no pixels or is gone)")
     if missing:
-        return {}, f"No pictures: the images are not at hand for {', '.join(missing)}."
+        return (
+            {},
+            f"No pictures: the images are not at hand for {', '.join(missing)}. Name the sets by --data.",
+        )
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     rule = "rows: queries evenly spaced from best to worst by their own 2-way score"
     tasks = {
@@ -96,7 +104,7 @@ def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
     for name, (title, make_rows) in tasks.items():
         rows = make_rows(arrays, galleries)
         if rows:
-            _load_pixels(rows, galleries, report)
+            _load_pixels(rows, galleries, images)
             drawn[title.splitlines()[0]] = f"pictures/{name}.png"
             _draw(rows, galleries, title, folder / "pictures" / f"{name}.png")
     return drawn, ""
@@ -180,15 +188,20 @@ def _recordings_row(source: str, target: str, query: int, title: str, found: np.
     return Row(source, target, query, title, images, subjects)
 
 
-def _open_images(folder: str) -> Any:
+def _found(name: str, folder: Path) -> Path:
+    """A data set as a report in `folder` names it: beside the report or in the working directory."""
+    return folder / name if (folder / name).is_dir() else Path(name)
+
+
+def _open_images(data: str | Path | PreparedSet) -> Any:
     """The `images` config of a prepared data set, or nothing where it is gone or holds embeddings only."""
-    if not Path(folder).is_dir():
+    if not isinstance(data, PreparedSet) and not Path(data).is_dir():
         return None
-    images = PreparedSet.open(folder).stored_images
+    images = PreparedSet.open(data).stored_images
     return images if "image" in images.column_names else None
 
 
-def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> None:
+def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str, Any]) -> None:
     """Read the images that rows show."""
     wanted: dict[str, set[int]] = {name: set() for name in galleries}
     for row in rows:
@@ -196,7 +209,7 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> 
         wanted[row.target].update(row.hits)
     for name, positions in wanted.items():
         gallery = galleries[name]
-        images = _open_images(report["data"][name]["folder"])
+        images = stored[name]
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
             found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set

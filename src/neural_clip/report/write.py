@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.outputs import FORMAT_VERSION
 from neural_clip.files.whole import write_whole
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.page import write_page
 from neural_clip.report.tables import label, method_name
 from neural_clip.report.text import markdown
@@ -82,13 +84,17 @@ def _draw_intervals(report: dict, folder: Path) -> dict[str, str]:
     return drawn
 
 
-def write_report(path: str | Path, *, pictures: bool = True) -> Path:
+def write_report(
+    path: str | Path, *, pictures: bool = True, data: Mapping[str, str | Path | PreparedSet] | None = None
+) -> Path:
     """Write `report.md`, `report.html` and the pictures beside `report.json`.
 
     Args:
         path (`str` or `Path`): `report.json`, or its folder.
         pictures (`bool`, defaults to `True`): Draw panels of retrieved images; needs `embeddings.npz` beside the
-            report and the data sets where they were.
+            report and the data sets.
+        data (`Mapping`, *optional*): Data sets by modality; without it those that the report names, where they lie as
+            it says: seen from its folder, or from the working directory.
 
     Returns:
         `Path`: `report.md`.
@@ -101,10 +107,13 @@ def write_report(path: str | Path, *, pictures: bool = True) -> Path:
     drawn: dict[str, str] = {}
     missing = "Pictures were not asked for." if not pictures else ""
     if pictures:
+        import matplotlib
+
         from neural_clip.gallery.panels import draw_panels
 
-        panels, missing = draw_panels(report, folder)
-        drawn = _draw_intervals(report, folder) | panels
+        with matplotlib.rc_context({"text.parse_math": False}):  # a dollar in a name is no formula
+            panels, missing = draw_panels(report, folder, data or {})
+            drawn = _draw_intervals(report, folder) | panels
     target = folder / "report.md"
     write_whole(target, markdown(report, drawn, missing))
     write_page(target)

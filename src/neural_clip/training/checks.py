@@ -17,7 +17,7 @@ from neural_clip.files.reading import reading
 from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.publishing.hub import find_repository, hub
+from neural_clip.publishing.push import open_repository
 from neural_clip.publishing.terms import check_terms
 from neural_clip.target_space import TargetSpace
 from neural_clip.targets.encoder import ImageEncoder
@@ -127,20 +127,22 @@ def check_resumed_weights(checkpoint: Path, model: PreTrainedModel) -> None:
         )
 
 
+def is_public(recipe: Recipe) -> bool:
+    """Whether what a recipe pushes is to be public."""
+    return recipe.training_arguments.hub_private_repo is not True  # by `null` the Hub would make a public one
+
+
 def check_push(recipe: Recipe, facts: dict[str, Facts]) -> None:
-    """Raise a `DataError` when weights learnt from data that must not be redistributed would become public."""
+    """Raise a `DataError` where the checkpoint could not be pushed, or would become public against its terms."""
     arguments = recipe.training_arguments
     if not arguments.push_to_hub:
         return
     terms = {f"{found.corpus} ({name})": found.redistribution for name, found in facts.items()}
     what = "This model ('training.push_to_hub' is true)"
-    if arguments.hub_private_repo is not True:
+    if is_public(recipe):
         check_terms(f"{what}, for which 'training.hub_private_repo' is {arguments.hub_private_repo},", terms)
-    elif any(term != "allowed" for term in terms.values()):
-        # a repository that is public already would stay so
-        repo = str(arguments.hub_model_id or "")
-        if "/" not in repo:
-            raise DataError(f"Give 'training.hub_model_id' as ORG/NAME, so that it can be checked; it is {repo!r}.")
-        known = find_repository(hub(repo), repo, "model")
-        if known is not None and not known.private:
-            check_terms(f"{what}, for which '{repo}' is a public repository,", terms)
+    repo = str(arguments.hub_model_id or "")
+    if "/" not in repo:
+        raise DataError(f"Give 'training.hub_model_id' as ORG/NAME, so that it can be checked; it is {repo!r}.")
+    if arguments.process_index == 0:
+        open_repository(repo, "model", what, terms, is_public(recipe), arguments.hub_token)

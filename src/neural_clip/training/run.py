@@ -23,6 +23,7 @@ from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
+from neural_clip.publishing.push import push
 from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset
 from neural_clip.training.checkpoint import write_checkpoint
@@ -36,6 +37,7 @@ from neural_clip.training.checks import (
     check_resumed_encoder,
     check_resumed_weights,
     data_places,
+    is_public,
 )
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import Recipe
@@ -102,8 +104,8 @@ def train(recipe: Recipe) -> Path:
     if trainer.is_world_process_zero():
         _print_notes([*splits.notes, *folder.notes], trainer)
     _run(trainer, folder, start, recipe, facts)
-    if arguments.push_to_hub:
-        trainer.push_to_hub()
+    if arguments.push_to_hub and trainer.is_world_process_zero():
+        _push(recipe, output_dir)
     return output_dir
 
 
@@ -166,6 +168,18 @@ def _trainer(
     finally:
         arguments.output_dir = output_dir
     return trainer
+
+
+def _push(recipe: Recipe, checkpoint: Path) -> None:
+    """Push a finished checkpoint as `neural-clip push` does."""
+    arguments = recipe.training_arguments
+    repo = str(arguments.hub_model_id)
+    try:
+        address = push(checkpoint, repo, public=is_public(recipe), token=arguments.hub_token)
+    except DataError as error:
+        again = f"`neural-clip push {checkpoint} --repo {repo}{' --public' * is_public(recipe)}`"
+        raise DataError(f"{error} The checkpoint stands; {again} sends it.") from error
+    print(f"{checkpoint} is at {address}", file=sys.stderr)
 
 
 def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:

@@ -18,6 +18,7 @@ _SCORES = "the validation split is scored by retrieval, 256 recordings at a time
 _LABELS = "there are no labels or tokens"
 _WHOLE = "every process holds the whole model, as it is"
 _MIXED = "processes may hold batches of different modalities and subjects at a time"
+_LISTED = "what goes to the Hub is the finished checkpoint, whose record lists its files"
 _PARTS = "a process that saves on each machine would write parts of a checkpoint"
 # setting: why only its default is allowed
 ONLY_DEFAULT = {
@@ -47,12 +48,14 @@ ONLY_DEFAULT = {
     ),
     "save_on_each_node": _PARTS,
     "resume_from_checkpoint": "`--resume` goes on from the last whole checkpoint of the 'output_dir'",
+    **dict.fromkeys(("hub_always_push", "hub_revision"), _LISTED),
 }  # fmt: skip
 # setting: values that give what the package promises, and why
 ALLOWED: dict[str, tuple[tuple, str]] = {
     "ddp_broadcast_buffers": ((None, True), "the processes share the statistics of the network"),
     "ddp_find_unused_parameters": ((None, True), _MIXED),
     "ddp_static_graph": ((None, False), _MIXED),
+    "hub_strategy": (("end",), _LISTED),
     "greater_is_better": ((None, True), "a larger 2-way accuracy is better"),
     "remove_unused_columns": ((False,), "a batch has no columns to remove"),
 }

@@ -221,6 +221,18 @@ class NeuralClipTrainer(Trainer):
                 if state.name != Path(best).name:
                     shutil.rmtree(state)
 
+    def init_hf_repo(self, *args: object, **kwargs: object) -> None:
+        """Make no repository before there is something to send."""
+
+    def push_to_hub(self, *args: object, **kwargs: object) -> Any:
+        """Send nothing: `train` pushes the finished checkpoint, by the list of files in its record."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the model without `training_args.bin`, a pickle that holds paths, host name and token of the Hub."""
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model)
+            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
 
 class KeepTowerInEval(TrainerCallback):
     """Nothing of the frozen tower may change while training: checked at the end of each epoch."""
