@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import json
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from neural_clip.errors import DataError
 
+MAX_UNPACKED, MAX_RATIO = 1 << 28, 100  # bytes, and times the file; recordings are not compressed that far
 CHUNK = 1 << 24  # bytes that are read at once where only a checksum is wanted
 HEAD = 1024  # bytes that show what a file is; pointers are shorter
 NSD_ADVICE = " See https://naturalscenesdataset.org for access to NSD."
@@ -66,6 +70,8 @@ def existing(path: Path, what: str, advice: str = "") -> Path:
         DataError: If it is absent, a folder, empty, a pointer of git-annex or git LFS, or may not be read.
     """
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # reading might never end
+            raise DataError(f"'{path}' is no {what}: it is a device or a pipe.")
         with path.open("rb") as file:
             head = file.read(HEAD)
     except IsADirectoryError as error:
@@ -120,8 +126,55 @@ def read_text(path: Path, what: str = "text file", advice: str = "") -> str:
     return text
 
 
+def read_json(path: Path, what: str = "JSON file", advice: str = "") -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: If the file is absent or no JSON, or holds NaN, infinite numbers or one key twice.
+    """
+    text = read_text(path, what, advice)
+    try:
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{path}' is no readable {what}: {reason_of(error)}") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+    """A mapping, of which no key is told twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it holds the key {twice!r} twice")
+    return found
+
+
+def check_unpacked(path: Path, size: int) -> None:
+    """Refuse what would become far larger than its file.
+
+    Args:
+        path (`Path`): A compressed file.
+        size (`int`): Bytes that it holds or announces.
+
+    Raises:
+        DataError: If these are more than a quarter of a GiB and more than 100 times the file.
+    """
+    if size > MAX_UNPACKED and size > MAX_RATIO * path.stat().st_size:
+        raise DataError(
+            f"'{path}' has {path.stat().st_size:,} bytes, but would become {size:,} bytes or more. A file of "
+            f"recordings is not compressed so far; allowed are {MAX_RATIO} times its size. If it is meant so, save it "
+            "uncompressed."
+        )
+
+
 def check_gzip(path: Path) -> None:
     """Read a `.gz` file to its end, because only there the checksum is compared."""
+    size = 0
     with gzip.open(path) as packed:
-        while packed.read(CHUNK):
-            pass
+        while block := packed.read(CHUNK):
+            size += len(block)
+            check_unpacked(path, size)

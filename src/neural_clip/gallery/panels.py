@@ -11,7 +11,7 @@ import numpy as np
 
 from neural_clip.files.whole import whole_file
 from neural_clip.gallery.neural_gallery import NeuralGallery
-from neural_clip.image_pixels import rgb_image
+from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 
@@ -200,9 +200,8 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> 
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
             found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
-            image = None if found is None else images[found]["image"]
+            image = None if found is None else stored_pictures(images, [found])[0]
             if image is not None:
-                image = rgb_image(image)
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
                 gallery.pixels[position] = np.asarray(image)
 
