@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.modalities import MODALITIES
 
-RECORD_FILE = "training.json"
 REPORT_FILE = "report.json"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 

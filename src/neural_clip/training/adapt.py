@@ -19,10 +19,10 @@ from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_fit, check_preparation
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.publishing.model_card import RECORD_FILE
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import RECORD_FILE, model_card
+from neural_clip.publishing.model_card import model_card
 
 
 def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProcessor, dict]:

@@ -16,11 +16,12 @@ from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_prepared_alike
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import RECORD_FILE, write_model_card
+from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset
 from neural_clip.training.checks import (
