@@ -325,11 +325,11 @@ def test_existing_folders_are_kept(tmp_path):
 def test_a_data_set_that_was_moved_aside_by_a_killed_run_comes_back(tmp_path):
     folder = write(tmp_path / "set")
     kept = (folder / "neural_clip.json").read_bytes()
-    folder.rename(tmp_path / "set.old")  # where it is between the two renames that replace it
+    folder.rename(tmp_path / "set.replaced")  # where it is between the two renames that replace it
     with pytest.raises(DataError, match=r"not empty.*--overwrite"):
         write(folder)
     assert (folder / "neural_clip.json").read_bytes() == kept
-    assert not (tmp_path / "set.old").exists()
+    assert not (tmp_path / "set.replaced").exists()
 
 
 def test_interruption_leaves_nothing_behind(tmp_path):
