@@ -202,8 +202,8 @@ def test_files_that_are_no_images_say_what_they_are(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=message) as caught:
             image_bytes(content, "image 'x'")
         assert ("damaged" in str(caught.value)) == ("damaged" in message)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(DataError, match="exceeds limit") as caught:
+    monkeypatch.setattr("neural_clip.image_pixels.MAX_PIXELS", 10)
+    with pytest.raises(DataError, match=r"An image of 16 x 16 pixels; allowed are 10 in all") as caught:
         image_bytes(whole, "image 'x'")
     assert "damaged" not in str(caught.value)
     (tmp_path / "folder.png").mkdir()
