@@ -24,8 +24,9 @@ class ReportOptions:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip report`."""
     (options,) = read_options("report", __doc__, argv, ReportOptions)
+    from neural_clip.evaluation.outputs import read_report
     from neural_clip.report.tables import print_tables
-    from neural_clip.report.write import read_report, write_report
+    from neural_clip.report.write import write_report
 
     path = write_report(options.report, pictures=options.pictures)
     print_tables(read_report(path.parent), path.parent)

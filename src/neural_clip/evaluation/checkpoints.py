@@ -41,6 +41,15 @@ def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet
     return {modality: found[modality] for modality in MODALITIES if modality in found}
 
 
+def check_output(output_dir: Path, data: dict[str, PreparedSet]) -> None:
+    """Raise where nothing can be written, or would be written into a data set."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise DataError(f"'{output_dir}' is a file; name a folder for the evaluation.")
+    for opened in data.values():
+        if output_dir.resolve().is_relative_to(opened.folder.resolve()):
+            raise DataError(f"'{output_dir}' lies in the data set '{opened.name}'; write the evaluation elsewhere.")
+
+
 def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
     """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space.
 

@@ -117,7 +117,8 @@ def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
     import h5py
 
     with h5py.File(path, "r") as file:
-        names = [name for name in file if file.get(name, getclass=True) is h5py.Dataset]
+        own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]  # no other file's
+        names = [name for name in own if file.get(name, getclass=True) is h5py.Dataset]
     with open_dataset(path, _chosen(path, key, names)) as dataset:
         text = text_of(path, dataset)
         if text is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neural_clip.errors import DataError
 from neural_clip.files.whole import whole_file
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.prepared.image_rows import stored_pictures
@@ -64,22 +65,19 @@ def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
 
     Args:
         report (`dict`): What `report.json` holds; its data folders must still be there.
-        folder (`Path`): Holds `embeddings.npz`; pictures go to `folder/pictures`.
+        folder (`Path`): Holds its `embeddings.npz`; pictures go to `folder/pictures`.
 
     Returns:
         `tuple` of `dict` from title to path relative to `folder`, and, where nothing could be drawn, a sentence
         that says why (empty otherwise).
     """
-    path = folder / "embeddings.npz"
-    if not path.is_file():
-        return {}, f"No pictures: {path.name} is not beside the report."
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(folder / "embeddings.npz", allow_pickle=False) as file:
         arrays = dict(file)
     galleries, missing = {}, []
     for modality, data in report["data"].items():
         galleries[modality] = _shown(arrays, modality)
-        if not _open_images(data["folder"]):
-            missing.append(f"{MODALITIES[modality].title} ({data['folder']} has no pixels or is gone)")
+        if reason := _why_no_images(data):
+            missing.append(f"{MODALITIES[modality].title} ({reason})")
     if missing:
         return {}, f"No pictures: the images are not at hand for {', '.join(missing)}."
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
@@ -180,12 +178,18 @@ def _recordings_row(source: str, target: str, query: int, title: str, found: np.
     return Row(source, target, query, title, images, subjects)
 
 
-def _open_images(folder: str) -> Any:
-    """The `images` config of a prepared data set, or nothing where it is gone or holds embeddings only."""
+def _why_no_images(data: dict) -> str:
+    """Why the images of a data set cannot be shown; empty where they can."""
+    folder = data["folder"]
     if not Path(folder).is_dir():
-        return None
-    images = PreparedSet.open(folder).stored_images
-    return images if "image" in images.column_names else None
+        return f"{folder} is gone"
+    try:
+        found = PreparedSet.open(folder)
+        if found.facts.fingerprint != data["fingerprint"]:
+            return f"{folder} was prepared again since"
+        return "" if "image" in found.stored_images.column_names else f"{folder} has no pixels"
+    except DataError as error:
+        return str(error).rstrip(".")
 
 
 def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> None:
@@ -196,7 +200,7 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> 
         wanted[row.target].update(row.hits)
     for name, positions in wanted.items():
         gallery = galleries[name]
-        images = _open_images(report["data"][name]["folder"])
+        images = PreparedSet.open(report["data"][name]["folder"]).stored_images
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
             found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
