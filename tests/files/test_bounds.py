@@ -88,8 +88,9 @@ def test_gzip_files_that_become_far_larger(tmp_path):
 
 def test_what_is_compressed_a_hundred_times_is_read_where_it_is_small(tmp_path):
     with gzip.open(tmp_path / "mask.nii.gz", "wb") as file:
-        file.write(nifti((200, 200, 100)) + bytes(8 * 200 * 200 * 100))
-    assert read_nifti(tmp_path / "mask.nii.gz")[0].shape == (200, 200, 100)
+        file.write(nifti((100, 100, 100)) + bytes(8 * 100**3))
+    assert (tmp_path / "mask.nii.gz").stat().st_size < 8 * 100**3 / 200
+    assert read_nifti(tmp_path / "mask.nii.gz")[0].shape == (100, 100, 100)
 
 
 def npy(shape):
@@ -115,7 +116,7 @@ def test_archives_of_arrays_that_become_far_larger_or_hold_a_name_twice(tmp_path
     with zipfile.ZipFile(tmp_path / "twice.npz", "w") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.writestr("x.npy", npy((1,)) + bytes(8))
         file.writestr("x.npy", npy((1,)) + bytes(8))
-    refused(read_array, tmp_path / "twice.npz", match="two arrays of one name")
+    refused(read_array, tmp_path / "twice.npz", "x", match="two arrays of one name")
 
 
 def mat(element):

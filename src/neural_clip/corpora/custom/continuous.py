@@ -92,6 +92,7 @@ def _open_raw(path: Path, entry: Recording) -> tuple[mne.io.BaseRaw, set[str]]:
 
     with strict_mne(path, " by mne.io.read_raw") as renamed:
         raw = mne.io.read_raw(path, preload=False, verbose="warning", **_checked_file(path, entry))
+        raw.get_channel_types()  # fails on types that there are not
     return raw, renamed
 
 
