@@ -71,7 +71,7 @@ def require_rows(train: Split, validation: Split) -> None:
         )
     some = train.values(np.linspace(0, len(train) - 1, min(len(train), ROWS_LOOKED_AT)).astype(int))
     deviation = float(np.concatenate([np.ravel(values) for values in some]).astype(np.float64).std())
-    if not LEAST_DEVIATION < deviation < MOST_DEVIATION:
+    if deviation and not LEAST_DEVIATION < deviation < MOST_DEVIATION:
         raise DataError(
             f"The training recordings deviate by {deviation:.2g}, and of such numbers float32 holds no squares. Scale "
             "the recordings."
