@@ -191,6 +191,13 @@ def test_what_is_no_image_is_refused(image, message):
         rgb_image(image)
 
 
+@pytest.mark.parametrize("named", ["x.png", ["https://example.com/x.png"], b"x.png"])
+def test_names_of_files_are_no_images(named):
+    processor = NeuralClipProcessor(None, CLIPImageProcessor().to_dict())
+    with pytest.raises(DataError, match="open the file first, by `PIL.Image.open`"):
+        processor(images=named)
+
+
 def test_files_that_are_no_images_say_what_they_are(tmp_path, monkeypatch):
     whole = saved(Image.fromarray(COLOURS), "JPEG")
     cases = {

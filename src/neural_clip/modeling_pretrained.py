@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .configuration_neural_clip import NeuralClipConfig
 from .errors import loading
@@ -35,12 +35,17 @@ class WholeModel(PreTrainedModel):
     _no_split_modules: Any = ("EegEncoder", "FmriEncoder", "MegEncoder")
 
     def __init__(self, config: Any) -> None:
-        if not isinstance(config, self.config_class) and type(config).__name__ != self.config_class.__name__:
+        self.check_config(config)
+        super().__init__(config)
+
+    @classmethod
+    def check_config(cls, config: Any) -> None:
+        """Raise a `TypeError` for a configuration of another model."""
+        if not isinstance(config, cls.config_class) and type(config).__name__ != cls.config_class.__name__:
             raise TypeError(
-                f"{type(self).__name__} takes a {self.config_class.__name__} as configuration, "
+                f"{cls.__name__} takes a {cls.config_class.__name__} as configuration, "
                 f"but got a {type(config).__name__}."
             )
-        super().__init__(config)
 
     def post_init(self) -> None:
         """Keep what each layer was constructed with; transformers would redraw it."""
@@ -97,6 +102,8 @@ class WholeModel(PreTrainedModel):
             ValueError: If a tensor is missing, left over or of another shape, also with `ignore_mismatched_sizes`.
                 Never a silent random initialisation. Also if a file is damaged; it is named.
         """
+        if isinstance(kwargs.get("config"), PreTrainedConfig):
+            cls.check_config(kwargs["config"])
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers reports a tensor of another shape instead of stopping, so that it is named below.
         reported = kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
