@@ -69,7 +69,7 @@ def read_header(path: Path) -> EdfHeader:
                 "seconds": float(head[244:252]), "n_records": int(head[236:244]), "size": 256 * (count + 1),
                 "interrupted": head[192:197] in (b"EDF+D", b"BDF+D"), "width": 3 if binary else 2,
             }  # fmt: skip
-        if count < 1 or 256 + 228 * count > path.stat().st_size:
+        if count < 1 or 256 + 220 * count > path.stat().st_size:
             raise ValueError(
                 f"its header announces {count} signals, which its {path.stat().st_size} bytes do not hold"
             )
