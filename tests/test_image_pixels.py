@@ -194,7 +194,7 @@ def test_what_is_no_image_is_refused(image, message):
 @pytest.mark.parametrize("named", ["x.png", ["https://example.com/x.png"], b"x.png"])
 def test_names_of_files_are_no_images(named):
     processor = NeuralClipProcessor(None, CLIPImageProcessor().to_dict())
-    with pytest.raises(DataError, match="open the file first, by `PIL.Image.open`"):
+    with pytest.raises(DataError, match=r"open the file first, by `PIL\.Image\.open`"):
         processor(images=named)
 
 

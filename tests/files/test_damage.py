@@ -244,7 +244,7 @@ def test_a_profile_that_becomes_far_larger_is_passed_over(tmp_path):
 def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
     """Pillow would start Ghostscript for this file, which here is a program that leaves a mark."""
     program = tmp_path / "gs"
-    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.write_text(f"#!/bin/sh\n: > {tmp_path}/started\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "x.png").write_bytes(IMAGES["Postscript"][0])
