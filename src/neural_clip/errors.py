@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class DataError(ValueError):
@@ -52,6 +54,45 @@ def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None
         raise DataError(
             f"Invalid value for the {parameter!r} parameter. Allowed is {allowed}, but got {value!r} instead."
         )
+
+
+@contextmanager
+def loading(place: object) -> Iterator[None]:
+    """Turn whatever libraries raise on damaged files of a checkpoint into a [`DataError`] that names it.
+
+    Args:
+        place (`object`): Its folder, or its name on the Hub.
+    """
+    try:
+        yield
+    except (ImportError, OSError):  # they name what is missing
+        raise
+    except Exception as error:  # JSON, safetensors, torch and transformers raise nearly every type
+        if isinstance(error, DataError) and str(place) in str(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"'{_damaged_file(str(place))}' cannot be loaded: {reason}") from error
+
+
+def _damaged_file(place: str) -> str:
+    """The first file of a checkpoint that is not what its suffix says; its configuration or folder if all are."""
+    names = sorted(os.listdir(place)) if os.path.isdir(place) else []
+    for name in names:
+        path = os.path.join(place, name)
+        try:
+            if name.endswith(".json"):
+                with open(path, encoding="utf-8") as file:
+                    found = json.load(file)
+                shards = found.get("weight_map", {}).values()
+                if not all(isinstance(shard, str) and shard in names for shard in shards):
+                    return path
+            elif name.endswith(".safetensors"):
+                from safetensors import safe_open
+
+                safe_open(path, "np")
+        except Exception:  # as above
+            return path
+    return os.path.join(place, "config.json") if "config.json" in names else place
 
 
 def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image
 
 from neural_clip.commands.report import main
+from neural_clip.evaluation.outputs import read_report
 from neural_clip.gallery import panels as pictures
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report import tables as report_tables
 from neural_clip.report import text as reporting
 from neural_clip.report.tables import print_tables
-from neural_clip.report.write import read_report
 from planted_reports import cells
 
 

@@ -10,7 +10,6 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import open_data_set, read_options
-from neural_clip.files.whole import only_writer
 from neural_clip.options import option
 
 
@@ -29,14 +28,11 @@ class ReportOptions:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip report`."""
     (options,) = read_options("report", __doc__, argv, ReportOptions)
-    from neural_clip.evaluation.outputs import REPORT_FILE
+    from neural_clip.evaluation.outputs import read_report
     from neural_clip.report.tables import print_tables
-    from neural_clip.report.write import read_report, write_report
+    from neural_clip.report.write import write_report
 
-    given = Path(options.report)
-    read_report(given)  # before a lock is made
     data = {opened.facts.modality: opened for opened in map(open_data_set, options.data or ())}
-    with only_writer((given if given.is_dir() else given.parent) / REPORT_FILE):
-        path = write_report(given, pictures=options.pictures, data=data)
+    path = write_report(options.report, pictures=options.pictures, data=data)
     print_tables(read_report(path.parent), path.parent)
     return path

@@ -81,6 +81,11 @@ def shared_place(path: str | Path, beside: Path) -> str:
     return Path(path).name if found.startswith("../../") else found
 
 
+def found_place(name: str, beside: Path) -> Path:
+    """Where something lies that a file in the folder `beside` names as [`shared_place`] gives it."""
+    return beside / name if (beside / name).is_dir() else Path(name)
+
+
 def shared_value(value: Any) -> Any:
     """A value of JSON or YAML with its texts as [`shared_text`] gives them, and `***` for what is called a secret."""
     if isinstance(value, dict):

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.errors import DataError
+from neural_clip.files.privacy import found_place
 from neural_clip.files.whole import whole_file
 from neural_clip.gallery.neural_gallery import NeuralGallery
-from neural_clip.image_pixels import rgb_image
+from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 
@@ -67,24 +69,21 @@ def draw_panels(
 
     Args:
         report (`dict`): What `report.json` holds.
-        folder (`Path`): Holds `embeddings.npz`; pictures go to `folder/pictures`.
+        folder (`Path`): Holds its `embeddings.npz`; pictures go to `folder/pictures`.
         data (`Mapping`): Data sets by modality, in place of those that the report names.
 
     Returns:
         `tuple` of `dict` from title to path relative to `folder`, and, where nothing could be drawn, a sentence
         that says why (empty otherwise).
     """
-    path = folder / "embeddings.npz"
-    if not path.is_file():
-        return {}, f"No pictures: {path.name} is not beside the report."
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(folder / "embeddings.npz", allow_pickle=False) as file:
         arrays = dict(file)
     galleries, images, missing = {}, {}, []
     for modality, named in report["data"].items():
         galleries[modality] = _shown(arrays, modality)
-        images[modality] = _open_images(data.get(modality) or _found(named["folder"], folder))
-        if not images[modality]:
-            missing.append(f"{MODALITIES[modality].title} ({named['folder']} has no pixels or is gone)")
+        images[modality], reason = _images_of(data.get(modality) or found_place(named["folder"], folder), named)
+        if reason:
+            missing.append(f"{MODALITIES[modality].title} ({reason})")
     if missing:
         return (
             {},
@@ -188,17 +187,19 @@ def _recordings_row(source: str, target: str, query: int, title: str, found: np.
     return Row(source, target, query, title, images, subjects)
 
 
-def _found(name: str, folder: Path) -> Path:
-    """A data set as a report in `folder` names it: beside the report or in the working directory."""
-    return folder / name if (folder / name).is_dir() else Path(name)
-
-
-def _open_images(data: str | Path | PreparedSet) -> Any:
-    """The `images` config of a prepared data set, or nothing where it is gone or holds embeddings only."""
+def _images_of(data: str | Path | PreparedSet, named: dict) -> tuple[Any, str]:
+    """The `images` config of a data set that a report names, and why it cannot be shown; empty where it can."""
+    folder = named["folder"]
     if not isinstance(data, PreparedSet) and not Path(data).is_dir():
-        return None
-    images = PreparedSet.open(data).stored_images
-    return images if "image" in images.column_names else None
+        return None, f"{folder} is gone"
+    try:
+        found = PreparedSet.open(data)
+        if found.facts.fingerprint != named["fingerprint"]:
+            return None, f"{folder} was prepared again since"
+        images = found.stored_images
+    except DataError as error:
+        return None, str(error).rstrip(".")
+    return images, "" if "image" in images.column_names else f"{folder} has no pixels"
 
 
 def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str, Any]) -> None:
@@ -213,9 +214,8 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str,
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
             found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
-            image = None if found is None else images[found]["image"]
+            image = None if found is None else stored_pictures(images, [found])[0]
             if image is not None:
-                image = rgb_image(image)
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
                 gallery.pixels[position] = np.asarray(image)
 

@@ -91,7 +91,8 @@ def size_notes(report: dict) -> list[str]:
         count = row["n_queries"] if unit == "recording" else row["n_unique_images"]
         counted = f"{count} {unit}{'s' * (count != 1)}"
         if interval is None:
-            least = f"; `p` cannot be smaller than about {1 / factorial(count):.2g}" if unit == "image" else ""
+            few = unit == "image" and count <= 20  # more have an interval
+            least = f"; `p` cannot be smaller than about {1 / factorial(count):.2g}" if few else ""
             notes.append(f"{name}: too few for an interval: {counted}{least}. Such a score shows nothing.")
         elif interval[1] - interval[0] > WIDE:
             notes.append(

@@ -145,6 +145,8 @@ def _understanding(report: dict) -> list[str]:
     """Pictures of what was learned, where it was asked for."""
     if not report.get("understanding"):
         return []
+    if missing := report["understanding"].get("missing"):
+        return [missing]
     found = report["understanding"]["pictures"].items()
     return [UNDERSTANDING_TEXT, *_pictures({title: f"understanding/{name}" for title, name in found})]
 
@@ -199,6 +201,11 @@ def _provenance(report: dict) -> str:
     lines = [f"* command: {code(report['command'])}"]
     lines += [
         f"* checkpoint {markdown_text(part['name'])}: {code(part['path'])}, SHA-256 of the weights `{part['sha256']}`"
+        + (
+            ". This folder holds other weights by now; the scores are of those named here."
+            if part.get("changed")
+            else ""
+        )
         for part in report["checkpoints"]
     ]
     for modality, data in report["data"].items():

@@ -16,6 +16,7 @@ from neural_clip.errors import DataError, check_value
 from neural_clip.files.reading import reading
 from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.push import open_repository
 from neural_clip.publishing.terms import check_terms
@@ -57,7 +58,7 @@ def check_made_by(tower: ImageEncoder, data: PreparedSet) -> None:
     if "image" not in stored.column_names:
         return
     rows = np.unique(np.linspace(0, len(stored) - 1, N_LOOKED_AT).astype(int))
-    made = tower.encode(list(stored.select(rows)["image"]))
+    made = tower.encode(stored_pictures(stored, rows))
     raw = data.moved_to(TargetSpace()).images.embeds[rows]
     cosines = (raw * made).sum(axis=1) / np.linalg.norm(raw, axis=1) / np.linalg.norm(made, axis=1)
     if not (cosines >= MADE_COSINE).all():  # NaN fails too

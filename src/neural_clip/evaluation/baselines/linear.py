@@ -34,6 +34,8 @@ from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.retrieval.tiles import unit_vectors
 
+ROWS_LOOKED_AT = 256
+LEAST_DEVIATION, MOST_DEVIATION = 1e-16, 1e16  # MEG in T deviates by 1e-13
 N_FOLDS = 4  # of the out-of-fold predictions behind the shared fMRI map; each fit keeps 75 % of the images
 FOLD_SEED = 0
 ALIGNMENT_SEED = 0
@@ -68,12 +70,19 @@ def per_subject_ridge(
 
 
 def require_rows(train: Split, validation: Split) -> None:
-    """Raise a `DataError` where there is nothing to fit on, or nothing to choose the strength by."""
+    """Raise a `DataError` where there is nothing to fit on, nothing to choose by, or numbers cannot be squared."""
     if not len(train):
         raise DataError("There are no training recordings to fit it on.")
     if len(validation.shown_ids) < 2:
         raise DataError(
             f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
+        )
+    some = train.values(np.linspace(0, len(train) - 1, min(len(train), ROWS_LOOKED_AT)).astype(int))
+    deviation = float(np.concatenate([np.ravel(values) for values in some]).astype(np.float64).std())
+    if deviation and not LEAST_DEVIATION < deviation < MOST_DEVIATION:
+        raise DataError(
+            f"The training recordings deviate by {deviation:.2g}, and of such numbers float32 holds no squares. Scale "
+            "the recordings."
         )
 
 
