@@ -1,0 +1,279 @@
+"""Change one place of a module at a time and see whether a test that runs this place fails.
+
+    make mutation MUTATION_SECONDS=1800
+    python scripts/mutation.py --seconds 1800 --seed 0 losses splits
+
+Works on a copy of the repository. First the fast tests run there, and coverage keeps which test ran which line. Then a
+process that has imported the large libraries is forked once a change, and runs the tests of the line until one fails.
+Changes are drawn with the seed, the same number from each group. What is printed at the end: killed and total of each
+group. What survived is printed as it is found and stays in `<output dir>/mutants.json`.
+
+Tools that exist were tried first. mutmut wraps every function, and tests that read signatures or compare the code that
+travels with weights then fail; cosmic-ray starts Python anew for each change, which takes longer than the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = "src/neural_clip"
+GROUPS = {
+    "losses": ["losses.py"],
+    "retrieval": ["retrieval"],
+    "splits": ["corpora/custom/splits.py", "training/splits.py", "prepared/splits.py"],
+    "alignment": ["modeling_subject_layers.py", "modeling_sensors.py"],
+    "prepared": ["prepared"],
+}
+LARGE = ["torch", "transformers", "datasets", "pandas", "scipy.signal", "sklearn", "hypothesis", "PIL.Image", "pytest"]
+MOST_SECONDS = 90  # of tests for one change, by what they took; the tests of the module itself come first
+OPPOSITE: dict[type, list[type]] = {
+    ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
+    ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is], ast.In: [ast.NotIn],
+    ast.NotIn: [ast.In], ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Div], ast.Div: [ast.Mult],
+    ast.FloorDiv: [ast.Div], ast.Mod: [ast.Mult], ast.Pow: [ast.Mult], ast.BitOr: [ast.BitAnd],
+    ast.BitAnd: [ast.BitOr], ast.And: [ast.Or], ast.Or: [ast.And],
+}  # fmt: skip
+
+
+class Mutant(NamedTuple):
+    """A file, the lines that are changed, and what stands there instead."""
+
+    path: str
+    first: int
+    last: int
+    before: str
+    after: str
+    source: str
+
+
+def replacements(node: ast.AST) -> Iterator[ast.AST]:
+    """What a node is replaced by, one at a time. Texts, messages and annotations stay."""
+    match node:
+        case ast.Compare(ops=[operator]):
+            yield from (ast.Compare(node.left, [new()], node.comparators) for new in OPPOSITE[type(operator)])
+        case ast.BinOp(op=operator) if type(operator) in OPPOSITE and not fails_anyway(node):
+            yield from (ast.BinOp(node.left, new(), node.right) for new in OPPOSITE[type(operator)])
+        case ast.BoolOp(values=values):
+            yield ast.BoolOp(OPPOSITE[type(node.op)][0](), values)
+            if len(values) > 1:
+                yield from (ast.BoolOp(node.op, values[:i] + values[i + 1 :]) for i in range(len(values)))
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            yield operand
+        case ast.Constant(value=bool() as value):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield ast.Constant(value + 1)
+        case ast.If(test=test) | ast.IfExp(test=test) if isinstance(test, ast.Name | ast.Call | ast.Attribute):
+            yield type(node)(ast.UnaryOp(ast.Not(), test), node.body, node.orelse)
+        case ast.Return(value=value) if value is not None and not is_none(value):
+            yield ast.Return(ast.Constant(None))
+        case ast.Raise() | ast.Expr(value=ast.Call()) | ast.AugAssign():
+            yield ast.Pass()
+        case ast.Break():
+            yield ast.Continue()
+        case ast.Continue():
+            yield ast.Break()
+
+
+def is_none(node: ast.AST) -> bool:
+    """Whether a node is the constant `None`."""
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def fails_anyway(node: ast.BinOp) -> bool:
+    """Whether the other operator is an error that any test shows: of texts, lists, paths and types in `isinstance`."""
+    for operand in (node.left, node.right):
+        if isinstance(operand, ast.JoinedStr | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.DictComp):
+            return True
+        if isinstance(operand, ast.Constant) and isinstance(operand.value, str | None):
+            return True
+    if isinstance(node.op, ast.BitOr | ast.BitAnd):
+        return not any(isinstance(part, ast.Compare) for part in (node.left, node.right))
+    return isinstance(node.op, ast.Div) and "folder" in ast.unparse(node.left)
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but annotations, decorators, messages and what `if TYPE_CHECKING` holds."""
+    yield tree
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns", "decorator_list", "type_params") or isinstance(value, ast.JoinedStr):
+            continue
+        if isinstance(tree, ast.Raise) or (isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
+                yield from nodes(child)
+
+
+def mutants_of(path: str, source: str) -> Iterator[Mutant]:
+    """Every change of a file; the rest of its text stays as it is."""
+    starts = [0]
+    for line in source.encode().splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for node in nodes(ast.parse(source)):
+        for new in replacements(node):
+            assert isinstance(node, ast.expr | ast.stmt) and node.end_lineno and node.end_col_offset is not None
+            begin, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+            if isinstance(node, ast.If):  # only its condition
+                test, new = node.test, new.test  # type: ignore[attr-defined]
+                begin = starts[test.lineno - 1] + test.col_offset
+                end = starts[(test.end_lineno or 0) - 1] + (test.end_col_offset or 0)
+            text = ast.unparse(ast.fix_missing_locations(new))
+            text = text if isinstance(new, ast.stmt) else f"({text})"
+            before = source.encode()[begin:end].decode()
+            changed = source.encode()[:begin] + text.encode() + source.encode()[end:]
+            first = source.encode()[:begin].count(b"\n") + 1
+            yield Mutant(path, first, first + before.count("\n"), before, text, changed.decode())
+
+
+def copied(tree: Path) -> Path:
+    """Copy what git knows of, and what it does not ignore, into an empty folder."""
+    shutil.rmtree(tree, ignore_errors=True)
+    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=REPOSITORY, capture_output=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, tree / name, follow_symlinks=False)
+    return tree
+
+
+def pytest_in_fork(tree: Path, words: list[str], log: Path, seconds: float) -> int | None:
+    """Exit status of pytest in a fork of this process, `None` where it took longer."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(tree)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1), os.dup2(output, 2)
+        sys.path[:0] = [str(tree / "src")]
+        os._exit(importlib.import_module("pytest").main([*words, "-q", "-p", "no:cacheprovider"]))
+    for _ in range(int(seconds * 20)):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+class Covered:
+    """Which fast tests ran which lines, and how long each took; measured once for one state of the tree."""
+
+    def __init__(self, tree: Path, output: Path, tests: list[str]) -> None:
+        junit, data = output / "tests.xml", output / "coverage"
+        if not junit.is_file():
+            words = [*tests, "-m", "not slow", f"--junitxml={output / 'unfinished.xml'}", "--cov=neural_clip"]
+            os.environ["COVERAGE_FILE"] = str(data)
+            if status := pytest_in_fork(tree, [*words, "--cov-context=test", "--cov-report="], output / "log", 3600):
+                sys.exit(f"error: the tests fail without any change (status {status}); see {output / 'log'}.")
+            (output / "unfinished.xml").rename(junit)
+        cases = ET.parse(junit).getroot().iter("testcase")
+        self.seconds = {
+            f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(case.get("time", 0))
+            for case in cases
+        }
+        self.data = importlib.import_module("coverage").CoverageData(str(data))
+        self.data.read()
+
+    def tests_of(self, mutant: Mutant, tree: Path) -> list[str]:
+        """Tests that ran these lines (or, of a line that is only imported, any of the file), the nearest first."""
+        lines = self.data.contexts_by_lineno(str(tree / mutant.path))
+        found = {name for line in range(mutant.first, mutant.last + 1) for name in lines.get(line, [])}
+        if found == {""}:
+            found = {name for names in lines.values() for name in names}
+        tests = {name.rsplit("|", 1)[0] for name in found} & self.seconds.keys()
+        own = f"/test_{Path(mutant.path).stem}.py::"
+        kept, total = [], 0.0
+        for test in sorted(tests, key=lambda test: (own not in test, self.seconds[test], test)):
+            total += self.seconds[test]
+            if total < MOST_SECONDS or not kept:
+                kept.append(test)
+        return kept
+
+
+def tried(mutant: Mutant, covered: Covered, tree: Path, log: Path) -> str:
+    """What became of one change: `killed`, `survived` or `not run`."""
+    tests = covered.tests_of(mutant, tree)
+    if not tests:
+        return "not run"
+    place = tree / mutant.path
+    whole = place.read_text()
+    place.write_text(mutant.source)
+    try:
+        seconds = sum(covered.seconds[test] for test in tests)
+        status = pytest_in_fork(tree, ["-x", *tests], log, 60 + 5 * seconds)
+    finally:
+        place.write_text(whole)
+    if status == 4 and "ERROR: not found" in log.read_text(errors="replace"):
+        sys.exit(f"error: pytest does not find a test of {mutant.path}; see {log}.")
+    return "survived" if status == 0 else "killed"
+
+
+def drawn(mutants: dict[str, list[Mutant]], seed: int) -> Iterator[tuple[str, Mutant]]:
+    """Changes in the order of the seed, one of each group in turn."""
+    for group, found in mutants.items():
+        random.Random(f"{seed} {group}").shuffle(found)
+    for number in range(max(map(len, mutants.values()))):
+        yield from ((group, found[number]) for group, found in mutants.items() if number < len(found))
+
+
+def main() -> None:
+    """Run for the time that is given, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("groups", nargs="*", default=list(GROUPS), choices=[*GROUPS, []], metavar="group")
+    parser.add_argument("--seconds", type=float, default=1800, help="after which no further change is tried")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tests", nargs="+", default=["tests"], help="files and folders of tests to choose from")
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs/mutation"))
+    options = parser.parse_args()
+    output = options.output_dir.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    tree = copied(output / "tree")
+    os.environ |= {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    mutants: dict[str, list[Mutant]] = {}
+    for group in options.groups:
+        places = [tree / PACKAGE / name for name in GROUPS[group]]
+        files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+        names = [str(file.relative_to(tree)) for file in files]
+        mutants[group] = [mutant for name in names for mutant in mutants_of(name, (tree / name).read_text())]
+    for name in LARGE:
+        importlib.import_module(name)
+    covered = Covered(tree, output, options.tests)
+    results, begun = [], time.monotonic()
+    for group, mutant in drawn(mutants, options.seed):
+        if time.monotonic() - begun > options.seconds:
+            break
+        became = tried(mutant, covered, tree, output / "log")
+        results.append({"group": group, "became": became, **mutant._asdict() | {"source": ""}})
+        (output / "mutants.json").write_text(json.dumps(results, indent=1))
+        if became != "killed":
+            print(f"{became}: {mutant.path}:{mutant.first}: {mutant.before!r} -> {mutant.after!r}", flush=True)
+    counts = collections.Counter((result["group"], result["became"] == "killed") for result in results)
+    for group, found in mutants.items():
+        killed, total = counts[group, True], counts[group, True] + counts[group, False]
+        print(f"{group}: killed {killed} of {total} ({killed / max(total, 1):.1%}), drawn from {len(found)}")
+    print(f"seed {options.seed}: killed {sum(counts[g, True] for g in mutants)} of {len(results)}")
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()
