@@ -3,10 +3,12 @@
     make mutation MUTATION_SECONDS=1800
     python scripts/mutation.py --seconds 1800 --seed 0 losses splits
 
-Works on a copy of the repository. First the fast tests run there, and coverage keeps which test ran which line. Then a
-process that has imported the large libraries is forked once a change, and runs the tests of the line until one fails.
-Changes are drawn with the seed, the same number from each group. What is printed at the end: killed and total of each
-group. What survived is printed as it is found and stays in `<output dir>/mutants.json`.
+Works on a copy of the repository. First the fast tests of each group run there, and coverage keeps which of them ran
+which line. Then a session of pytest that has collected them is forked once a change: the fork exchanges the code of
+the function (and the file, for processes that tests start) and runs the tests of the line until one fails, which must
+pass where nothing is changed. A change outside functions is tried by a session of its own. Changes are drawn with the
+seed, the same number from each group. What survived is printed as it is found and stays in `mutants.json` of the
+output folder; at the end stand killed and total of each group.
 
 Tools that exist were tried first. mutmut wraps every function, and tests that read signatures or compare the code that
 travels with weights then fail; cosmic-ray starts Python anew for each change, which takes longer than the tests.
@@ -17,32 +19,49 @@ from __future__ import annotations
 import argparse
 import ast
 import collections
+import gc
 import importlib
+import itertools
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
+import types
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = "src/neural_clip"
+# by group: what is changed, and the tests that are there for it
 GROUPS = {
-    "losses": ["losses.py"],
-    "retrieval": ["retrieval"],
-    "splits": ["corpora/custom/splits.py", "training/splits.py", "prepared/splits.py"],
-    "alignment": ["modeling_subject_layers.py", "modeling_sensors.py"],
-    "prepared": ["prepared"],
+    "losses": (["losses.py"], ["test_losses.py"]),
+    "retrieval": (["retrieval"], ["retrieval"]),
+    "splits": (
+        ["corpora/custom/splits.py", "training/splits.py", "prepared/splits.py"],
+        ["corpora/custom/test_splits.py", "training/test_splits.py", "prepared/test_splits.py"],
+    ),
+    "alignment": (
+        ["modeling_subject_layers.py", "modeling_sensors.py"],
+        ["test_modeling_subject_layers.py", "test_modeling_subject_branch.py", "test_modeling_neural_clip.py"],
+    ),
+    "prepared": (["prepared"], ["prepared", "test_format_1.py"]),
 }
-LARGE = ["torch", "transformers", "datasets", "pandas", "scipy.signal", "sklearn", "hypothesis", "PIL.Image", "pytest"]
+LARGE = ["torch", "transformers", "datasets", "pandas", "scipy.signal", "sklearn", "hypothesis", "PIL.Image"]
+PLAIN = ["-q", "-m", "not slow", "-p", "no:cacheprovider"]
 MOST_SECONDS = 90  # of tests for one change, by what they took; the tests of the module itself come first
+UNABLE = 70  # exit status of a fork that could not do its work
+MOMENTS = itertools.count(int(time.time()) + 1)  # no two changes of a file have one
 OPPOSITE: dict[type, list[type]] = {
     ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
     ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is], ast.In: [ast.NotIn],
@@ -58,6 +77,7 @@ class Mutant(NamedTuple):
     path: str
     first: int
     last: int
+    inside: bool  # a function, whose code can be exchanged
     before: str
     after: str
     source: str
@@ -127,7 +147,9 @@ def mutants_of(path: str, source: str) -> Iterator[Mutant]:
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    for node in nodes(ast.parse(source)):
+    tree = ast.parse(source)
+    bodies = [(f.body[0].lineno, f.end_lineno or 0) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
+    for node in nodes(tree):
         for new in replacements(node):
             assert isinstance(node, ast.expr | ast.stmt) and node.end_lineno and node.end_col_offset is not None
             begin, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
@@ -135,12 +157,15 @@ def mutants_of(path: str, source: str) -> Iterator[Mutant]:
                 test, new = node.test, new.test  # type: ignore[attr-defined]
                 begin = starts[test.lineno - 1] + test.col_offset
                 end = starts[(test.end_lineno or 0) - 1] + (test.end_col_offset or 0)
-            text = ast.unparse(ast.fix_missing_locations(new))
-            text = text if isinstance(new, ast.stmt) else f"({text})"
             before = source.encode()[begin:end].decode()
+            text = ast.unparse(ast.fix_missing_locations(new)) + "\n" * before.count(
+                "\n"
+            )  # what follows keeps its line
+            text = text if isinstance(new, ast.stmt) else f"({text})"
             changed = source.encode()[:begin] + text.encode() + source.encode()[end:]
             first = source.encode()[:begin].count(b"\n") + 1
-            yield Mutant(path, first, first + before.count("\n"), before, text, changed.decode())
+            inside = any(begins <= node.lineno <= ends for begins, ends in bodies)
+            yield Mutant(path, first, first + before.count("\n"), inside, before, text, changed.decode())
 
 
 def copied(tree: Path) -> Path:
@@ -154,21 +179,23 @@ def copied(tree: Path) -> Path:
     return tree
 
 
-def pytest_in_fork(tree: Path, words: list[str], log: Path, seconds: float) -> int | None:
-    """Exit status of pytest in a fork of this process, `None` where it took longer."""
-    child = os.fork()
-    if child == 0:
+def in_fork(work: Callable[[], int], log: Path, seconds: float) -> int | None:
+    """Exit status of some work in a fork of this process, `None` where it took longer."""
+    if (child := os.fork()) == 0:
         os.setsid()
-        os.chdir(tree)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1), os.dup2(output, 2)
-        sys.path[:0] = [str(tree / "src")]
-        os._exit(importlib.import_module("pytest").main([*words, "-q", "-p", "no:cacheprovider"]))
-    for _ in range(int(seconds * 20)):
+        try:
+            os._exit(work())
+        except BaseException:
+            traceback.print_exc()
+            os._exit(UNABLE)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.05)
+        time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
@@ -180,9 +207,10 @@ class Covered:
     def __init__(self, tree: Path, output: Path, tests: list[str]) -> None:
         junit, data = output / "tests.xml", output / "coverage"
         if not junit.is_file():
-            words = [*tests, "-m", "not slow", f"--junitxml={output / 'unfinished.xml'}", "--cov=neural_clip"]
+            words = [*tests, f"--junitxml={output / 'unfinished.xml'}", "--cov=neural_clip"]
             os.environ["COVERAGE_FILE"] = str(data)
-            if status := pytest_in_fork(tree, [*words, "--cov-context=test", "--cov-report="], output / "log", 3600):
+            words += ["--cov-context=test", "--cov-report="]
+            if status := in_fork(lambda: pytest.main([*words, *PLAIN]), output / "log", 3600):
                 sys.exit(f"error: the tests fail without any change (status {status}); see {output / 'log'}.")
             (output / "unfinished.xml").rename(junit)
         cases = ET.parse(junit).getroot().iter("testcase")
@@ -202,29 +230,89 @@ class Covered:
         tests = {name.rsplit("|", 1)[0] for name in found} & self.seconds.keys()
         own = f"/test_{Path(mutant.path).stem}.py::"
         kept, total = [], 0.0
-        for test in sorted(tests, key=lambda test: (own not in test, self.seconds[test], test)):
+        for test in sorted(tests, key=lambda test: (own not in test, test.split("::")[0], self.seconds[test])):
             total += self.seconds[test]
             if total < MOST_SECONDS or not kept:
                 kept.append(test)
         return kept
 
 
-def tried(mutant: Mutant, covered: Covered, tree: Path, log: Path) -> str:
-    """What became of one change: `killed`, `survived` or `not run`."""
-    tests = covered.tests_of(mutant, tree)
-    if not tests:
-        return "not run"
-    place = tree / mutant.path
-    whole = place.read_text()
-    place.write_text(mutant.source)
-    try:
-        seconds = sum(covered.seconds[test] for test in tests)
-        status = pytest_in_fork(tree, ["-x", *tests], log, 60 + 5 * seconds)
-    finally:
-        place.write_text(whole)
-    if status == 4 and "ERROR: not found" in log.read_text(errors="replace"):
-        sys.exit(f"error: pytest does not find a test of {mutant.path}; see {log}.")
-    return "survived" if status == 0 else "killed"
+def exchange_code(path: Path, source: str) -> bool:
+    """Give each function that was loaded from a file the code of a source; whether that reached what has changed."""
+    codes, found = [compile(source, str(path), "exec")], {}
+    for code in codes:
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+        found[code.co_qualname, code.co_firstlineno] = code
+    loaded = [f for f in gc.get_objects() if isinstance(f, types.FunctionType) and f.__code__.co_filename == str(path)]
+    changed = False
+    for function in loaded:
+        old = function.__code__
+        with suppress(ValueError):  # where it needs fewer variables from around it, it is not reached
+            function.__code__ = found.get((old.co_qualname, old.co_firstlineno), old)
+            changed |= function.__code__ != old
+    return changed or not loaded  # what is loaded later reads the file
+
+
+class Trials:
+    """A plugin of pytest that tries changes in place of running what was collected."""
+
+    def __init__(self, covered: Covered, tree: Path, output: Path, mutants: Iterator, seconds: float) -> None:
+        self.covered, self.tree, self.output, self.mutants = covered, tree, output, mutants
+        self.end, self.results = time.monotonic() + seconds, []
+        self.failed, self.sound = output / "failed", {""}
+
+    def pytest_runtestloop(self, session) -> bool:
+        """Try changes until the time is up."""
+        items = {item.nodeid: item for item in session.items}
+        for group, mutant in self.mutants:
+            if time.monotonic() > self.end:
+                break
+            tests = self.covered.tests_of(mutant, self.tree)
+            became = self.tried(mutant, [items[test] for test in tests], session) if tests else "not run"
+            kept = {name: value for name, value in mutant._asdict().items() if name != "source"}
+            self.results.append({"group": group, "became": became, "tests": len(tests)} | kept)
+            (self.output / "mutants.json").write_text(json.dumps(self.results, indent=1))
+            if became != "killed":
+                told = f"{became}: {mutant.path}:{mutant.first}: {mutant.before!r} -> {mutant.after!r}"
+                os.write(2, f"{told}\n".encode())
+        return True
+
+    def tried(self, mutant: Mutant, items: list, session) -> str:
+        """What became of one change."""
+        place = self.tree / mutant.path
+
+        def work() -> int:
+            if mutant.inside and exchange_code(place, mutant.source):
+                return self.run(items, session)
+            words = [item.nodeid for item in items]
+            return subprocess.run([sys.executable, "-m", "pytest", "-x", *PLAIN, *words], check=False).returncode
+
+        whole, times = place.read_text(), place.stat()
+        place.write_text(mutant.source)
+        os.utime(place, (next(MOMENTS),) * 2)  # by which Python knows what it compiled
+        seconds = sum(self.covered.seconds[item.nodeid] for item in items)
+        try:
+            status = in_fork(work, self.output / "log", 60 + 10 * seconds)
+        finally:
+            place.write_text(whole)
+            os.utime(place, (times.st_atime, times.st_mtime))
+        if status == UNABLE or (status == 4 and "not found:" in (self.output / "log").read_text(errors="replace")):
+            sys.exit(f"error: '{mutant.path}' cannot be tried; see '{self.output / 'log'}'.")
+        if status == 1 and (name := self.failed.read_text()) not in self.sound:
+            if in_fork(lambda: self.run([i for i in items if i.nodeid == name], session), self.output / "log", 900):
+                sys.exit(f"error: '{name}' fails without any change; see '{self.output / 'log'}'.")
+            self.sound.add(name)
+        return "survived" if status == 0 else "killed"
+
+    def run(self, items: list, session) -> int:
+        """Run tests until one fails, whose name is kept."""
+        self.failed.write_text("")
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                self.failed.write_text(item.nodeid)
+                return 1
+        return 0
 
 
 def drawn(mutants: dict[str, list[Mutant]], seed: int) -> Iterator[tuple[str, Mutant]]:
@@ -241,32 +329,33 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", default=list(GROUPS), choices=[*GROUPS, []], metavar="group")
     parser.add_argument("--seconds", type=float, default=1800, help="after which no further change is tried")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tests", nargs="+", default=["tests"], help="files and folders of tests to choose from")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/mutation"))
     options = parser.parse_args()
     output = options.output_dir.resolve()
     output.mkdir(parents=True, exist_ok=True)
     tree = copied(output / "tree")
-    os.environ |= {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.dont_write_bytecode = True
+    os.environ |= {"PYTHONPATH": str(tree / "src")}
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False  # what stays is compiled once
+    runpy.run_path(str(tree / "conftest.py"))  # variables that the libraries read on load
     mutants: dict[str, list[Mutant]] = {}
     for group in options.groups:
-        places = [tree / PACKAGE / name for name in GROUPS[group]]
+        places = [tree / PACKAGE / name for name in GROUPS[group][0]]
         files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
         names = [str(file.relative_to(tree)) for file in files]
         mutants[group] = [mutant for name in names for mutant in mutants_of(name, (tree / name).read_text())]
     for name in LARGE:
         importlib.import_module(name)
-    covered = Covered(tree, output, options.tests)
-    results, begun = [], time.monotonic()
-    for group, mutant in drawn(mutants, options.seed):
-        if time.monotonic() - begun > options.seconds:
-            break
-        became = tried(mutant, covered, tree, output / "log")
-        results.append({"group": group, "became": became, **mutant._asdict() | {"source": ""}})
-        (output / "mutants.json").write_text(json.dumps(results, indent=1))
-        if became != "killed":
-            print(f"{became}: {mutant.path}:{mutant.first}: {mutant.before!r} -> {mutant.after!r}", flush=True)
+    hypothesis = importlib.import_module("hypothesis").settings
+    hypothesis.register_profile("mutation", deadline=None)  # the time that an example takes is nothing to fail by
+    hypothesis.load_profile("mutation")
+    os.chdir(tree)
+    sys.path.insert(0, str(tree / "src"))
+    tests = [f"tests/{name}" for group in options.groups for name in GROUPS[group][1]]
+    covered = Covered(tree, output, tests)
+    trials = Trials(covered, tree, output, drawn(mutants, options.seed), options.seconds)
+    pytest.main([*tests, *PLAIN, "--capture=no"], plugins=[trials])
+    results = trials.results
     counts = collections.Counter((result["group"], result["became"] == "killed") for result in results)
     for group, found in mutants.items():
         killed, total = counts[group, True], counts[group, True] + counts[group, False]
