@@ -239,11 +239,11 @@ class Covered:
 
 def exchange_code(path: Path, source: str) -> bool:
     """Give each function that was loaded from a file the code of a source; whether that reached what has changed."""
-    codes, found = [compile(source, str(path), "exec")], {}
+    codes, found = [compile(source, str(path), "exec", dont_inherit=True)], {}
     for code in codes:
         codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
         found[code.co_qualname, code.co_firstlineno] = code
-    loaded = [f for f in gc.get_objects() if isinstance(f, types.FunctionType) and f.__code__.co_filename == str(path)]
+    loaded = [f for f in gc.get_objects() if type(f) is types.FunctionType and f.__code__.co_filename == str(path)]
     changed = False
     for function in loaded:
         old = function.__code__
