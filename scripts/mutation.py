@@ -137,6 +137,8 @@ def nodes(tree: ast.AST) -> Iterator[ast.AST]:
             continue
         if isinstance(tree, ast.Raise) or (isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING"):
             continue
+        if isinstance(tree, ast.keyword) and tree.arg == "strict":  # of `zip`: lengths that no input makes differ
+            continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
                 yield from nodes(child)

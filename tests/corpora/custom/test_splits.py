@@ -236,7 +236,7 @@ def test_each_subject_gives_its_share_of_runs_and_keeps_one(n_runs, counts):
     images = [[f"im{row}" for row in range(n_runs)] for _ in subjects]
     splits = Splits(by="run", test=0.3, validation=0.2, seed=4)
     if 0 in counts:
-        with pytest.raises(DataError, match="nothing is left for '(test|validation)'"):
+        with pytest.raises(DataError, match=r"nothing is left for '(test|validation)'"):
             assign_splits(entries, images, runs, splits)
         return
     found = assign_splits(entries, images, runs, splits)
