@@ -371,6 +371,7 @@ BESIDE_THE_PACKAGE = {
     "package",
     "public_paths",
     "publish_results",
+    "second_process",
     "tolerances",
 }
 
