@@ -11,8 +11,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUTPUT ?= outputs/demo
-# two processes, a file each at a time; fixtures of a file are made once
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# two processes, a file each at a time, in the order of conftest.py; fixtures of a file are made once
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# of `make mutation`: what is changed (all groups where empty), for how long, and the seed of the choice
+MUTATION_GROUPS ?=
+MUTATION_SECONDS ?= 1800
+MUTATION_SEED ?= 0
+# processes that tests start compile our modules once, also where the environment says that nothing is kept
+unexport PYTHONDONTWRITEBYTECODE
 DEMO_ARGS ?=
 # Variables by which the libraries take the kernels of a processor with AVX2 only: torch's own, oneDNN, MKL, OpenBLAS
 # (numpy, scipy) and numpy's loops. tests/test_tolerances.py asks each of them whether it did.
@@ -41,7 +47,7 @@ demo: $(STAMP) ## Simulate, prepare, train, evaluate, report: everything into ou
 	@$(BIN)/neural-clip demo --output-dir $(OUTPUT) $(DEMO_ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run every test, those of the studies too, the fast ones first (PYTEST_ARGS="-k losses")
+test: $(STAMP) ## Run every test, those of the studies too (PYTEST_ARGS="-k losses")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-fast
@@ -55,6 +61,10 @@ test-numerical: $(STAMP) ## Run the tests of models and linear algebra as a proc
 .PHONY: coverage
 coverage: $(STAMP) ## Run every test and show what of the package they do not run, by line and branch
 	$(BIN)/python -m pytest --cov=neural_clip --cov-branch --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+.PHONY: mutation
+mutation: $(STAMP) ## Change the code in one place at a time and count the changes that tests notice
+	nice -n 15 $(BIN)/python scripts/mutation.py $(MUTATION_GROUPS) --seconds $(MUTATION_SECONDS) --seed $(MUTATION_SEED)
 
 .PHONY: quality
 quality: $(STAMP) ## Check style, format and types

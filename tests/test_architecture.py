@@ -373,6 +373,7 @@ BESIDE_THE_PACKAGE = {
     "writing_commands",
     "publish_results",
     "shared_files",
+    "second_process",
     "tolerances",
 }
 

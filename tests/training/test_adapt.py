@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -27,6 +25,7 @@ from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.trainer import validation_two_way
 from planted_data import READY, SHAPES, write_planted
+from second_process import python
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -236,12 +235,12 @@ def test_what_lies_beside_a_checkpoint_stays_when_it_is_replaced(checkpoint, fol
 
 @pytest.mark.slow
 def test_real_command_line(checkpoint, folders, tmp_path):
-    command = [sys.executable, "-m", "neural_clip.commands.main", "adapt"]
+    command = ["-m", "neural_clip.commands.main", "adapt"]
     options = arguments(checkpoint, folders, tmp_path / "new", "eeg", "--subjects", "sub-03")
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    done = python(*command, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sub-03: validation 2-way" in done.stderr
-    again = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    again = python(*command, *options)
     assert again.returncode == 2
     assert "Pass `--overwrite` to replace the checkpoint" in again.stderr.splitlines()[-1]
     data = f"eeg={folders['eeg']}"

@@ -37,6 +37,7 @@ from neural_clip.training.run_state import mark_finished
 from neural_clip.training.trainer import BestState, validation_two_way
 from paths import REPOSITORY
 from planted_data import READY, facts_of
+from second_process import python
 from tolerances import assert_same_outputs
 
 
@@ -248,27 +249,14 @@ def test_same_seed_same_weights_other_seed_others(recipe_file, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"],
-        [],
-        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"],
-    ],
-    ids=["accelerate", "python", "torchrun-2"],
-)
-def test_real_launchers(recipe_file, launcher, tmp_path):
-    command = [sys.executable, *launcher, "train.py", recipe_file]
+def test_the_program_in_a_process_that_imports_everything_itself(recipe_file, tmp_path):
+    """The launchers of several processes are those of tests/test_registration.py."""
+    command = [sys.executable, "train.py", recipe_file]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
-    record = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert record["processes"] == (2 if "--nproc_per_node" in launcher else 1)
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["processes"] == 1
     NeuralClipModel.from_pretrained(tmp_path / "out")
-    if launcher:
-        with pytest.raises(DataError, match="holds an earlier run"):
-            train(read_recipe([recipe_file]))
-        return
-    again = subprocess.run([sys.executable, "train.py", recipe_file], cwd=REPOSITORY, capture_output=True, text=True)
+    again = python("train.py", recipe_file, cwd=REPOSITORY)
     assert again.returncode == 2
     assert again.stderr.strip().splitlines()[-1].startswith("error: ") and "holds an earlier run" in again.stderr
 
