@@ -170,7 +170,7 @@ def link(folder, name, other, donor, rng) -> Damage:
     path = folder / name
     target = path.with_name(f"moved {path.name}.real")
     path.rename(target)
-    path.symlink_to(target.name if rng.random() < 0.5 else target)
+    path.symlink_to(target.name if rng.random() < 0.5 else target.resolve())
     return Damage("link to the file", "valid", [name])
 
 

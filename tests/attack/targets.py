@@ -168,7 +168,7 @@ def report() -> Results:
     """Text, page and pictures of an evaluation."""
     printed = command("report", "report")
     return {"printed": printed, "text": Path("report/report.md").read_text()} | {
-        path.name: path.read_bytes()[:8] for path in Path("report/pictures").glob("*.png")
+        path.name: path.read_bytes()[:8].hex() for path in Path("report/pictures").glob("*.png")
     }
 
 
