@@ -1,4 +1,4 @@
-"""The attack (`tests/attack`) sees each kind of fault: planted readers and writers that do wrong are counted as such."""
+"""The attack (`tests/attack`) sees each kind of fault: planted readers and writers that do wrong are counted."""
 
 import ctypes
 import json
@@ -77,7 +77,9 @@ def imported():
 def attack(tmp_path, run, guard="sealed", first=0, count=4):
     targets = [Target("planted", "note", {"note/*": guard}, run)]
     (tmp_path / "work").mkdir()
-    made = Attack(targets, 3, tmp_path / "work", tmp_path / "kept", sources={"note": write_source}, memory=150 * MB, hang_s=2)
+    made = Attack(
+        targets, 3, tmp_path / "work", tmp_path / "kept", sources={"note": write_source}, memory=150 * MB, hang_s=2
+    )
     made.make()
     return made.run(first, count, time.monotonic() + 100, workers=2)
 
@@ -122,7 +124,9 @@ def test_a_case_is_the_same_when_a_run_goes_on_from_its_number(tmp_path, capsys)
     for name, first, count in (("whole", 0, 5), ("rest", 2, 3)):
         (tmp_path / name).mkdir()
         attack(tmp_path / name, planted(nameless), first=first, count=count)
-    lines = [sorted(line for line in capsys.readouterr().out.splitlines() if int(line.split(":")[0].split("-")[1]) >= 2)]
+    lines = [
+        sorted(line for line in capsys.readouterr().out.splitlines() if int(line.split(":")[0].split("-")[1]) >= 2)
+    ]
     assert len(lines[0]) % 2 == 0 and lines[0][::2] == lines[0][1::2] and lines[0]
 
 
@@ -174,7 +178,9 @@ def old():
 )
 def test_a_kill_shows_what_is_lost(tmp_path, capsys, run, before, words):
     (tmp_path / "kills").mkdir()
-    kills = Kills([Writer("planted", "note", run, before=before)], 5, tmp_path / "kills", tmp_path, {"note": write_source})
+    kills = Kills(
+        [Writer("planted", "note", run, before=before)], 5, tmp_path / "kills", tmp_path, {"note": write_source}
+    )
     found = kills.run(0, 10, time.monotonic() + 100)
     assert found["kills"] >= 5 and bool(found["lost"]) == bool(words)
     assert words in capsys.readouterr().out
@@ -182,8 +188,24 @@ def test_a_kill_shows_what_is_lost(tmp_path, capsys, run, before, words):
 
 @pytest.mark.slow
 def test_a_short_attack_ends_with_its_figures(tmp_path):
-    command = [sys.executable, "-m", "attack.run", "--inputs", "12", "--kills", "3", "--only", "prepare custom", "--kept", str(tmp_path)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": "tests"}, cwd=REPOSITORY, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "attack.run",
+        "--inputs",
+        "12",
+        "--kills",
+        "3",
+        "--only",
+        "prepare custom",
+        "--kept",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": "tests"}, cwd=REPOSITORY, capture_output=True, text=True
+    )
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("inputs 12, errors ") and "; kills " in last and last.endswith("lost 0"), done.stdout + done.stderr
+    assert last.startswith("inputs 12, errors ") and "; kills " in last and last.endswith("lost 0"), (
+        done.stdout + done.stderr
+    )
     assert done.returncode == int("faults 0;" not in last)

@@ -8,7 +8,6 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from attack.child import HANG_S, Child, alone
 from attack.damage import GUARDS, Damage, bite
 from attack.sources import SOURCES
-from attack.targets import Refused, Target
+from attack.targets import Refused
 
 MEMORY = 2 * 2**30  # bytes beyond the undamaged run
 
@@ -26,7 +25,11 @@ def snapshot(folder: Path) -> dict[str, object]:
     found = {}
     for path in sorted(folder.rglob("*")):
         info = path.lstat()
-        found[path.relative_to(folder).as_posix()] = (info.st_mode, info.st_size if path.is_file() else 0, info.st_mtime_ns if path.is_file() else 0)
+        found[path.relative_to(folder).as_posix()] = (
+            info.st_mode,
+            info.st_size if path.is_file() else 0,
+            info.st_mtime_ns if path.is_file() else 0,
+        )
     return found
 
 
@@ -44,14 +47,24 @@ def attempt(target, damage=None) -> dict:
     except BaseException as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "neural_clip" in frame.filename]
-        place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else f"{Path(line.filename).name}:{line.lineno}"
-        return {"outcome": "fault", "why": f"{type(error).__name__} at {place}: {str(error)[:300]}", "trace": traceback.format_exc()[-3000:]}
+        place = (
+            f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+            if ours
+            else f"{Path(line.filename).name}:{line.lineno}"
+        )
+        return {
+            "outcome": "fault",
+            "why": f"{type(error).__name__} at {place}: {str(error)[:300]}",
+            "trace": traceback.format_exc()[-3000:],
+        }
     return {"outcome": "right", "results": results}
 
 
 def _refused(message: str, damage, before: dict) -> dict:
     """An error of our own type: does it name a file, and is all as it was?"""
-    left = [name for name in sorted(set(snapshot(Path())) - set(before)) if name.partition("/")[0] in ("out", "out.old")]
+    left = [
+        name for name in sorted(set(snapshot(Path())) - set(before)) if name.partition("/")[0] in ("out", "out.old")
+    ]
     gone = sorted(set(before) - set(snapshot(Path())))
     if left or gone:
         return {"outcome": "fault", "why": f"an error, but left {left[:3]} and removed {gone[:3]}: {message[:200]}"}
@@ -67,7 +80,11 @@ def judge(found: dict, target, damage, expected: dict) -> dict:
     if found["outcome"] != "right":
         return found
     results, peak = found.pop("results"), found.get("peak", 0)
-    other = [key for key in {**results, **expected} if expected.get(key, "?") is not None and results.get(key) != expected.get(key, "?")]
+    other = [
+        key
+        for key in {**results, **expected}
+        if expected.get(key, "?") is not None and results.get(key) != expected.get(key, "?")
+    ]
     if any(value == "not finite" for value in results.values()):
         return {"outcome": "fault", "why": "results that are not finite", "peak": peak}
     if not other:
@@ -87,7 +104,9 @@ def guard_of(target, name: str) -> str | None:
 class Attack:
     """Sources, undamaged results, and cases by number."""
 
-    def __init__(self, targets, seed: int, work: Path, kept: Path, *, sources=SOURCES, memory=MEMORY, hang_s=HANG_S) -> None:
+    def __init__(
+        self, targets, seed: int, work: Path, kept: Path, *, sources=SOURCES, memory=MEMORY, hang_s=HANG_S
+    ) -> None:
         self.targets, self.seed, self.work, self.kept = targets, seed, work, kept
         self.sources, self.more, self.hang_s = sources, memory, hang_s
         self.expected: dict[str, dict] = {}
@@ -100,7 +119,13 @@ class Attack:
             for number in range(2):
                 folder = self.work / "sources" / f"{name}_{number}"
                 folder.mkdir(parents=True)
-                alone(lambda name=name, folder=folder, number=number: self.sources[name](folder, number) or {"outcome": "right"}, folder, f"source {name}")
+                alone(
+                    lambda name=name, folder=folder, number=number: (
+                        self.sources[name](folder, number) or {"outcome": "right"}
+                    ),
+                    folder,
+                    f"source {name}",
+                )
         for target in self.targets:
             runs = []
             for number in range(2):
@@ -108,11 +133,14 @@ class Attack:
                 runs.append(alone(lambda target=target: attempt(target), folder, target.name))
                 shutil.rmtree(folder)
             first, second = (run["results"] for run in runs)
-            self.expected[target.name] = {key: value if value == second.get(key) else None for key, value in (first | second).items()}
+            self.expected[target.name] = {
+                key: value if value == second.get(key) else None for key, value in (first | second).items()
+            }
             self.memory[target.name] = max(run["peak"] for run in runs) + self.more
             folder = self.work / "sources" / f"{target.source}_0"
             names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
             self.files[target.name] = [name for name in names if guard_of(target, name)]
+
     def _copy(self, target, folder: Path) -> Path:
         return shutil.copytree(self.work / "sources" / f"{target.source}_0", folder, symlinks=True)
 
@@ -148,7 +176,10 @@ class Attack:
             folder.mkdir(parents=True, exist_ok=True)
             entry = {"seed": self.seed, "case": number, "target": target.name, **damage._asdict(), **found}
             (folder / "case.json").write_text(json.dumps(entry, indent=1) + "\n")
-            print(f"fault {self.seed}-{number}: {target.name} | {damage.files[0]} | {damage.way} | {found['why']}", flush=True)
+            print(
+                f"fault {self.seed}-{number}: {target.name} | {damage.files[0]} | {damage.way} | {found['why']}",
+                flush=True,
+            )
         for path in (child.folder, child.folder.with_name(child.folder.name + ".cache")):
             shutil.rmtree(path, ignore_errors=True)
         return found
@@ -165,7 +196,11 @@ class Attack:
             for key, (child, target) in list(active.items()):
                 if child.ended():
                     found = self.finish(key, child, target)
-                    counts.update(inputs=1, **{found["outcome"]: 1}, other=bool(found.get("other")) and found["outcome"] == "right")
+                    counts.update(
+                        inputs=1,
+                        **{found["outcome"]: 1},
+                        other=bool(found.get("other")) and found["outcome"] == "right",
+                    )
                     del active[key]
             time.sleep(0.002)
         counts["next"] = number

@@ -21,7 +21,9 @@ HANG_S = 20.0  # of the processor; three times as much by the clock, because oth
 class Child:
     """A process that does one thing and leaves a JSON object; watched for hangs and memory."""
 
-    def __init__(self, work: Callable[[], dict], folder: Path, memory: float = float("inf"), hang_s: float = HANG_S) -> None:
+    def __init__(
+        self, work: Callable[[], dict], folder: Path, memory: float = float("inf"), hang_s: float = HANG_S
+    ) -> None:
         self.folder, self.memory, self.hang_s, self.started = folder, memory, hang_s, time.monotonic()
         self.answer = folder.with_name(folder.name + ".answer")
         sys.stdout.flush()
@@ -98,7 +100,9 @@ def _work(work: Callable[[], dict], folder: Path, answer: Path) -> None:
         answer.with_suffix(".half").write_text(text)
         answer.with_suffix(".half").rename(answer)
     except BaseException:
-        answer.write_text(json.dumps({"outcome": "fault", "why": "the attack itself failed", "trace": traceback.format_exc()}))
+        answer.write_text(
+            json.dumps({"outcome": "fault", "why": "the attack itself failed", "trace": traceback.format_exc()})
+        )
     finally:
         os._exit(0)
 

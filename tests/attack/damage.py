@@ -32,12 +32,67 @@ GUARDS = {
     "bare": {"missing", "cut", "invalid"},  # samples without a checksum; their count is declared
     "text": {"missing"},  # written by people: another value is another, valid wish
 }
-EXTREMES = (b"\0" * 8, b"\xff" * 8, struct.pack("<q", 2**31 - 1), struct.pack(">q", 2**31 - 1), struct.pack("<d", np.nan),
-            struct.pack(">d", np.nan), struct.pack("<q", 1), struct.pack("<d", 1e30), struct.pack(">i", 2**30) * 2)  # fmt: skip
-WORDS = ("", "n/a", "nan", "-1", "0", "1e30", "inf", "../../x", "/etc/passwd", "x" * 3000, "a\nb", "=1+1", "é", "\0", "²",
-         "9" * 400, "[" * 2000, "{{x}}", "null", "true", "2147483648", "&a *a")  # fmt: skip
-VALUES = (None, True, "", "x" * 2000, -1, 0, 1, 1e308, 2**63, 10**30, 0.5, [], {}, [None], [[[]]], {"a": 1}, "../../x", "nan",
-          float("nan"), float("inf"), "sub-01", "é\0", ["a", "a"], "\ud800")  # fmt: skip
+EXTREMES = (
+    b"\0" * 8,
+    b"\xff" * 8,
+    struct.pack("<q", 2**31 - 1),
+    struct.pack(">q", 2**31 - 1),
+    struct.pack("<d", np.nan),
+    struct.pack(">d", np.nan),
+    struct.pack("<q", 1),
+    struct.pack("<d", 1e30),
+    struct.pack(">i", 2**30) * 2,
+)
+WORDS = (
+    "",
+    "n/a",
+    "nan",
+    "-1",
+    "0",
+    "1e30",
+    "inf",
+    "../../x",
+    "/etc/passwd",
+    "x" * 3000,
+    "a\nb",
+    "=1+1",
+    "é",
+    "\0",
+    "²",
+    "9" * 400,
+    "[" * 2000,
+    "{{x}}",
+    "null",
+    "true",
+    "2147483648",
+    "&a *a",
+)
+VALUES = (
+    None,
+    True,
+    "",
+    "x" * 2000,
+    -1,
+    0,
+    1,
+    1e308,
+    2**63,
+    10**30,
+    0.5,
+    [],
+    {},
+    [None],
+    [[[]]],
+    {"a": 1},
+    "../../x",
+    "nan",
+    float("nan"),
+    float("inf"),
+    "sub-01",
+    "é\0",
+    ["a", "a"],
+    "\ud800",
+)
 
 
 class Damage(NamedTuple):
@@ -135,7 +190,16 @@ def digits(content: bytes, rng) -> tuple[bytes, str]:
         return flip(content, rng)
     match = found[rng.integers(len(found))]
     wide = len(match[0])
-    texts = [b"9" * wide, b"0" * wide, b"-" + b"9" * (wide - 1), b"nan", b"1e9", b"-1", b"", bytes(rng.choice(list(b"0123456789"), wide))]  # fmt: skip
+    texts = [
+        b"9" * wide,
+        b"0" * wide,
+        b"-" + b"9" * (wide - 1),
+        b"nan",
+        b"1e9",
+        b"-1",
+        b"",
+        bytes(rng.choice(list(b"0123456789"), wide)),
+    ]
     text = texts[rng.integers(len(texts))]
     return content[: match.start()] + text[:wide].ljust(wide) + content[match.end() :], "bytes"
 
@@ -194,8 +258,14 @@ def double(folder, name, other, donor, rng) -> Damage:
     """The file is there twice, under another name that may be odd."""
     path = folder / name
     stem, dot, suffix = path.name.partition(".")
-    names = [f"{stem}_copy{dot}{suffix}", f".{path.name}", f"{stem} (1){dot}{suffix}", f"{stem}\n2{dot}{suffix}",
-             re.sub(r"(\d)(?!.*\d)", lambda m: str((int(m[1]) + 1) % 10), path.name) or path.name, f"{stem}é*[0]{dot}{suffix}"]  # fmt: skip
+    names = [
+        f"{stem}_copy{dot}{suffix}",
+        f".{path.name}",
+        f"{stem} (1){dot}{suffix}",
+        f"{stem}\n2{dot}{suffix}",
+        re.sub(r"(\d)(?!.*\d)", lambda m: str((int(m[1]) + 1) % 10), path.name) or path.name,
+        f"{stem}é*[0]{dot}{suffix}",
+    ]
     target = path.with_name(names[rng.integers(len(names))])
     if not target.exists():
         shutil.copyfile(path, target)
@@ -204,10 +274,25 @@ def double(folder, name, other, donor, rng) -> Damage:
 
 def impostor(folder, name, other, donor, rng) -> Damage:
     """The name is that of the file, the content that of another format."""
-    contents = [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", b"\x80\x04\x95\x10", b"PK\x03\x04" + b"\0" * 40,
-                b"\x93NUMPY\x01\x00\xff\xff", b"\x89HDF\r\n\x1a\n" + b"\0" * 100, b"GIF89a\xff\xff\xff\xff" + b"\0" * 20,
-                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", b"<html></html>", b"\xff\xfe" + b"a\0" * 50,
-                b"PAR1" + b"\0" * 8 + b"PAR1", b"{}", b"[]", b"null", b"\x1f\x8b\x08\0" + b"\0" * 30, b" ", b"#", (folder / other).read_bytes()]  # fmt: skip
+    contents = [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+        b"\x80\x04\x95\x10",
+        b"PK\x03\x04" + b"\0" * 40,
+        b"\x93NUMPY\x01\x00\xff\xff",
+        b"\x89HDF\r\n\x1a\n" + b"\0" * 100,
+        b"GIF89a\xff\xff\xff\xff" + b"\0" * 20,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        b"<html></html>",
+        b"\xff\xfe" + b"a\0" * 50,
+        b"PAR1" + b"\0" * 8 + b"PAR1",
+        b"{}",
+        b"[]",
+        b"null",
+        b"\x1f\x8b\x08\0" + b"\0" * 30,
+        b" ",
+        b"#",
+        (folder / other).read_bytes(),
+    ]
     (folder / name).write_bytes(contents[rng.integers(len(contents))])
     return Damage("content of another format", "missing", [name])
 
@@ -227,15 +312,28 @@ def changed(array: np.ndarray, rng) -> tuple[np.ndarray, str, str]:
     way = ways[rng.integers(len(ways))]
     if way in ("nan", "inf", "huge") and flat.size:
         flat.reshape(-1)[rng.integers(flat.size)] = {"nan": np.nan, "inf": np.inf, "huge": 1e300}[way]
-        return flat if array.dtype.kind != "f" or way == "huge" else flat.astype(array.dtype), way, "invalid" if way != "huge" else "valid"  # fmt: skip
+        return (
+            flat if array.dtype.kind != "f" or way == "huge" else flat.astype(array.dtype),
+            way,
+            "invalid" if way != "huge" else "valid",
+        )
     made = {
-        "empty": lambda: array[:0], "fewer": lambda: array[:-1], "more": lambda: np.concatenate([array, array[:1]]),
-        "axis": lambda: array[None], "flat": lambda: array.reshape(-1), "other order": lambda: array[::-1],
-        "text": lambda: array.astype(str), "bytes": lambda: array.astype(str).astype("S"), "zeros": lambda: array * 0,
-        "half": lambda: array.astype(np.float16), "complex": lambda: array.astype(np.complex64),
-        "bool": lambda: array.astype(bool), "int8": lambda: array.astype(np.int8), "double": lambda: flat,
+        "empty": lambda: array[:0],
+        "fewer": lambda: array[:-1],
+        "more": lambda: np.concatenate([array, array[:1]]),
+        "axis": lambda: array[None],
+        "flat": lambda: array.reshape(-1),
+        "other order": lambda: array[::-1],
+        "text": lambda: array.astype(str),
+        "bytes": lambda: array.astype(str).astype("S"),
+        "zeros": lambda: array * 0,
+        "half": lambda: array.astype(np.float16),
+        "complex": lambda: array.astype(np.complex64),
+        "bool": lambda: array.astype(bool),
+        "int8": lambda: array.astype(np.int8),
+        "double": lambda: flat,
         "negative": lambda: -flat,
-    }  # fmt: skip
+    }
     with np.errstate(all="ignore"):
         return (np.array(made[way]()) if array.ndim else array), way, "invalid" if way == "empty" else "valid"
 
@@ -302,7 +400,9 @@ def rewrite_nifti(path: Path, rng) -> tuple[str, str]:
     way, kind = ["values", "affine", "nan in affine", "bomb"][rng.choice(4, p=[0.6, 0.2, 0.1, 0.1])], "valid"
     if way == "bomb" and path.suffix == ".gz":
         header = image.header.copy()
-        header.set_data_shape((*data.shape[:3], 3 * 2**30 // data.dtype.itemsize // max(int(np.prod(data.shape[:3])), 1) % 30000))
+        header.set_data_shape(
+            (*data.shape[:3], 3 * 2**30 // data.dtype.itemsize // max(int(np.prod(data.shape[:3])), 1) % 30000)
+        )
         member = gzip.compress(b"\0" * 2**26)
         path.write_bytes(gzip.compress(header.binaryblock + b"\0" * 4) + member * 48)  # 3 GB
         return way, "invalid"
@@ -355,13 +455,20 @@ def rewrite_parquet(path: Path, rng) -> tuple[str, str]:
     nulls = pa.array([None] * len(table), table.schema.field(column).type)
     place = table.column_names.index(column)
     made = {
-        "no rows": lambda: table.slice(0, 0), "one row less": lambda: table.slice(1), "a row twice": lambda: pa.concat_tables([table, table.slice(0, 1)]),
-        "other order": lambda: table.take(list(range(len(table)))[::-1]), f"without {column}": lambda: table.drop_columns([column]),
+        "no rows": lambda: table.slice(0, 0),
+        "one row less": lambda: table.slice(1),
+        "a row twice": lambda: pa.concat_tables([table, table.slice(0, 1)]),
+        "other order": lambda: table.take(list(range(len(table)))[::-1]),
+        f"without {column}": lambda: table.drop_columns([column]),
         f"{column} all null": lambda: table.set_column(place, table.schema.field(column), nulls),
-        f"{column} as text": lambda: table.set_column(place, column, pa.array([str(v) for v in table[column].to_pylist()])),
+        f"{column} as text": lambda: table.set_column(
+            place, column, pa.array([str(v) for v in table[column].to_pylist()])
+        ),
         "without its schema": lambda: table.replace_schema_metadata(None),
-        f"{column} from another row": lambda: table.set_column(place, table.schema.field(column), table[column].take(list(range(len(table)))[::-1])),
-    }  # fmt: skip
+        f"{column} from another row": lambda: table.set_column(
+            place, table.schema.field(column), table[column].take(list(range(len(table)))[::-1])
+        ),
+    }
     way = sorted(made)[rng.integers(len(made))]
     pq.write_table(made[way](), path)
     return way, "valid"
@@ -376,7 +483,11 @@ def rewrite_image(path: Path, rng) -> tuple[str, str]:
     if way in ("header lies", "bomb"):
         side = int(rng.choice([0, 1, 5000, 30000, 2**31 - 1])) if way == "header lies" else 12000
         packer = zlib.compressobj(1)
-        raw = b"" if way == "header lies" else b"".join(packer.compress(b"\0" * (3 * side + 1)) for _ in range(side)) + packer.flush()
+        raw = (
+            b""
+            if way == "header lies"
+            else b"".join(packer.compress(b"\0" * (3 * side + 1)) for _ in range(side)) + packer.flush()
+        )
 
         def chunk(name: bytes, content: bytes) -> bytes:
             return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -418,7 +529,10 @@ def rewrite_yaml(path: Path, rng) -> tuple[str, str]:
     way, _ = _change_tree(content, rng)
     made = yaml.safe_dump(content)
     if (choice := rng.random()) < 0.15:
-        way, bomb = "bomb of aliases", "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 10))
+        way, bomb = (
+            "bomb of aliases",
+            "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 10)),
+        )
         made = "x0: &x0 [x]\n" + bomb + made
     elif choice < 0.25:
         way, made = "tag of Python", made + "y: !!python/object/apply:os.system ['true']\n"
@@ -458,7 +572,9 @@ def rewrite_table(path: Path, rng) -> tuple[str, str]:
     rows = [line.split(mark) for line in text.splitlines()]
     y = int(rng.integers(len(rows)))
     x = int(rng.integers(len(rows[y])))
-    way = ["cell", "cell", "cell", "header", "row gone", "row twice", "column gone", "cells swapped", "encoding"][rng.integers(9)]
+    way = ["cell", "cell", "cell", "header", "row gone", "row twice", "column gone", "cells swapped", "encoding"][
+        rng.integers(9)
+    ]
     if way in ("cell", "header"):
         y = 0 if way == "header" else y
         x = min(x, len(rows[y]) - 1)
@@ -481,8 +597,15 @@ def rewrite_table(path: Path, rng) -> tuple[str, str]:
 
 
 REWRITES: list[tuple[tuple[str, ...], Callable]] = [
-    ((".npy", ".npz"), rewrite_numpy), ((".mat",), rewrite_mat), ((".hdf5",), rewrite_hdf5),
-    ((".nii", ".nii.gz"), rewrite_nifti), ((".pth",), rewrite_pth), ((".safetensors",), rewrite_safetensors),
-    ((".parquet",), rewrite_parquet), ((".png", ".JPEG", ".jpg"), rewrite_image), ((".json",), rewrite_json),
-    ((".yaml", "README.md"), rewrite_yaml), ((".tsv", ".csv"), rewrite_table),
-]  # fmt: skip
+    ((".npy", ".npz"), rewrite_numpy),
+    ((".mat",), rewrite_mat),
+    ((".hdf5",), rewrite_hdf5),
+    ((".nii", ".nii.gz"), rewrite_nifti),
+    ((".pth",), rewrite_pth),
+    ((".safetensors",), rewrite_safetensors),
+    ((".parquet",), rewrite_parquet),
+    ((".png", ".JPEG", ".jpg"), rewrite_image),
+    ((".json",), rewrite_json),
+    ((".yaml", "README.md"), rewrite_yaml),
+    ((".tsv", ".csv"), rewrite_table),
+]

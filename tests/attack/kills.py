@@ -24,7 +24,17 @@ from attack.sources import SOURCES
 from attack.targets import Refused, command, contents, read_set
 
 # Audit events of operations that change a folder (https://docs.python.org/3/library/audit_events.html)
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree", "shutil.copyfile"}
+CHANGES = {
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "shutil.rmtree",
+    "shutil.copyfile",
+}
 
 
 class Writer(NamedTuple):
@@ -36,8 +46,8 @@ class Writer(NamedTuple):
         run (`Callable`): The command, in the current folder.
         out (`str`): What it makes.
         before (`Callable`, *optional*): Makes what lies there before.
-        again (`tuple[Callable, ...]`): How to run it once more where the same command is refused, because the new is there
-            already or because it asks how to go on.
+        again (`tuple[Callable, ...]`): How to run it once more where the same command is refused, because the new is
+            there already or because it asks how to go on.
         read (`Callable`, *optional*): Reads `out`; a `DataError` must name what lies beside it.
         by_file (`bool`): Whether each file is whole by itself, not the folder.
     """
@@ -68,32 +78,65 @@ def simulated() -> None:
 
 
 def _prepare(*given: str) -> tuple[Callable, Callable]:
-    return words("prepare", *given, "--output-dir", "out"), words("prepare", *given, "--output-dir", "out", "--overwrite")
+    return words("prepare", *given, "--output-dir", "out"), words(
+        "prepare", *given, "--output-dir", "out", "--overwrite"
+    )
 
 
 CUSTOM, CUSTOM_OVER = _prepare("custom", "manifest.yaml")
 TRAIN = ("train", "recipe.yaml", "--output-dir", "out")
 ADAPT = ("adapt", "--checkpoint", "trained", "--data", "eeg=set_eeg", "--output-dir", "out", "--epochs", "2")
-EVALUATE = ("evaluate", "--checkpoint", "trained", "--data", "eeg=set_eeg", "--output-dir", "out", "--no-baselines", "--no-controls",
-            "--subjects", "sub-01")  # fmt: skip
+EVALUATE = (
+    "evaluate",
+    "--checkpoint",
+    "trained",
+    "--data",
+    "eeg=set_eeg",
+    "--output-dir",
+    "out",
+    "--no-baselines",
+    "--no-controls",
+    "--subjects",
+    "sub-01",
+)
 WRITERS = [
     Writer("prepare custom", "series", CUSTOM, read=read_set("out")),
-    Writer("prepare custom --overwrite", "epochs", CUSTOM_OVER, before=words("prepare", "custom", "manifest.yaml", "--output-dir", "out", "--subjects", "sub-01")),
+    Writer(
+        "prepare custom --overwrite",
+        "epochs",
+        CUSTOM_OVER,
+        before=words("prepare", "custom", "manifest.yaml", "--output-dir", "out", "--subjects", "sub-01"),
+    ),
     Writer("prepare nsd", "nsd", _prepare("nsd", "--raw-dir", "nsd")[0]),
-    Writer("prepare imagenet_eeg --overwrite", "imagenet_eeg", _prepare("imagenet_eeg", "--raw-dir", "imagenet")[1],
-           before=_prepare("imagenet_eeg", "--raw-dir", "imagenet", "--subjects", "sub-01", "--allow-partial")[0]),
+    Writer(
+        "prepare imagenet_eeg --overwrite",
+        "imagenet_eeg",
+        _prepare("imagenet_eeg", "--raw-dir", "imagenet")[1],
+        before=_prepare("imagenet_eeg", "--raw-dir", "imagenet", "--subjects", "sub-01", "--allow-partial")[0],
+    ),
     Writer("prepare things_meg", "things_meg", _prepare("things_meg", "--raw-dir", "things")[0]),
     Writer("simulate", "npz", simulated, "out/things_meg"),
-    Writer("embed-images", "trained", words("embed-images", "set_fmri", "--overwrite"), "set_fmri", read=read_set("set_fmri")),
+    Writer(
+        "embed-images",
+        "trained",
+        words("embed-images", "set_fmri", "--overwrite"),
+        "set_fmri",
+        read=read_set("set_fmri"),
+    ),
     Writer("train", "trained", words(*TRAIN), again=(words(*TRAIN, "--resume"), words(*TRAIN, "--overwrite"))),
-    Writer("train --overwrite", "trained", words(*TRAIN, "--overwrite", "--seed", "7"), before=lambda: shutil.copytree("trained", "out"),
-           again=(words(*TRAIN, "--resume", "--seed", "7"),)),
+    Writer(
+        "train --overwrite",
+        "trained",
+        words(*TRAIN, "--overwrite", "--seed", "7"),
+        before=lambda: shutil.copytree("trained", "out"),
+        again=(words(*TRAIN, "--resume", "--seed", "7"),),
+    ),
     Writer("train, then --resume", "trained", words(*TRAIN), again=(words(*TRAIN, "--overwrite"),)),
     Writer("adapt", "trained", words(*ADAPT)),
     Writer("adapt --overwrite", "trained", words(*ADAPT, "--overwrite"), before=words(*ADAPT, "--seed", "3")),
     Writer("evaluate", "trained", words(*EVALUATE), before=words(*EVALUATE, "--split", "validation"), by_file=True),
     Writer("report", "trained", words("report", "report"), "report", by_file=True),
-]  # fmt: skip
+]
 
 
 def killing(run: Callable[[], object], moment: int | None) -> Callable[[], dict]:
@@ -105,7 +148,9 @@ def killing(run: Callable[[], object], moment: int | None) -> Callable[[], dict]
         def hook(event: str, arguments: tuple) -> None:
             nonlocal count
             writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            if (writes or event in CHANGES) and os.path.abspath(os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else ".").startswith(root):  # fmt: skip
+            if (writes or event in CHANGES) and os.path.abspath(
+                os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else "."
+            ).startswith(root):
                 if count == moment:
                     os.kill(os.getpid(), signal.SIGKILL)
                 count += 1
@@ -146,7 +191,11 @@ class Kills:
         source, start = self.folder / f"{writer.source}_0", self.work / f"before {writer.name}"
         if not source.exists():
             source.mkdir(parents=True)
-            alone(lambda: self.sources[writer.source](source, 0) or {"outcome": "right"}, source, f"source {writer.source}")
+            alone(
+                lambda: self.sources[writer.source](source, 0) or {"outcome": "right"},
+                source,
+                f"source {writer.source}",
+            )
         shutil.copytree(source, start, symlinks=True)
         if writer.before:
             alone(lambda: (writer.before() and None) or {"outcome": "right"}, start, f"what lies before {writer.name}")
@@ -160,7 +209,9 @@ class Kills:
             found.append(contents(folder / writer.out))
             shutil.rmtree(folder)
         first, second = found
-        self.expected[writer.name] = {key: value if value == second.get(key) else None for key, value in (first | second).items()}
+        self.expected[writer.name] = {
+            key: value if value == second.get(key) else None for key, value in (first | second).items()
+        }
 
     def kill(self, number: int) -> tuple[bool, str | None, str]:
         """Kill a writer; whether it died, what was lost, and how it was killed."""
@@ -171,7 +222,11 @@ class Kills:
         folder = shutil.copytree(self.work / f"before {writer.name}", self.work / f"kill{number}", symlinks=True)
         moment = None if rng.random() < 0.3 else int(rng.integers(self.operations[writer.name]))
         after = float(rng.uniform(0, self.seconds[writer.name]))
-        way = f"{writer.name}, " + (f"after {after:.2f} s" if moment is None else f"before operation {moment} of {self.operations[writer.name]}")
+        way = f"{writer.name}, " + (
+            f"after {after:.2f} s"
+            if moment is None
+            else f"before operation {moment} of {self.operations[writer.name]}"
+        )
         child = Child(killing(writer.run, moment), folder, hang_s=60)
         died = child.wait(after if moment is None else None)
         try:
@@ -190,7 +245,11 @@ class Kills:
             except ValueError as error:
                 return f"a file is not whole: {error}"
             if writer.by_file:
-                mixed = [key for key, value in state.items() if value not in (old.get(key, "?"), new.get(key, "?")) and new.get(key, "?") is not None]
+                mixed = [
+                    key
+                    for key, value in state.items()
+                    if value not in (old.get(key, "?"), new.get(key, "?")) and new.get(key, "?") is not None
+                ]
                 if mixed:
                     return f"neither the old nor the new: {mixed[:4]}"
             elif not same(state, new) and state != old:
@@ -244,7 +303,11 @@ class Kills:
 
 def differing(state: dict, expected: dict) -> list[str]:
     """Entries that differ from what is expected; an expected `None` may be anything."""
-    return sorted(key for key in {**state, **expected} if expected.get(key, "?") is not None and state.get(key) != expected.get(key, "?"))
+    return sorted(
+        key
+        for key in {**state, **expected}
+        if expected.get(key, "?") is not None and state.get(key) != expected.get(key, "?")
+    )
 
 
 def same(state: dict, expected: dict) -> bool:

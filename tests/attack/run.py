@@ -4,15 +4,16 @@
     make attack ATTACK_SECONDS=7200 ATTACK_SEED=3 longer, other cases
     make attack ATTACK_ARGS="--from 2000"         go on where an earlier run of the same seed ended
 
-Case `i` of a seed is the same on every machine. Each is a process of its own, forked from one that imported everything.
-It must end as an error of our own type that names a file, or as the right result: no traceback from the depths, no dead
-interpreter, no hang, not 2 GB more than the undamaged input takes, no other values where something could tell. The
+Case `i` of a seed is the same on every machine. Each is a process of its own, forked from one that imported everything,
+and must end as an error of our own type that names a file, or as the right result: no traceback from the depths, no
+dead interpreter, no hang, not 2 GB more than the undamaged input takes, no other values where something could tell. The
 inputs of faults are kept in `runs/attack`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import runpy
 import sys
@@ -37,10 +38,8 @@ def main(argv=None) -> int:
     parser.add_argument("--kept", type=Path, default=REPOSITORY / "runs" / "attack")
     options = parser.parse_args(argv)
     runpy.run_path(str(REPOSITORY / "conftest.py"))  # the surroundings of the tests: no network, caches of their own
-    import datasets
-    import torch
-    import transformers  # noqa: F401  # before the first fork
-
+    for package in ("datasets", "torch", "transformers"):  # once, before the first fork
+        importlib.import_module(package)
     from attack.cases import Attack
     from attack.kills import WRITERS, Kills
     from attack.targets import TARGETS
@@ -52,16 +51,23 @@ def main(argv=None) -> int:
         attack = Attack(chosen, options.seed, Path(work), options.kept)
         if options.inputs:
             attack.make()
-        print(f"seed {options.seed}: {len(chosen)} targets are ready after {time.monotonic() - started:.0f} s", flush=True)
+        print(
+            f"seed {options.seed}: {len(chosen)} targets are ready after {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
         began = time.monotonic()
         share = 0.7 if options.kills else 1
         cases = attack.run(options.first, options.inputs, began + options.seconds * share, options.workers)
         kills = Kills(writers, options.seed, Path(work) / "kills", Path(work) / "sources")
         killed = kills.run(options.first_kill, options.kills, began + options.seconds)
-    print(f"seed {options.seed}, cases {options.first} to {cases['next'] - 1}, kills {options.first_kill} to {killed['next'] - 1}; "
-          f"{cases['other']} of the right results are other values that nothing could tell")  # fmt: skip
-    print(f"inputs {cases['inputs']}, errors {cases['error']}, right {cases['right']}, faults {cases['fault']}; "
-          f"kills {killed['kills']}, lost {killed['lost']}")  # fmt: skip
+    print(
+        f"seed {options.seed}, cases {options.first} to {cases['next'] - 1}, "
+        f"kills {options.first_kill} to {killed['next'] - 1}; {cases['other']} of the right results are other values that nothing could tell"
+    )
+    print(
+        f"inputs {cases['inputs']}, errors {cases['error']}, right {cases['right']}, faults {cases['fault']}; "
+        f"kills {killed['kills']}, lost {killed['lost']}"
+    )
     return int(bool(cases["fault"] or killed["lost"]))
 
 

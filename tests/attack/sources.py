@@ -20,8 +20,16 @@ MODEL = {
     "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.1},
     "fmri": {"alignment_size": 16, "num_hidden_layers": 0, "dropout": 0.1},
 }
-TRAINING = {"output_dir": "trained", "num_train_epochs": 2, "per_device_train_batch_size": 32, "learning_rate": 0.003, "seed": 5,
-            "use_cpu": True, "disable_tqdm": True, "save_total_limit": 2}  # fmt: skip
+TRAINING = {
+    "output_dir": "trained",
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 32,
+    "learning_rate": 0.003,
+    "seed": 5,
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "save_total_limit": 2,
+}
 
 
 def epochs(folder: Path, seed: int) -> None:
@@ -38,7 +46,9 @@ def npy(folder: Path, seed: int) -> None:
     """Patterns as `.npy`, what was shown as CSV."""
     manifest, arrays = patterns(folder)
     np.save(folder / "betas.npy", arrays["betas"])
-    (folder / "shown.csv").write_text("image_id,age\n" + "".join(f"image-{i:05d},{i}\n" for i in range(len(arrays["betas"]))))
+    (folder / "shown.csv").write_text(
+        "image_id,age\n" + "".join(f"image-{i:05d},{i}\n" for i in range(len(arrays["betas"])))
+    )
     manifest["recordings"] = [{"file": "betas.npy", "kind": "patterns", "subject": "sub-01", "events": "shown.csv"}]
     write_manifest(folder, manifest)
 
@@ -85,10 +95,25 @@ def _continuous(folder: Path, file: str) -> None:
         lines += [f"{1 + 1.3 * i:.4f}\t0.5\timage\t{name}", f"{1.6 + 1.3 * i:.4f}\t0\tpress\tn/a"]
     (folder / "events.tsv").write_text("\n".join(lines) + "\n")
     np.savez(folder / "vectors.npz", ids=np.array(names), embeds=1 + rng(5).normal(size=(N_EVENTS, 3)))
-    recording = {"file": file, "kind": "continuous", "subject": "sub-01", "events": "events.tsv", "image_column": "stim_file",
-                 "keep": {"trial_type": ["image"]}, "tmin": -0.1, "tmax": 0.4}  # fmt: skip
-    manifest = {"name": "mine", "modality": "eeg", "recordings": [recording], **TERMS, "scaling": "none",
-                "embeddings": {"file": "vectors.npz", "name": "net"}, "splits": {"validation": 0.2, "test": 0.2}}  # fmt: skip
+    recording = {
+        "file": file,
+        "kind": "continuous",
+        "subject": "sub-01",
+        "events": "events.tsv",
+        "image_column": "stim_file",
+        "keep": {"trial_type": ["image"]},
+        "tmin": -0.1,
+        "tmax": 0.4,
+    }
+    manifest = {
+        "name": "mine",
+        "modality": "eeg",
+        "recordings": [recording],
+        **TERMS,
+        "scaling": "none",
+        "embeddings": {"file": "vectors.npz", "name": "net"},
+        "splits": {"validation": 0.2, "test": 0.2},
+    }
     write_manifest(folder, manifest)
 
 
@@ -143,7 +168,9 @@ def bids(folder: Path, seed: int) -> None:
     raw.set_annotations(mne.Annotations(np.arange(1, 21), 0.5, ["image"] * 20))
     raw.save(folder / "see_meg.fif", overwrite=True, verbose="error")
     path = mne_bids.BIDSPath(root=folder / "bids", subject="01", session="a", task="see", run="01", datatype="meg")
-    mne_bids.write_raw_bids(mne.io.read_raw_fif(folder / "see_meg.fif", verbose="error"), path, overwrite=True, verbose="error")
+    mne_bids.write_raw_bids(
+        mne.io.read_raw_fif(folder / "see_meg.fif", verbose="error"), path, overwrite=True, verbose="error"
+    )
     (folder / "events.tsv").rename(next((folder / "bids").rglob("*_events.tsv")))
     (folder / "see_meg.fif").unlink()
     (folder / "events").rmdir()
@@ -174,13 +201,21 @@ def things_meg(folder: Path, seed: int) -> None:
     from neural_clip.simulation.things_meg_twin import write
 
     tiny = get_preset("tiny")
-    sizes = {"subjects": (1,), "n_concepts": 6, "n_test_images": 2, "n_catch_per_session": 2, "n_sessions": 2, "n_runs": 1,
-             "n_chans": 4, "soa_s": (1.25, 1.70)}  # fmt: skip
+    sizes = {
+        "subjects": (1,),
+        "n_concepts": 6,
+        "n_test_images": 2,
+        "n_catch_per_session": 2,
+        "n_sessions": 2,
+        "n_runs": 1,
+        "n_chans": 4,
+        "soa_s": (1.25, 1.70),
+    }
     write(folder / "things", replace(tiny, meg=replace(tiny.meg, **sizes)), 3 + seed)
 
 
 def sets(folder: Path, seed: int) -> None:
-    """Prepared sets: EEG of three people (the third unknown to the checkpoint), fMRI of two, MEG scaled by statistics."""
+    """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI; EEG scaled by statistics."""
     from planted_data import write_planted
 
     write_planted(folder / "set_eeg", "eeg", n_subjects=3, noise=4.0, seed=seed, counts=COUNTS, repeats=1)
@@ -204,11 +239,42 @@ def trained(folder: Path, seed: int) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     main(["train", "recipe.yaml"])
     (folder / "report").mkdir()
-    main(["evaluate", "--checkpoint", "trained", "--data", "eeg=set_eeg", "fmri=set_fmri", "--output-dir", "report",
-          "--no-baselines", "--subjects", "sub-01", "sub-02"])  # fmt: skip
+    main(
+        [
+            "evaluate",
+            "--checkpoint",
+            "trained",
+            "--data",
+            "eeg=set_eeg",
+            "fmri=set_fmri",
+            "--output-dir",
+            "report",
+            "--no-baselines",
+            "--subjects",
+            "sub-01",
+            "sub-02",
+        ]
+    )
 
 
 SOURCES: dict[str, Callable[[Path, int], None]] = {
     function.__name__: function
-    for function in (epochs, npz, npy, mat, mat_73, series, fif, brainvision, edf, bdf, ctf, bids, nsd, imagenet_eeg, things_meg, trained)
-}  # fmt: skip
+    for function in (
+        epochs,
+        npz,
+        npy,
+        mat,
+        mat_73,
+        series,
+        fif,
+        brainvision,
+        edf,
+        bdf,
+        ctf,
+        bids,
+        nsd,
+        imagenet_eeg,
+        things_meg,
+        trained,
+    )
+}

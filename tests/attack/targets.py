@@ -17,8 +17,12 @@ Results = dict[str, object]
 MANIFEST = {"manifest.yaml": "text", "*.tsv": "text", "*.csv": "text", "*.png": "summed", "*.npz": "summed"}
 CARDS = {"*/README.md": "text", "*/neural_clip.json": "text"}
 SET = {"*.parquet": "footed", "*scaling.safetensors": "sealed", **CARDS}
-CHECKPOINT = {"trained/model.safetensors": "sealed", "trained/config.json": "sealed", "trained/processor_config.json": "sealed",
-              "trained/training.json": "text"}  # fmt: skip
+CHECKPOINT = {
+    "trained/model.safetensors": "sealed",
+    "trained/config.json": "sealed",
+    "trained/processor_config.json": "sealed",
+    "trained/training.json": "text",
+}
 
 
 class Refused(Exception):
@@ -107,11 +111,19 @@ def read_set(folder: str) -> Callable[[], Results]:
         from neural_clip.prepared.reader import PreparedSet, padded
 
         data = PreparedSet.open(folder)
-        found: Results = {"ids": data.images.image_ids, "embeds": digest(data.images.embeds), "preparation": repr(data.preparation)}
+        found: Results = {
+            "ids": data.images.image_ids,
+            "embeds": digest(data.images.embeds),
+            "preparation": repr(data.preparation),
+        }
         found |= {f"statistics {name}": digest(values) for name, values in data.statistics.items()}
         for name in data.facts.splits:
             part = data.split(name)
-            found |= {f"{name} values": digest(padded(part.values())), f"{name} subjects": list(part.subjects), f"{name} shown": list(part.image_ids)}  # fmt: skip
+            found |= {
+                f"{name} values": digest(padded(part.values())),
+                f"{name} subjects": list(part.subjects),
+                f"{name} shown": list(part.image_ids),
+            }
         return found
 
     return run
@@ -159,8 +171,21 @@ def adapt() -> Results:
 
 def evaluate() -> Results:
     """Scores of the checkpoint."""
-    command("evaluate", "--checkpoint", "trained", "--data", "eeg=set_eeg", "fmri=set_fmri", "--output-dir", "out",
-            "--no-baselines", "--no-pictures", "--subjects", "sub-01", "sub-02")  # fmt: skip
+    command(
+        "evaluate",
+        "--checkpoint",
+        "trained",
+        "--data",
+        "eeg=set_eeg",
+        "fmri=set_fmri",
+        "--output-dir",
+        "out",
+        "--no-baselines",
+        "--no-pictures",
+        "--subjects",
+        "sub-01",
+        "sub-02",
+    )
     return contents("out")
 
 
@@ -208,28 +233,100 @@ TARGETS = [
     _custom("bdf", {"*.bdf": "bare"}),
     _custom("ctf", {"rec.ds/*": "bare"}),
     _custom("bids", {"bids/*.fif": "bare", "bids/*.json": "text"}),
-    Target("prepare nsd", "nsd", {"*.mat": "bare", "*.csv": "text", "*.tsv": "text", "*.hdf5": "bare", "*.nii.gz": "summed", "*.json": "text"},
-           prepare("nsd", "--raw-dir", "nsd"), 2),
-    Target("prepare imagenet_eeg", "imagenet_eeg", {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"},
-           prepare("imagenet_eeg", "--raw-dir", "imagenet"), 2),
-    Target("prepare things_meg", "things_meg", {"*.ds/*": "bare", "*.tsv": "text", "*.csv": "text", "*.json": "text", "*.jpg": "bare"},
-           prepare("things_meg", "--raw-dir", "things", "--route", "raw")),
-    Target("prepare things_meg derivative", "things_meg", {"*.fif": "bare", "*.tsv": "text", "*.csv": "text", "*.json": "text", "*.jpg": "bare"},
-           prepare("things_meg", "--raw-dir", "things", "--route", "derivative")),
-    Target("read EEG set", "trained", {f"set_eeg/{key.removeprefix('*/')}": value for key, value in SET.items()}, read_set("set_eeg"), 2),
-    Target("read fMRI set", "trained", {f"set_fmri/{key.removeprefix('*/')}": value for key, value in SET.items()}, read_set("set_fmri"), 2),
-    Target("read own set", "trained", {f"set_own/{key.removeprefix('*/')}": value for key, value in SET.items()}, read_set("set_own")),
-    Target("doctor", "trained", {"set_own/*.parquet": "sealed", "set_own/*.safetensors": "sealed", "set_own/*.json": "text", "set_own/*.md": "text"}, doctor("set_own"), 2),
-    Target("train", "trained", {"recipe.yaml": "text", "set_*i/*.parquet": "sealed", "set_eeg/*.parquet": "sealed", "set_eeg/*.json": "text"}, afresh, 2),
+    Target(
+        "prepare nsd",
+        "nsd",
+        {"*.mat": "bare", "*.csv": "text", "*.tsv": "text", "*.hdf5": "bare", "*.nii.gz": "summed", "*.json": "text"},
+        prepare("nsd", "--raw-dir", "nsd"),
+        2,
+    ),
+    Target(
+        "prepare imagenet_eeg",
+        "imagenet_eeg",
+        {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"},
+        prepare("imagenet_eeg", "--raw-dir", "imagenet"),
+        2,
+    ),
+    Target(
+        "prepare things_meg",
+        "things_meg",
+        {"*.ds/*": "bare", "*.tsv": "text", "*.csv": "text", "*.json": "text", "*.jpg": "bare"},
+        prepare("things_meg", "--raw-dir", "things", "--route", "raw"),
+    ),
+    Target(
+        "prepare things_meg derivative",
+        "things_meg",
+        {"*.fif": "bare", "*.tsv": "text", "*.csv": "text", "*.json": "text", "*.jpg": "bare"},
+        prepare("things_meg", "--raw-dir", "things", "--route", "derivative"),
+    ),
+    Target(
+        "read EEG set",
+        "trained",
+        {f"set_eeg/{key.removeprefix('*/')}": value for key, value in SET.items()},
+        read_set("set_eeg"),
+        2,
+    ),
+    Target(
+        "read fMRI set",
+        "trained",
+        {f"set_fmri/{key.removeprefix('*/')}": value for key, value in SET.items()},
+        read_set("set_fmri"),
+        2,
+    ),
+    Target(
+        "read own set",
+        "trained",
+        {f"set_own/{key.removeprefix('*/')}": value for key, value in SET.items()},
+        read_set("set_own"),
+    ),
+    Target(
+        "doctor",
+        "trained",
+        {
+            "set_own/*.parquet": "sealed",
+            "set_own/*.safetensors": "sealed",
+            "set_own/*.json": "text",
+            "set_own/*.md": "text",
+        },
+        doctor("set_own"),
+        2,
+    ),
+    Target(
+        "train",
+        "trained",
+        {"recipe.yaml": "text", "set_*i/*.parquet": "sealed", "set_eeg/*.parquet": "sealed", "set_eeg/*.json": "text"},
+        afresh,
+        2,
+    ),
     Target("resume", "trained", {"trained/checkpoint-*/*": "text"}, resume),
     Target("adapt", "trained", {"set_eeg/*.parquet": "footed", **CHECKPOINT}, adapt),
     Target("evaluate", "trained", {"set_eeg/*.parquet": "footed", "set_fmri/*": "footed", **CHECKPOINT}, evaluate, 2),
-    Target("report", "trained", {"report/report.json": "text", "report/embeddings.npz": "summed", "set_*/images/*": "footed", "set_*/neural_clip.json": "text"}, report, 2),
+    Target(
+        "report",
+        "trained",
+        {
+            "report/report.json": "text",
+            "report/embeddings.npz": "summed",
+            "set_*/images/*": "footed",
+            "set_*/neural_clip.json": "text",
+        },
+        report,
+        2,
+    ),
     Target("embed-images", "trained", {"set_fmri/*": "sealed"}, embed_images, 0.5),
-    Target("from_pretrained", "trained", {"trained/*.json": "text", "trained/*.safetensors": "bare"}, pretrained, 1, (ValueError, OSError)),
-]  # fmt: skip
+    Target(
+        "from_pretrained",
+        "trained",
+        {"trained/*.json": "text", "trained/*.safetensors": "bare"},
+        pretrained,
+        1,
+        (ValueError, OSError),
+    ),
+]
 
 
 def finite(results: Results) -> bool:
     """Whether no result is a number that is none."""
-    return not any(value == "not finite" or (isinstance(value, float) and not math.isfinite(value)) for value in results.values())
+    return not any(
+        value == "not finite" or (isinstance(value, float) and not math.isfinite(value)) for value in results.values()
+    )
