@@ -4,10 +4,10 @@
     make attack ATTACK_SECONDS=7200 ATTACK_SEED=3 longer, other cases
     make attack ATTACK_ARGS="--from 2000"         go on where an earlier run of the same seed ended
 
-Case `i` of a seed is the same on every machine. Each is a process of its own, forked from one that imported everything,
-and must end as an error of our own type that names a file, or as the right result: no traceback from the depths, no
-dead interpreter, no hang, not 2 GB more than the undamaged input takes, no other values where something could tell. The
-inputs of faults are kept in `runs/attack`.
+Case `i` of a seed is the same on every machine. Each is a process of its own, forked from one that imported all, and
+must end as an error of our own type that names a file, or as the right result: no traceback from the depths, no dead
+interpreter, no hang, not 2 GB more than the undamaged input takes, no other values where something could tell. Inputs of
+faults are kept in `runs/attack`.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def main(argv=None) -> int:
         cases = attack.run(options.first, options.inputs, began + options.seconds * share, options.workers)
         kills = Kills(writers, options.seed, Path(work) / "kills", Path(work) / "sources")
         killed = kills.run(options.first_kill, options.kills, began + options.seconds)
+    cases_done = f"cases {options.first} to {cases['next'] - 1}, kills {options.first_kill} to {killed['next'] - 1}"
     print(
-        f"seed {options.seed}, cases {options.first} to {cases['next'] - 1}, "
-        f"kills {options.first_kill} to {killed['next'] - 1}; {cases['other']} of the right results are other values that nothing could tell"
+        f"seed {options.seed}, {cases_done}; {cases['other']} right results are other values that nothing could tell"
     )
     print(
         f"inputs {cases['inputs']}, errors {cases['error']}, right {cases['right']}, faults {cases['fault']}; "
