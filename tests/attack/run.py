@@ -6,8 +6,8 @@
 
 Case `i` of a seed is the same on every machine. Each is a process of its own, forked from one that imported all, and
 must end as an error of our own type that names a file, or as the right result: no traceback from the depths, no dead
-interpreter, no hang, not 2 GB more than the undamaged input takes, no other values where something could tell. Inputs of
-faults are kept in `runs/attack`.
+interpreter, no hang, not 2 GB more than the undamaged input takes, no other values where something could tell. Inputs
+of faults are kept in `runs/attack`.
 """
 
 from __future__ import annotations
