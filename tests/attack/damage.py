@@ -494,7 +494,7 @@ def rewrite_image(path: Path, rng) -> tuple[str, str]:
 
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", raw) + chunk(b"IEND", b""))
-        return f"{way}, {side} pixels a side", "invalid"
+        return f"{way}, {side} pixels a side", "invalid" if way == "header lies" else "valid"
     if way == "mode":
         image = image.convert(str(rng.choice(["L", "1", "CMYK", "RGBA", "P", "LA", "I;16", "F"])))
     elif way == "tiny":
