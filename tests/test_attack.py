@@ -96,7 +96,7 @@ def attack(tmp_path, run, guard="sealed", first=0, count=4):
         (lambda: {"values": "not finite"}, "results that are not finite"),
         (nameless, "names no file"),
         (leave_output, "left ['out']"),
-        (remove_input, "removed ['note'"),
+        (remove_input, "changed ['note'"),
     ],
     ids=["traceback", "signal", "exit", "hang", "memory", "silent", "not finite", "nameless", "output", "input"],
 )

@@ -14,27 +14,31 @@ import numpy as np
 
 from attack.child import HANG_S, Child, alone
 from attack.damage import GUARDS, Damage, bite
+from attack.rewrites import RAN
 from attack.sources import SOURCES
-from attack.targets import Refused
+from attack.targets import Refused, differing
 
 MEMORY = 2 * 2**30  # bytes beyond the undamaged run
 
 
 def snapshot(folder: Path) -> dict[str, object]:
-    """What lies in a folder: sizes and times of files, targets of links."""
-    found = {}
+    """What lies in a folder: kinds, sizes and times of files."""
+    found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         info = path.lstat()
-        found[path.relative_to(folder).as_posix()] = (
-            info.st_mode,
-            info.st_size if path.is_file() else 0,
-            info.st_mtime_ns if path.is_file() else 0,
-        )
+        of_file = (info.st_size, info.st_mtime_ns) if path.is_file() else ()
+        found[path.relative_to(folder).as_posix()] = (info.st_mode, *of_file)
     return found
 
 
 def attempt(target, damage=None) -> dict:
     """Let a target read the current folder, and say how that ended."""
+    found = _ending(target, damage)
+    return {"outcome": "fault", "why": "code of the input ran"} if Path(RAN).exists() else found
+
+
+def _ending(target, damage) -> dict:
+    """Results of a target, or its error."""
     from neural_clip.errors import DataError
 
     before = snapshot(Path())
@@ -42,35 +46,24 @@ def attempt(target, damage=None) -> dict:
         results = target.run()
     except (DataError, Refused, *target.refusals) as error:
         return _refused(str(error), damage, before)
-    except MemoryError as error:
-        return {"outcome": "fault", "why": f"MemoryError: {error}", "trace": traceback.format_exc()[-3000:]}
     except BaseException as error:
-        line = traceback.extract_tb(error.__traceback__)[-1]
-        ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "neural_clip" in frame.filename]
-        place = (
-            f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
-            if ours
-            else f"{Path(line.filename).name}:{line.lineno}"
-        )
-        return {
-            "outcome": "fault",
-            "why": f"{type(error).__name__} at {place}: {str(error)[:300]}",
-            "trace": traceback.format_exc()[-3000:],
-        }
+        frames = traceback.extract_tb(error.__traceback__)
+        last = [frame for frame in frames if "/neural_clip/" in frame.filename] or frames
+        why = f"{type(error).__name__} at {Path(last[-1].filename).name}:{last[-1].lineno}: {str(error)[:300]}"
+        return {"outcome": "fault", "why": why, "trace": traceback.format_exc()[-3000:]}
     return {"outcome": "right", "results": results}
 
 
 def _refused(message: str, damage, before: dict) -> dict:
     """An error of our own type: does it name a file, and is all as it was?"""
-    left = [
-        name for name in sorted(set(snapshot(Path())) - set(before)) if name.partition("/")[0] in ("out", "out.old")
-    ]
-    gone = sorted(set(before) - set(snapshot(Path())))
-    if left or gone:
-        return {"outcome": "fault", "why": f"an error, but left {left[:3]} and removed {gone[:3]}: {message[:200]}"}
-    names = {part for name in before for part in (*Path(name).parts, Path(name).stem)} | {"out"}
-    names |= {part for name in (damage.files if damage else ()) for part in (*Path(name).parts, Path(name).stem)}
-    if damage and not any(name in message for name in names if len(name) > 3):
+    after = snapshot(Path())
+    left = [name for name in sorted(set(after) - set(before)) if name.partition("/")[0] in ("out", "out.old")]
+    changed = sorted(name for name, state in before.items() if after.get(name) != state)
+    if left or changed:
+        return {"outcome": "fault", "why": f"an error, but left {left[:3]} and changed {changed[:3]}: {message[:200]}"}
+    names = {Path(name).name for name in (*before, *(damage.files if damage else ())) if "." in Path(name).name}
+    names |= {Path(name).parts[0] for name in before}
+    if damage and not any(name in message for name in names):
         return {"outcome": "fault", "why": f"names no file: {message[:300]}"}
     return {"outcome": "error", "why": message[:300]}
 
@@ -80,18 +73,14 @@ def judge(found: dict, target, damage, expected: dict) -> dict:
     if found["outcome"] != "right":
         return found
     results, peak = found.pop("results"), found.get("peak", 0)
-    other = [
-        key
-        for key in {**results, **expected}
-        if expected.get(key, "?") is not None and results.get(key) != expected.get(key, "?")
-    ]
+    other = differing(results, expected)
     if any(value == "not finite" for value in results.values()):
         return {"outcome": "fault", "why": "results that are not finite", "peak": peak}
     if not other:
         return found
     guards = {guard_of(target, name) for name in damage.files}
     told = any(damage.kind in GUARDS[guard] for guard in guards if guard)
-    why = f"other values without a word: {sorted(other)[:4]}"
+    why = f"other values without a word: {other[:4]}"
     return {"outcome": "fault" if told else "right", "why": why, "other": True, "peak": peak}
 
 
@@ -162,8 +151,10 @@ class Attack:
     def finish(self, number: int, child: Child, target) -> dict:
         """Judge a case that ended, and keep the input of a fault."""
         record = child.folder.with_name(child.folder.name + ".damage")
-        damage = Damage(*json.loads(record.read_text()))
-        record.unlink()
+        damage = Damage("damaging failed", "missing", ["-"])
+        if record.exists():
+            damage = Damage(*json.loads(record.read_text()))
+            record.unlink()
         found = judge(child.result(), target, damage, self.expected[target.name])
         if found["outcome"] == "fault":
             folder = self.kept / f"{self.seed}-{number}"

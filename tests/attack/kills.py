@@ -21,7 +21,7 @@ import numpy as np
 
 from attack.child import Child, alone
 from attack.sources import SOURCES
-from attack.targets import Refused, command, contents, read_set
+from attack.targets import Refused, command, contents, differing, read_set
 
 # Audit events of operations that change a folder (https://docs.python.org/3/library/audit_events.html)
 CHANGES = {
@@ -299,15 +299,6 @@ class Kills:
             number += 1
         counts["next"] = number
         return counts
-
-
-def differing(state: dict, expected: dict) -> list[str]:
-    """Entries that differ from what is expected; an expected `None` may be anything."""
-    return sorted(
-        key
-        for key in {**state, **expected}
-        if expected.get(key, "?") is not None and state.get(key) != expected.get(key, "?")
-    )
 
 
 def same(state: dict, expected: dict) -> bool:

@@ -34,7 +34,7 @@ def main(argv=None) -> int:
     parser.add_argument("--inputs", type=int, default=10**9, help="most of them")
     parser.add_argument("--kills", type=int, default=10**9, help="most of them")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--only", default="", help="targets whose names hold this")
+    parser.add_argument("--only", default="", help="targets whose names hold one of these words, separated by commas")
     parser.add_argument("--kept", type=Path, default=REPOSITORY / "runs" / "attack")
     options = parser.parse_args(argv)
     runpy.run_path(str(REPOSITORY / "conftest.py"))  # the surroundings of the tests: no network, caches of their own
@@ -44,8 +44,8 @@ def main(argv=None) -> int:
     from attack.kills import WRITERS, Kills
     from attack.targets import TARGETS
 
-    chosen = [target for target in TARGETS if options.only in target.name]
-    writers = [writer for writer in WRITERS if options.only in writer.name]
+    chosen = [target for target in TARGETS if any(word in target.name for word in options.only.split(","))]
+    writers = [writer for writer in WRITERS if any(word in writer.name for word in options.only.split(","))]
     with tempfile.TemporaryDirectory(prefix="attack_") as work:
         started = time.monotonic()
         attack = Attack(chosen, options.seed, Path(work), options.kept)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -229,16 +232,20 @@ def sets(folder: Path, seed: int) -> None:
     shutil.rmtree(folder / "own")
 
 
-def trained(folder: Path, seed: int) -> None:
-    """Prepared sets, a recipe, a checkpoint trained by it, its evaluation with pictures; paths are relative."""
-    from neural_clip.commands.main import main
-
+def _recipe(folder: Path, seed: int) -> None:
+    """Prepared sets and a recipe; paths are relative."""
     sets(folder, seed)
     known = MODEL | {"eeg": MODEL["eeg"] | {"subjects": ["sub-01", "sub-02"]}}
     recipe = {"data": {"eeg": "set_eeg", "fmri": "set_fmri"}, "model": known, "training": TRAINING}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def trained(folder: Path, seed: int) -> None:
+    """A checkpoint of the recipe, and its evaluation with pictures."""
+    from neural_clip.commands.main import main
+
+    _recipe(folder, seed)
     main(["train", "recipe.yaml"])
-    (folder / "report").mkdir()
     main(
         [
             "evaluate",
@@ -257,24 +264,26 @@ def trained(folder: Path, seed: int) -> None:
     )
 
 
+def interrupted(folder: Path, seed: int) -> None:
+    """A training that was killed before it wrote its second checkpoint."""
+    from neural_clip.commands.main import main
+
+    _recipe(folder, seed)
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in ("open", "os.mkdir") and "checkpoint-2" in str(arguments[0]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if (pid := os.fork()) == 0:
+        sys.addaudithook(hook)
+        main(["train", "recipe.yaml"])
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
 SOURCES: dict[str, Callable[[Path, int], None]] = {
-    function.__name__: function
-    for function in (
-        epochs,
-        npz,
-        npy,
-        mat,
-        mat_73,
-        series,
-        fif,
-        brainvision,
-        edf,
-        bdf,
-        ctf,
-        bids,
-        nsd,
-        imagenet_eeg,
-        things_meg,
-        trained,
+    source.__name__: source
+    for source in (
+        *(epochs, npz, npy, mat, mat_73, series, fif, brainvision, edf, bdf, ctf, bids),
+        *(nsd, imagenet_eeg, things_meg, trained, interrupted),
     )
 }

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +14,23 @@ import numpy as np
 
 Results = dict[str, object]
 MANIFEST = {"manifest.yaml": "text", "*.tsv": "text", "*.csv": "text", "*.png": "summed", "*.npz": "summed"}
-CARDS = {"*/README.md": "text", "*/neural_clip.json": "text"}
-SET = {"*.parquet": "footed", "*scaling.safetensors": "sealed", **CARDS}
 CHECKPOINT = {
     "trained/model.safetensors": "sealed",
     "trained/config.json": "sealed",
     "trained/processor_config.json": "sealed",
     "trained/training.json": "text",
 }
+
+
+def files_of(folder: str, rows: str) -> dict[str, str]:
+    """How the files of a prepared set are guarded, where its rows are guarded so."""
+    named = {"*.parquet": rows, "scaling.safetensors": "sealed", "README.md": "text", "neural_clip.json": "text"}
+    return {f"{folder}/{name}": guard for name, guard in named.items()}
+
+
+def both(rows: str) -> dict[str, str]:
+    """Of both sets that the recipe names."""
+    return files_of("set_eeg", rows) | files_of("set_fmri", rows)
 
 
 class Refused(Exception):
@@ -140,29 +148,14 @@ def doctor(folder: str) -> Callable[[], Results]:
     return run
 
 
-def train(*words: str) -> Callable[[], Results]:
+def train(*words: str, out: str = "trained") -> Callable[[], Results]:
     """Two epochs; the weights are the result."""
 
     def run() -> Results:
         command("train", "recipe.yaml", *words)
-        return {name: value for name, value in contents("trained").items() if name == "model.safetensors"}
+        return {name: value for name, value in contents(out).items() if name == "model.safetensors"}
 
     return run
-
-
-def afresh() -> Results:
-    """Training into another folder."""
-    command("train", "recipe.yaml", "--output-dir", "out")
-    return {name: value for name, value in contents("out").items() if name == "model.safetensors"}
-
-
-def resume() -> Results:
-    """Training goes on from the checkpoint of its first epoch."""
-    import shutil
-
-    for path in (*Path("trained").glob("*.*"), *sorted(Path("trained").glob("checkpoint-*"))[1:]):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return train("--resume")()
 
 
 def adapt() -> Results:
@@ -222,6 +215,16 @@ def _custom(name: str, guards: dict[str, str]) -> Target:
     return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom", "manifest.yaml"))
 
 
+NSD = {
+    **dict.fromkeys(("*.mat", "*.hdf5"), "bare"),
+    "*.nii.gz": "summed",
+    **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text"),
+}
+IMAGENET = {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"}
+TWIN = {"*.jpg": "bare", **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text")}
+THINGS = ("things_meg", "--raw-dir", "things", "--route")
+REPORT = {"report/report.json": "text", "report/embeddings.npz": "summed"}
+PRETRAINED = {"trained/*.json": "text", "trained/*.safetensors": "bare"}
 TARGETS = [
     _custom("epochs", {"*.fif": "bare"}),
     _custom("npz", {}),
@@ -235,100 +238,19 @@ TARGETS = [
     _custom("bdf", {"*.bdf": "bare"}),
     _custom("ctf", {"rec.ds/*": "bare"}),
     _custom("bids", {"bids/*.fif": "bare", "bids/*.json": "text"}),
-    Target(
-        "prepare nsd",
-        "nsd",
-        {"*.mat": "bare", "*.csv": "text", "*.tsv": "text", "*.hdf5": "bare", "*.nii.gz": "summed", "*.json": "text"},
-        prepare("nsd", "--raw-dir", "nsd"),
-        2,
-    ),
-    Target(
-        "prepare imagenet_eeg",
-        "imagenet_eeg",
-        {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"},
-        prepare("imagenet_eeg", "--raw-dir", "imagenet"),
-        2,
-    ),
-    Target(
-        "prepare things_meg",
-        "things_meg",
-        {"*.ds/*": "bare", "*.tsv": "text", "*.csv": "text", "*.json": "text", "*.jpg": "bare"},
-        prepare("things_meg", "--raw-dir", "things", "--route", "raw"),
-    ),
-    Target(
-        "prepare things_meg derivative",
-        "things_meg",
-        {"*.fif": "bare", "*.tsv": "text", "*.csv": "text", "*.json": "text", "*.jpg": "bare"},
-        prepare("things_meg", "--raw-dir", "things", "--route", "derivative"),
-    ),
-    Target(
-        "read EEG set",
-        "trained",
-        {f"set_eeg/{key.removeprefix('*/')}": value for key, value in SET.items()},
-        read_set("set_eeg"),
-        2,
-    ),
-    Target(
-        "read fMRI set",
-        "trained",
-        {f"set_fmri/{key.removeprefix('*/')}": value for key, value in SET.items()},
-        read_set("set_fmri"),
-        2,
-    ),
-    Target(
-        "read own set",
-        "trained",
-        {f"set_own/{key.removeprefix('*/')}": value for key, value in SET.items()},
-        read_set("set_own"),
-    ),
-    Target(
-        "doctor",
-        "trained",
-        {
-            "set_own/*.parquet": "sealed",
-            "set_own/*.safetensors": "sealed",
-            "set_own/*.json": "text",
-            "set_own/*.md": "text",
-        },
-        doctor("set_own"),
-        2,
-    ),
-    Target(
-        "train",
-        "trained",
-        {"recipe.yaml": "text", "set_*i/*.parquet": "sealed", "set_eeg/*.parquet": "sealed", "set_eeg/*.json": "text"},
-        afresh,
-        2,
-    ),
-    Target("resume", "trained", {"trained/checkpoint-*/*": "text"}, resume),
-    Target("adapt", "trained", {"set_eeg/*.parquet": "footed", **CHECKPOINT}, adapt),
-    Target("evaluate", "trained", {"set_eeg/*.parquet": "footed", "set_fmri/*": "footed", **CHECKPOINT}, evaluate, 2),
-    Target(
-        "report",
-        "trained",
-        {
-            "report/report.json": "text",
-            "report/embeddings.npz": "summed",
-            "set_*/images/*": "footed",
-            "set_*/neural_clip.json": "text",
-        },
-        report,
-        2,
-    ),
-    Target("embed-images", "trained", {"set_fmri/*": "sealed"}, embed_images, 0.5),
-    Target(
-        "from_pretrained",
-        "trained",
-        {"trained/*.json": "text", "trained/*.safetensors": "bare"},
-        pretrained,
-        1,
-        (ValueError, OSError),
-    ),
+    Target("prepare nsd", "nsd", NSD, prepare("nsd", "--raw-dir", "nsd"), 2),
+    Target("prepare imagenet_eeg", "imagenet_eeg", IMAGENET, prepare("imagenet_eeg", "--raw-dir", "imagenet"), 2),
+    Target("prepare things_meg", "things_meg", {"*.ds/*": "bare"} | TWIN, prepare(*THINGS, "raw")),
+    Target("prepare things_meg derivative", "things_meg", {"*.fif": "bare"} | TWIN, prepare(*THINGS, "derivative")),
+    Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
+    Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
+    Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
+    Target("doctor", "trained", files_of("set_own", "sealed"), doctor("set_own"), 2),
+    Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir", "out", out="out"), 2),
+    Target("train --resume", "interrupted", {"trained*/checkpoint-1/*": "sealed"}, train("--resume")),
+    Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt),
+    Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
+    Target("report", "trained", REPORT | both("footed"), report, 2),
+    Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
+    Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
 ]
-
-
-def finite(results: Results) -> bool:
-    """Whether no result is a number that is none."""
-    return not any(
-        value == "not finite" or (isinstance(value, float) and not math.isfinite(value)) for value in results.values()
-    )
