@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -91,6 +92,7 @@ def alone(work: Callable[[], dict], folder: Path, what: str) -> dict:
 def _work(work: Callable[[], dict], folder: Path, answer: Path) -> None:
     """In the child: do the work in its folder, answer, and end at once."""
     try:
+        faulthandler.disable()
         os.chdir(folder)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         log = os.open(os.devnull, os.O_WRONLY)

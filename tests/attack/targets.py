@@ -102,6 +102,12 @@ def digest(values: np.ndarray) -> str:
     return hashlib.sha256(f"{values.dtype.kind} {values.shape}".encode() + values.tobytes()).hexdigest()
 
 
+def differing(state: Results, expected: Results) -> list[str]:
+    """Entries that differ from what is expected; an expected `None` may be anything."""
+    keys = sorted(key for key in {**state, **expected} if expected.get(key, "?") is not None)
+    return [key for key in keys if state.get(key) != expected.get(key, "?")]
+
+
 def prepare(*words: str) -> Callable[[], Results]:
     """A corpus, prepared; where one is there already (for half of the cases), a failure leaves it."""
 
