@@ -74,11 +74,17 @@ def imported():
     import datasets  # noqa: F401  # once, not in each forked process
 
 
-def attack(tmp_path, run, guard="sealed", first=0, count=4):
+def attack(tmp_path, run, guard="sealed", first=0, count=4, hang_s=20.0):
     targets = [Target("planted", "note", {"note/*": guard}, run)]
     (tmp_path / "work").mkdir()
     made = Attack(
-        targets, 3, tmp_path / "work", tmp_path / "kept", sources={"note": write_source}, memory=150 * MB, hang_s=2
+        targets,
+        3,
+        tmp_path / "work",
+        tmp_path / "kept",
+        sources={"note": write_source},
+        memory=150 * MB,
+        hang_s=hang_s,
     )
     made.make()
     return made.run(first, count, time.monotonic() + 100, workers=2)
@@ -101,7 +107,7 @@ def attack(tmp_path, run, guard="sealed", first=0, count=4):
     ids=["traceback", "signal", "exit", "hang", "memory", "silent", "not finite", "nameless", "output", "input"],
 )
 def test_each_kind_of_fault_is_counted_and_its_input_kept(tmp_path, capsys, wrong, words):
-    found = attack(tmp_path, planted(wrong))
+    found = attack(tmp_path, planted(wrong), hang_s=1.0 if words == "hung" else 20.0)
     assert found["inputs"] == 4 and found["fault"] >= 1 and found["fault"] + found["right"] == 4
     assert words in capsys.readouterr().out
     kept = [json.loads(path.read_text()) for path in (tmp_path / "kept").glob("3-*/case.json")]
