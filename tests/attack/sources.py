@@ -271,7 +271,7 @@ def interrupted(folder: Path, seed: int) -> None:
     _recipe(folder, seed)
 
     def hook(event: str, arguments: tuple) -> None:
-        if event in ("open", "os.mkdir") and "checkpoint-2" in str(arguments[0]):
+        if event in ("open", "os.mkdir") and "checkpoint-4" in str(arguments[0]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     if (pid := os.fork()) == 0:

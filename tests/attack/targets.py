@@ -253,7 +253,7 @@ TARGETS = [
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
     Target("doctor", "trained", files_of("set_own", "sealed"), doctor("set_own"), 2),
     Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir", "out", out="out"), 2),
-    Target("train --resume", "interrupted", {"trained*/checkpoint-1/*": "sealed"}, train("--resume")),
+    Target("train --resume", "interrupted", {"trained*/checkpoint-2/*": "sealed"}, train("--resume")),
     Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt),
     Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
     Target("report", "trained", REPORT | both("footed"), report, 2),
