@@ -9,6 +9,7 @@ import shutil
 import time
 import traceback
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,9 @@ def judge(found: dict, target, damage, expected: dict) -> dict:
         return found
     guards = {guard_of(target, name) for name in damage.files}
     told = any(damage.kind in GUARDS[guard] for guard in guards if guard)
-    why = f"other values without a word: {other[:4]}"
-    return {"outcome": "fault" if told else "right", "why": why, "other": True, "peak": peak}
+    if told:
+        return {"outcome": "fault", "why": f"other values without a word: {other[:4]}", "peak": peak}
+    return {"outcome": "right", "other": True}
 
 
 def guard_of(target, name: str) -> str | None:
@@ -113,18 +115,12 @@ class Attack:
             for number in range(2):
                 folder = self.work / "sources" / f"{name}_{number}"
                 folder.mkdir(parents=True)
-                alone(
-                    lambda name=name, folder=folder, number=number: (
-                        self.sources[name](folder, number) or {"outcome": "right"}
-                    ),
-                    folder,
-                    f"source {name}",
-                )
+                alone(partial(self.sources[name], folder, number), folder, f"source {name}")
         for target in self.targets:
             runs = []
             for number in range(2):
                 folder = self._copy(target, self.work / f"undamaged{number}")
-                runs.append(alone(lambda target=target: attempt(target), folder, target.name))
+                runs.append(alone(partial(attempt, target), folder, target.name))
                 shutil.rmtree(folder)
             first, second = (run["results"] for run in runs)
             self.expected[target.name] = {
@@ -192,11 +188,7 @@ class Attack:
             for key, (child, target) in list(active.items()):
                 if child.ended():
                     found = self.finish(key, child, target)
-                    counts.update(
-                        inputs=1,
-                        **{found["outcome"]: 1},
-                        other=bool(found.get("other")) and found["outcome"] == "right",
-                    )
+                    counts.update(["inputs", found["outcome"], *(["other"] if found.get("other") else [])])
                     del active[key]
             time.sleep(0.002)
         counts["next"] = number

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,9 +63,9 @@ class Writer(NamedTuple):
     by_file: bool = False
 
 
-def words(*given: str) -> Callable[[], object]:
-    """A command of `neural-clip`, by its words."""
-    return lambda: command(*given)
+def line(text: str) -> Callable[[], object]:
+    """A command of `neural-clip`, given as at a shell."""
+    return lambda: command(text)
 
 
 def simulated() -> None:
@@ -77,66 +78,33 @@ def simulated() -> None:
     simulate("out", replace(tiny, meg=replace(tiny.meg, **sizes)), corpora=["meg"])
 
 
-def _prepare(*given: str) -> tuple[Callable, Callable]:
-    return words("prepare", *given, "--output-dir", "out"), words(
-        "prepare", *given, "--output-dir", "out", "--overwrite"
-    )
-
-
-CUSTOM, CUSTOM_OVER = _prepare("custom", "manifest.yaml")
-TRAIN = ("train", "recipe.yaml", "--output-dir", "out")
-ADAPT = ("adapt", "--checkpoint", "trained", "--data", "eeg=set_eeg", "--output-dir", "out", "--epochs", "2")
+CUSTOM = "prepare custom manifest.yaml --output-dir out"
+IMAGENET = "prepare imagenet_eeg --raw-dir imagenet --output-dir out"
+TRAIN = "train recipe.yaml --output-dir out"
+ADAPT = "adapt --checkpoint trained --data eeg=set_eeg --output-dir out --epochs 2"
 EVALUATE = (
-    "evaluate",
-    "--checkpoint",
-    "trained",
-    "--data",
-    "eeg=set_eeg",
-    "--output-dir",
-    "out",
-    "--no-baselines",
-    "--no-controls",
-    "--subjects",
-    "sub-01",
+    "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --no-baselines --no-controls --subjects sub-01"
 )
 WRITERS = [
-    Writer("prepare custom", "series", CUSTOM, read=read_set("out")),
-    Writer(
-        "prepare custom --overwrite",
-        "epochs",
-        CUSTOM_OVER,
-        before=words("prepare", "custom", "manifest.yaml", "--output-dir", "out", "--subjects", "sub-01"),
-    ),
-    Writer("prepare nsd", "nsd", _prepare("nsd", "--raw-dir", "nsd")[0]),
-    Writer(
-        "prepare imagenet_eeg --overwrite",
-        "imagenet_eeg",
-        _prepare("imagenet_eeg", "--raw-dir", "imagenet")[1],
-        before=_prepare("imagenet_eeg", "--raw-dir", "imagenet", "--subjects", "sub-01", "--allow-partial")[0],
-    ),
-    Writer("prepare things_meg", "things_meg", _prepare("things_meg", "--raw-dir", "things")[0]),
+    Writer("prepare custom", "series", line(CUSTOM), read=read_set("out")),
+    Writer("prepare custom over another", "epochs", line(f"{CUSTOM} --overwrite"),
+           before=line(f"{CUSTOM} --subjects sub-01")),
+    Writer("prepare nsd", "nsd", line("prepare nsd --raw-dir nsd --output-dir out")),
+    Writer("prepare imagenet_eeg over another", "imagenet_eeg", line(f"{IMAGENET} --overwrite"),
+           before=line(f"{IMAGENET} --subjects sub-01 --allow-partial")),
+    Writer("prepare things_meg", "things_meg", line("prepare things_meg --raw-dir things --output-dir out")),
     Writer("simulate", "npz", simulated, "out/things_meg"),
-    Writer(
-        "embed-images",
-        "trained",
-        words("embed-images", "set_fmri", "--overwrite"),
-        "set_fmri",
-        read=read_set("set_fmri"),
-    ),
-    Writer("train", "trained", words(*TRAIN), again=(words(*TRAIN, "--resume"), words(*TRAIN, "--overwrite"))),
-    Writer(
-        "train --overwrite",
-        "trained",
-        words(*TRAIN, "--overwrite", "--seed", "7"),
-        before=lambda: shutil.copytree("trained", "out"),
-        again=(words(*TRAIN, "--resume", "--seed", "7"),),
-    ),
-    Writer("train, then --resume", "trained", words(*TRAIN), again=(words(*TRAIN, "--overwrite"),)),
-    Writer("adapt", "trained", words(*ADAPT)),
-    Writer("adapt --overwrite", "trained", words(*ADAPT, "--overwrite"), before=words(*ADAPT, "--seed", "3")),
-    Writer("evaluate", "trained", words(*EVALUATE), before=words(*EVALUATE, "--split", "validation"), by_file=True),
-    Writer("report", "trained", words("report", "report"), "report", by_file=True),
-]
+    Writer("embed-images", "trained", line("embed-images set_fmri --overwrite"), "set_fmri",
+           read=read_set("set_fmri")),
+    Writer("train", "trained", line(TRAIN), again=(line(f"{TRAIN} --resume"), line(f"{TRAIN} --overwrite"))),
+    Writer("train over another", "trained", line(f"{TRAIN} --overwrite --seed 7"),
+           before=lambda: shutil.copytree("trained", "out"), again=(line(f"{TRAIN} --resume --seed 7"),)),
+    Writer("train again from the start", "trained", line(TRAIN), again=(line(f"{TRAIN} --overwrite"),)),
+    Writer("adapt", "trained", line(ADAPT)),
+    Writer("adapt over another", "trained", line(f"{ADAPT} --overwrite"), before=line(f"{ADAPT} --seed 3")),
+    Writer("evaluate", "trained", line(EVALUATE), before=line(f"{EVALUATE} --split validation"), by_file=True),
+    Writer("report", "trained", line("report report"), "report", by_file=True),
+]  # fmt: skip
 
 
 def killing(run: Callable[[], object], moment: int | None) -> Callable[[], dict]:
@@ -147,10 +115,8 @@ def killing(run: Callable[[], object], moment: int | None) -> Callable[[], dict]
 
         def hook(event: str, arguments: tuple) -> None:
             nonlocal count
-            writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            if (writes or event in CHANGES) and os.path.abspath(
-                os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else "."
-            ).startswith(root):
+            writes = event == "open" and not isinstance(arguments[0], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            if (writes or event in CHANGES) and os.path.abspath(os.fsdecode(arguments[0])).startswith(root):
                 if count == moment:
                     os.kill(os.getpid(), signal.SIGKILL)
                 count += 1
@@ -191,14 +157,10 @@ class Kills:
         source, start = self.folder / f"{writer.source}_0", self.work / f"before {writer.name}"
         if not source.exists():
             source.mkdir(parents=True)
-            alone(
-                lambda: self.sources[writer.source](source, 0) or {"outcome": "right"},
-                source,
-                f"source {writer.source}",
-            )
+            alone(partial(self.sources[writer.source], source, 0), source, f"source {writer.source}")
         shutil.copytree(source, start, symlinks=True)
         if writer.before:
-            alone(lambda: (writer.before() and None) or {"outcome": "right"}, start, f"what lies before {writer.name}")
+            alone(writer.before, start, f"what lies before {writer.name}")
         self.old[writer.name] = contents(start / writer.out) if (start / writer.out).exists() else {}
         found = []
         for _ in range(2):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from attack.targets import command
 from continuous_raw import simulated_raw, write_brainvision
 from custom_raw import TERMS, eeg_manifest, patterns, rng, series_manifest, write_manifest
 from edf_files import write_edf
@@ -24,15 +25,9 @@ MODEL = {
     "fmri": {"alignment_size": 16, "num_hidden_layers": 0, "dropout": 0.1},
 }
 TRAINING = {
-    "output_dir": "trained",
-    "num_train_epochs": 2,
-    "per_device_train_batch_size": 32,
-    "learning_rate": 0.003,
-    "seed": 5,
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "save_total_limit": 2,
-}
+    "output_dir": "trained", "num_train_epochs": 2, "per_device_train_batch_size": 32, "learning_rate": 0.003,
+    "seed": 5, "use_cpu": True, "disable_tqdm": True, "save_total_limit": 2,
+}  # fmt: skip
 
 
 def epochs(folder: Path, seed: int) -> None:
@@ -99,24 +94,13 @@ def _continuous(folder: Path, file: str) -> None:
     (folder / "events.tsv").write_text("\n".join(lines) + "\n")
     np.savez(folder / "vectors.npz", ids=np.array(names), embeds=1 + rng(5).normal(size=(N_EVENTS, 3)))
     recording = {
-        "file": file,
-        "kind": "continuous",
-        "subject": "sub-01",
-        "events": "events.tsv",
-        "image_column": "stim_file",
-        "keep": {"trial_type": ["image"]},
-        "tmin": -0.1,
-        "tmax": 0.4,
-    }
+        "file": file, "kind": "continuous", "subject": "sub-01", "events": "events.tsv", "image_column": "stim_file",
+        "keep": {"trial_type": ["image"]}, "tmin": -0.1, "tmax": 0.4,
+    }  # fmt: skip
     manifest = {
-        "name": "mine",
-        "modality": "eeg",
-        "recordings": [recording],
-        **TERMS,
-        "scaling": "none",
-        "embeddings": {"file": "vectors.npz", "name": "net"},
-        "splits": {"validation": 0.2, "test": 0.2},
-    }
+        "name": "mine", "modality": "eeg", "recordings": [recording], **TERMS, "scaling": "none",
+        "embeddings": {"file": "vectors.npz", "name": "net"}, "splits": {"validation": 0.2, "test": 0.2},
+    }  # fmt: skip
     write_manifest(folder, manifest)
 
 
@@ -204,16 +188,8 @@ def things_meg(folder: Path, seed: int) -> None:
     from neural_clip.simulation.things_meg_twin import write
 
     tiny = get_preset("tiny")
-    sizes = {
-        "subjects": (1,),
-        "n_concepts": 6,
-        "n_test_images": 2,
-        "n_catch_per_session": 2,
-        "n_sessions": 2,
-        "n_runs": 1,
-        "n_chans": 4,
-        "soa_s": (1.25, 1.70),
-    }
+    sizes = {"subjects": (1,), "n_concepts": 6, "n_test_images": 2, "n_catch_per_session": 2, "n_sessions": 2}
+    sizes |= {"n_runs": 1, "n_chans": 4, "soa_s": (1.25, 1.70)}
     write(folder / "things", replace(tiny, meg=replace(tiny.meg, **sizes)), 3 + seed)
 
 
@@ -225,10 +201,8 @@ def sets(folder: Path, seed: int) -> None:
     write_planted(folder / "set_fmri", "fmri", noise=4.0, seed=10 + seed, counts=COUNTS, repeats=1)
     (folder / "own").mkdir()
     write_manifest(folder / "own", eeg_manifest(folder / "own", scaling="train")[0])
-    from neural_clip.commands.main import main
-
-    main(["prepare", "custom", str(folder / "own/manifest.yaml"), "--output-dir", str(folder / "set_own")])
-    main(["embed-images", str(folder / "set_own"), "--model", "neural_clip/tiny-clip"])
+    command("prepare custom own/manifest.yaml --output-dir set_own")
+    command("embed-images set_own --model neural_clip/tiny-clip")
     shutil.rmtree(folder / "own")
 
 
@@ -242,32 +216,16 @@ def _recipe(folder: Path, seed: int) -> None:
 
 def trained(folder: Path, seed: int) -> None:
     """A checkpoint of the recipe, and its evaluation with pictures."""
-    from neural_clip.commands.main import main
-
     _recipe(folder, seed)
-    main(["train", "recipe.yaml"])
-    main(
-        [
-            "evaluate",
-            "--checkpoint",
-            "trained",
-            "--data",
-            "eeg=set_eeg",
-            "fmri=set_fmri",
-            "--output-dir",
-            "report",
-            "--no-baselines",
-            "--subjects",
-            "sub-01",
-            "sub-02",
-        ]
+    command("train recipe.yaml")
+    command(
+        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir report --no-baselines "
+        "--subjects sub-01 sub-02"
     )
 
 
 def interrupted(folder: Path, seed: int) -> None:
     """A training that was killed before it wrote its second checkpoint."""
-    from neural_clip.commands.main import main
-
     _recipe(folder, seed)
 
     def hook(event: str, arguments: tuple) -> None:
@@ -276,7 +234,7 @@ def interrupted(folder: Path, seed: int) -> None:
 
     if (pid := os.fork()) == 0:
         sys.addaudithook(hook)
-        main(["train", "recipe.yaml"])
+        command("train recipe.yaml")
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 

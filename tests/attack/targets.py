@@ -57,14 +57,14 @@ class Target(NamedTuple):
     refusals: tuple[type[Exception], ...] = ()
 
 
-def command(*words: str) -> str:
-    """Run a command of `neural-clip`; returns what it printed."""
+def command(line: str) -> str:
+    """Run a command of `neural-clip`, given as at a shell; returns what it printed."""
     from neural_clip.commands.main import main
 
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main(list(words))
+            main(line.split())
     except SystemExit as stop:
         if stop.code not in (0, None):
             raise Refused(f"exit code {stop.code}: {err.getvalue()[-1500:]} {out.getvalue()[-1500:]}") from stop
@@ -108,11 +108,11 @@ def differing(state: Results, expected: Results) -> list[str]:
     return [key for key in keys if state.get(key) != expected.get(key, "?")]
 
 
-def prepare(*words: str) -> Callable[[], Results]:
-    """A corpus, prepared; where one is there already (for half of the cases), a failure leaves it."""
+def prepare(arguments: str) -> Callable[[], Results]:
+    """A corpus, prepared."""
 
     def run() -> Results:
-        command("prepare", *words, "--output-dir", "out")
+        command(f"prepare {arguments} --output-dir out")
         return contents("out")
 
     return run
@@ -149,16 +149,16 @@ def doctor(folder: str) -> Callable[[], Results]:
     """The full check of a prepared set."""
 
     def run() -> Results:
-        return {"findings": command("doctor", folder, "--json")}
+        return {"findings": command(f"doctor {folder} --json")}
 
     return run
 
 
-def train(*words: str, out: str = "trained") -> Callable[[], Results]:
+def train(options: str, out: str) -> Callable[[], Results]:
     """Two epochs; the weights are the result."""
 
     def run() -> Results:
-        command("train", "recipe.yaml", *words)
+        command(f"train recipe.yaml {options}")
         return {name: value for name, value in contents(out).items() if name == "model.safetensors"}
 
     return run
@@ -166,33 +166,22 @@ def train(*words: str, out: str = "trained") -> Callable[[], Results]:
 
 def adapt() -> Results:
     """A layer for the third person."""
-    command("adapt", "--checkpoint", "trained", "--data", "eeg=set_eeg", "--output-dir", "out", "--epochs", "1")
+    command("adapt --checkpoint trained --data eeg=set_eeg --output-dir out --epochs 1")
     return {name: value for name, value in contents("out").items() if name == "model.safetensors"}
 
 
 def evaluate() -> Results:
     """Scores of the checkpoint."""
     command(
-        "evaluate",
-        "--checkpoint",
-        "trained",
-        "--data",
-        "eeg=set_eeg",
-        "fmri=set_fmri",
-        "--output-dir",
-        "out",
-        "--no-baselines",
-        "--no-pictures",
-        "--subjects",
-        "sub-01",
-        "sub-02",
+        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --no-baselines --no-pictures "
+        "--subjects sub-01 sub-02"
     )
     return contents("out")
 
 
 def report() -> Results:
     """Text, page and pictures of an evaluation."""
-    printed = command("report", "report")
+    printed = command("report report")
     return {"printed": printed, "text": Path("report/report.md").read_text()} | {
         path.name: path.read_bytes()[:8].hex() for path in Path("report/pictures").glob("*.png")
     }
@@ -200,7 +189,7 @@ def report() -> Results:
 
 def embed_images() -> Results:
     """Images, embedded anew."""
-    command("embed-images", "set_fmri", "--overwrite")
+    command("embed-images set_fmri --overwrite")
     return contents("set_fmri")
 
 
@@ -218,7 +207,7 @@ def pretrained() -> Results:
 
 
 def _custom(name: str, guards: dict[str, str]) -> Target:
-    return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom", "manifest.yaml"))
+    return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom manifest.yaml"))
 
 
 NSD = {
@@ -228,7 +217,7 @@ NSD = {
 }
 IMAGENET = {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"}
 TWIN = {"*.jpg": "bare", **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text")}
-THINGS = ("things_meg", "--raw-dir", "things", "--route")
+THINGS = "things_meg --raw-dir things --route"
 REPORT = {"report/report.json": "text", "report/embeddings.npz": "summed"}
 PRETRAINED = {"trained/*.json": "text", "trained/*.safetensors": "bare"}
 TARGETS = [
@@ -244,16 +233,16 @@ TARGETS = [
     _custom("bdf", {"*.bdf": "bare"}),
     _custom("ctf", {"rec.ds/*": "bare"}),
     _custom("bids", {"bids/*.fif": "bare", "bids/*.json": "text"}),
-    Target("prepare nsd", "nsd", NSD, prepare("nsd", "--raw-dir", "nsd"), 2),
-    Target("prepare imagenet_eeg", "imagenet_eeg", IMAGENET, prepare("imagenet_eeg", "--raw-dir", "imagenet"), 2),
-    Target("prepare things_meg", "things_meg", {"*.ds/*": "bare"} | TWIN, prepare(*THINGS, "raw")),
-    Target("prepare things_meg derivative", "things_meg", {"*.fif": "bare"} | TWIN, prepare(*THINGS, "derivative")),
+    Target("prepare nsd", "nsd", NSD, prepare("nsd --raw-dir nsd"), 2),
+    Target("prepare imagenet_eeg", "imagenet_eeg", IMAGENET, prepare("imagenet_eeg --raw-dir imagenet"), 2),
+    Target("prepare things_meg", "things_meg", {"*.ds/*": "bare"} | TWIN, prepare(f"{THINGS} raw")),
+    Target("prepare things_meg derivative", "things_meg", {"*.fif": "bare"} | TWIN, prepare(f"{THINGS} derivative")),
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
     Target("doctor", "trained", files_of("set_own", "sealed"), doctor("set_own"), 2),
-    Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir", "out", out="out"), 2),
-    Target("train --resume", "interrupted", {"trained*/checkpoint-2/*": "sealed"}, train("--resume")),
+    Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir out", "out"), 2),
+    Target("train --resume", "interrupted", {"trained*/checkpoint-2/*": "sealed"}, train("--resume", "trained")),
     Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt),
     Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
     Target("report", "trained", REPORT | both("footed"), report, 2),
