@@ -255,7 +255,7 @@ class Kills:
         number = first
         while number < first + count and time.monotonic() < until:
             died, lost, way = self.kill(number)
-            counts.update(kills=died, lost=bool(lost))
+            counts.update(kills=int(died), lost=int(bool(lost)))
             if lost:
                 print(f"lost {self.seed}-{number}: {way} | {lost}", flush=True)
             number += 1
