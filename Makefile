@@ -20,6 +20,10 @@ MUTATION_SEED ?= 0
 # processes that tests start compile our modules once, also where the environment says that nothing is kept
 unexport PYTHONDONTWRITEBYTECODE
 DEMO_ARGS ?=
+ATTACK_SECONDS ?= 300
+ATTACK_SEED ?= 0
+# such as --from 2000 --from-kill 40, to go on where a run of this seed ended; --only evaluate
+ATTACK_ARGS ?=
 # Variables by which the libraries take the kernels of a processor with AVX2 only: torch's own, oneDNN, MKL, OpenBLAS
 # (numpy, scipy) and numpy's loops. tests/test_tolerances.py asks each of them whether it did.
 AVX2_ONLY := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
@@ -57,6 +61,10 @@ test-fast: $(STAMP) ## Run the tests of the package that take seconds
 .PHONY: test-numerical
 test-numerical: $(STAMP) ## Run the tests of models and linear algebra as a processor with AVX2 only
 	$(AVX2_ONLY) $(BIN)/python -m pytest tests -m "numerical and not slow" $(PYTEST_ARGS)
+
+.PHONY: attack
+attack: $(STAMP) ## Damage inputs and kill commands, for ATTACK_SECONDS=300 from ATTACK_SEED=0 on
+	PYTHONPATH=tests $(BIN)/python -m attack.run --seconds $(ATTACK_SECONDS) --seed $(ATTACK_SEED) $(ATTACK_ARGS)
 
 .PHONY: coverage
 coverage: $(STAMP) ## Run every test and show what of the package they do not run, by line and branch

@@ -364,6 +364,7 @@ def test_loading_dataset_scripts_leaves_torch_alone():
 NOT_OF_ONE_MODULE = {"damage", "docs", "help", "reads"}
 BESIDE_THE_PACKAGE = {
     "architecture",
+    "attack",
     "dataset_scripts",
     "docs_guarantees",
     "docs_links",

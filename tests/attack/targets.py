@@ -1,0 +1,251 @@
+"""What reads the damaged inputs: commands and functions of the package, and what each of them must notice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+Results = dict[str, object]
+MANIFEST = {"manifest.yaml": "text", "*.tsv": "text", "*.csv": "text", "*.png": "summed", "*.npz": "summed"}
+CHECKPOINT = {
+    "trained/model.safetensors": "sealed",
+    "trained/config.json": "sealed",
+    "trained/processor_config.json": "sealed",
+    "trained/training.json": "text",
+}
+
+
+def files_of(folder: str, rows: str) -> dict[str, str]:
+    """How the files of a prepared set are guarded, where its rows are guarded so."""
+    named = {"*.parquet": rows, "scaling.safetensors": "sealed", "README.md": "text", "neural_clip.json": "text"}
+    return {f"{folder}/{name}": guard for name, guard in named.items()}
+
+
+def both(rows: str) -> dict[str, str]:
+    """Of both sets that the recipe names."""
+    return files_of("set_eeg", rows) | files_of("set_fmri", rows)
+
+
+class Refused(Exception):
+    """A command ended with an exit code and a sentence, as argparse and the doctor do."""
+
+
+class Target(NamedTuple):
+    """A reader.
+
+    Args:
+        name (`str`): For the log.
+        source (`str`): Of `sources.SOURCES`.
+        guards (`dict[str, str]`): Files that are damaged, by pattern, and how well each is guarded (`damage.GUARDS`).
+        run (`Callable`): Reads the input in the current folder and returns what it found there.
+        weight (`float`): How often it is drawn.
+        refusals (`tuple[type, ...]`): Errors that are sentences besides `DataError`.
+    """
+
+    name: str
+    source: str
+    guards: dict[str, str]
+    run: Callable[[], Results]
+    weight: float = 1.0
+    refusals: tuple[type[Exception], ...] = ()
+
+
+def command(line: str) -> str:
+    """Run a command of `neural-clip`, given as at a shell; returns what it printed."""
+    from neural_clip.commands.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main(line.split())
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            raise Refused(f"exit code {stop.code}: {err.getvalue()[-1500:]} {out.getvalue()[-1500:]}") from stop
+    return out.getvalue()
+
+
+def contents(folder: str | Path) -> Results:
+    """What a folder holds: a digest of each file, and each entry of JSON by its place. Pages are left out."""
+    found: Results = {}
+    for path in sorted(Path(folder).rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".json":
+            found |= dict(leaves(json.loads(path.read_text()), name))
+        elif path.suffix == ".npz":
+            found |= {f"{name}/{key}": digest(value) for key, value in np.load(path).items()}
+        elif path.is_file() and path.suffix not in (".md", ".html"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def leaves(tree: object, place: str):
+    """Entries of nested dictionaries and lists by their place."""
+    if isinstance(tree, dict | list) and tree:
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(value, f"{place}/{key}")
+    else:
+        yield place, repr(tree)
+
+
+def digest(values: np.ndarray) -> str:
+    """Digest of an array, which is finite."""
+    values = np.ascontiguousarray(values)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        return "not finite"
+    return hashlib.sha256(f"{values.dtype.kind} {values.shape}".encode() + values.tobytes()).hexdigest()
+
+
+def differing(state: Results, expected: Results) -> list[str]:
+    """Entries that differ from what is expected; an expected `None` may be anything."""
+    keys = sorted(key for key in {**state, **expected} if expected.get(key, "?") is not None)
+    return [key for key in keys if state.get(key) != expected.get(key, "?")]
+
+
+def prepare(arguments: str) -> Callable[[], Results]:
+    """A corpus, prepared."""
+
+    def run() -> Results:
+        command(f"prepare {arguments} --output-dir out")
+        return contents("out")
+
+    return run
+
+
+def read_set(folder: str) -> Callable[[], Results]:
+    """All that a prepared set holds, read as training does."""
+
+    def run() -> Results:
+        from neural_clip.prepared.reader import PreparedSet, padded
+
+        data = PreparedSet.open(folder)
+        found: Results = {
+            "ids": data.images.image_ids,
+            "embeds": digest(data.images.embeds),
+            "preparation": repr(data.preparation),
+        }
+        found |= {f"statistics {name}": digest(values) for name, values in data.statistics.items()}
+        for name in data.facts.splits:
+            part = data.split(name)
+            found |= {
+                f"{name} values": digest(
+                    padded(part.values()).view(np.int32)
+                ),  # as bits: `train` and `evaluate` look for NaN
+                f"{name} subjects": list(part.subjects),
+                f"{name} shown": list(part.image_ids),
+            }
+        return found
+
+    return run
+
+
+def doctor(folder: str) -> Callable[[], Results]:
+    """The full check of a prepared set."""
+
+    def run() -> Results:
+        return {"findings": command(f"doctor {folder} --json")}
+
+    return run
+
+
+def train(options: str, out: str) -> Callable[[], Results]:
+    """Two epochs; the weights are the result."""
+
+    def run() -> Results:
+        command(f"train recipe.yaml {options}")
+        return {name: value for name, value in contents(out).items() if name == "model.safetensors"}
+
+    return run
+
+
+def adapt() -> Results:
+    """A layer for the third person."""
+    command("adapt --checkpoint trained --data eeg=set_eeg --output-dir out --epochs 1")
+    return {name: value for name, value in contents("out").items() if name == "model.safetensors"}
+
+
+def evaluate() -> Results:
+    """Scores of the checkpoint."""
+    command(
+        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --no-baselines --no-pictures "
+        "--subjects sub-01 sub-02"
+    )
+    return contents("out")
+
+
+def report() -> Results:
+    """Text, page and pictures of an evaluation."""
+    printed = command("report report")
+    return {"printed": printed, "text": Path("report/report.md").read_text()} | {
+        path.name: path.read_bytes()[:8].hex() for path in Path("report/pictures").glob("*.png")
+    }
+
+
+def embed_images() -> Results:
+    """Images, embedded anew."""
+    command("embed-images set_fmri --overwrite")
+    return contents("set_fmri")
+
+
+def pretrained() -> Results:
+    """Model and processor as users of transformers load them."""
+    import torch
+
+    from neural_clip import NeuralClipModel, NeuralClipProcessor
+
+    model = NeuralClipModel.from_pretrained("trained").eval()
+    processor = NeuralClipProcessor.from_pretrained("trained")
+    inputs = processor(eeg=np.linspace(-1, 1, 60, dtype=np.float32).reshape(1, 6, 10), subject="sub-01")
+    with torch.no_grad():
+        return {"embeds": digest(model.get_eeg_features(**inputs).numpy())}
+
+
+def _custom(name: str, guards: dict[str, str]) -> Target:
+    return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom manifest.yaml"))
+
+
+NSD = {
+    **dict.fromkeys(("*.mat", "*.hdf5"), "bare"),
+    "*.nii.gz": "summed",
+    **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text"),
+}
+IMAGENET = {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"}
+TWIN = {"*.jpg": "bare", **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text")}
+THINGS = "things_meg --raw-dir things --route"
+REPORT = {"report/report.json": "text", "report/embeddings.npz": "summed"}
+PRETRAINED = {"trained/*.json": "text", "trained/*.safetensors": "bare"}
+TARGETS = [
+    _custom("epochs", {"*.fif": "bare"}),
+    _custom("npz", {}),
+    _custom("npy", {"*.npy": "bare"}),
+    _custom("mat", {"*.mat": "bare"}),
+    _custom("mat_73", {"*.mat": "bare"}),
+    _custom("series", {"*.nii": "bare", "*.nii.gz": "summed"}),
+    _custom("fif", {"*.fif": "bare"}),
+    _custom("brainvision", {"*.eeg": "bare", "*.vhdr": "text", "*.vmrk": "text"}),
+    _custom("edf", {"*.edf": "bare"}),
+    _custom("bdf", {"*.bdf": "bare"}),
+    _custom("ctf", {"rec.ds/*": "bare"}),
+    _custom("bids", {"bids/*.fif": "bare", "bids/*.json": "text"}),
+    Target("prepare nsd", "nsd", NSD, prepare("nsd --raw-dir nsd"), 2),
+    Target("prepare imagenet_eeg", "imagenet_eeg", IMAGENET, prepare("imagenet_eeg --raw-dir imagenet"), 2),
+    Target("prepare things_meg", "things_meg", {"*.ds/*": "bare"} | TWIN, prepare(f"{THINGS} raw")),
+    Target("prepare things_meg derivative", "things_meg", {"*.fif": "bare"} | TWIN, prepare(f"{THINGS} derivative")),
+    Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
+    Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
+    Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
+    Target("doctor", "trained", files_of("set_own", "sealed"), doctor("set_own"), 2),
+    Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir out", "out"), 2),
+    Target("train --resume", "interrupted", {"trained*/checkpoint-2/*": "sealed"}, train("--resume", "trained")),
+    Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt),
+    Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
+    Target("report", "trained", REPORT | both("footed"), report, 2),
+    Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
+    Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
+]
