@@ -152,4 +152,4 @@ def test_errors_of_a_recipe_do_not_repeat_its_secrets(tmp_path, monkeypatch, cap
         with pytest.raises(SystemExit):
             entry()
         told = capsys.readouterr().err
-        assert "is no valid YAML" in told and RECIPE not in told
+        assert "recipe.yaml' is no readable recipe" in told and RECIPE not in told

@@ -120,12 +120,7 @@ def test_checkpoint_arrives_whole_and_private(tmp_path, hub):
 @pytest.mark.parametrize("kind", ["set", "checkpoint"])
 def test_what_is_sent_is_what_the_record_lists(tmp_path, hub, capsys, kind):
     folder = tmp_path / "folder"
-    if kind == "set":
-        expected = contents(make_set(folder))
-        files = {name: {} for name in expected.keys() - {"README.md", "neural_clip.json"}}
-        expected["neural_clip.json"] = relist(folder, files, "neural_clip.json")
-    else:
-        expected = make_checkpoint(folder)
+    expected = contents(make_set(folder)) if kind == "set" else make_checkpoint(folder)
     litter(folder)
     for name in ("diary.json", "answers.txt", "notes.csv"):  # called as files of a data set or checkpoint are
         (folder / name).write_text("secret")
@@ -178,10 +173,11 @@ def test_a_record_that_lists_what_is_no_file_of_a_checkpoint_is_damaged(tmp_path
 )  # fmt: skip
 def test_a_data_set_that_lists_what_is_none_of_its_files_is_damaged(tmp_path, hub, name):
     folder = make_set(tmp_path / "set")
-    relist(folder, {name: {}}, "neural_clip.json")
-    refused(folder, "which is no file of a dataset")
+    files = json.loads((folder / "neural_clip.json").read_text())["files"]
+    relist(folder, files | {name: {"bytes": 1, "sha256": "0" * 64}}, "neural_clip.json")
+    refused(folder, "which is no file of a dataset|'files' should be names below the folder")
     relist(folder, [name], "neural_clip.json")
-    refused(folder, "no list of files|'files'")
+    refused(folder, "'files' should be")
     assert hub.requests == []
 
 

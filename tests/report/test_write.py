@@ -98,9 +98,9 @@ def test_images_of_a_set_that_was_prepared_again_are_not_drawn(tmp_path):
 def test_one_evaluation_at_a_time_is_written(output_dir, tmp_path):
     shutil.copytree(output_dir, tmp_path / "out")
     script = "import sys; from neural_clip.commands.main import entry; sys.argv[1:] = ['report', sys.argv[1]]; entry()"
-    with only_writer(tmp_path / "out"):
+    with only_writer(tmp_path / "out" / "report.json"):
         found = subprocess.run([sys.executable, "-c", script, tmp_path / "out"], capture_output=True, text=True)
-    assert found.returncode == 2 and f"Another process is writing '{tmp_path / 'out'}'" in found.stderr
+    assert found.returncode == 2 and f"Another process is writing '{tmp_path / 'out' / 'report.json'}'" in found.stderr
 
 
 def test_what_was_learned_by_another_evaluation_is_not_shown(output_dir, tmp_path):
