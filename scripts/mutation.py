@@ -56,7 +56,7 @@ GROUPS = {
         ["modeling_subject_layers.py", "modeling_sensors.py"],
         ["test_modeling_subject_layers.py", "test_modeling_subject_branch.py", "test_modeling_neural_clip.py"],
     ),
-    "prepared": (["prepared"], ["prepared", "test_format_1.py"]),
+    "prepared": (["prepared"], ["prepared", "test_format_1.py", "test_target_space.py", "targets/test_identity.py"]),
 }
 LARGE = ["torch", "transformers", "datasets", "pandas", "scipy.signal", "sklearn", "hypothesis", "PIL.Image"]
 PLAIN = ["-q", "-m", "not slow", "-p", "no:cacheprovider"]
