@@ -240,7 +240,7 @@ class Covered:
         tests = tests or {test for test in self.seconds if own in test}
         kept: list[str] = []
         total = 0.0
-        for test in sorted(tests, key=lambda test: (own not in test, test.split("::")[0], self.seconds[test])):
+        for test in sorted(tests, key=lambda test: (own not in test, self.seconds[test])):
             total += self.seconds[test]
             if total < MOST_SECONDS or not kept:
                 kept.append(test)
