@@ -204,7 +204,7 @@ def test_a_checkpoint_of_several_processes_is_not_resumed_by_one(recipe_file, tm
 
 
 @pytest.mark.numerical
-def test_a_run_with_a_damaged_state_ends_as_it_would_have(finished_run, tmp_path, capsys):
+def test_what_an_interruption_left_half_written_is_not_resumed_from(finished_run, tmp_path, capsys):
     recipe, whole = finished_run
     output = Path(shutil.copytree(whole, tmp_path / "out"))
     damage(output / "checkpoint-40" / "optimizer.pt", "cut")
@@ -524,7 +524,8 @@ def test_the_older_run_stays_until_the_one_that_replaces_it_stands(finished_run,
     unasked = start_program(*again)
     assert f"'{partial}' holds an interrupted run. Pass `--resume`" in unasked.communicate(timeout=300)[0]
     resumed = start_program(*again, "--resume")
-    assert resumed.wait(300) == 0, resumed.communicate()[0][-3000:]
+    said, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said[-3000:]
     assert check_record(output)["seed"] == 9 and sorted(os.listdir(tmp_path)) == ["out"]
 
 
@@ -546,7 +547,8 @@ def test_one_and_two_threads_agree(finished_run, tmp_path):
         subprocess.run(
             [sys.executable, "-c", code, str(finished), threads, str(tmp_path / f"{threads}.pt")], check=True
         )
-        assert running.wait(300) == 0, running.communicate()[0][-3000:]
+        said, _ = running.communicate(timeout=300)
+        assert running.returncode == 0, said[-3000:]
     one, two = (torch.load(tmp_path / f"{threads}.pt", weights_only=True) for threads in ("1", "2"))
     assert_same_outputs(two, one)
     one, two = (load_file(tmp_path / threads / "model.safetensors") for threads in ("1", "2"))
