@@ -33,7 +33,7 @@ from neural_clip.training.checks import check_named_encoder, check_push
 from neural_clip.training.model import build_model, load_tower
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
-from neural_clip.training.run_state import mark_finished
+from neural_clip.training.run_state import is_finished, mark_finished
 from neural_clip.training.trainer import BestState, validation_two_way
 from paths import REPOSITORY
 from planted_data import READY, facts_of
@@ -511,7 +511,7 @@ def test_the_older_run_stays_until_the_one_that_replaces_it_stands(finished_run,
     before = contents(output)
     again = [recipe, "--output-dir", str(output), "--seed", "9"]
     running = start_program(*again, "--overwrite")
-    while not (partial / "checkpoint-20" / "processor_config.json").is_file():
+    while not is_finished(partial / "checkpoint-20"):
         assert running.poll() is None, running.communicate()[0][-3000:]
         time.sleep(0.01)
     running.send_signal(sent)
