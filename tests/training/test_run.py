@@ -531,10 +531,7 @@ def test_the_older_run_stays_until_the_one_that_replaces_it_stands(finished_run,
 
 @pytest.mark.slow
 def test_one_and_two_threads_agree(finished_run, tmp_path):
-    """Outputs of one model as on every processor; weights of forty steps, which multiply differences, within 1e-3.
-
-    Measured here: 0 to 5e-5, where weights reach 1.
-    """
+    """Outputs of one model as on every processor; weights of forty steps, which multiply differences, within 1e-3."""
     recipe, finished = finished_run
     code = (
         "import sys, torch; from neural_clip import NeuralClipModel; torch.set_num_threads(int(sys.argv[2]));"
