@@ -7,6 +7,7 @@ for byte, but for entries of records that differ between two undisturbed runs, s
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -36,6 +37,10 @@ CHANGES = {
     "shutil.rmtree",
     "shutil.copyfile",
 }
+
+
+# Entries of records that say by which words the command was given; `--resume` is another word.
+WORDS = re.compile(r"training_args\.bin|/(command|resume|overwrite)$")
 
 
 class Writer(NamedTuple):
@@ -171,9 +176,8 @@ class Kills:
             found.append(contents(folder / writer.out))
             shutil.rmtree(folder)
         first, second = found
-        self.expected[writer.name] = {
-            key: value if value == second.get(key) else None for key, value in (first | second).items()
-        }
+        expected = {key: value if value == second.get(key) else None for key, value in (first | second).items()}
+        self.expected[writer.name] = expected | dict.fromkeys(filter(WORDS.search, expected))
 
     def kill(self, number: int) -> tuple[bool, str | None, str]:
         """Kill a writer; whether it died, what was lost, and how it was killed."""
