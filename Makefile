@@ -11,8 +11,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUTPUT ?= outputs/demo
-# two processes, a file each at a time; fixtures of a file are made once
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# two processes, a file each at a time, in the order of conftest.py; fixtures of a file are made once
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# of `make mutation`: what is changed (all groups where empty), for how long, and the seed of the choice
+MUTATION_GROUPS ?=
+MUTATION_SECONDS ?= 1800
+MUTATION_SEED ?= 0
+# processes that tests start compile our modules once, also where the environment says that nothing is kept
+unexport PYTHONDONTWRITEBYTECODE
 DEMO_ARGS ?=
 ATTACK_SECONDS ?= 300
 ATTACK_SEED ?= 0
@@ -45,7 +51,7 @@ demo: $(STAMP) ## Simulate, prepare, train, evaluate, report: everything into ou
 	@$(BIN)/neural-clip demo --output-dir $(OUTPUT) $(DEMO_ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run every test, those of the studies too, the fast ones first (PYTEST_ARGS="-k losses")
+test: $(STAMP) ## Run every test, those of the studies too (PYTEST_ARGS="-k losses")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-fast
@@ -64,11 +70,43 @@ attack: $(STAMP) ## Damage inputs and kill commands, for ATTACK_SECONDS=300 from
 coverage: $(STAMP) ## Run every test and show what of the package they do not run, by line and branch
 	$(BIN)/python -m pytest --cov=neural_clip --cov-branch --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
+.PHONY: mutation
+mutation: $(STAMP) ## Change the code in one place at a time and count the changes that tests notice
+	nice -n 15 $(BIN)/python scripts/mutation.py $(MUTATION_GROUPS) --seconds $(MUTATION_SECONDS) --seed $(MUTATION_SEED)
+
 .PHONY: quality
 quality: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: package
+package: $(STAMP) ## Build sdist and wheel, compare them with what is tracked, and try the wheel alone
+	$(BIN)/python scripts/try_package.py
+
+# Tools of their own environment, so that what is listed is what the package runs on and nothing more.
+SBOM := build/sbom
+# whole names: a licence that is only like one of these is looked at by a person first
+LICENCES := 3-Clause BSD License;Apache 2.0 License;Apache Software License;Apache-2.0;
+LICENCES := $(LICENCES)Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND MIT;
+LICENCES := $(LICENCES)Apache-2.0 AND CNRI-Python;Apache-2.0 AND MIT;Apache-2.0 OR BSD-2-Clause;BSD License;BSD-2-Clause;
+LICENCES := $(LICENCES)BSD-3-Clause;BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0;ISC License (ISCL);MIT;MIT License;
+LICENCES := $(LICENCES)MIT-CMU;MPL-2.0;MPL-2.0 AND MIT;Mozilla Public License 2.0 (MPL 2.0);PSF-2.0;
+LICENCES := $(LICENCES)Python Software Foundation License
+.PHONY: sbom
+sbom: $(STAMP) ## List all packages of .venv in build/sbom/sbom.json (CycloneDX), and check their licences
+	$(PYTHON) -m venv $(SBOM)
+	$(SBOM)/bin/python -m pip install --quiet cyclonedx-bom==7.5.0 pip-licenses==5.5.5
+	$(SBOM)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-format JSON -o $(SBOM)/sbom.json
+	$(SBOM)/bin/pip-licenses --python $(BIN)/python --from=mixed --allow-only="$(LICENCES)" --summary
+
+OLDEST := build/oldest
+.PHONY: test-oldest
+test-oldest: ## Run fast tests on the oldest dependencies (constraints-oldest.txt), in build/oldest
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt torch==2.13.0 setuptools
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt --no-build-isolation -e ".[dev]"
+	$(OLDEST)/bin/python -m pytest $(or $(OLDEST_TESTS),tests) -m "not slow" $(PYTEST_ARGS)
 
 .PHONY: format
 format: $(STAMP) ## Repair what ruff can repair

@@ -1,6 +1,7 @@
 """Surroundings and fixtures shared by all tests."""
 
 import atexit
+import collections
 import os
 import shutil
 import tempfile
@@ -32,8 +33,16 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 
 def pytest_collection_modifyitems(items):
-    """Run the slow tests last, so that a plain mistake shows within seconds."""
+    """Run the slow tests last, so that a plain mistake shows within seconds.
+
+    Several processes take a file each: then files with slow tests, and files with many, come first, so that no process
+    waits for another at the end.
+    """
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+        size = collections.Counter(item.path for item in items)
+        items.sort(key=lambda item: (-slow[item.path], -size[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from neural_clip.errors import run
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import replace_marked
-from neural_clip.publishing.model_card import RECORD_FILE, model_card, score_rows
+from neural_clip.publishing.model_card import model_card, score_rows
 from neural_clip.report.tables import (
     Table,
     as_markdown,

@@ -144,7 +144,8 @@ def add_alone(report: dict, recipe: str, seed: int, twin: Path) -> None:
     first, weights = report["checkpoints"][0], []
     for modality in learnt_of(recipe, twin):
         data = PreparedSet.open(data_folders(twin)[modality])
-        whole = embed_split(NeuralClipModel.from_pretrained(first["path"]), data.split(report["split"]))
+        model = NeuralClipModel.from_pretrained(str(run_folder(first["name"], seed, twin)))
+        whole = embed_split(model, data.split(report["split"]))
         parts = []
         for person in dict.fromkeys(whole.subjects.tolist()):
             place = run_folder(recipe, seed, twin, (modality, person))

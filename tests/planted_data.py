@@ -1,5 +1,6 @@
 """Small prepared data sets with a planted linear signal, and a model that knows it, for the evaluation's tests."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import torch
 
 from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.integrity import fingerprint
 from neural_clip.prepared.reader import ImageTable, PreparedSet, Split
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.simulation.images import render, sample_specs
@@ -73,6 +75,15 @@ def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=
     if modality != "fmri":
         metadata |= {"sfreq": 100.0, "tmin": 0.0, "ch_names": [f"C{i}" for i in range(SHAPES[modality][0])]}
     return write_prepared(folder, metadata, recordings(), images)
+
+
+def older(folder):
+    """Make a prepared data set what earlier versions wrote: its files are not listed; returns the folder."""
+    path = Path(folder) / "neural_clip.json"
+    facts = json.loads(path.read_text())
+    del facts["files"], facts["fingerprint_version"]
+    path.write_text(json.dumps(facts | {"fingerprint": fingerprint(folder, 1)}))
+    return folder
 
 
 class FeatureMethods:

@@ -371,7 +371,10 @@ BESIDE_THE_PACKAGE = {
     "format_1",
     "package",
     "public_paths",
+    "writing_commands",
     "publish_results",
+    "shared_files",
+    "second_process",
     "tolerances",
 }
 

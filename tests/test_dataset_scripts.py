@@ -15,6 +15,7 @@ from neural_clip.prepared.facts import fingerprint, read_metadata
 from neural_clip.simulation.presets import get_preset
 from neural_clip.simulation.simulate import simulate
 from paths import REPOSITORY
+from second_process import python
 
 SCRIPTS = REPOSITORY / "dataset_scripts"
 CORPORA = {"imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri"}
@@ -28,16 +29,21 @@ def raw(tmp_path_factory):
 
 
 def command(corpus, raw_dir, output_dir, *options):
-    script = [sys.executable, str(SCRIPTS / f"{corpus}.py"), "--raw-dir", str(raw_dir)]
-    return [*script, "--output-dir", str(output_dir), *options]
+    return [str(SCRIPTS / f"{corpus}.py"), "--raw-dir", str(raw_dir), "--output-dir", str(output_dir), *options]
+
+
+def run(*words):
+    done = python(*command(*words))
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_killed_program_goes_on_where_it_stopped(raw, tmp_path, corpus):
     output, partial = tmp_path / "set", tmp_path / "set.partial"
     with subprocess.Popen(
-        command(corpus, raw[CORPORA[corpus]], output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+        [sys.executable, *command(corpus, raw[CORPORA[corpus]], output)], stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
         deadline = time.monotonic() + 120
         while not list(partial.glob(".parts/recordings-*.json")):
             assert process.poll() is None, "it ended before it could be killed"
@@ -51,11 +57,9 @@ def test_killed_program_goes_on_where_it_stopped(raw, tmp_path, corpus):
         for path in partial.glob(f"data/*/*{mark.stem.removeprefix('recordings')}-*.parquet")
     }
     assert kept
-    subprocess.run(command(corpus, raw[CORPORA[corpus]], output), check=True, capture_output=True)
+    run(corpus, raw[CORPORA[corpus]], output)
     assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept  # not written again
-    subprocess.run(
-        command(corpus, raw[CORPORA[corpus]], tmp_path / "fresh", "--num-proc", "2"), check=True, capture_output=True
-    )
+    run(corpus, raw[CORPORA[corpus]], tmp_path / "fresh", "--num-proc", "2")
     assert fingerprint(output) == fingerprint(tmp_path / "fresh") == read_metadata(output)["fingerprint"]
     assert not partial.exists()
 
@@ -63,7 +67,7 @@ def test_killed_program_goes_on_where_it_stopped(raw, tmp_path, corpus):
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_data_sets_load_stream_and_are_free_of_errors(raw, tmp_path, corpus):
     folder = tmp_path / "set"
-    subprocess.run(command(corpus, raw[CORPORA[corpus]], folder), check=True, capture_output=True)
+    run(corpus, raw[CORPORA[corpus]], folder)
     metadata, modality = read_metadata(folder), CORPORA[corpus]
     subject = metadata["subjects"][-1]
     rows = load_dataset(str(folder), subject, split="test", cache_dir=str(tmp_path / "cache"))
@@ -86,7 +90,7 @@ def interrupted(order, folder):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, and what they start, ignore it
 
     with subprocess.Popen(
-        order, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+        [sys.executable, *order], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
     ) as process:
         deadline = time.monotonic() + 120
         while not list(folder.parent.glob(f"{folder.name}.partial/.parts/recordings-*.json")):

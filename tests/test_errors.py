@@ -1,10 +1,13 @@
 """Errors of bad values: they name the parameter, what was found and what is allowed."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.errors import DataError, check_option, check_value, run
 
 
 def test_allowed_options_pass():
@@ -30,3 +33,50 @@ def test_a_value_that_does_not_fit_is_refused():
     check_value("n", 1, True, "1 and more")
     with pytest.raises(DataError, match=r"^Invalid value for the 'n' parameter\. Allowed is 1 and more, but got 0"):
         check_value("n", 0, False, "1 and more")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DataError("'a' is bad."), "error: 'a' is bad.\n"),
+        (PermissionError(13, "Permission denied", "a.txt"), "error: 'a.txt': permission denied.\n"),
+        (OSError(28, "No space left on device"), "error: No space left on device.\n"),
+        (OSError(18, "Invalid cross-device link", "a", None, "b"), "error: 'a' and 'b': invalid cross-device link.\n"),
+        (OSError("told by a library"), "error: told by a library\n"),
+    ],
+)  # fmt: skip
+def test_bad_input_and_what_the_system_refuses_are_one_line_and_code_2(capsys, monkeypatch, error, told):
+    def fail(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run(fail, [])
+    assert end.value.code == 2 and capsys.readouterr().err == told
+    monkeypatch.setenv("NEURAL_CLIP_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        run(fail, [])
+
+
+def test_defects_of_this_package_keep_their_traceback():
+    with pytest.raises(KeyError):
+        run(lambda argv: {}["x"], [])
+
+
+def test_an_interruption_is_one_line_and_code_130(capsys):
+    def stopped(argv):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run(stopped, [])
+    assert end.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_nobody_reads_what_is_printed(lines):
+    """A pipe that is closed before the first line, as by `| head`, with little and with much to print."""
+    program = f"from neural_clip.errors import run\nrun(lambda argv: [print('x' * 50) for _ in range({lines})])"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

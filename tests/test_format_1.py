@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -13,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from neural_clip import NeuralClipModel, NeuralClipProcessor
+from second_process import python
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -107,8 +106,7 @@ def test_images_are_those_that_were_written(load, answers, modality):
 
 
 def doctor(folder):
-    command = [sys.executable, "-m", "neural_clip.commands.main", "doctor", str(folder), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = python("-m", "neural_clip.commands.main", "doctor", folder, "--json")
     return done.returncode, json.loads(done.stdout)
 
 

@@ -191,6 +191,13 @@ def test_what_is_no_image_is_refused(image, message):
         rgb_image(image)
 
 
+@pytest.mark.parametrize("named", ["x.png", ["https://example.com/x.png"], b"x.png"])
+def test_names_of_files_are_no_images(named):
+    processor = NeuralClipProcessor(None, CLIPImageProcessor().to_dict())
+    with pytest.raises(DataError, match=r"open the file first, by `PIL\.Image\.open`"):
+        processor(images=named)
+
+
 def test_files_that_are_no_images_say_what_they_are(tmp_path, monkeypatch):
     whole = saved(Image.fromarray(COLOURS), "JPEG")
     cases = {
@@ -202,8 +209,8 @@ def test_files_that_are_no_images_say_what_they_are(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=message) as caught:
             image_bytes(content, "image 'x'")
         assert ("damaged" in str(caught.value)) == ("damaged" in message)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(DataError, match="exceeds limit") as caught:
+    monkeypatch.setattr("neural_clip.image_pixels.MAX_PIXELS", 10)
+    with pytest.raises(DataError, match=r"An image of 16 x 16 pixels; allowed are 10 in all") as caught:
         image_bytes(whole, "image 'x'")
     assert "damaged" not in str(caught.value)
     (tmp_path / "folder.png").mkdir()

@@ -1,7 +1,6 @@
 """Networks of braindecode as the shared network: a small stand-in for the package, and the package where it is."""
 
 import json
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ from neural_clip import (
 from neural_clip.errors import DataError
 from neural_clip.training.checkpoint import read_checkpoint
 from neural_clip.training.model import build_model
+from second_process import python
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -206,8 +206,7 @@ def check_reloaded(model, folder, path=""):
         "values = torch.randn(8, 4, 200, generator=torch.Generator().manual_seed(0))\n"
         "print(model.get_eeg_features(values, torch.arange(8) % 2).tolist())\n"
     )
-    command = [sys.executable, "-c", code, str(folder), str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = python("-c", code, folder, path)
     assert_same_outputs(torch.tensor(json.loads(done.stdout)), expected)
 
 

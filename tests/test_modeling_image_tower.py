@@ -1,8 +1,5 @@
 """The image tower that a checkpoint leaves out."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +10,7 @@ from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.image_tower_files import tiny_clip_folder
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.tiny_clip import TINY_CLIP, TINY_CLIP_DIR
+from second_process import python
 from small_models import TOWER, small_config
 
 pytestmark = pytest.mark.numerical
@@ -56,7 +54,7 @@ def test_where_the_package_is_not_installed_there_is_a_sentence(encoder, tmp_pat
         "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
         "try:\n    model.get_image_features(torch.zeros(1, 3, 64, 64))\nexcept OSError as error:\n    print(error)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    result = python("-c", code, tmp_path)
     assert "'neural_clip/tiny-clip' is not part of this checkpoint: it ships with the package." in result.stdout
 
 

@@ -1,8 +1,6 @@
 """The model: shapes, alignment layers, loading, and code that travels with the weights."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from neural_clip import (
 )
 from neural_clip.modeling_eeg import stft_magnitude
 from neural_clip.modeling_temporal_spatial import TemporalFilter
+from second_process import python
 from small_models import ENCODER_TYPES, SUBJECTS, TOWER, VOXELS, seeded_model, small_batch, small_config
 from tolerances import assert_same_outputs
 
@@ -471,7 +470,7 @@ def test_another_process_gives_the_same_outputs(tmp_path):
         "out = {name: model(**batch).neural_embeds.detach().contiguous() for name, model in models.items()}\n"
         "save_file(out, folder + '/out.safetensors')\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path), *models], check=True, capture_output=True)
+    python("-c", code, tmp_path, *models)
     found = load_file(tmp_path / "out.safetensors")
     for name, model in models.items():
         assert_same_outputs(found[name], model(**batch).neural_embeds)
@@ -492,7 +491,7 @@ def test_checkpoint_works_where_the_package_is_not_installed(tmp_path):
         "print(model.get_eeg_features(**inputs).tolist())\n"
         "print(tuple(model.get_image_features(torch.zeros(1, 3, 16, 16)).shape))\n"
     )
-    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    result = python("-c", code, tmp_path)
     features, shape = result.stdout.splitlines()
     expected = model.get_eeg_features(torch.ones(2, 5, 100), torch.tensor([1, 1]))
     assert_same_outputs(torch.tensor(json.loads(features)), expected)

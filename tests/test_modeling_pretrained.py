@@ -5,8 +5,6 @@ import io
 import json
 import logging
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, CLIPVisionConfig
 
 from neural_clip import EegConfig, EegEncoder, FmriEncoder, MegEncoder, NeuralClipConfig, NeuralClipModel
+from second_process import python
 from small_models import ENCODER_TYPES, TOWER, seeded_model, small_batch, small_config
 from tolerances import assert_same_outputs
 
@@ -76,7 +75,7 @@ def test_a_branch_loads_where_the_package_is_not_installed(model, joint):
         "branch, info = MegEncoder.from_pretrained(sys.argv[1], output_loading_info=True)\n"
         "print(any(info.values()), sum(float(p.detach().double().sum()) for p in branch.parameters()))\n"
     )
-    result = subprocess.run([sys.executable, "-c", code, str(joint)], check=True, capture_output=True, text=True)
+    result = python("-c", code, joint)
     expected = sum(float(weight.detach().double().sum()) for weight in model.encoders["meg"].parameters())
     assert result.stdout.split() == ["False", str(expected)]
 

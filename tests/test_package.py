@@ -12,6 +12,7 @@ from importlib.resources import files
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 from pytest_socket import SocketConnectBlockedError
 
 import neural_clip
@@ -121,6 +122,19 @@ def test_constraints_pin_what_the_package_and_its_tests_need():
         assert pins[_normal(requirement.name)] in requirement.specifier, (
             f"the pin of {requirement} is out of its range"
         )
+
+
+def test_oldest_constraints_are_the_lower_bounds():
+    lines = (REPOSITORY / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    oldest = {_normal(row.split("==")[0]): row.split("==")[1] for row in lines if not row.startswith("#")}
+    needed = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
+    for requirement in map(Requirement, needed):
+        if requirement.name in ("ruff", "mypy"):  # tests do not run them
+            continue
+        (lowest,) = (bound.version for bound in requirement.specifier if bound.operator == ">=")
+        found = oldest.pop(_normal(requirement.name))
+        assert found in requirement.specifier and Version(found).release[:2] == Version(f"{lowest}.0").release[:2]
+    assert not oldest
 
 
 def test_makefile_installs_the_pinned_torch():

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+import second_process
 from neural_clip import EegConfig, NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
 from neural_clip.errors import DataError
 from neural_clip.preparation import Preparation, Statistics
@@ -22,6 +23,7 @@ from neural_clip.publishing.push import own_files
 from neural_clip.registration import MODELS, LateClasses
 from paths import REPOSITORY
 from planted_data import ENCODER, write_planted
+from second_process import TORCH, TRANSFORMERS
 
 AUTO = "from transformers import AutoConfig, AutoModel, AutoProcessor\n"
 ORDERS = {
@@ -83,8 +85,16 @@ for name, encoder in model.encoders.items():
 
 
 def python(*arguments, fails=False):
+    """In a process that imports everything itself."""
     done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    return done
+
+
+def second_python(*arguments, libraries=TORCH):
+    """In a process that has imported torch, and by itself imports transformers and ours."""
+    done = second_process.python(*arguments, cwd=REPOSITORY, libraries=libraries)
+    assert done.returncode == 0, done.stderr[-3000:]
     return done
 
 
@@ -92,7 +102,7 @@ def python(*arguments, fails=False):
 def saved(tmp_path_factory):
     """Folders written by `save_pretrained` in a process that imported ours first."""
     root = tmp_path_factory.mktemp("saved")
-    python("-c", WRITE, str(root))
+    second_python("-c", WRITE, root)
     return [give_inputs(root / name) for name in ("model", "eeg", "meg", "fmri")]
 
 
@@ -131,7 +141,7 @@ def check_code(folder):
 def check_read(order, folders):
     """Load folders in one more process: the classes, the weights bit for bit, the outputs."""
     trust = "trust" if order == WITHOUT_OURS else "no"
-    found = json.loads(python("-c", order + READ, trust, *map(str, folders)).stdout)
+    found = json.loads(second_python("-c", order + READ, trust, *folders).stdout)
     assert list(found) == [str(folder) for folder in folders]
     for folder in folders:
         config = json.loads((folder / "config.json").read_text())
@@ -180,7 +190,7 @@ def test_statistics_reach_a_process_without_ours(tmp_path):
         "values = np.arange(8).reshape(2, 4) * 10.0\n"
         "print(processor(eeg=values, subject='sub-01', unit='uV')['eeg_values'].tolist())\n"
     )
-    found = json.loads(python("-c", script, str(folder)).stdout.splitlines()[-1])
+    found = json.loads(second_python("-c", script, folder).stdout.splitlines()[-1])
     values = np.arange(8).reshape(2, 4) * 1e-5
     expected = (values - [[1e-5], [2e-5]]) / [[2e-5], [4e-5]]
     np.testing.assert_allclose(found, expected[None], rtol=1e-5, atol=1e-6)
@@ -210,7 +220,8 @@ def recipe(data, tmp_path_factory):
 
 def adapt(checkpoint, data, output):
     options = ["--data", f"eeg={data['eeg']}", "--epochs", "1", "--output-dir", str(output)]
-    python("-m", "neural_clip.commands.main", "adapt", "--checkpoint", str(checkpoint), *options)
+    words = ["-m", "neural_clip.commands.main", "adapt", "--checkpoint", checkpoint, *options]
+    second_python(*words, libraries=TRANSFORMERS)
     return output
 
 
@@ -222,26 +233,21 @@ def trained(recipe, data, tmp_path_factory):
         "program": ["train.py"],
         "demo": ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "train.py"],
         "two processes": [
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_port",
-            "29519",
-            "train.py",
+            *["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519", "train.py"]
         ],
         "command": ["-m", "neural_clip.commands.main", "train"],
     }
     folders = []
     for name, launcher in launchers.items():
-        python(*launcher, recipe, "--output_dir", str(root / name))
+        second_python(*launcher, recipe, "--output_dir", root / name, libraries=TRANSFORMERS)
+        assert json.loads((root / name / "training.json").read_text())["processes"] == 1 + (name == "two processes")
         folders.append(root / name)
         (last,) = {folder for folder in (root / name).glob("checkpoint-*") if folder.is_dir()}
         folders.append(last)
     for path in (root / "command").glob("*.py"):
         path.unlink()  # a run goes on from an earlier version's folder, and rotates its checkpoints
     more = ["--resume", "true", "--num_train_epochs", "4", "--output_dir", str(root / "command")]
-    python(*launchers["command"], recipe, *more)
+    second_python(*launchers["command"], recipe, *more, libraries=TRANSFORMERS)
     folders[-1] = max((root / "command").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     folders.append(adapt(root / "command", data, root / "adapted"))
     return [give_inputs(folder) for folder in folders]
@@ -346,7 +352,7 @@ def test_threads_reloads_and_second_imports_do_no_harm(saved):
         "auto = importlib.reload(sys.modules['transformers.models.auto.configuration_auto'])\n"
         "assert type(auto.AutoConfig.from_pretrained(sys.argv[1])) is neural_clip.NeuralClipConfig\n"
     )
-    lines = python("-c", code, str(saved[0]), str(saved[1])).stdout.splitlines()
+    lines = second_python("-c", code, saved[0], saved[1]).stdout.splitlines()
     assert lines == [str(["EegEncoder"] * 4 + ["NeuralClipModel"] * 4), "1"]
 
 
@@ -362,7 +368,7 @@ def test_classes_of_others_stay_registered():
         "assert AutoModel._model_mapping[neural_clip.MegConfig] is neural_clip.MegEncoder\n"
         "assert {'other', 'neural_clip', 'neural_clip_eeg'} <= set(AutoConfig.for_model.__globals__['CONFIG_MAPPING'])"
     )
-    python("-c", code)
+    second_python("-c", code)
 
 
 def test_late_classes_are_a_dictionary_that_registers_once():

@@ -31,6 +31,7 @@ TRANSFORMERS_KEYS = {
     "tie_word_embeddings",
     "use_cache",
 }
+MAX_PARTS = 10_000  # layers or networks of a model
 MISSPELT = 0.75  # likeness from which an unknown key in a file of transformers counts as one of ours, misspelt
 
 
@@ -52,6 +53,13 @@ def check_positive(config: PreTrainedConfig, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         check_value(name, value, is_number(value) and value > 0, "a number above 0")
+
+
+def check_few(config: PreTrainedConfig, *names: str) -> None:
+    """Raise a `ValueError` naming the first of `names` of which a model would never be finished."""
+    for name in names:
+        value = getattr(config, name)
+        check_value(name, value, is_number(value) and value <= MAX_PARTS, f"at most {MAX_PARTS}")
 
 
 def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
@@ -214,6 +222,7 @@ class SensorConfig(StrictConfig):
             self, "n_chans", "n_times", "sfreq", "decimation", "hidden_size", "temporal_kernel_size", "n_windows",
             "stft_nperseg", "num_networks",
         )  # fmt: skip
+        check_few(self, "num_networks")
         check_option("alignment_init", self.alignment_init, ("identity", "random"))
         check_value("subject_dropout", self.subject_dropout, 0 <= self.subject_dropout <= 1, "0 to 1")
         size = self.alignment_kernel_size
@@ -341,6 +350,7 @@ class FmriConfig(StrictConfig):
         self.subjects = list(self.subjects)
         self.n_voxels = dict(self.n_voxels or {})
         check_positive(self, "alignment_size", "hidden_size", "num_networks")
+        check_few(self, "num_networks", "num_hidden_layers")
         if set(self.n_voxels) != set(self.subjects):
             raise ValueError(
                 f"'n_voxels' must give a count for each of 'subjects' {self.subjects}, "

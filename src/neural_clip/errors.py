@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class DataError(ValueError):
@@ -54,6 +56,45 @@ def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None
         )
 
 
+@contextmanager
+def loading(place: object) -> Iterator[None]:
+    """Turn whatever libraries raise on damaged files of a checkpoint into a [`DataError`] that names it.
+
+    Args:
+        place (`object`): Its folder, or its name on the Hub.
+    """
+    try:
+        yield
+    except (ImportError, OSError):  # they name what is missing
+        raise
+    except Exception as error:  # JSON, safetensors, torch and transformers raise nearly every type
+        if isinstance(error, DataError) and str(place) in str(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"'{_damaged_file(str(place))}' cannot be loaded: {reason}") from error
+
+
+def _damaged_file(place: str) -> str:
+    """The first file of a checkpoint that is not what its suffix says; its configuration or folder if all are."""
+    names = sorted(os.listdir(place)) if os.path.isdir(place) else []
+    for name in names:
+        path = os.path.join(place, name)
+        try:
+            if name.endswith(".json"):
+                with open(path, encoding="utf-8") as file:
+                    found = json.load(file)
+                shards = found.get("weight_map", {}).values()
+                if not all(isinstance(shard, str) and shard in names for shard in shards):
+                    return path
+            elif name.endswith(".safetensors"):
+                from safetensors import safe_open
+
+                safe_open(path, "np")
+        except Exception:  # as above
+            return path
+    return os.path.join(place, "config.json") if "config.json" in names else place
+
+
 def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:
     """Run a program and turn bad input into one line on stderr and exit code 2.
 
@@ -61,16 +102,29 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
         main (`Callable`): Takes the argument list (or `None` for `sys.argv[1:]`).
         argv (`Sequence[str]`, *optional*): Arguments without the program's name.
 
-    Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. Errors of any other type are defects of this
-    package and keep their traceback.
+    Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. What the system refuses (a full disk, a file that may
+    not be read) is told in the same way. Errors of any other type are defects of this package and keep their
+    traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word.
     """
     try:
         main(argv)
-    except (DataError, FileNotFoundError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        sys.exit(141)  # as shells say it of a program that ended so
+    except (DataError, OSError) as error:
         if os.environ.get("NEURAL_CLIP_TRACEBACK") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _sentence(error: Exception) -> str:
+    """An error in words; of the system's the file and the reason."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    files = " and ".join(repr(str(name)) for name in (error.filename, error.filename2) if name is not None)
+    return f"{files}: {error.strerror.lower()}." if files else f"{error.strerror}."

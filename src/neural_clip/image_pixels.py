@@ -1,5 +1,8 @@
-"""Images of every mode as 8-bit RGB, by one rule."""
+"""Image files opened by one list of formats, and images of every mode as 8-bit RGB by one rule."""
 
+import io
+import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,38 @@ from .errors import DataError
 # Formats whose 16-bit files Pillow may open as 32-bit numbers; elsewhere nothing says which of those is white.
 WIDE_FORMATS = ("PNG", "PPM")
 WHITE = (255, 255, 255, 255)
+# What collections of photographs hold. Pillow knows more, some by other programs: it gives EPS to Ghostscript.
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # JPEG includes MPO
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn; in RGB a quarter of a GiB
+
+
+def open_image(content: bytes) -> Any:
+    """The image of a file, by its header; its pixels are read when they are needed.
+
+    Args:
+        content (`bytes`): Content of a file of one of [`IMAGE_FORMATS`], whatever its name was.
+
+    Returns:
+        `PIL.Image.Image`: Of an animation, the first frame.
+
+    Raises:
+        DataError: If the image has more than [`MAX_PIXELS`] pixels.
+        Exception: Whatever Pillow raises on a file that is damaged or of another format.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("Images need Pillow: pip install pillow.") from error
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+        try:
+            image = Image.open(io.BytesIO(content), formats=IMAGE_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise DataError(f"An image of too many pixels; allowed are {MAX_PIXELS:,}.") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"An image of {image.width} x {image.height} pixels; allowed are {MAX_PIXELS:,} in all.")
+    return image
 
 
 def rgb_image(image: Any) -> Any:
@@ -59,7 +94,13 @@ def rgb_image(image: Any) -> Any:
 
 
 def rgb_images(images: Any) -> Any:
-    """What an image processor takes, its images of Pillow by [`rgb_image`]; arrays and tensors stay as they are."""
+    """What an image processor takes, its images of Pillow by [`rgb_image`]; arrays and tensors stay as they are.
+
+    Raises:
+        DataError: If names of files or addresses are given.
+    """
+    if isinstance(images, str | bytes | os.PathLike):  # an image processor would open it, or get it from the net
+        raise DataError(f"Images are given as images, but got {images!r}; open the file first, by `PIL.Image.open`.")
     if isinstance(images, list | tuple):
         return [rgb_images(image) for image in images]
     return rgb_image(images) if hasattr(images, "getexif") else images

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .configuration_neural_clip import NeuralClipConfig
+from .errors import loading
 from .modeling_braindecode import BraindecodeNet
 from .modeling_temporal_spatial import TemporalFilter
 
 LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+MAX_UNFILLED = 1 << 26  # numbers that a configuration may ask for beyond the weights before they are named
 # What a joint checkpoint holds beside its encoders.
 JOINT_PARTS = ("encoders", "logit_scale", "projections", "vision_model")
 
@@ -33,12 +35,17 @@ class WholeModel(PreTrainedModel):
     _no_split_modules: Any = ("EegEncoder", "FmriEncoder", "MegEncoder")
 
     def __init__(self, config: Any) -> None:
-        if not isinstance(config, self.config_class) and type(config).__name__ != self.config_class.__name__:
+        self.check_config(config)
+        super().__init__(config)
+
+    @classmethod
+    def check_config(cls, config: Any) -> None:
+        """Raise a `TypeError` for a configuration of another model."""
+        if not isinstance(config, cls.config_class) and type(config).__name__ != cls.config_class.__name__:
             raise TypeError(
-                f"{type(self).__name__} takes a {self.config_class.__name__} as configuration, "
+                f"{cls.__name__} takes a {cls.config_class.__name__} as configuration, "
                 f"but got a {type(config).__name__}."
             )
-        super().__init__(config)
 
     def post_init(self) -> None:
         """Keep what each layer was constructed with; transformers would redraw it."""
@@ -68,6 +75,14 @@ class WholeModel(PreTrainedModel):
         super()._adjust_missing_and_unexpected_keys(loading_info)
         vars(self)["_left_of_weights"] = loading_info.to_dict()
 
+    def _move_missing_keys_from_meta_to_device(self, missing_keys: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse what would fill the memory; the rest is named in the end, tensor by tensor."""
+        buffers = [buffer for _, buffer in self.named_non_persistent_buffers()]
+        tensors = [self.get_parameter_or_buffer(name) for name in missing_keys]
+        if (size := sum(tensor.numel() for tensor in tensors + buffers)) > MAX_UNFILLED:
+            raise ValueError(f"its configuration asks for {size:,} numbers more than its weights hold")
+        super()._move_missing_keys_from_meta_to_device(missing_keys, *args, **kwargs)
+
     def freeze_parts(self) -> None:
         """Take gradients from what the configuration leaves untrained; transformers gives them to all it loads."""
 
@@ -85,12 +100,14 @@ class WholeModel(PreTrainedModel):
 
         Raises:
             ValueError: If a tensor is missing, left over or of another shape, also with `ignore_mismatched_sizes`.
-                Never a silent random initialisation.
+                Never a silent random initialisation. Also if a file is damaged; it is named.
         """
+        if isinstance(kwargs.get("config"), PreTrainedConfig):
+            cls.check_config(kwargs["config"])
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers reports a tensor of another shape instead of stopping, so that it is named below.
         reported = kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        with without_report():
+        with without_report(), loading(pretrained_model_name_or_path):
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **reported)
         model, info = loaded
         info = vars(model).pop("_left_of_weights", info)

@@ -15,7 +15,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
-from .errors import check_option
+from .errors import check_option, loading
 from .image_pixels import rgb_images
 from .preparation import (
     CHANNEL_UNITS,
@@ -94,7 +94,8 @@ class NeuralClipProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load the processor of a checkpoint with the statistics of its scaling; see `ProcessorMixin`."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with loading(pretrained_model_name_or_path):
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
         where = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
         place = {key: kwargs[key] for key in where if kwargs.get(key) is not None}

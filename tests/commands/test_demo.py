@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -12,15 +10,14 @@ import torch
 
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.options import todays_spelling
+from second_process import python
 
 MODALITIES = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 
 
 def run_demo(output, *more):
-    command = [sys.executable, "-m", "neural_clip.commands.main", "demo", "--preset", "tiny", "--epochs", "2"]
-    done = subprocess.run(
-        [*command, "--output-dir", str(output), *more], cwd=output.parent, capture_output=True, text=True, timeout=1200
-    )
+    command = ["-m", "neural_clip.commands.main", "demo", "--preset", "tiny", "--epochs", "2"]
+    done = python(*command, "--output-dir", output, *more, cwd=output.parent, timeout=1200)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -79,7 +76,7 @@ def test_printed_commands_can_be_copied(demo):
     program = {"neural-clip": "neural_clip.commands.main", "accelerate": "accelerate.commands.accelerate_cli"}
     name, *words = commands[-1]
     words += ["--output-dir", str(output.parent / "again"), "--no-baselines", "--no-controls", "--no-pictures"]
-    done = subprocess.run([sys.executable, "-m", program[name], *words], capture_output=True, text=True, timeout=600)
+    done = python("-m", program[name], *words)
     assert done.returncode == 0, done.stderr[-4000:]
     again, before = (json.loads((place / "report.json").read_text()) for place in (output.parent / "again", output))
     assert again["encoding"] == before["encoding"]

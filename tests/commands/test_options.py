@@ -162,7 +162,7 @@ def test_options_have_the_defaults_of_the_functions():
     for kind, function, names in (
         (DoctorOptions, examine, ["folder", "num_proc"]),
         (PushOptions, push, ["folder", "repo", "public", "message"]),
-        (ReportOptions, write_report, ["path", "pictures"]),
+        (ReportOptions, write_report, ["path", "pictures", "data"]),
     ):
         given = [item for item in fields(kind) if item.name != "json"]
         parameters = inspect.signature(function).parameters

@@ -1,8 +1,6 @@
 """`train.py` and `neural-clip train` in real processes, in today's spelling and in the old one."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -10,13 +8,14 @@ from safetensors.torch import load_file
 
 from paths import REPOSITORY
 from planted_data import ENCODER, write_planted
+from second_process import python
 
 TRAIN_PY = [str(REPOSITORY / "train.py")]
 NEURAL_CLIP = ["-m", "neural_clip.commands.main", "train"]
 
 
 def start(program, folder, *words):
-    done = subprocess.run([sys.executable, *program, *words], cwd=folder, capture_output=True, text=True, timeout=600)
+    done = python(*program, *words, cwd=folder)
     return done, [line for line in done.stderr.splitlines() if line.startswith(("warning: ", "error: "))]
 
 

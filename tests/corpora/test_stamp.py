@@ -14,7 +14,9 @@ def test_real_and_simulated_folders(tmp_path):
     assert read_stamp(tmp_path) == {"simulated": True}
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is damaged"), ("[1]", "holds list")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "is no readable mark of a simulated corpus"), ("[1]", "holds list")]
+)
 def test_damaged_mark_is_named(tmp_path, content, message):
     (tmp_path / STAMP_FILE).write_text(content)
     with pytest.raises(DataError, match=message):

@@ -240,7 +240,7 @@ THREADS = """
 import hashlib, sys
 import numpy as np
 from neural_clip.evaluation.controls import ControlData, _before_onset, _leave_one_out, _shuffled_labels, _slow_drift
-from neural_clip.evaluation.baselines.linear import BASELINES
+from neural_clip.evaluation.baselines.rows import BASELINES
 from planted_data import embedded, split_of
 
 for shape in ((64, 200), (1500,)):

@@ -1,12 +1,18 @@
 """A file that cannot be written whole leaves the older one as it was."""
 
+import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.files.whole import sha256_of, whole_file, whole_folder, write_whole
+from neural_clip.files.whole import moved_aside, only_writer, sha256_of, whole_file, whole_folder, write_whole
+from small_disk import run_on_small_disk
 
 
 def test_text_and_bytes_take_the_older_file_s_place(tmp_path):
@@ -22,12 +28,12 @@ def test_a_failure_keeps_the_older_file(tmp_path, monkeypatch):
     write_whole(path, "old")
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.EIO, "Input/output error", "a.txt.partial")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"a\.txt' cannot be written: input/output error \('a\.txt\.partial'\)\. What"):
         write_whole(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_the_sum_is_that_of_the_contents_in_order_of_names(tmp_path):
@@ -112,11 +118,165 @@ def test_a_folder_without_its_mark_does_not_appear(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_folder_that_a_killed_run_moved_aside_comes_back(tmp_path):
-    fill(tmp_path / "thing", "old")
-    (tmp_path / "thing").rename(tmp_path / "thing.old")
+# Replaces `thing` in a second process, which is killed before its n-th rename.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from neural_clip.files.whole import whole_folder
+
+rename, count = os.rename, int(sys.argv[2])
+
+def killed(*names):
+    global count
+    count -= 1
+    if count < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(*names)
+
+os.rename = killed
+with whole_folder(sys.argv[1], holds="mark.json", what="thing", overwrite=True) as folder:
+    (folder / "content").write_text("new")
+    (folder / "mark.json").write_text("{}")
+"""
+
+
+def python(program, *words):
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("renames", "kept"), [(0, "old"), (1, None)])
+def test_a_folder_that_a_killed_run_moved_aside_comes_back(tmp_path, capsys, renames, kept):
+    path = tmp_path / "thing"
+    fill(path, "old")
+    assert python(KILLED, path, renames).wait() == -signal.SIGKILL
+    assert moved_aside(path, "mark.json") == (tmp_path / "thing.replaced" if kept is None else None)
+    assert kept is None or (path / "content").read_text() == kept
     with pytest.raises(DataError, match="not empty"):
-        fill(tmp_path / "thing")
+        fill(path)
+    assert (path / "content").read_text() == "old"
+    assert ("was put back from" in capsys.readouterr().err) == (kept is None)
+    fill(path, "newer", overwrite=True)
+    assert (path / "content").read_text() == "newer" and names(tmp_path) == ["thing"]
+
+
+def test_an_interruption_between_the_two_renames_leaves_the_older_folder(tmp_path, monkeypatch):
+    path, rename = tmp_path / "thing", os.rename
+    fill(path, "old")
+
+    def interrupted(source, target):
+        if str(source).endswith(".partial"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, overwrite=True)
+    assert (path / "content").read_text() == "old" and names(tmp_path) == ["thing"]
+
+
+def test_folders_of_the_user_with_the_older_name_are_left_alone(tmp_path):
+    fill(tmp_path / "thing", "old")
+    fill(tmp_path / "thing.old", "a copy by hand")
+    fill(tmp_path / "thing", overwrite=True)
+    assert (tmp_path / "thing.old" / "content").read_text() == "a copy by hand"
+
+
+# Holds the lock of a folder, says so, and goes on until it is killed.
+HOLDS = """
+import sys, time
+from neural_clip.files.whole import only_writer, whole_folder
+
+how = {"file": only_writer, "folder": lambda path: whole_folder(path, holds="mark.json", what="thing")}[sys.argv[2]]
+with how(sys.argv[1]):
+    print("holds", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_one_process_at_a_time_writes_and_a_killed_one_blocks_no_other(tmp_path, kind):
+    path = tmp_path / "thing"
+    write = {"file": lambda: write_whole(path, "new"), "folder": lambda: fill(path)}[kind]
+    other = python(HOLDS, path, kind)
+    try:
+        assert other.stdout.readline() == "holds\n"
+        before = names(tmp_path)
+        with pytest.raises(DataError, match=r"Another process is writing '.*thing'\. Wait until it has finished"):
+            write()
+        assert names(tmp_path) == before
+    finally:
+        other.kill()
+        other.communicate()
+    write()
+    assert names(tmp_path) == ["thing"]
+
+
+def test_what_holds_a_lock_may_ask_again_but_another_thread_may_not(tmp_path):
+    path, found = tmp_path / "thing", []
+
+    def other():
+        with pytest.raises(DataError, match="Another process is writing"):
+            fill(path, "of the other")
+        found.append(names(tmp_path))
+
+    with only_writer(path):
+        fill(path, "mine")
+        assert names(tmp_path) == [".thing.writing", "thing"]
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert found == [[".thing.writing", "thing"]] and names(tmp_path) == ["thing"]
+    assert (path / "content").read_text() == "mine"
+
+
+def test_nothing_is_left_of_a_place_that_was_not_written(tmp_path):
+    with (
+        pytest.raises(ValueError, match="no"),
+        whole_folder(tmp_path / "a" / "thing", holds="mark.json", what="thing"),
+    ):
+        raise ValueError("no")
+    assert names(tmp_path) == []
+
+
+def test_a_link_to_a_folder_stays_and_the_folder_is_replaced(tmp_path):
+    fill(tmp_path / "far" / "thing", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "thing")
+    fill(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "thing" / "content").read_text() == "new"
+    assert names(tmp_path) == ["far", "link"] and names(tmp_path / "far") == ["thing"]
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("precious")
+    for name, words in {
+        "/": "'/' is the root of the file system",
+        tmp_path / "dangling": "dangling' is a link to 'nowhere', which is not there",
+        tmp_path / "loop": "loop' is a link to 'loop', which is not there",
+        tmp_path / "file": "file' exists and is no thing",
+        tmp_path / "file" / "thing": r"file/thing' cannot be written: .*(file exists|not a directory)",
+        tmp_path / ("x" * 250): "cannot be written: file name too long",
+        "/proc/thing": r"'/proc/thing' cannot be written: no file can be made in '/proc'",
+    }.items():
+        with pytest.raises(DataError, match=words):
+            fill(name, overwrite=True)
+    assert names(tmp_path) == ["dangling", "file", "loop"] and (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded"),
+     OSError(errno.EROFS, "Read-only file system")],
+    ids=["full", "quota", "read-only"],
+)  # fmt: skip
+def test_what_the_system_refuses_while_a_folder_is_filled_names_the_folder(tmp_path, error):
+    fill(tmp_path / "thing", "old")
+    with (
+        pytest.raises(DataError, match=r"thing' cannot be written: (no space|the disk quota|the file system)"),
+        whole_folder(tmp_path / "thing", holds="mark.json", what="thing", overwrite=True),
+    ):
+        raise error
     assert (tmp_path / "thing" / "content").read_text() == "old" and names(tmp_path) == ["thing"]
 
 
@@ -142,3 +302,44 @@ def test_parts_stay_after_an_error_and_are_there_again(tmp_path, capsys):
     assert names(tmp_path / "thing.partial") == ["1.part"]
     assert run(fail=False) == ["1.part"]
     assert names(tmp_path) == ["thing"] and capsys.readouterr().err == ""
+
+
+# Writes a file or a folder that is larger than the disk, then says what came of it and what lies there.
+FILLS = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from neural_clip.errors import DataError
+from neural_clip.files.whole import whole_file, whole_folder, write_whole
+
+disk, way = Path(sys.argv[1]), sys.argv[2]
+large = np.random.default_rng(0).bytes(2**20)
+
+def folder(content):
+    with whole_folder(disk / "thing", holds="mark.json", what="thing", overwrite=True) as partial:
+        (partial / "mark.json").write_bytes(content)
+
+def array(content):
+    with whole_file(disk / "thing") as partial, partial.open("wb") as file:
+        np.savez(file, content=np.frombuffer(content, np.uint8))
+
+write = {"file": lambda content: write_whole(disk / "thing", content), "folder": folder, "array": array}[way]
+write(b"old")
+old = (disk / "thing" / "mark.json" if way == "folder" else disk / "thing").read_bytes()
+if len(sys.argv) > 3:
+    os.system(f"mount -o remount,ro {disk}")
+try:
+    write(large)
+except DataError as error:
+    print(error)
+assert old == (disk / "thing" / "mark.json" if way == "folder" else disk / "thing").read_bytes()
+print(os.listdir(disk))
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "folder", "array"])
+@pytest.mark.parametrize("reason", ["no space is left on the device", "the file system is read-only"])
+def test_a_disk_that_takes_nothing_keeps_what_was_there(tmp_path, way, reason):
+    done = run_on_small_disk(tmp_path, "256k", FILLS, way, *(["ro"] if "read-only" in reason else []))
+    told = f"'{tmp_path}/thing' cannot be written: {reason}. What was there before is unchanged."
+    assert done.stdout.splitlines() == [told, "['thing']"], done.stderr

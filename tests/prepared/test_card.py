@@ -3,7 +3,10 @@
 import jinja2
 import pytest
 import yaml
+from hypothesis import example, given, settings
 
+from hostile_names import hostile_names, renamed, structure
+from neural_clip.files.markup import one_line
 from neural_clip.prepared.card import card_text
 
 ROWS = {"train": {"rows": 700, "images": 5, "concepts": 3}, "validation": {"rows": 200, "images": 2, "concepts": 2}}
@@ -81,3 +84,28 @@ def test_front_matter_is_what_load_dataset_and_the_hub_read():
     }  # fmt: skip
     known = yaml.safe_load(card_text(FACTS | {"licence": "CC0-1.0"}).split("---\n")[1])
     assert known["license"] == "cc0-1.0" and "license_name" not in known
+
+
+NAMES = (
+    "my_corpus",
+    "sub-01",
+    "one channel is flat",
+    "a: net",
+    "Mine: #1",
+    "a shelf",
+    "special: 'mine'",
+    "V",
+    "order",
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(name=hostile_names.filter(one_line))
+@example(name="![x](/etc/passwd)")
+def test_names_are_text_in_the_card_whatever_they_hold(name):
+    def card(name):
+        front, body = card_text(renamed(FACTS, dict.fromkeys(NAMES, name))).removeprefix("---\n").split("\n---\n\n", 1)
+        return yaml.safe_load(front)["configs"][1]["config_name"], *structure(body)
+
+    (_, plain, _), (read, found, text) = card("name"), card(name)
+    assert read == name and found == plain and text.count(one_line(name)) >= len(NAMES) - 2

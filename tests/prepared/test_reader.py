@@ -15,7 +15,7 @@ from neural_clip.preparation import Preparation, Statistics
 from neural_clip.prepared.doctor.inspect import inspect
 from neural_clip.prepared.reader import PreparedSet, padded
 from neural_clip.prepared.writer import write_prepared
-from planted_data import READY, write_planted
+from planted_data import READY, older, write_planted
 from toy_sets import toy_facts
 
 
@@ -168,9 +168,15 @@ def test_statistics_that_were_changed_or_lost_are_noticed(tmp_path):
     with pytest.raises(DataError, match=r"scaling.safetensors' is not the file that was written"):
         _ = PreparedSet.open(folder).statistics
     assert [finding.message for finding in inspect(folder) if finding.severity == "error"] == [
-        "'scaling.safetensors' is not the file that was written."
+        f"'{folder}/scaling.safetensors' is not the file that was written: its content has another SHA-256."
     ]
     (folder / "scaling.safetensors").unlink()
+    with pytest.raises(DataError, match=r"scaling.safetensors' is missing"):
+        PreparedSet.open(folder)
+    assert [finding.message for finding in inspect(folder) if finding.severity == "error"] == [
+        f"'{folder}/scaling.safetensors' is missing."
+    ]
+    older(folder)
     with pytest.raises(DataError, match=r"lacks 'scaling.safetensors'"):
         _ = PreparedSet.open(folder).statistics
     assert [finding.message for finding in inspect(folder) if finding.severity == "error"] == [

@@ -17,6 +17,8 @@ from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.splits import validation_split
 from neural_clip.prepared.writer import write_prepared
+from paths import REPOSITORY
+from small_disk import run_on_small_disk
 from toy_sets import toy_facts
 
 N_IMAGES = 10
@@ -127,7 +129,7 @@ def test_fingerprint_is_over_names_and_contents(tmp_path):
     assert read_metadata(again)["fingerprint"] == read_metadata(folder)["fingerprint"]
     lost = next(folder.rglob("test-*.parquet"))
     lost.write_bytes(lost.read_bytes()[:-1])
-    with pytest.raises(DataError, match="not those that were prepared"):
+    with pytest.raises(DataError, match=r"test-00000\.parquet' is not the file that was written: it has \d+ bytes"):
         verify_prepared(folder)
 
 
@@ -325,11 +327,11 @@ def test_existing_folders_are_kept(tmp_path):
 def test_a_data_set_that_was_moved_aside_by_a_killed_run_comes_back(tmp_path):
     folder = write(tmp_path / "set")
     kept = (folder / "neural_clip.json").read_bytes()
-    folder.rename(tmp_path / "set.old")  # where it is between the two renames that replace it
+    folder.rename(tmp_path / "set.replaced")  # where it is between the two renames that replace it
     with pytest.raises(DataError, match=r"not empty.*--overwrite"):
         write(folder)
     assert (folder / "neural_clip.json").read_bytes() == kept
-    assert not (tmp_path / "set.old").exists()
+    assert not (tmp_path / "set.replaced").exists()
 
 
 def test_interruption_leaves_nothing_behind(tmp_path):
@@ -406,3 +408,40 @@ def test_validation_split_depends_on_the_seed_and_refuses_nonsense():
             validation_split(ids, fraction, 0)
     with pytest.raises(DataError, match="at least 2 unique images, but got 1"):
         validation_split(["a", "a"], 0.5, 0)
+
+
+# Prepares a data set on a small disk, and then in its place one that is too large for it.
+FILLS = """
+import sys
+from pathlib import Path
+import numpy as np
+from neural_clip.errors import DataError
+from neural_clip.prepared.facts import verify_prepared
+from toy_sets import toy_facts
+from neural_clip.prepared.writer import write_prepared
+
+disk, rng = Path(sys.argv[1]), np.random.default_rng(0)
+splits = ["train"] * 10 + ["validation"] * 5 + ["test"] * 5
+
+def write(size):
+    images = [{"image_id": f"im{i:02d}", "image": rng.integers(0, 255, (size, size, 3), np.uint8)} for i in range(20)]
+    rows = [{"subject": "sub-01", "image_id": f"im{i:02d}", "split": split, "fmri": rng.normal(size=size * size)}
+            for i, split in enumerate(splits)]
+    write_prepared(disk / "set", toy_facts("fmri"), rows, images, overwrite=True)
+
+write(16)
+before = verify_prepared(disk / "set")
+try:
+    write(60)
+except DataError as error:
+    print(error)
+assert verify_prepared(disk / "set") == before
+print(*(path.name for path in disk.iterdir()))
+"""
+
+
+def test_a_full_disk_is_told_and_keeps_the_older_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests"))
+    done = run_on_small_disk(tmp_path, "512k", FILLS)
+    told = f"'{tmp_path}/set' cannot be written: no space is left on the device. What was there before is unchanged."
+    assert done.stdout.splitlines() == [told, "set"], done.stderr

@@ -6,7 +6,10 @@ import re
 import jinja2
 import pytest
 import yaml
+from hypothesis import example, given, settings
 
+from hostile_names import hostile_names, structure
+from neural_clip.files.markup import one_line
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.publishing.model_card import model_card
 from paths import REPOSITORY
@@ -83,3 +86,21 @@ def test_a_card_of_recorded_fmri_alone():
     text = model_card("mine", record | {"data": {"fmri": record["data"]["fmri"]}, "simulated": []})
     assert "simulated" not in text and '"average"' not in text and "subjects without a layer are refused." in text
     assert "Not evaluated on test data yet" in text and "## Adaptation" not in text and "\n\n\n" not in text
+
+
+@settings(deadline=None, max_examples=25)
+@given(name=hostile_names.filter(one_line))
+@example(name="x\n```\n![x](/etc/passwd)")
+def test_names_are_text_in_the_card_whatever_they_hold(name):
+    def card(name):
+        facts = {"corpus": name, "subjects": [name, "b"], "splits": {"train": {"rows": 3}}, "split_protocol": name}
+        entry = {"modality": "eeg", "subjects": [name], "checkpoint": name, "weights": "0" * 64, "command": name}
+        entry |= {"data": facts | {"fingerprint": "f" * 64, "simulated": False}, "recordings": {"train": 3}}
+        entry |= {"validation_two_way": [0.5, 0.6], "best_epoch": 1}
+        record = {"data": {"eeg": facts | {"fingerprint": "f" * 64}}, "simulated": [], "steps": 1, "epochs": 1.0}
+        record |= {"image_encoder": {"name": name, "projection_dim": 4}, "best_validation_two_way": None, "seed": 0}
+        record |= {"recipe": {"model": {}}, "command": name, "adaptations": [entry]}
+        return structure(model_card(name, record).split("---\n", 2)[2])
+
+    (plain, _), (found, text) = card("name"), card(name)
+    assert found == plain and text.count(one_line(name)) >= 4

@@ -15,6 +15,7 @@ from folder_contents import contents
 from loopback_hub import LoopbackHub
 from neural_clip.commands.push import main
 from neural_clip.errors import DataError, run
+from neural_clip.files.record import record_files
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.publishing.push import push
 from neural_clip.publishing.terms import check_terms
@@ -49,7 +50,7 @@ def make_set(folder, redistribution="allowed", n=9, **changes):
     return write_toy_set(folder, images, values, 2, shard_rows=2, redistribution=redistribution, **changes)
 
 
-def make_checkpoint(folder, terms=("allowed", "allowed")):
+def make_checkpoint(folder, terms=("allowed", "allowed"), listed=True):
     folder.mkdir(parents=True)
     data = {m: {"corpus": m[::-1], "redistribution": t} for m, t in zip(("eeg", "fmri"), terms, strict=True)}
     for facts in data.values():
@@ -63,7 +64,17 @@ def make_checkpoint(folder, terms=("allowed", "allowed")):
     } | CODE  # fmt: skip
     for name, content in contents.items():
         (folder / name).write_bytes(content)
+    if listed:
+        names = contents.keys() - {"README.md", "training.json"}
+        contents["training.json"] = relist(folder, record_files(folder, names))
     return contents
+
+
+def relist(folder, files, record="training.json"):
+    """Put a list of files into a record; returns what it holds then."""
+    content = json.dumps(json.loads((folder / record).read_text()) | {"files": files}).encode()
+    (folder / record).write_bytes(content)
+    return content
 
 
 def litter(folder):
@@ -73,6 +84,11 @@ def litter(folder):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"secret")
+
+
+def refused(folder, message, **options):
+    with pytest.raises(DataError, match=message):
+        push(folder, REPO, **options)
 
 
 def test_data_set_arrives_whole_and_private(tmp_path, hub, capsys):
@@ -99,6 +115,92 @@ def test_checkpoint_arrives_whole_and_private(tmp_path, hub):
     repository = hub.repositories["model", "lab/model"]
     assert repository["files"] == expected | {".gitattributes": b""}
     assert repository["private"] is True and repository["messages"] == ["first"]
+
+
+@pytest.mark.parametrize("kind", ["set", "checkpoint"])
+def test_what_is_sent_is_what_the_record_lists(tmp_path, hub, capsys, kind):
+    folder = tmp_path / "folder"
+    expected = contents(make_set(folder)) if kind == "set" else make_checkpoint(folder)
+    litter(folder)
+    for name in ("diary.json", "answers.txt", "notes.csv"):  # called as files of a data set or checkpoint are
+        (folder / name).write_text("secret")
+    push(folder, REPO)
+    (repository,) = hub.repositories.values()
+    assert repository["files"] == expected | {".gitattributes": b""}
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: not among the files")]
+    assert len(told) == 1 and "stay here: .cache/, .env, .token.json, README.md.partial, answers.txt and" in told[0]
+
+
+@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "processor_config.json", "layers.py"])
+def test_files_that_the_record_was_not_written_for_are_not_sent(tmp_path, hub, name, public):
+    folder = tmp_path / "model"
+    make_checkpoint(folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-1] + b" ")
+    refused(folder, rf"{name}' is not the file that training\.json was written for", public=public)
+    (folder / name).unlink()
+    refused(folder, rf"{name}' is missing, which training\.json lists", public=public)
+    assert hub.requests == []
+
+
+def test_a_record_without_a_list_goes_with_its_weights_into_private_repositories_alone(tmp_path, hub):
+    folder = tmp_path / "model"
+    expected = make_checkpoint(folder, listed=False)
+    litter(folder)
+    refused(folder, "must not become public: its training.json is of an earlier version", public=True)
+    assert hub.requests == []
+    push(folder, REPO)
+    assert hub.repositories["model", REPO]["files"] == expected | {".gitattributes": b""}
+
+
+@pytest.mark.parametrize("name", [".env", "training_args.bin", "optimizer.pt", "checkpoint-3", "diary.docx"])
+def test_a_record_that_lists_what_is_no_file_of_a_checkpoint_is_damaged(tmp_path, hub, name):
+    folder = tmp_path / "model"
+    make_checkpoint(folder)
+    litter(folder)
+    files = json.loads((folder / "training.json").read_text())["files"]
+    (folder / name).is_file() or (folder / name).rename(folder / "moved")
+    (folder / name).exists() or (folder / name).write_text("x")
+    relist(folder, files | record_files(folder, [name]))
+    refused(folder, rf"'files' name '{name}', which is no file of a model")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.json", "/etc/passwd", "data/sub-01/../../x.json", ".cache/x.json", "a/b/c.json", "data/x.parquet",
+             "data/sub-01/diary.docx"],
+)  # fmt: skip
+def test_a_data_set_that_lists_what_is_none_of_its_files_is_damaged(tmp_path, hub, name):
+    folder = make_set(tmp_path / "set")
+    files = json.loads((folder / "neural_clip.json").read_text())["files"]
+    relist(folder, files | {name: {"bytes": 1, "sha256": "0" * 64}}, "neural_clip.json")
+    refused(folder, "which is no file of a dataset|'files' should be names below the folder")
+    relist(folder, [name], "neural_clip.json")
+    refused(folder, "'files' should be")
+    assert hub.requests == []
+
+
+def test_code_that_the_record_does_not_list_is_not_sent(tmp_path, hub):
+    folder = tmp_path / "model"
+    make_checkpoint(folder)
+    relist(folder, record_files(folder, ["config.json", "model.safetensors", "processor_config.json"]))
+    refused(folder, r"configuration_x\.py' is code that loads the model, but training\.json does not list it")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("set", "images/images-00000.parquet"), ("set", "data/sub-01"), ("checkpoint", "model.safetensors"),
+     ("checkpoint", "README.md")],
+)  # fmt: skip
+def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, hub, kind, name):
+    folder = tmp_path / "folder"
+    make_set(folder) if kind == "set" else make_checkpoint(folder)
+    (folder / name).rename(tmp_path / "outside")
+    (folder / name).symlink_to(tmp_path / "outside")
+    refused(folder, rf"'{folder}/{name}.*' is a link that leads out of the folder")
+    assert hub.requests == []
 
 
 def test_what_may_be_public_is_when_asked(tmp_path, hub, capsys):
@@ -207,7 +309,7 @@ def test_changed_and_leaking_sets_are_not_sent(tmp_path, hub, monkeypatch):
     path = folder / "images" / "images-00000.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"X")
-    with pytest.raises(DataError, match="not those that were prepared"):
+    with pytest.raises(DataError, match="is not the file that was written"):
         push(folder, REPO)
     assert hub.repositories == {} and all(method == "GET" for method, _ in hub.requests)
     path.write_bytes(whole)
@@ -216,7 +318,7 @@ def test_changed_and_leaking_sets_are_not_sent(tmp_path, hub, monkeypatch):
 
 @pytest.mark.parametrize("missing", ["README.md", "config.json", "model.safetensors"])
 def test_incomplete_checkpoints_are_not_sent(tmp_path, hub, missing):
-    make_checkpoint(tmp_path / "model")
+    make_checkpoint(tmp_path / "model", listed=False)
     (tmp_path / "model" / missing).unlink()
     with pytest.raises(DataError, match=rf"it lacks {missing}\.$"):
         push(tmp_path / "model", REPO)
@@ -226,7 +328,7 @@ def test_incomplete_checkpoints_are_not_sent(tmp_path, hub, missing):
 @pytest.mark.parametrize("missing", sorted(CODE))
 def test_checkpoints_without_their_code_are_not_sent(tmp_path, hub, missing):
     folder = tmp_path / "model"
-    make_checkpoint(folder)
+    make_checkpoint(folder, listed=False)
     (folder / missing).unlink()
     with pytest.raises(DataError, match=rf"needs the code file '{missing}', which is not beside it.*save_pretrained"):
         push(folder, REPO)
@@ -249,7 +351,7 @@ def test_checkpoints_without_their_code_are_not_sent(tmp_path, hub, missing):
 )  # fmt: skip
 def test_checkpoints_that_name_no_code_are_not_sent(tmp_path, hub, name, content, message):
     folder = tmp_path / "model"
-    make_checkpoint(folder)
+    make_checkpoint(folder, listed=False)
     (folder / name).write_text(content)
     with pytest.raises(DataError, match=message):
         push(folder, REPO)

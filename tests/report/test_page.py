@@ -5,10 +5,16 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
 
+from hostile_names import hostile_names, renamed
 from neural_clip.errors import DataError
+from neural_clip.files.markup import one_line
 from neural_clip.report.intervals import draw_intervals
 from neural_clip.report.page import write_page
+from neural_clip.report.tables import print_tables
+from neural_clip.report.text import markdown
+from neural_clip.report.write import read_report
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -95,3 +101,48 @@ def test_intervals_are_drawn_where_the_numbers_are(tmp_path):
     assert ends(0.4, 0.6) == pytest.approx([0.4, 0.6], abs=0.01)
     ends(0.2, 0.9)
     assert (tmp_path / "a.png").read_bytes() == first
+
+
+class Tags(HTMLParser):
+    """Tags of a page with their attributes, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, [name for name, _ in attrs]))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page_of(report, names, folder):
+    report = renamed(report, names)
+    (folder / "report.md").write_text(markdown(report, {}))
+    return Tags(write_page(folder / "report.md").read_text())
+
+
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=hostile_names.filter(one_line))
+@example(name="![x](/etc/passwd)")
+@example(name="<img src=x onerror=alert(1)>")
+def test_names_are_text_in_the_page_whatever_they_hold(output_dir, tmp_path, name):
+    report = read_report(output_dir)
+    report["data"]["eeg"]["known_defects"] = ["defect"]
+    names = ("planted", "sub-01", "neural_clip", "defect", report["data"]["eeg"]["folder"], "per-subject ridge")
+    plain = page_of(report, dict.fromkeys(names, "name"), tmp_path)
+    page = page_of(report, dict.fromkeys(names, name), tmp_path)
+    assert page.tags == plain.tags
+    assert " ".join(page.text.split()).count(one_line(name)) >= 12
+    print_tables(renamed(report, dict.fromkeys(names, name)))
+
+
+def test_pictures_outside_the_folder_are_not_embedded(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "report").mkdir()
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "%2E%2E/secret.png"):
+        (tmp_path / "report" / "report.md").write_text(f"![x]({name})")
+        with pytest.raises(DataError, match="no PNG or SVG file in its own folder"):
+            write_page(tmp_path / "report" / "report.md")

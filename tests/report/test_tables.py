@@ -2,10 +2,11 @@
 
 import re
 
-from neural_clip.evaluation.baselines.linear import BASELINES
+from neural_clip.evaluation.baselines.rows import BASELINES
+from neural_clip.evaluation.outputs import read_report
 from neural_clip.report import tables as report_tables
 from neural_clip.report.tables import print_tables
-from neural_clip.report.write import read_report, write_report
+from neural_clip.report.write import write_report
 from planted_reports import cells, make_report
 
 

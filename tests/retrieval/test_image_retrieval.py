@@ -28,6 +28,7 @@ from neural_clip.retrieval.scores import (
 )
 from neural_clip.retrieval.tiles import unit_vectors
 from paths import REPOSITORY
+from second_process import python
 
 pytestmark = pytest.mark.numerical
 METRIC = REPOSITORY / "src" / "neural_clip" / "retrieval" / "image_retrieval.py"
@@ -611,7 +612,7 @@ def test_two_processes_print_identical_json_from_what_arrived(arrived, tmp_path)
 @pytest.mark.slow
 def test_the_example_of_the_card_runs():
     code = (FOLDER / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parents[1])
+    done = python("-c", code, cwd=FOLDER.parents[1])
     assert done.stdout.split() == ["1.0", "1.0", "0.5", "2"], done.stderr
 
 

@@ -72,6 +72,22 @@ def test_a_failed_writer_leaves_no_corpus_and_the_next_run_succeeds(tmp_path, wr
     assert [path.name for path in tmp_path.iterdir()] == ["nsd"]
 
 
+def test_a_corpus_that_a_killed_run_moved_aside_comes_back(tmp_path, writer):
+    tiny = get_preset("tiny")
+    simulate.simulate(tmp_path, tiny, seed=0, corpora=["fmri"])
+    (tmp_path / "nsd").rename(tmp_path / "nsd.replaced")  # where it is between the two renames that replace it
+    simulate.simulate(tmp_path, tiny, seed=0, corpora=["fmri"])
+    assert [path.name for path in tmp_path.iterdir()] == ["nsd"] and len(writer.calls) == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{", "[" * 100_000], ids=["list", "number", "cut", "deep"])
+def test_a_damaged_stamp_is_named(tmp_path, writer, content):
+    (tmp_path / "nsd").mkdir()
+    (tmp_path / "nsd" / "SIMULATED.json").write_text(content)
+    with pytest.raises(DataError, match=r"nsd/SIMULATED\.json is (damaged|not valid JSON)"):
+        simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["fmri"])
+
+
 def test_foreign_folders_are_never_touched(tmp_path, writer):
     (tmp_path / "nsd").mkdir()
     (tmp_path / "nsd" / "betas.nii.gz").write_bytes(b"real")

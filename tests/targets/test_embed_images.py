@@ -23,6 +23,7 @@ from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
 from neural_clip.image_tower_files import weights_digest
+from neural_clip.prepared.doctor.inspect import inspect
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets import embed_images as embedding
@@ -109,7 +110,7 @@ def test_embeddings_are_those_of_the_tower_image_by_image(tmp_path, clip, batch_
     }  # fmt: skip
     assert after["image_encoder"]["revision"].startswith("sha256:")
     changed = {key for key in after if after[key] != before[key]}
-    assert changed == {"image_encoder", "targets", "fingerprint"}
+    assert changed == {"image_encoder", "targets", "fingerprint", "files"}
     card = (folder / "README.md").read_text()
     assert clip.name in card and "projected" in card and "none yet" not in card
     assert (folder / "scaling.npz").read_bytes() == b"kept"
@@ -211,7 +212,7 @@ def test_error_while_the_folder_is_written_keeps_the_embeddings(tmp_path, clip, 
 
     with monkeypatch.context() as patch:
         patch.setattr(embedding, "save_metadata", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(DataError, match=r"set' cannot be written: no space is left on the device"):
             embed_images(folder, str(clip), batch_size=2, device="cpu")
     assert calls == [2, 2, 2, 1]
     embed_images(folder, str(clip), batch_size=2, device="cpu")
@@ -321,9 +322,65 @@ def test_images_with_the_same_bytes_are_embedded_once(tmp_path, clip, calls):
 def test_a_changed_set_is_not_embedded(tmp_path, clip):
     folder = make_set(tmp_path / "set")
     shutil.copy(folder / "images" / "images-00000.parquet", folder / "images" / "images-00001.parquet")
-    with pytest.raises(DataError, match="not those that were prepared"):
+    with pytest.raises(DataError, match=r"images-00001\.parquet' was added to the data set"):
         embed_images(folder, str(clip), device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_set_that_another_process_writes_is_left_alone(tmp_path, clip):
+    folder = make_set(tmp_path / "set")
+    before = contents(folder)
+    hold = "import sys, time; from neural_clip.files.whole import only_writer as o"
+    hold += "\nwith o(sys.argv[1]): print(flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "\n"
+        with pytest.raises(DataError, match=r"Another process is writing '.*set'"):
+            embed_images(folder, str(clip), device="cpu")
+    finally:
+        other.kill()
+        other.communicate()
+    assert contents(folder) == before and not (tmp_path / "set.embeds-partial").exists()
+    embed_images(folder, str(clip), device="cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_set_that_changes_meanwhile_is_not_replaced(tmp_path, clip, monkeypatch):
+    folder, embed = make_set(tmp_path / "set"), embedding._embed_unique
+    changed = next(folder.glob("data/*/test-*.parquet"))
+
+    def meanwhile(*arguments):
+        changed.unlink()  # a new file in its place: bytes are shared with what is written
+        changed.write_bytes(b"changed by hand")
+        return embed(*arguments)
+
+    monkeypatch.setattr(embedding, "_embed_unique", meanwhile)
+    with pytest.raises(DataError, match=rf"'{changed}' is not the file that was written"):
+        embed_images(folder, str(clip), device="cpu")
+    assert changed.read_bytes() == b"changed by hand" and read_metadata(folder)["image_encoder"] is None
+
+
+def test_a_set_that_a_killed_run_moved_aside_is_found_and_embedded(tmp_path, clip):
+    folder = make_set(tmp_path / "set")
+    folder.rename(tmp_path / "set.replaced")  # where it is between the two renames that replace it
+    for look in (PreparedSet.open, read_metadata, inspect):
+        with pytest.raises(DataError, match=r"set' is not there: .*The older one lies whole in '.*set\.replaced'"):
+            look(folder)
+    embed_images(folder, str(clip), device="cpu")
+    assert verify_prepared(folder)["image_encoder"]["name"] == clip.name
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_files_of_the_user_stay_and_are_not_listed(tmp_path, clip):
+    folder = make_set(tmp_path / "set")
+    (folder / "notes.txt").write_text("mine")
+    files = read_metadata(embed_images(folder, str(clip), device="cpu"))["files"]
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert sorted(files) == sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.*")
+        if path.is_file() and path.name not in ("README.md", "neural_clip.json", "notes.txt")
+    )
 
 
 def test_hub_model_that_is_not_here_fails_at_once_and_says_what_to_do(tmp_path):

@@ -1,7 +1,12 @@
-"""A small recipe on two planted data sets."""
+"""A small recipe on two planted data sets, and a run of it."""
+
+from pathlib import Path
 
 import pytest
 import yaml
+
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
 
 MODEL = {
     "eeg": {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 5, "dropout": 0.1},
@@ -16,8 +21,21 @@ def folders(ready_folders):
 
 @pytest.fixture
 def recipe_file(folders, tmp_path):
-    training = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 2, "per_device_train_batch_size": 16}
-    training |= {"learning_rate": 0.003, "seed": 5, "use_cpu": True, "disable_tqdm": True}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump({"data": folders, "model": MODEL, "training": training}))
-    return str(path)
+    return str(write_recipe(tmp_path, folders))
+
+
+@pytest.fixture(scope="session")
+def finished_run(ready_folders, tmp_path_factory):
+    """Recipe and folder of a run of two epochs that kept both its states; whoever changes it copies it first."""
+    root = tmp_path_factory.mktemp("finished")
+    recipe = write_recipe(root, {name: ready_folders[name] for name in ("eeg", "fmri")}, save_total_limit=9)
+    return str(recipe), train(read_recipe([str(recipe)]))
+
+
+def write_recipe(folder: Path, data: dict[str, str], **settings: object) -> Path:
+    """Write a recipe that trains into `out` of the same folder."""
+    training = {"output_dir": str(folder / "out"), "num_train_epochs": 2, "per_device_train_batch_size": 16}
+    training |= {"learning_rate": 0.003, "seed": 5, "use_cpu": True, "disable_tqdm": True, **settings}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"data": data, "model": MODEL, "training": training}))
+    return path

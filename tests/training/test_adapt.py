@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,11 +9,13 @@ import yaml
 from safetensors.torch import load_file
 
 import planted_data
+from damaged_files import damage
 from folder_contents import contents
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.adapt import main
 from neural_clip.commands.evaluate import main as evaluate
 from neural_clip.errors import DataError
+from neural_clip.files.record import check_record
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.terms import model_terms
@@ -25,6 +25,7 @@ from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.trainer import validation_two_way
 from planted_data import READY, SHAPES, write_planted
+from second_process import python
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -123,7 +124,11 @@ def test_new_checkpoint_is_whole(checkpoint, folders, tmp_path):
         NeuralClipProcessor.from_pretrained(checkpoint)(fmri=rows)
     card, record = (output / "README.md").read_text(), json.loads((output / "training.json").read_text())
     (entry,) = record.pop("adaptations")
-    assert record == json.loads((checkpoint / "training.json").read_text())
+    assert check_record(output)["files"].keys() == {path.name for path in output.iterdir()} - {
+        "README.md", "training.json"
+    }  # fmt: skip
+    before = json.loads((checkpoint / "training.json").read_text())
+    assert record.pop("files") != before.pop("files") and record == before
     assert "fMRI alignment layers of sub-03 were added to `known`" in card and "# new\n" in card
     assert f"{entry['validation_two_way'][entry['best_epoch']]:.4f}" in card and entry["command"] in card
     assert "Adaptation" not in (checkpoint / "README.md").read_text()
@@ -187,20 +192,55 @@ def test_frozen_alignment_does_not_freeze_new_people(checkpoint, folders, tmp_pa
     frozen = shutil.copytree(checkpoint, tmp_path / "frozen")
     config = json.loads((frozen / "config.json").read_text())
     (frozen / "config.json").write_text(json.dumps(config | {"freeze_alignment": True}))
+    drop_files(frozen)
     output = main(arguments(frozen, folders, tmp_path / "new", "meg"))
     (entry,) = json.loads((output / "training.json").read_text())["adaptations"]
     assert entry["best_epoch"] > 0
     assert NeuralClipModel.from_pretrained(output).config.freeze_alignment is True
 
 
+def drop_files(folder):
+    """Make the record one of before the files were listed."""
+    record = json.loads((folder / "training.json").read_text())
+    del record["files"]
+    (folder / "training.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "processor_config.json"])
+def test_a_checkpoint_whose_files_are_not_its_own_is_refused(checkpoint, folders, tmp_path, name):
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    damage(other / name, "flipped")
+    before = contents(tmp_path)
+    with pytest.raises(DataError, match=rf"other/{name}' is not the file that training.json was written for"):
+        main(arguments(other, folders, tmp_path / "new"))
+    assert contents(tmp_path) == before
+
+
+def test_the_checkpoint_and_the_data_are_not_written_into(checkpoint, folders, tmp_path):
+    """Not the checkpoint itself either, which is left as it is."""
+    copy = shutil.copytree(checkpoint, tmp_path / "known")
+    before = contents(tmp_path)
+    for output in (copy, copy / "new", f"{folders['eeg']}/new"):
+        with pytest.raises(DataError, match="which is read"):
+            main(arguments(copy, folders, output, "eeg", "--overwrite"))
+    assert contents(tmp_path) == before
+
+
+def test_what_lies_beside_a_checkpoint_stays_when_it_is_replaced(checkpoint, folders, tmp_path):
+    new = shutil.copytree(checkpoint, tmp_path / "new")
+    (new / "notes.txt").write_text("mine")
+    main(arguments(checkpoint, folders, new, "eeg", "--overwrite", "--epochs", "1"))
+    assert (new / "notes.txt").read_text() == "mine" and "adaptations" in check_record(new)
+
+
 @pytest.mark.slow
 def test_real_command_line(checkpoint, folders, tmp_path):
-    command = [sys.executable, "-m", "neural_clip.commands.main", "adapt"]
+    command = ["-m", "neural_clip.commands.main", "adapt"]
     options = arguments(checkpoint, folders, tmp_path / "new", "eeg", "--subjects", "sub-03")
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    done = python(*command, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sub-03: validation 2-way" in done.stderr
-    again = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    again = python(*command, *options)
     assert again.returncode == 2
     assert "Pass `--overwrite` to replace the checkpoint" in again.stderr.splitlines()[-1]
     data = f"eeg={folders['eeg']}"
@@ -217,17 +257,21 @@ def test_real_command_line(checkpoint, folders, tmp_path):
         (["--subjects", "sub-01"], r"'sub-01', whom the model knows already; it knows \['sub-01', 'sub-02'\]"),
         (["--subjects", "sub-09"], r"names 'sub-09', but .* has \['sub-01', 'sub-02', 'sub-03'\]"),
         (["--minutes", "2"], "How long a trial of 'planted' lasts is not known .*--seconds-per-trial"),
-        (["--minutes", "-1", "--seconds-per-trial", "4"], "'minutes' parameter. Allowed is above 0, but got -1.0"),
+        (
+            ["--minutes", "-1", "--seconds-per-trial", "4"],
+            "'minutes' parameter. Allowed is a number above 0, but got -1.0",
+        ),
         (
             ["--minutes", "2", "--seconds-per-trial", "0"],
-            "'seconds_per_trial' parameter. Allowed is above 0, but got 0.0",
+            "'seconds_per_trial' parameter. Allowed is a number above 0, but got 0.0",
         ),
         (["--minutes", "0.1", "--seconds-per-trial", "4"], "Two recordings of 'sub-03' at least must fit"),
         (["--train-fraction", "0"], "'train_fraction' parameter. Allowed is above 0 and at most 1, but got 0.0"),
         (["--train-fraction", "1.5"], "above 0 and at most 1, but got 1.5"),
         (["--epochs", "0"], "'epochs' parameter. Allowed is 1 and more, but got 0"),
         (["--batch-size", "1"], "'batch_size' parameter. Allowed is 2 and more"),
-        (["--learning-rate", "-1"], "'learning_rate' parameter. Allowed is above 0"),
+        (["--learning-rate", "-1"], "'learning_rate' parameter. Allowed is a number above 0"),
+        (["--learning-rate", "inf"], "'learning_rate' parameter. Allowed is a number above 0, but got inf"),
         (["--data", "eeg"], "Allowed is eeg=FOLDER"),
         (["--checkpoint", "nowhere"], "'nowhere' is no checkpoint folder of `neural-clip train`: it has no config"),
     ],
@@ -271,7 +315,7 @@ def test_one_validation_image_is_refused_before_anything_is_fitted(checkpoint, t
 def test_a_damaged_record_is_a_sentence(checkpoint, folders, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "cut")
     (tmp_path / "cut" / "training.json").write_text('{"data": ')
-    with pytest.raises(DataError, match="cut' is no readable checkpoint"):
+    with pytest.raises(DataError, match=r"cut/training\.json' is damaged"):
         main(arguments(tmp_path / "cut", folders, tmp_path / "new", "eeg"))
 
 
@@ -281,6 +325,7 @@ def test_modality_without_encoder(checkpoint, folders, tmp_path):
     model.save_pretrained(tmp_path / "other")
     NeuralClipProcessor.from_config(model.config).save_pretrained(tmp_path / "other")
     shutil.copy(checkpoint / "training.json", tmp_path / "other")
+    drop_files(tmp_path / "other")
     with pytest.raises(DataError, match=r"holds eeg recordings, but the model has no eeg encoder"):
         main(arguments(tmp_path / "other", folders, tmp_path / "new"))
     with pytest.raises(DataError, match="says eeg, but the data set holds meg recordings"):

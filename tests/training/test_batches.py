@@ -1,12 +1,17 @@
 """Batches of training: rows as the files hold them, one modality each, every recording once in a pass."""
 
+import shutil
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neural_clip.errors import DataError
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset
+from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, named
+from spoiled_rows import spoil
 
 
 def test_batch_holds_what_the_files_hold(ready_folders):
@@ -106,3 +111,30 @@ def test_joint_data_set_finds_the_part(ready_folders):
     assert torch.equal(
         joint.__getitems__([offset - 1])["eeg_values"], parts[0].__getitems__([offset - 1])["eeg_values"]
     )
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg", "fmri"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_is_not_finite_is_found_in_its_row(ready_folders, tmp_path, modality, value):
+    folder = shutil.copytree(ready_folders[modality], tmp_path / "set")
+    spoil(folder, "train", "sub-02", 5, value)
+    data = RecordingDataset.open(PreparedSet.open(folder), "train", ["sub-01", "sub-02"])
+    data.__getitems__(list(range(80)))  # the other person's
+    told = rf"in the train split of '.*/set' hold NaN or infinity: row 5 of sub-02 \(image '{modality}002'\)\."
+    with pytest.raises(DataError, match=f"Recordings {told}"):
+        data.__getitems__([85, 3])
+    data.keep(np.arange(70, 90))
+    with pytest.raises(DataError, match=f"Recordings {told}"):
+        data.__getitems__([15])
+
+
+def test_an_embedding_that_is_not_finite_is_found(ready_folders):
+    data = RecordingDataset.open(PreparedSet.open(ready_folders["eeg"]), "train", ["sub-01", "sub-02"])
+    data.part.data.images.embeds[2, 0] = np.nan
+    with pytest.raises(DataError, match=r"Image embeddings in .* row 4 of sub-01 \(image 'eeg002'\), row 5 of sub-01"):
+        data.__getitems__(list(range(16)))
+
+
+def test_many_recordings_are_named_in_part():
+    text = named(["s"] * 12, [f"i{n}" for n in range(12)])
+    assert text.startswith("s (image 'i0'), s (image 'i1')") and text.endswith("(image 'i7') and 4 more")

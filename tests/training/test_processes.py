@@ -1,6 +1,5 @@
 """Several processes: they train one model, or the run is refused; a resumed run ends with the same weights."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from neural_clip.training.processes import check_joined, check_launch, check_one
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from paths import REPOSITORY
+from second_process import python
 
 LAUNCHERS = {1: ["train.py"], 2: ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]}
 EACH_STEP = ["--save-strategy", "steps", "--save-steps", "1", "--save-total-limit", "99"]
@@ -97,26 +97,20 @@ def test_plugins_of_accelerate_are_refused(name, value, recipe_file, monkeypatch
 
 
 def start(n_processes, *arguments):
-    """Start the real program; one thread a process, so that sums have one order."""
+    """Start the real program; one thread a process, as everywhere in the tests, so that sums have one order."""
     command = [sys.executable, *LAUNCHERS[n_processes], *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
-    return output
+def run(n_processes, *arguments):
+    done = python(*LAUNCHERS[n_processes], *arguments, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow
 def test_accelerate_that_starts_one_of_two_processes_is_refused(recipe_file, tmp_path):
     launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "train.py"]
-    result = subprocess.run(
-        [sys.executable, *launcher, recipe_file], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
-    )
+    result = python(*launcher, recipe_file, cwd=REPOSITORY)
     assert result.returncode != 0
     line, *_ = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "MASTER_ADDR" in line and "`torchrun --nproc_per_node N train.py RECIPE`" in line
@@ -132,21 +126,23 @@ def test_killed_in_an_epoch_and_resumed_ends_with_the_same_weights(recipe_file, 
     del recipe["training"]["use_cpu"]  # the form that the docstring of train.py prints says nothing of CPUs
     Path(recipe_file).write_text(yaml.safe_dump(recipe))
     whole, part = tmp_path / "whole", tmp_path / "part"
-    finish(start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(whole)))
+    run(n_processes, recipe_file, *EACH_STEP, "--output-dir", whole)
     last = max(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))
     assert last == 2 * (20 // n_processes)  # 10 batches of EEG and 10 of fMRI an epoch
 
     running = start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(part))
-    while not (part / "checkpoint-4" / "trainer_state.json").is_file():
+    partial = part.with_name("part.partial")
+    while not (partial / "checkpoint-4" / "trainer_state.json").is_file():
         assert running.poll() is None, running.communicate()[0][-3000:]
         time.sleep(0.01)
     running.send_signal(signal.SIGINT if n_processes == 2 else signal.SIGKILL)
     running.communicate(timeout=300)
-    reached = max(int(path.name.split("-")[1]) for path in part.glob("checkpoint-*"))
+    reached = max(int(path.name.split("-")[1]) for path in partial.glob("checkpoint-*"))
     assert running.returncode != 0 and 4 <= reached < last
-    finish(start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(part), "--resume"))
+    run(n_processes, recipe_file, *EACH_STEP, "--output-dir", part, "--resume")
     for name in ("model.safetensors", f"checkpoint-{last}/model.safetensors"):
         assert (part / name).read_bytes() == (whole / name).read_bytes()
+    assert not partial.exists()
 
 
 @pytest.mark.slow
@@ -155,7 +151,7 @@ def test_two_processes_are_one_that_accumulates_two_batches(recipe_file, tmp_pat
     """No noise and no statistics of batches, which differ by design: then both sum the same gradients."""
     still = ["--model.eeg", "{encoder_type: linear, dropout: 0}", "--model.fmri.dropout", "0"]
     two, one = tmp_path / "two", tmp_path / "one"
-    finish(start(2, recipe_file, *still, "--output-dir", str(two)))
+    run(2, recipe_file, *still, "--output-dir", two)
     train(read_recipe([recipe_file, *still, "--gradient_accumulation_steps", "2", "--output_dir", str(one)]))
     together, alone = (load_file(folder / "model.safetensors") for folder in (two, one))
     apart = load_file(

@@ -1,5 +1,6 @@
 """Recipes and their overrides."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -94,8 +95,11 @@ def test_exponents_are_found_in_the_file_too(recipe_file):
         (["--training.learning_rate"], "has no value"),
         (["learning_rate", "1"], "Unexpected argument 'learning_rate'"),
         (["--passes.eegs", "2"], "Did you mean 'eeg'"),
-        (["--passes.eeg", "0"], "'passes.eeg' must be a whole number above 0, but is 0"),
-        (["--passes", "{eeg: 1.5}"], "'passes.eeg' must be a whole number above 0, but is 1.5"),
+        (["--passes.eeg", "0"], "'passes.eeg' parameter. Allowed is a whole number from 1 to 10,000, but got 0"),
+        (
+            ["--passes", "{eeg: 1.5}"],
+            "'passes.eeg' parameter. Allowed is a whole number from 1 to 10,000, but got 1.5",
+        ),
         (["--data", "{}"], "'data' section is empty"),
         (["--training", "{seed: 1}"], "lacks 'training.output_dir'"),
         (["--training.learning_rate.a", "1"], "which is a single value"),
@@ -120,7 +124,7 @@ def test_files_that_are_no_recipe(tmp_path):
     with pytest.raises(DataError, match="must hold the sections"):
         read_recipe([str(path)])
     path.write_text("data: [")
-    with pytest.raises(DataError, match="no valid YAML"):
+    with pytest.raises(DataError, match="is no readable recipe"):
         read_recipe([str(path)])
     path.write_bytes("data: {eeg: Übung}".encode("latin-1"))
     with pytest.raises(DataError, match=r"recipe\.yaml' is no recipe in UTF-8 or UTF-16: line 1 holds the byte 0xdc"):
@@ -301,5 +305,52 @@ def test_linear_recipe_is_linear_for_each_subject(modality):
 @pytest.mark.parametrize("name", ["num_train_epochs", "learning_rate", "per_device_train_batch_size", "seed"])
 def test_a_word_for_a_number_is_refused_before_anything_is_touched(name):
     recipe = read_recipe(["demo", f"--training.{name}", "ten"])
-    with pytest.raises(DataError, match=rf"'training.{name}' parameter\. Allowed is a number, but got 'ten'"):
+    with pytest.raises(DataError, match=rf"'training.{name}' parameter\. Allowed is a (whole )?number, but got 'ten'"):
         _ = recipe.training_arguments
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--data=3", "'data' parameter. Allowed is keys with values, but got 3"),
+        ("--data={eeg: 3}", "'data.eeg' parameter. Allowed is the name of a folder"),
+        ("--data={eeg: ''}", "'data.eeg' parameter. Allowed is the name of a folder"),
+        (
+            f"--data={{eeg: {'x' * 300}}}",
+            "'data.eeg' parameter. Allowed is the name of a folder, of 255 bytes at most",
+        ),
+        ("--output-dir=[a]", "'training.output_dir' parameter. Allowed is the name of a folder"),
+        ('--output-dir="a\\0b"', "'training.output_dir' parameter. Allowed is the name of a folder"),
+        (f"--output-dir={'y' * 256}", "'training.output_dir' parameter. Allowed is the name of a folder"),
+        ("--model=[1]", "'model' parameter. Allowed is keys with values"),
+        ("--model={eeg: 3}", "'model.eeg' parameter. Allowed is keys with values"),
+        ("--model={eeg: {dropout: .nan}}", "'model.eeg.dropout' parameter. Allowed is a finite number"),
+        ("--model={logit_scale_init_value: .inf}", "'model.logit_scale_init_value' parameter. Allowed is a finite"),
+        ("--model={eeg_config: {}}", "'model.eeg_config' is made from the data sets"),
+        ("--passes={eeg: true}", "'passes.eeg' parameter. Allowed is a whole number"),
+        ("--passes={eeg: 100000000000000000000}", "'passes.eeg' parameter. Allowed is a whole number"),
+        ("--training=a", "'training' parameter. Allowed is keys with values"),
+        ("--resume=[1]", "'resume' parameter. Allowed is true or false"),
+        ("--overwrite=a", "'overwrite' parameter. Allowed is true or false"),
+        ("--training.seed=&a [*a]", "'--training.seed' has an alias"),
+        (f"--training.seed={'[' * 5000}", "'--training.seed' is nested more than 50 deep"),
+        ("--training.seed=2020-13-45", "'--training.seed' is no valid YAML"),
+        ("--training.seed=!!python/none", "'--training.seed' is no valid YAML"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(override, message):
+    """Every one of these once ended in a traceback, or trained with something else."""
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_recipe(["demo", override])
+
+
+def test_a_number_with_an_exponent_may_be_a_whole_one():
+    settings = read_recipe(["demo", "--max_steps", "1e3", "--learning_rate", "1e-3"]).training
+    assert (settings["max_steps"], type(settings["max_steps"]), settings["learning_rate"]) == (1000, int, 0.001)
+
+
+@pytest.mark.parametrize("name", ["eval", "save", "logging"])
+def test_the_word_no_is_no_strategy(name):
+    off = ["--load_best_model_at_end", "false", f"--{name}_strategy", "no"]
+    arguments = read_recipe(["demo", *off, "--use_cpu", "true"]).training_arguments
+    assert getattr(arguments, f"{name}_strategy") == "no"

@@ -71,7 +71,9 @@ def test_images_of_one_embedding_are_refused():
     with pytest.raises(DataError, match=r"have 1 embedding \(of 6 image ids\); learning needs two or more"):
         notes_on_train(part(), 2)
     targets[3] = 2
-    assert notes_on_train(part(), 2) == []
+    assert notes_on_train(part(), 2) == notes_on_train(part(), 6) == []
+    (note,) = notes_on_train(part(), 7)
+    assert "holds 6 recordings, fewer than a batch of 7" in note
 
 
 def test_fewer_batches_than_processes_are_refused(recipe_file, tmp_path, untrained, monkeypatch):

@@ -1,16 +1,24 @@
 """`transformers.Trainer` as it is, and the limit of the temperature that every training keeps."""
 
 import math
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, Trainer, TrainingArguments, default_data_collator
 
 from neural_clip import NeuralClipModel, NeuralClipProcessor
+from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import MAX_LOGIT_SCALE
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
 from small_models import small_config
+from spoiled_rows import spoil
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -160,3 +168,48 @@ def test_plain_trainer_and_accelerate_keep_the_limit(rows, tmp_path):
     accelerator.unwrap_model(model).save_pretrained(tmp_path / "saved")
     saved = NeuralClipModel.from_pretrained(tmp_path / "saved")
     assert float(saved.logit_scale.detach()) == float(torch.tensor(MAX_LOGIT_SCALE))
+
+
+# What is not finite.
+
+
+@pytest.mark.parametrize(("split", "workers"), [("train", "0"), ("train", "1"), ("validation", "0")])
+def test_one_value_that_is_not_finite_stops_training_by_its_name(recipe_file, folders, tmp_path, split, workers):
+    data = {name: str(shutil.copytree(folder, tmp_path / name)) for name, folder in folders.items()}
+    spoil(data["fmri"], split, "sub-02", 5, float("nan"))
+    given = [recipe_file, "--data", yaml.safe_dump(data, default_flow_style=True), "--dataloader_num_workers", workers]
+    with pytest.raises(DataError) as caught:
+        train(read_recipe(given))
+    told = rf"Recordings in the {split} split of '{data['fmri']}' hold NaN or infinity: row 5 of sub-02 \(image 'fmri0"
+    assert re.match(told, str(caught.value)) and "Traceback" not in str(caught.value)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_step_that_is_not_finite_stops_training_and_names_its_recordings(recipe_file, folders, tmp_path):
+    """A value so large that sums overflow; what was saved before stays, and no weight in it is NaN."""
+    data = str(shutil.copytree(folders["eeg"], tmp_path / "eeg"))
+    spoil(data, "train", "sub-01", 7, 3e38)
+    only = [recipe_file, "--data", f"eeg={data}", "--save_strategy", "steps", "--save_steps", "1"]
+    only += ["--load_best_model_at_end", "false", "--seed", "7"]
+    with pytest.raises(DataError) as caught:
+        train(read_recipe(only))
+    assert re.match(
+        r"Training diverged: loss or gradient of step \d+ is NaN or infinite\. Its batch", str(caught.value)
+    )
+    assert "with values up to 3e+38: sub-0" in str(caught.value) and "(image 'eeg0" in str(caught.value)
+    for path in tmp_path.glob("out*/checkpoint-*/model.safetensors"):
+        assert all(torch.isfinite(value).all() for value in load_file(path).values())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("save", ["steps", "no"])
+def test_weights_that_are_not_finite_are_not_saved(recipe_file, tmp_path, save):
+    """A learning rate that leads beyond the largest float in the last step, after which no loss is computed."""
+    changes = {"learning_rate": 1e38, "optim": "sgd", "weight_decay": 100, "max_steps": 1, "eval_strategy": "no"}
+    changes |= {"save_strategy": save, "save_steps": 1, "load_best_model_at_end": False}
+    given = [recipe_file, *(f"--{name}={value}" for name, value in changes.items())]
+    with pytest.raises(
+        DataError, match=r"Training diverged: the weights of '.*' hold NaN or infinity, so they are not"
+    ):
+        train(read_recipe(given))
+    assert not list(tmp_path.glob("out*"))

@@ -6,7 +6,6 @@ checkpoint does not know by name, so different subjects need different names.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -30,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     given, options = read_options("adapt", __doc__, argv, Arguments, AdaptOptions)
     from datasets.utils.logging import disable_progress_bar
 
+    from neural_clip.files.privacy import shared_command
     from neural_clip.training.adapt import adapt
 
     disable_progress_bar()
-    command = shlex.join(["neural-clip", "adapt", *words_of(argv)])
+    command = shared_command("neural-clip adapt", words_of(argv))
     return adapt(given.checkpoint, open_data_set(given.data), given.output_dir, options, command=command)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from neural_clip.commands.options import read_options
 from neural_clip.errors import DataError
+from neural_clip.files.whole import only_writer
 from neural_clip.options import option
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.known_corpora import CORPORA
@@ -106,6 +107,12 @@ def train_and_evaluate(options: DemoOptions, output: Path, data: Path, started: 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every step."""
     (options,) = read_options("demo", __doc__, argv, DemoOptions)
+    with only_writer(options.output_dir / "raw"):  # each step has locks of its own
+        run_steps(options)
+
+
+def run_steps(options: DemoOptions) -> None:
+    """Run what was asked for."""
     output, started = options.output_dir, time.monotonic()
     make_data(options, output / "raw", output / "data", started)
     if options.data_only:

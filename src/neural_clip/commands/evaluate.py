@@ -6,13 +6,13 @@ controls and pictures are its own, and the others are compared with it, query by
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import named_checkpoints, open_data_set, read_options, words_of
 from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.files.whole import only_writer
 from neural_clip.options import option
 
 
@@ -33,13 +33,17 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run `neural-clip evaluate`; returns the report."""
     given, options = read_options("evaluate", __doc__, argv, Arguments, EvaluateOptions)
+    from neural_clip.evaluation.outputs import REPORT_FILE
     from neural_clip.evaluation.run import evaluate_checkpoints
+    from neural_clip.files.privacy import shared_command
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
     checkpoints, data = named_checkpoints(given.checkpoint), [open_data_set(argument) for argument in given.data]
-    command = shlex.join(["neural-clip", "evaluate", *words_of(argv)])
-    report = evaluate_checkpoints(checkpoints, data, given.output_dir, options, command=command)
-    path = write_report(given.output_dir, pictures=given.pictures)
+    command = shared_command("neural-clip evaluate", words_of(argv))
+    with only_writer(given.output_dir / REPORT_FILE):
+        report = evaluate_checkpoints(checkpoints, data, given.output_dir, options, command=command)
+        opened = {found.facts.modality: found for found in data}
+        path = write_report(given.output_dir, pictures=given.pictures, data=opened)
     print_tables(report, path.parent)
     return report

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options
+from neural_clip.commands.options import open_data_set, read_options
 from neural_clip.options import option
 
 
@@ -19,14 +19,20 @@ class ReportOptions:
 
     report: str = option(MISSING, "report.json that `neural-clip evaluate` wrote, or its folder", positional=True)
     pictures: bool = option(True, "panels of retrieved images, and of intervals")
+    data: Sequence[str] | None = option(
+        None, "data sets whose images are shown, where the report does not find them by itself", nargs="+",
+        metavar="MODALITY=FOLDER",
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip report`."""
     (options,) = read_options("report", __doc__, argv, ReportOptions)
+    from neural_clip.evaluation.outputs import read_report
     from neural_clip.report.tables import print_tables
-    from neural_clip.report.write import read_report, write_report
+    from neural_clip.report.write import write_report
 
-    path = write_report(options.report, pictures=options.pictures)
+    data = {opened.facts.modality: opened for opened in map(open_data_set, options.data or ())}
+    path = write_report(options.report, pictures=options.pictures, data=data)
     print_tables(read_report(path.parent), path.parent)
     return path

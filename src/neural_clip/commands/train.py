@@ -6,15 +6,18 @@ import sys
 from collections.abc import Sequence
 
 from neural_clip.commands.options import todays_spelling
+from neural_clip.files.privacy import no_secrets_told
 from neural_clip.training.recipe import read_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a recipe with its overrides and train."""
-    recipe = read_recipe(todays_spelling("train", sys.argv[1:] if argv is None else argv))
-    from datasets.utils.logging import disable_progress_bar
+    words = todays_spelling("train", sys.argv[1:] if argv is None else argv)
+    with no_secrets_told(words):
+        recipe = read_recipe(words)
+        from datasets.utils.logging import disable_progress_bar
 
-    from neural_clip.training.run import train
+        from neural_clip.training.run import train
 
-    disable_progress_bar()  # opening a prepared data set is quick; the bar that matters is the training's
-    train(recipe)
+        disable_progress_bar()  # opening a prepared data set is quick; the bar that matters is the training's
+        train(recipe)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import read_text
+from neural_clip.files.reading import read_json
 
 STAMP_FILE = "SIMULATED.json"
 
@@ -22,10 +21,7 @@ def read_stamp(raw_dir: Path) -> dict | None:
     path = raw_dir / STAMP_FILE
     if not path.is_file():
         return None
-    try:
-        stamp = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"'{path}' is damaged: {error}. Simulate the corpus again.") from error
+    stamp = read_json(path, "mark of a simulated corpus")
     if not isinstance(stamp, dict):
         raise DataError(f"'{path}' should hold a JSON object, but holds {type(stamp).__name__}.")
     return stamp

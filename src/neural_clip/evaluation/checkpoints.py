@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.fit import check_prepared_alike
+from neural_clip.files.record import check_record
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def check_names(checkpoints: Mapping[str, str | Path]) -> None:
     """Raise where there is no checkpoint, or one has the name of a baseline."""
-    from neural_clip.evaluation.baselines.linear import BASELINES
+    from neural_clip.evaluation.baselines.rows import BASELINES
 
     check_value("checkpoints", list(checkpoints), bool(checkpoints), "one or more")
     for name, path in checkpoints.items():
@@ -38,6 +39,15 @@ def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet
         found[modality] = opened
     common_image_encoder({opened.name: opened.facts for opened in found.values()}, means=False)
     return {modality: found[modality] for modality in MODALITIES if modality in found}
+
+
+def check_output(output_dir: Path, data: dict[str, PreparedSet]) -> None:
+    """Raise where nothing can be written, or would be written into a data set."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise DataError(f"'{output_dir}' is a file; name a folder for the evaluation.")
+    for opened in data.values():
+        if output_dir.resolve().is_relative_to(opened.folder.resolve()):
+            raise DataError(f"'{output_dir}' lies in the data set '{opened.name}'; write the evaluation elsewhere.")
 
 
 def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
@@ -63,12 +73,23 @@ def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first
 
 
 def load_model(checkpoint: str | Path) -> NeuralClipModel:
-    """Model in evaluation mode."""
+    """Model in evaluation mode.
+
+    Raises:
+        DataError: If there is no such checkpoint, its files are damaged or not those of its record, or its weights
+            are not finite.
+    """
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
     if not Path(checkpoint).is_dir() and str(checkpoint).count("/") != 1:  # a name on the Hub has one
         raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: there is no such folder.")
+    if Path(checkpoint).is_dir():
+        check_record(checkpoint)
     try:
-        return NeuralClipModel.from_pretrained(str(checkpoint)).eval()
+        model = NeuralClipModel.from_pretrained(str(checkpoint)).eval()
     except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise DataError(f"The weights of '{checkpoint}' are not finite: '{name}' holds NaN or infinite values.")
+    return model

@@ -148,7 +148,8 @@ def _shuffled_labels(data: ControlData, seed: int) -> np.ndarray:
         own = data.train.rows_of(subject)
         names, codes = np.unique(data.train.image_ids[own], return_inverse=True)
         image_ids[own] = names[rng.permutation(len(names))[codes]]
-    return per_subject_ridge(replace(data.train, image_ids=image_ids), data.validation, data.test)[0]
+    shuffled = replace(data.train, image_ids=image_ids)
+    return per_subject_ridge(shuffled, data.validation, data.test, subject_means=True)[0]
 
 
 def _time_alone(data: ControlData, seed: int) -> np.ndarray:

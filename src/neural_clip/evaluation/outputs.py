@@ -1,7 +1,12 @@
-"""What an evaluation writes: `report.json` and `embeddings.npz`."""
+"""What an evaluation writes: `report.json` and `embeddings.npz`.
+
+`report.json` is renamed last and holds the digests of itself and of the embeddings, so that no one takes parts of two
+evaluations for one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -9,11 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
+from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.files.whole import sha256_of, whole_file, write_whole
+from neural_clip.files.privacy import shared_place, shared_text
+from neural_clip.files.reading import read_json
+from neural_clip.files.whole import sha256_of, told, whole_file
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
+WEIGHTS = "model*.safetensors"
+MADE_OF_IT = ("report.md", "report.html", "pictures/*.png")  # by `neural-clip report`
+TABLES = {"format_version", "decoding", "encoding", "conversion", "data"}
 
 
 def header(
@@ -22,6 +33,7 @@ def header(
     options: EvaluateOptions,
     unseen: Mapping[str, list[str]],
     command: str,
+    output_dir: Path,
 ) -> dict:
     """What was scored, by what, on what; `unseen` are the subjects of each modality whom the model does not know."""
     kept = ("corpus", "fingerprint", "category_level", "block_confounded", "average_repeats", "split_protocol",
@@ -29,7 +41,7 @@ def header(
     splits = next(iter(embedded.values()))
     data = {
         modality: {
-            "folder": part.data.name,
+            "folder": shared_place(part.data.name, output_dir),
             **{key: getattr(part.facts, key) for key in kept},
             "n_rows": len(part.image_ids),
             **_asked(part, options, unseen.get(modality, [])),
@@ -44,15 +56,15 @@ def header(
         "checkpoints": [
             {
                 "name": name,
-                "path": str(path),
-                "sha256": sha256_of(Path(path).glob("model*.safetensors")),
+                "path": shared_place(path, output_dir),
+                "sha256": sha256_of(Path(path).glob(WEIGHTS)),
                 "modalities": [*embedded[name]],
             }
             for name, path in checkpoints.items()
         ],
         "split": options.split,
         "seed": options.seed,
-        "command": command,
+        "command": shared_text(command),
         "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
         "data": data,
     }
@@ -81,7 +93,10 @@ def _version(package: str) -> str | None:
 
 
 def write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSplit]) -> None:
-    """Write both files aside, then rename."""
+    """Write both files aside, then rename them; what was made of an earlier evaluation is removed.
+
+    `report` gets the digests of the embeddings (`embeddings`) and of itself (`sha256`).
+    """
     from neural_clip.evaluation.tasks import picture_hits
 
     arrays = picture_hits(splits)
@@ -95,10 +110,62 @@ def write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSpli
             f"{name}_gallery_concepts": np.array(part.gallery_concepts, dtype=str),
             f"{name}_gallery_categories": np.array([json.dumps(c) for c in part.gallery_categories], dtype=str),
         }
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with whole_file(output_dir / EMBEDDINGS_FILE) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    write_whole(output_dir / REPORT_FILE, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    with told(output_dir, of_any_kind=True):
+        output_dir.mkdir(parents=True, exist_ok=True)
+    # the last is renamed first
+    with whole_file(output_dir / REPORT_FILE) as numbers, whole_file(output_dir / EMBEDDINGS_FILE) as embeddings:
+        with embeddings.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        report["embeddings"] = {"file": EMBEDDINGS_FILE, "sha256": sha256_of([embeddings])}
+        report["sha256"] = _digest(report)
+        numbers.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        for path in (path for pattern in MADE_OF_IT for path in output_dir.glob(pattern)):
+            path.unlink()
+
+
+def read_report(path: str | Path) -> dict:
+    """Read `report.json`; one without a digest (of an earlier version) is looked at no further.
+
+    Args:
+        path (`str` or `Path`): The file, or its folder.
+
+    Raises:
+        DataError: If the file is missing, damaged or no report, or was changed since it was written.
+    """
+    path = Path(path)
+    path = path / REPORT_FILE if path.is_dir() else path
+    report = read_json(path, "report", "; `neural-clip evaluate` writes it.")
+    missing = TABLES - set(report) if isinstance(report, dict) else TABLES
+    if missing:
+        raise DataError(f"'{path}' is no report of `neural-clip evaluate`: it lacks {sorted(missing)}.")
+    if report["format_version"] != FORMAT_VERSION:
+        raise DataError(
+            f"'{path}' has format {report['format_version']!r}, but this version reads format {FORMAT_VERSION}; "
+            "run `neural-clip evaluate` again."
+        )
+    if "sha256" in report and report["sha256"] != _digest(report):
+        raise DataError(
+            f"'{path}' was changed since it was written, or is damaged: its digest differs. Run `neural-clip "
+            "evaluate` again."
+        )
+    return {"controls": report.pop("audits", {})} | report  # what version 0.1 called them
+
+
+def _digest(report: dict) -> str:
+    """SHA-256 of all that a report holds beside it, however it is laid out."""
+    content = {key: value for key, value in report.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def why_not_of(report: dict, path: Path) -> str:
+    """Why these embeddings are not those that a report was made with; empty where they are."""
+    if not path.is_file():
+        return f"{path.name} is not beside the report."
+    if not isinstance(report.get("embeddings"), dict):
+        return f"the report does not tell which {path.name} belongs to it; run `neural-clip evaluate` again."
+    if report["embeddings"].get("sha256") != sha256_of([path]):
+        return f"{path.name} belongs to another evaluation, or is damaged; run `neural-clip evaluate` again."
+    return ""
 
 
 FORMAT_VERSION = 2  # of report.json

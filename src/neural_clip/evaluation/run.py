@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
+from neural_clip.evaluation.checkpoints import check_names, check_output, fitting_model, open_data
 from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
+from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.target_space import TargetSpace
@@ -46,7 +47,8 @@ def evaluate_checkpoints(
         checkpoints (`Mapping[str, str or Path]`): Names in the report, and folders or Hub names of
             [`NeuralClipModel`]s. The first must have an encoder for every data set, others for one or more.
         data (`Sequence[str or Path or PreparedSet]`): Prepared data sets, at most one a modality.
-        output_dir (`str` or `Path`): Made if missing; files of earlier evaluations are replaced.
+        output_dir (`str` or `Path`): Made if missing; the files of an earlier evaluation stay until all new ones are
+            written, and other files stay.
         options ([`EvaluateOptions`], *optional*): What is scored, and how.
         command (`str`): Command line for the record.
         **changes: Options by name, in place of those of `options`.
@@ -57,10 +59,10 @@ def evaluate_checkpoints(
     Raises:
         DataError: If an option is not allowed, there is no checkpoint, one cannot be read or has the name of a
             baseline, a data set does not fit it, a modality is given twice, or image encoders differ, among the data
-            sets or from the one that a checkpoint was trained on.
+            sets or from the one that a checkpoint was trained on; if `output_dir` is a file or lies in a data set, or
+            another process writes there.
     """
     from neural_clip.evaluation.understanding.attribution import require_captum
-    from neural_clip.evaluation.understanding.run import understand as analyse
 
     options = replace(options or EvaluateOptions(), **changes)
     if options.understand is not None:
@@ -69,12 +71,27 @@ def evaluate_checkpoints(
             raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
     check_names(checkpoints)
     opened = open_data(data)
+    check_output(Path(output_dir), opened)
+    with only_writer(output_dir):
+        return _evaluated(checkpoints, opened, Path(output_dir), options, command)
+
+
+def _evaluated(
+    checkpoints: Mapping[str, str | Path], opened: dict[str, PreparedSet], output_dir: Path, options: EvaluateOptions,
+    command: str,
+) -> dict:  # fmt: skip
+    """Score checkpoints and write what was found."""
+    from neural_clip.evaluation.understanding.run import UNDERSTANDING_FILE
+    from neural_clip.evaluation.understanding.run import understand as analyse
+
     check_protocol(options.protocol, list(opened.values()))
     models: dict[str, NeuralClipModel] = {}
     for name, path in checkpoints.items():
         models[name] = fitting_model(path, opened, first=not models)
         space = TargetSpace.of(getattr(models[name].config, "target_space", None))
         opened = {modality: found.moved_to(space) for modality, found in opened.items()}
+    for data_set in opened.values():
+        data_set.verify()
     parts = scored_parts(opened, options)
     embedded = {
         name: {
@@ -93,7 +110,9 @@ def evaluate_checkpoints(
         )
         for modality, part in splits.items()
     }
-    report = Report(header(checkpoints, embedded, options, unseen, command), embedded, options.protocol)
+    report = Report(
+        header(checkpoints, embedded, options, unseen, command, Path(output_dir)), embedded, options.protocol
+    )
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:
@@ -102,12 +121,14 @@ def evaluate_checkpoints(
                 report.add_conversion(source, target)
     found = report.as_dict()
     if options.understand is not None:
-        found["understanding"] = analyse(
-            models[first], {name: part.of_its_images() for name, part in splits.items()},
-            Path(output_dir) / "understanding",
-            seed=options.seed, device=options.device, max_recordings=options.understand,
-        )  # fmt: skip
-    write_outputs(Path(output_dir), found, splits)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        place, what = output_dir / "understanding", "analysis of what was learned"
+        with whole_folder(place, holds=UNDERSTANDING_FILE, what=what, overwrite=True) as partial:
+            found["understanding"] = analyse(
+                models[first], {name: part.of_its_images() for name, part in splits.items()}, partial,
+                seed=options.seed, device=options.device, max_recordings=options.understand,
+            )  # fmt: skip
+    write_outputs(output_dir, found, splits)
     return found
 
 
@@ -252,7 +273,7 @@ def baseline_rows(
 
     One that cannot be computed says why.
     """
-    from neural_clip.evaluation.baselines.linear import BASELINES
+    from neural_clip.evaluation.baselines.rows import BASELINES
     from neural_clip.evaluation.tasks import decoding_rows
 
     rows: list[dict] = []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.hdf5 import check_storage, open_dataset, text_of
+from neural_clip.files.hdf5 import open_dataset, stored, text_of
 from neural_clip.files.mat import read_mat
 from neural_clip.files.names import plain_name
-from neural_clip.files.reading import CHUNK, begins_like, existing, head_of, reading
+from neural_clip.files.reading import CHUNK, begins_like, check_unpacked, existing, head_of, reading
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 NPY_VERSIONS = ((1, 0), (2, 0), (3, 0))
@@ -64,7 +66,19 @@ def _read_npy(path: Path, key: str | None) -> np.ndarray:
         raise DataError(f"'{path}' is no .npy file: {begins_like(head)}.")
     if tuple(head[6:8]) not in NPY_VERSIONS:
         raise DataError(f"'{path}' is of version {head[6]}.{head[7]} of the .npy format; known are 1.0, 2.0 and 3.0.")
+    with path.open("rb") as file:
+        _check_announced(file, path.stat().st_size)
     return np.load(path, allow_pickle=False)
+
+
+def _check_announced(file: IO[bytes], size: int) -> None:
+    """Require that an array of `size` bytes, header included, has as many as its header says."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    if size != expected and not dtype.hasobject:  # NumPy itself refuses objects
+        raise ValueError(f"it has {size} bytes, but its header announces {expected}")
 
 
 def _read_npz(path: Path, key: str | None) -> np.ndarray:
@@ -72,16 +86,22 @@ def _read_npz(path: Path, key: str | None) -> np.ndarray:
         raise DataError(f"'{path}' is no .npz file: {begins_like(head)}.")
     with np.load(path, allow_pickle=False) as archive:
         name = _chosen(path, key, list(archive.files))
-        # To the end, because only there zipfile compares the checksum, and a damaged shape makes NumPy stop before.
-        with zipfile.ZipFile(path) as packed, packed.open(_member(packed, name)) as member:
-            while member.read(CHUNK):
-                pass
+        with zipfile.ZipFile(path) as packed:
+            if len({info.filename for info in packed.infolist()}) < len(packed.infolist()):
+                raise ValueError("it holds two arrays of one name")
+            info = _member(packed, name)
+            check_unpacked(path, info.file_size)
+            with packed.open(info) as member:
+                _check_announced(member, info.file_size)
+                # To the end, because only there zipfile compares the checksum.
+                while member.read(CHUNK):
+                    pass
         return archive[name]
 
 
-def _member(packed: zipfile.ZipFile, name: str) -> str:
-    """NumPy leaves the suffix out of the names of its arrays."""
-    return name if name in packed.namelist() else f"{name}.npy"
+def _member(packed: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """What holds an array; NumPy leaves the suffix out of the names."""
+    return packed.getinfo(name if name in packed.namelist() else f"{name}.npy")
 
 
 def _read_mat(path: Path, key: str | None) -> np.ndarray:
@@ -97,16 +117,18 @@ def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
     import h5py
 
     with h5py.File(path, "r") as file:
-        names = [name for name in file if isinstance(file[name], h5py.Dataset)]
+        own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]  # no other file's
+        names = [name for name in own if file.get(name, getclass=True) is h5py.Dataset]
     with open_dataset(path, _chosen(path, key, names)) as dataset:
         text = text_of(path, dataset)
         if text is not None:
             return text
         if dataset.attrs.get("MATLAB_empty", 0):  # then its values are the sizes
-            return np.empty([int(size) for size in dataset[()]])
-        if dataset.size and dataset.id.get_create_plist().get_layout() != h5py.h5d.COMPACT:  # these are in the header
-            check_storage(path, dataset)
-        return np.asarray(dataset).T  # MATLAB counts dimensions from the other end
+            sizes = [int(size) for size in stored(path, dataset)]
+            if 0 not in sizes:
+                raise ValueError(f"it calls an array of shape {sizes} empty")
+            return np.empty(sizes)
+        return stored(path, dataset).T  # MATLAB counts dimensions from the other end
 
 
 def _chosen(path: Path, key: str | None, names: list[str]) -> str:

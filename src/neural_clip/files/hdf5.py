@@ -9,6 +9,7 @@ which belong to no chunk.
 from __future__ import annotations
 
 import itertools
+import math
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import NSD_ADVICE, begins_like, existing, head_of, reading
+from neural_clip.files.names import text_array
+from neural_clip.files.reading import NSD_ADVICE, begins_like, check_unpacked, existing, head_of, reading
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ROWS_READ = 1024  # texts that are read at once
 NEWEST_SUPERBLOCK = 3  # of HDF5 1.10 to 2.0
 
 
@@ -46,7 +49,17 @@ def open_dataset(path: Path, name: str) -> Iterator:
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset):
             raise DataError(f"'{path}': '{name}' is a group, no data set.")
+        if dataset.file.filename != file.filename:
+            raise DataError(
+                f"'{path}': '{name}' is a link to the file '{dataset.file.filename}'; copy it into this one."
+            )
         yield dataset
+
+
+def stored(path: Path, dataset) -> np.ndarray:
+    """All values of a data set, once [`check_storage`] has found them."""
+    check_storage(path, dataset)
+    return np.asarray(dataset[()])
 
 
 def text_of(path: Path, dataset) -> np.ndarray | None:
@@ -64,17 +77,17 @@ def text_of(path: Path, dataset) -> np.ndarray | None:
     kind = matlab.decode() if isinstance(matlab, bytes) else str(matlab)
     where = f"'{path}': array '{dataset.name.removeprefix('/')}'"
     if dataset.dtype.kind == "S":  # many programs call their UTF-8 ASCII
-        return np.asarray(dataset[()])
+        return stored(path, dataset)
     if h5py.check_string_dtype(dataset.dtype):
-        return np.array(dataset.asstr("utf-8")[()], dtype=str)
+        return _names(path, dataset)
     if kind == "char":
-        return np.array(_lines(dataset), dtype=str)
+        return text_array(_lines(path, dataset))
     if kind == "cell":
-        cells = [dataset.file[reference] for reference in np.ravel(dataset[()])]
-        lines = [_lines(cell) for cell in cells if cell.attrs.get("MATLAB_class", b"") in (b"char", "char")]
+        cells = [dataset.file[reference] for reference in np.ravel(stored(path, dataset))]
+        lines = [_lines(path, cell) for cell in cells if cell.attrs.get("MATLAB_class", b"") in (b"char", "char")]
         if len(lines) < len(cells) or any(len(line) > 1 for line in lines):
             raise DataError(f"{where} is a cell array of other things than lines of text.")
-        return np.array(["".join(line) for line in lines], dtype=str)
+        return text_array(["".join(line) for line in lines])
     if kind == "string" or dataset.attrs.get("MATLAB_object_decode", 0):
         raise DataError(
             f"{where} is a {kind or 'MATLAB'} object of MATLAB, which no other program reads; save text as "
@@ -83,20 +96,41 @@ def text_of(path: Path, dataset) -> np.ndarray | None:
     return None
 
 
-def _lines(dataset) -> list[str]:
+def _names(path: Path, dataset) -> np.ndarray:
+    """Text of any length; many places of a data set may point to one text."""
+    check_storage(path, dataset)
+    if not dataset.shape:
+        return np.array(dataset.asstr("utf-8")[()], dtype=str)
+    names: list[str] = []
+    size = 0
+    for start in range(0, len(dataset), ROWS_READ):
+        block = np.ravel(dataset.asstr("utf-8")[start : start + ROWS_READ]).tolist()
+        size += sum(map(len, block))
+        check_unpacked(path, size)
+        names += block
+    return text_array(names).reshape(dataset.shape)
+
+
+def _lines(path: Path, dataset) -> list[str]:
     """Lines of a matrix of characters of MATLAB, which counts dimensions from the other end."""
     if dataset.attrs.get("MATLAB_empty", 0):
         return []
-    rows = np.atleast_2d(dataset[()].T).astype("<u2")
-    return [row.tobytes().decode("utf-16-le") for row in rows]
+    rows = np.atleast_2d(stored(path, dataset).T).astype("<u2")
+    return [row.tobytes().decode("utf-16-le") for row in rows if row.size]
 
 
 def check_storage(path: Path, dataset) -> None:
-    """Require that the file holds every value of a data set, each in its own place.
+    """Require that the file holds every value of a data set, each in its own place, and can hold so many.
 
     Raises:
-        DataError: If chunks are absent, listed twice, overlap or lie beyond the end of the file.
+        DataError: If chunks are absent, listed twice, overlap or lie beyond the end of the file, or would become far
+            larger than it.
     """
+    import h5py
+
+    check_unpacked(path, (dataset.size or 0) * _width(dataset))
+    if not dataset.size or dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT:  # these lie in the header
+        return
     starts, sizes = _chunked(path, dataset) if dataset.chunks else _contiguous(path, dataset)
     order = np.argsort(starts, kind="stable")
     starts, ends = starts[order], (starts + sizes)[order]
@@ -120,12 +154,24 @@ def read_slab(dataset, *spans: tuple[int, int]) -> np.ndarray:
     return dataset[tuple(slice(int(first), int(last)) for first, last in spans)]
 
 
+def _width(dataset) -> int:
+    """Bytes of a value in the file: those of its address where another object or text of any length is meant."""
+    import h5py
+
+    address = dataset.file.id.get_create_plist().get_sizes()[0]
+    if h5py.check_ref_dtype(dataset.dtype) is not None:
+        return address
+    return (
+        8 + address if h5py.check_string_dtype(dataset.dtype) and dataset.dtype.hasobject else dataset.dtype.itemsize
+    )
+
+
 def _contiguous(path: Path, dataset) -> tuple[np.ndarray, np.ndarray]:
     """Place and size of a data set in one piece."""
     if dataset.is_virtual or dataset.external:
         raise DataError(f"'{path}': the values of '{dataset.name}' lie in other files; copy them into one.")
     place, size = dataset.id.get_offset(), dataset.id.get_storage_size()
-    if place is None or size != dataset.size * dataset.dtype.itemsize:
+    if place is None or size != dataset.size * _width(dataset):
         raise DataError(f"'{path}' is incomplete: {size} bytes of '{dataset.name}' are stored. Copy it again.")
     return np.array([place]), np.array([size])
 
@@ -150,7 +196,8 @@ def _chunked(path: Path, dataset) -> tuple[np.ndarray, np.ndarray]:
         )
     starts, sizes, skipped = np.array(places).reshape(-1, 3).T
     filtered = dataset.id.get_create_plist().get_nfilters() > 0
-    expected = np.prod(dataset.chunks) * dataset.dtype.itemsize
-    if skipped.any() or (not filtered and (sizes != expected).any()):
+    expected = math.prod(dataset.chunks) * _width(dataset)
+    most = expected + expected // 64 + 1024 if filtered else expected  # what cannot be compressed grows a little
+    if skipped.any() or (sizes > most).any() or (not filtered and (sizes != expected).any()):
         raise DataError(f"'{path}' is damaged: chunks of '{dataset.name}' have wrong sizes. Copy it again.")
     return starts, sizes

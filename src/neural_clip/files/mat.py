@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import begins_like, existing, reading
+from neural_clip.files.names import text_array
+from neural_clip.files.reading import begins_like, check_unpacked, existing, reading
 
 _HEADER_SIZE = 128
 _ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
@@ -64,7 +65,9 @@ def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
                 f"'{path}' cannot be read: no MAT-file of level 5, which MATLAB writes with -v6 or -v7: {instead}. "
                 "Save it again by `save(file, '-v7')`."
             )
-        for kind, data in _elements(content[_HEADER_SIZE:], order):
+        elements = list(_elements(content[_HEADER_SIZE:], order))
+        check_unpacked(path, sum(_unpacked_size(kind, data, order) for kind, data in elements))
+        for kind, data in elements:
             name, matrix = _variable(kind, data, order)
             if name in found or name in unread:
                 raise ValueError(f"two variables called {name!r}")
@@ -114,10 +117,28 @@ def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview
         place += step
 
 
+def _unpacked_size(kind: int, data: memoryview, order: str) -> int:
+    """Bytes of an element as its tag announces them, which is compressed with it."""
+    if kind != _COMPRESSED:
+        return len(data)
+    tag = zlib.decompressobj().decompress(data, 8)
+    return 8 if len(tag) < 8 else 8 + struct.unpack(f"{order}II", tag)[1]
+
+
+def _unpacked(data: memoryview, size: int) -> bytes:
+    """What a compressed element holds, which must be of the announced size."""
+    unpacking = zlib.decompressobj()
+    content = unpacking.decompress(data, size + 1)
+    if len(content) != size or not unpacking.eof:
+        raise ValueError("a compressed element is longer or shorter than it says")
+    return content
+
+
 def _variable(kind: int, data: memoryview, order: str) -> tuple[str, np.ndarray | str]:
     """Name and values of a variable, or in words what else it is."""
     if kind == _COMPRESSED:
-        ((kind, data),) = _elements(memoryview(zlib.decompress(data)), order)
+        content = memoryview(_unpacked(data, _unpacked_size(kind, data, order)))
+        ((kind, data),) = _elements(content, order)
     if kind != _MATRIX:
         raise ValueError(f"an element of type {kind} where a matrix should be")
     name, matrix_class, shape, parts = _matrix(data, order)
@@ -183,7 +204,8 @@ def _text(name: str, shape: tuple[int, ...], stored: int, data: memoryview, orde
     letters = bytes(data).decode(_TEXTS[stored] + wide)
     if math.prod(shape) != len(letters):
         raise ValueError(f"the text {name!r} has {len(letters)} characters and shape {shape}")
-    return np.array([letters[line :: shape[0]] for line in range(shape[0])], dtype=str)
+    lines = range(shape[0]) if letters else ()  # none of them takes room, so their number is not held against the file
+    return text_array([letters[line :: shape[0]] for line in lines])
 
 
 def _cells(name: str, shape: tuple[int, ...], parts: list[tuple[int, memoryview]], order: str) -> np.ndarray:
@@ -196,4 +218,4 @@ def _cells(name: str, shape: tuple[int, ...], parts: list[tuple[int, memoryview]
         if matrix_class & 0xFF != _CHARACTERS or len(inner) != 1 or (0 not in size and size[0] != 1):
             raise _UnreadError("a cell array of other things than lines of text")
         texts.append("".join(_text(name, size, *inner[0], order)))
-    return np.array(texts, dtype=str).reshape(shape, order="F").ravel()
+    return text_array(texts).reshape(shape, order="F").ravel()

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+MAX_TEXT = 1 << 28  # bytes of an array of names; each takes the room of the longest
 
 
 def plain_name(name: str) -> str:
@@ -12,3 +17,15 @@ def plain_name(name: str) -> str:
     with spaces.
     """
     return unicodedata.normalize("NFC", name).strip(" \t\r\n\0\ufeff")
+
+
+def text_array(names: Sequence[str]) -> np.ndarray:
+    """Names as an array of `str`, `(n,)`.
+
+    Raises:
+        ValueError: If a long one among many would fill the memory.
+    """
+    longest = max(map(len, names), default=0)
+    if 4 * longest * len(names) > MAX_TEXT:
+        raise ValueError(f"a text of {longest:,} characters among {len(names):,} names")
+    return np.array(names, dtype=str)

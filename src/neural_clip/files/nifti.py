@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import NSD_ADVICE, begins_like, existing, head_of, reading
+from neural_clip.files.reading import NSD_ADVICE, begins_like, check_unpacked, existing, head_of, reading
 
 _CHUNK = 2**17  # compressed bytes that are inflated at a time; larger ones gain nothing
 _HEADER_SIZE, _HEADER_2_SIZE = 348, 540
@@ -43,14 +43,14 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
     existing(path, "NIfTI file")
     with reading(path):
         with path.open("rb") as file:
-            read = _reader(path, file)
-            content = b"".join(iter(lambda: read(2**24), b""))
-        version, _ = _version(path, content[:_HEADER_SIZE])
-        image: Any = (nibabel.Nifti2Image if version == 2 else nibabel.Nifti1Image).from_bytes(content)
+            stream = NiftiStream(path, read := _reader(path, file))
+            content = stream.head + read(max(stream.end - len(stream.head), 0) + 1)  # reading on verifies the checksum
+        if len(content) != stream.end:
+            found = f"{len(content)} bytes" if len(content) < stream.end else "more"
+            raise ValueError(f"its header announces {stream.end} bytes, but it has {found}")
+        kind = nibabel.Nifti2Image if stream.version == 2 else nibabel.Nifti1Image
+        image: Any = kind.from_bytes(content)
         header = image.header
-        end = int(image.dataobj.offset) + math.prod(image.shape) * header.get_data_dtype().itemsize
-        if len(content) != end:
-            raise ValueError(f"it has {len(content)} bytes, but its header announces {end}")
         data = np.asarray(image.dataobj, dtype=np.float32)
         zooms, factor = header.get_zooms(), _TIME_UNITS.get(header.get_xyzt_units()[1])
     if factor is None or len(zooms) < 4 or not zooms[3] > 0:
@@ -70,6 +70,12 @@ class NiftiStream:
         dtype (`numpy.dtype`): As stored, byte order included.
         scaling (`tuple`): Slope and intercept of the header; 1 or None, and 0 or None, stand for plain numbers.
         affine (`numpy.ndarray` of shape `(4, 4)`, *optional*): To mm; `None` where the header does not tell it.
+        version (`int`): 1 or 2.
+        head (`bytes`): Header and extensions, which are read already.
+        end (`int`): Bytes that the header announces, itself included.
+
+    Raises:
+        DataError: If that is more than the file can hold.
     """
 
     def __init__(self, path: Path, read: Callable[[int], bytes]):
@@ -77,9 +83,9 @@ class NiftiStream:
 
         self._read = read
         content = read(_HEADER_SIZE)
-        version, size = _version(path, content)
+        self.version, size = _version(path, content)
         content += read(size - _HEADER_SIZE)
-        kind = nibabel.Nifti2Header if version == 2 else nibabel.Nifti1Header
+        kind = nibabel.Nifti2Header if self.version == 2 else nibabel.Nifti1Header
         try:
             header = kind(content, check=False)  # its checks repair and print
             self.shape = tuple(int(size) for size in header.get_data_shape())
@@ -90,7 +96,11 @@ class NiftiStream:
             nibabel.wrapstruct.WrapStructError, nibabel.spatialimages.HeaderDataError, KeyError, OverflowError
         ) as error:  # fmt: skip
             raise ValueError(f"no NIfTI header: {error}") from error
-        read(begin - size)  # extensions
+        if begin < size or min(self.shape, default=1) < 0:
+            raise ValueError(f"its header says shape {self.shape}, from byte {begin} on")
+        self.end = begin + math.prod(self.shape) * self.dtype.itemsize
+        _check_end(path, self.end)
+        self.head = content + read(begin - size)  # with extensions
 
     @property
     def scaled(self) -> bool:
@@ -184,6 +194,14 @@ def _version(path: Path, head: bytes) -> tuple[int, int]:
     if found[0] == _HEADER_SIZE and not head[344:348].strip(b"\0"):
         raise DataError(f"'{path}' is a file of ANALYZE 7.5, no NIfTI file; it does not tell left from right.")
     raise DataError(f"'{path}' is no NIfTI file, or its header is damaged: {begins_like(head)}.")
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Compare what a header announces with the size of the file, before anything of that size is read."""
+    if path.suffix.lower() == ".gz":
+        check_unpacked(path, end)
+    elif end > path.stat().st_size:
+        raise ValueError(f"its header announces {end} bytes, but it has {path.stat().st_size}")
 
 
 def _reader(path: Path, file: BinaryIO) -> Callable[[int], bytes]:

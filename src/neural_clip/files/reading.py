@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import json
+import math
+import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from neural_clip.errors import DataError
 
+MAX_UNPACKED, MAX_RATIO = 1 << 28, 100  # bytes, and times the file; recordings are not compressed that far
+MAX_DEPTH = 50
+MAX_YAML, MAX_NODES = 1 << 22, 200_000  # characters and values; a manifest of 10,000 recordings has half of it
 CHUNK = 1 << 24  # bytes that are read at once where only a checksum is wanted
 HEAD = 1024  # bytes that show what a file is; pointers are shorter
 NSD_ADVICE = " See https://naturalscenesdataset.org for access to NSD."
@@ -66,6 +74,8 @@ def existing(path: Path, what: str, advice: str = "") -> Path:
         DataError: If it is absent, a folder, empty, a pointer of git-annex or git LFS, or may not be read.
     """
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # reading might never end
+            raise DataError(f"'{path}' is no {what}: it is a device or a pipe.")
         with path.open("rb") as file:
             head = file.read(HEAD)
     except IsADirectoryError as error:
@@ -120,8 +130,111 @@ def read_text(path: Path, what: str = "text file", advice: str = "") -> str:
     return text
 
 
+def read_json(path: Path, what: str = "JSON file", advice: str = "") -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: If the file is absent or no JSON, or holds NaN, infinite numbers or one key twice.
+    """
+    text = read_text(path, what, advice)
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_float=_number, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{path}' is no readable {what}: {reason_of(error)}") from error
+
+
+def read_yaml(path: Path, what: str = "YAML file") -> Any:
+    """What a YAML file holds, by its safe types alone.
+
+    Raises:
+        DataError: If the file is absent or no YAML, holds one key twice, or has aliases that would become more than
+            `MAX_NODES` values.
+    """
+    import yaml
+
+    text = read_text(path, what)
+    if len(text) > MAX_YAML:
+        raise DataError(f"'{path}' has {len(text):,} characters; a {what} has {MAX_YAML:,} at most.")
+    kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        depth = 0
+        for event in yaml.parse(text, kind):  # whatever goes deeper would end the interpreter
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"it is nested more than {MAX_DEPTH} deep, at line {event.start_mark.line + 1}")
+        loader = kind(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_values(node, {})
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"'{path}' is no readable {what}: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def _count_values(node: Any, known: dict[int, int]) -> int:
+    """How many values a node of YAML becomes where its aliases are written out."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = MAX_NODES + 1  # of a node within itself
+    children = [child for pair in node.value for child in pair] if node.id == "mapping" else node.value
+    if node.id == "mapping":
+        (most, times), *_ = Counter(key.value for key, _ in node.value if key.id == "scalar").most_common(1) or [
+            ("", 0)
+        ]
+        if times > 1:
+            raise ValueError(f"it holds the key {most!r} twice{_place(node)}")
+    count = 1 + (0 if node.id == "scalar" else sum(_count_values(child, known) for child in children))
+    if count > MAX_NODES:
+        raise ValueError(f"it has more than {MAX_NODES:,} values, its aliases written out{_place(node)}")
+    known[id(node)] = count
+    return count
+
+
+def _place(node: Any) -> str:
+    return f", in what begins at line {node.start_mark.line + 1}"
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _number(text: str) -> float:
+    """A number, unless it is too large for one."""
+    return number if math.isfinite(number := float(text)) else _no_number(text)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+    """A mapping, of which no key is told twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it holds the key {twice!r} twice")
+    return found
+
+
+def check_unpacked(path: Path, size: int) -> None:
+    """Refuse what would become far larger than its file.
+
+    Args:
+        path (`Path`): A compressed file.
+        size (`int`): Bytes that it holds or announces.
+
+    Raises:
+        DataError: If these are more than a quarter of a GiB and more than 100 times the file.
+    """
+    if size > MAX_UNPACKED and size > MAX_RATIO * path.stat().st_size:
+        raise DataError(
+            f"'{path}' has {path.stat().st_size:,} bytes, but would become {size:,} bytes or more. A file of "
+            f"recordings is not compressed so far; allowed are {MAX_RATIO} times its size. If it is meant so, save it "
+            "uncompressed."
+        )
+
+
 def check_gzip(path: Path) -> None:
     """Read a `.gz` file to its end, because only there the checksum is compared."""
+    size = 0
     with gzip.open(path) as packed:
-        while packed.read(CHUNK):
-            pass
+        while block := packed.read(CHUNK):
+            size += len(block)
+            check_unpacked(path, size)

@@ -1,73 +1,239 @@
-"""Files and folders that are never half there, and the sum they are known by."""
+"""Files and folders that are never half there, that one process at a time writes, and the sum they are known by.
+
+A folder is written as `<path>.partial`. Where it replaces an older one, that one is renamed to `<path>.replaced`, the
+new one to `path`, and the older one is removed. A run that is killed between the two renames leaves the older one in
+`<path>.replaced`, and the next that writes puts it back.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from neural_clip.errors import DataError
 
+NO_SPACE = "no space is left on the device"
+REFUSALS = {
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EFBIG: "the file would be larger than is allowed",
+}
+FULL = 2**16  # bytes; with fewer left, whatever a library says of a file that it could not write, the disk is full
+PATIENCE = 0.2  # s that are waited for a process that is just about to finish
+
+
+@contextmanager
+def only_writer(path: str | Path) -> Iterator[None]:
+    """Be the only process that writes a file or folder; what this process does within the block may ask again.
+
+    The lock is an empty file `.<name>.writing` beside it, which vanishes at the end. When its process dies, the lock
+    is free, whether or not the file is still there.
+
+    Raises:
+        DataError: If another process writes it, or nothing can be written there.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    parent, mark = path.parent, path.with_name(f".{path.name}.writing")
+    with told(path, of_any_kind=True):
+        made = not parent.exists()
+        parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(mark, timeout=PATIENCE, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            if not mark.exists():
+                raise DataError(f"'{path}' cannot be written: no file can be made in '{parent}'.") from error
+            raise DataError(
+                f"Another process is writing '{path}'. Wait until it has finished, or choose another name."
+            ) from error
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:  # removed while it is held: whoever opened it before sees that it has no name
+            with suppress(OSError):
+                mark.unlink()
+        lock.release()
+        if made:
+            with suppress(OSError):
+                parent.rmdir()  # nothing was written
+
+
+@contextmanager
+def told(path: str | Path, *, of_any_kind: bool = False) -> Iterator[None]:
+    """Turn what the system has against writing at `path` into a `DataError` that names it.
+
+    Args:
+        path (`str` or `Path`): What is written.
+        of_any_kind (`bool`, *optional*, defaults to `False`): Take every `OSError` for such a refusal, which nothing
+            but writing can have raised; otherwise those that reading never gives.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # NumPy, torch and safetensors have errors of their own for a full disk
+        number = error.errno if isinstance(error, OSError) else None
+        reason = REFUSALS.get(number or 0)
+        if reason is None and of_any_kind and isinstance(error, OSError):
+            where = f" ('{error.filename}')" if error.filename not in (None, str(path)) else ""
+            reason = (error.strerror or str(error)).lower() + where
+        if reason is None and _is_full(Path(path)):
+            reason = NO_SPACE
+        if reason is None:
+            raise
+        raise DataError(f"'{path}' cannot be written: {reason}. What was there before is unchanged.") from error
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the device of a file or folder, which need not be there, has no space left."""
+    there = next((place for place in (path, *path.absolute().parents) if place.exists()), None)
+    return there is not None and shutil.disk_usage(there).free < FULL
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give `<path>.partial` to write; it becomes `path` if the block ends without an error, and vanishes otherwise."""
+    """Give `<path>.partial` to write; it becomes `path` if the block ends without an error, and vanishes otherwise.
+
+    Raises:
+        DataError: If another process writes it, the disk is full or read-only, or it may not be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with only_writer(path):
+        try:
+            with told(path):
+                yield partial
+            with told(path, of_any_kind=True):
+                os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(
-    path: str | Path, *, holds: str, what: str, overwrite: bool = False, keep: Callable[[Path], int] | None = None
+    path: str | Path,
+    *,
+    holds: str,
+    what: str,
+    overwrite: bool = False,
+    keep: Callable[[Path], int] | None = None,
+    again: str = "the same command",
 ) -> Iterator[Path]:
     """Give `<path>.partial` to fill; it becomes `path` if the block ends without an error, and vanishes otherwise.
 
     Args:
-        path (`str` or `Path`): The folder; an empty one may be there.
+        path (`str` or `Path`): The folder, or a link to one; an empty one may be there.
         holds (`str`): Name of a file that every such folder holds; a folder without it is never overwritten.
         what (`str`): What such a folder is, for messages.
         overwrite (`bool`, *optional*, defaults to `False`): Replace an older such folder.
         keep (`Callable`, *optional*): Removes all but finished parts of the partial folder and tells how many there
             are. Parts of an earlier run are then there to go on from, and parts stay after an error.
+        again (`str`, *optional*): What goes on from there, for messages.
 
     Raises:
-        DataError: If `path` is taken.
+        DataError: If `path` is taken, another process writes it, the disk is full or read-only, or it may not be
+            written.
     """
-    path = Path(path).absolute()
-    partial, old = (path.with_name(path.name + suffix) for suffix in (".partial", ".old"))
-    if not path.exists() and (old / holds).is_file():
-        os.rename(old, path)  # a run was killed between the two renames below
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        if not (path / holds).is_file():
-            raise DataError(f"'{path}' exists and is no {what}, so it is not overwritten; choose another name.")
-        if not overwrite:
-            raise DataError(f"'{path}' is not empty. Pass `--overwrite` to replace the {what}, or choose another.")
-    if not (keep and keep(partial)):
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir(parents=True, exist_ok=True)
+    path = place_of(path)
+    partial, old = (path.with_name(path.name + suffix) for suffix in (".partial", ".replaced"))
+    with only_writer(path):
+        restore(path, holds)
+        check_free(path, holds=holds, what=what, overwrite=overwrite)
+        with told(path, of_any_kind=True):
+            if not (keep and partial.is_dir() and keep(partial)):
+                _remove(partial, holds)  # of a run that was killed
+            partial.mkdir(exist_ok=True)
+        try:
+            with told(path):
+                yield partial
+            if not (partial / holds).is_file():
+                raise RuntimeError(f"'{partial}' was to become a {what}, but has no {holds}.")
+            with told(path, of_any_kind=True):
+                _remove(old, holds)
+                if path.exists():
+                    os.rename(path, old)
+                os.rename(partial, path)
+            _remove(old, holds)
+        finally:
+            restore(path, holds)
+            if kept := keep(partial) if keep and partial.is_dir() else 0:
+                print(f"{kept} finished parts stay in '{partial}'; {again} goes on from there.", file=sys.stderr)
+            else:
+                _remove(partial, holds)
+
+
+def place_of(path: str | Path) -> Path:
+    """Absolute path of a folder that is to be written, without links.
+
+    Raises:
+        DataError: If it is the root of the file system, or a link to nothing.
+    """
+    place = Path(os.path.realpath(path))
+    if os.path.islink(path) and not place.exists():
+        raise DataError(f"'{path}' is a link to '{os.readlink(path)}', which is not there. Remove the link.")
+    if not place.name:
+        raise DataError(f"'{path}' is the root of the file system; choose a folder in it.")
+    return place
+
+
+def check_free(path: Path, *, holds: str, what: str, overwrite: bool) -> None:
+    """Raise a `DataError` unless a folder may be written: there is none, an empty one, or one that may be replaced."""
+    with told(path, of_any_kind=True):
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if taken and not (path / holds).is_file():
+        raise DataError(f"'{path}' exists and is no {what}, so it is not overwritten; choose another name.")
+    if taken and not overwrite:
+        raise DataError(f"'{path}' is not empty. Pass `--overwrite` to replace the {what}, or choose another.")
+
+
+def check_apart(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raise a `DataError` where a folder would be written into one that is read, or in place of what is read."""
+    place = place_of(path)
+    for given in inputs:
+        read = Path(os.path.realpath(given))
+        if place == read or read in place.parents:
+            raise DataError(f"'{path}' lies in '{given}', which is read. Choose a folder outside it.")
+        if place in read.parents:
+            raise DataError(f"'{path}' holds '{given}', which is read. Choose another folder.")
+
+
+def moved_aside(path: str | Path, holds: str) -> Path | None:
+    """Where a folder lies that a killed run was about to replace; `None` where nothing of that kind happened."""
+    path = Path(os.path.realpath(path))
+    old = path.with_name(path.name + ".replaced")
+    return old if not path.exists() and (old / holds).is_file() else None
+
+
+def restore(path: str | Path, holds: str) -> None:
+    """Put a folder back that a killed run had moved aside; only within [`only_writer`]."""
+    if old := moved_aside(path, holds):
+        os.rename(old, Path(os.path.realpath(path)))
+        print(f"'{path}' was put back from '{old}', where a run had moved it that was interrupted.", file=sys.stderr)
+
+
+def _remove(folder: Path, holds: str) -> None:
+    """Remove a folder, first the file without which no one takes it for a whole one."""
+    if folder.is_dir():
+        (folder / holds).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_or_copy(source: str, target: str) -> str:
+    """Share a file's bytes where the file system can, copy them where it cannot."""
     try:
-        yield partial
-        if not (partial / holds).is_file():
-            raise RuntimeError(f"'{partial}' was to become a {what}, but has no {holds}.")
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            os.rename(path, old)
-        os.rename(partial, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        if kept := keep(partial) if keep else 0:
-            print(f"{kept} finished parts stay in '{partial}'; the same command goes on from there.", file=sys.stderr)
-        else:
-            shutil.rmtree(partial, ignore_errors=True)
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

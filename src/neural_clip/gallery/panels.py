@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.errors import DataError
+from neural_clip.files.privacy import found_place
 from neural_clip.files.whole import whole_file
 from neural_clip.gallery.neural_gallery import NeuralGallery
-from neural_clip.image_pixels import rgb_image
+from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 
@@ -59,29 +62,33 @@ class Row:
     captions: list[str]
 
 
-def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
+def draw_panels(
+    report: dict, folder: Path, data: Mapping[str, str | Path | PreparedSet]
+) -> tuple[dict[str, str], str]:
     """Draw `pictures/decoding.png`, `encoding.png` and `conversion.png` beside a report.
 
     Args:
-        report (`dict`): What `report.json` holds; its data folders must still be there.
-        folder (`Path`): Holds `embeddings.npz`; pictures go to `folder/pictures`.
+        report (`dict`): What `report.json` holds.
+        folder (`Path`): Holds its `embeddings.npz`; pictures go to `folder/pictures`.
+        data (`Mapping`): Data sets by modality, in place of those that the report names.
 
     Returns:
         `tuple` of `dict` from title to path relative to `folder`, and, where nothing could be drawn, a sentence
         that says why (empty otherwise).
     """
-    path = folder / "embeddings.npz"
-    if not path.is_file():
-        return {}, f"No pictures: {path.name} is not beside the report."
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(folder / "embeddings.npz", allow_pickle=False) as file:
         arrays = dict(file)
-    galleries, missing = {}, []
-    for modality, data in report["data"].items():
+    galleries, images, missing = {}, {}, []
+    for modality, named in report["data"].items():
         galleries[modality] = _shown(arrays, modality)
-        if not _open_images(data["folder"]):
-            missing.append(f"{MODALITIES[modality].title} ({data['folder']} has no pixels or is gone)")
+        images[modality], reason = _images_of(data.get(modality) or found_place(named["folder"], folder), named)
+        if reason:
+            missing.append(f"{MODALITIES[modality].title} ({reason})")
     if missing:
-        return {}, f"No pictures: the images are not at hand for {', '.join(missing)}."
+        return (
+            {},
+            f"No pictures: the images are not at hand for {', '.join(missing)}. Name the sets by --data.",
+        )
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     rule = "rows: queries evenly spaced from best to worst by their own 2-way score"
     tasks = {
@@ -96,7 +103,7 @@ def draw_panels(report: dict, folder: Path) -> tuple[dict[str, str], str]:
     for name, (title, make_rows) in tasks.items():
         rows = make_rows(arrays, galleries)
         if rows:
-            _load_pixels(rows, galleries, report)
+            _load_pixels(rows, galleries, images)
             drawn[title.splitlines()[0]] = f"pictures/{name}.png"
             _draw(rows, galleries, title, folder / "pictures" / f"{name}.png")
     return drawn, ""
@@ -180,15 +187,22 @@ def _recordings_row(source: str, target: str, query: int, title: str, found: np.
     return Row(source, target, query, title, images, subjects)
 
 
-def _open_images(folder: str) -> Any:
-    """The `images` config of a prepared data set, or nothing where it is gone or holds embeddings only."""
-    if not Path(folder).is_dir():
-        return None
-    images = PreparedSet.open(folder).stored_images
-    return images if "image" in images.column_names else None
+def _images_of(data: str | Path | PreparedSet, named: dict) -> tuple[Any, str]:
+    """The `images` config of a data set that a report names, and why it cannot be shown; empty where it can."""
+    folder = named["folder"]
+    if not isinstance(data, PreparedSet) and not Path(data).is_dir():
+        return None, f"{folder} is gone"
+    try:
+        found = PreparedSet.open(data)
+        if found.facts.fingerprint != named["fingerprint"]:
+            return None, f"{folder} was prepared again since"
+        images = found.stored_images
+    except DataError as error:
+        return None, str(error).rstrip(".")
+    return images, "" if "image" in images.column_names else f"{folder} has no pixels"
 
 
-def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> None:
+def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str, Any]) -> None:
     """Read the images that rows show."""
     wanted: dict[str, set[int]] = {name: set() for name in galleries}
     for row in rows:
@@ -196,13 +210,12 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], report: dict) -> 
         wanted[row.target].update(row.hits)
     for name, positions in wanted.items():
         gallery = galleries[name]
-        images = _open_images(report["data"][name]["folder"])
+        images = stored[name]
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
             found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
-            image = None if found is None else images[found]["image"]
+            image = None if found is None else stored_pictures(images, [found])[0]
             if image is not None:
-                image = rgb_image(image)
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
                 gallery.pixels[position] = np.asarray(image)
 

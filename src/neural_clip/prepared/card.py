@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from neural_clip.files.markup import markdown, python_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
 
@@ -45,6 +46,8 @@ def card_text(metadata: dict) -> str:
         facts=metadata,
         modality=MODALITIES[metadata["modality"]],
         splits=SPLITS,
+        markdown=markdown,
+        python_text=python_text,
     )
     return card.content + "\n"
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, get_type_hints
 
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.reading import read_text
+from neural_clip.files.whole import moved_aside
+from neural_clip.prepared.fact_checks import REDISTRIBUTION, SPLIT_UNITS, check_facts
+from neural_clip.prepared.integrity import check_files, fingerprint, fingerprint_of
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.target_space import TargetSpace
 
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # 1 lacks `preparation`, `targets` and the statistics
-SPLIT_UNITS = ("image", "run", "recording", "subject")
 _FILLED_IN: Any = None  # facts that `write_prepared` finds by itself, and those that only one kind of recording has
 
 
@@ -43,7 +46,8 @@ class Facts:
         image_encoder (`dict`, *optional*): What embedded the images.
         targets (`dict`, *optional*): Of their embeddings: `images`, how many; `sha256`, see [`ImageTable.sha256`];
             `space`, as [`TargetSpace`] holds it. `None` in format 1 and without embeddings.
-        fingerprint (`str`): See [`fingerprint`].
+        fingerprint, fingerprint_version (`str`, `int`): See [`fingerprint`].
+        files (`dict`, *optional*): Size and sums of each file, see `prepared/integrity.py`; `None` for older sets.
         extra (`dict`): Further facts of one corpus, for the card.
 
     The others say how rows were split, scaled and prepared, what is allowed, and what the `doctor` found.
@@ -66,7 +70,7 @@ class Facts:
     roi: Any = None
     split_protocol: str
     split_unit: str
-    splits: dict[str, dict] = _FILLED_IN
+    splits: dict[str, dict[str, int]] = _FILLED_IN
     subject_splits: dict[str, dict[str, int]] = _FILLED_IN
     scaling: dict = field(default_factory=lambda: {"method": "none", "fit_scope": "none"})
     preprocessing: dict = field(default_factory=dict)
@@ -87,6 +91,8 @@ class Facts:
     partial: dict | None = None
     findings: list[dict] = field(default_factory=list)
     fingerprint: str = _FILLED_IN
+    fingerprint_version: int = 1
+    files: dict[str, dict] | None = None
     extra: dict = field(default_factory=dict)
 
     @classmethod
@@ -134,49 +140,61 @@ REQUIRED_KEYS = tuple(entry.name for entry in fields(Facts) if entry.default is 
 
 
 def read_metadata(folder: str | Path) -> dict:
-    """Read `neural_clip.json` of a prepared data set.
+    """Read `neural_clip.json` of a prepared data set; what stands there has the types of [`Facts`] and is in range.
 
     Raises:
-        DataError: If `folder` is no prepared data set, or of a format version that this package does not know.
+        DataError: If `folder` is no prepared data set, its file is damaged, or of a format version that this package
+            does not know.
     """
     path = Path(folder) / METADATA_FILE
-    if not path.is_file():
+    if not os.path.lexists(path) and not Path(folder).is_file():
+        if old := moved_aside(folder, METADATA_FILE):
+            raise DataError(
+                f"'{folder}' is not there: a run was interrupted while it replaced the data set. The older one lies "
+                f"whole in '{old}'. Rename it, or run the command again that was interrupted."
+            )
         raise DataError(
             f"'{folder}' is no prepared data set: it has no {METADATA_FILE}. Make one with `neural-clip prepare`."
         )
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        metadata = json.loads(read_text(path), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"'{path}' is damaged: {error}. Prepare the data set again.") from error
     version = metadata.get("format_version") if isinstance(metadata, dict) else None
     if version not in READABLE_VERSIONS:
         known = " and ".join(map(str, READABLE_VERSIONS))
         raise DataError(f"'{path}' has format_version {version}; this package reads {known}.")
+    check_facts(metadata, _HINTS, _MAY_BE_NULL, path)
     return metadata
 
 
-def fingerprint(folder: str | Path) -> str:
-    """SHA-256 over names and contents of the Parquet files below `folder`."""
-    total = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*.parquet")):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
-    return total.hexdigest()
+def _no_number(text: str) -> NoReturn:
+    """Refuse what JSON does not know."""
+    raise ValueError(f"{text} is no number")
+
+
+_HINTS = {name: hint for name, hint in get_type_hints(Facts).items() if name != "extra"}
+_MAY_BE_NULL = [entry.name for entry in fields(Facts) if entry.default is None] + ["shared_windows", *REQUIRED_KEYS]
 
 
 def verify_prepared(folder: str | Path) -> dict:
-    """Check that the Parquet files are those that were written, and return the metadata.
+    """Check that the files are those that were written, by reading them whole, and return the metadata.
 
     Raises:
-        DataError: If a file was changed, added or lost since.
+        DataError: If a file was changed, added or lost since. It is named unless the set is an older one, whose
+            metadata do not list its files.
     """
     metadata = read_metadata(folder)
-    found = fingerprint(folder)
-    if found != metadata["fingerprint"]:
+    files, stated = metadata.get("files"), str(metadata.get("fingerprint"))
+    if files is not None:
+        check_files(Path(folder), files, contents=True)
+    found = fingerprint(folder, 1) if files is None else fingerprint_of(files)
+    if found != stated:
         raise DataError(
-            f"The Parquet files of '{folder}' are not those that were prepared: fingerprint {found[:12]} instead of "
-            f"{metadata['fingerprint'][:12]}. A file was changed, added or lost; prepare the data set again."
+            f"The files of '{folder}' are not those that were prepared: fingerprint {found[:12]} instead of "
+            f"{stated[:12]}. A file was changed, added or lost; prepare the data set again."
         )
     return metadata
 
@@ -195,7 +213,7 @@ def plain(value: object) -> object:
 def checked_metadata(metadata: Mapping) -> dict:
     """Metadata with every key present."""
     facts = Facts.of(metadata)
-    allowed = {"modality": MODALITIES, "split_unit": SPLIT_UNITS, "redistribution": ("allowed", "forbidden")}
+    allowed = {"modality": MODALITIES, "split_unit": SPLIT_UNITS, "redistribution": REDISTRIBUTION}
     for key, values in allowed.items():
         check_option(key, metadata[key], values)
     if facts.category_level and facts.split_unit == "image":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import begins_like, existing, reason_of
-from neural_clip.image_pixels import rgb_image
+from neural_clip.image_pixels import open_image, rgb_image
 from neural_clip.prepared.parquet import ParquetShards
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ def decoded_image(content: bytes, where: str) -> tuple[PIL.Image.Image, PIL.Imag
     Raises:
         DataError: If it is no image, damaged, or does not say what it looks like.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
-        image = Image.open(io.BytesIO(content))
+        image = open_image(content)
         return image, rgb_image(image)  # decodes it all: `verify()` does not notice a truncated JPEG
     except DataError as error:
         raise DataError(f"{where} cannot be used: {error}") from error
@@ -132,6 +132,18 @@ def decoded_image(content: bytes, where: str) -> tuple[PIL.Image.Image, PIL.Imag
         raise DataError(f"{where} is no readable image file: {kind}.") from error
     except Exception as error:  # parsers of images raise nearly every type when a byte is wrong
         raise DataError(f"{where} is no readable image file: {reason_of(error)}") from error
+
+
+def stored_pictures(images: datasets.Dataset, rows: Sequence[int]) -> list[PIL.Image.Image | None]:
+    """Images of some rows of the `images` config in RGB, `None` where a row has no pixels.
+
+    `datasets` would open files of any format that Pillow knows; here they are opened by [`open_image`].
+    """
+    from datasets import Image
+
+    chosen = images.select(rows).select_columns(["image_id", "image"]).cast_column("image", Image(decode=False))
+    contents = ((row["image_id"], (row["image"] or {}).get("bytes")) for row in chosen)
+    return [decoded_image(content, f"image {name!r}")[1] if content else None for name, content in contents]
 
 
 def _png(image: PIL.Image.Image) -> bytes:

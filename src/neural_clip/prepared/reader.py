@@ -10,9 +10,6 @@ for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -22,10 +19,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
-from neural_clip.files.whole import sha256_of
+from neural_clip.files.whole import moved_aside, sha256_of
 from neural_clip.preparation import STATISTICS_FILE, Preparation
-from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.facts import METADATA_FILE, Facts, read_metadata, verify_prepared
+from neural_clip.prepared.image_rows import image_features
+from neural_clip.prepared.image_table import ImageTable
+from neural_clip.prepared.integrity import ADVICE
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.recording_rows import recording_features
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.prepared.stored_rows import check_rows, check_stored, files_of, open_rows
 from neural_clip.target_space import TargetSpace
 
 if TYPE_CHECKING:
@@ -35,60 +38,6 @@ if TYPE_CHECKING:
 
 Values = np.ndarray | list[np.ndarray]  # recordings of EEG and MEG, and of fMRI, where subjects differ in voxels
 Rows = slice | Sequence[int] | np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class ImageTable:
-    """The images of a prepared data set, one row each, without pixels.
-
-    Args:
-        image_ids (`list[str]`): Unique names.
-        embeds (`np.ndarray` of shape `(n_images, projection_dim)`): float32, as the image encoder gave them.
-        concepts (`list[str]`): One concept an image.
-        categories (`list[list[str]]`): Categories of each image; may be empty.
-    """
-
-    image_ids: list[str]
-    embeds: np.ndarray
-    concepts: list[str]
-    categories: list[list[str]]
-
-    COLUMNS: ClassVar[list[str]] = ["image_id", "image_embeds", "concept", "categories"]
-
-    @classmethod
-    def of_columns(cls, columns: pa.Table) -> ImageTable:
-        """Read `COLUMNS` of the `images` config."""
-        embeds = columns["image_embeds"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return cls(
-            image_ids=columns["image_id"].to_pylist(),
-            embeds=embeds.astype(np.float32).reshape(len(columns), -1),
-            concepts=columns["concept"].to_pylist(),
-            categories=columns["categories"].to_pylist(),
-        )
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of ids and embeddings, in order."""
-        digest = hashlib.sha256(json.dumps(self.image_ids).encode())
-        digest.update(np.ascontiguousarray(self.embeds, dtype="<f4").data)
-        return digest.hexdigest()
-
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        """Row of each image."""
-        return {image_id: row for row, image_id in enumerate(self.image_ids)}
-
-    def rows_of(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Row of each image id, `(len(image_ids),)` int64."""
-        return np.array([self._index[image_id] for image_id in image_ids], dtype=np.int64)
-
-    def of(self, image_ids: Sequence[str] | np.ndarray) -> ImageTable:
-        """These images alone, in this order."""
-        rows = self.rows_of(image_ids)
-        return ImageTable(
-            [self.image_ids[row] for row in rows], self.embeds[rows], [self.concepts[row] for row in rows],
-            [self.categories[row] for row in rows],
-        )  # fmt: skip
 
 
 class PreparedSet:
@@ -111,12 +60,24 @@ class PreparedSet:
         """Open a folder, or fetch a data set of that name from the Hub; an open one is returned as it is.
 
         Raises:
-            DataError: If it is no prepared data set of this machine and cannot be had from the Hub.
+            DataError: If it is no prepared data set of this machine and cannot be had from the Hub, its facts are
+                damaged, or a file has another size or footer than was written, is missing or was added.
         """
         if isinstance(folder, PreparedSet):
             return folder
         local = _local_folder(folder)
-        return cls(str(folder), local, Facts.read(local))
+        facts = Facts.read(local)
+        check_stored(local, facts)
+        return cls(str(folder), local, facts)
+
+    def verify(self) -> PreparedSet:
+        """The same data set, once its files are read whole and known to be those that were written.
+
+        Raises:
+            DataError: If a file was changed, added or lost; [`PreparedSet.open`] compares sizes and footers alone.
+        """
+        verify_prepared(self.folder)
+        return self
 
     @property
     def images(self) -> ImageTable:
@@ -136,7 +97,10 @@ class PreparedSet:
             raise DataError(
                 f"The images of '{self.name}' have no embeddings; run `neural-clip embed-images {self.name}`."
             )
-        table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
+        try:
+            table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
+        except DataError as error:
+            raise DataError(f"The images of '{self.name}' are damaged: {error} {ADVICE}") from error
         written = self.facts.targets or {}
         if self.facts.format_version > 1 and written.get("sha256") != table.sha256:
             raise DataError(
@@ -188,7 +152,8 @@ class PreparedSet:
     @cached_property
     def stored_images(self) -> datasets.Dataset:
         """The `images` config with pixels, memory-mapped."""
-        return self._stored({"images": "images/images-*.parquet"})["images"]
+        patterns = {"images": "images/images-*.parquet"}
+        return open_rows(self.folder, patterns, self.facts.fingerprint, image_features(False, None))["images"]
 
     def split(self, name: str, subjects: Sequence[str] | None = None) -> Split:
         """Open the recordings of a split, memory-mapped.
@@ -203,38 +168,35 @@ class PreparedSet:
         from datasets import concatenate_datasets
 
         check_option("split", name, SPLITS)
-        wanted = list(self.facts.subjects if subjects is None else subjects)
+        wanted = asked = list(self.facts.subjects if subjects is None else subjects)
         if unknown := sorted(set(wanted) - set(self.facts.subjects)):
             raise DataError(f"'{self.name}' has no subject {unknown}; it has {self.facts.subjects}.")
-        parts = [self._of_subject(subject)[name] for subject in wanted if self.facts.subject_splits[subject].get(name)]
-        if not parts:
-            raise DataError(f"'{self.name}' has no {name} recordings of {wanted}.")
-        recordings = concatenate_datasets(parts)
+        wanted = [subject for subject in wanted if self.facts.subject_splits[subject].get(name)]
+        if not wanted:
+            raise DataError(f"'{self.name}' has no {name} recordings of {asked}.")
+        recordings = concatenate_datasets([self._of_subject(subject)[name] for subject in wanted])
         labels = recordings.select_columns(["subject", "image_id"]).with_format("arrow")[:]
-        names = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
-        return Split(self, name, recordings, *names)
+        subjects_found, image_ids = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
+        stated = np.repeat(wanted, [self.facts.subject_splits[subject][name] for subject in wanted])
+        if labels["image_id"].null_count or not np.array_equal(subjects_found, stated):
+            raise DataError(
+                f"The {name} rows of '{self.name}' are damaged: some have no image, or lie in the folder of another "
+                f"subject. {ADVICE}"
+            )
+        return Split(self, name, recordings, subjects_found, image_ids)
 
     def _of_subject(self, subject: str) -> datasets.DatasetDict:
         """All splits of a subject, opened once."""
         if subject not in self._recordings:
-            present = [split for split in SPLITS if self.facts.subject_splits[subject].get(split)]
-            self._recordings[subject] = self._stored({s: f"data/{subject}/{s}-*.parquet" for s in present})
+            facts, counts = self.facts, self.facts.subject_splits[subject]
+            patterns = {split: f"data/{subject}/{split}-*.parquet" for split in SPLITS if counts.get(split)}
+            shape = (facts.n_chans, facts.n_times) if MODALITIES[facts.modality].sensors else None
+            columns = recording_features(facts.modality, shape)
+            found = open_rows(self.folder, patterns, facts.fingerprint, columns)
+            for split, pattern in patterns.items():
+                check_rows(files_of(self.folder, pattern), len(found[split]), counts[split])
+            self._recordings[subject] = found
         return self._recordings[subject]
-
-    def _stored(self, patterns: dict[str, str]) -> datasets.DatasetDict:
-        """Parquet files below the folder, by split.
-
-        They are named one by one, in their order: `load_dataset` of a folder called `set[1]` would read that called
-        `set1`.
-        """
-        from datasets import load_dataset
-
-        files = {split: sorted(self.folder.glob(pattern)) for split, pattern in patterns.items()}
-        if absent := [patterns[split] for split, paths in files.items() if not paths]:
-            raise DataError(f"'{self.folder}' has no files '{absent[0]}'; prepare the data set again.")
-        named = {split: [glob.escape(str(path.absolute())) for path in paths] for split, paths in files.items()}
-        # the name keeps apart in the cache what was prepared again with the same times of writing
-        return load_dataset("parquet", f"prepared-{self.facts.fingerprint}", data_files=named)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +252,10 @@ class Split:
     @cached_property
     def image_rows(self) -> np.ndarray:
         """Row of each recording's image in `data.images`, `(n,)` int64."""
-        return self.data.images.rows_of(self.image_ids)
+        try:
+            return self.data.images.rows_of(self.image_ids)
+        except DataError as error:
+            raise DataError(f"The {self.name} split of '{self.data.name}': {error}") from error
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -362,9 +327,23 @@ class Split:
             chosen = [self.recordings[row] for row in np.arange(len(self))[rows]]
             return np.stack(chosen) if chosen and chosen[0].ndim == 2 else chosen
         shape = getattr(self._on_disk.features[self.modality], "shape", None)  # (n_chans, n_times), voxels have none
-        flat, lengths = column_arrays(self._on_disk[rows][self.modality], shape)
+        column = self._on_disk[rows][self.modality]
+        if column.null_count:
+            raise DataError(
+                f"The {self.name} split of '{self.data.name}' has {column.null_count} rows without values."
+            )
+        flat, lengths = column_arrays(column, shape)
         flat = flat.astype(np.float32, copy=False)
-        return flat.reshape(-1, *shape) if shape else np.split(flat, np.cumsum(lengths)[:-1])
+        if shape:
+            return flat.reshape(-1, *shape)
+        stated = np.array([self.facts.n_voxels[subject] for subject in self.subjects[rows]])
+        if not np.array_equal(lengths, stated):
+            row = int(np.argmax(lengths != stated))
+            raise DataError(
+                f"'{self.data.folder}/{METADATA_FILE}' says that {self.subjects[rows][row]} has {stated[row]} voxels, "
+                f"but a {self.name} row has {lengths[row]}. {ADVICE}"
+            )
+        return np.split(flat, np.cumsum(lengths)[:-1])
 
     def blocks(self, n_rows: int) -> Iterator[tuple[slice, Values]]:
         """Go over all recordings, at most so many in memory at a time; yields rows and their values."""
@@ -437,6 +416,8 @@ def _local_folder(folder: str | Path) -> Path:
     """A local prepared data set, or one of that name fetched from the Hub."""
     if Path(folder).is_dir():
         return Path(folder)
+    if moved_aside(folder, METADATA_FILE):
+        read_metadata(folder)  # says where it lies
     if (name := str(folder)).count("/") != 1 or name.startswith((".", "/", "~")):
         raise DataError(f"'{folder}' is no folder; make a prepared data set with `neural-clip prepare`.")
     from huggingface_hub import snapshot_download

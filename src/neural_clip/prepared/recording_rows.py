@@ -42,7 +42,7 @@ def write_recordings(
                 audit.statistics |= row.arrays()
                 continue
             checked = audit.check(row)
-            features = features or _features(metadata["modality"], audit.shape)
+            features = features or recording_features(metadata["modality"], audit.shape)
             shards.add(f"data/{checked['subject']}/{row['split']}{label}", features, checked)
             tick(1)
     return audit.summary()
@@ -231,8 +231,8 @@ class _Audit:
         return values
 
 
-def _features(modality: str, shape: tuple[int, ...] | None) -> datasets.Features:
-    """Columns of a recording."""
+def recording_features(modality: str, shape: tuple[int, ...] | None) -> datasets.Features:
+    """Columns of a recording (`datasets.Features`); sensors have a shape `(n_chans, n_times)`."""
     from datasets import Array2D, Features, List, Value
 
     columns = {name: Value("string") for name in ("subject", "session", "run")}

@@ -24,16 +24,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from neural_clip.errors import DataError, check_value
-from neural_clip.files.whole import sha256_of, whole_folder
+from neural_clip.files.whole import check_apart, check_free, moved_aside, place_of, sha256_of, whole_folder
 from neural_clip.preparation import STATISTICS_FILE, Statistics
 from neural_clip.prepared.card import write_card
-from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, fingerprint, plain
+from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, plain
 from neural_clip.prepared.image_rows import merge_images, write_images
+from neural_clip.prepared.image_table import ImageTable
+from neural_clip.prepared.integrity import FINGERPRINT_VERSION, described, fingerprint_of
 from neural_clip.prepared.parts import Part, keep_parts, remove_marks, run_parts
-from neural_clip.prepared.reader import ImageTable
 from neural_clip.prepared.recording_rows import merge_recordings, write_recordings
 
 
@@ -91,7 +92,7 @@ def write_prepared(
         key["images"] = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         written = run_parts(folder, "recordings", recordings, audited, key=key, num_proc=num_proc)
         if statistics := merge_recordings(metadata, written) | dict(voxels or {}):
-            save_file(statistics, folder / STATISTICS_FILE)
+            (folder / STATISTICS_FILE).write_bytes(save(statistics))
             metadata["scaling"]["statistics"] = sha256_of([folder / STATISTICS_FILE])
         metadata["findings"] = _examined(folder, metadata, num_proc)
         for name, content in (extra_files or {}).items():
@@ -100,6 +101,16 @@ def write_prepared(
         save_metadata(folder, metadata)
         remove_marks(folder)
     return Path(output_dir)
+
+
+def check_output(output_dir: str | Path, inputs: Iterable[str | Path], overwrite: bool) -> None:
+    """Raise a `DataError`, before hours are spent, where a data set must not be written: among what it is made from,
+    or where something else lies.
+    """
+    check_apart(output_dir, inputs)
+    place = place_of(output_dir)
+    if not moved_aside(place, METADATA_FILE):
+        check_free(place, holds=METADATA_FILE, what="prepared data set", overwrite=overwrite)
 
 
 def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
@@ -117,9 +128,10 @@ def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
     return [asdict(finding) for finding in findings]
 
 
-def save_metadata(folder: Path, metadata: dict) -> None:
-    """Write `neural_clip.json` and the card after taking the digests of the Parquet files in `folder`."""
-    metadata["fingerprint"] = fingerprint(folder)
+def save_metadata(folder: Path, metadata: dict, names: Iterable[str] | None = None) -> None:
+    """Write `neural_clip.json` and the card after taking the sums of the data set's files, of all by default."""
+    metadata["files"] = described(folder, names)
+    metadata |= {"fingerprint": fingerprint_of(metadata["files"]), "fingerprint_version": FINGERPRINT_VERSION}
     if metadata["image_encoder"]:
         written = {"images": len((images := _written_images(folder)).image_ids), "sha256": images.sha256}
         metadata["targets"] = {"space": None} | (metadata.get("targets") or {}) | written

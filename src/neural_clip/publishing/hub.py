@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
+from neural_clip.files.privacy import without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -37,14 +38,19 @@ def ask_hub(name: str, revision: str | None) -> None:
     try:
         HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
     except Exception as error:  # the HTTP client's own errors differ between versions; all mean "not to be had"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        told = without_secrets(str(error)).strip()
+        reason = told.splitlines()[0] if told else type(error).__name__
         raise DataError(
             f"The image encoder '{name}' is not on this machine and the Hub does not give it ({reason}). {advice}"
-        ) from error
+        ) from None  # an address with a password in it would be shown beside it
 
 
-def hub(repo: str) -> HfApi:
+def hub(repo: str, token: str | None = None) -> HfApi:
     """Client of the Hub for a repository `ORG/NAME`; asks nothing yet.
+
+    Args:
+        repo (`str`): Name of the repository.
+        token (`str`, *optional*): In place of the one that this machine keeps.
 
     Raises:
         DataError: If the name is none, or `HF_HUB_OFFLINE` is set.
@@ -60,7 +66,7 @@ def hub(repo: str) -> HfApi:
         raise DataError(f"Invalid value for the 'repo' parameter: {error}. Give ORG/NAME, not {repo!r}.") from error
     if constants.HF_HUB_OFFLINE:
         raise DataError(f"'{repo}' cannot be reached: HF_HUB_OFFLINE is set. Unset it where there is a network.")
-    return HfApi()
+    return HfApi(token=token)
 
 
 def find_repository(api: HfApi, repo: str, kind: str) -> Any:
@@ -80,8 +86,8 @@ def hub_errors(repo: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the HTTP client's own errors differ between versions; all mean "not done"
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(without_secrets(str(error)).split()) or type(error).__name__
         raise DataError(
             f"'{repo}' cannot be pushed to ({reason}). Check the network, and that you are logged in with the right "
             "to write there (`hf auth login`, or HF_TOKEN). The same command sends what is still missing."
-        ) from error
+        ) from None

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from neural_clip.files.markup import code, code_block, markdown, python_text
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.modalities import MODALITIES
 
-RECORD_FILE = "training.json"
 REPORT_FILE = "report.json"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
@@ -49,6 +50,10 @@ def model_card(name: str, record: dict, report: dict | None = None) -> str:
         scores=None if report is None else score_rows(report),
         sensors=[modality for modality in record["data"] if MODALITIES[modality].sensors],
         titles=_titles,
+        markdown=markdown,
+        code=code,
+        code_block=code_block,
+        python_text=python_text,
     )
     return card.content + "\n"
 

@@ -1,7 +1,9 @@
 """Upload a prepared data set or a checkpoint to the Hub.
 
-Data whose terms forbid redistribution, and models that learnt from them, never become public: neither by `public` nor
-in a repository that is public already. This program neither asks for credentials nor keeps them.
+What is sent is the list of files that the writer of the folder left in its record, each compared with its digest, and
+nothing else that lies there. Data whose terms forbid redistribution, and models that learnt from them, never become
+public: neither by `public` nor in a repository that is public already. This program neither asks for credentials nor
+keeps them.
 """
 
 from __future__ import annotations
@@ -9,24 +11,31 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.facts import METADATA_FILE, verify_prepared
+from neural_clip.files.record import RECORD_FILE, check_record
+from neural_clip.prepared.facts import METADATA_FILE, read_metadata, verify_prepared
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
 from neural_clip.publishing.terms import check_terms, data_terms, model_terms
 
-# What belongs to a data set or a checkpoint. Whatever is pickled, hidden or unfinished stays here, and so do
-# intermediate checkpoints.
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+# What may belong to a data set or a checkpoint. Whatever is pickled, hidden or unfinished stays here, and so do
+# intermediate checkpoints, whatever a record says.
 OWN_FILES = {
     "dataset": ("README.md", "*.json", "*.npz", "*.safetensors", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet",
                 "images/*.parquet", "masks/*.nii.gz"),
     "model": ("README.md", "*.json", "*.safetensors"),  # and the code that these name
 }  # fmt: skip
 REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "config.json")}
+RECORDS = {"dataset": METADATA_FILE, "model": RECORD_FILE}
 # Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
 # Files of an earlier push that this one lacks would be read together with the new ones.
@@ -36,7 +45,9 @@ STALE_FILES = {
 }
 
 
-def push(folder: str | Path, repo: str, *, public: bool = False, message: str | None = None) -> str:
+def push(
+    folder: str | Path, repo: str, *, public: bool = False, message: str | None = None, token: str | None = None
+) -> str:
     """Upload a prepared data set or a checkpoint.
 
     Args:
@@ -44,26 +55,33 @@ def push(folder: str | Path, repo: str, *, public: bool = False, message: str | 
         repo (`str`): `ORG/NAME`; made if it does not exist.
         public (`bool`, *optional*, defaults to `False`): Let all subjects see it.
         message (`str`, *optional*): Message of the commit.
+        token (`str`, *optional*): Of the Hub, in place of the one that `hf auth login` or `HF_TOKEN` gave.
 
     Returns:
         `str`: Address of the repository.
 
     Raises:
         DataError: Before anything is sent, if the folder is incomplete or was changed, the doctor finds an error
-            in it, or it would become public against its terms; also if the Hub is out of reach or refuses.
+            in it, a file is a link out of it, or it would become public against its terms or without a record that
+            belongs to its weights; also if the Hub is out of reach or refuses.
     """
     folder = Path(folder)
     kind = "dataset" if (folder / METADATA_FILE).is_file() else "model"
-    files = own_files(folder, kind)
+    listed = recorded_files(folder, kind)
+    files = own_files(folder, kind, listed)
     terms = data_terms(folder) if kind == "dataset" else model_terms(folder)
     if public:
         check_terms(f"'{folder}'", terms)
-    api = hub(repo)
-    known = find_repository(api, repo, kind)
-    if known is not None:
-        _check_repository(known, repo, kind, f"'{folder}'", terms, public)
+        if kind == "model" and not listed:
+            raise DataError(
+                f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
+                "which weights it was written for, so what they learnt from cannot be told. Train it again, or push "
+                "it to a private repository."
+            )
+    api, known = open_repository(repo, kind, f"'{folder}'", terms, public, token)
     if kind == "dataset":
         _check_data_set(folder)
+    _tell_what_stays(folder, kind, files)
     with hub_errors(repo):
         if known is None:
             api.create_repo(repo, private=not public, repo_type=kind)
@@ -78,16 +96,77 @@ def push(folder: str | Path, repo: str, *, public: bool = False, message: str | 
     return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
 
-def own_files(folder: Path, kind: str) -> list[str]:
-    """Paths below `folder` that belong to a `"dataset"` or a `"model"`, and nothing else that lies there.
+def open_repository(
+    repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool, token: str | None = None
+) -> tuple[HfApi, Any]:
+    """Client of the Hub and what it says of a repository, `None` if there is none; asks, and changes nothing.
+
+    Args:
+        repo (`str`): `ORG/NAME`.
+        kind (`str`): `"dataset"` or `"model"`.
+        what (`str`): What is to be sent, for messages.
+        terms (`Mapping[str, str]`): See [`check_terms`].
+        public (`bool`): Whether it is to be public.
+        token (`str`, *optional*): Of the Hub.
 
     Raises:
-        DataError: If a file is missing without which it is none, or a checkpoint lacks the code that loads it.
+        DataError: If it is not what was asked for: its visibility does not change by a push.
     """
-    found = {path for pattern in OWN_FILES[kind] for path in folder.glob(pattern) if path.is_file()}
-    names = sorted(path.relative_to(folder).as_posix() for path in found)
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    missing = [name for name in REQUIRED[kind] if name not in names]
+    api = hub(repo, token)
+    known = find_repository(api, repo, kind)
+    if known is not None:
+        _check_repository(known, repo, kind, what, terms, public)
+    return api, known
+
+
+def recorded_files(folder: Path, kind: str) -> list[str]:
+    """What the writer of a folder listed as its files, in the record of the folder; empty where it listed none.
+
+    Raises:
+        DataError: If the record or a file of a checkpoint was changed, or the list names what is no such file.
+    """
+    record = check_record(folder) or {} if kind == "model" else read_metadata(folder)
+    listed = record.get("files")
+    if listed is None:
+        return []
+    path, patterns = folder / RECORDS[kind], (*OWN_FILES[kind], *(["*.py"] if kind == "model" else []))
+    if not isinstance(listed, Mapping) or not all(isinstance(name, str) for name in listed):
+        raise DataError(f"'{path}' is damaged: its 'files' are no list of files.")
+    for name in listed:
+        parts = PurePosixPath(name).parts
+        if "/".join(parts) != name or any(part.startswith(".") for part in parts) or not _matches(parts, patterns):
+            raise DataError(f"'{path}' is damaged: its 'files' name {name!r}, which is no file of a {kind}.")
+    return sorted(listed)
+
+
+def _matches(parts: Sequence[str], patterns: Iterable[str]) -> bool:
+    """Whether a path has the depth and the names of one of the patterns."""
+    allowed = (pattern.split("/") for pattern in patterns)
+    return any(len(parts) == len(names) and all(map(fnmatch, parts, names)) for names in allowed)
+
+
+def own_files(folder: Path, kind: str, listed: Sequence[str]) -> list[str]:
+    """Paths below `folder` that belong to a `"dataset"` or a `"model"`, and nothing else that lies there.
+
+    Args:
+        folder (`Path`): Data set or checkpoint.
+        kind (`str`): Which of them.
+        listed (`Sequence[str]`): Of [`recorded_files`]; record and card go along with them. Folders of earlier
+            versions have no list, and of these it is whatever is called as such files are.
+
+    Raises:
+        DataError: If a file is missing without which it is none, or a checkpoint lacks the code that loads it, or one
+            is a link that leads out of the folder.
+    """
+    if listed:
+        names = sorted({*listed, "README.md", RECORDS[kind]})
+        missing = [name for name in names if not (folder / name).is_file()]
+    else:
+        found = {path for pattern in OWN_FILES[kind] for path in folder.glob(pattern) if path.is_file()}
+        names = sorted(path.relative_to(folder).as_posix() for path in found)
+        names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+        missing = []
+    missing += [name for name in REQUIRED[kind] if name not in (*names, *missing)]
     if kind == "model" and not any(fnmatch(name, "model*.safetensors") for name in names):
         missing.append("model.safetensors")
     if missing:
@@ -95,7 +174,27 @@ def own_files(folder: Path, kind: str) -> list[str]:
             f"'{folder}' is neither a prepared data set ({METADATA_FILE}) nor a whole checkpoint (config.json, "
             f"model.safetensors, README.md): it lacks {', '.join(missing)}."
         )
-    return sorted({*names, *code_files(folder)}) if kind == "model" else names
+    if kind == "model":
+        code = code_files(folder)
+        if listed and (unlisted := sorted(set(code) - set(names))):
+            raise DataError(
+                f"'{folder / unlisted[0]}' is code that loads the model, but {RECORD_FILE} does not list it."
+            )
+        names = sorted({*names, *code})
+    for name in names:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"'{folder / name}' is a link that leads out of the folder, so it is not pushed.")
+    return names
+
+
+def _tell_what_stays(folder: Path, kind: str, files: Collection[str]) -> None:
+    """Say in one line on stderr what lies in the folder and is not sent."""
+    sent = {name.split("/")[0] for name in files}
+    stays = sorted(f"{path.name}{'/' * path.is_dir()}" for path in folder.iterdir() if path.name not in sent)
+    if stays:
+        more = f" and {len(stays) - 5} more" if len(stays) > 5 else ""
+        print(f"note: not among the files of this {kind}, so these stay here: {', '.join(stays[:5])}{more}.",
+              file=sys.stderr)  # fmt: skip
 
 
 def code_files(folder: Path) -> list[str]:

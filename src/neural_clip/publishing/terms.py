@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.prepared.facts import Facts
-from neural_clip.publishing.model_card import RECORD_FILE
 
 
 def data_terms(folder: Path) -> dict[str, str | None]:

@@ -61,6 +61,6 @@ def _inside(folder: Path, name: str) -> str:
     """A picture as a `data:` address."""
     picture = folder / unquote(html.unescape(name))
     mime = MIME_TYPES.get(picture.suffix)
-    if mime is None or not picture.is_file():
-        raise DataError(f"The report names the picture '{picture}', which is no PNG or SVG file that is there.")
+    if mime is None or not picture.is_file() or not picture.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"The report names the picture '{picture}', which is no PNG or SVG file in its own folder.")
     return f"data:{mime};base64,{base64.b64encode(picture.read_bytes()).decode()}"

@@ -7,6 +7,7 @@ from math import factorial
 from pathlib import Path
 from textwrap import fill
 
+from neural_clip.files.markup import one_line
 from neural_clip.prepared.modalities import MODALITIES
 
 SCORES = {"two_way": "2-way", "top1": "top-1"}
@@ -90,7 +91,8 @@ def size_notes(report: dict) -> list[str]:
         count = row["n_queries"] if unit == "recording" else row["n_unique_images"]
         counted = f"{count} {unit}{'s' * (count != 1)}"
         if interval is None:
-            least = f"; `p` cannot be smaller than about {1 / factorial(count):.2g}" if unit == "image" else ""
+            few = unit == "image" and count <= 20  # more have an interval
+            least = f"; `p` cannot be smaller than about {1 / factorial(count):.2g}" if few else ""
             notes.append(f"{name}: too few for an interval: {counted}{least}. Such a score shows nothing.")
         elif interval[1] - interval[0] > WIDE:
             notes.append(
@@ -286,7 +288,7 @@ def as_markdown(table: Table) -> str:
 
 def as_text(table: Table) -> str:
     """Table in columns for a terminal. Labels are repeated: each line says by itself what is simulated."""
-    head, rows = table
+    head, rows = table[0], [[one_line(cell) for cell in cells] for cells in table[1]]  # names may move the cursor
     widths = [max(len(cells[column]) for cells in (head, *rows)) for column in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(c, widths, strict=True)).rstrip() for c in (head, *rows)
@@ -303,7 +305,9 @@ def print_tables(report: dict, folder: str | Path | None = None) -> None:
     """
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     parts = [f"Table 1. Decoding{simulated}, {report['split']} split, single trial", as_text(decoding_table(report))]
-    parts += [line for note in (*scope_notes(report), *size_notes(report)) for line in ("", fill(note, COLUMNS))]
+    parts += [
+        line for note in (*scope_notes(report), *size_notes(report)) for line in ("", fill(one_line(note), COLUMNS))
+    ]
     parts += ["", f"Galleries{simulated}", as_text(sizes_table(report))]
     parts += ["", f"Encoding{simulated}, image -> recording", as_text(encoding_table(report))]
     if report["conversion"]:

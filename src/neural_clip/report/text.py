@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import quote
 
+from neural_clip.files.markup import code, markdown_values
+from neural_clip.files.markup import markdown as markdown_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report.tables import (
     aggregation_table,
@@ -83,6 +86,7 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
     Returns:
         `str`: Markdown.
     """
+    named, report = report, markdown_values(report)
     ours = method_name(report["checkpoints"][0]["name"])
     sections: dict[str, Sequence[str | Callable]] = {
         f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
@@ -92,13 +96,13 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
         "Controls beside the scores": [controls_table, _controls_text(report)] if report["controls"] else [],
-        "Pictures": [missing or PICTURES_TEXT, *(f"![{title}]({name})" for title, name in pictures.items())],
+        "Pictures": [markdown_text(missing) or PICTURES_TEXT, *_pictures(pictures)],
         "What was learned": _understanding(report),
         "All aggregations, both directions": [aggregation_table, AGGREGATION_TEXT],
         "Each subject, single trial": [subjects_table],
         "Known defects of the data": _defects(report),
         "The paper's figures": ["\n".join(f"* {remark}" for remark in PAPER_REMARKS)],
-        "How this was made": [_provenance(report)],
+        "How this was made": [_provenance(named)],
     }
     parts = _opening(report)
     for title, section in sections.items():
@@ -141,8 +145,15 @@ def _understanding(report: dict) -> list[str]:
     """Pictures of what was learned, where it was asked for."""
     if not report.get("understanding"):
         return []
+    if missing := report["understanding"].get("missing"):
+        return [missing]
     found = report["understanding"]["pictures"].items()
-    return [UNDERSTANDING_TEXT, *(f"![{title}](understanding/{name})" for title, name in found)]
+    return [UNDERSTANDING_TEXT, *_pictures({title: f"understanding/{name}" for title, name in found})]
+
+
+def _pictures(pictures: Mapping[str, str]) -> list[str]:
+    """Pictures by their titles."""
+    return [f"![{title}]({quote(name)})" for title, name in pictures.items()]
 
 
 def _defects(report: dict) -> list[str]:
@@ -187,9 +198,14 @@ def _direct_text(report: dict) -> str:
 
 def _provenance(report: dict) -> str:
     """Command, checkpoints, data and versions."""
-    lines = [f"* command: `{report['command']}`"]
+    lines = [f"* command: {code(report['command'])}"]
     lines += [
-        f"* checkpoint {part['name']}: `{part['path']}`, SHA-256 of the weights `{part['sha256']}`"
+        f"* checkpoint {markdown_text(part['name'])}: {code(part['path'])}, SHA-256 of the weights `{part['sha256']}`"
+        + (
+            ". This folder holds other weights by now; the scores are of those named here."
+            if part.get("changed")
+            else ""
+        )
         for part in report["checkpoints"]
     ]
     for modality, data in report["data"].items():
@@ -197,9 +213,12 @@ def _provenance(report: dict) -> str:
         source = (
             f"simulated, preset {simulated.get('preset')}, seed {simulated.get('seed')}" if simulated else "recorded"
         )
-        corpus = f"corpus {data['corpus']} ({source}), fingerprint `{data['fingerprint']}`"
-        lines.append(f"* {MODALITIES[modality].title}: `{data['folder']}`, {corpus}")
-    lines += [f"* seed {report['seed']}; versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items())]
+        corpus = (
+            f"corpus {markdown_text(data['corpus'])} ({markdown_text(source)}), fingerprint `{data['fingerprint']}`"
+        )
+        lines.append(f"* {MODALITIES[modality].title}: {code(data['folder'])}, {corpus}")
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines += [f"* seed {report['seed']}; versions: {markdown_text(versions)}"]
     return "\n".join(lines)
 
 

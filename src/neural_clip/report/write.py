@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.outputs import FORMAT_VERSION
-from neural_clip.files.whole import write_whole
+from neural_clip.evaluation.outputs import EMBEDDINGS_FILE, REPORT_FILE, WEIGHTS, read_report, why_not_of
+from neural_clip.files.privacy import found_place
+from neural_clip.files.reading import read_json
+from neural_clip.files.whole import only_writer, sha256_of, write_whole
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.page import write_page
 from neural_clip.report.tables import label, method_name
 from neural_clip.report.text import markdown
-
-
-def read_report(path: str | Path) -> dict:
-    """Read `report.json`.
-
-    Raises:
-        DataError: If the file is missing, damaged or no report.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "report.json"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"'{path}' does not exist; `neural-clip evaluate` writes it.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is no readable report: {error}") from error
-    missing = {"format_version", "decoding", "encoding", "conversion", "data"} - set(report)
-    if missing:
-        raise DataError(f"'{path}' is no report of `neural-clip evaluate`: it lacks {sorted(missing)}.")
-    if report["format_version"] != FORMAT_VERSION:
-        raise DataError(
-            f"'{path}' has format {report['format_version']}, but this version reads format {FORMAT_VERSION}; "
-            "run `neural-clip evaluate` again."
-        )
-    return {"controls": report.pop("audits", {})} | report  # what version 0.1 called them
 
 
 def interval_groups(report: dict) -> dict[str, list]:
@@ -82,30 +60,84 @@ def _draw_intervals(report: dict, folder: Path) -> dict[str, str]:
     return drawn
 
 
-def write_report(path: str | Path, *, pictures: bool = True) -> Path:
+def write_report(
+    path: str | Path, *, pictures: bool = True, data: Mapping[str, str | Path | PreparedSet] | None = None
+) -> Path:
     """Write `report.md`, `report.html` and the pictures beside `report.json`.
 
     Args:
         path (`str` or `Path`): `report.json`, or its folder.
         pictures (`bool`, defaults to `True`): Draw panels of retrieved images; needs `embeddings.npz` beside the
-            report and the data sets where they were.
+            report and the data sets.
+        data (`Mapping`, *optional*): Data sets by modality; without it those that the report names, where they lie as
+            it says: seen from its folder, or from the working directory.
 
     Returns:
         `Path`: `report.md`.
 
     Raises:
-        DataError: If the report cannot be read.
+        DataError: If the report cannot be read, or another process writes there.
     """
-    report = read_report(path)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    read_report(path)  # before a lock is made
+    with only_writer(folder / REPORT_FILE):  # no one evaluates anew between reading and writing
+        report = read_report(path)
+        with _right_entries(path, report):
+            _compare_checkpoints(report, folder)
+            _check_understanding(report, folder / "understanding" / "understanding.json")
+            return _write(report, folder, pictures, data or {})
+
+
+def _write(report: dict, folder: Path, pictures: bool, data: Mapping[str, str | Path | PreparedSet]) -> Path:
+    """Write pictures, text and page."""
     drawn: dict[str, str] = {}
     missing = "Pictures were not asked for." if not pictures else ""
     if pictures:
+        import matplotlib
+
         from neural_clip.gallery.panels import draw_panels
 
-        panels, missing = draw_panels(report, folder)
-        drawn = _draw_intervals(report, folder) | panels
+        reason = why_not_of(report, folder / EMBEDDINGS_FILE)
+        with matplotlib.rc_context({"text.parse_math": False}):  # a dollar in a name is no formula
+            panels, missing = ({}, f"No pictures: {reason}") if reason else draw_panels(report, folder, data)
+            drawn = _draw_intervals(report, folder) | panels
     target = folder / "report.md"
     write_whole(target, markdown(report, drawn, missing))
     write_page(target)
     return target
+
+
+@contextmanager
+def _right_entries(path: str | Path, report: dict) -> Iterator[None]:
+    """Name the file where an entry is missing or of a wrong type, of a report that no digest vouches for."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, DataError) or "sha256" in report:
+            raise
+        raise DataError(
+            f"'{path}' is damaged: an entry is missing or of a wrong type ({type(error).__name__}: {error}). Run "
+            "`neural-clip evaluate` again."
+        ) from error
+
+
+def _compare_checkpoints(report: dict, folder: Path) -> None:
+    """Note where a checkpoint's folder holds other weights than those that were scored."""
+    for part in report["checkpoints"]:
+        place = found_place(part["path"], folder)
+        if part["sha256"] and place.is_dir():
+            part["changed"] = sha256_of(place.glob(WEIGHTS)) != part["sha256"]
+
+
+def _check_understanding(report: dict, path: Path) -> None:
+    """Leave out what was learned where the folder beside the report holds another analysis."""
+    if found := report.get("understanding"):
+        try:
+            same = read_json(path, "analysis") == found
+        except DataError:
+            same = False
+        if not same:
+            report["understanding"] = {
+                "missing": f"Not shown: '{path.parent.name}/{path.name}' is not that of this evaluation, or is "
+                "damaged. Run `neural-clip evaluate --understand` again."
+            }

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from neural_clip.errors import DataError
-from neural_clip.files.whole import whole_folder
+from neural_clip.files.reading import read_text
+from neural_clip.files.whole import moved_aside, only_writer, place_of, restore, whole_folder
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.options import SimulateOptions
 from neural_clip.simulation.presets import TwinPreset
 
+STAMP = "SIMULATED.json"
 # What decides the content of a corpus; the rest of SIMULATED.json follows from it.
 _IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256")
 
@@ -30,17 +32,20 @@ def _identity(preset: TwinPreset, modality: str, seed: int) -> dict:
 
 def _is_finished(folder: Path, identity: dict) -> bool:
     """Whether the folder holds this very corpus; raises when it holds something else."""
+    path = folder / STAMP
+    if moved_aside(folder, STAMP):
+        with only_writer(place_of(folder)):
+            restore(folder, STAMP)
     if not folder.exists():
         return False
-    path = folder / "SIMULATED.json"
     if not path.is_file():
-        raise DataError(
-            f"{folder} exists and holds no SIMULATED.json, so it is no simulated corpus. Name another folder."
-        )
+        raise DataError(f"{folder} exists and holds no {STAMP}, so it is no simulated corpus. Name another folder.")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        found = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is damaged: it holds no object.")
     different = [name for name in _IDENTITY if found.get(name) != identity[name]]
     if different:
         raise DataError(
@@ -77,7 +82,7 @@ def simulate(
         try:
             finished = _is_finished(folder, _identity(preset, modality, options.seed))
         except DataError:
-            if not (options.overwrite and (folder / "SIMULATED.json").is_file()):
+            if not (options.overwrite and (folder / STAMP).is_file()):
                 raise
             finished = False
         if finished:
@@ -85,14 +90,14 @@ def simulate(
         else:
             todo.append(modality)
     for modality in todo:
-        _write(modality, folders[modality], preset, options.seed)
+        _write(modality, folders[modality], preset, options.seed, options.overwrite)
     return folders
 
 
-def _write(modality: str, folder: Path, preset: TwinPreset, seed: int) -> None:
+def _write(modality: str, folder: Path, preset: TwinPreset, seed: int, overwrite: bool) -> None:
     """Write one corpus aside, then move it to its place."""
     start = time.monotonic()
     print(f"{folder}: simulating {modality}, preset {preset.name}, seed {seed}", file=sys.stderr)
-    with whole_folder(folder, holds="SIMULATED.json", what="simulated corpus", overwrite=True) as aside:
+    with whole_folder(folder, holds=STAMP, what="simulated corpus", overwrite=overwrite) as aside:
         pkgutil.resolve_name(CORPUS_OF[modality].twin)(aside, preset, seed)
     print(f"{folder}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)

@@ -10,7 +10,6 @@ goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import zipfile
@@ -25,9 +24,18 @@ from typing import Any
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.whole import whole_file, whole_folder
+from neural_clip.files.whole import (
+    link_or_copy,
+    moved_aside,
+    only_writer,
+    place_of,
+    restore,
+    whole_file,
+    whole_folder,
+)
 from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
+from neural_clip.prepared.integrity import NOT_LISTED, READ, files_below
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.writer import save_metadata
 from neural_clip.targets.encoder import TargetEncoder
@@ -65,6 +73,29 @@ def embed_images(
             no pixels, an option is not allowed, or the model is neither on this machine nor to be had from the Hub.
     """
     folder, options = Path(folder), replace(options or EmbedOptions(), **changes)
+    if not folder.is_dir() and not moved_aside(folder, METADATA_FILE):
+        Facts.read(folder)  # says that there is no data set, before a lock is made
+    with only_writer(place_of(folder)):
+        restore(folder, METADATA_FILE)
+        facts = _facts(folder, options)
+        models = _listed(model or (TINY_CLIP if facts.simulated else DEFAULT_MODEL))
+        revisions = [name or None for name in _listed(options.revision)]
+        encoder = TargetEncoder(models, _listed(options.pooling), revisions, options.device, options.blur)
+        files = image_files(folder)
+        rows = unique_images(files)
+        kept = _kept_folder(folder, encoder, facts.fingerprint, options.batch_size)
+        try:
+            embeds = _embed_unique(files, rows, encoder, options.batch_size, kept)
+            _replace(folder, facts, files, [embeds[unique] for unique in rows], encoder)
+        except BaseException:
+            _leave(kept)
+            raise
+        shutil.rmtree(kept)
+    return folder
+
+
+def _facts(folder: Path, options: EmbedOptions) -> Facts:
+    """Facts of the data set, whose files are those that were written; a `DataError` if it cannot be embedded."""
     facts = Facts.read(folder)
     if facts.image_encoder and not options.overwrite:
         raise DataError(
@@ -73,28 +104,24 @@ def embed_images(
         )
     if facts.category_level:
         raise DataError(f"'{folder}' is a category-level set: its targets are mean embeddings, there are no pixels.")
-    models = _listed(model or (TINY_CLIP if facts.simulated else DEFAULT_MODEL))
-    revisions = [name or None for name in _listed(options.revision)]
-    encoder = TargetEncoder(models, _listed(options.pooling), revisions, options.device, options.blur)
     verify_prepared(folder)
-    files = image_files(folder)
-    rows = unique_images(files)
-    kept = _kept_folder(folder, encoder, facts.fingerprint, options.batch_size)
-    try:
-        embeds = _embed_unique(files, rows, encoder, options.batch_size, kept)
-        with whole_folder(folder, holds=METADATA_FILE, what="prepared data set", overwrite=True) as partial:
-            shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
-            with ParquetShards(partial, SHARD_ROWS) as shards:
-                features = image_features(True, encoder.description["projection_dim"])
-                for row, unique in zip(read_image_rows(files), rows, strict=True):
-                    shards.add("images/images", features, row | {"image_embeds": embeds[unique]})
-            targets = {"space": space_of(encoder).as_dict()}
-            save_metadata(partial, facts.as_dict() | {"image_encoder": encoder.description, "targets": targets})
-    except BaseException:
-        _leave(kept)
-        raise
-    shutil.rmtree(kept)
-    return folder
+    return facts
+
+
+def _replace(folder: Path, facts: Facts, files: list[Path], embeds: list[np.ndarray], encoder: TargetEncoder) -> None:
+    """Write the data set anew with these embeddings, one a row of its image files, in place of the old one."""
+    if Facts.of(verify_prepared(folder)) != facts:
+        raise DataError(f"'{folder}' was changed while its images were embedded; nothing was written.")
+    with whole_folder(folder, holds=METADATA_FILE, what="prepared data set", overwrite=True) as partial:
+        shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
+        carried = [name for name in facts.files or files_below(folder, READ) if not _is_written_anew(name)]
+        with ParquetShards(partial, SHARD_ROWS) as shards:
+            features = image_features(True, encoder.description["projection_dim"])
+            for row, vector in zip(read_image_rows(files), embeds, strict=True):
+                shards.add("images/images", features, row | {"image_embeds": vector})
+        targets = {"space": space_of(encoder).as_dict()}
+        names = [*carried, *(name for name in files_below(partial) if name.startswith("images/"))]
+        save_metadata(partial, facts.as_dict() | {"image_encoder": encoder.description, "targets": targets}, names)
 
 
 def _listed(values: object) -> list:
@@ -102,19 +129,14 @@ def _listed(values: object) -> list:
     return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
-def link_or_copy(source: str, target: str) -> str:
-    """Share a file's bytes where the file system can, copy them where it cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
+def _is_written_anew(name: str) -> bool:
+    """Whether the embedded data set has a file of its own in place of this one, or none: the mean of embeddings."""
+    return name.split("/")[0] in ("images", *NOT_LISTED, "embedding_mean.npz")
 
 
 def _not_carried(folder: str, names: list[str]) -> list[str]:
-    """What the embedded data set writes anew, and the mean of embeddings that are replaced."""
-    anew = ("images", "README.md", METADATA_FILE, "embedding_mean.npz")
-    return [name for name in names if name in anew or name.startswith(".cache")]
+    """What is not copied into the embedded data set."""
+    return [name for name in names if _is_written_anew(name) or name.startswith(".cache")]
 
 
 def _kept_folder(folder: Path, encoder: TargetEncoder, fingerprint: str, batch_size: int) -> Path:

@@ -19,10 +19,10 @@ from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_fit, check_preparation
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.publishing.model_card import RECORD_FILE
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
@@ -33,6 +33,7 @@ from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
 from neural_clip.training.recording_time import minutes_of
 from neural_clip.training.ridge_start import start_by_ridge
+from neural_clip.training.run_folder import carry_over, check_place
 from neural_clip.training.splits import check_validation, notes_on_train
 from neural_clip.training.trainer import NeuralClipTrainer, validation_two_way
 
@@ -114,9 +115,10 @@ def adapt(
     options = replace(options or AdaptOptions(), **changes)
     output_dir, data = Path(output_dir), PreparedSet.open(folder)
     check_one_process("`neural-clip adapt`")
+    check_place(output_dir, [Path(checkpoint), data.folder])
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
-        data = fitting_data(model, data, str(checkpoint))
+        data = fitting_data(model, data.verify(), str(checkpoint))
         check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
         config = getattr(model.config, f"{data.facts.modality}_config")
         chosen = choose_subjects(data, config.subjects, options.subjects)
@@ -143,6 +145,7 @@ def adapt(
         record["adaptations"] = [*record.get("adaptations", []), entry]
         processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
         write_checkpoint(partial, output_dir.name, model, processor, record)
+        carry_over(output_dir, partial)
     print(
         f"checkpoint: {output_dir}  ({', '.join(chosen)}: validation 2-way {scores[0]:.4f} at the start, "
         f"{scores[best]:.4f} after {best} of {options.epochs} epochs)",

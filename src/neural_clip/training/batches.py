@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from neural_clip.errors import DataError
 from neural_clip.prepared.reader import PreparedSet, Split, padded
+
+N_NAMED = 8  # recordings that a message names
 
 
 class RecordingDataset(Dataset):
@@ -27,6 +30,10 @@ class RecordingDataset(Dataset):
         self.part, self.subjects = part, list(subjects)
         index = {name: number for number, name in enumerate(self.subjects)}
         self.subject_ids = np.array([index[name] for name in part.subjects.tolist()], dtype=np.int64)
+        self.rows = np.empty(len(part), dtype=np.int64)  # of each recording among its subject's in the split
+        for subject in np.unique(self.subject_ids):
+            own = self.subject_ids == subject
+            self.rows[own] = np.arange(own.sum())
 
     @classmethod
     def open(cls, data: PreparedSet, split: str, subjects: Sequence[str]) -> RecordingDataset:
@@ -42,7 +49,7 @@ class RecordingDataset(Dataset):
 
     def keep(self, rows: np.ndarray) -> None:
         """Leave out every recording but these rows, `(n_kept,)` int."""
-        self.part, self.subject_ids = self.part.at(rows), self.subject_ids[rows]
+        self.part, self.subject_ids, self.rows = self.part.at(rows), self.subject_ids[rows], self.rows[rows]
 
     def __len__(self) -> int:
         return len(self.part)
@@ -52,12 +59,35 @@ class RecordingDataset(Dataset):
 
     def __getitems__(self, rows: list[int]) -> dict:
         image_rows = self.part.image_rows[rows]
+        values, embeds = padded(self.part.values(rows)), self.part.data.images.embeds[image_rows]
+        for what, numbers in (("Recordings", values), ("Image embeddings", embeds)):
+            finite = np.isfinite(numbers).reshape(len(rows), -1).all(axis=1)
+            if not finite.all():
+                self._refuse(what, [row for row, fine in zip(rows, finite, strict=True) if not fine])
         return {
-            f"{self.modality}_values": torch.from_numpy(padded(self.part.values(rows))),
+            f"{self.modality}_values": torch.from_numpy(values),
             "subject_ids": torch.from_numpy(self.subject_ids[rows]),
-            "image_embeds": torch.from_numpy(self.part.data.images.embeds[image_rows]),
+            "image_embeds": torch.from_numpy(embeds),
             "image_ids": torch.from_numpy(image_rows),
         }
+
+    def _refuse(self, what: str, rows: list[int]) -> NoReturn:
+        """Name rows whose values are not finite."""
+        part = self.part
+        listed = named(part.subjects[rows].tolist(), part.image_ids[rows].tolist(), self.rows[rows].tolist())
+        raise DataError(
+            f"{what} in the {part.name} split of '{part.data.name}' hold NaN or infinity: {listed}. Prepare the data "
+            "set again from whole recordings, or without these."
+        )
+
+
+def named(subjects: Sequence[str], images: Sequence[str], rows: Sequence[int] | None = None) -> str:
+    """Recordings as messages name them, the first of many."""
+    texts = [f"{subject} (image '{image}')" for subject, image in zip(subjects, images, strict=True)]
+    if rows is not None:
+        texts = [f"row {row} of {text}" for row, text in zip(rows, texts, strict=True)]
+    more = f" and {len(texts) - N_NAMED} more" if len(texts) > N_NAMED else ""
+    return ", ".join(texts[:N_NAMED]) + more
 
 
 class JointDataset(Dataset):

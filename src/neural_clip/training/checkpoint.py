@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from neural_clip.errors import DataError
+from neural_clip.files.record import RECORD_FILE, check_record, record_files
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import RECORD_FILE, model_card
+from neural_clip.publishing.model_card import model_card
 
 
 def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProcessor, dict]:
@@ -20,19 +24,35 @@ def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProc
                 f"'{folder}' is no checkpoint folder of `neural-clip train`: it has no {name}. One of the Hub is "
                 "brought here by `hf download NAME --local-dir FOLDER`."
             )
+    record = check_record(folder)
     try:
         model = NeuralClipModel.from_pretrained(str(folder))
-        processor = NeuralClipProcessor.from_pretrained(str(folder))
-        return model, processor, json.loads(Path(folder, RECORD_FILE).read_text(encoding="utf-8"))
+        return model, NeuralClipProcessor.from_pretrained(str(folder)), record or {}
     except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{folder}' is no readable checkpoint of a NeuralClipModel: {error}") from error
 
 
 def write_checkpoint(
-    folder: Path, name: str, model: NeuralClipModel, processor: NeuralClipProcessor, record: dict
+    folder: Path, name: str, model: NeuralClipModel, processor: NeuralClipProcessor, record: dict[str, Any]
 ) -> None:
-    """Write model, processor, record and card into a folder that will be called `name`."""
+    """Write model, processor, record and card into a folder that will be called `name` and holds no other files.
+
+    Raises:
+        DataError: If a weight is not finite.
+    """
+    check_weights(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    write_whole(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n")
+    files = record_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
+    write_whole(folder / RECORD_FILE, json.dumps(record | {"files": files}, indent=2) + "\n")
     write_whole(folder / "README.md", model_card(name, record))
+
+
+def check_weights(model: torch.nn.Module) -> None:
+    """Raise a `DataError` where a weight is NaN or infinite."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise DataError(
+                f"Training diverged: the weights of '{name}' hold NaN or infinity, so they are not saved. Try a "
+                "smaller learning rate."
+            )

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import set_seed
 
 from neural_clip.configuration_neural_clip import NeuralClipConfig
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import MODALITIES
@@ -49,7 +49,7 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
     settings["category_level"] = any(found.category_level for found in facts.values())
     try:
         return NeuralClipConfig(**settings)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
 
 
@@ -62,6 +62,8 @@ def trained_subjects(facts: Facts, modality: str, wanted: Sequence[str] | None =
     trained = [subject for subject in facts.subjects if facts.subject_splits[subject].get("train")]
     if not trained:
         raise DataError(f"'data.{modality}' can be scored only: its subjects {facts.subjects} have no training rows.")
+    names = isinstance(wanted, list | tuple | None) and len(set(map(str, wanted or ()))) == len(wanted or ())
+    check_value(f"model.{modality}.subjects", wanted, names, "a list of subjects, each once")
     for name in wanted or ():
         if name not in trained:
             raise DataError(
@@ -125,7 +127,7 @@ def build_model(config: NeuralClipConfig, tower: ImageEncoder | None, seed: int)
     set_seed(seed)
     try:
         model = NeuralClipModel(config)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:  # also of torch
         raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
     if model.vision_model is not None and tower is not None:
         model.vision_model.load_state_dict(tower.model.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class AdaptOptions(Options):
         check_value("train_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
         for name in ("learning_rate", "minutes", "seconds_per_trial"):
             value = getattr(self, name)
-            check_value(name, value, value is None or value > 0, "above 0")
+            check_value(name, value, value is None or 0 < value < math.inf, "a number above 0")
 
     @property
     def settings(self) -> dict[str, float | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -11,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from neural_clip.errors import DataError, did_you_mean
-from neural_clip.files.reading import read_text
+from neural_clip.errors import DataError, check_value, did_you_mean
+from neural_clip.files.reading import MAX_DEPTH, read_yaml
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.processes import check_joined, check_launch
 from neural_clip.training.settings import check_settings
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
 
 
 SECTIONS = ("data", "model", "training")
+MAX_NAME = 255  # bytes, of file systems
+MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
+STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 SWITCHES = ("resume", "overwrite", "push_to_hub")
 # Words of the other commands for settings of `training`.
 SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
@@ -98,17 +103,38 @@ class Recipe:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        for name in (*SECTIONS, "passes"):
+            check_value(name, getattr(self, name), isinstance(getattr(self, name), dict), "keys with values")
+            check_finite(name, getattr(self, name))
+        for name in ("resume", "overwrite"):
+            check_value(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
+        for name in STRATEGIES:  # YAML 1.1 takes `no` for false
+            if self.training.get(name) is False:
+                self.training[name] = "no"
         if not self.data:
             raise DataError(
                 "The recipe's 'data' section is empty; give the prepared data set of 'eeg', 'meg' or 'fmri'."
             )
         check_keys("data", self.data, MODALITIES)
         check_keys("passes", self.passes, MODALITIES)
-        for name, count in self.passes.items():
-            if not isinstance(count, int) or count < 1:
-                raise DataError(f"The recipe's 'passes.{name}' must be a whole number above 0, but is {count!r}.")
         if "output_dir" not in self.training:
             raise DataError("The recipe lacks 'training.output_dir', the folder for checkpoints.")
+        places = {f"data.{name}": folder for name, folder in self.data.items()}
+        for name, folder in (places | {"training.output_dir": self.training["output_dir"]}).items():
+            named = isinstance(folder, str) and folder != "" and "\0" not in folder
+            fits = named and all(len(os.fsencode(part)) <= MAX_NAME for part in Path(folder).parts)
+            check_value(name, folder, fits, f"the name of a folder, of {MAX_NAME} bytes at most")
+        for name in MODALITIES:
+            settings = self.model.get(name)
+            check_value(f"model.{name}", settings, isinstance(settings, dict | None), "keys with values")
+        for name in ("vision_config", *(f"{modality}_config" for modality in MODALITIES)):
+            if name in self.model:
+                raise DataError(
+                    f"'model.{name}' is made from the data sets; give settings of an encoder under its name."
+                )
+        for name, count in self.passes.items():
+            whole = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MAX_PASSES
+            check_value(f"passes.{name}", count, whole, f"a whole number from 1 to {MAX_PASSES:,}")
         self._arguments: TrainingArguments | None = None
 
     @property
@@ -125,7 +151,7 @@ class Recipe:
             check_launch(bool(settings["use_cpu"]))
             try:
                 self._arguments = TrainingArguments(**settings)
-            except (ImportError, TypeError, ValueError) as error:
+            except Exception as error:  # a wrong value comes to light wherever it is first used
                 raise DataError(f"The recipe's 'training' section cannot be used: {error}") from error
             check_joined(self._arguments)
         return self._arguments
@@ -133,6 +159,14 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as it was after overrides."""
         return asdict(self)
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Raise a `DataError` where a value, or one inside of it, is NaN or infinite."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            check_finite(f"{name}.{key}", item)
+    check_value(name, value, not isinstance(value, float) or math.isfinite(value), "a finite number")
 
 
 def check_keys(section: str, given: dict, known: Collection[str]) -> None:
@@ -186,10 +220,7 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     if argv[0].startswith("-"):
         raise DataError(f"The first argument is a recipe, but is {argv[0]!r}; `--help` lists the recipes.")
     path = find_recipe(argv[0])
-    try:
-        content = yaml.safe_load(read_text(path, "recipe"))
-    except yaml.YAMLError as error:
-        raise DataError(f"'{path}' is no valid YAML: {error}") from error
+    content = read_yaml(path, "recipe")
     if not isinstance(content, dict):
         raise DataError(f"'{path}' must hold the sections {SECTIONS}, but holds {type(content).__name__}.")
     content = with_exponents(content)
@@ -224,8 +255,26 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
                 folders.append(rest.pop(0))
             pairs.append((dotted, _data_sets(folders)))
         else:
-            pairs.append((dotted, with_exponents(yaml.safe_load(text))))
+            pairs.append((dotted, with_exponents(_value_of(name, text))))
     return pairs
+
+
+def _value_of(name: str, text: str) -> Any:
+    """The value of an override, as YAML."""
+    kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        depth = 0
+        for event in yaml.parse(text, kind):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+                what = f"is nested more than {MAX_DEPTH} deep" if depth > MAX_DEPTH else "has an alias"
+                raise DataError(f"The value of the override '--{name}' {what}. Write it out, or into the recipe.")
+        return yaml.load(text, kind)
+    except DataError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        reason = getattr(error, "problem", None) or "it holds a number or a date that there is not"
+        raise DataError(f"The value of the override '--{name}' is no valid YAML: {reason}.") from error
 
 
 def _data_sets(arguments: Sequence[str]) -> dict[str, str]:
@@ -248,7 +297,10 @@ def with_exponents(value: Any) -> Any:
         return {key: with_exponents(item) for key, item in value.items()}
     if isinstance(value, list):
         return [with_exponents(item) for item in value]
-    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+    if not isinstance(value, str) or not EXPONENT.fullmatch(value):
+        return value
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def override(content: dict, dotted: list[str], value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from importlib import metadata as package_metadata
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, Trainer
 
+from neural_clip.files.privacy import shared_command, shared_value
 from neural_clip.prepared.facts import Facts
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.training.recipe import Recipe
@@ -34,8 +34,8 @@ def training_record(recipe: Recipe, facts: dict[str, Facts], trainer: Trainer) -
     simulated = [name for name, found in facts.items() if found.simulated]
     config: Any = cast(PreTrainedModel, trainer.model).config
     return {
-        "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",  # the former is `neural-clip train` or a path
-        "recipe": recipe.as_dict(),
+        "command": shared_command(sys.argv[0], sys.argv[1:]),  # the former is `neural-clip train` or a path
+        "recipe": shared_value(recipe.as_dict()),
         "seed": recipe.training_arguments.seed,
         "data": {
             name: recorded_facts(found, getattr(config, f"{name}_config").subjects) for name, found in facts.items()

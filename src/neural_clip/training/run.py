@@ -8,21 +8,25 @@ but one that accumulates the gradients of two batches of 64.
 
 from __future__ import annotations
 
-import json
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, cast
 
+import torch
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_prepared_alike
-from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import RECORD_FILE, write_model_card
+from neural_clip.publishing.push import push
 from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset
+from neural_clip.training.checkpoint import write_checkpoint
 from neural_clip.training.checks import (
     check_made_by,
     check_modalities,
@@ -31,16 +35,17 @@ from neural_clip.training.checks import (
     check_push,
     check_resumed_batches,
     check_resumed_encoder,
+    check_resumed_weights,
     data_places,
-    prepare_output,
-    remove_checkpoints,
+    is_public,
 )
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
+from neural_clip.training.run_folder import RunFolder, check_place
 from neural_clip.training.settings import check_metric
 from neural_clip.training.splits import Splits, without_validation
-from neural_clip.training.trainer import CompleteCheckpoint, KeepTowerInEval, NeuralClipTrainer
+from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer
 
 
 def train(recipe: Recipe) -> Path:
@@ -59,16 +64,16 @@ def train(recipe: Recipe) -> Path:
     arguments = recipe.training_arguments
     output_dir = Path(str(arguments.output_dir))
     data = {modality: PreparedSet.open(folder) for modality, folder in recipe.data.items()}
+    check_place(output_dir, [opened.folder for opened in data.values()])
     facts = {modality: opened.facts for modality, opened in data.items()}
     check_modalities(data)
     check_objective(recipe)
     check_push(recipe, facts)
     encoder, identity = common_image_encoder(facts), common_identity(facts)
     check_named_encoder(recipe, encoder)
-    resume_from = prepare_output(recipe, output_dir)
-    if resume_from is not None:
-        check_resumed_encoder(resume_from, recipe, identity)
-        check_prepared_alike(resume_from, list(data.values()))
+    if not recipe.resume:
+        for opened in data.values():
+            opened.verify()
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     if tower is not None:
         for opened in data.values():
@@ -84,32 +89,65 @@ def train(recipe: Recipe) -> Path:
         {name: opened.preparation for name, opened in data.items()},
         {name: opened.statistics for name, opened in data.items()},
     )  # fmt: skip
-    trainer = _trainer(arguments, build_model(config, tower, arguments.seed), splits, recipe.passes)
-    batches = trainer.deciding_batches()
-    if resume_from is not None:
-        check_resumed_batches(resume_from, batches)
-    trainer.add_callback(CompleteCheckpoint(processor, batches))
+    folder = RunFolder(output_dir)
+    start = folder.start(
+        resume=recipe.resume, overwrite=recipe.overwrite, needs_best=bool(arguments.load_best_model_at_end)
+    )
+    if start is not None:
+        check_resumed_encoder(str(start), recipe, identity)
+        check_prepared_alike(start, list(data.values()))
+    model = build_model(config, tower, arguments.seed)
+    trainer = _trainer(arguments, model, splits, recipe.passes, processor)
+    if start is not None:
+        check_resumed_batches(str(start), trainer.deciding_batches())
+        check_resumed_weights(start, model)
     if trainer.is_world_process_zero():
-        if recipe.overwrite:
-            remove_checkpoints(output_dir)
-        _print_notes(splits, trainer)
-    trainer.train(resume_from_checkpoint=resume_from)
-    trainer.save_model(str(output_dir))
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(output_dir)
-        record = training_record(recipe, facts, trainer)
-        write_whole(output_dir / RECORD_FILE, json.dumps(record, indent=2) + "\n")
-        write_model_card(output_dir)
-        print(f"checkpoint: {output_dir}  ({_outcome(trainer)})", file=sys.stderr)
-    if arguments.push_to_hub:
-        trainer.push_to_hub()
+        _print_notes([*splits.notes, *folder.notes], trainer)
+    _run(trainer, folder, start, recipe, facts)
+    if arguments.push_to_hub and trainer.is_world_process_zero():
+        _push(recipe, output_dir)
     return output_dir
 
 
+def _run(
+    trainer: NeuralClipTrainer, folder: RunFolder, start: Path | None, recipe: Recipe, facts: dict[str, Facts]
+) -> None:
+    """Train in the folder of a run and save what was learnt; the first of several processes makes the folder."""
+    arguments, is_first, wait = trainer.args, trainer.is_world_process_zero(), trainer.accelerator.wait_for_everyone
+    output_dir = arguments.output_dir
+    wait()  # until every process has looked where to start
+    opened: Any = folder.opened(start, replaces=recipe.resume or recipe.overwrite) if is_first else nullcontext()
+    with opened:
+        wait()  # until the folder is there
+        arguments.output_dir = str(folder.partial)
+        try:
+            trainer.train(resume_from_checkpoint=str(folder.partial / start.name) if start else None)
+        except KeyboardInterrupt:
+            if is_first:
+                steps = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
+                print(f"training was interrupted after {steps}", file=sys.stderr)
+            raise
+        finally:
+            arguments.output_dir = output_dir
+        wait()  # until every process has read the best weights
+        if is_first:
+            record, model = training_record(recipe, facts, trainer), cast(NeuralClipModel, trainer.model)
+            write_checkpoint(folder.partial, folder.path.name, model, trainer.processor, record)
+            trainer.remove_other_states()
+    wait()  # until the checkpoint stands
+    if is_first:
+        print(f"checkpoint: {output_dir}  ({_outcome(trainer)})", file=sys.stderr)
+
+
 def _trainer(
-    arguments: TrainingArguments, model: NeuralClipModel, splits: Splits, passes: dict[str, int]
+    arguments: TrainingArguments,
+    model: NeuralClipModel,
+    splits: Splits,
+    passes: dict[str, int],
+    processor: NeuralClipProcessor,
 ) -> NeuralClipTrainer:
     """What trains the model, or a `DataError` where `Trainer` cannot follow its settings on this machine."""
+    output_dir, arguments.output_dir = arguments.output_dir, os.curdir  # `Trainer` makes its folder at once
     try:
         trainer = NeuralClipTrainer(
             model=model,
@@ -117,19 +155,38 @@ def _trainer(
             recordings=JointDataset(splits.train),
             validation=splits.validation,
             passes=passes,
-            callbacks=[KeepTowerInEval()],
+            processor=processor,
+            callbacks=[KeepTowerInEval(), BestState()],
         )
-        trainer.create_optimizer()  # now, so that one that is not installed is known before anything is written
-    except (ImportError, ValueError) as error:
+        # now, so that what cannot be had is known before anything is written
+        trainer.create_optimizer()
+        steps = trainer.n_steps()
+        trainer.create_scheduler(steps, torch.optim.SGD([torch.zeros(1)], lr=1.0))
+        trainer.lr_scheduler = None  # the one that counts is made for the optimiser above
+    except Exception as error:  # a wrong value comes to light wherever it is first used
         raise DataError(f"The recipe's 'training' section cannot be used: {error}") from error
+    finally:
+        arguments.output_dir = output_dir
     return trainer
 
 
-def _print_notes(splits: Splits, trainer: NeuralClipTrainer) -> None:
+def _push(recipe: Recipe, checkpoint: Path) -> None:
+    """Push a finished checkpoint as `neural-clip push` does."""
+    arguments = recipe.training_arguments
+    repo = str(arguments.hub_model_id)
+    try:
+        address = push(checkpoint, repo, public=is_public(recipe), token=arguments.hub_token)
+    except DataError as error:
+        again = f"`neural-clip push {checkpoint} --repo {repo}{' --public' * is_public(recipe)}`"
+        raise DataError(f"{error} The checkpoint stands; {again} sends it.") from error
+    print(f"{checkpoint} is at {address}", file=sys.stderr)
+
+
+def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:
     """Say what is peculiar about a run before it starts."""
-    for note in splits.notes:
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    if not splits.validation:
+    if not trainer.validation:
         steps = f"training takes {trainer.n_steps()} steps, and the last weights are kept"
         print(f"note: without a validation split, {steps}.", file=sys.stderr)
 

@@ -7,7 +7,8 @@ The order of batches, what a batch holds and how the validation split is scored 
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from neural_clip.errors import DataError, check_option, check_value
 
@@ -17,6 +18,7 @@ _SCORES = "the validation split is scored by retrieval, 256 recordings at a time
 _LABELS = "there are no labels or tokens"
 _WHOLE = "every process holds the whole model, as it is"
 _MIXED = "processes may hold batches of different modalities and subjects at a time"
+_LISTED = "what goes to the Hub is the finished checkpoint, whose record lists its files"
 _PARTS = "a process that saves on each machine would write parts of a checkpoint"
 # setting: why only its default is allowed
 ONLY_DEFAULT = {
@@ -45,20 +47,36 @@ ONLY_DEFAULT = {
         _WHOLE,
     ),
     "save_on_each_node": _PARTS,
+    "resume_from_checkpoint": "`--resume` goes on from the last whole checkpoint of the 'output_dir'",
+    **dict.fromkeys(("hub_always_push", "hub_revision"), _LISTED),
 }  # fmt: skip
 # setting: values that give what the package promises, and why
 ALLOWED: dict[str, tuple[tuple, str]] = {
     "ddp_broadcast_buffers": ((None, True), "the processes share the statistics of the network"),
     "ddp_find_unused_parameters": ((None, True), _MIXED),
     "ddp_static_graph": ((None, False), _MIXED),
+    "hub_strategy": (("end",), _LISTED),
     "greater_is_better": ((None, True), "a larger 2-way accuracy is better"),
     "remove_unused_columns": ((False,), "a batch has no columns to remove"),
 }
-LEAST = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 0, "warmup_steps": 0}
+MOST = 2**31 - 1  # steps, recordings: what counters of torch hold
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"), (1, MOST)),
+    **dict.fromkeys(("torch_empty_cache_steps", "ddp_timeout", "ddp_bucket_cap_mb"), (1, MOST)),
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), (1e-6, MOST)),  # a share of all steps below 1
+    **dict.fromkeys(("warmup_steps", "eval_delay"), (0, MOST)),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm"), (0, 1e38)),
+    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
+    "num_train_epochs": (-MOST, 1e6), "max_steps": (-1, MOST), "dataloader_num_workers": (0, 1024),
+}  # fmt: skip
+KINDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "keys with values",
+    list: "a list", NoneType: "null",
+}  # fmt: skip
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raise a `DataError` for the first setting of a wrong type, or that training would not follow.
+    """Raise a `DataError` for the first setting of a wrong type or size, or that training would not follow.
 
     Args:
         settings (`dict`): The `training` section of a recipe; its keys are known.
@@ -66,22 +84,32 @@ def check_settings(settings: dict[str, Any]) -> None:
     from transformers import TrainingArguments
 
     defaults = {entry.name: _default_of(entry) for entry in fields(TrainingArguments)}
+    hints = get_type_hints(TrainingArguments)
     for name, value in settings.items():
         key, default = f"training.{name}", defaults[name]
-        if isinstance(default, bool):
-            check_value(key, value, isinstance(value, bool), "true or false")
-        elif isinstance(default, int | float):  # transformers takes words for numbers until it counts with them
-            check_value(key, value, isinstance(value, int | float) and not isinstance(value, bool), "a number")
         allowed, why = ALLOWED.get(name, ((default,), ONLY_DEFAULT.get(name, "")))
         if why and value not in allowed:
             raise DataError(
                 f"Invalid value for the {key!r} parameter. Allowed is {' or '.join(map(repr, allowed))}, since {why}, "
                 f"but got {value!r} instead."
             )
-        if name in LEAST:
-            check_value(key, value, value >= LEAST[name], f"{LEAST[name]} and more")
+        kinds = _kinds(hints[name])
+        fits = any(type(value) is kind or (kind is float and type(value) is int) for kind in kinds)
+        check_value(
+            key, value, fits, " or ".join(KINDS[kind] for kind in kinds)
+        )  # transformers takes words for numbers
+        if name in RANGES and value is not None:
+            least, most = RANGES[name]
+            check_value(key, value, least <= value <= most, f"{least:,} to {most:,}")
     epochs = settings.get("num_train_epochs", 1)
     check_value("training.num_train_epochs", epochs, epochs > 0 or settings.get("max_steps", -1) > 0, "above 0")
+
+
+def _kinds(hint: Any) -> list[type]:
+    """Types that YAML has for a hint of `TrainingArguments`; names of choices are text."""
+    parts = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else [hint]
+    found = [type(get_args(part)[0]) if get_origin(part) is Literal else get_origin(part) or part for part in parts]
+    return [kind for kind in found if kind in KINDS]
 
 
 def check_metric(settings: dict[str, Any], modalities: list[str]) -> None:
@@ -92,7 +120,7 @@ def check_metric(settings: dict[str, Any], modalities: list[str]) -> None:
         modalities (`list[str]`): Those with a validation split.
     """
     metric = settings.get("metric_for_best_model")
-    if metric is not None:
+    if metric is not None or ("metric_for_best_model" in settings and modalities):
         scores = ["two_way", *(f"{modality}_two_way" for modality in modalities)]
         check_option("training.metric_for_best_model", metric, [f"eval_{score}" for score in scores] + scores)
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import embed_recordings
 from neural_clip.files.whole import write_whole
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
-from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler, RecordingDataset
-from neural_clip.training.checks import BATCHES_FILE
+from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler, RecordingDataset, named
+from neural_clip.training.checkpoint import check_weights
 from neural_clip.training.collapse import collapse_of, spread_of
+from neural_clip.training.run_state import BATCHES_FILE, mark_finished, mark_unfinished, states_of
 
 VALIDATION_BATCH = 256
 
@@ -31,6 +36,7 @@ class NeuralClipTrainer(Trainer):
         recordings ([`JointDataset`]): Training recordings of every modality.
         validation (`list[RecordingDataset]`): Validation recordings, one entry a modality.
         passes (`dict[str, int]`, *optional*): How often an epoch goes over the recordings of a modality.
+        processor ([`NeuralClipProcessor`], *optional*): Saved with each state, so that it can be used as it is.
         kwargs: Everything else that `Trainer` takes.
     """
 
@@ -39,9 +45,11 @@ class NeuralClipTrainer(Trainer):
         recordings: JointDataset,
         validation: list[RecordingDataset],
         passes: dict[str, int] | None = None,
+        processor: NeuralClipProcessor | None = None,
         **kwargs: Any,
     ) -> None:
         self.recordings, self.validation, self.passes = recordings, validation, passes or {}
+        self.processor = processor
         self.warned: set[str] = set()  # modalities that were said to have collapsed
         super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)
 
@@ -61,8 +69,11 @@ class NeuralClipTrainer(Trainer):
         return batches
 
     def deciding_batches(self) -> dict[str, Any]:
-        """What decides the batches of a run; a resumed one must agree."""
-        return self.batches().as_dict() | {"gradient_accumulation_steps": self.args.gradient_accumulation_steps}
+        """What decides the batches of a run and the state of its optimiser; a resumed one must agree."""
+        accumulated = {"gradient_accumulation_steps": self.args.gradient_accumulation_steps}
+        return (
+            self.batches().as_dict() | accumulated | {"optim": str(getattr(self.args.optim, "value", self.args.optim))}
+        )
 
     def n_steps(self) -> int:
         """Steps that training takes."""
@@ -85,6 +96,39 @@ class NeuralClipTrainer(Trainer):
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Leave the temperature out of weight decay, as CLIP does."""
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The next batches; an error of a process that loads them keeps its message alone."""
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        except DataError as error:
+            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A step of `Trainer`, or a `DataError` that names its recordings where loss or gradient are not finite."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        finite = torch.isfinite(loss)
+        if self.accelerator.sync_gradients and self.accelerator.scaler is None:  # a scaler looks for itself
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            finite = finite & torch.isfinite(torch.stack(torch._foreach_norm(gradients, torch.inf))).all()
+        if not finite:
+            raise DataError(
+                f"Training diverged: loss or gradient of step {self.state.global_step + 1} is NaN or infinite. "
+                f"{self._recordings_of(inputs)} Try a smaller 'training.learning_rate', full precision ('bf16' and "
+                "'fp16' false), or recordings with values of about 1."
+            )
+        return loss
+
+    def _recordings_of(self, inputs: dict[str, Any]) -> str:
+        """Which recordings a batch holds, and how large their values are."""
+        part = next(part for part in self.recordings.parts if f"{part.modality}_values" in inputs)
+        subjects = [part.subjects[number] for number in inputs["subject_ids"].tolist()]
+        images = [part.part.data.images.image_ids[row] for row in inputs["image_ids"].tolist()]
+        largest = inputs[f"{part.modality}_values"].abs().amax()
+        return (
+            f"Its batch holds these recordings of '{part.part.data.name}', with values up to {float(largest):.3g}: "
+            f"{named(subjects, images)}."
+        )
 
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: object = None, metric_key_prefix: str = "eval"
@@ -112,6 +156,7 @@ class NeuralClipTrainer(Trainer):
         for part in self.validation:
             embeds = neural_embeds(model, part)
             if not np.isfinite(embeds).all():
+                part.__getitems__(np.flatnonzero(~np.isfinite(embeds).all(axis=1)).tolist())  # raises for such values
                 raise DataError(
                     f"Training diverged: after step {self.state.global_step} the embeddings of {part.modality} hold "
                     f"NaN or infinity. {spread_of(part.part)} Try a smaller 'training.learning_rate'."
@@ -129,6 +174,65 @@ class NeuralClipTrainer(Trainer):
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Keep the card that this package writes."""
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save a state, say that it is whole, and only then remove older ones."""
+        check_weights(self.model)
+        folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.is_world_process_zero():
+            mark_unfinished(folder)
+        with self._keeping_states():
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            self._complete(folder)
+            rotate_checkpoints(
+                output_dir=str(folder.parent), save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True,
+            )  # fmt: skip
+
+    def _complete(self, folder: Path) -> None:
+        """Write beside a state what `Trainer` does not; it names no folder, which may be moved."""
+        state = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        write_whole(folder / TRAINER_STATE_NAME, json.dumps(state | {"best_model_checkpoint": None}, indent=2) + "\n")
+        write_whole(folder / BATCHES_FILE, json.dumps(self.deciding_batches(), indent=2) + "\n")
+        if self.processor is not None:
+            self.processor.save_pretrained(folder)
+        mark_finished(folder)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Choose the best state; `Trainer` would remove the last one before the weights are saved."""
+        with self._keeping_states():
+            return super()._finalize_training(*args, **kwargs)
+
+    @contextmanager
+    def _keeping_states(self) -> Iterator[None]:
+        """Have `Trainer` remove no state."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            yield
+        finally:
+            self.args.save_total_limit = limit
+
+    def remove_other_states(self) -> None:
+        """Remove what `Trainer` does at the end of a run that keeps one state: all but the best one."""
+        best = self.state.best_model_checkpoint
+        if best is not None and self.args.save_total_limit == 1:
+            for state in states_of(Path(best).parent):
+                if state.name != Path(best).name:
+                    shutil.rmtree(state)
+
+    def init_hf_repo(self, *args: object, **kwargs: object) -> None:
+        """Make no repository before there is something to send."""
+
+    def push_to_hub(self, *args: object, **kwargs: object) -> Any:
+        """Send nothing: `train` pushes the finished checkpoint, by the list of files in its record."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the model without `training_args.bin`, a pickle that holds paths, host name and token of the Hub."""
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model)
+            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
 
 class KeepTowerInEval(TrainerCallback):
     """Nothing of the frozen tower may change while training: checked at the end of each epoch."""
@@ -140,29 +244,14 @@ class KeepTowerInEval(TrainerCallback):
             raise RuntimeError("The frozen vision tower was switched to training.")
 
 
-class CompleteCheckpoint(TrainerCallback):
-    """Put into each checkpoint the processor, so that it can be used as it is, and what decides the batches."""
-
-    def __init__(self, processor: NeuralClipProcessor, batches: dict[str, Any]) -> None:
-        self.processor, self.batches = processor, batches
+class BestState(TrainerCallback):
+    """Find the best state of a resumed run where it lies now."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: Any) -> None:
-        """Find the best checkpoint of a resumed run again, whose folder may have been moved."""
-        if args.load_best_model_at_end and state.best_global_step and state.best_model_checkpoint is None:
+        """What the state says of a folder is of another time."""
+        if state.best_global_step:
             best = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
-            if not best.is_dir():
-                raise DataError(
-                    f"'{best}' is missing: the best checkpoint so far of the run that is to go on, with a validation "
-                    f"2-way of {state.best_metric:.4f}. Copy it there too."
-                )
-            state.best_model_checkpoint = str(best)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: Any) -> None:
-        """Save them beside the weights that were just written."""
-        if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            self.processor.save_pretrained(folder)
-            write_whole(folder / BATCHES_FILE, json.dumps(self.batches, indent=2) + "\n")
+            state.best_model_checkpoint = str(best) if best.is_dir() else None
 
 
 def neural_embeds(model: PreTrainedModel, recordings: RecordingDataset) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -34,6 +32,7 @@ from neural_clip.files.tables import read_table
 from neural_clip.files.volumes import read_volumes
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from prepared_rows import parquet_rows
+from second_process import python
 
 
 def epochs_set(tmp_path):
@@ -449,8 +448,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     whole = contents(prepare(path, tmp_path / "whole"))
 
     def started(limit):
-        arguments = [sys.executable, "-c", PROGRAM, str(path), str(tmp_path / "set"), str(limit)]
-        return subprocess.run(arguments, capture_output=True, text=True, check=False)
+        return python("-c", PROGRAM, path, tmp_path / "set", limit)
 
     first = started(2)
     assert first.returncode != 0 and first.stdout.split() == ["run0.nii.gz", "run1.nii.gz"]

@@ -7,7 +7,8 @@ import pytest
 
 from custom_raw import TERMS, rng, write_manifest
 from neural_clip.corpora.custom.build import prepare
-from neural_clip.corpora.custom.splits import shared_windows
+from neural_clip.corpora.custom.manifest import Recording, Splits
+from neural_clip.corpora.custom.splits import assign_splits, shared_windows
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
@@ -217,3 +218,27 @@ def test_shared_windows_equal_a_loop_over_pairs():
     assert shared_windows(trials, splits) == {"rows": expected, "held_out": sum(row[3] > 0 for row in rows)}
     unknown = [Trials(None, ["x"] * 15, None, ["r"] * 15) for _ in trials]
     assert shared_windows(unknown, splits) is None
+
+
+def test_windows_that_only_touch_share_nothing():
+    windows = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]])  # s
+    trials = [Trials(None, ["x"] * 3, None, ["r"] * 3, windows=windows, source="a")]
+    assert shared_windows(trials, [["train", "test", "train"]]) is None
+    windows[1, 1] += 1e-9
+    assert shared_windows(trials, [["train", "test", "train"]]) == {"rows": 1, "held_out": 1}
+
+
+@pytest.mark.parametrize(("n_runs", "counts"), [(10, (3, 2)), (3, (1, 1)), (2, (1, 0)), (1, (0, 0))])
+def test_each_subject_gives_its_share_of_runs_and_keeps_one(n_runs, counts):
+    subjects = ["sub-01", "sub-02"]
+    entries = [Recording(file="f", kind="patterns", subject=subject) for subject in subjects]
+    runs = [[f"{run}" for run in range(n_runs)] for _ in subjects]
+    images = [[f"im{row}" for row in range(n_runs)] for _ in subjects]
+    splits = Splits(by="run", test=0.3, validation=0.2, seed=4)
+    if 0 in counts:
+        with pytest.raises(DataError, match=r"nothing is left for '(test|validation)'"):
+            assign_splits(entries, images, runs, splits)
+        return
+    found = assign_splits(entries, images, runs, splits)
+    assert [(rows.count("test"), rows.count("validation")) for rows in found] == [counts] * 2
+    assert found[0] != found[1] or n_runs == 3  # chosen for each subject anew

@@ -330,7 +330,7 @@ RAW_FAULTS = {
     "two concepts": (second_concept, "comes with two concept numbers|has the THINGS numbers|concepts share"),
     "old version": (lambda raw: edit(raw / "dataset_description.json", b"v3.0.0", b"v1.0.3"), r"version 2\.0\.0 or"),
     "no description": (lambda raw: (raw / "dataset_description.json").unlink(), "no THINGS-MEG folder"),
-    "description cut": (lambda raw: truncate(raw / "dataset_description.json", 9), "is no JSON object"),
+    "description cut": (lambda raw: truncate(raw / "dataset_description.json", 9), "is no readable JSON file"),
     "shifted list": (shift_image_list, "but elsewhere it is"),
     "list cut": (lambda raw: truncate(raw / "images" / "image_paths.csv", 3), "must list one .jpg path a line"),
     "list steps up": (escape("images/../../a_1.jpg"), "is not a path inside"),

@@ -9,54 +9,26 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines import linear as baselines
 from neural_clip.evaluation.baselines import ridge
+from neural_clip.evaluation.baselines.closed_form import closed_form
 from neural_clip.evaluation.baselines.linear import (
-    BASELINES,
     frozen_identity_alignment,
     frozen_random_alignment,
     per_subject_ridge,
     pooled_whitened_ridge,
 )
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge
-from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
-from neural_clip.retrieval.scores import retrieval_scores
+from neural_clip.evaluation.baselines.rows import BASELINES
+from neural_clip.evaluation.baselines.whitening import (
+    WhitenedVoxels,
+    inverse_square_root,
+    residual_noise,
+    shrinkage_of,
+)
 from planted_data import split_of
+from planted_splits import WIDTH, planted, two_way
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
-
-WIDTH = 8
-
-
-def planted(modality, *, n_subjects=3, rows=40, noise=2.0, seed=0, labels=True, own=0.3, coloured=False):
-    """Train, validation and test splits of recordings that are linear in the embedding."""
-    rng = np.random.default_rng(seed)
-    shape = (5, 6) if modality == "sensors" else (60,)
-    shared = rng.standard_normal((WIDTH, int(np.prod(shape))))
-    sizes = [shape if modality == "sensors" else (60 + 5 * subject,) for subject in range(n_subjects)]
-    maps = [rng.standard_normal((WIDTH, int(np.prod(size)))) for size in sizes]
-    if modality == "sensors":
-        maps = [shared + own * deviation for deviation in maps]
-    mixing = rng.standard_normal((5, 5)) * np.array([6, 3, 1, 0.3, 0.1]) if coloured else np.eye(5)
-    splits = []
-    for name, count in (("train", rows), ("validation", 16), ("test", 30)):
-        targets = rng.standard_normal((count, WIDTH)).astype(np.float32)
-        answers = targets if labels else rng.standard_normal(targets.shape)
-        recordings = []
-        for subject in range(n_subjects):
-            for answer in answers:
-                disturbance = rng.standard_normal(sizes[subject])
-                if modality == "sensors":
-                    disturbance = mixing @ disturbance
-                signal = (answer @ maps[subject]).reshape(sizes[subject])
-                recordings.append((signal + noise * disturbance).astype(np.float32))
-        ids = np.tile([f"{name}{i}" for i in range(count)], n_subjects)
-        subjects = np.repeat([f"sub-{subject:02d}" for subject in range(n_subjects)], count)
-        splits.append(split_of(recordings, subjects, ids, np.tile(targets, (n_subjects, 1))))
-    return splits
-
-
-def two_way(predictions, split):
-    return retrieval_scores(predictions, split.targets, split.image_ids)["two_way"]
 
 
 @pytest.mark.parametrize("shape", [(30, 80), (60, 12)])  # wider than long, longer than wide
@@ -88,6 +60,7 @@ def test_per_subject_ridge_equals_sklearn_at_the_chosen_strength(modality):
         ridge = Ridge(alpha=alpha, solver="svd").fit(scaled, train.targets[rows])
         others = test.of_subject(subject)
         expected = ridge.predict(scaler.transform(others.reshape(len(others), -1)))
+        expected -= train.targets[rows].mean(axis=0)  # predictions lie near it, whatever was recorded
         np.testing.assert_allclose(predictions[test.subjects == subject], expected, atol=2e-4)
 
 
@@ -102,7 +75,7 @@ def test_strength_is_the_best_on_validation_and_the_test_split_is_not_looked_at(
             flat = inputs.transform(train.of_subject(subject).reshape(40, -1))
             ridge = KernelRidge(flat, train.targets[train.subjects == subject])
             others = inputs.transform(validation.of_subject(subject).reshape(16, -1))
-            predictions[validation.subjects == subject] = ridge.predict(others, [alpha])[0]
+            predictions[validation.subjects == subject] = ridge.predict(others, [alpha])[0] - ridge.target_mean
         scores.append(two_way(predictions, validation))
     assert chosen["validation_two_way"] == pytest.approx(max(scores), abs=1e-3)
     assert scores[int(np.argmin(np.abs(RELATIVE_ALPHAS - chosen["relative_alpha"])))] == pytest.approx(
@@ -112,7 +85,7 @@ def test_strength_is_the_best_on_validation_and_the_test_split_is_not_looked_at(
     assert per_subject_ridge(train, validation, other_test)[1] == chosen
 
 
-@pytest.mark.parametrize("fit", [per_subject_ridge, pooled_whitened_ridge])
+@pytest.mark.parametrize("fit", [per_subject_ridge, pooled_whitened_ridge, closed_form])
 @pytest.mark.parametrize("modality", ["sensors", "voxels"])
 def test_planted_signal_is_found_and_shuffled_labels_score_chance(fit, modality):
     splits = planted(modality)
@@ -144,7 +117,7 @@ def test_voxel_whitener_equals_the_explicit_matrix():
     covariance = noise.T @ noise / 20
     eigenvalues = np.linalg.eigvalsh(covariance)
     share = shrinkage_of(eigenvalues, 35, 20, 0.1)
-    whitened = baselines._voxel_whitener(recordings, targets, 0.1)(recordings)
+    whitened = WhitenedVoxels.fitted(recordings, targets, 0.1)(recordings)
     np.testing.assert_allclose(whitened, standardised @ inverse_square_root(covariance, share), atol=1e-6)
 
 
@@ -153,7 +126,7 @@ def test_constant_features_do_not_break_ridge():
     for split in (train, validation, test):
         for row in split.recordings:
             row[3] = 7.0
-    for fit in (per_subject_ridge, pooled_whitened_ridge):
+    for fit in (per_subject_ridge, pooled_whitened_ridge, closed_form):
         assert np.isfinite(fit(train, validation, test)[0]).all()
 
 
@@ -192,7 +165,8 @@ def pooled_oracle(train, validation, test, align):
     found = []
     for relative in FEW_ALPHAS:
         ridge = Ridge(alpha=relative * mean_eigenvalue, solver="svd").fit(inputs, train.targets)
-        predictions = [ridge.predict(scaler.transform(rows(split))) for split in (validation, test)]
+        mean = train.targets.mean(axis=0)
+        predictions = [ridge.predict(scaler.transform(rows(split))) - mean for split in (validation, test)]
         found.append((two_way(predictions[0], validation), predictions[1], relative))
     return max(found, key=lambda entry: (round(entry[0], 9), entry[2]))  # the stronger ridge wins a tie
 
@@ -277,22 +251,23 @@ def test_baselines_are_listed_by_name():
     assert (
         ("per-subject ridge", per_subject_ridge),
         ("pooled whitened ridge", pooled_whitened_ridge),
+        ("closed form", closed_form),
         ("ridge, identity alignment", frozen_identity_alignment),
         ("ridge, random alignment", frozen_random_alignment),
     ) == BASELINES
 
 
 def test_whitening_is_shared_between_shrinkages_but_equals_each_alone(monkeypatch):
-    splits = planted("sensors", coloured=True)
+    splits = planted("sensors", coloured=True, noise=30.0, rows=20)
     both, chosen = pooled_whitened_ridge(*splits)
     scores = {}
-    for least in (0.01, 1.0):
+    for least in (0.01, 0.1, 0.3, 1.0):
         monkeypatch.setattr(baselines, "LEAST_SHRINKAGES", (least,))
         predictions, alone = pooled_whitened_ridge(*splits)
         scores[least] = alone["validation_two_way"]
         if chosen["least_shrinkage"] == least:
             assert_same_outputs(predictions, both)
-    assert chosen["validation_two_way"] == pytest.approx(max(scores.values())) and len(set(scores.values())) == 2
+    assert chosen["validation_two_way"] == pytest.approx(max(scores.values())) and len(set(scores.values())) > 2
 
 
 def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
@@ -303,8 +278,8 @@ def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
     scaled, also = baselines._pooled_voxels(*splits, just_below)
     assert chosen == pytest.approx(also)
     np.testing.assert_allclose(plain, scaled, atol=1e-4)
-    standardiser, calls = baselines._voxel_whitener, []
-    monkeypatch.setattr(baselines, "_voxel_whitener", lambda *args, **kw: calls.append(1) or standardiser(*args, **kw))
+    calls = []
+    monkeypatch.setattr(WhitenedVoxels, "fitted", lambda *args, **kw: calls.append(1))
     baselines._pooled_voxels(*splits, 1.0)
     assert not calls
 
@@ -312,13 +287,13 @@ def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
 @pytest.mark.parametrize(("name", "fit"), BASELINES)
 def test_fits_hold_blas_to_one_thread(name, fit, monkeypatch):
     """Whatever is allowed outside; what a second thread does to sums is seen in two processes, in test_controls.py."""
-    seen, fitted = [], baselines.KernelRidge
+    seen, fitted = [], KernelRidge.__init__
 
     def spy(*arguments):
         seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
-        return fitted(*arguments)
+        fitted(*arguments)
 
-    monkeypatch.setattr(baselines, "KernelRidge", spy)
+    monkeypatch.setattr(KernelRidge, "__init__", spy)
     with threadpool_limits(limits=2, user_api="blas"):
         fit(*planted("sensors", rows=20))
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}

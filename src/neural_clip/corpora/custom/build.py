@@ -32,7 +32,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.volumes import read_mask
 from neural_clip.preparation import places_of_voxels
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.writer import write_prepared
+from neural_clip.prepared.writer import check_output, write_prepared
 
 # What was done to the recordings, told in the card.
 SETTINGS = {
@@ -65,6 +65,9 @@ def prepare(
     chosen = _of_subjects(manifest, options.subjects, manifest_path)
     check_splits(chosen, str(manifest_path))
     root = Path(manifest_path).parent if options.raw_dir is None else Path(options.raw_dir)
+    pictures = [chosen.images.folder] if chosen.images and chosen.images.folder else []
+    inputs = [root / name for name in [*(entry.file for entry in chosen.recordings), *pictures]]
+    check_output(output_dir, [manifest_path, *inputs], options.overwrite)
     stimuli = read_stimuli(chosen, root)
     trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
     facts = _common_facts(trials, chosen)

@@ -19,7 +19,7 @@ from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
-from neural_clip.files.reading import existing, reading
+from neural_clip.files.reading import HEAD, existing, reading
 from neural_clip.files.tables import column, kept, numbers, read_table, unit_of_onsets
 from neural_clip.preparation import resampled
 
@@ -92,6 +92,7 @@ def _open_raw(path: Path, entry: Recording) -> tuple[mne.io.BaseRaw, set[str]]:
 
     with strict_mne(path, " by mne.io.read_raw") as renamed:
         raw = mne.io.read_raw(path, preload=False, verbose="warning", **_checked_file(path, entry))
+        raw.get_channel_types()  # fails on types that there are not
     return raw, renamed
 
 
@@ -116,11 +117,23 @@ def _checked_file(path: Path, entry: Recording) -> dict:
 
 def _check_brainvision(header: Path) -> None:
     """What mne takes from the header in silence: names that occur twice, and a data file that was cut off."""
-    text = header.read_text(encoding="latin-1")
-    if not re.match(r"\W*Brain ?Vision", text, re.IGNORECASE):
+    text = existing(header, "recording").read_text(encoding="latin-1")
+    if not re.match(r"\W*Brain ?Vision", text[:HEAD], re.IGNORECASE):
         raise DataError(f"'{header}' is no header of BrainVision: it begins with {text[:20]!r}.")
-    facts = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", text, flags=re.MULTILINE))
-    names = re.findall(r"^Ch\d+\s*=\s*([^,\n]*),", text, flags=re.MULTILINE)[: int(facts.get("NumberOfChannels", 0))]
+    sections: dict[str, dict[str, str]] = {}
+    section: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[] \t").casefold(), {})
+        elif not line.startswith(";"):
+            key, _, value = line.partition("=")
+            section[key.strip()] = value.strip()
+    facts = sections.get("common infos", {}) | sections.get("binary infos", {})
+    names = [value.split(",")[0] for value in sections.get("channel infos", {}).values() if value]
+    if facts.get("NumberOfChannels") != str(len(names)):
+        raise DataError(
+            f"'{header}' announces {facts.get('NumberOfChannels')} channels, but names {len(names)}. Is it damaged?"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:  # mne cannot read these at all
         raise DataError(f"'{header}': the channel names are not unique: {', '.join(repeated)}. Rename them in it.")

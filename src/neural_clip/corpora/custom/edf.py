@@ -69,6 +69,10 @@ def read_header(path: Path) -> EdfHeader:
                 "seconds": float(head[244:252]), "n_records": int(head[236:244]), "size": 256 * (count + 1),
                 "interrupted": head[192:197] in (b"EDF+D", b"BDF+D"), "width": 3 if binary else 2,
             }  # fmt: skip
+        if count < 1 or 256 + 220 * count > path.stat().st_size:
+            raise ValueError(
+                f"its header announces {count} signals, which its {path.stat().st_size} bytes do not hold"
+            )
         labels = [file.read(16).decode("latin-1").strip(" \0") for _ in range(count)]
         unscaled: set[str] = set()
         if facts["width"]:
@@ -82,7 +86,24 @@ def read_header(path: Path) -> EdfHeader:
             samples = [int(file.read(8)) for _ in range(count)]
         else:
             samples = list(struct.unpack(f"<{count}i", file.read(4 * count)))
-    return EdfHeader(tuple(labels), tuple(samples), **facts, unscaled=frozenset(unscaled))
+    if min(samples) < 0 or not max(samples):
+        raise DataError(f"'{path}' cannot be read: its header announces {min(samples)} samples a record.")
+    header = EdfHeader(tuple(labels), tuple(samples), **facts, unscaled=frozenset(unscaled))
+    if header.width:
+        _check_size(path, header)
+    return header
+
+
+def _check_size(path: Path, header: EdfHeader) -> None:
+    """Refuse a file that has other records than its header announces, before any of them is read."""
+    record, size = header.width * sum(header.samples), path.stat().st_size - header.size
+    records, rest = divmod(size, record)
+    if not records or (header.n_records >= 0 and (rest or header.n_records != records)):
+        announced = f"{header.n_records} records" if header.n_records >= 0 else "records"
+        raise DataError(
+            f"'{path}' has {size:,} bytes of recordings, but its header announces {announced} of {record:,} bytes. Is "
+            "it damaged or truncated?"
+        )
 
 
 def channels_to_read(path: Path, picks: Sequence[str] | None) -> list[str] | None:

@@ -182,6 +182,7 @@ def _open(path: Path) -> tuple[mne.Epochs, set[str]]:
         fif_parts(path)
         # projectors that are not applied yet stay so, as in continuous recordings
         epochs = mne.read_epochs(path, proj=False, preload=False, verbose="warning")
+        epochs.get_channel_types()  # fails on types that there are not
     return epochs, renamed
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from neural_clip.corpora.custom.sections import built, check_interval, check_unique, checked
 from neural_clip.errors import DataError
-from neural_clip.files.reading import read_text
+from neural_clip.files.reading import read_yaml
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 
@@ -312,14 +312,7 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         DataError: If the file is no YAML mapping, a key is unknown or missing, or a value is not allowed.
     """
-    import yaml
-
-    path = Path(path)
-    try:
-        content = yaml.safe_load(read_text(path, "manifest"))
-    except yaml.YAMLError as error:
-        raise DataError(f"'{path}' is no YAML file: {error}") from error
-    return parse_manifest(content, str(path))
+    return parse_manifest(read_yaml(Path(path), "manifest"), str(path))
 
 
 def parse_manifest(content: object, where: str = "manifest") -> Manifest:

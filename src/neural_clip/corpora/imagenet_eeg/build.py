@@ -50,7 +50,7 @@ from neural_clip.files.whole import write_whole
 from neural_clip.preparation import Statistics
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.units import check_unit
-from neural_clip.prepared.writer import write_prepared
+from neural_clip.prepared.writer import check_output, write_prepared
 
 TRIALS_CHECKED = 50  # of each subject, for their unit
 
@@ -74,6 +74,7 @@ def prepare(
             contradicts itself or the published counts.
     """
     options = replace(options or ImageNetEegOptions(), **changes)
+    check_output(output_dir, [raw_dir], options.overwrite)
     check_filters(options.variant, options.band_pass, options.notch)
     raw_dir, output_dir = Path(raw_dir), Path(output_dir)
     stamp = read_stamp(raw_dir)

@@ -27,7 +27,7 @@ from neural_clip.corpora.imagenet_eeg.images import IMAGE_NAME
 from neural_clip.corpora.imagenet_eeg.options import SPLITS_FILE
 from neural_clip.corpora.stamp import STAMP_FILE
 from neural_clip.errors import DataError
-from neural_clip.files.reading import begins_like, existing, head_of
+from neural_clip.files.reading import begins_like, check_unpacked, existing, head_of
 
 if TYPE_CHECKING:
     import torch
@@ -171,7 +171,10 @@ def _verify_checksums(path: Path) -> None:
     """Compare the contents of a file in the zip format with its CRC-32, at which torch does not look when it maps."""
     try:
         with zipfile.ZipFile(path) as file:
+            check_unpacked(path, sum(info.file_size for info in file.infolist()))
             damaged = file.testzip()
+    except DataError:
+        raise
     except Exception as error:  # damaged directories make zipfile raise many types
         raise DataError(f"'{path}' cannot be read; the copy may be incomplete or damaged: {error}") from error
     if damaged is not None:
@@ -201,7 +204,8 @@ def read_recordings(path: Path) -> Trials:
     absent = [key for key in ("dataset", "labels", "images") if key not in content]
     if absent:
         raise DataError(
-            f"'{path}' has no entry '{absent[0]}'; is it a file of ImageNetEEG? It has {sorted(map(str, content))}."
+            f"'{path}' has no entry '{absent[0]}'; is it a file of ImageNetEEG? It has "
+            f"{sorted(key for key in content if isinstance(key, str))}."
         )
     trials = content["dataset"]
     if not isinstance(trials, list) or not trials:
@@ -288,6 +292,8 @@ def _check_shapes(path: Path, data: Trials) -> None:
                 f"Trial {i} of '{path}' should be 2-D, float32 or float64, but is {eeg.dtype} of shape "
                 f"{tuple(eeg.shape)}."
             )
+        if eeg.nbytes > eeg.untyped_storage().nbytes():
+            raise DataError(f"Trial {i} of '{path}' has shape {tuple(eeg.shape)}, but fewer values are stored.")
     counts = Counter(eeg.shape[0] for eeg in data.eeg)
     n_chans = counts.most_common(1)[0][0]
     wrong = next((i for i, eeg in enumerate(data.eeg) if eeg.shape[0] != n_chans), None)

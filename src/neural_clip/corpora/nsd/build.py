@@ -24,7 +24,7 @@ from neural_clip.corpora.nsd.plan import Corpus, open_corpus
 from neural_clip.corpora.nsd.rows import average_rows, image_rows, trial_rows
 from neural_clip.preparation import Preparation, places_of_voxels
 from neural_clip.prepared.parts import Part
-from neural_clip.prepared.writer import write_prepared
+from neural_clip.prepared.writer import check_output, write_prepared
 
 LICENCE = (
     "NSD Terms and Conditions: research and education only; no redistribution of the data or parts of them; no "
@@ -62,6 +62,7 @@ def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | N
         DataError: If a file is absent or damaged, or files contradict each other or the published counts.
     """
     options = replace(options or NsdOptions(), **changes)
+    check_output(output_dir, [raw_dir], options.overwrite)
     corpus = open_corpus(Path(raw_dir), options)
     images = _image_parts(corpus, options.annotations_dir)  # may add a defect, which the metadata tell
     masks = {

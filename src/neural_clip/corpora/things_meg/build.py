@@ -44,7 +44,7 @@ from neural_clip.corpora.things_meg.stimuli import Stimuli, check_images
 from neural_clip.errors import DataError, check_value
 from neural_clip.preparation import Preparation
 from neural_clip.prepared.splits import validation_split
-from neural_clip.prepared.writer import write_prepared
+from neural_clip.prepared.writer import check_output, write_prepared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +110,7 @@ def prepare(
         DataError: If a parameter is unknown, or a file is missing, not downloaded, truncated or contradicts another.
     """
     options = replace(options or ThingsMegOptions(), **changes)
+    check_output(output_dir, [raw_dir], options.overwrite)
     raw_dir = Path(raw_dir)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(simulated)

@@ -6,7 +6,6 @@ Events were counted on the real metadata of version 3.0.0; `facts.py` holds the 
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,10 +54,11 @@ def check_version(raw_dir: Path, *, required: bool) -> str | None:
         if required:
             raise DataError(f"'{raw_dir}' is no THINGS-MEG folder: it has no dataset_description.json.")
         return None
-    try:
-        doi = str(json.loads(read_text(path, what="JSON file")).get("DatasetDOI", ""))
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise DataError(f"'{path}' is no JSON object: {error}.") from error
+    check_downloaded(path)
+    about = reading.read_json(path)
+    if not isinstance(about, dict):
+        raise DataError(f"'{path}' should hold a JSON object, but holds {type(about).__name__}.")
+    doi = str(about.get("DatasetDOI", ""))
     found = re.search(r"ds004212\.v(\d+)\.(\d+)\.(\d+)", doi)
     if found is None or tuple(map(int, found.groups())) < MIN_VERSION:
         raise DataError(
@@ -272,7 +272,7 @@ def read_attributes(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
     try:
         table = pd.read_csv(io.StringIO(read_text(path, what="table of comma-separated values")))
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, ValueError, OverflowError) as error:
         raise DataError(f"'{path}' is no table of comma-separated values: {error}.") from error
     missing = [name for name in columns if name not in table]
     if missing:

@@ -7,9 +7,11 @@
   learn: what trained ones must beat.
 
 Everything is fitted on the training split; the ridge strength is chosen on the validation split by the 2-way score;
-the test split is read once. All solutions are closed forms in the smaller of rows and features, so that wide
-recordings and long tables are quick. Each fit holds BLAS to one thread: where cores are shared, the threads of a small
-decomposition wait for one another far longer than they work, and the sums do not depend on the machine.
+the test split is read once. Predictions are compared with images without the mean of the training targets: strong
+ridge shrinks towards it, and every recording would find the images that lie near it. All solutions are closed forms in
+the smaller of rows and features, so that wide recordings and long tables are quick. Each fit holds BLAS to one thread:
+where cores are shared, the threads of a small decomposition wait for one another far longer than they work, and the
+sums do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -21,15 +23,19 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
-from neural_clip.evaluation.baselines.whitening import inverse_square_root, residual_noise, shrinkage_of
+from neural_clip.evaluation.baselines.whitening import (
+    LEAST_SHRINKAGES,
+    Standardised,
+    WhitenedVoxels,
+    flat,
+    sensor_whiteners,
+)
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.retrieval.tiles import unit_vectors
 
-# Least share of the mean variance mixed into a noise covariance before it is inverted; validation chooses. 0.01 keeps
-# band-limited recordings, which have directions with hardly any noise, from being amplified without limit; 1 leaves
-# them unwhitened, which is better where the directions of least noise hold no signal either.
-LEAST_SHRINKAGES = (0.01, 1.0)
+ROWS_LOOKED_AT = 256
+LEAST_DEVIATION, MOST_DEVIATION = 1e-16, 1e16  # MEG in T deviates by 1e-13
 N_FOLDS = 4  # of the out-of-fold predictions behind the shared fMRI map; each fit keeps 75 % of the images
 FOLD_SEED = 0
 ALIGNMENT_SEED = 0
@@ -37,7 +43,9 @@ ALIGNMENT_SIZE = 1024  # outputs of the fMRI alignment layer in the code of arXi
 
 
 @one_thread
-def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float]]:
+def per_subject_ridge(
+    train: Split, validation: Split, test: Split, *, subject_means: bool = False
+) -> tuple[np.ndarray, dict[str, float]]:
     """Ridge regression from each subject's standardised recording to the image embedding.
 
     One relative strength for all subjects is chosen on the validation rows of all together: validation sets
@@ -45,6 +53,8 @@ def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.
 
     Args:
         train, validation, test ([`Split`]): Every subject of the test split must be in the others.
+        subject_means (`bool`, *optional*, defaults to `False`): Leave in the predictions what the mean training target
+            of their subject has beside that of all: what the subject alone tells of the images.
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)`, the predictions for the test rows, and `dict` with
@@ -54,41 +64,59 @@ def per_subject_ridge(train: Split, validation: Split, test: Split) -> tuple[np.
         DataError: If a subject has no training rows, or there are fewer than two validation images.
     """
     require_rows(train, validation)
-    tuned, tested = _subject_paths(train, (validation, test), _standardiser, RELATIVE_ALPHAS)
-    best, score = _best_alpha(tuned, validation)
+    tuned, tested = subject_paths(train, (validation, test), standardised, RELATIVE_ALPHAS, subject_means)
+    best, score = best_alpha(tuned, validation)
     return tested[best], {"relative_alpha": float(RELATIVE_ALPHAS[best]), "validation_two_way": score}
 
 
 def require_rows(train: Split, validation: Split) -> None:
-    """Raise a `DataError` where there is nothing to fit on, or nothing to choose the strength by."""
+    """Raise a `DataError` where there is nothing to fit on, nothing to choose by, or numbers cannot be squared."""
     if not len(train):
         raise DataError("There are no training recordings to fit it on.")
     if len(validation.shown_ids) < 2:
         raise DataError(
             f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
         )
+    some = train.values(np.linspace(0, len(train) - 1, min(len(train), ROWS_LOOKED_AT)).astype(int))
+    deviation = float(np.concatenate([np.ravel(values) for values in some]).astype(np.float64).std())
+    if deviation and not LEAST_DEVIATION < deviation < MOST_DEVIATION:
+        raise DataError(
+            f"The training recordings deviate by {deviation:.2g}, and of such numbers float32 holds no squares. Scale "
+            "the recordings."
+        )
 
 
-def _subject_paths(
-    train: Split, others: Sequence[Split], scaler: Callable, alphas: Sequence[float] | np.ndarray
+def subject_paths(
+    train: Split,
+    others: Sequence[Split],
+    scaler: Callable,
+    alphas: Sequence[float] | np.ndarray,
+    subject_means: bool = False,
 ) -> list[np.ndarray]:
     """Predictions `(n_alphas, n_rows, projection_dim)` for each of `others`, each row by its own subject's ridge.
 
     `scaler(training recordings, targets)` fits what recordings pass through.
     """
     paths = [np.empty((len(alphas), len(split.subjects), train.targets.shape[1])) for split in others]
-    for subject in _subjects(train, *others):
+    for subject in subjects_of(train, *others):
         recordings, targets = train.of_subject(subject), train.targets[train.subjects == subject]
         scale = scaler(recordings, targets)
         ridge = KernelRidge(scale(recordings), targets)
         for path, split in zip(paths, others, strict=True):
             mask = split.subjects == subject
             if mask.any():
-                path[:, mask] = ridge.predict(scale(split.of_subject(subject)), alphas)
+                path[:, mask] = ridge.deviations(scale(split.of_subject(subject)), alphas)
+                if subject_means:
+                    path[:, mask] += ridge.target_mean - train.targets.mean(axis=0)
     return paths
 
 
-def _subjects(train: Split, *others: Split) -> list[str]:
+def standardised(recordings: np.ndarray, targets: np.ndarray) -> Standardised:
+    """Scaling of recordings, whatever they show."""
+    return Standardised.fitted(recordings)
+
+
+def subjects_of(train: Split, *others: Split) -> list[str]:
     """Subjects to fit, in order; all must have training rows."""
     known = sorted(set(train.subjects.tolist()))
     unknown = sorted({subject for split in others for subject in split.subjects.tolist()} - set(known))
@@ -97,28 +125,18 @@ def _subjects(train: Split, *others: Split) -> list[str]:
     return known
 
 
-def _best_alpha(paths: np.ndarray, validation: Split) -> tuple[int, float]:
-    """Position and 2-way score of the best strength on the validation rows; the stronger ridge wins a tie."""
+def validation_two_way(predictions: np.ndarray, validation: Split) -> float:
+    """2-way score of predictions `(n_rows, projection_dim)` among the images of their split."""
     _, first = np.unique(validation.image_ids, return_index=True)
     gallery, ids = unit_vectors(validation.targets[first]), validation.image_ids[first]
-    scores = [
-        two_way_accuracy(unit_vectors(predictions) @ gallery.T, validation.image_ids, ids, tolerance=1e-9)
-        for predictions in paths
-    ]
+    return two_way_accuracy(unit_vectors(predictions) @ gallery.T, validation.image_ids, ids, tolerance=1e-9)
+
+
+def best_alpha(paths: np.ndarray, validation: Split) -> tuple[int, float]:
+    """Position and 2-way score of the best strength on the validation rows; the stronger ridge wins a tie."""
+    scores = [validation_two_way(predictions, validation) for predictions in paths]
     best = len(scores) - 1 - int(np.argmax(scores[::-1]))
     return best, scores[best]
-
-
-def _flat(recordings: np.ndarray) -> np.ndarray:
-    """`(n, ...)` to `(n, n_features)`."""
-    return recordings.reshape(len(recordings), -1)
-
-
-def _standardiser(recordings: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Mean 0, variance 1 of each feature over the training rows; constant features become 0."""
-    mean, std = _flat(recordings).mean(axis=0), _flat(recordings).std(axis=0)
-    scale = np.where(std > 0, 1.0 / np.where(std > 0, std, 1.0), 0.0).astype(recordings.dtype)
-    return lambda rows: (_flat(rows) - mean) * scale
 
 
 @one_thread
@@ -142,16 +160,19 @@ def pooled_whitened_ridge(train: Split, validation: Split, test: Split) -> tuple
         recordings were pooled but not whitened) and `validation_two_way`.
     """
     require_rows(train, validation)
-    if _are_voxels(train):
+    if are_voxels(train):
         fits = [_pooled_voxels(train, validation, test, least) for least in LEAST_SHRINKAGES]
     else:
-        whiteners = _sensor_whiteners(train, _subjects(train, validation, test))
-        fits = [_pooled(whiten, train, validation, test) for whiten in whiteners]
+        whiteners = sensor_whiteners(train, subjects_of(train, validation, test), LEAST_SHRINKAGES)
+        fits = [
+            _pooled(lambda subject, recordings, by=by: by[subject](recordings), train, validation, test)
+            for by in whiteners
+        ]
     best = int(np.argmax([chosen["validation_two_way"] for _, chosen in fits]))
     return fits[best][0], {"least_shrinkage": LEAST_SHRINKAGES[best], **fits[best][1]}
 
 
-def _are_voxels(split: Split) -> bool:
+def are_voxels(split: Split) -> bool:
     """Whether recordings are rows of voxels, which do not correspond between subjects."""
     return split.values([0])[0].ndim == 1
 
@@ -169,18 +190,18 @@ def _pooled(
         """All rows of a split, `(n, n_features)`."""
         rows = np.empty((len(split.subjects), 0))
         for subject in sorted(set(split.subjects)):
-            part = _flat(align(subject, split.of_subject(subject)))
+            part = flat(align(subject, split.of_subject(subject)))
             if not rows.size:
                 rows = np.empty((len(rows), part.shape[1]), dtype=part.dtype)
             rows[split.subjects == subject] = part
         return rows
 
     rows = aligned(train)
-    scale = scaler(rows, train.targets) if scaler else _flat
+    scale = scaler(rows, train.targets) if scaler else flat
     ridge = KernelRidge(scale(rows), train.targets)
-    best, score = _best_alpha(ridge.predict(scale(aligned(validation)), RELATIVE_ALPHAS), validation)
+    best, score = best_alpha(ridge.deviations(scale(aligned(validation)), RELATIVE_ALPHAS), validation)
     chosen = float(RELATIVE_ALPHAS[best])
-    predictions = ridge.predict(scale(aligned(test)), [chosen])[0]
+    predictions = ridge.deviations(scale(aligned(test)), [chosen])[0]
     return predictions, {"relative_alpha": chosen, "validation_two_way": score}
 
 
@@ -192,9 +213,9 @@ def frozen_identity_alignment(train: Split, validation: Split, test: Split) -> t
     nothing is fitted for one subject alone; recordings of voxels are a `DataError`.
     """
     require_rows(train, validation)
-    if _are_voxels(train):
+    if are_voxels(train):
         raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
-    return _pooled(lambda subject, recordings: recordings, train, validation, test, _standardiser)
+    return _pooled(lambda subject, recordings: recordings, train, validation, test, standardised)
 
 
 @one_thread
@@ -212,92 +233,37 @@ def frozen_random_alignment(train: Split, validation: Split, test: Split) -> tup
     """
     require_rows(train, validation)
     layers = {}
-    for number, subject in enumerate(_subjects(train, validation, test)):
+    for number, subject in enumerate(subjects_of(train, validation, test)):
         recording = train.values(train.rows_of(subject)[:1])[0]
         n_in, rng = len(recording), np.random.default_rng([ALIGNMENT_SEED, number])
-        size = (ALIGNMENT_SIZE if _are_voxels(train) else n_in, n_in)
+        size = (ALIGNMENT_SIZE if are_voxels(train) else n_in, n_in)
         layers[subject] = (rng.uniform(-1, 1, size) / np.sqrt(n_in)).astype(recording.dtype)
-    if _are_voxels(train):
-        return _pooled(lambda subject, rows: rows @ layers[subject].T, train, validation, test, _standardiser)
-    return _pooled(lambda subject, rows: layers[subject] @ rows, train, validation, test, _standardiser)
-
-
-def _sensor_whiteners(train: Split, subjects: Sequence[str]) -> list[Callable[[str, np.ndarray], np.ndarray]]:
-    """Spatial and temporal whitening of sensors, for each of LEAST_SHRINKAGES."""
-    means: dict[str, np.ndarray] = {}
-    spatial: list[dict[str, np.ndarray]] = [{} for _ in LEAST_SHRINKAGES]
-    temporal_sums: list[np.ndarray] = [np.zeros(()) for _ in LEAST_SHRINKAGES]
-    n_samples = 0
-    for subject in subjects:
-        recordings = train.of_subject(subject)  # (n, n_chans, n_times)
-        means[subject] = recordings.mean(axis=0)
-        noise = residual_noise(_flat(recordings), train.targets[train.subjects == subject]).reshape(recordings.shape)
-        n_chans, n_times = recordings.shape[1:]
-        by_chan = noise.transpose(1, 0, 2).reshape(n_chans, -1)
-        covariance = by_chan @ by_chan.T / by_chan.shape[1]  # (n_chans, n_chans)
-        for number, least in enumerate(LEAST_SHRINKAGES):
-            spatial[number][subject] = inverse_square_root(covariance, least).astype(recordings.dtype)
-            by_time = (spatial[number][subject] @ by_chan).reshape(-1, n_times)  # (n_chans * n, n_times)
-            temporal_sums[number] = temporal_sums[number] + np.asarray(by_time.T @ by_time, dtype=np.float64)
-        n_samples += by_chan.size // n_times
-
-    def whitener(number: int, least: float) -> Callable[[str, np.ndarray], np.ndarray]:
-        """Whitening with one least share."""
-        temporal = inverse_square_root(temporal_sums[number] / n_samples, least).astype(recordings.dtype)
-        return lambda subject, rows: spatial[number][subject] @ (rows - means[subject]) @ temporal
-
-    return [whitener(number, least) for number, least in enumerate(LEAST_SHRINKAGES)]
-
-
-def _voxel_whitener(recordings: np.ndarray, targets: np.ndarray, least: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Inverse square root of the shrunk voxel noise covariance, without forming it (n_voxels may be large)."""
-    standardise = _standardiser(recordings, targets)
-    noise = residual_noise(standardise(recordings), targets)
-    eigenvalues, vectors = np.linalg.eigh(noise @ noise.T)  # (n, n): quicker than an SVD
-    kept = eigenvalues > 1e-6 * eigenvalues[-1]  # float32 products: smaller ones are rounding
-    directions = ((vectors[:, kept] / np.sqrt(eigenvalues[kept])).astype(noise.dtype).T) @ noise  # (n_kept, n_voxels)
-    variances = eigenvalues[kept].astype(np.float64) / len(noise)
-    shrinkage = shrinkage_of(variances, noise.shape[1], len(noise), least)
-    floor = shrinkage * variances.sum() / noise.shape[1]  # outside the noise's own directions the covariance is this
-    gains = 1 / np.sqrt((1 - shrinkage) * variances + floor) - 1 / np.sqrt(floor)
-
-    def whiten(rows: np.ndarray) -> np.ndarray:
-        rows = standardise(rows)
-        return rows / np.sqrt(floor) + ((rows @ directions.T) * gains.astype(rows.dtype)) @ directions
-
-    return whiten
+    if are_voxels(train):
+        return _pooled(lambda subject, rows: rows @ layers[subject].T, train, validation, test, standardised)
+    return _pooled(lambda subject, rows: layers[subject] @ rows, train, validation, test, standardised)
 
 
 def _pooled_voxels(train: Split, validation: Split, test: Split, least: float) -> tuple[np.ndarray, dict[str, float]]:
     """Whitened ridge of each subject, then one linear map of the embedding space for all."""
     # at 1 whitening is one factor for all voxels of a subject, which the strength relative to the kernel takes out
-    whitener = _standardiser if least == 1.0 else partial(_voxel_whitener, least=least)
-    tuned, tested = _subject_paths(train, (validation, test), whitener, RELATIVE_ALPHAS)
-    first, _ = _best_alpha(tuned, validation)
+    whitener = standardised if least == 1.0 else partial(WhitenedVoxels.fitted, least=least)
+    tuned, tested = subject_paths(train, (validation, test), whitener, RELATIVE_ALPHAS)
+    first, _ = best_alpha(tuned, validation)
     held_out = np.empty_like(train.targets, dtype=np.float64)  # (n_train, projection_dim)
-    folds = _image_folds(train.image_ids)
+    folds = image_folds(train.image_ids, N_FOLDS)
     for fold in range(N_FOLDS):
         fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
-        held_out[folds == fold] = _subject_paths(fitted, (left,), whitener, RELATIVE_ALPHAS[[first]])[0][0]
+        held_out[folds == fold] = subject_paths(fitted, (left,), whitener, RELATIVE_ALPHAS[[first]])[0][0]
     shared = KernelRidge(held_out, train.targets - held_out)  # towards the identity: strong ridge adds a constant only
-    shared_tuned = tuned[first] + shared.predict(tuned[first], RELATIVE_ALPHAS)
-    second, score = _best_alpha(shared_tuned, validation)
+    shared_tuned = tuned[first] + shared.deviations(tuned[first], RELATIVE_ALPHAS)
+    second, score = best_alpha(shared_tuned, validation)
     chosen = float(RELATIVE_ALPHAS[second])
-    predictions = tested[first] + shared.predict(tested[first], [chosen])[0]
+    predictions = tested[first] + shared.deviations(tested[first], [chosen])[0]
     strengths = {"relative_alpha": float(RELATIVE_ALPHAS[first]), "relative_alpha_shared": chosen}
     return predictions, {**strengths, "validation_two_way": score}
 
 
-def _image_folds(image_ids: np.ndarray) -> np.ndarray:
+def image_folds(image_ids: np.ndarray, n_folds: int) -> np.ndarray:
     """Fold of each row; all rows of an image share one."""
     unique, codes = np.unique(image_ids, return_inverse=True)
-    return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % N_FOLDS)[codes]
-
-
-# Rows of the decoding table after the model's, in this order.
-BASELINES: tuple[tuple[str, Callable[..., tuple[np.ndarray, dict[str, float]]]], ...] = (
-    ("per-subject ridge", per_subject_ridge),
-    ("pooled whitened ridge", pooled_whitened_ridge),
-    ("ridge, identity alignment", frozen_identity_alignment),
-    ("ridge, random alignment", frozen_random_alignment),
-)
+    return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % n_folds)[codes]

@@ -55,13 +55,18 @@ class KernelRidge:
 
     def predict(self, inputs: np.ndarray, relative_alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions `(n_alphas, n_rows, projection_dim)`; alpha = relative alpha x mean eigenvalue of X X^T."""
+        return self.deviations(inputs, relative_alphas) + self.target_mean
+
+    def deviations(self, inputs: np.ndarray, relative_alphas: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`.
+
+        Strong ridge shrinks predictions towards the target mean. Their cosines then tell which image lies near that
+        mean, whatever was recorded; those of the deviations do not.
+        """
         centred = inputs - self.input_mean
         cross = (centred if self.inputs is None else centred @ self.inputs.T) @ self.vectors  # (n_rows, n_eigenvalues)
         return np.stack(
-            [
-                (cross / (self.eigenvalues + alpha * self.mean_eigenvalue)) @ self.projected + self.target_mean
-                for alpha in relative_alphas
-            ]
+            [(cross / (self.eigenvalues + alpha * self.mean_eigenvalue)) @ self.projected for alpha in relative_alphas]
         )
 
     def coefficients(self, relative_alpha: float) -> tuple[np.ndarray, np.ndarray]:

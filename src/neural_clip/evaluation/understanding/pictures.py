@@ -13,6 +13,7 @@ import numpy as np
 
 from neural_clip.evaluation.understanding.sensors import SensorPositions, draw_topography
 from neural_clip.evaluation.understanding.voxels import SLICES, cut_planes
+from neural_clip.files.markup import cell
 from neural_clip.files.whole import write_whole
 
 if TYPE_CHECKING:
@@ -32,16 +33,22 @@ COLOURS = {"image": GREY, "eeg": ORANGE, "meg": BLUE, "fmri": GREEN}
 MARKERS = {"image": "o", "eeg": "^", "meg": "s", "fmri": "D"}
 KINDS = (ORANGE, SKY, GREEN, BLUE, RED, PURPLE)  # of the categories shown by name
 PAIR_COLOURS = (BLUE, ORANGE, GREEN)
-STYLE: Any = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-    """Write columns of one length; floats with six significant digits."""
+    """Write columns of one length; floats with six significant digits, texts as [`cell`] has them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        writer.writerow([f"{cell:.6g}" if isinstance(cell, float | np.floating) else cell for cell in row])
+        writer.writerow([f"{value:.6g}" if isinstance(value, float | np.floating) else cell(value) for value in row])
     write_whole(path, text.getvalue().encode())
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.errors import check_value
+from neural_clip.errors import DataError, check_value
 from neural_clip.files.whole import sha256_of
 from neural_clip.preparation import STATISTICS_FILE
 from neural_clip.prepared.doctor.findings import SEVERITIES, Finding, error, examples, note, warning
@@ -27,6 +27,8 @@ from neural_clip.prepared.doctor.images import check_images
 from neural_clip.prepared.doctor.labels import Labels, check_labels, read_labels
 from neural_clip.prepared.doctor.scan import Scan, scan_folder
 from neural_clip.prepared.doctor.values import check_fit_scope, check_values
+from neural_clip.prepared.facts import METADATA_FILE, read_metadata
+from neural_clip.prepared.integrity import differences, fingerprint, fingerprint_of
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
 
@@ -51,11 +53,11 @@ def inspect(folder: str | Path, *, metadata: Mapping | None = None, num_proc: in
     Raises:
         DataError: If `folder` is no prepared data set, or a file is damaged or lacks a column.
     """
-    from neural_clip.prepared.facts import read_metadata
-
     check_value("num_proc", num_proc, num_proc >= 1, "1 and more")
     folder = Path(folder)
     metadata = read_metadata(folder) if metadata is None else metadata
+    if metadata.get("modality") not in MODALITIES:
+        raise DataError(f"'{folder / METADATA_FILE}' lacks 'modality'.")
     scan = scan_folder(folder, metadata["modality"], num_proc)
     labels = read_labels(scan.recordings)
     findings = [
@@ -66,7 +68,8 @@ def inspect(folder: str | Path, *, metadata: Mapping | None = None, num_proc: in
         *_check_splits(labels, metadata),
         *_check_sizes(labels, metadata),
         *_check_counts(labels, scan, metadata),
-        *_check_fingerprint(folder, metadata),
+        *_check_files(folder, metadata),
+        *_check_statistics(folder, metadata),
         *_check_stamps(metadata),
     ]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -177,19 +180,27 @@ def _differences(name: str, stated: object, found: object) -> list[str]:
     return [line for key in keys for line in _differences(f"{name} {key}", stated.get(key), found.get(key))]
 
 
-def _check_fingerprint(folder: Path, metadata: Mapping) -> Iterator[Finding]:
-    from neural_clip.prepared.facts import fingerprint
-
-    stated = metadata.get("fingerprint")
-    if stated is not None and (found := fingerprint(folder)) != stated:
+def _check_files(folder: Path, metadata: Mapping) -> Iterator[Finding]:
+    """Files that are not those that were written; older sets do not list theirs."""
+    files, stated = metadata.get("files"), metadata.get("fingerprint")
+    if stated is None:
+        return
+    if files is not None and (changed := list(differences(folder, files, contents=True))):
+        yield error("fingerprint", examples(changed), "Scores would be of other data than stated.")
+    elif (found := fingerprint(folder, 1) if files is None else fingerprint_of(files)) != stated:
         yield error(
             "fingerprint",
-            f"It is {found[:12]} instead of {str(stated)[:12]}: a Parquet file was changed, added or lost.",
+            f"It is {found[:12]} instead of {str(stated)[:12]}: a file was changed, added or lost.",
             "Scores would be of other data than stated.",
         )
+
+
+def _check_statistics(folder: Path, metadata: Mapping) -> Iterator[Finding]:
+    """Statistics of the scaling that are not those that were written, where no list of files tells it."""
     expected = (metadata.get("scaling") or {}).get("statistics")
     file = folder / STATISTICS_FILE
-    if expected is not None and (not file.is_file() or sha256_of([file]) != expected):
+    listed = STATISTICS_FILE in (metadata.get("files") or {})
+    if expected is not None and not listed and (not file.is_file() or sha256_of([file]) != expected):
         yield error(
             "statistics",
             f"'{STATISTICS_FILE}' {'is not the file that was written' if file.is_file() else 'is missing'}.",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import existing
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.moments import RowMoments, block_moments
 from neural_clip.prepared.splits import SPLITS
@@ -102,7 +103,7 @@ def scan_folder(folder: Path, modality: str, num_proc: int = 1) -> Scan:
     """
     from tqdm import tqdm
 
-    paths = sorted(folder.rglob("*.parquet"))
+    paths = [existing(path, "Parquet file") for path in sorted(folder.rglob("*.parquet"))]
     scans: list = []
     with tqdm(total=sum(path.stat().st_size for path in paths), unit="B", unit_scale=True, desc="checking",
               disable=None) as bar:  # fmt: skip
@@ -145,7 +146,6 @@ def _scan_file(folder: Path, modality: str, path: Path) -> RecordingScan | Image
 @contextmanager
 def _opened(path: Path, columns: tuple[str, ...]) -> Iterator[pq.ParquetFile]:
     """A Parquet file that has these columns; what is wrong with it becomes a `DataError` that names it."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
@@ -154,8 +154,10 @@ def _opened(path: Path, columns: tuple[str, ...]) -> Iterator[pq.ParquetFile]:
             if missing:
                 raise DataError(f"'{path}' lacks the columns {', '.join(missing)}. Prepare the data set again.")
             yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as damage:
-        raise DataError(f"'{path}' is damaged: {damage}. Prepare the data set again.") from damage
+    except DataError:
+        raise
+    except Exception as damage:  # Arrow raises nearly every type where a column is not of its type
+        raise DataError(f"'{path}' is damaged: {str(damage).rstrip('.')}. Prepare the data set again.") from damage
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:
@@ -185,9 +187,9 @@ def _scan_recordings(path: Path, scan: RecordingScan, modality: str) -> Recordin
                 if values.shape[1:] == shape:
                     _add_values(scan, values, rows, repeats, table)
             row += len(batch)
-    columns = {name: table[name].cast(pa.string()).fill_null("") for name in TEXTS}
-    columns["category"] = _first_of_each(table["categories"])
-    columns |= {"trial": pa.array(_whole_numbers(table["trial"], path)), "n_repeats": pa.array(repeats)}
+        columns = {name: table[name].cast(pa.string()).fill_null("") for name in TEXTS}
+        columns["category"] = _first_of_each(table["categories"])
+        columns |= {"trial": pa.array(_whole_numbers(table["trial"], path)), "n_repeats": pa.array(repeats)}
     scan.labels = pa.table(columns | {"hash": pa.array(hashes)})
     return scan
 

@@ -1,0 +1,72 @@
+"""The record of a checkpoint, `training.json`, and whether the files beside it are those that it was written for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from neural_clip.errors import DataError
+from neural_clip.files.reading import read_text
+from neural_clip.files.whole import sha256_of
+
+RECORD_FILE = "training.json"
+# What loading a checkpoint would read if it were there.
+LOADED = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "adapter_config.json",
+          "processor_config.json", "preprocessor_config.json")  # fmt: skip
+ADVICE = "Take all files of the checkpoint from where they were written together, or train it again."
+
+
+def record_files(folder: str | Path, names: Iterable[str]) -> dict[str, str | None]:
+    """The entry `files` of a record: the SHA-256 of files of a folder, by their name."""
+    return {name: sha256_of([Path(folder, name)]) for name in sorted(names)}
+
+
+def read_record(folder: str | Path) -> dict[str, Any] | None:
+    """The record of a checkpoint folder; `None` where there is none.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    path = Path(folder, RECORD_FILE)
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(read_text(path, "record of a checkpoint"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"'{path}' is damaged: it is no JSON ({error}). {ADVICE}") from error
+    files = record.get("files", {}) if isinstance(record, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        raise DataError(f"'{path}' is damaged: it is no record with a list of 'files'. {ADVICE}")
+    if foreign := [name for name in files if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name]:
+        raise DataError(f"'{path}' is damaged: its 'files' name {foreign[0]!r}, which is no file beside it.")
+    return record
+
+
+def check_record(folder: str | Path) -> dict[str, Any] | None:
+    """The record of a checkpoint folder, compared with the files beside it; `None` where there is none.
+
+    A record of before the files were listed passes. Files that loading does not read may lie there too.
+
+    Raises:
+        DataError: If the record is damaged, or a file is missing, changed or was added that loading would read.
+    """
+    folder, record = Path(folder), read_record(folder)
+    files = (record or {}).get("files")
+    if not files:
+        return record
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise DataError(f"'{folder / name}' is missing, which {RECORD_FILE} lists. {ADVICE}")
+        if sha256_of([folder / name]) != digest:
+            raise DataError(
+                f"'{folder / name}' is not the file that {RECORD_FILE} was written for: its SHA-256 differs. {ADVICE}"
+            )
+    for name in sorted(path.name for path in folder.iterdir()):
+        if name not in files and any(fnmatch(name, pattern) for pattern in LOADED):
+            raise DataError(
+                f"'{folder / name}' was added to a checkpoint whose {RECORD_FILE} does not list it. {ADVICE}"
+            )
+    return record

@@ -1,0 +1,119 @@
+"""Rows of a prepared data set on disk: Parquet files opened by `datasets`, and what is wrong with them in words."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neural_clip.errors import DataError
+from neural_clip.files.reading import existing, reading, reason_of
+from neural_clip.prepared.facts import METADATA_FILE, Facts
+from neural_clip.prepared.integrity import ADVICE, check_files
+from neural_clip.prepared.modalities import MODALITIES
+
+if TYPE_CHECKING:
+    import datasets
+
+ROWS_READ = 64  # at once, when a damaged file is looked for
+
+
+def check_stored(folder: Path, facts: Facts) -> None:
+    """Compare the files of a data set with its facts, without reading their rows.
+
+    Raises:
+        DataError: If a fact is absent without which no rows can be read, a file has another size or footer than was
+            written, is missing or was added. Of older sets, which do not list their files, rows are counted.
+    """
+    kind = ("n_chans", "n_times", "sfreq", "tmin") if MODALITIES[facts.modality].sensors else ("n_voxels",)
+    needed = ("subjects", "splits", "subject_splits", "fingerprint", *kind)
+    if lacking := [repr(name) for name in needed if getattr(facts, name) is None]:
+        raise DataError(f"'{folder / METADATA_FILE}' is damaged: it lacks {', '.join(lacking)}. {ADVICE}")
+    if facts.files is not None:
+        check_files(folder, facts.files, contents=False)
+        return
+    for subject, counts in facts.subject_splits.items():
+        for split, count in counts.items():
+            paths = files_of(folder, f"data/{subject}/{split}-*.parquet")
+            check_rows(paths, sum(map(_n_rows, paths)), count)
+
+
+def check_rows(paths: list[Path], found: int, stated: int) -> None:
+    """Raise a `DataError` unless Parquet files hold as many rows as the facts say."""
+    if found != stated:
+        raise DataError(f"{_named(paths)} {_hold(paths)} {found} rows instead of {stated}. {ADVICE}")
+
+
+def _n_rows(path: Path) -> int:
+    """Rows of a Parquet file, by its footer."""
+    import pyarrow.parquet as pq
+
+    existing(path, "Parquet file")
+    with reading(path):
+        return pq.read_metadata(path).num_rows
+
+
+def files_of(folder: Path, pattern: str) -> list[Path]:
+    """Parquet files below a data set, sorted; a `DataError` if there is none."""
+    if paths := sorted(folder.glob(pattern)):
+        return paths
+    raise DataError(f"'{folder}' has no files '{pattern}'. {ADVICE}")
+
+
+def open_rows(
+    folder: Path, patterns: Mapping[str, str], fingerprint: str, columns: Mapping[str, Any]
+) -> datasets.DatasetDict:
+    """Open Parquet files memory-mapped.
+
+    They are named one by one, in their order: `load_dataset` of a folder called `set[1]` would read that called
+    `set1`.
+
+    Args:
+        folder (`Path`): The data set.
+        patterns (`Mapping[str, str]`): Files below it, by split.
+        fingerprint (`str`): Keeps apart in the cache what was prepared again with the same times of writing.
+        columns (`Mapping`): What columns there must be, as features of `datasets`.
+
+    Raises:
+        DataError: If a file is missing or damaged, or has other columns.
+    """
+    from datasets import load_dataset
+
+    files = {split: files_of(folder, pattern) for split, pattern in patterns.items()}
+    named = {split: [glob.escape(str(path.absolute())) for path in paths] for split, paths in files.items()}
+    try:
+        found = load_dataset("parquet", f"prepared-{fingerprint}", data_files=named)
+    except Exception as error:  # of `datasets`, of Arrow, and of the system
+        every = [path for paths in files.values() for path in paths]
+        _name_damaged(every, columns)
+        raise DataError(f"{_named(every)} cannot be read: {reason_of(error.__cause__ or error)}") from error  # type: ignore[arg-type]
+    for split, paths in files.items():
+        for name, feature in columns.items():
+            if (other := found[split].features.get(name)) != feature:
+                stated = "no such column" if other is None else str(other)
+                raise DataError(f"{_named(paths)}: column {name!r} should be {feature}, but is {stated}. {ADVICE}")
+    return found
+
+
+def _name_damaged(paths: Iterable[Path], columns: Mapping[str, Any]) -> None:
+    """Raise a `DataError` that names the first file that cannot be read or lacks a column; none if all are sound."""
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        existing(path, "Parquet file")
+        with reading(path), pq.ParquetFile(path) as file:
+            for name in columns:
+                if name not in file.schema_arrow.names:
+                    raise DataError(f"'{path}' has no column {name!r}. {ADVICE}")
+            for _ in file.iter_batches(ROWS_READ):
+                pass
+
+
+def _named(paths: list[Path]) -> str:
+    """The files, for a message."""
+    return f"'{paths[0]}'" + (f" and {len(paths) - 1} more files" if len(paths) > 1 else "")
+
+
+def _hold(paths: list[Path]) -> str:
+    return "hold" if len(paths) > 1 else "holds"

@@ -1,0 +1,171 @@
+"""The closed form against slow computations of its own, and on targets that leave nothing to learn."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.linear_model import Ridge
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines import closed_form as module
+from neural_clip.evaluation.baselines.closed_form import (
+    GAMMA,
+    TEMPERATURES,
+    choose,
+    closed_form,
+    cross_entropy,
+    fits,
+    undoing,
+    with_unit_targets,
+)
+from neural_clip.evaluation.baselines.linear import image_folds, per_subject_ridge
+from planted_data import split_of
+from planted_splits import WIDTH, planted, two_way
+
+pytestmark = pytest.mark.numerical
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_voxels_of_each_subject_equal_sklearn():
+    """Standardised by hand, ridge by scikit-learn, the covariance of the targets undone by its eigenvalues."""
+    train, _, test = planted("voxels", noise=6.0)
+    fit = next(fits(with_unit_targets(train)))
+    found = fit.deviations(test, [0.3])[0]
+    for name in np.unique(test.subjects):
+        rows, targets = train.of_subject(name).astype(np.float64), unit(train.targets[train.subjects == name])
+        mean, std = rows.mean(0), rows.std(0)
+        scaled = (rows - mean) / std
+        alpha = 0.3 * np.linalg.eigvalsh(scaled @ scaled.T).mean()
+        ridge = Ridge(alpha=alpha, fit_intercept=False).fit(scaled, targets - targets.mean(0))
+        expected = ridge.predict((test.of_subject(name) - mean) / std)
+        np.testing.assert_allclose(found[test.subjects == name], expected, atol=1e-5)
+
+
+def test_the_covariance_of_the_targets_is_undone_within_their_span():
+    rng = np.random.default_rng(0)
+    targets = rng.standard_normal((30, 3)) @ rng.standard_normal((3, 6))  # rank 3 of 6
+    centred = targets - targets.mean(0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / 30)
+    transform = undoing(targets)
+    for variance, direction in zip(variances[-3:], directions.T[-3:], strict=True):
+        np.testing.assert_allclose(transform @ direction, variance ** (-GAMMA / 2) * direction, atol=1e-8)
+    np.testing.assert_allclose(transform @ directions[:, :3], 0, atol=1e-8)
+
+
+def test_cross_entropy_equals_a_softmax_by_hand():
+    _, _, test = planted("voxels")
+    rng = np.random.default_rng(1)
+    predictions = test.targets + 2 * rng.standard_normal(test.targets.shape)
+    ids = sorted(set(test.image_ids.tolist()))
+    gallery = np.array([test.targets[test.image_ids.tolist().index(image_id)] for image_id in ids])
+    cosines = unit(predictions) @ unit(gallery).T
+    cosines = cosines - cosines.mean(1, keepdims=True)
+    logits = cosines / cosines.std()
+    own = [ids.index(image_id) for image_id in test.image_ids]
+    expected = min(
+        -log_softmax(temperature * logits, axis=1)[np.arange(len(own)), own].mean() for temperature in TEMPERATURES
+    )
+    assert cross_entropy(predictions, test) == pytest.approx(expected, abs=1e-6)
+    assert cross_entropy(1000 * predictions, test) == pytest.approx(expected, abs=1e-6)  # lengths tell nothing
+    assert expected < np.log(len(ids)) == pytest.approx(cross_entropy(0 * predictions, test))
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_what_recordings_pass_through_folds_into_weights(modality):
+    """Weights and offset of every way, applied to recordings as they are, give its predictions."""
+    train, validation, _ = planted(modality, coloured=modality == "sensors")
+    ways = set()
+    for fit in fits(train):
+        ways.add(fit.way.name)
+        expected = fit.deviations(validation, [0.1])[0]
+        for name, inputs in fit.inputs.items():
+            ridge = fit.ridges[None if fit.way.pooled else name]
+            weights, intercept = ridge.coefficients(0.1)
+            weights, offset = inputs.folded(weights)
+            rows = validation.of_subject(name)
+            mixed = inputs.spatial @ rows if hasattr(inputs, "spatial") else rows
+            made = mixed.reshape(len(rows), -1) @ weights + offset + intercept - ridge.target_mean
+            np.testing.assert_allclose(made, expected[validation.subjects == name], atol=1e-4)
+    whitened = "pooled" if modality == "sensors" else "per subject"
+    expected = {f"{whitened}, whitened ({least})" for least in (0.01, 0.1, 0.3)} | {"per subject"}
+    assert ways == expected | ({"pooled"} if modality == "sensors" else set())
+
+
+def test_few_rows_choose_their_strength_without_the_validation_split():
+    """By folds over images: no row helps to predict another of its image."""
+    train, validation, _ = (with_unit_targets(split) for split in planted("sensors", noise=6.0))
+    folds = image_folds(train.image_ids, module.N_FOLDS)
+    assert all(len(set(folds[train.image_ids == image])) == 1 for image in set(train.image_ids))
+    shuffled = validation.at(np.random.default_rng(0).permutation(len(validation)))
+    wrong = split_of(list(shuffled.recordings), validation.subjects, validation.image_ids, validation.targets)
+    strengths = module._folded_strengths(train)
+    assert len(strengths) == 5 and choose(train, validation)[0].relative_alpha in strengths.values()
+    assert choose(train, wrong)[0].relative_alpha in strengths.values()
+
+
+def test_many_rows_choose_their_strength_on_the_validation_split(monkeypatch):
+    train, validation, _ = (with_unit_targets(split) for split in planted("sensors", noise=6.0))
+    monkeypatch.setattr(module, "MAX_FOLDED_ROWS", len(train) - 1)
+    best, transform = choose(train, validation)
+    entropies = {
+        (fit.way, alpha): cross_entropy(path @ transform, validation)
+        for fit in fits(train)
+        for alpha, path in zip(module.RELATIVE_ALPHAS, fit.deviations(validation, module.RELATIVE_ALPHAS), strict=True)
+    }
+    assert (best.fit.way, best.relative_alpha) == min(entropies, key=entropies.__getitem__)
+    assert best.cross_entropy == pytest.approx(min(entropies.values()))
+
+
+@pytest.mark.parametrize(("sfreq", "factor"), [(1000.0, 4), (499.0, 1), (120.0, 1), (520.0, 2)])
+def test_high_rates_are_averaged(sfreq, factor):
+    values = np.random.default_rng(0).standard_normal((3, 2, 10)).astype(np.float32)
+    split = split_of(values, np.array(list("aaa")), np.array(list("xyz")), np.eye(3), sfreq=sfreq)
+    found = np.asarray(module.decimated(split).values())
+    n_times = 10 // factor
+    for place in range(n_times):
+        expected = values[:, :, place * factor : (place + 1) * factor].mean(axis=2)
+        np.testing.assert_allclose(found[:, :, place], expected, atol=1e-6)
+    assert found.shape == (3, 2, n_times)
+
+
+def test_the_test_split_is_not_looked_at():
+    train, validation, test = planted("sensors")
+    _, chosen = closed_form(train, validation, test)
+    reversed_rows = split_of(test.recordings[::-1], test.subjects[::-1], test.image_ids, test.targets * 0 + 1)
+    assert closed_form(train, validation, reversed_rows)[1] == chosen
+
+
+def test_targets_of_unequal_variance_are_told_apart_better():
+    """Where images differ along one direction mostly, ridge follows it and the closed form does not."""
+    splits = planted("voxels", noise=4.0)
+    stretched = []
+    for split in splits:
+        targets = split.targets * np.array([6.0] + [1.0] * (WIDTH - 1))
+        stretched.append(split_of(split.recordings, split.subjects, split.image_ids, targets))
+    plain, _ = per_subject_ridge(*stretched)
+    undone, _ = closed_form(*stretched)
+    assert two_way(undone, stretched[2]) > two_way(plain, stretched[2]) + 0.02
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_few_images_and_targets_of_low_rank_give_numbers(modality):
+    """Fewer images than folds, one subject, more dimensions than images, targets of rank 1."""
+    train, validation, test = planted(modality, rows=4, n_subjects=1)
+    predictions, _ = closed_form(train, validation, test)
+    assert np.isfinite(predictions).all()
+    line = [
+        split_of(
+            split.recordings, split.subjects, split.image_ids, split.targets[:, :1] * np.ones(WIDTH) + np.eye(WIDTH)[0]
+        )
+        for split in (train, validation, test)
+    ]
+    assert np.isfinite(closed_form(*line)[0]).all()
+
+
+def test_equal_targets_are_refused():
+    train, validation, test = planted("sensors")
+    same = split_of(train.recordings, train.subjects, train.image_ids, np.ones_like(train.targets))
+    with pytest.raises(DataError, match="All training images have the same embedding"):
+        closed_form(same, validation, test)

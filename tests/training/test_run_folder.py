@@ -1,0 +1,228 @@
+"""The folder of a run appears whole: killed at any step, nothing is lost and the next run ends as it would have."""
+
+import json
+import os
+import shutil
+import signal
+import traceback
+
+import pytest
+
+from damaged_files import damage
+from folder_contents import contents
+from neural_clip.errors import DataError
+from neural_clip.files.record import record_files
+from neural_clip.training.run_folder import RunFolder, check_place
+from neural_clip.training.run_state import mark_finished, mark_unfinished
+
+STEPS = (10, 20, 30)
+
+
+def write_state(folder, step, run):
+    """A state as `Trainer` and `NeuralClipTrainer` write it, small."""
+    state = folder / f"checkpoint-{step}"
+    mark_unfinished(state)
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (state / name).write_text(f"{name} of {run} after {step}")
+    (state / "config.json").write_text('{"model_type": "neural_clip"}')
+    (state / "trainer_state.json").write_text(json.dumps({"global_step": step, "best_global_step": 10}))
+    mark_finished(state)
+
+
+def run(output, name, steps=STEPS, *, resume=False, overwrite=False):
+    """A run without its sums: it saves states from where it starts, and at the end a checkpoint."""
+    folder = RunFolder(output)
+    start = folder.start(resume=resume, overwrite=overwrite, needs_best=True)
+    with folder.opened(start, replaces=resume or overwrite) as partial:
+        reached = (
+            int((partial / start.name / "trainer_state.json").read_text().split(":")[1].split(",")[0]) if start else 0
+        )
+        for step in steps:
+            if step > reached:
+                write_state(partial, step, name)
+        for file in ("model.safetensors", "config.json"):
+            (partial / file).write_text(f"{file} of {name}")
+        record = {"run": name, "files": record_files(partial, ["model.safetensors", "config.json"])}
+        (partial / "training.json").write_text(json.dumps(record))
+
+
+def killed_at(moment, *functions):
+    """Run functions in a process of its own that is killed before a file or folder is moved, made or removed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            count = 0
+
+            def dying(function):
+                def call(*arguments, **named):
+                    nonlocal count
+                    count += 1
+                    if count == moment:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return function(*arguments, **named)
+
+                return call
+
+            for name in ("rename", "replace", "mkdir", "unlink", "rmdir", "link"):
+                setattr(os, name, dying(getattr(os, name)))
+            for function in functions:
+                function()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+every_step = pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
+
+
+def old_run(output):
+    run(output, "old")
+    (output / "notes.txt").write_text("mine")
+    (output / "figures").mkdir()
+    (output / "figures" / "a.png").write_text("a picture")
+
+
+@every_step
+def test_overwriting_killed_at_every_step_loses_nothing(tmp_path, stride):
+    """The old run stands, or lies where the next command finds it, until the new one stands whole."""
+    expected, moment, killed = None, 1 - stride, True
+    while killed:
+        moment += stride
+        output = tmp_path / str(moment) / "out"
+        old_run(output)
+        old = contents(output)
+        killed = killed_at(moment, lambda: run(output, "new", overwrite=True))  # noqa: B023
+        here = [contents(place) for place in (output, output.with_name("out.replaced")) if place.is_dir()]
+        assert old in here or json.loads((output / "training.json").read_text())["run"] == "new"
+        run(output, "new", overwrite=True)
+        expected = expected or contents(output)
+        assert contents(output) == expected and os.listdir(output.parent) == ["out"]
+        shutil.rmtree(output.parent)
+    assert moment > 30
+    assert expected["notes.txt"] == b"mine" and expected["figures/a.png"] == b"a picture"
+    assert json.loads(expected["training.json"])["run"] == "new"
+
+
+@every_step
+def test_going_on_killed_at_every_step_loses_nothing(tmp_path, stride):
+    moment, killed = 1 - stride, True
+    while killed:
+        moment += stride
+        output = tmp_path / str(moment) / "out"
+        old_run(output)
+        old = contents(output)
+        killed = killed_at(moment, lambda: run(output, "old", (*STEPS, 40), resume=True))  # noqa: B023
+        here = [contents(place) for place in (output, output.with_name("out.replaced")) if place.is_dir()]
+        assert old in here or (output / "checkpoint-40").is_dir()
+        run(output, "old", (*STEPS, 40), resume=True)
+        found = contents(output)
+        assert {name: found[name] for name in old if "checkpoint-" in name or name == "notes.txt"} == {
+            name: content for name, content in old.items() if "checkpoint-" in name or name == "notes.txt"
+        }
+        assert "checkpoint-40/optimizer.pt" in found and os.listdir(output.parent) == ["out"]
+        shutil.rmtree(output.parent)
+    assert moment > 30
+
+
+@pytest.mark.parametrize("place", ["out.partial", "out"])
+def test_an_interrupted_run_stays_until_the_one_that_replaces_it_has_a_state(tmp_path, capsys, place):
+    """Also one of an earlier version, which wrote into the output folder itself."""
+    output = tmp_path / "out"
+    for step in STEPS:
+        write_state(tmp_path / place, step, "old")
+    old = contents(tmp_path / place)
+    with pytest.raises(
+        DataError, match=rf"{place}' holds an (interrupted|earlier) run\. Pass `--resume` .* `--overwrite`"
+    ):
+        run(output, "new")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(output, "new", ())
+    assert contents(tmp_path / "out.partial") == old and os.listdir(tmp_path) == ["out.partial"]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(output, "new", (10,))
+    assert "1 finished parts stay in " in capsys.readouterr().err
+    assert b"of new after 10" in contents(tmp_path / "out.partial")["checkpoint-10/model.safetensors"]
+    run(output, "new", resume=True)
+    assert sorted(path.name for path in output.iterdir() if path.is_dir()) == [f"checkpoint-{step}" for step in STEPS]
+
+
+def interrupted(output, name, steps):
+    folder = RunFolder(output)
+    with folder.opened(folder.start(resume=False, overwrite=True, needs_best=True), replaces=True) as partial:
+        for step in steps:
+            write_state(partial, step, name)
+        mark_unfinished(partial / "checkpoint-99")
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["out.partial", "out", "out.interrupted"])
+def test_an_interrupted_run_is_gone_on_with(tmp_path, place):
+    output = tmp_path / "out"
+    for step in (10, 20):
+        write_state(tmp_path / place, step, "old")
+    damage(tmp_path / place / "checkpoint-20" / "optimizer.pt", "cut")
+    first = (tmp_path / place / "checkpoint-10" / "optimizer.pt").read_bytes()
+    run(output, "new", resume=True)
+    found = contents(output)
+    assert found["checkpoint-10/optimizer.pt"] == first and b"of new after 20" in found["checkpoint-20/optimizer.pt"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_is_passed_over_is_told_of(tmp_path):
+    output = tmp_path / "out"
+    run(output, "old")
+    damage(output / "checkpoint-30" / "scheduler.pt", "flipped")
+    folder = RunFolder(output)
+    assert folder.start(resume=True, overwrite=False, needs_best=True) == output / "checkpoint-20"
+    assert "checkpoint-30' cannot be resumed from: its scheduler.pt is not the file that" in folder.notes[0]
+    damage(output / "checkpoint-10" / "model.safetensors", "flipped")  # the best
+    with pytest.raises(
+        DataError, match=r"checkpoint-20' cannot be resumed from: '.*/checkpoint-10' is the best so far"
+    ):
+        folder.start(resume=True, overwrite=False, needs_best=True)
+    assert folder.start(resume=True, overwrite=False, needs_best=False) == output / "checkpoint-20"
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    with pytest.raises(DataError, match="holds no checkpoint to resume from"):
+        run(tmp_path / "out", "new", resume=True)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("content", ["thesis.txt", "neural_clip.json", "checkpoint-5/pytorch_model.bin"])
+def test_what_is_no_run_is_left_alone(tmp_path, content, options):
+    (tmp_path / "out" / content).parent.mkdir(parents=True)
+    (tmp_path / "out" / content).write_text("years of work")
+    with pytest.raises(DataError, match=r"is no checkpoint, so it is not overwritten|to resume from|be resumed from"):
+        run(tmp_path / "out", "new", **options)
+    assert contents(tmp_path) == {f"out/{content}": b"years of work"}
+
+
+def test_an_output_folder_inside_of_what_is_read_is_refused(tmp_path):
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    for place in ("set", "set/data/out", "link/out"):
+        with pytest.raises(DataError, match=r"lies in '.*set', which is read"):
+            check_place(tmp_path / place, [tmp_path / "set"])
+    check_place(tmp_path / "settled", [tmp_path / "set"])
+    (tmp_path / "set" / "neural_clip.json").write_text("{}")
+    with pytest.raises(DataError, match=r"lies in the data set '.*set'"):
+        check_place(tmp_path / "set" / "out", [])
+    with pytest.raises(DataError, match="is the root of the file system"):
+        check_place("/", [])
+
+
+def test_names_that_no_folder_can_have(tmp_path):
+    with pytest.raises(DataError, match="cannot be written: file name too long"):
+        RunFolder(tmp_path / ("x" * 250))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match=r"cannot be written|is no checkpoint"):
+        run(tmp_path / "file" / "out", "new")
+    with pytest.raises(DataError, match="is no checkpoint"):
+        run(tmp_path / "file", "new", overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
