@@ -224,7 +224,7 @@ class Kills:
             return f"the old is gone; there are {sorted(path.name for path in folder.iterdir())}"
         if writer.read:
             found = self._once(reading(writer.read), folder)
-            beside = f"{writer.out}.old"
+            beside = f"{writer.out}.replaced"
             if old and found["outcome"] != "right" and not out.exists() and beside not in found.get("why", ""):
                 return f"a reader does not say that the old lies in {beside}: {found}"
         return self._again(writer, folder, new)
@@ -245,7 +245,7 @@ class Kills:
         if not same(state, new):
             return f"run again, other bytes: {differing(state, new)[:6]}"
         left = [path.name for path in folder.glob(f"{writer.out}.*")]
-        return f"leaves {left}" if any(name.endswith((".partial", ".old")) for name in left) else None
+        return f"leaves {left}" if any(name.endswith((".partial", ".replaced", ".lock")) for name in left) else None
 
     @staticmethod
     def _once(work: Callable[[], dict], folder: Path) -> dict:
