@@ -60,7 +60,7 @@ def _ending(target, damage) -> dict:
 def _refused(message: str, damage, before: dict) -> dict:
     """An error of our own type: does it name a file, and is all as it was?"""
     after = snapshot(Path())
-    left = [name for name in sorted(set(after) - set(before)) if name.partition("/")[0] in ("out", "out.old")]
+    left = [name for name in sorted(set(after) - set(before)) if name.partition("/")[0] in ("out", "out.replaced")]
     changed = sorted(name for name, state in before.items() if after.get(name) != state)
     if left or changed:
         return {"outcome": "fault", "why": f"an error, but left {left[:3]} and changed {changed[:3]}: {message[:200]}"}

@@ -7,6 +7,7 @@ for byte, but for entries of records that differ between two undisturbed runs, s
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -36,6 +37,10 @@ CHANGES = {
     "shutil.rmtree",
     "shutil.copyfile",
 }
+
+
+# Entries of records that say by which words the command was given; `--resume` is another word.
+WORDS = re.compile(r"training_args\.bin|/(command|resume|overwrite)$")
 
 
 class Writer(NamedTuple):
@@ -171,9 +176,8 @@ class Kills:
             found.append(contents(folder / writer.out))
             shutil.rmtree(folder)
         first, second = found
-        self.expected[writer.name] = {
-            key: value if value == second.get(key) else None for key, value in (first | second).items()
-        }
+        expected = {key: value if value == second.get(key) else None for key, value in (first | second).items()}
+        self.expected[writer.name] = expected | dict.fromkeys(filter(WORDS.search, expected))
 
     def kill(self, number: int) -> tuple[bool, str | None, str]:
         """Kill a writer; whether it died, what was lost, and how it was killed."""
@@ -220,7 +224,7 @@ class Kills:
             return f"the old is gone; there are {sorted(path.name for path in folder.iterdir())}"
         if writer.read:
             found = self._once(reading(writer.read), folder)
-            beside = f"{writer.out}.old"
+            beside = f"{writer.out}.replaced"
             if old and found["outcome"] != "right" and not out.exists() and beside not in found.get("why", ""):
                 return f"a reader does not say that the old lies in {beside}: {found}"
         return self._again(writer, folder, new)
@@ -241,7 +245,7 @@ class Kills:
         if not same(state, new):
             return f"run again, other bytes: {differing(state, new)[:6]}"
         left = [path.name for path in folder.glob(f"{writer.out}.*")]
-        return f"leaves {left}" if any(name.endswith((".partial", ".old")) for name in left) else None
+        return f"leaves {left}" if any(name.endswith((".partial", ".replaced", ".lock")) for name in left) else None
 
     @staticmethod
     def _once(work: Callable[[], dict], folder: Path) -> dict:

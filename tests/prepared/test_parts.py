@@ -266,6 +266,16 @@ def test_raw_files_that_change_while_they_are_read_are_noticed(tmp_path):
         write_prepared(tmp_path / "set", FACTS, [Part("moving", partial(touched_rows, raw), files=[raw])], IMAGES)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_raw_file_that_is_not_there_is_named(tmp_path, link):
+    raw = make_raw(tmp_path / "raw")
+    (raw / "raw_2_1.txt").unlink()
+    if link:
+        (raw / "raw_2_1.txt").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"The raw file '.*raw_2_1.txt' cannot be read: no such file"):
+        write(tmp_path / "set", raw)
+
+
 def test_streams_are_divided_among_workers(tmp_path):
     folder = write(tmp_path / "set", make_raw(tmp_path / "raw"))
     stream = load_dataset(str(folder), "all", split="train", streaming=True)

@@ -170,7 +170,7 @@ class _Job:
         pickler = pickle.Pickler(buffer)
         pickler.fast = True  # writes equal values alike, whether or not they are one object in memory
         pickler.dump((self.part.name, self.part.rows, self.key, self.number, version("neural_clip")))
-        raw = [[str(path), stat.st_size, stat.st_mtime_ns] for path in self.part.files for stat in [os.stat(path)]]
+        raw = [[str(path), stat.st_size, stat.st_mtime_ns] for path in self.part.files for stat in [_stat(path)]]
         return {"content": hashlib.sha256(buffer.getvalue()).hexdigest(), "raw": raw}
 
     def kept(self) -> dict | None:
@@ -217,3 +217,11 @@ def _check_names(parts: Sequence[Part]) -> None:
     wrong = next((name for name in names if not PART_NAME.fullmatch(name) or names.count(name) > 1), None)
     if wrong is not None:
         raise DataError(f"Parts need different names of letters, digits, '-' and '_', but one is {wrong!r}.")
+
+
+def _stat(path: Path) -> os.stat_result:
+    """Size and times of a raw file; a `DataError` where it is not there any more, or a link to nothing."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise DataError(f"The raw file '{path}' cannot be read: {(error.strerror or str(error)).lower()}.") from error
