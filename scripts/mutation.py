@@ -10,8 +10,8 @@ pass where nothing is changed. A change outside functions is tried by a session 
 seed, the same number from each group. What survived is printed as it is found and stays in `mutants.json` of the
 output folder; at the end stand killed and total of each group.
 
-Tools that exist were tried first. mutmut wraps every function, and tests that read signatures or compare the code that
-travels with weights then fail; cosmic-ray starts Python anew for each change, which takes longer than the tests.
+No tool that exists fits. mutmut wraps every function, so that tests that read signatures or compare the code that
+travels with weights fail; cosmic-ray starts Python anew for each change, which takes longer than the tests.
 """
 
 from __future__ import annotations
