@@ -19,7 +19,7 @@ import second_process
 from neural_clip import EegConfig, NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
 from neural_clip.errors import DataError
 from neural_clip.preparation import Preparation, Statistics
-from neural_clip.publishing.push import own_files
+from neural_clip.publishing.push import own_files, recorded_files
 from neural_clip.registration import MODELS, LateClasses
 from paths import REPOSITORY
 from planted_data import ENCODER, write_planted
@@ -275,7 +275,7 @@ def test_what_is_trained_and_pushed_loads_without_the_package(trained, tmp_path)
         arrived[-1].mkdir()
         if folder.name.startswith("checkpoint-"):
             (folder / "README.md").touch()
-        for name in own_files(folder, "model"):
+        for name in own_files(folder, "model", recorded_files(folder, "model")):
             shutil.copy(folder / name, arrived[-1] / name)
         give_inputs(arrived[-1])
     check_read(WITHOUT_OURS, arrived)
@@ -297,7 +297,7 @@ def test_earlier_checkpoints_load_and_are_saved_whole(saved, tmp_path):
     (before / "README.md").touch()
     assert type(AutoModel.from_pretrained(before)) is NeuralClipModel
     with pytest.raises(DataError, match=r"config\.json' does not say in 'auto_map' what AutoConfig loads"):
-        own_files(before, "model")
+        own_files(before, "model", [])
     NeuralClipModel.from_pretrained(before).save_pretrained(tmp_path / "after")
     check_code(tmp_path / "after")
     state = load_file(saved[0] / "model.safetensors")

@@ -593,7 +593,7 @@ def test_program_reports_in_one_line(raw_dir, tmp_path, capsys, monkeypatch):
     facts = json.loads((tmp_path / "raw" / "neural_clip.json").read_text())
     assert (facts["preprocessing"]["band_pass_hz"], facts["preprocessing"]["notch_hz"]) == ([14.0, 70.0], 50.0)
     assert facts["subjects"] == ["sub-01"] and facts["unit"] == "V"
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments, "--subjects", "sub-09"])
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments, "--overwrite", "--subjects", "sub-09"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(script), run_name="__main__")
     assert stop.value.code == 2 and "error: Invalid value for the 'subjects'" in capsys.readouterr().err
