@@ -199,8 +199,18 @@ def test_an_evaluation_is_not_written_into_its_data_or_over_a_file(eeg, tmp_path
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_an_evaluation_into_the_working_directory(eeg, tmp_path, monkeypatch):
+    folder = save_model(tmp_path / "model")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    evaluate_checkpoints({"m": folder}, [eeg], ".", baselines=False, controls=False, device="cpu")
+    assert sorted(os.listdir()) == ["embeddings.npz", "report.json"] and sorted(os.listdir("..")) == ["model", "out"]
+
+
 def test_one_process_at_a_time_evaluates_into_a_folder(eeg, tmp_path):
-    words = ["--checkpoint", save_model(tmp_path / "model"), "--data", f"eeg={eeg}", "--output-dir", tmp_path / "out"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    words = ["--checkpoint", save_model(tmp_path / "model"), "--data", f"eeg={eeg}", "--output-dir", tmp_path / "link"]
     program = "import sys; from neural_clip.commands.main import entry; entry()"
     with only_writer(tmp_path / "out"):
         found = subprocess.run([sys.executable, "-c", program, "evaluate", *words], capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """A file that cannot be written whole leaves the older one as it was."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -209,6 +210,22 @@ def test_one_process_at_a_time_writes_and_a_killed_one_blocks_no_other(tmp_path,
         other.communicate()
     write()
     assert names(tmp_path) == ["thing"]
+
+
+def test_a_lock_that_was_removed_before_it_was_had_is_none(tmp_path, monkeypatch):
+    """Between the opening of a lock and its taking, the process that had it may have ended and removed it."""
+    mark, flock, taken = tmp_path / ".set.writing", fcntl.flock, []
+
+    def late(file, how):
+        if not taken:
+            mark.unlink()
+        taken.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with only_writer(tmp_path / "set"):
+        assert mark.exists() and len(taken) > 1
+    assert names(tmp_path) == []
 
 
 def test_what_holds_a_lock_may_ask_again_but_another_thread_may_not(tmp_path):

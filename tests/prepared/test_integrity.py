@@ -164,3 +164,13 @@ def test_sizes_of_recordings_that_are_not_those_of_the_rows(tmp_path, modality):
     said = r"column 'eeg' should be Array2D.*11.*but is Array2D.*10" if modality == "eeg" else "sub-02 has 12 voxels"
     with pytest.raises(DataError, match=said):
         PreparedSet.open(folder).split("test").values()
+
+
+def test_a_set_that_was_written_again_is_not_taken_for_the_one_that_was_opened(tmp_path):
+    folder = write_planted(tmp_path / "set", "eeg", counts=SMALL)
+    opened = PreparedSet.open(folder).verify()
+    shutil.rmtree(folder)
+    write_planted(folder, "eeg", counts=SMALL | {"train": 7})
+    with pytest.raises(DataError, match="set' was written again since it was opened"):
+        opened.verify()
+    PreparedSet.open(folder).verify()

@@ -9,11 +9,12 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.trainer_utils import IntervalStrategy
 
 from neural_clip.commands.options import todays_spelling
 from neural_clip.errors import DataError
 from neural_clip.training.model import build_model, model_config
-from neural_clip.training.recipe import find_recipe, read_recipe, shipped_recipes, with_exponents
+from neural_clip.training.recipe import Recipe, find_recipe, read_recipe, shipped_recipes, with_exponents
 from paths import REPOSITORY
 from planted_data import facts_of
 
@@ -354,3 +355,12 @@ def test_the_word_no_is_no_strategy(name):
     off = ["--load_best_model_at_end", "false", f"--{name}_strategy", "no"]
     arguments = read_recipe(["demo", *off, "--use_cpu", "true"]).training_arguments
     assert getattr(arguments, f"{name}_strategy") == "no"
+
+
+def test_a_recipe_of_python_may_hold_paths_and_choices(tmp_path):
+    given = {"output_dir": tmp_path / "out", "eval_strategy": IntervalStrategy.EPOCH, "logging_strategy": False}
+    recipe = Recipe(data={"eeg": tmp_path / "eeg"}, training=given | {"use_cpu": True})
+    assert recipe.data == {"eeg": str(tmp_path / "eeg")} and given["logging_strategy"] is False
+    assert recipe.training_arguments.output_dir == str(tmp_path / "out")
+    assert recipe.training_arguments.eval_strategy == "epoch"
+    assert recipe.as_dict()["training"]["eval_strategy"] == "epoch"

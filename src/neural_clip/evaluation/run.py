@@ -19,7 +19,7 @@ from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
-from neural_clip.files.whole import only_writer, whole_folder
+from neural_clip.files.whole import only_writer, place_of, whole_folder
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.target_space import TargetSpace
@@ -72,7 +72,7 @@ def evaluate_checkpoints(
     check_names(checkpoints)
     opened = open_data(data)
     check_output(Path(output_dir), opened)
-    with only_writer(output_dir):
+    with only_writer(place_of(output_dir)):
         return _evaluated(checkpoints, opened, Path(output_dir), options, command)
 
 

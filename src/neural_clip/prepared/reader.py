@@ -74,9 +74,11 @@ class PreparedSet:
         """The same data set, once its files are read whole and known to be those that were written.
 
         Raises:
-            DataError: If a file was changed, added or lost; [`PreparedSet.open`] compares sizes and footers alone.
+            DataError: If a file was changed, added or lost ([`PreparedSet.open`] compares sizes and footers alone), or
+                another data set stands there by now.
         """
-        verify_prepared(self.folder)
+        if verify_prepared(self.folder).get("fingerprint") != self.facts.fingerprint:
+            raise DataError(f"'{self.name}' was written again since it was opened. Open it again.")
         return self
 
     @property

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ class Recipe:
     """What to train on, what to build and how.
 
     Args:
-        data (`dict[str, str]`): Prepared data set (folder or Hub name) by modality.
+        data (`dict[str, str or Path]`): Prepared data set (folder or Hub name) by modality.
         model (`dict`): Settings of [`NeuralClipConfig`]; those of an encoder under `eeg`, `meg` and `fmri`. What the
             data decide (channels, samples, subjects, voxels, image encoder) is filled in from them.
         training (`dict`): Settings of `transformers.TrainingArguments`.
@@ -106,6 +107,7 @@ class Recipe:
         for name in (*SECTIONS, "passes"):
             check_value(name, getattr(self, name), isinstance(getattr(self, name), dict), "keys with values")
             check_finite(name, getattr(self, name))
+        self.data, self.training = as_yaml_has(self.data), as_yaml_has(self.training)
         for name in ("resume", "overwrite"):
             check_value(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         for name in STRATEGIES:  # YAML 1.1 takes `no` for false
@@ -159,6 +161,12 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as it was after overrides."""
         return asdict(self)
+
+
+def as_yaml_has(section: dict[str, Any]) -> dict[str, Any]:
+    """A section with text in place of paths and of choices that transformers has names for."""
+    plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in section.items()}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in plain.items()}
 
 
 def check_finite(name: str, value: Any) -> None:
