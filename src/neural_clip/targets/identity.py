@@ -52,7 +52,7 @@ class EncoderIdentity:
 
     @classmethod
     def of_facts(cls, encoder: Mapping, space: TargetSpace | None = None) -> EncoderIdentity:
-        """Read `image_encoder` of a prepared data set, with its `target_space`; a `DataError` where an entry lacks."""
+        """Read `image_encoder` of a prepared data set, with its `target_space`; a `DataError` if one lacks."""
         if absent := [key for key in CONFIG_KEYS if key not in encoder]:
             raise DataError(
                 f"'image_encoder' of a prepared data set lacks {', '.join(map(repr, absent))}, so its neural_clip.json "
