@@ -19,7 +19,8 @@ from paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "guarantees.md").read_text(encoding="utf-8")
 CALLS = re.findall(r"^\| `(\w*processor\(.+\))` \| (.+?) \|$", PAGE, flags=re.M)
-PROMISES = re.findall(r"^\| .+ \| .+ \| `((?:tests|studies)/[^`]+::[^`]+)` \|$", PAGE, flags=re.M)
+ROWS = re.findall(r"^\| .+ \| .+ \| (`(?:tests|studies)/.+::.+`) \|$", PAGE, flags=re.M)
+PROMISES = [promise for row in ROWS for promise in re.findall(r"`([^`]+)`", row)]  # a row may name several tests
 
 
 def processor_of(data):
@@ -101,8 +102,8 @@ def test_what_the_page_says_happens(names, call, outcome):
 
 def test_the_page_has_calls_and_promises():
     assert len(CALLS) == PAGE.count("processor(") > 40
-    rows = PAGE.split("## Promises")[1].split("\n## ")[0].count("::")
-    assert len(PROMISES) == rows > 100
+    listed = PAGE.split("## Promises")[1].split("\n## The common tests")[0].count("::")
+    assert len(PROMISES) == listed > 100
 
 
 @pytest.mark.slow

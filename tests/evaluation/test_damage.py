@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from forked import run_forked
 from neural_clip.commands.evaluate import main
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.linear import BASELINES
+from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.checkpoints import load_model
 from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.fit import check_prepared_alike

@@ -98,3 +98,9 @@ def test_a_fact_by_string_is_found(source):
         facts_by_string('facts.tmin\ncounts["train"]\nmetadata[key]\nmetadata["Name"]\nmetadata.version("numpy")')
         == []
     )
+
+
+def test_a_space_of_embeddings_that_is_damaged_is_named():
+    assert facts_of("eeg", targets=None).target_space is None
+    with pytest.raises(DataError, match=r"'targets' in 'neural_clip\.json' is damaged"):
+        _ = facts_of("eeg", targets={"space": 3}).target_space

@@ -162,6 +162,7 @@ def test_statistics_that_were_changed_or_lost_are_noticed(tmp_path):
     data = PreparedSet.open(folder)
     assert data.statistics["sub-01/mean"].tolist() == [0, 1, 2, 3, 4]
     assert data.preparation == Preparation(unit="percent signal change", scaling="z-score", scope="subject")
+    assert not [finding for finding in inspect(folder) if finding.severity == "error"]
     (folder / "scaling.safetensors").write_bytes(
         (write_with_statistics(tmp_path / "other", 3.0) / "scaling.safetensors").read_bytes()
     )

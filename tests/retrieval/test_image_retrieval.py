@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopback_hub import LoopbackHub
+from neural_clip.retrieval import scores as scores_module
 from neural_clip.retrieval import tiles
 from neural_clip.retrieval.image_retrieval import OPTIONAL
 from neural_clip.retrieval.scores import (
@@ -657,6 +658,18 @@ def test_sampled_pools_agree_with_the_expectation_and_with_a_slow_count():
         pool = rng.choice(330, 300, replace=False)
         hits.append(np.mean(similarity[np.ix_(pool, pool)].argmax(axis=1) == np.arange(300)))
     assert scores["top1_of_300"] == pytest.approx(np.mean(hits), abs=0.005)
+
+
+def test_the_interval_of_pools_is_that_of_their_mean(monkeypatch):
+    """The scores of single pools are told by one pool more each time."""
+    arguments, name, totals = random_case(7, n=330, width=24), "top1_of_300_pools", [0.0]
+    for n_pools in range(1, 5):
+        monkeypatch.setattr(scores_module, "N_POOLS", n_pools)
+        found = retrieval_scores(*arguments)
+        totals.append(n_pools * found[name])
+    half = 1.96 * np.std(np.diff(totals)) / np.sqrt(4)
+    assert half > 0
+    assert found[f"{name}_interval"] == pytest.approx([found[name] - half, found[name] + half], rel=1e-9)
 
 
 def test_pools_of_a_gallery_with_repeats_hold_the_same_images():

@@ -17,6 +17,7 @@ from neural_clip.training.adapt import adapt
 from neural_clip.training.processes import check_joined, check_launch, check_one_process, processes_asked
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
+from neural_clip.training.run_state import is_finished
 from paths import REPOSITORY
 from second_process import python
 
@@ -132,7 +133,7 @@ def test_killed_in_an_epoch_and_resumed_ends_with_the_same_weights(recipe_file, 
 
     running = start(n_processes, recipe_file, *EACH_STEP, "--output-dir", str(part))
     partial = part.with_name("part.partial")
-    while not (partial / "checkpoint-4" / "trainer_state.json").is_file():
+    while not is_finished(partial / "checkpoint-4"):
         assert running.poll() is None, running.communicate()[0][-3000:]
         time.sleep(0.01)
     running.send_signal(signal.SIGINT if n_processes == 2 else signal.SIGKILL)

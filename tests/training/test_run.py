@@ -33,7 +33,7 @@ from neural_clip.training.checks import check_named_encoder, check_push
 from neural_clip.training.model import build_model, load_tower
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
-from neural_clip.training.run_state import mark_finished
+from neural_clip.training.run_state import is_finished, mark_finished
 from neural_clip.training.trainer import BestState, validation_two_way
 from paths import REPOSITORY
 from planted_data import READY, facts_of
@@ -205,7 +205,7 @@ def test_a_checkpoint_of_several_processes_is_not_resumed_by_one(recipe_file, tm
 
 
 @pytest.mark.numerical
-def test_a_run_with_a_damaged_state_ends_as_it_would_have(finished_run, tmp_path, capsys):
+def test_what_an_interruption_left_half_written_is_not_resumed_from(finished_run, tmp_path, capsys):
     recipe, whole = finished_run
     output = Path(shutil.copytree(whole, tmp_path / "out"))
     damage(output / "checkpoint-40" / "optimizer.pt", "cut")
@@ -521,7 +521,7 @@ def test_the_older_run_stays_until_the_one_that_replaces_it_stands(finished_run,
     before = contents(output)
     again = [recipe, "--output-dir", str(output), "--seed", "9"]
     running = start_program(*again, "--overwrite")
-    while not (partial / "checkpoint-20" / "processor_config.json").is_file():
+    while not is_finished(partial / "checkpoint-20"):
         assert running.poll() is None, running.communicate()[0][-3000:]
         time.sleep(0.01)
     running.send_signal(sent)
@@ -534,16 +534,14 @@ def test_the_older_run_stays_until_the_one_that_replaces_it_stands(finished_run,
     unasked = start_program(*again)
     assert f"'{partial}' holds an interrupted run. Pass `--resume`" in unasked.communicate(timeout=300)[0]
     resumed = start_program(*again, "--resume")
-    assert resumed.wait(300) == 0, resumed.communicate()[0][-3000:]
+    said, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said[-3000:]
     assert check_record(output)["seed"] == 9 and sorted(os.listdir(tmp_path)) == ["out"]
 
 
 @pytest.mark.slow
 def test_one_and_two_threads_agree(finished_run, tmp_path):
-    """Outputs of one model as on every processor; weights of forty steps, which multiply differences, within 1e-3.
-
-    Measured here: 0 to 5e-5, where weights reach 1.
-    """
+    """Outputs of one model as on every processor; weights of forty steps, which multiply differences, within 1e-3."""
     recipe, finished = finished_run
     code = (
         "import sys, torch; from neural_clip import NeuralClipModel; torch.set_num_threads(int(sys.argv[2]));"
@@ -556,7 +554,8 @@ def test_one_and_two_threads_agree(finished_run, tmp_path):
         subprocess.run(
             [sys.executable, "-c", code, str(finished), threads, str(tmp_path / f"{threads}.pt")], check=True
         )
-        assert running.wait(300) == 0, running.communicate()[0][-3000:]
+        said, _ = running.communicate(timeout=300)
+        assert running.returncode == 0, said[-3000:]
     one, two = (torch.load(tmp_path / f"{threads}.pt", weights_only=True) for threads in ("1", "2"))
     assert_same_outputs(two, one)
     one, two = (load_file(tmp_path / threads / "model.safetensors") for threads in ("1", "2"))

@@ -132,7 +132,9 @@ def _run(
         wait()  # until every process has read the best weights
         if is_first:
             record, model = training_record(recipe, facts, trainer), cast(NeuralClipModel, trainer.model)
-            write_checkpoint(folder.partial, folder.path.name, model, trainer.processor, record)
+            write_checkpoint(
+                folder.partial, folder.path.name, model, cast(NeuralClipProcessor, trainer.processor), record
+            )
             trainer.remove_other_states()
     wait()  # until the checkpoint stands
     if is_first:

@@ -80,7 +80,7 @@ class RunFolder:
 
     def _last_whole(self, needs_best: bool) -> Path:
         """The last state that a run can go on from."""
-        passed = []
+        passed: list[str] = []
         for state in [state for folder in (self.partial, self.aside, self.path) for state in states_of(folder)[::-1]]:
             found = damage(state) or (damage_of_best(state) if needs_best else None)
             if found is None:

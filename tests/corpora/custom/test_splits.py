@@ -242,3 +242,13 @@ def test_each_subject_gives_its_share_of_runs_and_keeps_one(n_runs, counts):
     found = assign_splits(entries, images, runs, splits)
     assert [(rows.count("test"), rows.count("validation")) for rows in found] == [counts] * 2
     assert found[0] != found[1] or n_runs == 3  # chosen for each subject anew
+
+
+@pytest.mark.parametrize(("share", "counts"), [(0.3, [3, 1, 1]), (0.9, [9, 3, 3])])
+def test_shares_are_of_a_subjects_own_runs_and_leave_one(share, counts):
+    sizes = [10, 4, 4]
+    entries = [Recording(file="f", kind="patterns", subject=f"sub-0{number}") for number in (1, 2, 3)]
+    runs = [[f"{run}" for run in range(size)] for size in sizes]
+    found = assign_splits(entries, runs, runs, Splits(by="run", test=share, validation=None, seed=4))
+    assert [rows.count("test") for rows in found] == counts
+    assert not any("validation" in rows for rows in found)
