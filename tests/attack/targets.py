@@ -73,7 +73,7 @@ def command(line: str) -> str:
 
 
 def contents(folder: str | Path) -> Results:
-    """What a folder holds: a digest of each file, and each entry of JSON by its place. Pages are left out."""
+    """What a folder holds: a digest of each file, and each entry of JSON by its place. Pages and locks are left out."""
     found: Results = {}
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -81,7 +81,7 @@ def contents(folder: str | Path) -> Results:
             found |= dict(leaves(json.loads(path.read_text()), name))
         elif path.suffix == ".npz":
             found |= {f"{name}/{key}": digest(value) for key, value in np.load(path).items()}
-        elif path.is_file() and path.suffix not in (".md", ".html"):
+        elif path.is_file() and path.suffix not in (".md", ".html", ".writing"):  # the last is a lock
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

@@ -62,7 +62,7 @@ def test_encoders_are_told_apart():
 def test_an_encoder_that_lacks_an_entry_is_told(key):
     encoder = {"name": "a/clip", "revision": "1", "pooling": "projected", "projection_dim": 8}
     del encoder[key]
-    with pytest.raises(DataError, match=f"'image_encoder' of a prepared data set lacks '{key}', so its neural_clip"):
+    with pytest.raises(DataError, match=f"'image_encoder' of a prepared data set lacks '{key}', so its"):
         common_image_encoder({"eeg": facts_of("eeg", image_encoder=encoder)})
 
 

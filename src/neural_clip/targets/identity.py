@@ -55,8 +55,8 @@ class EncoderIdentity:
         """Read `image_encoder` of a prepared data set, with its `target_space`; a `DataError` if one lacks."""
         if absent := [key for key in CONFIG_KEYS if key not in encoder]:
             raise DataError(
-                f"'image_encoder' of a prepared data set lacks {', '.join(map(repr, absent))}, so its neural_clip.json "
-                "is damaged. Prepare the data set again."
+                f"'image_encoder' of a prepared data set lacks {', '.join(map(repr, absent))}, so its "
+                "neural_clip.json is damaged. Prepare the data set again."
             )
         pooling = encoder["pooling"] if encoder["pooling"] in POOLINGS else "precomputed"
         return cls(encoder["name"], encoder["revision"], pooling, encoder["projection_dim"], space)
