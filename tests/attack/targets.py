@@ -73,7 +73,7 @@ def command(line: str) -> str:
 
 
 def contents(folder: str | Path) -> Results:
-    """What a folder holds: a digest of each file, and each entry of JSON by its place. Pages and locks are left out."""
+    """What a folder holds: a digest of each file, each entry of JSON by its place. Pages and locks are left out."""
     found: Results = {}
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
