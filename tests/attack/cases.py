@@ -68,7 +68,7 @@ def _refused(message: str, damage, before: dict) -> dict:
     names |= {Path(name).parts[0] for name in before}
     # a content that does not fit is told by a parameter, an image or a subject; damage of a file by its name
     content = damage and (damage.kind in ("valid", "invalid") or damage.files[0].endswith(TEXTS))
-    quoted = content and re.search(r"'[^']{2,}'", message)
+    quoted = content and re.search(r"'[^']{2,}'|sub-\w+", message)
     if damage and not quoted and not any(name in message for name in names):
         return {"outcome": "fault", "why": f"names no file: {message[:300]}"}
     return {"outcome": "error", "why": message[:300]}

@@ -244,8 +244,8 @@ class Kills:
         state = contents(folder / writer.out)
         if not same(state, new):
             return f"run again, other bytes: {differing(state, new)[:6]}"
-        left = [path.name for path in folder.glob(f"{writer.out}.*")]
-        return f"leaves {left}" if any(name.endswith((".partial", ".replaced", ".lock")) for name in left) else None
+        left = [path.name for path in folder.rglob("*") if path.suffix in (".partial", ".replaced", ".writing")]
+        return f"leaves {left}" if left else None
 
     @staticmethod
     def _once(work: Callable[[], dict], folder: Path) -> dict:

@@ -32,7 +32,7 @@ from neural_clip.targets.probes import probe_images
 from neural_clip.targets.tiny_clip import TINY_CLIP, TINY_CLIP_DIR
 from neural_clip.training.checks import check_made_by
 from neural_clip.training.model import load_tower
-from planted_data import write_planted
+from planted_data import facts_of, write_planted
 
 pytestmark = pytest.mark.numerical
 
@@ -56,6 +56,14 @@ def test_encoders_are_told_apart():
     assert clip.changed(name="a/clip", revision=None) == clip
     ready_made = EncoderIdentity.of_facts(facts | {"pooling": "mean of patches"})
     assert ready_made == EncoderIdentity(**facts | {"pooling": "precomputed"})
+
+
+@pytest.mark.parametrize("key", ["name", "revision", "pooling", "projection_dim"])
+def test_an_encoder_that_lacks_an_entry_is_told(key):
+    encoder = {"name": "a/clip", "revision": "1", "pooling": "projected", "projection_dim": 8}
+    del encoder[key]
+    with pytest.raises(DataError, match=f"'image_encoder' of a prepared data set lacks '{key}', so its"):
+        common_image_encoder({"eeg": facts_of("eeg", image_encoder=encoder)})
 
 
 def test_configurations_keep_the_encoder():

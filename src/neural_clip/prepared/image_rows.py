@@ -106,7 +106,10 @@ def image_bytes(image: object, where: str) -> bytes:
             return _png(rgb_image(image))
         except DataError as error:
             raise DataError(f"{where} cannot be used: {error}") from error
-    content = image if isinstance(image, bytes) else existing(Path(str(image)), "image").read_bytes()
+    if isinstance(image, bytes):
+        content = image
+    else:
+        content, where = existing(Path(str(image)), "image").read_bytes(), f"{where} in '{image}'"
     stored, rgb = decoded_image(content, where)
     special = stored.has_transparency_data or stored.mode.startswith("I")
     if special and rgb.tobytes() != ImageOps.exif_transpose(stored).convert("RGB").tobytes():

@@ -52,7 +52,12 @@ class EncoderIdentity:
 
     @classmethod
     def of_facts(cls, encoder: Mapping, space: TargetSpace | None = None) -> EncoderIdentity:
-        """Read `image_encoder` of a prepared data set, with its `target_space`."""
+        """Read `image_encoder` of a prepared data set, with its `target_space`; a `DataError` if one lacks."""
+        if absent := [key for key in CONFIG_KEYS if key not in encoder]:
+            raise DataError(
+                f"'image_encoder' of a prepared data set lacks {', '.join(map(repr, absent))}, so its "
+                "neural_clip.json is damaged. Prepare the data set again."
+            )
         pooling = encoder["pooling"] if encoder["pooling"] in POOLINGS else "precomputed"
         return cls(encoder["name"], encoder["revision"], pooling, encoder["projection_dim"], space)
 
@@ -141,10 +146,10 @@ def common_image_encoder(facts: Mapping[str, Facts], *, means: bool = True) -> d
         raise DataError(f"The images of {lacking} have no embeddings; run `neural-clip embed-images FOLDER` first.")
     # older data sets and ready-made embeddings have no image processor
     processors = {json.dumps(encoder.get("image_processor"), sort_keys=True) for encoder in encoders.values()}
+    identities = {name: identity_of(found) for name, found in facts.items()}
     distinct = {tuple(encoder[field] for field in CONFIG_KEYS) for encoder in encoders.values()}
     if len(distinct) > 1 or len(processors - {"null"}) > 1:
         raise DataError(f"The data sets were embedded by different image encoders: {encoders}. Embed them alike.")
-    identities = {name: identity_of(found) for name, found in facts.items()}
     for one, other in combinations(identities, 2):
         same_vectors(identities[one], identities[other], f"'{one}'", f"'{other}'", means=means)
     return next(iter(encoders.values()))
