@@ -23,7 +23,7 @@ from neural_clip.target_space import TargetSpace
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import CONFIG_KEYS, EncoderIdentity
 from neural_clip.training.recipe import Recipe
-from neural_clip.training.run_state import BATCHES_FILE, read_json
+from neural_clip.training.run_state import BATCHES_FILE, object_in
 
 N_LOOKED_AT = 8  # images
 MADE_COSINE = 0.999  # weaker than that of probes: others may have embedded in 16 bits or after another resizing
@@ -96,7 +96,7 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> None:
         batches (`dict`): What decides the batches of this run.
     """
     processes = {"num_processes": max(len(list(Path(checkpoint).glob("rng_state_*.pth"))), 1)}
-    before = read_json(Path(checkpoint, BATCHES_FILE)) or processes
+    before = object_in(Path(checkpoint, BATCHES_FILE)) or processes
     changed = {name: (value, batches.get(name)) for name, value in before.items() if batches.get(name) != value}
     if changed:
         told = "; ".join(f"'{name}' was {old} and is {new}" for name, (old, new) in changed.items())

@@ -28,7 +28,7 @@ from neural_clip.files.whole import (
     whole_folder,
 )
 from neural_clip.prepared.facts import METADATA_FILE
-from neural_clip.training.run_state import damage, damage_of_best, is_finished, read_json, states_of, step_of
+from neural_clip.training.run_state import damage, damage_of_best, is_finished, object_in, states_of, step_of
 
 OWN = (*LOADED, RECORD_FILE, "README.md", "training_args.bin")  # files of a checkpoint, and the code that it lists
 
@@ -163,13 +163,13 @@ def is_unfinished_run(folder: Path) -> bool:
         for path in _entries(folder)
     )
     return ours and any(
-        (read_json(state / "config.json") or {}).get("model_type") == "neural_clip" for state in states
+        (object_in(state / "config.json") or {}).get("model_type") == "neural_clip" for state in states
     )
 
 
 def carry_over(old: Path, new: Path) -> None:
     """Link into a new checkpoint what lies in the folder of the old one and is no part of that."""
-    files = (read_json(old / RECORD_FILE) or {}).get("files")
+    files = (object_in(old / RECORD_FILE) or {}).get("files")
     listed = files if files and isinstance(files, dict) else [path.name for path in old.glob("*.py")]
     states = states_of(old)
     for path in _entries(old):
