@@ -187,6 +187,10 @@ def place_of(path: str | Path) -> Path:
 
 def check_free(path: Path, *, holds: str, what: str, overwrite: bool) -> None:
     """Raise a `DataError` unless a folder may be written: there is none, an empty one, or one that may be replaced."""
+    if os.path.ismount(path):
+        raise DataError(
+            f"'{path}' is where a file system is mounted, which nothing can replace; choose a folder in it."
+        )
     with told(path, of_any_kind=True):
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if taken and not (path / holds).is_file():
