@@ -53,7 +53,7 @@ def push(
     Args:
         folder (`str` or `Path`): Prepared data set (with `neural_clip.json`) or checkpoint (with `config.json`).
         repo (`str`): `ORG/NAME`; made if it does not exist.
-        public (`bool`, *optional*, defaults to `False`): Let all subjects see it.
+        public (`bool`, *optional*, defaults to `False`): Let everyone see it.
         message (`str`, *optional*): Message of the commit.
         token (`str`, *optional*): Of the Hub, in place of the one that `hf auth login` or `HF_TOKEN` gave.
 
