@@ -189,7 +189,7 @@ def check_free(path: Path, *, holds: str, what: str, overwrite: bool) -> None:
     """Raise a `DataError` unless a folder may be written: there is none, an empty one, or one that may be replaced."""
     if os.path.ismount(path):
         raise DataError(
-            f"'{path}' is where a file system is mounted, so no other folder can take its place; choose a folder in it."
+            f"'{path}' is where a file system is mounted, so it cannot be replaced; choose a folder in it."
         )
     with told(path, of_any_kind=True):
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
