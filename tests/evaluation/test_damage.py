@@ -212,9 +212,18 @@ def test_one_process_at_a_time_evaluates_into_a_folder(eeg, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "out")
     words = ["--checkpoint", save_model(tmp_path / "model"), "--data", f"eeg={eeg}", "--output-dir", tmp_path / "link"]
     program = "import sys; from neural_clip.commands.main import entry; entry()"
-    with only_writer(tmp_path / "out"):
+    with only_writer(tmp_path / "out" / "report.json"):
         found = subprocess.run([sys.executable, "-c", program, "evaluate", *words], capture_output=True, text=True)
-    assert found.returncode == 2 and f"Another process is writing '{tmp_path / 'out'}'" in found.stderr
+    assert found.returncode == 2 and f"Another process is writing '{tmp_path}/" in found.stderr
+    hold = (
+        "from neural_clip.files.whole import only_writer as o\nwith o('out/report.json'): print(flush=True); input()"
+    )
+    other = [sys.executable, "-c", hold]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        process.stdout.readline()
+        with pytest.raises(DataError, match=r"Another process is writing '.*report\.json'"):  # from Python too
+            evaluate_checkpoints({"m": tmp_path / "model"}, [eeg], tmp_path / "link")
+        process.communicate("\n")
 
 
 def killed_at(step, output_dir, report, splits):

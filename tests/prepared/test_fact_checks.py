@@ -80,11 +80,13 @@ def test_entries_that_are_at_odds_are_named(written, tmp_path, entries, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty"), (b"[]", "format_version None"), (b"{", "is damaged"), (b"\xff\x00", "UTF-8"),
-        (b"[" * 100_000, "is damaged"), (b'{"format_version": 2, "sfreq": NaN}', "NaN is no number"),
+        (b"", "is empty"), (b"[]", "format_version None"), (b"{", "is no readable JSON file"), (b"\xff\x00", "UTF-8"),
+        (b"[" * 100_000, "is no readable JSON file"),
+        (b'{"format_version": 2, "sfreq": NaN}', "it holds NaN, which is no number"),
+        (b'{"format_version": 2, "format_version": 1}', "the key 'format_version' twice"),
         (b'{"format_version": 3}', "format_version 3; this package reads 1 and 2"),
     ],
-    ids=["empty", "list", "cut", "encoding", "deep", "NaN", "newer"],
+    ids=["empty", "list", "cut", "encoding", "deep", "NaN", "twice", "newer"],
 )  # fmt: skip
 def test_a_file_that_is_no_metadata_is_named(tmp_path, content, said):
     (tmp_path / "neural_clip.json").write_bytes(content)

@@ -9,9 +9,10 @@ import yaml
 from hypothesis import example, given, settings
 
 from hostile_names import hostile_names, structure
+from neural_clip.errors import DataError
 from neural_clip.files.markup import one_line
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.publishing.model_card import model_card
+from neural_clip.publishing.model_card import model_card, write_model_card
 from paths import REPOSITORY
 
 CARDS = sorted((REPOSITORY / "model_cards").glob("*.md"))
@@ -104,3 +105,12 @@ def test_names_are_text_in_the_card_whatever_they_hold(name):
 
     (plain, _), (found, text) = card("name"), card(name)
     assert found == plain and text.count(one_line(name)) >= 4
+
+
+def test_a_card_without_its_record_is_not_written(tmp_path):
+    with pytest.raises(DataError, match=r"has no training\.json"):
+        write_model_card(tmp_path)
+    (tmp_path / "training.json").write_text("{")
+    with pytest.raises(DataError, match=r"training\.json' is damaged"):
+        write_model_card(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.json"]

@@ -84,7 +84,7 @@ def test_a_corpus_that_a_killed_run_moved_aside_comes_back(tmp_path, writer):
 def test_a_damaged_stamp_is_named(tmp_path, writer, content):
     (tmp_path / "nsd").mkdir()
     (tmp_path / "nsd" / "SIMULATED.json").write_text(content)
-    with pytest.raises(DataError, match=r"nsd/SIMULATED\.json is (damaged|not valid JSON)"):
+    with pytest.raises(DataError, match=r"nsd/SIMULATED\.json' is (damaged|no readable JSON)"):
         simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["fmri"])
 
 

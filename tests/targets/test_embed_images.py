@@ -23,6 +23,7 @@ from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
 from neural_clip.errors import DataError, run
 from neural_clip.image_tower_files import weights_digest
+from neural_clip.prepared import integrity
 from neural_clip.prepared.doctor.inspect import inspect
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.prepared.reader import PreparedSet
@@ -358,6 +359,14 @@ def test_a_set_that_changes_meanwhile_is_not_replaced(tmp_path, clip, monkeypatc
     with pytest.raises(DataError, match=rf"'{changed}' is not the file that was written"):
         embed_images(folder, str(clip), device="cpu")
     assert changed.read_bytes() == b"changed by hand" and read_metadata(folder)["image_encoder"] is None
+
+
+def test_recordings_are_read_twice_for_their_sums(tmp_path, clip, monkeypatch):
+    """Before the images are embedded, and before the set is replaced."""
+    folder, counted, sha256_of = make_set(tmp_path / "set"), [], integrity.sha256_of
+    monkeypatch.setattr(integrity, "sha256_of", lambda paths: counted.append(paths[0].name) or sha256_of(paths))
+    verify_prepared(embed_images(folder, str(clip), device="cpu"))
+    assert counted.count("test-00000.parquet") == 3  # with that of the last line
 
 
 def test_a_set_that_a_killed_run_moved_aside_is_found_and_embedded(tmp_path, clip):

@@ -204,6 +204,13 @@ def test_a_checkpoint_of_several_processes_is_not_resumed_by_one(recipe_file, tm
         train(read_recipe([recipe_file, "--resume", "true"]))
 
 
+def test_a_taken_folder_is_refused_before_all_data_are_read(finished_run, monkeypatch):
+    recipe, _ = finished_run
+    monkeypatch.setattr(PreparedSet, "verify", lambda data: pytest.fail(f"{data.name} was read"))
+    with pytest.raises(DataError, match="holds an earlier run"):
+        train(read_recipe([recipe]))
+
+
 @pytest.mark.numerical
 def test_what_an_interruption_left_half_written_is_not_resumed_from(finished_run, tmp_path, capsys):
     recipe, whole = finished_run

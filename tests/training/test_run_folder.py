@@ -209,6 +209,8 @@ def test_an_output_folder_inside_of_what_is_read_is_refused(tmp_path):
     for place in ("set", "set/data/out", "link/out"):
         with pytest.raises(DataError, match=r"lies in '.*set', which is read"):
             check_place(tmp_path / place, [tmp_path / "set"])
+    with pytest.raises(DataError, match=r"' holds '.*set', which is read"):
+        check_place(tmp_path, [tmp_path / "set"])
     check_place(tmp_path / "settled", [tmp_path / "set"])
     (tmp_path / "set" / "neural_clip.json").write_text("{}")
     with pytest.raises(DataError, match=r"lies in the data set '.*set'"):
@@ -226,3 +228,13 @@ def test_names_that_no_folder_can_have(tmp_path):
     with pytest.raises(DataError, match="is no checkpoint"):
         run(tmp_path / "file", "new", overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("files", [5, [1], "x", {}])
+def test_a_damaged_record_of_what_is_replaced_costs_no_training(tmp_path, files):
+    run(tmp_path / "out", "old")
+    (tmp_path / "out" / "training.json").write_text(json.dumps({"files": files}))
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    run(tmp_path / "out", "new", overwrite=True)
+    assert (tmp_path / "out" / "model.safetensors").read_text() == "model.safetensors of new"
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"

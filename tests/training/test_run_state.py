@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from damaged_files import damage as damage_file
+from neural_clip.errors import DataError
+from neural_clip.training.checks import check_resumed_batches
 from neural_clip.training.run_state import damage, is_finished, mark_finished, mark_unfinished, states_of
 
 FILES = ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "config.json",
@@ -72,3 +74,11 @@ def test_states_are_sorted_by_their_steps(tmp_path):
     (tmp_path / "checkpoint-5").write_text("")
     assert [path.name for path in states_of(tmp_path)] == ["checkpoint-20", "checkpoint-100"]
     assert states_of(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_damaged_batches_of_an_older_state_tell_nothing(tmp_path, content):
+    (tmp_path / "batches.json").write_text(content)
+    check_resumed_batches(str(tmp_path), {"num_processes": 1, "seed": 3})
+    with pytest.raises(DataError, match="'num_processes' was 1 and is 2"):
+        check_resumed_batches(str(tmp_path), {"num_processes": 2})

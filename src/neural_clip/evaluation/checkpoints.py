@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.files.record import check_record
+from neural_clip.files.whole import place_of
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
@@ -43,10 +44,11 @@ def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet
 
 def check_output(output_dir: Path, data: dict[str, PreparedSet]) -> None:
     """Raise where nothing can be written, or would be written into a data set."""
-    if output_dir.exists() and not output_dir.is_dir():
+    place = place_of(output_dir)
+    if place.exists() and not place.is_dir():
         raise DataError(f"'{output_dir}' is a file; name a folder for the evaluation.")
     for opened in data.values():
-        if output_dir.resolve().is_relative_to(opened.folder.resolve()):
+        if place.is_relative_to(opened.folder.resolve()):
             raise DataError(f"'{output_dir}' lies in the data set '{opened.name}'; write the evaluation elsewhere.")
 
 

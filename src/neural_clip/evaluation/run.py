@@ -16,10 +16,10 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, check_output, fitting_model, open_data
 from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.evaluation.outputs import header, write_outputs
+from neural_clip.evaluation.outputs import REPORT_FILE, header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
-from neural_clip.files.whole import only_writer, place_of, whole_folder
+from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.target_space import TargetSpace
@@ -71,9 +71,10 @@ def evaluate_checkpoints(
             raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
     check_names(checkpoints)
     opened = open_data(data)
-    check_output(Path(output_dir), opened)
-    with only_writer(place_of(output_dir)):
-        return _evaluated(checkpoints, opened, Path(output_dir), options, command)
+    output_dir = Path(output_dir)
+    check_output(output_dir, opened)
+    with only_writer(output_dir / REPORT_FILE):  # as `report` does
+        return _evaluated(checkpoints, opened, output_dir, options, command)
 
 
 def _evaluated(
@@ -110,9 +111,7 @@ def _evaluated(
         )
         for modality, part in splits.items()
     }
-    report = Report(
-        header(checkpoints, embedded, options, unseen, command, Path(output_dir)), embedded, options.protocol
-    )
+    report = Report(header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol)
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:

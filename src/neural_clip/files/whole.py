@@ -1,4 +1,4 @@
-"""Files and folders that are never half there, that one process at a time writes, and the sum they are known by.
+"""Files and folders that appear whole and are written by one process at a time, and their SHA-256.
 
 A folder is written as `<path>.partial`. Where it replaces an older one, that one is renamed to `<path>.replaced`, the
 new one to `path`, and the older one is removed. A run that is killed between the two renames leaves the older one in
@@ -59,7 +59,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if lock.lock_counter == 1:  # removed while it is held: whoever opened it before sees that it has no name
+        if lock.lock_counter == 1:  # removed while it is held: another process that has it open sees that it is gone
             with suppress(OSError):
                 mark.unlink()
         lock.release()
@@ -70,7 +70,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def told(path: str | Path, *, of_any_kind: bool = False) -> Iterator[None]:
-    """Turn what the system has against writing at `path` into a `DataError` that names it.
+    """Turn the refusal of the system to write at `path` into a `DataError` that names it.
 
     Args:
         path (`str` or `Path`): What is written.
@@ -187,6 +187,10 @@ def place_of(path: str | Path) -> Path:
 
 def check_free(path: Path, *, holds: str, what: str, overwrite: bool) -> None:
     """Raise a `DataError` unless a folder may be written: there is none, an empty one, or one that may be replaced."""
+    if os.path.ismount(path):
+        raise DataError(
+            f"'{path}' is where a file system is mounted, so it cannot be replaced; choose a folder in it."
+        )
     with told(path, of_any_kind=True):
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if taken and not (path / holds).is_file():
@@ -221,7 +225,7 @@ def restore(path: str | Path, holds: str) -> None:
 
 
 def _remove(folder: Path, holds: str) -> None:
-    """Remove a folder, first the file without which no one takes it for a whole one."""
+    """Remove a folder, and before all else the file that marks it as whole."""
     if folder.is_dir():
         (folder / holds).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
-from neural_clip.files.reading import read_text
+from neural_clip.files.reading import read_json
 from neural_clip.files.whole import moved_aside
 from neural_clip.prepared.fact_checks import REDISTRIBUTION, SPLIT_UNITS, check_facts
 from neural_clip.prepared.integrity import check_files, fingerprint, fingerprint_of
@@ -156,23 +155,13 @@ def read_metadata(folder: str | Path) -> dict:
         raise DataError(
             f"'{folder}' is no prepared data set: it has no {METADATA_FILE}. Make one with `neural-clip prepare`."
         )
-    try:
-        metadata = json.loads(read_text(path), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"'{path}' is damaged: {error}. Prepare the data set again.") from error
+    metadata = read_json(path)
     version = metadata.get("format_version") if isinstance(metadata, dict) else None
     if version not in READABLE_VERSIONS:
         known = " and ".join(map(str, READABLE_VERSIONS))
         raise DataError(f"'{path}' has format_version {version}; this package reads {known}.")
     check_facts(metadata, _HINTS, _MAY_BE_NULL, path)
     return metadata
-
-
-def _no_number(text: str) -> NoReturn:
-    """Refuse what JSON does not know."""
-    raise ValueError(f"{text} is no number")
 
 
 _HINTS = {name: hint for name, hint in get_type_hints(Facts).items() if name != "extra"}

@@ -75,7 +75,7 @@ class PreparedSet:
 
         Raises:
             DataError: If a file was changed, added or lost ([`PreparedSet.open`] compares sizes and footers alone), or
-                another data set stands there by now.
+                the folder holds another data set now.
         """
         if verify_prepared(self.folder).get("fingerprint") != self.facts.fingerprint:
             raise DataError(f"'{self.name}' was written again since it was opened. Open it again.")

@@ -128,9 +128,15 @@ def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
     return [asdict(finding) for finding in findings]
 
 
-def save_metadata(folder: Path, metadata: dict, names: Iterable[str] | None = None) -> None:
-    """Write `neural_clip.json` and the card after taking the sums of the data set's files, of all by default."""
-    metadata["files"] = described(folder, names)
+def save_metadata(folder: Path, metadata: dict, files: dict[str, dict] | None = None) -> None:
+    """Write `neural_clip.json` and the card.
+
+    Args:
+        folder (`Path`): The data set.
+        metadata (`dict`): Its facts; those of its files are filled in here.
+        files (`dict`, *optional*): What [`described`] says of them; of all files by default.
+    """
+    metadata["files"] = described(folder) if files is None else files
     metadata |= {"fingerprint": fingerprint_of(metadata["files"]), "fingerprint_version": FINGERPRINT_VERSION}
     if metadata["image_encoder"]:
         written = {"images": len((images := _written_images(folder)).image_ids), "sha256": images.sha256}

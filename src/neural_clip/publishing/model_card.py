@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from neural_clip.errors import DataError
 from neural_clip.files.markup import code, code_block, markdown, python_text
-from neural_clip.files.record import RECORD_FILE
+from neural_clip.files.record import RECORD_FILE, read_record
 from neural_clip.files.whole import write_whole
 from neural_clip.prepared.modalities import MODALITIES
 
-REPORT_FILE = "report.json"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
@@ -65,8 +64,14 @@ def _titles(modalities: Iterable[str]) -> str:
 
 
 def write_model_card(folder: str | Path, report: dict | None = None) -> Path:
-    """Write `README.md` of a checkpoint from its `training.json` and, where there is one, an evaluation report."""
+    """Write `README.md` of a checkpoint from its `training.json` and, where there is one, an evaluation report.
+
+    Raises:
+        DataError: If there is no record, or it is damaged.
+    """
     folder = Path(folder)
-    record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    record = read_record(folder)
+    if record is None:
+        raise DataError(f"'{folder}' has no {RECORD_FILE}, from which the card of a checkpoint is written.")
     write_whole(folder / "README.md", model_card(folder.name, record, report))
     return folder / "README.md"

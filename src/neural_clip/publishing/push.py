@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
 from neural_clip.files.record import RECORD_FILE, check_record
-from neural_clip.prepared.facts import METADATA_FILE, read_metadata, verify_prepared
+from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
 from neural_clip.publishing.terms import check_terms, data_terms, model_terms
 
@@ -53,7 +53,7 @@ def push(
     Args:
         folder (`str` or `Path`): Prepared data set (with `neural_clip.json`) or checkpoint (with `config.json`).
         repo (`str`): `ORG/NAME`; made if it does not exist.
-        public (`bool`, *optional*, defaults to `False`): Let all subjects see it.
+        public (`bool`, *optional*, defaults to `False`): Let everyone see it.
         message (`str`, *optional*): Message of the commit.
         token (`str`, *optional*): Of the Hub, in place of the one that `hf auth login` or `HF_TOKEN` gave.
 
@@ -125,8 +125,7 @@ def recorded_files(folder: Path, kind: str) -> list[str]:
     Raises:
         DataError: If the record or a file of a checkpoint was changed, or the list names what is no such file.
     """
-    record = check_record(folder) or {} if kind == "model" else read_metadata(folder)
-    listed = record.get("files")
+    listed = (check_record(folder) or {}).get("files") if kind == "model" else Facts.read(folder).files
     if listed is None:
         return []
     path, patterns = folder / RECORDS[kind], (*OWN_FILES[kind], *(["*.py"] if kind == "model" else []))

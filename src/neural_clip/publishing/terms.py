@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import RECORD_FILE
+from neural_clip.files.record import RECORD_FILE, read_record
 from neural_clip.prepared.facts import Facts
 
 
@@ -19,16 +18,17 @@ def data_terms(folder: Path) -> dict[str, str | None]:
 
 def model_terms(folder: Path) -> dict[str, str | None]:
     """Whether the data that a checkpoint learnt from may be redistributed, by corpus; `None` where nobody knows."""
-    path = folder / RECORD_FILE
-    if not path.is_file():
+    record = read_record(folder)
+    if record is None:
         return {"its training data": None}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         learnt = dict(record["data"])
         learnt |= {", ".join(entry["subjects"]): entry["data"] for entry in record.get("adaptations", [])}
         return {f"{facts['corpus']} ({what})": facts.get("redistribution") for what, facts in learnt.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"'{path}' is damaged ({error!r}); what the model learnt from cannot be told.") from error
+        raise DataError(
+            f"'{folder / RECORD_FILE}' is damaged ({error!r}); what the model learnt from cannot be told."
+        ) from error
 
 
 def check_terms(what: str, terms: Mapping[str, str | None]) -> None:

@@ -80,7 +80,7 @@ def write_report(
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     read_report(path)  # before a lock is made
-    with only_writer(folder / REPORT_FILE):  # no one evaluates anew between reading and writing
+    with only_writer(folder / REPORT_FILE):  # no evaluation is written between reading and writing
         report = read_report(path)
         with _right_entries(path, report):
             _compare_checkpoints(report, folder)

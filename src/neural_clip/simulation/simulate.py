@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import read_text
+from neural_clip.files.reading import read_json
 from neural_clip.files.whole import moved_aside, only_writer, place_of, restore, whole_folder
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.options import SimulateOptions
@@ -40,12 +40,9 @@ def _is_finished(folder: Path, identity: dict) -> bool:
         return False
     if not path.is_file():
         raise DataError(f"{folder} exists and holds no {STAMP}, so it is no simulated corpus. Name another folder.")
-    try:
-        found = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}.") from error
+    found = read_json(path)
     if not isinstance(found, dict):
-        raise DataError(f"{path} is damaged: it holds no object.")
+        raise DataError(f"'{path}' is damaged: it holds no object.")
     different = [name for name in _IDENTITY if found.get(name) != identity[name]]
     if different:
         raise DataError(

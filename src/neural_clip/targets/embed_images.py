@@ -35,7 +35,7 @@ from neural_clip.files.whole import (
 )
 from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
-from neural_clip.prepared.integrity import NOT_LISTED, READ, files_below
+from neural_clip.prepared.integrity import NOT_LISTED, READ, described, files_below
 from neural_clip.prepared.parquet import ParquetShards
 from neural_clip.prepared.writer import save_metadata
 from neural_clip.targets.encoder import TargetEncoder
@@ -108,20 +108,22 @@ def _facts(folder: Path, options: EmbedOptions) -> Facts:
     return facts
 
 
-def _replace(folder: Path, facts: Facts, files: list[Path], embeds: list[np.ndarray], encoder: TargetEncoder) -> None:
+def _replace(folder: Path, facts: Facts, images: list[Path], embeds: list[np.ndarray], encoder: TargetEncoder) -> None:
     """Write the data set anew with these embeddings, one a row of its image files, in place of the old one."""
     if Facts.of(verify_prepared(folder)) != facts:
         raise DataError(f"'{folder}' was changed while its images were embedded; nothing was written.")
     with whole_folder(folder, holds=METADATA_FILE, what="prepared data set", overwrite=True) as partial:
         shutil.copytree(folder, partial, copy_function=link_or_copy, dirs_exist_ok=True, ignore=_not_carried)
         carried = [name for name in facts.files or files_below(folder, READ) if not _is_written_anew(name)]
+        files = {name: facts.files[name] for name in carried} if facts.files else described(folder, carried)
         with ParquetShards(partial, SHARD_ROWS) as shards:
             features = image_features(True, encoder.description["projection_dim"])
-            for row, vector in zip(read_image_rows(files), embeds, strict=True):
+            for row, vector in zip(read_image_rows(images), embeds, strict=True):
                 shards.add("images/images", features, row | {"image_embeds": vector})
         targets = {"space": space_of(encoder).as_dict()}
-        names = [*carried, *(name for name in files_below(partial) if name.startswith("images/"))]
-        save_metadata(partial, facts.as_dict() | {"image_encoder": encoder.description, "targets": targets}, names)
+        files |= described(partial, files_below(partial, ["images/*"]))
+        made = {"image_encoder": encoder.description, "targets": targets}
+        save_metadata(partial, facts.as_dict() | made, dict(sorted(files.items())))
 
 
 def _listed(values: object) -> list:

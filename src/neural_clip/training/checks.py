@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from neural_clip.target_space import TargetSpace
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import CONFIG_KEYS, EncoderIdentity
 from neural_clip.training.recipe import Recipe
-from neural_clip.training.run_state import BATCHES_FILE
+from neural_clip.training.run_state import BATCHES_FILE, object_in
 
 N_LOOKED_AT = 8  # images
 MADE_COSINE = 0.999  # weaker than that of probes: others may have embedded in 16 bits or after another resizing
@@ -96,11 +95,8 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> None:
         checkpoint (`str`): Folder of a checkpoint; an older one tells the number of processes alone.
         batches (`dict`): What decides the batches of this run.
     """
-    path = Path(checkpoint, BATCHES_FILE)
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        before = {"num_processes": max(len(list(path.parent.glob("rng_state_*.pth"))), 1)}
+    processes = {"num_processes": max(len(list(Path(checkpoint).glob("rng_state_*.pth"))), 1)}
+    before = object_in(Path(checkpoint, BATCHES_FILE)) or processes
     changed = {name: (value, batches.get(name)) for name, value in before.items() if batches.get(name) != value}
     if changed:
         told = "; ".join(f"'{name}' was {old} and is {new}" for name, (old, new) in changed.items())

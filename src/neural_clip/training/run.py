@@ -71,7 +71,9 @@ def train(recipe: Recipe) -> Path:
     check_push(recipe, facts)
     encoder, identity = common_image_encoder(facts), common_identity(facts)
     check_named_encoder(recipe, encoder)
+    folder = RunFolder(output_dir)
     if not recipe.resume:
+        folder.start(resume=False, overwrite=recipe.overwrite, needs_best=False)  # refused before all data are read
         for opened in data.values():
             opened.verify()
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
@@ -89,7 +91,6 @@ def train(recipe: Recipe) -> Path:
         {name: opened.preparation for name, opened in data.items()},
         {name: opened.statistics for name, opened in data.items()},
     )  # fmt: skip
-    folder = RunFolder(output_dir)
     start = folder.start(
         resume=recipe.resume, overwrite=recipe.overwrite, needs_best=bool(arguments.load_best_model_at_end)
     )

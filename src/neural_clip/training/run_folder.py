@@ -18,6 +18,7 @@ from pathlib import Path
 from neural_clip.errors import DataError
 from neural_clip.files.record import LOADED, RECORD_FILE
 from neural_clip.files.whole import (
+    check_apart,
     check_free,
     link_or_copy,
     moved_aside,
@@ -27,7 +28,7 @@ from neural_clip.files.whole import (
     whole_folder,
 )
 from neural_clip.prepared.facts import METADATA_FILE
-from neural_clip.training.run_state import damage, damage_of_best, is_finished, read_json, states_of, step_of
+from neural_clip.training.run_state import damage, damage_of_best, is_finished, object_in, states_of, step_of
 
 OWN = (*LOADED, RECORD_FILE, "README.md", "training_args.bin")  # files of a checkpoint, and the code that it lists
 
@@ -144,11 +145,9 @@ class RunFolder:
 
 
 def check_place(output_dir: str | Path, inputs: Iterable[Path]) -> None:
-    """Raise a `DataError` where a run would write into what it reads, or into a prepared data set."""
+    """Raise a `DataError` where a run would write among what it reads, or into a prepared data set."""
+    check_apart(output_dir, inputs)
     place = RunFolder(output_dir).path
-    for folder in inputs:
-        if place.is_relative_to(folder.resolve()):
-            raise DataError(f"'{output_dir}' lies in '{folder}', which is read. Choose another folder to write to.")
     for folder in (place, *place.parents):
         if (folder / METADATA_FILE).is_file():
             raise DataError(f"'{output_dir}' lies in the data set '{folder}'. Choose another folder to write to.")
@@ -164,13 +163,14 @@ def is_unfinished_run(folder: Path) -> bool:
         for path in _entries(folder)
     )
     return ours and any(
-        (read_json(state / "config.json") or {}).get("model_type") == "neural_clip" for state in states
+        (object_in(state / "config.json") or {}).get("model_type") == "neural_clip" for state in states
     )
 
 
 def carry_over(old: Path, new: Path) -> None:
     """Link into a new checkpoint what lies in the folder of the old one and is no part of that."""
-    listed = (read_json(old / RECORD_FILE) or {}).get("files") or [path.name for path in old.glob("*.py")]
+    files = (object_in(old / RECORD_FILE) or {}).get("files")
+    listed = files if files and isinstance(files, dict) else [path.name for path in old.glob("*.py")]
     states = states_of(old)
     for path in _entries(old):
         if path.name in listed or path in states or _is_own(path.name):

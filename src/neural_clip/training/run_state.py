@@ -36,7 +36,7 @@ def states_of(folder: Path) -> list[Path]:
 
 def is_finished(state: Path) -> bool:
     """Whether a state was written to its end; what happened to it later is not looked at."""
-    return (state / TRAINER_STATE_NAME).is_file() and read_json(state / FILES_FILE) != {}
+    return (state / TRAINER_STATE_NAME).is_file() and object_in(state / FILES_FILE) != {}
 
 
 def mark_unfinished(state: Path) -> None:
@@ -51,7 +51,7 @@ def mark_finished(state: Path) -> None:
     write_whole(state / FILES_FILE, json.dumps(record_files(state, names), indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def object_in(path: Path) -> dict[str, Any] | None:
     """What a file of a state holds, or nothing where that is no JSON object."""
     try:
         found = json.loads(read_text(path))
@@ -65,7 +65,7 @@ def damage(state: Path) -> str | None:
     if not is_finished(state):
         return "it is half written"
     if (state / FILES_FILE).exists():
-        recorded = read_json(state / FILES_FILE)
+        recorded = object_in(state / FILES_FILE)
         if recorded is None:
             return f"its {FILES_FILE} is damaged"
         for name, digest in recorded.items():
@@ -77,19 +77,19 @@ def damage(state: Path) -> str | None:
         if not (state / name).is_file():
             return f"it lacks {name} (was 'training.save_only_model' true?)"
     # of before the files were listed
-    batches = read_json(state / BATCHES_FILE) or {}
+    batches = object_in(state / BATCHES_FILE) or {}
     if len(list(state.glob("rng_state*.pth"))) < batches.get("num_processes", 1):
         return "it lacks the random state of a process"
     if not (state / "config.json").is_file():
         return "it has no config.json"
-    if type((read_json(state / TRAINER_STATE_NAME) or {}).get("global_step")) is not int:
+    if type((object_in(state / TRAINER_STATE_NAME) or {}).get("global_step")) is not int:
         return f"its {TRAINER_STATE_NAME} is damaged"
     return None
 
 
 def damage_of_best(state: Path) -> str | None:
     """What is wrong with the best state so far of the run that saved a state, which its end would choose."""
-    progress = read_json(state / TRAINER_STATE_NAME) or {}
+    progress = object_in(state / TRAINER_STATE_NAME) or {}
     if not (step := progress.get("best_global_step")):
         return None
     best = state.with_name(f"{PREFIX_CHECKPOINT_DIR}-{step}")
