@@ -2,7 +2,9 @@
 
 import copy
 import json
+import math
 
+import numpy as np
 import pytest
 from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
 
@@ -111,3 +113,14 @@ def test_differences_equality_and_parts(tmp_path):
     assert NeuralClipConfig.from_pretrained(tmp_path) == NeuralClipConfig.from_pretrained(tmp_path)
     for key, config_class in config.sub_configs.items():
         assert config_class.from_pretrained(tmp_path).to_dict() == getattr(config, key).to_dict()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"decimation": 1.5}, {"n_windows": True}, {"dropout": True}, {"dropout": 2}, {"crop_tmin": "a"}, {"sfreq": math.inf}],
+)
+def test_numbers_of_another_kind_are_named(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError, match=f"'{name}' parameter. Allowed is .* but got {value!r}"):
+        EegConfig(**changes)
+    assert EegConfig(decimation=np.int64(2), dropout=np.float32(0.5)).decimation == 2

@@ -129,7 +129,8 @@ def test_images_stand_upright(orientation):
     upright = rgb_image(Image.open(io.BytesIO(content)))
     np.testing.assert_array_equal(np.asarray(upright), COLOURS)
     assert upright.getexif().get(ORIENTATION, 1) == 1 and rgb_image(upright).tobytes() == upright.tobytes()
-    assert image_bytes(content, "image 'x'") == content
+    plain = rgb_image(Image.open(io.BytesIO(image_bytes(content, "image 'x'"))))
+    np.testing.assert_array_equal(np.asarray(plain), COLOURS)
     assert decoded({"image_id": "x", "image": {"bytes": content}}).tobytes() == upright.tobytes()
     held = Image.open(io.BytesIO(image_bytes(Image.open(io.BytesIO(content)), "image 'x'")))
     assert held.tobytes() == upright.tobytes()

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
@@ -45,7 +46,20 @@ def is_of_transformers(key: str) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value of a file is a number; JSON's true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_kinds(config: PreTrainedConfig, names: Iterable[str]) -> None:
+    """Raise a `ValueError` naming the first of `names` whose value is no number of the kind that its field has."""
+    kinds = {field.name: str(getattr(field.type, "__name__", field.type)) for field in fields(config)}
+    for name in sorted(names):
+        value, (kind, *others) = getattr(config, name), kinds[name].split(" | ")
+        if value is None and "None" in others:
+            continue
+        if kind == "int":
+            check_value(name, value, isinstance(value, Integral) and not isinstance(value, bool), "a whole number")
+        elif kind == "float":
+            check_value(name, value, is_number(value) and math.isfinite(value), "a number")
 
 
 def check_positive(config: PreTrainedConfig, *names: str) -> None:
@@ -69,6 +83,13 @@ def check_not_negative(config: PreTrainedConfig, *names: str) -> None:
         check_value(name, value, is_number(value) and value >= 0, "0 and more")
 
 
+def check_shares(config: PreTrainedConfig, *names: str) -> None:
+    """Raise a `ValueError` naming the first of `names` whose value is no share."""
+    for name in names:
+        value = getattr(config, name)
+        check_value(name, value, is_number(value) and 0 <= value <= 1, "0 to 1")
+
+
 class StrictConfig(PreTrainedConfig):
     """A configuration that refuses keys it does not know, naming the nearest known one.
 
@@ -85,6 +106,7 @@ class StrictConfig(PreTrainedConfig):
         del kwargs["model_type"]
         self.check_keys(kwargs, written=self.transformers_version is not None)
         super().__post_init__(**kwargs)
+        check_kinds(self, self.own_keys())
 
     @classmethod
     def own_keys(cls) -> set[str]:
@@ -224,7 +246,7 @@ class SensorConfig(StrictConfig):
         )  # fmt: skip
         check_few(self, "num_networks")
         check_option("alignment_init", self.alignment_init, ("identity", "random"))
-        check_value("subject_dropout", self.subject_dropout, 0 <= self.subject_dropout <= 1, "0 to 1")
+        check_shares(self, "subject_dropout", "dropout")
         size = self.alignment_kernel_size
         check_value("alignment_kernel_size", size, size >= 1 and size % 2 == 1, "an odd number, 1 and more")
         if self.ch_names is not None and len(self.ch_names) != self.n_chans:
@@ -351,6 +373,7 @@ class FmriConfig(StrictConfig):
         self.n_voxels = dict(self.n_voxels or {})
         check_positive(self, "alignment_size", "hidden_size", "num_networks")
         check_few(self, "num_networks", "num_hidden_layers")
+        check_shares(self, "input_dropout", "dropout")
         if set(self.n_voxels) != set(self.subjects):
             raise ValueError(
                 f"'n_voxels' must give a count for each of 'subjects' {self.subjects}, "

@@ -79,6 +79,7 @@ def test_a_setting_of_an_older_transformers_is_unknown(recipe_file):
         ("seed", "-1"),
         ("seed", "99999999999999999999999"),
         ("max_steps", "1.5"),
+        ("max_steps", "0"),
         ("max_steps", ".inf"),
         ("max_steps", "1e30"),
         ("num_train_epochs", "1e30"),

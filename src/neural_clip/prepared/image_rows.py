@@ -12,6 +12,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.reading import begins_like, existing, reason_of
 from neural_clip.image_pixels import open_image, rgb_image
+from neural_clip.prepared.image_metadata import without_metadata
 from neural_clip.prepared.parquet import ParquetShards
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ def checked_embedding(vector: np.ndarray, where: str, width: int | None = None) 
 
 
 def image_bytes(image: object, where: str) -> bytes:
-    """Bytes of an image file; pixels become PNG by [`rgb_image`], as do files that plain readers show otherwise."""
+    """Bytes of an image file without what it tells beside the picture (EXIF, comments, hidden pictures).
+
+    Pixels become PNG by [`rgb_image`], as do files that plain readers show otherwise or that cannot be cleared.
+    """
     from PIL import Image, ImageOps
 
     if isinstance(image, np.ndarray | Image.Image):
@@ -114,7 +118,9 @@ def image_bytes(image: object, where: str) -> bytes:
     special = stored.has_transparency_data or stored.mode.startswith("I")
     if special and rgb.tobytes() != ImageOps.exif_transpose(stored).convert("RGB").tobytes():
         return _png(rgb)
-    return content
+    plain = without_metadata(stored, content)
+    same = plain == content or (plain is not None and decoded_image(plain, where)[1].tobytes() == rgb.tobytes())
+    return plain if plain is not None and same else _png(rgb)
 
 
 def decoded_image(content: bytes, where: str) -> tuple[PIL.Image.Image, PIL.Image.Image]:

@@ -101,6 +101,8 @@ def check_settings(settings: dict[str, Any]) -> None:
         if name in RANGES and value is not None:
             least, most = RANGES[name]
             check_value(key, value, least <= value <= most, f"{least:,} to {most:,}")
+    steps = settings.get("max_steps", -1)  # `Trainer` would take one step for 0
+    check_value("training.max_steps", steps, steps != 0, "-1 (as many as the epochs have) or 1 and more")
     epochs = settings.get("num_train_epochs", 1)
     check_value("training.num_train_epochs", epochs, epochs > 0 or settings.get("max_steps", -1) > 0, "above 0")
 
