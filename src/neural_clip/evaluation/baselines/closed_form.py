@@ -13,8 +13,9 @@ otherwise. The criterion is a cross-entropy, not the 2-way score: it moves with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -73,11 +74,11 @@ class Fit:
 
     Args:
         way ([`Way`]): Which.
-        inputs (`dict[str, Inputs]`): What each subject's recordings pass through.
+        inputs (`Mapping[str, Inputs]`): What each subject's recordings pass through.
         train ([`Split`]): Its targets are taken as they are.
     """
 
-    def __init__(self, way: Way, inputs: dict[str, Inputs], train: Split) -> None:
+    def __init__(self, way: Way, inputs: Mapping[str, Inputs], train: Split) -> None:
         self.way, self.inputs = way, inputs
         groups = {None: list(inputs)} if way.pooled else {name: [name] for name in inputs}
         self.ridges = {}
@@ -105,7 +106,7 @@ def fits(train: Split) -> Iterator[Fit]:
         yield Fit(way, inputs, train)
 
 
-def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, dict[str, Inputs]]]:
+def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, Mapping[str, Inputs]]]:
     """Ways of fitting, and what recordings pass through in each."""
     shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
     yield Way(pooled=False), {name: Standardised.fitted(train.of_subject(name)) for name in subjects}
@@ -252,7 +253,7 @@ def _folded_strengths(train: Split) -> dict[Way, float]:
 
 
 @one_thread
-def closed_form(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, float | str]]:
+def closed_form(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, Any]]:
     """The closed form on training rows.
 
     Args:

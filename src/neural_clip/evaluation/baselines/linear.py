@@ -16,7 +16,7 @@ sums do not depend on the machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -26,6 +26,7 @@ from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge,
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
     Standardised,
+    WhitenedSensors,
     WhitenedVoxels,
     flat,
     sensor_whiteners,
@@ -164,12 +165,14 @@ def pooled_whitened_ridge(train: Split, validation: Split, test: Split) -> tuple
         fits = [_pooled_voxels(train, validation, test, least) for least in LEAST_SHRINKAGES]
     else:
         whiteners = sensor_whiteners(train, subjects_of(train, validation, test), LEAST_SHRINKAGES)
-        fits = [
-            _pooled(lambda subject, recordings, by=by: by[subject](recordings), train, validation, test)
-            for by in whiteners
-        ]
+        fits = [_pooled(partial(_whitened, by), train, validation, test) for by in whiteners]
     best = int(np.argmax([chosen["validation_two_way"] for _, chosen in fits]))
     return fits[best][0], {"least_shrinkage": LEAST_SHRINKAGES[best], **fits[best][1]}
+
+
+def _whitened(whiteners: Mapping[str, WhitenedSensors], subject: str, recordings: np.ndarray) -> np.ndarray:
+    """Recordings of a subject by that subject's whitening."""
+    return whiteners[subject](recordings)
 
 
 def are_voxels(split: Split) -> bool:
