@@ -373,8 +373,8 @@ def check_group(group: Any, modality: str) -> None:
     """Raise unless the settings of a group of subjects are of the types that they are written with."""
     for key in ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS:
         value = group.get(key) if isinstance(group, Mapping) else group
-        number = key in ("n_chans", "n_times", "sfreq")
-        if not isinstance(value, KINDS[key]) or isinstance(value, bool) or (number and not 0 < value < math.inf):
+        fits = isinstance(value, KINDS[key]) and not isinstance(value, bool)
+        if not fits or (key in ("n_chans", "n_times", "sfreq") and not 0 < group[key] < math.inf):
             raise ValueError(
                 f"'processor_config.json' of the checkpoint is damaged: {key!r} of {modality!r} recordings is "
                 f"{value!r:.80}. Fetch or copy the checkpoint again."
