@@ -34,6 +34,22 @@ def processor():
     return NeuralClipProcessor.from_config(config, images, preparations)
 
 
+@pytest.mark.parametrize(
+    ("modality", "wrong"),
+    [
+        ("eeg", [float("inf")]), ("eeg", {"sfreq": "100"}), ("eeg", {"n_times": -1}), ("eeg", {"n_chans": True}),
+        ("eeg", {"ch_names": "Oz"}), ("eeg", {"tmin": None}), ("eeg", {"subjects": {}}), ("fmri", {"n_voxels": [4]}),
+    ],
+)  # fmt: skip
+def test_damaged_settings_are_told(processor, modality, wrong):
+    (group,) = processor.recordings[modality]
+    own = NeuralClipProcessor({modality: wrong if isinstance(wrong, list) else group | wrong})
+    with pytest.raises(
+        ValueError, match=rf"'processor_config\.json' of the checkpoint is damaged: .* of '{modality}'"
+    ):
+        own(**{modality: np.zeros((1, 3, 50)) if modality == "eeg" else np.zeros((1, 4))}, subject="sub-01")
+
+
 def make_epochs(names=NAMES, sfreq=100.0, tmin=-0.2, n_times=80, n_epochs=4, seed=0):
     data = np.random.default_rng(seed).standard_normal((n_epochs, len(names), n_times)) * 1e-5
     return mne.EpochsArray(data, mne.create_info(list(names), sfreq, "eeg"), tmin=tmin, verbose="error"), data

@@ -1,5 +1,6 @@
 """From what users have (arrays, `mne.Epochs`, NIfTI images, rows of data sets) to what the model takes."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -37,6 +38,10 @@ try:  # resizing by Pillow gives the same pixels with and without torchvision
 except ImportError:  # before transformers had two backends
     from transformers import CLIPImageProcessor as ClipPixels  # type: ignore[assignment]
 SENSOR_KEYS = ("ch_names", "n_chans", "n_times", "sfreq", "tmin", "subjects")
+KINDS: dict[str, tuple[type, ...]] = {
+    "subjects": (list,), "n_voxels": (dict,), "ch_names": (list, type(None)), "n_chans": (int,), "n_times": (int,),
+    "sfreq": (int, float), "tmin": (int, float),
+}  # fmt: skip
 OWN_KEYS = {"subjects", "n_voxels"}  # of one group; the others say what its recordings look like
 PREPARED = "prepared"
 
@@ -267,6 +272,8 @@ class NeuralClipProcessor(ProcessorMixin):
             raise ValueError("This processor has no settings: 'processor_config.json' of the checkpoint is missing.")
         if modality not in self.recordings:
             raise ValueError(f"This model takes no {modality!r} recordings; it takes {sorted(self.recordings)}.")
+        for group in self.recordings[modality]:
+            check_group(group, modality)
         return self.recordings[modality]
 
     def _sensors(
@@ -360,6 +367,18 @@ def repeatable(preparation: Preparation | None) -> Preparation:
             "whatever you prepared alike yourself with unit='prepared'."
         )
     return preparation
+
+
+def check_group(group: Any, modality: str) -> None:
+    """Raise unless the settings of a group of subjects are of the types that they are written with."""
+    for key in ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS:
+        value = group.get(key) if isinstance(group, Mapping) else group
+        fits = isinstance(value, KINDS[key]) and not isinstance(value, bool)
+        if not fits or (key in ("n_chans", "n_times", "sfreq") and not 0 < group[key] < math.inf):
+            raise ValueError(
+                f"'processor_config.json' of the checkpoint is damaged: {key!r} of {modality!r} recordings is "
+                f"{value!r:.80}. Fetch or copy the checkpoint again."
+            )
 
 
 def is_mne(recordings: Any) -> bool:

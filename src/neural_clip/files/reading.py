@@ -74,8 +74,7 @@ def existing(path: Path, what: str, advice: str = "") -> Path:
         DataError: If it is absent, a folder, empty, a pointer of git-annex or git LFS, or may not be read.
     """
     try:
-        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # reading might never end
-            raise DataError(f"'{path}' is no {what}: it is a device or a pipe.")
+        check_no_pipe(path, what)
         with path.open("rb") as file:
             head = file.read(HEAD)
     except IsADirectoryError as error:
@@ -93,6 +92,12 @@ def existing(path: Path, what: str, advice: str = "") -> Path:
             f"The {what} '{path}' is not downloaded: it is a pointer of git-annex or git LFS. Get its content first."
         )
     return path
+
+
+def check_no_pipe(path: Path, what: str) -> None:
+    """Raise a `DataError` where a path is a device or a pipe, whose reading might never end."""
+    if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"'{path}' is no {what}: it is a device or a pipe.")
 
 
 def head_of(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Epochs out of continuous recordings and BIDS data sets, sample by sample against mne's; recordings are simulated."""
 
+import os
 from importlib.util import find_spec
 
 import numpy as np
@@ -438,6 +439,17 @@ def test_missing_data_files_of_a_header_are_named(tmp_path):
         prepared(tmp_path, [entry(file="rec.xyz")])
 
 
+@pytest.mark.parametrize("name", ["rec.eeg", "rec.vmrk"])
+def test_a_pipe_in_place_of_a_file_is_named(tmp_path, name):
+    """Reading it would never end."""
+    raw, _ = continuous(tmp_path)
+    write_brainvision(tmp_path, raw)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}' is no recording: it is a device or a pipe"):
+        prepared(tmp_path, [entry(file="rec.vhdr")])
+
+
 # BIDS.
 
 
@@ -500,6 +512,16 @@ def test_bids_entities_can_differ_from_the_labels(tmp_path):
     }
     _, rows = stored(prepared(tmp_path, [bids_entry("07", **changes)], "meg"), "meg")
     assert {row["subject"] for row in rows} == {"sub-07"} and {row["session"] for row in rows} == {""}
+
+
+def test_a_pipe_in_a_bids_data_set_is_named(tmp_path):
+    pytest.importorskip("mne_bids")
+    root, _ = bids_tree(tmp_path, ("01",))
+    table = next(root.rglob("*_events.tsv"))
+    table.unlink()
+    os.mkfifo(table)
+    with pytest.raises(DataError, match=r"_events\.tsv' is no recording: it is a device or a pipe"):
+        prepared(tmp_path, [bids_entry()], "meg")
 
 
 def test_bids_errors_are_named(tmp_path, monkeypatch):

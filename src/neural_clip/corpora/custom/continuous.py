@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
 from neural_clip.errors import DataError
-from neural_clip.files.reading import HEAD, existing, reading
+from neural_clip.files.reading import HEAD, check_no_pipe, existing, reading
 from neural_clip.files.tables import column, kept, numbers, read_table, unit_of_onsets
 from neural_clip.preparation import resampled
 
@@ -66,7 +66,7 @@ def read_continuous(entry: Recording, modality: str, path: Path, root: Path) -> 
     table = root / str(entry.events)
     # A recording can be a folder (CTF), or several files of one name (BrainVision).
     beside = path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.stem) + ".*")
-    files = [table, *(file for file in beside if file.is_file())]
+    files = [table, *_files(beside)]
     return _trials(entry, modality, path, table, partial(_open_raw, path, entry), files)
 
 
@@ -79,11 +79,20 @@ def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
     if not root.is_dir():
         raise DataError(f"There is no BIDS data set '{root}'.")
     path = _bids_path(entry, modality, root)
+    _files([*root.glob("*"), *Path(path.directory).glob("*")])
     with reading(path.basename):
         table = Path(path.find_matching_sidecar(suffix="events", extension=".tsv"))
         sidecar = path.find_matching_sidecar(suffix="channels", extension=".tsv", on_error="ignore")
     files = [table] if sidecar is None else [table, Path(sidecar)]
     return _trials(entry, modality, Path(path.basename), table, partial(_open_bids, entry, modality, root), files)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """Those that are files; a `DataError` where one is a pipe, at which mne would wait."""
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        check_no_pipe(path, "recording")
+    return [path for path in there if path.is_file()]
 
 
 def _open_raw(path: Path, entry: Recording) -> tuple[mne.io.BaseRaw, set[str]]:
