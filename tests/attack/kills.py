@@ -244,7 +244,7 @@ class Kills:
         state = contents(folder / writer.out)
         if not same(state, new):
             return f"run again, other bytes: {differing(state, new)[:6]}"
-        left = [path.name for path in folder.rglob("*") if path.suffix in (".partial", ".replaced", ".writing")]
+        left = [path.name for path in folder.rglob("*") if path.suffix in (".partial", ".replaced")]
         return f"leaves {left}" if left else None
 
     @staticmethod

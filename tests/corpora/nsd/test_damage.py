@@ -265,6 +265,13 @@ def lost_mask(root):
     region_path(root, 5).unlink()
 
 
+def mask_of_another_kind(root):
+    """The last byte of what says that the file is NIfTI."""
+    content = bytearray(gzip.decompress(region_path(root, 5).read_bytes()))
+    content[347] = 16
+    region_path(root, 5).write_bytes(gzip.compress(bytes(content)))
+
+
 def nan_response(root):
     edit_responses(root, 3, "73KID", "NaN")
 
@@ -403,6 +410,7 @@ def few_planned_trials(root):
         (lost_design, r"expdesign\.mat' does not exist"),
         (lost_stim_info, r"stim_info_merged\.csv' does not exist"),
         (lost_mask, r"nsdgeneral\.nii\.gz' does not exist"),
+        (mask_of_another_kind, r"subj05.*nsdgeneral\.nii\.gz' cannot be read"),
         (nan_response, "line 5 should have a whole number as 73KID, but has 'NaN'"),
         (wordy_response, "line 5 should have a whole number as RUN, but has 'two'"),
         (run_goes_back, "of run 1 after run 2"),

@@ -17,6 +17,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.hdf5 import check_storage, open_dataset, read_slab
 from neural_clip.files.nifti import open_nifti, read_all
+from neural_clip.files.reading import reading
 
 SCALE = 300.0
 """Stored integers per percent signal change."""
@@ -65,7 +66,8 @@ def mask_file(path: Path, mask: np.ndarray) -> bytes:
     """
     import nibabel
 
-    region: Any = nibabel.load(path)
+    with reading(path):
+        region: Any = nibabel.load(path)
     image = nibabel.Nifti1Image(mask.astype(np.uint8), region.affine)
     return gzip.compress(image.to_bytes(), mtime=0)
 
