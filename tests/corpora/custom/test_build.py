@@ -523,7 +523,7 @@ def test_recordings_of_one_name_cannot_be_told_apart():
 
 
 def test_manifest_must_be_a_mapping(tmp_path):
-    for content, message in ((["a"], "must be a mapping"), ("x: [", "no YAML file")):
+    for content, message in ((["a"], "must be a mapping"), ("x: [", "is no readable manifest")):
         path = tmp_path / "manifest.yaml"
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
         with pytest.raises(DataError, match=message):

@@ -461,7 +461,7 @@ def digest(raw_dir, **parameters):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nsd, "write_prepared", collect)
-        nsd.prepare(raw_dir, raw_dir / "unused", **parameters)
+        nsd.prepare(raw_dir, raw_dir.with_name("unused"), **parameters)
     return found[0]
 
 

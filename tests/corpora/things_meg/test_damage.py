@@ -346,7 +346,7 @@ RAW_FAULTS = {
     "bad matrix": (lambda raw: edit(matrix(raw), b"\t0", b"\t2"), "zeros and ones"),
     "shuffled attributes": (lambda raw: shuffle_table(raw), "not in the order of recording|differ, first row"),
     "cut attributes": (lambda raw: truncate(attributes(raw), 3), r"run_nr is 'nan'; expected a whole number"),
-    "damaged stamp": (lambda raw: truncate(raw / "SIMULATED.json", 9), "is damaged"),
+    "damaged stamp": (lambda raw: truncate(raw / "SIMULATED.json", 9), "Is it damaged"),
 }  # fmt: skip
 
 
