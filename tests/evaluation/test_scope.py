@@ -230,7 +230,7 @@ def test_another_data_set_as_gallery(folders, planted, tmp_path):
         {"a": "planted"}, [folders["eeg"]], tmp_path / "out", gallery=str(folders["meg"]), **NO_FITS
     )
     assert report["decoding"]["eeg"]["rows"][0]["gallery_size"] == 24 + 76
-    text = write_report(tmp_path / "out").read_text()
+    text = write_report(tmp_path / "out", data={"eeg": folders["eeg"]}).read_text()
     assert f"searched are 100 images ({folders['meg']}); shown: 24" in text
     assert (tmp_path / "out" / "pictures" / "decoding.png").is_file()  # the other set's images have no pixels here
 

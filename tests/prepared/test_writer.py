@@ -355,7 +355,7 @@ def test_leftovers_of_a_killed_run_do_not_get_in(tmp_path):
     ("content", "message"),
     [
         (None, "is no prepared data set"),
-        ("{", "is damaged"),
+        ("{", "is no readable JSON file"),
         ("[]", "format_version None"),
         ('{"format_version": 9}', "9"),
     ],
