@@ -348,8 +348,9 @@ def test_a_disk_that_takes_nothing_keeps_what_was_there(tmp_path, way, reason):
 @pytest.mark.parametrize("name", ["neural_clip.json", "SIMULATED.json"])
 def test_nothing_is_written_into_a_data_set(tmp_path, name):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(DataError, match=rf"lies in the data set '.*' \({name}\)"), whole_folder(
-        tmp_path / "a" / "b", holds="x", what="thing"
+    with (
+        pytest.raises(DataError, match=rf"lies in the data set '.*' \({name}\)"),
+        whole_folder(tmp_path / "a" / "b", holds="x", what="thing"),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
