@@ -117,7 +117,14 @@ def test_differences_equality_and_parts(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"decimation": 1.5}, {"n_windows": True}, {"dropout": True}, {"dropout": 2}, {"crop_tmin": "a"}, {"sfreq": math.inf}],
+    [
+        {"decimation": 1.5},
+        {"n_windows": True},
+        {"dropout": True},
+        {"dropout": 2},
+        {"crop_tmin": "a"},
+        {"sfreq": math.inf},
+    ],
 )
 def test_numbers_of_another_kind_are_named(changes):
     ((name, value),) = changes.items()

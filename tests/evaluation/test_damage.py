@@ -283,3 +283,9 @@ def test_a_full_disk_leaves_the_old_evaluation(eeg, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no space is left"):
         write_outputs(tmp_path / "out", {**tables, "seed": 1}, splits)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_here_is_named(tmp_path, device):
+    with pytest.raises(DataError, match="Invalid value for the 'device' parameter"):
+        evaluate_checkpoints({"a": tmp_path}, [], tmp_path / "out", device=device)

@@ -20,8 +20,11 @@ SECRET = "zq-s3cret"
 
 def test_names_of_secrets_are_told_from_others():
     names = "hub_token --training.hub_token HF_TOKEN HUGGING_FACE_HUB_TOKEN WANDB_API_KEY COMET_API_KEY apikey --key"
-    for name in f"{names} AWS_SECRET_ACCESS_KEY password db-passwd credentials".split():
+    names = f"{names} AWS_SECRET_ACCESS_KEY password db-passwd credentials DB_PASS DB_PWD GITHUB_PAT WANDB_AUTH"
+    for name in f"{names} SENTRY_DSN AZURE_STORAGE_CONNECTION_STRING Authorization AccountKey".split():
         assert is_secret(name), name
+    for name in ("PWD", "OLDPWD", "SSH_AUTH_SOCK", "passes", "XAUTHORITY", "PATH", "pattern"):
+        assert not is_secret(name), name
     for name in ("tokenizer", "TOKENIZERS_PARALLELISM", "include_num_input_tokens_seen", "monkey", "image_keys"):
         assert not is_secret(name), name
 
@@ -57,6 +60,36 @@ def test_secrets_of_the_surroundings(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("from-its-file")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     assert without_secrets("from-environment, from-its-file, true") == "***, ***, true"
+
+
+def test_secrets_of_netrc(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password from-netrc\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert without_secrets("x from-netrc") == "x ***"
+    (tmp_path / ".netrc").write_text("machine {{{ password from-netrc\n")
+    assert without_secrets("x from-other") == "x from-other"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", "***"),
+        ("a glpat-abcdefghijklmnop1234 b", "a *** b"),
+        ("AKIAIOSFODNN7EXAMPLE", "***"),
+        ("{'Authorization': 'Bearer zq-s3cret'}", "{'Authorization': 'Bearer ***'}"),
+        ("https://x.example/y?sig=zq-s3cret&a=1", "https://x.example/y?sig=***&a=1"),
+        ("Endpoint=x;AccountKey=zq-s3cret", "Endpoint=x;AccountKey=***"),
+        ("a basic training of the bearer", "a basic training of the bearer"),
+    ],
+)
+def test_tokens_are_known_by_their_looks(text, shown):
+    assert without_secrets(text) == shown
+
+
+def test_a_secret_of_a_value_is_hidden_wherever_it_stands_in_it():
+    value = {"training": {"hub_token": SECRET, "hub_model_id": f"lab/{SECRET}", "to": [f"x {SECRET}"]}}
+    assert SECRET not in str(shared_value(value)) and shared_value(value)["training"]["hub_model_id"] == "lab/***"
 
 
 def test_values_keep_their_form():

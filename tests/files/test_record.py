@@ -5,7 +5,7 @@ import json
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import check_record, record_files
+from neural_clip.files.record import check_record, record_files, sealed
 
 
 @pytest.fixture
@@ -65,4 +65,15 @@ def test_a_file_that_loading_would_read_is_not_added_unnoticed(folder, name):
 def test_a_damaged_record_is_named(folder, content):
     (folder / "training.json").write_text(content, errors="surrogateescape")
     with pytest.raises(DataError, match=r"training.json'"):
+        check_record(folder)
+
+
+def test_a_record_that_was_changed_is_noticed(folder):
+    """Such as one whose terms were made to allow what they forbid."""
+    record = sealed({"data": {"eeg": {"redistribution": "forbidden"}}, "best": 0.1, "files": {}})
+    path = folder / "training.json"
+    path.write_text(json.dumps(record, sort_keys=True))
+    assert check_record(folder) == record == sealed(record)
+    path.write_text(json.dumps(record).replace("forbidden", "allowed"))
+    with pytest.raises(DataError, match=r"training\.json' was changed since it was written: its digest differs"):
         check_record(folder)

@@ -361,3 +361,19 @@ def test_a_disk_that_takes_nothing_keeps_what_was_there(tmp_path, way, reason):
     done = run_on_small_disk(tmp_path, "256k", FILLS, way, *(["ro"] if "read-only" in reason else []))
     told = f"'{tmp_path}/thing' cannot be written: {reason}. What was there before is unchanged."
     assert done.stdout.splitlines() == [told, "['thing']"], done.stderr
+
+
+@pytest.mark.parametrize("name", ["neural_clip.json", "SIMULATED.json"])
+def test_nothing_is_written_into_a_data_set(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with (
+        pytest.raises(DataError, match=rf"lies in the data set '.*' \({name}\)"),
+        whole_folder(tmp_path / "a" / "b", holds="x", what="thing"),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_root_is_no_place_to_write():
+    with pytest.raises(DataError, match="is the root of the file system"), only_writer("/"):
+        pass

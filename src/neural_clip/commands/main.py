@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from neural_clip.errors import check_option, run
+from neural_clip.files.privacy import no_secrets_told
 from neural_clip.prepared.known_corpora import CORPORA
 
 # name at the shell -> (module with `main(argv)`, one line of help); that of `prepare` takes the corpus first
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> object:
     before = sys.argv
     sys.argv = [program, *rest]  # argparse reads the program's name there
     try:
-        return importlib.import_module(COMMANDS[name][0]).main(*corpus, rest)
+        with no_secrets_told(rest):
+            return importlib.import_module(COMMANDS[name][0]).main(*corpus, rest)
     finally:
         sys.argv = before
 

@@ -6,7 +6,6 @@ evaluations for one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.reading import read_json
+from neural_clip.files.record import sealed
 from neural_clip.files.whole import sha256_of, told, whole_file
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
@@ -117,7 +117,7 @@ def write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSpli
         with embeddings.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
         report["embeddings"] = {"file": EMBEDDINGS_FILE, "sha256": sha256_of([embeddings])}
-        report["sha256"] = _digest(report)
+        report["sha256"] = sealed(report)["sha256"]
         numbers.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         for path in (path for pattern in MADE_OF_IT for path in output_dir.glob(pattern)):
             path.unlink()
@@ -134,7 +134,7 @@ def read_report(path: str | Path) -> dict:
     """
     path = Path(path)
     path = path / REPORT_FILE if path.is_dir() else path
-    report = read_json(path, "report", "; `neural-clip evaluate` writes it.")
+    report = read_json(path, "report", " `neural-clip evaluate` writes it.")
     missing = TABLES - set(report) if isinstance(report, dict) else TABLES
     if missing:
         raise DataError(f"'{path}' is no report of `neural-clip evaluate`: it lacks {sorted(missing)}.")
@@ -143,18 +143,12 @@ def read_report(path: str | Path) -> dict:
             f"'{path}' has format {report['format_version']!r}, but this version reads format {FORMAT_VERSION}; "
             "run `neural-clip evaluate` again."
         )
-    if "sha256" in report and report["sha256"] != _digest(report):
+    if "sha256" in report and report != sealed(report):
         raise DataError(
             f"'{path}' was changed since it was written, or is damaged: its digest differs. Run `neural-clip "
             "evaluate` again."
         )
     return {"controls": report.pop("audits", {})} | report  # what version 0.1 called them
-
-
-def _digest(report: dict) -> str:
-    """SHA-256 of all that a report holds beside it, however it is laid out."""
-    content = {key: value for key, value in report.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def why_not_of(report: dict, path: Path) -> str:

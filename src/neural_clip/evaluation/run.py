@@ -63,12 +63,14 @@ def evaluate_checkpoints(
             another process writes there.
     """
     from neural_clip.evaluation.understanding.attribution import require_captum
+    from neural_clip.targets.encoder import usable_device
 
     options = replace(options or EvaluateOptions(), **changes)
     if options.understand is not None:
         require_captum()  # before an hour is spent
         if options.subject is not None:
             raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
+    usable_device(options.device)
     check_names(checkpoints)
     opened = open_data(data)
     output_dir = Path(output_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from fnmatch import fnmatch
@@ -24,6 +25,13 @@ def record_files(folder: str | Path, names: Iterable[str]) -> dict[str, str | No
     return {name: sha256_of([Path(folder, name)]) for name in sorted(names)}
 
 
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """Content of a JSON file with its own digest, `sha256`: that of all else that it holds, however it is laid out."""
+    content = json.loads(json.dumps({name: value for name, value in content.items() if name != "sha256"}))
+    text = json.dumps(content, sort_keys=True)
+    return content | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def read_record(folder: str | Path) -> dict[str, Any] | None:
     """The record of a checkpoint folder; `None` where there is none.
 
@@ -40,6 +48,8 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     files = record.get("files", {}) if isinstance(record, dict) else None
     if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
         raise DataError(f"'{path}' is damaged: it is no record with a list of 'files'. {ADVICE}")
+    if "sha256" in record and record != sealed(record):
+        raise DataError(f"'{path}' was changed since it was written: its digest differs. {ADVICE}")
     if foreign := [name for name in files if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name]:
         raise DataError(f"'{path}' is damaged: its 'files' name {foreign[0]!r}, which is no file beside it.")
     return record

@@ -26,6 +26,7 @@ REFUSALS = {
     errno.EROFS: "the file system is read-only",
     errno.EFBIG: "the file would be larger than is allowed",
 }
+DATA_FILES = ("neural_clip.json", "SIMULATED.json")  # of prepared and simulated data sets, which hold no other folder
 FULL = 2**16  # bytes; with fewer left, whatever a library says of a file that it could not write, the disk is full
 PATIENCE = 0.2  # s that are waited for a process that is just about to finish
 
@@ -43,6 +44,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = Path(path)
+    _check_name(path)
     parent, mark = path.parent, path.with_name(f".{path.name}.writing")
     with told(path, of_any_kind=True):
         made = not parent.exists()
@@ -175,14 +177,21 @@ def place_of(path: str | Path) -> Path:
     """Absolute path of a folder that is to be written, without links.
 
     Raises:
-        DataError: If it is the root of the file system, or a link to nothing.
+        DataError: If it is the root of the file system, a link to nothing, or lies in a data set.
     """
     place = Path(os.path.realpath(path))
     if os.path.islink(path) and not place.exists():
         raise DataError(f"'{path}' is a link to '{os.readlink(path)}', which is not there. Remove the link.")
-    if not place.name:
-        raise DataError(f"'{path}' is the root of the file system; choose a folder in it.")
+    _check_name(place)
+    for parent in place.parents:
+        if found := next((name for name in DATA_FILES if (parent / name).is_file()), None):
+            raise DataError(f"'{path}' lies in the data set '{parent}' ({found}). Choose a folder outside it.")
     return place
+
+
+def _check_name(path: Path) -> None:
+    if not path.name:
+        raise DataError(f"'{path}' is the root of the file system; choose a folder in it.")
 
 
 def check_free(path: Path, *, holds: str, what: str, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 ORIENTATION = 0x0112  # tag of EXIF that says which side is up
-# Segments of JPEG before the picture that say how it is shown; all others of APP0 to APP15 and COM tell something else.
+# Segments of JPEG before the picture that say how it is shown; others of APP0 to APP15, and COM, tell more.
 JPEG_SEGMENTS = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
 # What ends the coded pixels of a scan: a marker that is neither a stuffed byte nor a restart.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

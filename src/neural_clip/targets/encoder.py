@@ -48,7 +48,7 @@ class ImageEncoder:
         from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
         from transformers.utils import logging
 
-        self.device = _device(device)
+        self.device = usable_device(device)
         options: dict[str, Any] = (
             {} if local else {"revision": revision, "local_files_only": is_cached(name, revision)}
         )
@@ -185,7 +185,8 @@ def _processor_settings(processor: Any) -> dict:
     return json.loads(json.dumps({key: settings[key] for key in PROCESSOR_KEYS if key in settings}))
 
 
-def _device(device: str | None) -> torch.device:
+def usable_device(device: str | None) -> torch.device:
+    """A device by its name, by default the one that this machine has; a `DataError` where it cannot be used."""
     import torch
 
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")

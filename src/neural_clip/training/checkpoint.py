@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import RECORD_FILE, check_record, record_files
+from neural_clip.files.record import RECORD_FILE, check_record, record_files, sealed
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
@@ -44,7 +44,7 @@ def write_checkpoint(
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     files = record_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
-    write_whole(folder / RECORD_FILE, json.dumps(record | {"files": files}, indent=2) + "\n")
+    write_whole(folder / RECORD_FILE, json.dumps(sealed(record | {"files": files}), indent=2) + "\n")
     write_whole(folder / "README.md", model_card(name, record))
 
 
