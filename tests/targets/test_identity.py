@@ -32,7 +32,7 @@ from neural_clip.targets.probes import probe_images
 from neural_clip.targets.tiny_clip import TINY_CLIP, TINY_CLIP_DIR
 from neural_clip.training.checks import check_made_by
 from neural_clip.training.model import load_tower
-from planted_data import facts_of, write_planted
+from planted_data import facts_of, older, write_planted
 
 pytestmark = pytest.mark.numerical
 
@@ -233,6 +233,9 @@ CHANGES = {
 def test_a_changed_image_table_is_noticed(sets, checkpoint, tmp_path, change):
     folder = shutil.copytree(sets["fmri"], tmp_path / change)
     rewrite_images(folder, CHANGES[change])
+    with pytest.raises(DataError, match=r"images-00000\.parquet' is not the file that was written"):
+        PreparedSet.open(folder)
+    older(folder)  # lists no files; the table has a digest
     with pytest.raises(DataError, match=r"image embeddings of .* are not those that were written: .* 20 with"):
         _ = PreparedSet.open(folder).images
     words = ["evaluate", "--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "ev")]
@@ -272,7 +275,7 @@ def test_a_damaged_space_is_told(sets, tmp_path):
     metadata = json.loads(path.read_text())
     metadata["targets"]["space"]["probes"][0] = "cut"
     path.write_text(json.dumps(metadata))
-    with pytest.raises(DataError, match=r"'targets' in 'neural_clip.json' is damaged: The target space cannot"):
+    with pytest.raises(DataError, match=r"neural_clip\.json': 'targets' is damaged: The target space cannot"):
         open_data([folder])
 
 

@@ -559,7 +559,9 @@ def test_program_reports_in_one_line(raw_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(script), *arguments, "--no-average-repeats", "--n-sessions", "2"])
     runpy.run_path(str(script), run_name="__main__")
     assert json.loads((tmp_path / "out" / "neural_clip.json").read_text())["average_repeats"] is False
-    monkeypatch.setattr(sys, "argv", [str(script), "--raw-dir", str(tmp_path / "out"), "--output-dir", str(tmp_path / "o")])
+    monkeypatch.setattr(
+        sys, "argv", [str(script), "--raw-dir", str(tmp_path / "out"), "--output-dir", str(tmp_path / "o")]
+    )
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(script), run_name="__main__")
     assert stop.value.code == 2 and "is it a copy of NSD" in capsys.readouterr().err
