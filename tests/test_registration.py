@@ -282,13 +282,16 @@ def test_what_is_trained_and_pushed_loads_without_the_package(trained, tmp_path)
 
 
 def as_written_before(folder, target):
-    """Copy a checkpoint as earlier versions wrote it: no code, and nothing that names it."""
+    """Copy a checkpoint as earlier versions wrote it: no code, nothing that names it, and no list of files."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.py", "checkpoint-*"))
     for name in ("config.json", "processor_config.json"):
         if (target / name).is_file():
             stored = json.loads((target / name).read_text())
             del stored["auto_map"]
             (target / name).write_text(json.dumps(stored))
+    if (record := target / "training.json").is_file():
+        stored = json.loads(record.read_text())
+        record.write_text(json.dumps({key: stored[key] for key in stored if key not in ("files", "sha256")}))
     return target
 
 

@@ -44,7 +44,8 @@ def test_two_checkpoints_on_three_data_sets(tmp_path, monkeypatch, reads):
     evaluate_checkpoints({"one": "a", "two": "b"}, [str(folder) for folder in folders.values()], tmp_path / "out",
                          batch_size=10)  # fmt: skip
     for modality, folder in folders.items():
-        assert files[str(folder / "neural_clip.json")] == 1
+        # when the set is opened and when its files are read whole: what kind of file it is, and its content
+        assert files[str(folder / "neural_clip.json")] == 4
         of_recordings = [rows for columns, rows in tables if columns == (modality,)]
         # the scored split once for each checkpoint, in blocks; then all three for baselines and controls together
         blocks = [10] * (ROWS["test"] // 10) + [ROWS["test"] % 10]
@@ -73,6 +74,6 @@ def test_a_second_look_is_counted(tmp_path, reads):
         part = PreparedSet.open(folder).split("test")
         tables.clear()
         part.values(), part.values(), part.data.images
-    assert files[str(folder / "neural_clip.json")] == 2
+    assert files[str(folder / "neural_clip.json")] == 4
     assert [rows for columns, rows in tables if columns == ("eeg",)] == [ROWS["test"]] * 2
     assert sum("image_embeds" in columns for columns, _ in tables) == 1

@@ -33,7 +33,9 @@ def change_facts(folder, change):
 
 def drop_validation(facts, *subjects):
     for subject in subjects:
-        del facts["subject_splits"][subject]["validation"]
+        facts["splits"]["validation"]["rows"] -= facts["subject_splits"][subject].pop("validation")
+    if not facts["splits"]["validation"]["rows"]:
+        del facts["splits"]["validation"]
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import pytest
 from local_signals import LinearModel, planted_mask, write_local
 from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.understanding.run import understand
+from neural_clip.prepared.facts import read_metadata
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.writer import save_metadata
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,7 @@ def planted(tmp_path_factory):
     inside, affine = planted_mask()
     (folders["fmri"] / "masks").mkdir()
     nibabel.save(nibabel.Nifti1Image(inside.astype(np.uint8), affine), folders["fmri"] / "masks" / "sub-01.nii.gz")
+    save_metadata(folders["fmri"], read_metadata(folders["fmri"]))  # lists the mask
     model = LinearModel(weights)
     parts = {modality: PreparedSet.open(folder).split("test") for modality, folder in folders.items()}
     return folders, model, {modality: embed_split(model, part) for modality, part in parts.items()}
