@@ -554,7 +554,7 @@ def test_the_first_subject_is_known(complete, tmp_path):
         trial["subject"] = {4: 2, 2: 4}.get(trial["subject"], trial["subject"])
     torch.save(content, tmp_path / "eeg_5_95_std.pth")
     with pytest.raises(DataError, match="first_trial: image 0, label 10, subject 2 instead of image 0"):
-        imagenet_eeg.prepare(tmp_path, tmp_path / "out", variant="eeg_5_95_std", window=(2, 12))
+        imagenet_eeg.prepare(tmp_path, tmp_path.with_name("out"), variant="eeg_5_95_std", window=(2, 12))
 
 
 @pytest.mark.slow
