@@ -125,7 +125,7 @@ def test_weights_that_were_replaced_since_are_told(output_dir, tmp_path):
     report["checkpoints"][0] |= {"path": str(tmp_path / "checkpoint"), "sha256": sha256_of([Path(__file__)])}
     del report["sha256"]
     (tmp_path / "report.json").write_text(json.dumps(report))
-    assert "This folder holds other weights by now" in write_report(tmp_path, pictures=False).read_text()
+    assert "A folder of this name holds other weights now" in write_report(tmp_path, pictures=False).read_text()
 
 
 def test_missing_files_are_named(output_dir, tmp_path):

@@ -85,10 +85,8 @@ def draw_panels(
         if reason:
             missing.append(f"{MODALITIES[modality].title} ({reason})")
     if missing:
-        return (
-            {},
-            f"No pictures: the images are not at hand for {', '.join(missing)}. Name the sets by --data.",
-        )
+        where = "Say where the data sets lie: `data` of `write_report`, --data of `neural-clip report`."
+        return {}, f"No pictures: the images are not at hand for {', '.join(missing)}. {where}"
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     rule = "rows: queries evenly spaced from best to worst by their own 2-way score"
     tasks = {

@@ -202,7 +202,7 @@ def _provenance(report: dict) -> str:
     lines += [
         f"* checkpoint {markdown_text(part['name'])}: {code(part['path'])}, SHA-256 of the weights `{part['sha256']}`"
         + (
-            ". This folder holds other weights by now; the scores are of those named here."
+            ". A folder of this name holds other weights now; the scores are of those named here."
             if part.get("changed")
             else ""
         )
