@@ -87,20 +87,24 @@ def once(folder: Path, key: str, command: Sequence[object], start: bool = True) 
             return record
     if not start:
         return None
-    record_file.unlink(missing_ok=True)  # from here on the folder is not what it says
+    log_file, aside = folder / "log.txt", folder.with_name(folder.name + ".log")
+    for path in (record_file, log_file):  # from here on the folder is not what they say
+        path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
-    print(f"{time.strftime('%H:%M:%S')} started  {folder} (output in {folder / 'log.txt'})", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} started  {folder} (output in {aside})", flush=True)
     started, state = time.monotonic(), commit()
-    with (folder / "log.txt").open("w", encoding="utf-8") as log:
+    with aside.open("w", encoding="utf-8") as log:  # commands write into empty folders and their own alone
         process = subprocess.Popen(
             words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+    folder.mkdir(exist_ok=True)
+    os.replace(aside, log_file)
     shown = shlex.join([Path(words[0]).name, *words[1:]])
     if process.returncode != 0:
-        raise DataError(f"'{shown}' failed; its output stands in '{folder / 'log.txt'}'.")
+        raise DataError(f"'{shown}' failed; its output stands in '{log_file}'.")
     seconds = time.monotonic() - started
     record = {"key": key, "command": shown, "commit": state, "seconds": round(seconds, 1)}
     record["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)

@@ -32,6 +32,7 @@ def demo(tmp_path_factory):
     for name in ("checkpoint", "frozen_alignment"):  # of an earlier training, which is done anew
         (output / name).mkdir()
         (output / name / "config.json").write_text("{}")
+        (output / name / "training.json").write_text("{}")
     return output, run_demo(output), first, made
 
 

@@ -273,7 +273,7 @@ def test_predictions_of_ridges_do_not_depend_on_the_number_of_threads():
             [sys.executable, "-c", THREADS], env=os.environ | variables, capture_output=True, text=True, check=True
         )
         outputs.append(done.stdout)
-    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 11
+    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 13
 
 
 def test_trials_numbered_anew_in_each_run_are_told_apart_by_run():
