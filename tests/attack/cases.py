@@ -172,14 +172,20 @@ class Attack:
                 f"fault {self.seed}-{number}: {target.name} | {damage.files[0]} | {damage.way} | {found['why']}",
                 flush=True,
             )
+        self._clear(child)
+        return found
+
+    def _clear(self, child: Child) -> None:
+        """Remove what a case leaves."""
         for path in (child.folder, child.folder.with_name(child.folder.name + ".cache")):
             shutil.rmtree(path, ignore_errors=True)
-        return found
+        child.folder.with_name(child.folder.name + ".damage").unlink(missing_ok=True)
 
     def run(self, first: int, count: int, until: float, workers: int) -> Counter:
         """Go through the cases, several at a time."""
         counts: Counter = Counter()
         active: dict[int, tuple] = {}
+        again: set[int] = set()
         number = first
         while active or (number < first + count and time.monotonic() < until):
             while len(active) < workers and number < first + count and time.monotonic() < until:
@@ -187,6 +193,11 @@ class Attack:
                 number += 1
             for key, (child, target) in list(active.items()):
                 if child.ended():
+                    if (child.fault or "").startswith("hung") and key not in again:  # a fork may wait for a lost lock
+                        again.add(key)
+                        self._clear(child)
+                        active[key] = self.start(key)
+                        continue
                     found = self.finish(key, child, target)
                     counts.update(["inputs", found["outcome"], *(["other"] if found.get("other") else [])])
                     del active[key]
