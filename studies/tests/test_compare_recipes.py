@@ -444,7 +444,7 @@ def test_variants_are_trained_on_what_they_name(monkeypatch):
 def write_facts(twin, subjects):
     for modality, folder in variants.data_folders(twin).items():
         folder.mkdir(parents=True)
-        facts = facts_of(modality, subjects=subjects[modality], fingerprint=modality)
+        facts = facts_of(modality, subjects=subjects[modality], fingerprint=modality, split_unit="image")
         (folder / "neural_clip.json").write_text(json.dumps(facts.as_dict()))
 
 
