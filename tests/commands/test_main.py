@@ -88,7 +88,11 @@ def test_program_name_is_restored_after_an_error(monkeypatch):
     def fail(argv):
         raise DataError("broken")
 
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: types.SimpleNamespace(main=fail))
+    really, ours = cli.importlib.import_module, types.SimpleNamespace(main=fail)
+    monkeypatch.setattr(
+        cli.importlib, "import_module",
+        lambda name, *package: ours if name.startswith("neural_clip.") else really(name, *package),
+    )  # fmt: skip
     before = list(sys.argv)
     with pytest.raises(DataError, match="broken"):
         cli.main(["train"])
