@@ -33,6 +33,7 @@ from neural_clip.evaluation.baselines.whitening import (
     Standardised,
     WhitenedSensors,
     WhitenedVoxels,
+    flat,
     reciprocal,
     sensor_whiteners,
 )
@@ -79,7 +80,7 @@ class Fit:
     """
 
     def __init__(self, way: Way, inputs: Mapping[str, Inputs], train: Split) -> None:
-        self.way, self.inputs = way, inputs
+        self.way, self.inputs, self.width = way, inputs, train.targets.shape[1]
         groups = {None: list(inputs)} if way.pooled else {name: [name] for name in inputs}
         self.ridges = {}
         for key, names in groups.items():
@@ -89,14 +90,11 @@ class Fit:
 
     def deviations(self, split: Split, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`."""
-        found = None
+        found = np.empty((len(alphas), len(split), self.width))
         for name in sorted(set(split.subjects.tolist())):
             ridge = self.ridges[None if self.way.pooled else name]
-            made = ridge.deviations(self.inputs[name](split.of_subject(name)), alphas)
-            if found is None:
-                found = np.empty((len(alphas), len(split), made.shape[2]))
-            found[:, split.subjects == name] = made
-        return np.empty((len(alphas), 0, 0)) if found is None else found
+            found[:, split.subjects == name] = ridge.deviations(self.inputs[name](split.of_subject(name)), alphas)
+        return found
 
 
 def fits(train: Split) -> Iterator[Fit]:
@@ -129,8 +127,7 @@ def _centred(train: Split, subjects: list[str]) -> dict[str, Inputs]:
     """Each subject's mean is subtracted; the scale of a feature is that of all subjects."""
     means, squares = {}, 0.0
     for name in subjects:
-        rows = train.of_subject(name)
-        rows = rows.reshape(len(rows), -1)
+        rows = flat(train.of_subject(name))
         means[name] = rows.mean(axis=0)
         squares = squares + ((rows - means[name]) ** 2).sum(axis=0)
     scale = reciprocal(np.sqrt(squares / len(train)))
