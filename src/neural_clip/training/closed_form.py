@@ -1,0 +1,272 @@
+"""Put a closed form beside a trained network, as far as the validation split says that it helps.
+
+1. The closed form is fitted on the training rows; way and strength are chosen as for the baseline of that name
+   (`evaluation/baselines/closed_form.py`).
+2. Network and closed form are blended: w n / s_n + (1 - w) r / s_r, with s the spread of each one's cosines to the
+   validation images. w has the lowest cross-entropy on the validation rows, weighed against `PRIOR` where these are
+   few.
+3. The scores of network, closed form and blend on the validation rows are recorded.
+4. The closed form is fitted once more, on training and validation rows, with everything that was chosen. From then on
+   the validation rows are rows that it has seen.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from neural_clip.closed_form_settings import ClosedFormSettings
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.closed_form import (
+    GAMMA,
+    Choice,
+    Fit,
+    centred_cosines,
+    choose,
+    cross_entropy,
+    decimated,
+    decimation_of,
+    fit_of,
+    spread_of,
+    undoing,
+    with_unit_targets,
+)
+from neural_clip.evaluation.baselines.linear import require_rows
+from neural_clip.evaluation.baselines.ridge import one_thread
+from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.reader import Split
+from neural_clip.retrieval.scores import retrieval_scores
+from neural_clip.retrieval.tiles import unit_vectors
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.trainer import neural_embeds
+
+WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
+PRIOR, PRIOR_STRENGTH = 0.4, 5.0  # nats a squared difference of w: validation rows of small sets are few
+SAME_SCORE = 1e-4  # 2-way and nats of cross-entropy, below which half of the bits change nothing
+RECORDED = ("two_way", "top1")
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How much network and closed form count.
+
+    Args:
+        weight (`float`): w, of the network: 1 leaves the closed form out.
+        network_spread, closed_form_spread (`float`): Root mean square of the cosines to the validation images, each
+            row less its mean.
+    """
+
+    weight: float
+    network_spread: float
+    closed_form_spread: float
+
+    @property
+    def parts(self) -> tuple[float, float]:
+        """Factors of the two unit vectors."""
+        return self.weight / self.network_spread, (1 - self.weight) / self.closed_form_spread
+
+    def __call__(self, network: np.ndarray, closed_form: np.ndarray) -> np.ndarray:
+        """Blend two embeddings of the same rows, `(n_rows, projection_dim)` of any length."""
+        first, second = self.parts
+        return first * unit_vectors(network) + second * unit_vectors(closed_form)
+
+
+def best_blend(network: np.ndarray, closed_form: np.ndarray, validation: Split) -> Blend:
+    """The blend with the lowest cross-entropy on validation rows, weighed against the prior.
+
+    Args:
+        network, closed_form (`np.ndarray` of shape `(n_rows, projection_dim)`): Of the validation rows, by a network
+            and a closed form that have not seen them.
+        validation ([`Split`]): Those rows.
+    """
+    spreads = [spread_of(centred_cosines(embeds, validation)) for embeds in (network, closed_form)]
+    usable = [spread > np.finfo(np.float32).eps for spread in spreads]
+    if not all(usable):  # one of the two tells nothing apart
+        return Blend(
+            float(usable[0]), *(spread if fine else 1.0 for spread, fine in zip(spreads, usable, strict=True))
+        )
+    costs = []
+    for weight in WEIGHTS:
+        entropy = cross_entropy(Blend(weight, *spreads)(network, closed_form), validation)
+        costs.append(len(validation) * entropy + PRIOR_STRENGTH * (weight - PRIOR) ** 2)
+    return Blend(float(WEIGHTS[int(np.argmin(costs))]), *spreads)
+
+
+def add_closed_forms(
+    model: NeuralClipModel, train: list[RecordingDataset], validation: list[RecordingDataset]
+) -> dict[str, dict[str, Any]]:
+    """Fit a closed form for each modality of a trained model, and put it beside the network.
+
+    Args:
+        model ([`NeuralClipModel`]): Changed in place; it has none yet.
+        train, validation (`list[RecordingDataset]`): One entry a modality, validation for those that have such rows.
+
+    Returns:
+        `dict`: For the record, by modality: what was chosen and why, or `left_out` with the reason.
+    """
+    scored = {part.modality: part for part in validation}
+    found = {}
+    for part in train:
+        try:
+            found[part.modality] = _add_closed_form(model, part, scored.get(part.modality))
+        except DataError as error:
+            found[part.modality] = {"left_out": str(error)}
+        print(f"closed form of {part.modality}: {_told(found[part.modality])}", file=sys.stderr)
+    return found
+
+
+@one_thread
+def _add_closed_form(
+    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None
+) -> dict[str, Any]:
+    """Fit, blend, fit again; what the record says of it."""
+    if validation is None:
+        raise DataError("There are no validation recordings, by which it is chosen.")
+    started = time.monotonic()
+    network = neural_embeds(model.eval(), validation)
+    fitted, held_out = (with_unit_targets(decimated(part.part.from_onset().loaded())) for part in (train, validation))
+    require_rows(fitted, held_out)
+    choice, transform = choose(fitted, held_out)
+    predictions = choice.fit.deviations(held_out, [choice.relative_alpha])[0] @ transform
+    blend = best_blend(network, predictions, held_out)
+    record = _record(choice, blend, {"network": network, "closed form": predictions}, held_out)
+    if blend.weight == 1:
+        return record | {"left_out": "The validation split gives it no weight."}
+    everything = joined(fitted, held_out)
+    again = fit_of(choice.fit.way, everything)
+    maps = Maps.of(again, choice.relative_alpha, undoing(everything.data.images.of(everything.shown_ids).embeds))
+    dtype = maps.smallest_dtype(held_out, blend, network)
+    fill(model, train, maps, blend, dtype)
+    return record | {
+        "refitted_on": {"train": len(fitted), "validation": len(held_out)},
+        "dtype": dtype,
+        "megabytes": round(maps.n_numbers * (2 if dtype == "float16" else 4) / 1e6, 3),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _record(choice: Choice, blend: Blend, embeds: dict[str, np.ndarray], validation: Split) -> dict[str, Any]:
+    """What was chosen, and the validation scores that it was chosen by."""
+    embeds = {**embeds, "blend": blend(*embeds.values())}
+    scores = {name: scores_of(found, validation) for name, found in embeds.items()}
+    return {
+        "way": choice.fit.way.name,
+        "relative_alpha": choice.relative_alpha,
+        "gamma": GAMMA,
+        "weight_of_network": blend.weight,
+        "spread_of_network": blend.network_spread,
+        "spread_of_closed_form": blend.closed_form_spread,
+        "validation": scores,
+    }
+
+
+def scores_of(embeds: np.ndarray, split: Split) -> dict[str, float]:
+    """Cross-entropy in nats, 2-way and top-1 of embeddings among the images of their split."""
+    scores = retrieval_scores(unit_vectors(embeds).astype(np.float32), split.targets, split.image_ids.tolist())
+    return {"cross_entropy": cross_entropy(embeds, split), **{name: float(scores[name]) for name in RECORDED}}
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The rows of two splits in memory as one."""
+    values = [split.values() for split in (first, second)]
+    arrays = all(isinstance(value, np.ndarray) for value in values)
+    recordings: Any = np.concatenate(values) if arrays else [row for value in values for row in value]
+    rows = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in first.by_row}
+    return replace(first, recordings=recordings, **rows)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A fit as maps of recordings, scaled so that the largest weight is 1: only directions of predictions count.
+
+    Args:
+        fit ([`Fit`]): What they come from.
+        weights, offsets (`dict[str, np.ndarray]`): `(n_features, width)` and `(width,)` by subject; pooled subjects
+            share the former.
+    """
+
+    fit: Fit
+    weights: dict[str, np.ndarray]
+    offsets: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, fit: Fit, relative_alpha: float, transform: np.ndarray) -> Maps:
+        """Fold scaling, whitening over time, ridge and what undoes the targets' covariance into one map a subject."""
+        weights, offsets = {}, {}
+        for name in fit.inputs:
+            folded, offset = fit.folded(name, relative_alpha, transform)
+            largest = max(float(np.abs(folded).max()), np.finfo(np.float32).tiny)
+            if fit.way.pooled and weights:
+                weights[name] = next(iter(weights.values()))
+            else:
+                weights[name] = np.asarray(folded / largest, dtype=np.float32)
+            offsets[name] = np.asarray(offset / largest, dtype=np.float32)
+        return cls(fit, weights, offsets)
+
+    @property
+    def mixing(self) -> dict[str, np.ndarray]:
+        """Spatial whitening by subject, `(n_chans, n_chans)`; empty where there is none."""
+        return {name: found.spatial for name, found in self.fit.inputs.items() if hasattr(found, "spatial")}
+
+    @property
+    def n_numbers(self) -> int:
+        """Weights that are stored."""
+        return sum(each.size for each in {id(weights): weights for weights in self.weights.values()}.values())
+
+    def predictions(self, split: Split, dtype: str) -> np.ndarray:
+        """What the maps make of recordings with weights in `dtype`, `(n_rows, width)`."""
+        found = np.empty((len(split), next(iter(self.offsets.values())).size))
+        for name in sorted(set(split.subjects.tolist())):
+            recordings = split.of_subject(name)
+            recordings = self.mixing[name] @ recordings if name in self.mixing else recordings
+            weights = self.weights[name].astype(dtype).astype(np.float32)
+            found[split.subjects == name] = recordings.reshape(len(recordings), -1) @ weights + self.offsets[name]
+        return found
+
+    def smallest_dtype(self, split: Split, blend: Blend, network: np.ndarray) -> str:
+        """`"float16"` where the scores of a split stay as they are, otherwise `"float32"`."""
+        full, half = (
+            scores_of(blend(network, self.predictions(split, dtype)), split) for dtype in ("float32", "float16")
+        )
+        return "float16" if all(abs(full[name] - half[name]) <= SAME_SCORE for name in full) else "float32"
+
+
+@torch.no_grad()
+def fill(model: NeuralClipModel, train: RecordingDataset, maps: Maps, blend: Blend, dtype: str) -> None:
+    """Put maps into a model."""
+    facts, subjects = train.part.facts, list(train.subjects)
+    is_pooled = maps.fit.way.pooled
+    is_sensors = facts.tmin is not None
+    settings = ClosedFormSettings(
+        own=[] if is_pooled else subjects,
+        shared=is_pooled,
+        mixed=bool(maps.mixing),
+        first_sample=facts.samples_before_onset if is_sensors else 0,
+        decimation=decimation_of(facts),
+        dtype=dtype,
+    )
+    model.set_closed_form(facts.modality, settings.as_dict())
+    closed: Any = model.closed_forms[facts.modality]
+    for name in subjects:
+        layer, weight = closed.layers[name], maps.weights[name].astype(dtype)
+        (closed if is_pooled else layer).weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T)))
+        layer.bias.copy_(torch.from_numpy(maps.offsets[name]))
+        layer.parts.copy_(torch.tensor(blend.parts))
+        if maps.mixing:
+            layer.mixing.copy_(torch.from_numpy(maps.mixing[name]))
+
+
+def _told(record: dict[str, Any]) -> str:
+    """A line for stderr."""
+    if "left_out" in record:
+        return f"left out. {record['left_out']}"
+    scores = ", ".join(f"{name} {found['two_way']:.4f}" for name, found in record["validation"].items())
+    return (
+        f"{record['way']}, the network counts {record['weight_of_network']:.2f} "
+        f"(validation 2-way: {scores}; {record['seconds']:.1f} s)"
+    )
