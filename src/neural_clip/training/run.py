@@ -39,6 +39,7 @@ from neural_clip.training.checks import (
     data_places,
     is_public,
 )
+from neural_clip.training.closed_form import add_closed_forms
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
@@ -133,6 +134,8 @@ def _run(
         wait()  # until every process has read the best weights
         if is_first:
             record, model = training_record(recipe, facts, trainer), cast(NeuralClipModel, trainer.model)
+            if recipe.closed_form:
+                record["closed_form"] = add_closed_forms(model, trainer.recordings.parts, trainer.validation)
             write_checkpoint(
                 folder.partial, folder.path.name, model, cast(NeuralClipProcessor, trainer.processor), record
             )
