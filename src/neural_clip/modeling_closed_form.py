@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from .closed_form_settings import ClosedFormSettings
-from .configuration_neural_clip import AVERAGE_SUBJECT, SensorConfig
+from .configuration_neural_clip import AVERAGE_SUBJECT
 from .modeling_subject_branch import SubjectClosedForm, Window, blend
 from .modeling_subject_layers import SubjectLayers, apply_by_subject, average_layer, mean_parameters
 
@@ -61,8 +61,8 @@ class ClosedForm(nn.Module):
         settings = ClosedFormSettings.of(config.closed_form, config.subjects)
         assert settings is not None  # the model asks for a closed form where there is one
         self.config, self.settings, self.out_features = config, settings, out_features
-        is_sensors = isinstance(config, SensorConfig)
-        self.window = Window(settings.first_sample, settings.decimation) if is_sensors else nn.Identity()
+        self.is_sensors = hasattr(config, "n_chans")  # the class may be another copy of the same code
+        self.window = Window(settings.first_sample, settings.decimation) if self.is_sensors else nn.Identity()
         self.weight = nn.Parameter(torch.empty(out_features, self.in_features(""))) if settings.shared else None
         self.layers = SubjectLayers()
         for name in config.subjects:
@@ -71,7 +71,7 @@ class ClosedForm(nn.Module):
 
     def in_features(self, name: str) -> int:
         """Values that the map of a subject reads."""
-        if not isinstance(self.config, SensorConfig):
+        if not self.is_sensors:
             return self.config.n_voxels[name]
         return self.config.n_chans * ((self.config.n_times - self.settings.first_sample) // self.settings.decimation)
 
@@ -88,12 +88,11 @@ class ClosedForm(nn.Module):
 
     def add_subject(self, name: str) -> None:
         """Append a subject: the mean of the others, or nothing but the network where voxels do not correspond."""
-        alone = not isinstance(self.config, SensorConfig)
-        layer = self.new_layer(True, name) if alone else average_layer(self.averaged())
+        layer = average_layer(self.averaged()) if self.is_sensors else self.new_layer(True, name)
         if layer.weight is not None and self.settings.dtype == "float16":
             layer.weight.data = layer.weight.data.half().to(layer.weight.dtype)  # as it is kept on disk
         self.layers[name] = layer
-        if alone or not self.settings.shared:
+        if not self.settings.shared:
             self.settings.own.append(name)
 
     def averaged(self) -> SubjectLayers:
