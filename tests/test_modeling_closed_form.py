@@ -145,6 +145,41 @@ def test_a_checkpoint_without_its_maps_is_refused(tmp_path):
 
 
 @EACH
+def test_a_new_map_leaves_all_others_as_they_are(modality, settings, tmp_path):
+    model = model_with(modality, settings)
+    batch = small_batch(modality, [0, 1, 2])
+    batch["subject_ids"] = torch.tensor([0, 1, 2])
+    before = getattr(model, f"get_{modality}_features")(**batch)
+    model.add_subject(modality, "new", 7 if modality == "fmri" else None)
+    layer = model.closed_forms[modality].give_map("new")
+    with torch.no_grad():
+        layer.weight.fill_(0.5)
+        layer.parts.copy_(torch.tensor([0.5, 2.0]))
+    assert_same_outputs(getattr(model, f"get_{modality}_features")(**batch), before)
+    model.save_pretrained(tmp_path)
+    again = NeuralClipModel.from_pretrained(tmp_path)
+    values = torch.randn(2, 7) if modality == "fmri" else batch[f"{modality}_values"][:2]
+    new = torch.full((2,), 3)
+    expected = model.each_features(modality, values, new)
+    assert not torch.allclose(expected["closed form"], torch.zeros(1))
+    assert_same_outputs(again.each_features(modality, values, new)["blend"], expected["blend"])
+    assert_same_outputs(again.for_subject("new", modality)(values), expected["blend"])
+
+
+def test_where_some_have_no_map_the_average_subject_is_the_networks():
+    model = model_with("eeg", {"own": [SUBJECTS[0]]})
+    batch = small_batch("eeg", [0, 1])
+    for subject in (1, -1):
+        batch["subject_ids"] = torch.full((2,), subject)
+        parts = model.each_features("eeg", batch["eeg_values"], batch["subject_ids"])
+        if subject == -1:
+            assert_same_outputs(parts["blend"], torch.nn.functional.normalize(parts["network"]))
+        assert_same_outputs(
+            model.for_subject([*SUBJECTS, "average"][subject], "eeg")(batch["eeg_values"]), parts["blend"]
+        )
+
+
+@EACH
 def test_a_new_subject_starts_as_the_average_or_with_the_network(modality, settings, tmp_path):
     model = model_with(modality, settings)
     batch = small_batch(modality, [0, 1, 2])
@@ -170,7 +205,6 @@ def test_a_new_subject_starts_as_the_average_or_with_the_network(modality, setti
     ("modality", "changes", "named"),
     [
         ("eeg", {"own": ["nobody"]}, "closed_form.own"),
-        ("eeg", {"own": []}, "closed_form.shared"),
         ("eeg", {"own": SUBJECTS, "rows": 3}, "'closed_form' parameter"),
         ("eeg", {"own": [], "shared": True, "decimation": 0}, "closed_form.decimation"),
         ("eeg", {"own": [], "shared": True, "first_sample": 10_000}, "'closed_form' parameter"),

@@ -15,7 +15,7 @@ class ClosedFormSettings:
 
     Args:
         own (`list[str]`): Subjects with a map of their own.
-        shared (`bool`): Whether all other subjects have one map together.
+        shared (`bool`): Whether all others have one map together; otherwise their embeddings are the network's.
         mixed (`bool`): Whether their channels are mixed first, each subject's by a matrix of its own (whitening).
         first_sample (`int`): Samples of a recording before this one are left out.
         decimation (`int`): Consecutive samples that are averaged into one.
@@ -56,9 +56,6 @@ class ClosedFormSettings:
         for name, least in (("first_sample", 0), ("decimation", 1)):
             value = getattr(found, name)
             check_value(f"closed_form.{name}", value, type(value) is int and value >= least, f"{least} and more")
-        check_value(
-            "closed_form.shared", found.shared, found.shared or len(own) == len(subjects), "true, or 'own' all"
-        )
         check_option("closed_form.dtype", found.dtype, DTYPES)
         return found
 

@@ -75,6 +75,14 @@ class ClosedForm(nn.Module):
             return self.config.n_voxels[name]
         return self.config.n_chans * ((self.config.n_times - self.settings.first_sample) // self.settings.decimation)
 
+    def give_map(self, name: str) -> ClosedFormLayer:
+        """Give a subject of the configuration a new layer with a map of its own, and return it."""
+        self.layers[name] = self.new_layer(True, name).to(next(self.parameters()).device, self.dtype)
+        self.layers[name].requires_grad_(False)
+        self.settings.own[:] = [*(each for each in self.settings.own if each != name), name]
+        self.config.closed_form = self.settings.as_dict()
+        return self.layers[name]
+
     def new_layer(self, own: bool, name: str) -> ClosedFormLayer:
         """A layer that leaves the embedding to the network."""
         n_chans = self.config.n_chans if self.settings.mixed and not own else None
@@ -88,31 +96,35 @@ class ClosedForm(nn.Module):
 
     def add_subject(self, name: str) -> None:
         """Append a subject: the mean of the others, or nothing but the network where voxels do not correspond."""
-        layer = average_layer(self.averaged()) if self.is_sensors else self.new_layer(True, name)
+        averaged = self.averaged()
+        layer = average_layer(averaged) if averaged else self.new_layer(False, name)
         if layer.weight is not None and self.settings.dtype == "float16":
             layer.weight.data = layer.weight.data.half().to(layer.weight.dtype)  # as it is kept on disk
         self.layers[name] = layer
-        if not self.settings.shared:
+        if layer.weight is not None:
             self.settings.own.append(name)
 
     def averaged(self) -> SubjectLayers:
-        """Layers whose mean is the average subject's: of those who share a map, or else of all."""
-        if not self.settings.shared:
-            return self.layers
-        found = SubjectLayers()
-        for name in self.config.subjects:
-            if name not in self.settings.own:
-                found[name] = self.layers[name]
+        """Layers whose mean is the average subject's: of those who share a map, or of all where each has one.
+
+        There are none where voxels do not correspond, or some have no map: there it is left to the network.
+        """
+        found, own = SubjectLayers(), self.settings.own
+        if self.is_sensors and (self.settings.shared or len(own) == len(self.config.subjects)):
+            for name in self.config.subjects:
+                if not self.settings.shared or name not in own:
+                    found[name] = self.layers[name]
         return found
 
     def parts_of(self, subject: int) -> dict[str, torch.Tensor]:
         """What the layer of one subject, or of the average one, holds; the shared map where it has none of its own."""
-        layers = list(self.layers.values())
-        if subject == AVERAGE_SUBJECT:
-            found = mean_parameters(self.averaged())
+        if subject != AVERAGE_SUBJECT:
+            found = dict(list(self.layers.values())[subject].named_parameters())
+        elif averaged := self.averaged():
+            found = mean_parameters(averaged)
         else:
-            found = dict(layers[subject].named_parameters())
-        return {"weight": self.weight, **found}
+            found = dict(ClosedFormLayer(self.out_features).to(self.dtype).named_parameters())
+        return found if self.weight is None else {"weight": self.weight, **found}
 
     def forward(self, values: torch.Tensor, subject_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the closed form makes of recordings, and what the two parts of a blend count.
@@ -130,8 +142,10 @@ class ClosedForm(nn.Module):
             found, own = self.parts_of(subject), values[rows]
             if "mixing" in found:
                 own = found["mixing"] @ own
-            own = own.flatten(1)[:, : found["weight"].shape[1]]  # zeros follow the voxels of a subject
-            mapped = functional.linear(own, found["weight"], found["bias"])
+            mapped = found["bias"].expand(len(rows), self.out_features)
+            if "weight" in found:
+                own = own.flatten(1)[:, : found["weight"].shape[1]]  # zeros follow the voxels of a subject
+                mapped = functional.linear(own, found["weight"], found["bias"])
             return torch.cat([mapped, found["parts"].expand(len(rows), 2)], dim=1)
 
         return apply_by_subject(layer_of, subject_ids).split([self.out_features, 2], dim=1)
@@ -148,5 +162,4 @@ class ClosedForm(nn.Module):
     @torch.no_grad()
     def for_subject(self, subject: int) -> SubjectClosedForm:
         """The closed form of one subject, as a plain module with weights of its own."""
-        found = self.parts_of(subject)
-        return SubjectClosedForm(self.window, found["weight"], found["bias"], found["parts"], found.get("mixing"))
+        return SubjectClosedForm(self.window, **self.parts_of(subject))

@@ -70,14 +70,14 @@ class SubjectClosedForm(nn.Module):
 
     Args:
         window (`nn.Module`): Which samples are read.
-        weight (`torch.Tensor` of shape `(projection_dim, n_features)`): The map; copied, as all others are.
-        bias (`torch.Tensor` of shape `(projection_dim,)`): Added to it.
+        bias (`torch.Tensor` of shape `(projection_dim,)`): Added to the map; copied, as all others are.
         parts (`torch.Tensor` of shape `(2,)`): What network and closed form count.
+        weight (`torch.Tensor` of shape `(projection_dim, n_features)`, *optional*): The map, where there is one.
         mixing (`torch.Tensor` of shape `(n_chans, n_chans)`, *optional*): What channels pass through first.
     """
 
     def __init__(
-        self, window: nn.Module, weight: torch.Tensor, bias: torch.Tensor, parts: torch.Tensor,
+        self, window: nn.Module, bias: torch.Tensor, parts: torch.Tensor, weight: torch.Tensor | None = None,
         mixing: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -89,10 +89,12 @@ class SubjectClosedForm(nn.Module):
 
     def forward(self, network: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Map `(batch_size, projection_dim)` and the recordings behind it to embeddings of the same shape."""
-        values = self.window(values.to(self.weight.dtype))
-        if self.mixing is not None:
-            values = self.mixing @ values
-        return blend(network, functional.linear(values.flatten(1), self.weight, self.bias), self.parts[None])
+        mapped = self.bias[None]
+        if self.weight is not None:
+            values = self.window(values.to(self.weight.dtype))
+            values = values if self.mixing is None else self.mixing @ values
+            mapped = functional.linear(values.flatten(1), self.weight, self.bias)
+        return blend(network, mapped, self.parts[None])
 
 
 class SubjectModel(nn.Module):

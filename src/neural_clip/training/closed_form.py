@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,10 +40,12 @@ from neural_clip.evaluation.baselines.closed_form import (
 from neural_clip.evaluation.baselines.linear import require_rows
 from neural_clip.evaluation.baselines.ridge import one_thread
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.ridge_start import of_subject
 from neural_clip.training.trainer import neural_embeds
 
 WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
@@ -125,6 +128,16 @@ def _add_closed_form(
     model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None
 ) -> dict[str, Any]:
     """Fit, blend, fit again; what the record says of it."""
+    found, maps, blend = _fitted(model, train, validation)
+    if maps is not None:
+        fill(model, train, maps, blend, found["dtype"])
+    return found
+
+
+def _fitted(
+    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None
+) -> tuple[dict[str, Any], Maps | None, Blend]:
+    """What the record says, the maps of all rows (`None` where the network is better alone), and the blend."""
     if validation is None:
         raise DataError("There are no validation recordings, by which it is chosen.")
     started = time.monotonic()
@@ -136,18 +149,55 @@ def _add_closed_form(
     blend = best_blend(network, predictions, held_out)
     record = _record(choice, blend, {"network": network, "closed form": predictions}, held_out)
     if blend.weight == 1:
-        return record | {"left_out": "The validation split gives it no weight."}
+        return record | {"left_out": "The validation split gives it no weight."}, None, blend
     everything = joined(fitted, held_out)
     again = fit_of(choice.fit.way, everything)
     maps = Maps.of(again, choice.relative_alpha, undoing(everything.data.images.of(everything.shown_ids).embeds))
     dtype = maps.smallest_dtype(held_out, blend, network)
-    fill(model, train, maps, blend, dtype)
-    return record | {
+    record |= {
         "refitted_on": {"train": len(fitted), "validation": len(held_out)},
         "dtype": dtype,
         "megabytes": round(maps.n_numbers * (2 if dtype == "float16" else 4) / 1e6, 3),
         "seconds": round(time.monotonic() - started, 1),
     }
+    return record, maps, blend
+
+
+def leave_to_network(model: NeuralClipModel, modality: str, subjects: Sequence[str]) -> None:
+    """Have embeddings of subjects be those of the network alone."""
+    for name in subjects if modality in model.closed_forms else ():
+        closed: Any = model.closed_forms[modality]
+        closed.layers[name].parts.data.copy_(torch.tensor([1.0, 0.0]))
+
+
+@one_thread
+def give_closed_forms(
+    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset, subjects: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Fit a map of their own for subjects who are new to a model, and blend it with the network.
+
+    Args:
+        model ([`NeuralClipModel`]): Changed in place; it has alignment layers of these subjects already.
+        train, validation ([`RecordingDataset`]): Their recordings; strength and blend are chosen by the latter.
+        subjects (sequence of `str`): Whose maps.
+
+    Returns:
+        `dict`: For the record, by subject, as for [`add_closed_forms`].
+    """
+    modality, found = train.modality, {}
+    leave_to_network(model, modality, subjects)
+    for name in subjects:
+        rows = [of_subject(part, part.subjects.index(name)) for part in (train, validation)]
+        try:
+            found[name], maps, blend = _fitted(model, *rows)
+        except DataError as error:
+            found[name], maps = {"left_out": str(error)}, None
+        if maps is not None:
+            if modality not in model.closed_forms:
+                model.set_closed_form(modality, settings_of(train, own=[]).as_dict())
+            fill_own(model, modality, name, maps, blend)
+        print(f"closed form of {name}: {_told(found[name])}", file=sys.stderr)
+    return found
 
 
 def _record(choice: Choice, blend: Blend, embeds: dict[str, np.ndarray], validation: Split) -> dict[str, Any]:
@@ -236,29 +286,45 @@ class Maps:
         return "float16" if all(abs(full[name] - half[name]) <= SAME_SCORE for name in full) else "float32"
 
 
+def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:
+    """Settings of a closed form that reads what `decimated` leaves of recordings from onset."""
+    facts = train.part.facts
+    first = facts.samples_before_onset if MODALITIES[facts.modality].sensors else 0
+    return ClosedFormSettings(**{"first_sample": first, "decimation": decimation_of(facts), **changes})
+
+
 @torch.no_grad()
 def fill(model: NeuralClipModel, train: RecordingDataset, maps: Maps, blend: Blend, dtype: str) -> None:
-    """Put maps into a model."""
-    facts, subjects = train.part.facts, list(train.subjects)
-    is_pooled = maps.fit.way.pooled
-    is_sensors = facts.tmin is not None
-    settings = ClosedFormSettings(
-        own=[] if is_pooled else subjects,
-        shared=is_pooled,
-        mixed=bool(maps.mixing),
-        first_sample=facts.samples_before_onset if is_sensors else 0,
-        decimation=decimation_of(facts),
-        dtype=dtype,
-    )
-    model.set_closed_form(facts.modality, settings.as_dict())
-    closed: Any = model.closed_forms[facts.modality]
+    """Put maps of all subjects into a model."""
+    pooled, subjects = maps.fit.way.pooled, list(train.subjects)
+    settings = settings_of(train, own=[] if pooled else subjects, shared=pooled, mixed=bool(maps.mixing), dtype=dtype)
+    model.set_closed_form(train.modality, settings.as_dict())
+    closed: Any = model.closed_forms[train.modality]
     for name in subjects:
-        layer, weight = closed.layers[name], maps.weights[name].astype(dtype)
-        (closed if is_pooled else layer).weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T)))
+        layer = closed.layers[name]
+        copy_map(closed if pooled else layer, maps.weights[name], dtype)
         layer.bias.copy_(torch.from_numpy(maps.offsets[name]))
         layer.parts.copy_(torch.tensor(blend.parts))
         if maps.mixing:
             layer.mixing.copy_(torch.from_numpy(maps.mixing[name]))
+
+
+@torch.no_grad()
+def fill_own(model: NeuralClipModel, modality: str, name: str, maps: Maps, blend: Blend) -> None:
+    """Put the map of one subject into a model whose closed form has others already."""
+    closed: Any = model.closed_forms[modality]
+    layer, weights = closed.give_map(name), maps.weights[name]
+    if name in maps.mixing:  # on recordings as they are
+        by_chan = weights.reshape(len(maps.mixing[name]), -1, weights.shape[1])  # (n_chans, n_times, width)
+        weights = np.einsum("ck,cto->kto", maps.mixing[name], by_chan).reshape(weights.shape)
+    copy_map(layer, weights, closed.settings.dtype)
+    layer.bias.copy_(torch.from_numpy(maps.offsets[name]))
+    layer.parts.copy_(torch.tensor(blend.parts))
+
+
+def copy_map(module: Any, weights: np.ndarray, dtype: str) -> None:
+    """Copy `(n_features, width)` into a map, as it is kept on disk."""
+    module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weights.T).astype(dtype)))
 
 
 def _told(record: dict[str, Any]) -> str:
