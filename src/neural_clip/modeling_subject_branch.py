@@ -59,10 +59,11 @@ def blend(network: torch.Tensor, closed_form: torch.Tensor, parts: torch.Tensor)
         parts (`torch.FloatTensor` of shape `(batch_size, 2)` or `(1, 2)`): What each counts.
 
     Returns:
-        `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised.
+        `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised. Where the closed form counts
+        nothing, what the network makes is left as it is.
     """
     units = functional.normalize(network, dim=-1), functional.normalize(closed_form, dim=-1)
-    return parts[:, :1] * units[0] + parts[:, 1:] * units[1]
+    return torch.where(parts[:, 1:] == 0, network, parts[:, :1] * units[0] + parts[:, 1:] * units[1])
 
 
 class SubjectClosedForm(nn.Module):
