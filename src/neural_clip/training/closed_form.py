@@ -25,10 +25,10 @@ from neural_clip.closed_form_settings import ClosedFormSettings
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import (
     GAMMA,
-    Choice,
     Fit,
     centred_cosines,
     choose,
+    choose_by_folds,
     cross_entropy,
     decimated,
     decimation_of,
@@ -45,6 +45,7 @@ from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.folds import HeldOut
 from neural_clip.training.ridge_start import of_subject
 from neural_clip.training.trainer import neural_embeds
 
@@ -101,13 +102,18 @@ def best_blend(network: np.ndarray, closed_form: np.ndarray, validation: Split) 
 
 
 def add_closed_forms(
-    model: NeuralClipModel, train: list[RecordingDataset], validation: list[RecordingDataset]
+    model: NeuralClipModel,
+    train: list[RecordingDataset],
+    validation: list[RecordingDataset],
+    held_out: HeldOut | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Fit a closed form for each modality of a trained model, and put it beside the network.
 
     Args:
         model ([`NeuralClipModel`]): Changed in place; it has none yet.
         train, validation (`list[RecordingDataset]`): One entry a modality, validation for those that have such rows.
+        held_out ([`HeldOut`], *optional*): What cross-validation made of the training recordings; it stands in for
+            validation rows.
 
     Returns:
         `dict`: For the record, by modality: what was chosen and why, or `left_out` with the reason.
@@ -116,7 +122,7 @@ def add_closed_forms(
     found = {}
     for part in train:
         try:
-            found[part.modality] = _add_closed_form(model, part, scored.get(part.modality))
+            found[part.modality] = _add_closed_form(model, part, scored.get(part.modality), held_out)
         except DataError as error:
             found[part.modality] = {"left_out": str(error)}
         print(f"closed form of {part.modality}: {_told(found[part.modality])}", file=sys.stderr)
@@ -125,42 +131,60 @@ def add_closed_forms(
 
 @one_thread
 def _add_closed_form(
-    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None
+    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None, held_out: HeldOut | None
 ) -> dict[str, Any]:
     """Fit, blend, fit again; what the record says of it."""
-    found, maps, blend = _fitted(model, train, validation)
+    found, maps, blend = _fitted(model, train, validation, held_out)
     if maps is not None:
         fill(model, train, maps, blend, found["dtype"])
     return found
 
 
 def _fitted(
-    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None
+    model: NeuralClipModel,
+    train: RecordingDataset,
+    validation: RecordingDataset | None,
+    held_out: HeldOut | None = None,
 ) -> tuple[dict[str, Any], Maps | None, Blend]:
     """What the record says, the maps of all rows (`None` where the network is better alone), and the blend."""
-    if validation is None:
-        raise DataError("There are no validation recordings, by which it is chosen.")
     started = time.monotonic()
-    network = neural_embeds(model.eval(), validation)
-    fitted, held_out = (with_unit_targets(decimated(part.part.from_onset().loaded())) for part in (train, validation))
-    require_rows(fitted, held_out)
-    choice, transform = choose(fitted, held_out)
-    predictions = choice.fit.deviations(held_out, [choice.relative_alpha])[0] @ transform
-    blend = best_blend(network, predictions, held_out)
-    record = _record(choice, blend, {"network": network, "closed form": predictions}, held_out)
+    fitted = rows_of(train)
+    if held_out is not None:
+        scored = everything = fitted
+        network = held_out.embeds[train.modality]
+        way, relative_alpha, predictions = choose_by_folds(fitted, held_out.folds[train.modality])
+        counts = {"train": len(fitted)}
+    elif validation is not None:
+        scored = rows_of(validation)
+        everything = joined(fitted, scored)
+        network = neural_embeds(model.eval(), validation)
+        require_rows(fitted, scored)
+        choice, transform = choose(fitted, scored)
+        way, relative_alpha = choice.fit.way, choice.relative_alpha
+        predictions = choice.fit.deviations(scored, [relative_alpha])[0] @ transform
+        counts = {"train": len(fitted), "validation": len(scored)}
+    else:
+        raise DataError("There are no validation recordings, by which it is chosen.")
+    blend = best_blend(network, predictions, scored)
+    chosen = {"way": way.name, "relative_alpha": relative_alpha, "gamma": GAMMA}
+    record = chosen | _scored(blend, {"network": network, "closed form": predictions}, scored)
     if blend.weight == 1:
         return record | {"left_out": "The validation split gives it no weight."}, None, blend
-    everything = joined(fitted, held_out)
-    again = fit_of(choice.fit.way, everything)
-    maps = Maps.of(again, choice.relative_alpha, undoing(everything.data.images.of(everything.shown_ids).embeds))
-    dtype = maps.smallest_dtype(held_out, blend, network)
+    transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
+    maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
+    dtype = maps.smallest_dtype(scored, blend, network)
     record |= {
-        "refitted_on": {"train": len(fitted), "validation": len(held_out)},
+        "refitted_on": counts,
         "dtype": dtype,
         "megabytes": round(maps.n_numbers * (2 if dtype == "float16" else 4) / 1e6, 3),
         "seconds": round(time.monotonic() - started, 1),
     }
     return record, maps, blend
+
+
+def rows_of(part: RecordingDataset) -> Split:
+    """Recordings as the closed form reads them."""
+    return with_unit_targets(decimated(part.part.from_onset().loaded()))
 
 
 def leave_to_network(model: NeuralClipModel, modality: str, subjects: Sequence[str]) -> None:
@@ -200,18 +224,14 @@ def give_closed_forms(
     return found
 
 
-def _record(choice: Choice, blend: Blend, embeds: dict[str, np.ndarray], validation: Split) -> dict[str, Any]:
-    """What was chosen, and the validation scores that it was chosen by."""
+def _scored(blend: Blend, embeds: dict[str, np.ndarray], split: Split) -> dict[str, Any]:
+    """The blend, and the scores that it was chosen by."""
     embeds = {**embeds, "blend": blend(*embeds.values())}
-    scores = {name: scores_of(found, validation) for name, found in embeds.items()}
     return {
-        "way": choice.fit.way.name,
-        "relative_alpha": choice.relative_alpha,
-        "gamma": GAMMA,
         "weight_of_network": blend.weight,
         "spread_of_network": blend.network_spread,
         "spread_of_closed_form": blend.closed_form_spread,
-        "validation": scores,
+        "validation": {name: scores_of(found, split) for name, found in embeds.items()},
     }
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("data", "model", "training")
 MAX_NAME = 255  # bytes, of file systems
+MAX_FOLDS = 100
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
@@ -33,7 +34,9 @@ STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub")
 # Words of the other commands for settings of `training`.
 SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
-OPTIONS = ("data", "output-dir", "closed-form", "resume", "overwrite", "push-to-hub", "seed", "epochs", "batch-size")
+SETTINGS = ("closed_form", "folds", "passes", "resume", "overwrite")  # beside the sections
+OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "batch-size", "closed-form",
+           "folds")  # fmt: skip
 USAGE = """usage: {program} RECIPE [--data MODALITY=FOLDER ...] [--output-dir FOLDER] [--SECTION.KEY VALUE ...] ...
 
 Train a model as a recipe says.
@@ -53,6 +56,7 @@ options:
   --data.MODALITY FOLDER          the same of one modality, beside the others of the recipe
   --output-dir FOLDER             folder of the checkpoints
   --closed-form true|false        put a closed form beside the trained network
+  --folds N                       cross-validate over images where there is no validation split; 0 for not
   --resume                        go on from the last checkpoint in the output folder
   --overwrite                     replace an earlier run in the output folder
   --push-to-hub                   send the checkpoint to the Hub, private unless the recipe says otherwise
@@ -95,6 +99,8 @@ class Recipe:
             Modalities differ in how long they take to learn; an epoch of the run is the same for all.
         closed_form (`bool`): Put a closed form beside the trained network, as far as the validation split says that it
             helps.
+        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds (see
+            `training/folds.py`); 0 for not.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
         overwrite (`bool`): Replace an earlier run there.
     """
@@ -104,6 +110,7 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
     closed_form: bool = False
+    folds: int = 0
     resume: bool = False
     overwrite: bool = False
 
@@ -140,6 +147,10 @@ class Recipe:
                 raise DataError(
                     f"'model.{name}' is made from the data sets; give settings of an encoder under its name."
                 )
+        whole = isinstance(self.folds, int) and not isinstance(self.folds, bool)
+        check_value(
+            "folds", self.folds, whole and (self.folds == 0 or 2 <= self.folds <= MAX_FOLDS), f"0, or 2 to {MAX_FOLDS}"
+        )
         for name, count in self.passes.items():
             whole = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MAX_PASSES
             check_value(f"passes.{name}", count, whole, f"a whole number from 1 to {MAX_PASSES:,}")
@@ -261,7 +272,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
             if not rest or rest[0].startswith("--"):
                 raise DataError(f"The override '--{name}' has no value.{did_you_mean(name, OPTIONS)}")
             text = rest.pop(0)
-        if len(dotted) == 1 and dotted[0] not in (*SECTIONS, "passes", "closed_form", "resume", "overwrite"):
+        if len(dotted) == 1 and dotted[0] not in (*SECTIONS, *SETTINGS):
             dotted = ["training", SAME_AS.get(dotted[0], dotted[0])]
         if dotted == ["data"] and "=" in text and not text.lstrip().startswith("{"):
             folders = [text]

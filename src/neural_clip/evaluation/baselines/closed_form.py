@@ -283,18 +283,43 @@ def _folded_strengths(train: Split) -> dict[Way, float]:
     shown = [len(set(train.image_ids[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
     if len(train) > MAX_FOLDED_ROWS or min(shown) < 2 * N_FOLDS:
         return {}
-    folds = image_folds(train.image_ids, N_FOLDS)
+    paths = _folded_paths(train, image_folds(train.image_ids, N_FOLDS))
+    return {
+        way: float(RELATIVE_ALPHAS[_lowest([cross_entropy(one, train) for one in path])])
+        for way, path in paths.items()
+    }
+
+
+def _folded_paths(train: Split, folds: np.ndarray) -> dict[Way, np.ndarray]:
+    """Predictions of each row, by each way and all strengths, from the rows of other folds."""
     paths: dict[Way, np.ndarray] = {}
-    for fold in range(N_FOLDS):
+    for fold in np.unique(folds):
         fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
         transform = undoing(fitted.data.images.of(fitted.shown_ids).embeds)
         for fit in fits(fitted):
             path = paths.setdefault(fit.way, np.empty((len(RELATIVE_ALPHAS), *train.targets.shape)))
             path[:, folds == fold] = fit.deviations(left, RELATIVE_ALPHAS) @ transform
-    return {
-        way: float(RELATIVE_ALPHAS[_lowest([cross_entropy(one, train) for one in path])])
-        for way, path in paths.items()
-    }
+    return paths
+
+
+def choose_by_folds(train: Split, folds: np.ndarray) -> tuple[Way, float, np.ndarray]:
+    """Way and strength by cross-validation, and what they predict of each row from the rows of other folds.
+
+    Args:
+        train ([`Split`]): Its targets have unit length.
+        folds (`np.ndarray` of shape `(n_rows,)`): Fold of each row.
+
+    Returns:
+        `tuple` of [`Way`], `float` and `np.ndarray` `(n_rows, projection_dim)`.
+    """
+    best: tuple[float, Way, float, np.ndarray] | None = None
+    for way, path in _folded_paths(train, folds).items():
+        entropies = [cross_entropy(one, train) for one in path]
+        first = _lowest(entropies)
+        if best is None or entropies[first] < best[0]:
+            best = entropies[first], way, float(RELATIVE_ALPHAS[first]), path[first]
+    assert best is not None  # every recording can be fitted one way
+    return best[1:]
 
 
 @one_thread
