@@ -89,6 +89,9 @@ def older(folder):
 class FeatureMethods:
     """The methods of a model that the evaluation asks for features, all from one."""
 
+    def each_features(self, modality, values, subject_ids):
+        return {"network": self._features(modality, values, subject_ids)}
+
     def get_eeg_features(self, eeg_values, subject_ids):
         return self._features("eeg", eeg_values, subject_ids)
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
+from .closed_form_settings import ClosedFormSettings
 from .errors import check_option, check_value, did_you_mean
 from .target_space import TargetSpace
 
@@ -209,6 +210,8 @@ class SensorConfig(StrictConfig):
         num_networks (`int`): Networks in parallel, each with a projection and a loss of its own; the embedding is the
             mean of theirs. The alignment layer has outputs for each.
         dropout (`float`): Share of features dropped before the projection while training.
+        closed_form (`dict`, *optional*): What the closed form beside the network is made of, as
+            [`ClosedFormSettings`] holds it; written by `neural-clip train`.
     """
 
     n_chans: int = 128
@@ -235,6 +238,7 @@ class SensorConfig(StrictConfig):
     braindecode_kwargs: dict | None = None
     num_networks: int = 1
     dropout: float = 0.5
+    closed_form: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -266,6 +270,9 @@ class SensorConfig(StrictConfig):
                 f"{len(self.ch_positions)} of {sorted({len(place) for place in self.ch_positions})} numbers."
             )
         self.check_braindecode()
+        found = ClosedFormSettings.of(self.closed_form, self.subjects)
+        left = self.n_times if found is None else (self.n_times - found.first_sample) // found.decimation
+        check_value("closed_form", self.closed_form, left > 0, f"what leaves some of {self.n_times} samples")
 
     def check_braindecode(self) -> None:
         """Raise a `ValueError` when the settings of a braindecode network are missing, unused or not JSON."""
@@ -350,6 +357,8 @@ class FmriConfig(StrictConfig):
             mean of theirs. Each reads `alignment_size` outputs of its own of the alignment layer.
         input_dropout (`float`): Share of voxels dropped before the alignment layer while training.
         dropout (`float`): Share of features dropped after each layer while training.
+        closed_form (`dict`, *optional*): What the closed form beside the network is made of, as
+            [`ClosedFormSettings`] holds it; written by `neural-clip train`.
     """
 
     model_type = "neural_clip_fmri"
@@ -365,6 +374,7 @@ class FmriConfig(StrictConfig):
     num_networks: int = 1
     input_dropout: float = 0.0
     dropout: float = 0.5
+    closed_form: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -379,6 +389,14 @@ class FmriConfig(StrictConfig):
                 f"'n_voxels' must give a count for each of 'subjects' {self.subjects}, "
                 f"but names {sorted(self.n_voxels)}."
             )
+        found = ClosedFormSettings.of(self.closed_form, self.subjects)
+        fits = found is None or (found.first_sample, found.decimation, found.shared, found.mixed) == (
+            0,
+            1,
+            False,
+            False,
+        )
+        check_value("closed_form", self.closed_form, fits, "a map of each subject's own, from all voxels")
 
 
 class NeuralClipConfig(StrictConfig):

@@ -15,13 +15,15 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_neural_clip import AVERAGE_NAME, NeuralClipConfig
 from .errors import check_option
 from .losses import clip_loss, regression_loss
+from .modeling_closed_form import ClosedForm
 from .modeling_eeg import EegEncoder
 from .modeling_fmri import FmriEncoder
 from .modeling_image_tower import freeze, load_tower, pooled_image
 from .modeling_meg import MegEncoder
 from .modeling_parallel import EncoderOutput, ParallelProjections, mean_features
 from .modeling_pretrained import WholeModel
-from .modeling_subject_branch import SubjectModel
+from .modeling_subject_branch import SubjectModel, blend
+from .modeling_subject_layers import subject_index
 from .target_space import TargetSpace
 
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
@@ -89,6 +91,10 @@ class NeuralClipModel(WholeModel):
                 if count == 1
                 else ParallelProjections(encoder.output_size, config.projection_dim, count)
             )
+        self.closed_forms = nn.ModuleDict()
+        for modality in config.modalities:
+            if getattr(config, f"{modality}_config").closed_form is not None:
+                self.closed_forms[modality] = self.new_closed_form(modality)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.vision_model = None
         if isinstance(config.vision_config, CLIPVisionConfig) and config.include_vision_tower:
@@ -115,6 +121,7 @@ class NeuralClipModel(WholeModel):
     def freeze_parts(self) -> None:
         """Take gradients from what the configuration leaves untrained; transformers gives them to all it loads."""
         self.logit_scale.requires_grad_(self.config.learn_logit_scale)
+        self.closed_forms.requires_grad_(False)
         for encoder in self.encoders.values():
             encoder.alignment.requires_grad_(not self.config.freeze_alignment)
         if self.vision_model is not None:
@@ -161,8 +168,30 @@ class NeuralClipModel(WholeModel):
         else:
             alignment.add_subject(name, n_voxels)
             config.n_voxels = {**config.n_voxels, name: n_voxels}
+        if modality in self.closed_forms:
+            self.closed_forms[modality].add_subject(name)
+            config.closed_form = self.closed_forms[modality].settings.as_dict()
+            self.closed_forms[modality].to(self.device, self.dtype)
         config.subjects = [*config.subjects, name]
         alignment.to(self.device, self.dtype)
+        self.freeze_parts()
+
+    def new_closed_form(self, modality: str) -> ClosedForm:
+        """A closed form as the configuration says, which leaves embeddings to the network until it is filled."""
+        return ClosedForm(self.encoder(modality).config, self.config.projection_dim)
+
+    def set_closed_form(self, modality: str, settings: dict | None) -> None:
+        """Put a new closed form beside the network of a modality, or take away the one that is there.
+
+        Args:
+            modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+            settings (`dict`, *optional*): As [`ClosedFormSettings`] holds them; `None` for no closed form.
+        """
+        self.encoder(modality).config.closed_form = settings
+        if settings is not None:
+            self.closed_forms[modality] = self.new_closed_form(modality).to(self.device, self.dtype)
+        elif modality in self.closed_forms:
+            del self.closed_forms[modality]
         self.freeze_parts()
 
     def encode(self, modality: str, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
@@ -184,6 +213,40 @@ class NeuralClipModel(WholeModel):
         count = self.encoder(modality).config.num_networks
         return self.projections[modality](features).view(count, len(features), self.config.projection_dim)
 
+    def blended(
+        self, modality: str, network: torch.Tensor, values: torch.Tensor, subject_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Embeddings from what the network makes of recordings, `(batch_size, projection_dim)`.
+
+        While training, and where there is no closed form, they are the network's.
+        """
+        if self.training or modality not in self.closed_forms:
+            return network
+        assert subject_ids is not None  # the encoder has looked
+        return self.closed_forms[modality].blended(network, values, subject_ids)
+
+    def features(self, modality: str, values: torch.Tensor, subject_ids: torch.Tensor | None) -> torch.Tensor:
+        """Embed recordings of one modality; see [`~NeuralClipModel.get_eeg_features`]."""
+        return self.blended(modality, mean_features(self.encode(modality, values, subject_ids)), values, subject_ids)
+
+    def each_features(
+        self, modality: str, values: torch.Tensor, subject_ids: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Embed recordings by each of the two parts of a blend, and by both.
+
+        Args:
+            modality (`str`): `"eeg"`, `"meg"` or `"fmri"`; the other arguments are those of `get_*_features`.
+
+        Returns:
+            `dict[str, torch.FloatTensor]`: `"network"` and, where there is a closed form, `"closed form"` and
+            `"blend"`, each of shape `(batch_size, projection_dim)`, not normalised.
+        """
+        network = mean_features(self.encode(modality, values, subject_ids))
+        if modality not in self.closed_forms:
+            return {"network": network}
+        mapped, parts = self.closed_forms[modality](values, subject_ids)
+        return {"network": network, "closed form": mapped, "blend": blend(network, mapped, parts)}
+
     def get_eeg_features(self, eeg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed EEG recordings.
 
@@ -194,17 +257,18 @@ class NeuralClipModel(WholeModel):
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised, as CLIP's features. Where
-            several networks lie in parallel it is the mean of their vectors, each of unit length.
+            several networks lie in parallel it is the mean of their vectors, each of unit length; where there is a
+            closed form beside them, the blend of both.
         """
-        return mean_features(self.encode("eeg", eeg_values, subject_ids))
+        return self.features("eeg", eeg_values, subject_ids)
 
     def get_meg_features(self, meg_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed MEG recordings; see [`~NeuralClipModel.get_eeg_features`]."""
-        return mean_features(self.encode("meg", meg_values, subject_ids))
+        return self.features("meg", meg_values, subject_ids)
 
     def get_fmri_features(self, fmri_values: torch.Tensor, subject_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Embed fMRI patterns `(batch_size, max_n_voxels)`; see [`~NeuralClipModel.get_eeg_features`]."""
-        return mean_features(self.encode("fmri", fmri_values, subject_ids))
+        return self.features("fmri", fmri_values, subject_ids)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Embed images with the frozen CLIP tower.
@@ -279,8 +343,12 @@ class NeuralClipModel(WholeModel):
                 )
             modality = known[name][0]
         check_option("modality", modality, list(self.encoders))
-        encoder = self.encoder(modality).for_subject(name)
-        return SubjectModel(encoder, copy.deepcopy(self.projections[modality])).eval()
+        encoder, closed = self.encoder(modality), None
+        if modality in self.closed_forms:
+            subject = subject_index(name, encoder.config.subjects, average=modality != "fmri")
+            closed = self.closed_forms[modality].for_subject(subject)
+        projection = copy.deepcopy(self.projections[modality])
+        return SubjectModel(encoder.for_subject(name), projection, closed).eval()
 
     @can_return_tuple
     def forward(
@@ -333,7 +401,8 @@ class NeuralClipModel(WholeModel):
         wanted = {"output_hidden_states": bool(output_hidden_states), "output_attentions": bool(output_attentions)}
         encoded = self.encoder(modality)(recordings, subject_ids, return_dict=True, **wanted)
         features = self.project(modality, encoded.pooler_output)  # (num_networks, batch_size, projection_dim)
-        neural_embeds = functional.normalize(mean_features(features), dim=-1)  # (batch_size, projection_dim)
+        embeds = self.blended(modality, mean_features(features), recordings, subject_ids)
+        neural_embeds = functional.normalize(embeds, dim=-1)  # (batch_size, projection_dim)
         seen = None
         if image_embeds is None and pixel_values is not None:
             seen = self.see(pixel_values, **wanted)
@@ -374,9 +443,22 @@ class NeuralClipModel(WholeModel):
             self.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Save with the temperature within its limit, also after the last step."""
+        """Save with the temperature within its limit, also after the last step, and closed forms as they are kept."""
         self.limit_logit_scale()
+        if kept := self.maps_in_half():
+            state = kwargs.get("state_dict") or self.state_dict()
+            kwargs["state_dict"] = {name: tensor.half() if name in kept else tensor for name, tensor in state.items()}
         super().save_pretrained(*args, **kwargs)
+
+    def maps_in_half(self) -> set[str]:
+        """Names of tensors that are kept in 16 bits on disk."""
+        names = {
+            f"closed_forms.{modality}.{name}"
+            for modality, closed in self.closed_forms.items()
+            if closed.settings.dtype == "float16"
+            for name, _ in closed.named_parameters()
+        }
+        return {name for name in names if name.endswith(".weight")}
 
     def loss_of(
         self, neural_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor, image_ids: Any

@@ -14,12 +14,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from .configuration_neural_clip import NeuralClipConfig
 from .errors import loading
 from .modeling_braindecode import BraindecodeNet
+from .modeling_closed_form import ClosedForm, ClosedFormLayer
 from .modeling_temporal_spatial import TemporalFilter
 
 LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 MAX_UNFILLED = 1 << 26  # numbers that a configuration may ask for beyond the weights before they are named
+# Layers that know how they start.
+REDRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, TemporalFilter, BraindecodeNet, ClosedForm, ClosedFormLayer)
 # What a joint checkpoint holds beside its encoders.
-JOINT_PARTS = ("encoders", "logit_scale", "projections", "vision_model")
+JOINT_PARTS = ("closed_forms", "encoders", "logit_scale", "projections", "vision_model")
 
 
 class WholeModel(PreTrainedModel):
@@ -67,7 +70,7 @@ class WholeModel(PreTrainedModel):
             return
         if isinstance(module, _BatchNorm):
             super()._init_weights(module)
-        elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, TemporalFilter, BraindecodeNet)):
+        elif isinstance(module, REDRAWN):
             module.reset_parameters()
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:

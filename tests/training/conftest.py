@@ -39,3 +39,9 @@ def write_recipe(folder: Path, data: dict[str, str], **settings: object) -> Path
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({"data": data, "model": MODEL, "training": training}))
     return path
+
+
+@pytest.fixture(scope="session")
+def new_recipe():
+    """[`write_recipe`], for fixtures and tests that choose the data sets."""
+    return write_recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
+PARTS = ("network alone", "closed form alone")  # of a blend, in this order
 SINGLE_TRIAL, IMAGE_MEAN, SUBJECT_MEAN = "single trial", "image mean within subject", "image mean over subjects"
 
 
@@ -28,11 +29,19 @@ class EmbeddedSplit(Split):
 
     Args:
         embeds (`np.ndarray` of shape `(n, projection_dim)`): Unit vectors, float32.
+        parts (`np.ndarray` of shape `(n, n_parts, projection_dim)`, *optional*): Where embeddings are blends, what
+            each of `PARTS` makes of the recordings alone, of any length; otherwise there are no parts.
     """
 
     embeds: np.ndarray
+    parts: np.ndarray = field(default=None, kw_only=True)  # type: ignore[assignment]
 
-    by_row: ClassVar[tuple[str, ...]] = (*Split.by_row, "embeds")
+    by_row: ClassVar[tuple[str, ...]] = (*Split.by_row, "embeds", "parts")
+
+    def __post_init__(self) -> None:
+        if self.parts is None:
+            object.__setattr__(self, "parts", np.empty((len(self.embeds), 0, self.embeds.shape[1]), np.float32))
+        super().__post_init__()
 
 
 def embed_split(
@@ -59,10 +68,15 @@ def embed_split(
     modality, name = part.modality, part.data.name
     check_fit(model, part.data, [] if subject else sorted(set(part.subjects)))
     subject_ids = _subject_ids(model, part, subject)
-    features = getattr(model.eval().to(torch.device(device)), f"get_{modality}_features")
-    embeds = embed_recordings(features, part, subject_ids, batch_size, device, progress=True)
+    model.eval().to(torch.device(device))
+
+    def forward(subject_ids: torch.Tensor, **values: torch.Tensor) -> torch.Tensor:
+        """The parts of a blend and the blend, `(batch_size, n_parts + 1, projection_dim)`."""
+        return torch.stack([*model.each_features(modality, *values.values(), subject_ids).values()], dim=1)
+
+    found = embed_recordings(forward, part, subject_ids, batch_size, device, progress=True)
     try:
-        embeds = unit_vectors(embeds, f"{modality} embeddings").astype(np.float32)
+        embeds = unit_vectors(found[:, -1], f"{modality} embeddings").astype(np.float32)
     except ValueError as error:
         raise DataError(f"The model's embeddings of '{name}' cannot be scored: {error}") from error
     if part.gallery_embeds.shape[1] != embeds.shape[1]:
@@ -70,7 +84,7 @@ def embed_split(
             f"The images of '{name}' have embeddings of width {part.gallery_embeds.shape[1]}, "
             f"but the model embeds recordings in {embeds.shape[1]} dimensions."
         )
-    return EmbeddedSplit(**part.as_fields(), embeds=embeds)
+    return EmbeddedSplit(**part.as_fields(), embeds=embeds, parts=found[:, :-1])
 
 
 def _subject_ids(model: NeuralClipModel, part: Split, subject: str | None) -> np.ndarray:
@@ -98,7 +112,7 @@ def embed_recordings(
 
     Args:
         forward (`Callable`): Called with `<modality>_values` and `subject_ids` on `device`; returns
-            `(batch_size, projection_dim)`.
+            `(batch_size, ...)`.
         part ([`Split`]): Recordings; fMRI is padded with zeros inside a batch.
         subject_ids (`np.ndarray` of shape `(n,)`, int64): As the network counts subjects.
         batch_size (`int`): Recordings a forward pass; another one changes the last bits.
@@ -106,7 +120,7 @@ def embed_recordings(
         progress (`bool`): Show a bar on stderr.
 
     Returns:
-        `np.ndarray` of shape `(n, projection_dim)`, float32.
+        `np.ndarray` of shape `(n, ...)`, float32.
     """
     import torch
     from tqdm import tqdm

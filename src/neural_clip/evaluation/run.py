@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, check_output, fitting_model, open_data
-from neural_clip.evaluation.embedding import SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
+from neural_clip.evaluation.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
+FITTED_SPLITS = ("train", "validation")  # that the closed form of a checkpoint has seen
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
 
 
@@ -113,7 +114,11 @@ def _evaluated(
         )
         for modality, part in splits.items()
     }
-    report = Report(header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol)
+    stated = header(checkpoints, embedded, options, unseen, command, output_dir)
+    for modality, found_part in splits.items():
+        if found_part.parts.shape[1] and options.split in FITTED_SPLITS:
+            stated["data"][modality]["seen_by_closed_form"] = True
+    report = Report(stated, embedded, options.protocol)
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:
@@ -198,6 +203,10 @@ class Report:
             part = splits[modality]
             scored, contributions[name] = decoding_rows(part, part.embeds, name, self.seed)
             rows += scored
+            for number, beside in enumerate(PARTS[: part.parts.shape[1]]):
+                method = f"{name}, {beside}"
+                scored_alone, contributions[method] = decoding_rows(part, part.parts[:, number], method, self.seed)
+                rows += scored_alone
             entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
         part = self._first(modality)
         if recordings:

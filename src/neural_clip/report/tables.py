@@ -67,6 +67,12 @@ def scope_notes(report: dict) -> list[str]:
                 f"{name}: {', '.join(seen)}: seen in training, but scored by the average subject, not by their own "
                 "layers."
             )
+        if data.get("seen_by_closed_form"):
+            notes.append(
+                f"{name}: the closed form in {report['checkpoints'][0]['name']} was fitted on training and validation "
+                "recordings, after it had been chosen by the latter. These scores are of recordings that it has seen; "
+                "the model card holds its validation scores of before."
+            )
         if own := data.get("scaled_by_own_rows"):
             notes.append(
                 f"{name}: {', '.join(own)}: without training recordings in the data set, so scaled by mean and "

@@ -26,6 +26,7 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
+from neural_clip.training.closed_form import give_closed_forms, leave_to_network
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.options import AdaptOptions
 from neural_clip.training.processes import check_one_process
@@ -125,6 +126,7 @@ def adapt(
         set_seed(options.seed)
         known = list(config.subjects)
         learnt = add_subjects(model, data.facts, chosen)
+        leave_to_network(model, data.facts.modality, chosen)
         train, validation = (
             RecordingDataset(data.split(split, chosen), config.subjects) for split in ("train", "validation")
         )
@@ -137,9 +139,12 @@ def adapt(
                 start_by_ridge(model.eval(), name, known, train, validation, options.seed)
         scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", options))
         shutil.rmtree(partial / "epochs")
+        closed_forms = give_closed_forms(model, train, validation, chosen) if options.closed_form else {}
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
         entry |= {"weights": sha256_of(Path(checkpoint).glob("model*.safetensors"))}
         entry |= adaptation_record(train, validation, chosen, options, scores, best)
+        if closed_forms:
+            entry["closed_form"] = closed_forms
         if per_trial is not None:
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]

@@ -40,6 +40,7 @@ class AdaptOptions(Options):
     seconds_per_trial: float | None = option(
         None, f"from one onset to the next, known for {', '.join(CORPORA)}", type=float, metavar="SECONDS"
     )
+    closed_form: bool = option(True, "a closed form beside the network, as far as validation says that it helps")
     seed: int = option(0, "of the order of batches and of what is drawn", type=int, least=0)
     overwrite: bool = option(False, "replace a checkpoint in the output folder")
 

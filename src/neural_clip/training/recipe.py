@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 
 SECTIONS = ("data", "model", "training")
 MAX_NAME = 255  # bytes, of file systems
+MAX_FOLDS = 100
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
 STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
-SWITCHES = ("resume", "overwrite", "push_to_hub")
+SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub")
 # Words of the other commands for settings of `training`.
 SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
-OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "batch-size")
+SETTINGS = ("closed_form", "folds", "passes", "resume", "overwrite")  # beside the sections
+OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "batch-size", "closed-form",
+           "folds")  # fmt: skip
 USAGE = """usage: {program} RECIPE [--data MODALITY=FOLDER ...] [--output-dir FOLDER] [--SECTION.KEY VALUE ...] ...
 
 Train a model as a recipe says.
@@ -45,13 +48,15 @@ It holds three sections:
   model     settings of NeuralClipConfig; those of an encoder under eeg, meg, fmri
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
 and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
-otherwise), `resume` and `overwrite`. Every value can be overridden.
+otherwise), `closed_form` (put one beside the network), `resume` and `overwrite`. Every value can be overridden.
 
 options:
   -h, --help                      show this help message and exit
   --data MODALITY=FOLDER ...      prepared data sets, instead of all those of the recipe
   --data.MODALITY FOLDER          the same of one modality, beside the others of the recipe
   --output-dir FOLDER             folder of the checkpoints
+  --closed-form true|false        put a closed form beside the trained network
+  --folds N                       cross-validate over images where there is no validation split; 0 for not
   --resume                        go on from the last checkpoint in the output folder
   --overwrite                     replace an earlier run in the output folder
   --push-to-hub                   send the checkpoint to the Hub, private unless the recipe says otherwise
@@ -92,6 +97,10 @@ class Recipe:
         training (`dict`): Settings of `transformers.TrainingArguments`.
         passes (`dict[str, int]`): How often an epoch goes over the recordings of a modality; once for those not named.
             Modalities differ in how long they take to learn; an epoch of the run is the same for all.
+        closed_form (`bool`): Put a closed form beside the trained network, as far as the validation split says that it
+            helps.
+        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds (see
+            `training/folds.py`); 0 for not.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
         overwrite (`bool`): Replace an earlier run there.
     """
@@ -100,6 +109,8 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
+    closed_form: bool = False
+    folds: int = 0
     resume: bool = False
     overwrite: bool = False
 
@@ -108,7 +119,7 @@ class Recipe:
             check_value(name, getattr(self, name), isinstance(getattr(self, name), dict), "keys with values")
             check_finite(name, getattr(self, name))
         self.data, self.training = as_yaml_has(self.data), as_yaml_has(self.training)
-        for name in ("resume", "overwrite"):
+        for name in ("closed_form", "resume", "overwrite"):
             check_value(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         for name in STRATEGIES:  # YAML 1.1 takes `no` for false
             if self.training.get(name) is False:
@@ -129,11 +140,17 @@ class Recipe:
         for name in MODALITIES:
             settings = self.model.get(name)
             check_value(f"model.{name}", settings, isinstance(settings, dict | None), "keys with values")
+            if "closed_form" in (settings or {}):
+                raise DataError(f"'model.{name}.closed_form' is made by training; '--closed-form true' asks for one.")
         for name in ("vision_config", *(f"{modality}_config" for modality in MODALITIES)):
             if name in self.model:
                 raise DataError(
                     f"'model.{name}' is made from the data sets; give settings of an encoder under its name."
                 )
+        whole = isinstance(self.folds, int) and not isinstance(self.folds, bool)
+        check_value(
+            "folds", self.folds, whole and (self.folds == 0 or 2 <= self.folds <= MAX_FOLDS), f"0, or 2 to {MAX_FOLDS}"
+        )
         for name, count in self.passes.items():
             whole = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MAX_PASSES
             check_value(f"passes.{name}", count, whole, f"a whole number from 1 to {MAX_PASSES:,}")
@@ -255,7 +272,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
             if not rest or rest[0].startswith("--"):
                 raise DataError(f"The override '--{name}' has no value.{did_you_mean(name, OPTIONS)}")
             text = rest.pop(0)
-        if len(dotted) == 1 and dotted[0] not in (*SECTIONS, "passes", "resume", "overwrite"):
+        if len(dotted) == 1 and dotted[0] not in (*SECTIONS, *SETTINGS):
             dotted = ["training", SAME_AS.get(dotted[0], dotted[0])]
         if dotted == ["data"] and "=" in text and not text.lstrip().startswith("{"):
             folders = [text]

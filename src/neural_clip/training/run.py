@@ -39,6 +39,8 @@ from neural_clip.training.checks import (
     data_places,
     is_public,
 )
+from neural_clip.training.closed_form import add_closed_forms
+from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
@@ -83,6 +85,9 @@ def train(recipe: Recipe) -> Path:
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
     splits = Splits.open(data, subjects, arguments.train_batch_size)
+    folds = recipe.folds if not splits.validation else 0
+    if folds:
+        folds_of(splits.train, folds)  # refused before anything is read
     if not splits.validation:
         without_validation(arguments, recipe.training, data_places(recipe))
     check_metric(recipe.training, [part.modality for part in splits.validation])
@@ -97,22 +102,33 @@ def train(recipe: Recipe) -> Path:
     if start is not None:
         check_resumed_encoder(str(start), recipe, identity)
         check_prepared_alike(start, list(data.values()))
+    held_out = None
+    if folds:
+
+        def trainer_of(of_fold: TrainingArguments, parts: Splits) -> FoldTrainer:
+            model = build_model(config, None, of_fold.seed)
+            return cast(FoldTrainer, _trainer(of_fold, model, parts, recipe.passes, processor, FoldTrainer))
+
+        held_out = cross_validate(trainer_of, arguments, splits.train, folds)
     model = build_model(config, tower, arguments.seed)
     trainer = _trainer(arguments, model, splits, recipe.passes, processor)
+    if held_out is not None:
+        trainer.add_callback(StopAfter(held_out.n_epochs))
     if start is not None:
         check_resumed_batches(str(start), trainer.deciding_batches())
         check_resumed_weights(start, model)
     if trainer.is_world_process_zero():
         _print_notes([*splits.notes, *folder.notes], trainer)
-    _run(trainer, folder, start, recipe, facts)
+    _run(trainer, folder, start, recipe, facts, held_out)
     if arguments.push_to_hub and trainer.is_world_process_zero():
         _push(recipe, output_dir)
     return output_dir
 
 
 def _run(
-    trainer: NeuralClipTrainer, folder: RunFolder, start: Path | None, recipe: Recipe, facts: dict[str, Facts]
-) -> None:
+    trainer: NeuralClipTrainer, folder: RunFolder, start: Path | None, recipe: Recipe, facts: dict[str, Facts],
+    held_out: HeldOut | None,
+) -> None:  # fmt: skip
     """Train in the folder of a run and save what was learnt; the first of several processes makes the folder."""
     arguments, is_first, wait = trainer.args, trainer.is_world_process_zero(), trainer.accelerator.wait_for_everyone
     output_dir = arguments.output_dir
@@ -133,6 +149,11 @@ def _run(
         wait()  # until every process has read the best weights
         if is_first:
             record, model = training_record(recipe, facts, trainer), cast(NeuralClipModel, trainer.model)
+            if held_out is not None:
+                record["cross_validation"] = held_out.as_dict()
+            if recipe.closed_form:
+                parts = trainer.recordings.parts
+                record["closed_form"] = add_closed_forms(model, parts, trainer.validation, held_out)
             write_checkpoint(
                 folder.partial, folder.path.name, model, cast(NeuralClipProcessor, trainer.processor), record
             )
@@ -148,11 +169,12 @@ def _trainer(
     splits: Splits,
     passes: dict[str, int],
     processor: NeuralClipProcessor,
+    kind: type[NeuralClipTrainer] = NeuralClipTrainer,
 ) -> NeuralClipTrainer:
     """What trains the model, or a `DataError` where `Trainer` cannot follow its settings on this machine."""
     output_dir, arguments.output_dir = arguments.output_dir, os.curdir  # `Trainer` makes its folder at once
     try:
-        trainer = NeuralClipTrainer(
+        trainer = kind(
             model=model,
             args=arguments,
             recordings=JointDataset(splits.train),
@@ -189,7 +211,7 @@ def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:
     """Say what is peculiar about a run before it starts."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    if not trainer.validation:
+    if not trainer.validation and not any(isinstance(each, StopAfter) for each in trainer.callback_handler.callbacks):
         steps = f"training takes {trainer.n_steps()} steps, and the last weights are kept"
         print(f"note: without a validation split, {steps}.", file=sys.stderr)
 

@@ -154,7 +154,7 @@ class NeuralClipTrainer(Trainer):
         warm = self.state.global_step > self.args.get_warmup_steps(self.state.max_steps)
         collapsed = {}
         for part in self.validation:
-            embeds = neural_embeds(model, part)
+            embeds = self.embeds_of(model, part)
             if not np.isfinite(embeds).all():
                 part.__getitems__(np.flatnonzero(~np.isfinite(embeds).all(axis=1)).tolist())  # raises for such values
                 raise DataError(
@@ -170,6 +170,10 @@ class NeuralClipTrainer(Trainer):
         scores[f"{prefix}_two_way"] = sum(scores.values()) / len(scores)
         model.train(was_training)
         return scores | collapsed
+
+    def embeds_of(self, model: PreTrainedModel, part: RecordingDataset) -> np.ndarray:
+        """What the model makes of validation recordings."""
+        return neural_embeds(model, part)
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Keep the card that this package writes."""

@@ -37,6 +37,7 @@ from neural_clip.evaluation.baselines.whitening import (
     reciprocal,
     sensor_whiteners,
 )
+from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.tiles import unit_vectors
 
@@ -64,9 +65,14 @@ class Way:
     least_shrinkage: float = UNWHITENED
 
     @property
+    def whitened(self) -> bool:
+        """Whether noise is whitened."""
+        return self.least_shrinkage != UNWHITENED
+
+    @property
     def name(self) -> str:
         """For records and reports."""
-        whitened = "" if self.least_shrinkage == UNWHITENED else f", whitened ({self.least_shrinkage:g})"
+        whitened = f", whitened ({self.least_shrinkage:g})" if self.whitened else ""
         return f"{'pooled' if self.pooled else 'per subject'}{whitened}"
 
 
@@ -88,6 +94,18 @@ class Fit:
             targets = [train.targets[train.subjects == name] for name in names]
             self.ridges[key] = KernelRidge(np.concatenate(rows), np.concatenate(targets))
 
+    def folded(self, subject: str, relative_alpha: float, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions times `transform` as one map of a subject's recordings.
+
+        Returns:
+            `tuple` of `np.ndarray` `(n_features, width)` and `(width,)`, weights and offset. The former are the same
+            for all subjects where these are pooled; whitened sensors meet them after the subject's spatial whitening.
+        """
+        ridge = self.ridges[None if self.way.pooled else subject]
+        weights = ridge.coefficients(relative_alpha)[0] @ transform
+        folded, offset = self.inputs[subject].folded(weights)
+        return folded, offset - ridge.input_mean @ weights
+
     def deviations(self, split: Split, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`."""
         found = np.empty((len(alphas), len(split), self.width))
@@ -99,28 +117,43 @@ class Fit:
 
 def fits(train: Split) -> Iterator[Fit]:
     """A fit of each way that recordings allow."""
-    subjects = subjects_of(train)
-    for way, inputs in _ways(train, subjects):
+    for way, inputs in _ways(train, subjects_of(train)):
         yield Fit(way, inputs, train)
+
+
+def fit_of(way: Way, train: Split) -> Fit:
+    """The fit of one way."""
+    return Fit(way, _inputs_of(way, train, subjects_of(train)), train)
 
 
 def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, Mapping[str, Inputs]]]:
     """Ways of fitting, and what recordings pass through in each."""
     shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
-    yield Way(pooled=False), {name: Standardised.fitted(train.of_subject(name)) for name in subjects}
+    plain = [Way(pooled=False)] if are_voxels(train) else [Way(pooled=False), Way(pooled=True)]
+    for way in plain:
+        yield way, _inputs_of(way, train, subjects)
     if are_voxels(train):
-        for least in shrinkages:
-            yield (
-                Way(False, least),
-                {
-                    name: WhitenedVoxels.fitted(train.of_subject(name), train.targets[train.subjects == name], least)
-                    for name in subjects
-                },
-            )
+        for way in [Way(False, least) for least in shrinkages]:
+            yield way, _inputs_of(way, train, subjects)
     else:
-        yield Way(pooled=True), _centred(train, subjects)
         for least, inputs in zip(shrinkages, sensor_whiteners(train, subjects, shrinkages), strict=True):
             yield Way(True, least), inputs
+
+
+def _inputs_of(way: Way, train: Split, subjects: list[str]) -> Mapping[str, Inputs]:
+    """What each subject's recordings pass through."""
+    if way.pooled:
+        whitened = sensor_whiteners(train, subjects, [way.least_shrinkage]) if way.whitened else None
+        return whitened[0] if whitened else _centred(train, subjects)
+    found: dict[str, Inputs] = {}
+    for name in subjects:
+        recordings, targets = train.of_subject(name), train.targets[train.subjects == name]
+        found[name] = (
+            WhitenedVoxels.fitted(recordings, targets, way.least_shrinkage)
+            if way.whitened
+            else Standardised.fitted(recordings)
+        )
+    return found
 
 
 def _centred(train: Split, subjects: list[str]) -> dict[str, Inputs]:
@@ -149,6 +182,17 @@ def undoing(targets: np.ndarray) -> np.ndarray:
     return (directions * variances[kept] ** (-GAMMA / 2)) @ directions.T
 
 
+def centred_cosines(predictions: np.ndarray, split: Split) -> np.ndarray:
+    """Cosines to the images of a split, `(n_rows, n_images)`, less the mean of each row."""
+    cosines = unit_vectors(predictions) @ unit_vectors(split.of_its_images().gallery_embeds).T
+    return cosines - cosines.mean(axis=1, keepdims=True)
+
+
+def spread_of(cosines: np.ndarray) -> float:
+    """Root mean square of centred cosines."""
+    return float(np.sqrt((cosines**2).mean()))
+
+
 def cross_entropy(predictions: np.ndarray, split: Split) -> float:
     """Mean cross-entropy, in nats, of finding the image of each recording among those of its split.
 
@@ -160,9 +204,8 @@ def cross_entropy(predictions: np.ndarray, split: Split) -> float:
         split ([`Split`]): `n_rows` recordings.
     """
     own = split.of_its_images()
-    cosines = unit_vectors(predictions) @ unit_vectors(own.gallery_embeds).T
-    cosines -= cosines.mean(axis=1, keepdims=True)
-    spread = float(np.sqrt((cosines**2).mean()))
+    cosines = centred_cosines(predictions, own)
+    spread = spread_of(cosines)
     logits = cosines / spread if spread > 0 else cosines
     true = logits[np.arange(len(own)), own.columns]
     found = []
@@ -195,9 +238,14 @@ def with_unit_targets(split: Split) -> Split:
     return replace(split, data=PreparedSet(data.name, data.folder, data.facts, images))
 
 
+def decimation_of(facts: Facts) -> int:
+    """Consecutive samples to average into one, so that the rate is `MAX_RATE` or little above; 1 for fMRI."""
+    return max(int((facts.sfreq or 0) // MAX_RATE), 1)
+
+
 def decimated(split: Split) -> Split:
-    """EEG and MEG in memory, as many samples averaged into one as `MAX_RATE` asks for; fMRI as it is."""
-    factor = int((split.facts.sfreq or 0) // MAX_RATE)
+    """EEG and MEG in memory at a rate of `MAX_RATE` or little above; fMRI as it is."""
+    factor = decimation_of(split.facts)
     if factor < 2 or not len(split):
         return split
     values = np.asarray(split.values())
@@ -235,18 +283,43 @@ def _folded_strengths(train: Split) -> dict[Way, float]:
     shown = [len(set(train.image_ids[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
     if len(train) > MAX_FOLDED_ROWS or min(shown) < 2 * N_FOLDS:
         return {}
-    folds = image_folds(train.image_ids, N_FOLDS)
+    paths = _folded_paths(train, image_folds(train.image_ids, N_FOLDS))
+    return {
+        way: float(RELATIVE_ALPHAS[_lowest([cross_entropy(one, train) for one in path])])
+        for way, path in paths.items()
+    }
+
+
+def _folded_paths(train: Split, folds: np.ndarray) -> dict[Way, np.ndarray]:
+    """Predictions of each row, by each way and all strengths, from the rows of other folds."""
     paths: dict[Way, np.ndarray] = {}
-    for fold in range(N_FOLDS):
+    for fold in np.unique(folds):
         fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
         transform = undoing(fitted.data.images.of(fitted.shown_ids).embeds)
         for fit in fits(fitted):
             path = paths.setdefault(fit.way, np.empty((len(RELATIVE_ALPHAS), *train.targets.shape)))
             path[:, folds == fold] = fit.deviations(left, RELATIVE_ALPHAS) @ transform
-    return {
-        way: float(RELATIVE_ALPHAS[_lowest([cross_entropy(one, train) for one in path])])
-        for way, path in paths.items()
-    }
+    return paths
+
+
+def choose_by_folds(train: Split, folds: np.ndarray) -> tuple[Way, float, np.ndarray]:
+    """Way and strength by cross-validation, and what they predict of each row from the rows of other folds.
+
+    Args:
+        train ([`Split`]): Its targets have unit length.
+        folds (`np.ndarray` of shape `(n_rows,)`): Fold of each row.
+
+    Returns:
+        `tuple` of [`Way`], `float` and `np.ndarray` `(n_rows, projection_dim)`.
+    """
+    best: tuple[float, Way, float, np.ndarray] | None = None
+    for way, path in _folded_paths(train, folds).items():
+        entropies = [cross_entropy(one, train) for one in path]
+        first = _lowest(entropies)
+        if best is None or entropies[first] < best[0]:
+            best = entropies[first], way, float(RELATIVE_ALPHAS[first]), path[first]
+    assert best is not None  # every recording can be fitted one way
+    return best[1:]
 
 
 @one_thread

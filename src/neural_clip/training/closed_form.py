@@ -1,0 +1,358 @@
+"""Put a closed form beside a trained network, as far as the validation split says that it helps.
+
+1. The closed form is fitted on the training rows; way and strength are chosen as for the baseline of that name
+   (`evaluation/baselines/closed_form.py`).
+2. Network and closed form are blended: w n / s_n + (1 - w) r / s_r, with s the spread of each one's cosines to the
+   validation images. w has the lowest cross-entropy on the validation rows, weighed against `PRIOR` where these are
+   few.
+3. The scores of network, closed form and blend on the validation rows are recorded.
+4. The closed form is fitted once more, on training and validation rows, with everything that was chosen. From then on
+   the validation rows are rows that it has seen.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from neural_clip.closed_form_settings import ClosedFormSettings
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.closed_form import (
+    GAMMA,
+    Fit,
+    centred_cosines,
+    choose,
+    choose_by_folds,
+    cross_entropy,
+    decimated,
+    decimation_of,
+    fit_of,
+    spread_of,
+    undoing,
+    with_unit_targets,
+)
+from neural_clip.evaluation.baselines.linear import require_rows
+from neural_clip.evaluation.baselines.ridge import one_thread
+from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.reader import Split
+from neural_clip.retrieval.scores import retrieval_scores
+from neural_clip.retrieval.tiles import unit_vectors
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.folds import HeldOut
+from neural_clip.training.ridge_start import of_subject
+from neural_clip.training.trainer import neural_embeds
+
+WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
+PRIOR, PRIOR_STRENGTH = 0.4, 5.0  # nats a squared difference of w: validation rows of small sets are few
+SAME_SCORE = 1e-4  # 2-way and nats of cross-entropy, below which half of the bits change nothing
+RECORDED = ("two_way", "top1")
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How much network and closed form count.
+
+    Args:
+        weight (`float`): w, of the network: 1 leaves the closed form out.
+        network_spread, closed_form_spread (`float`): Root mean square of the cosines to the validation images, each
+            row less its mean.
+    """
+
+    weight: float
+    network_spread: float
+    closed_form_spread: float
+
+    @property
+    def parts(self) -> tuple[float, float]:
+        """Factors of the two unit vectors."""
+        return self.weight / self.network_spread, (1 - self.weight) / self.closed_form_spread
+
+    def __call__(self, network: np.ndarray, closed_form: np.ndarray) -> np.ndarray:
+        """Blend two embeddings of the same rows, `(n_rows, projection_dim)` of any length."""
+        first, second = self.parts
+        return first * unit_vectors(network) + second * unit_vectors(closed_form)
+
+
+def best_blend(network: np.ndarray, closed_form: np.ndarray, validation: Split) -> Blend:
+    """The blend with the lowest cross-entropy on validation rows, weighed against the prior.
+
+    Args:
+        network, closed_form (`np.ndarray` of shape `(n_rows, projection_dim)`): Of the validation rows, by a network
+            and a closed form that have not seen them.
+        validation ([`Split`]): Those rows.
+    """
+    spreads = [spread_of(centred_cosines(embeds, validation)) for embeds in (network, closed_form)]
+    usable = [spread > np.finfo(np.float32).eps for spread in spreads]
+    if not all(usable):  # one of the two tells nothing apart
+        return Blend(
+            float(usable[0]), *(spread if fine else 1.0 for spread, fine in zip(spreads, usable, strict=True))
+        )
+    costs = []
+    for weight in WEIGHTS:
+        entropy = cross_entropy(Blend(weight, *spreads)(network, closed_form), validation)
+        costs.append(len(validation) * entropy + PRIOR_STRENGTH * (weight - PRIOR) ** 2)
+    return Blend(float(WEIGHTS[int(np.argmin(costs))]), *spreads)
+
+
+def add_closed_forms(
+    model: NeuralClipModel,
+    train: list[RecordingDataset],
+    validation: list[RecordingDataset],
+    held_out: HeldOut | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Fit a closed form for each modality of a trained model, and put it beside the network.
+
+    Args:
+        model ([`NeuralClipModel`]): Changed in place; it has none yet.
+        train, validation (`list[RecordingDataset]`): One entry a modality, validation for those that have such rows.
+        held_out ([`HeldOut`], *optional*): What cross-validation made of the training recordings; it stands in for
+            validation rows.
+
+    Returns:
+        `dict`: For the record, by modality: what was chosen and why, or `left_out` with the reason.
+    """
+    scored = {part.modality: part for part in validation}
+    found = {}
+    for part in train:
+        try:
+            found[part.modality] = _add_closed_form(model, part, scored.get(part.modality), held_out)
+        except DataError as error:
+            found[part.modality] = {"left_out": str(error)}
+        print(f"closed form of {part.modality}: {_told(found[part.modality])}", file=sys.stderr)
+    return found
+
+
+@one_thread
+def _add_closed_form(
+    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None, held_out: HeldOut | None
+) -> dict[str, Any]:
+    """Fit, blend, fit again; what the record says of it."""
+    found, maps, blend = _fitted(model, train, validation, held_out)
+    if maps is not None:
+        fill(model, train, maps, blend, found["dtype"])
+    return found
+
+
+def _fitted(
+    model: NeuralClipModel,
+    train: RecordingDataset,
+    validation: RecordingDataset | None,
+    held_out: HeldOut | None = None,
+) -> tuple[dict[str, Any], Maps | None, Blend]:
+    """What the record says, the maps of all rows (`None` where the network is better alone), and the blend."""
+    started = time.monotonic()
+    fitted = rows_of(train)
+    if held_out is not None:
+        scored = everything = fitted
+        network = held_out.embeds[train.modality]
+        way, relative_alpha, predictions = choose_by_folds(fitted, held_out.folds[train.modality])
+        counts = {"train": len(fitted)}
+    elif validation is not None:
+        scored = rows_of(validation)
+        everything = joined(fitted, scored)
+        network = neural_embeds(model.eval(), validation)
+        require_rows(fitted, scored)
+        choice, transform = choose(fitted, scored)
+        way, relative_alpha = choice.fit.way, choice.relative_alpha
+        predictions = choice.fit.deviations(scored, [relative_alpha])[0] @ transform
+        counts = {"train": len(fitted), "validation": len(scored)}
+    else:
+        raise DataError("There are no validation recordings, by which it is chosen.")
+    blend = best_blend(network, predictions, scored)
+    chosen = {"way": way.name, "relative_alpha": relative_alpha, "gamma": GAMMA}
+    record = chosen | _scored(blend, {"network": network, "closed form": predictions}, scored)
+    if blend.weight == 1:
+        return record | {"left_out": "The validation split gives it no weight."}, None, blend
+    transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
+    maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
+    dtype = maps.smallest_dtype(scored, blend, network)
+    record |= {
+        "refitted_on": counts,
+        "dtype": dtype,
+        "megabytes": round(maps.n_numbers * (2 if dtype == "float16" else 4) / 1e6, 3),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return record, maps, blend
+
+
+def rows_of(part: RecordingDataset) -> Split:
+    """Recordings as the closed form reads them."""
+    return with_unit_targets(decimated(part.part.from_onset().loaded()))
+
+
+def leave_to_network(model: NeuralClipModel, modality: str, subjects: Sequence[str]) -> None:
+    """Have embeddings of subjects be those of the network alone."""
+    for name in subjects if modality in model.closed_forms else ():
+        closed: Any = model.closed_forms[modality]
+        closed.layers[name].parts.data.copy_(torch.tensor([1.0, 0.0]))
+
+
+@one_thread
+def give_closed_forms(
+    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset, subjects: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Fit a map of their own for subjects who are new to a model, and blend it with the network.
+
+    Args:
+        model ([`NeuralClipModel`]): Changed in place; it has alignment layers of these subjects already.
+        train, validation ([`RecordingDataset`]): Their recordings; strength and blend are chosen by the latter.
+        subjects (sequence of `str`): Whose maps.
+
+    Returns:
+        `dict`: For the record, by subject, as for [`add_closed_forms`].
+    """
+    modality, found = train.modality, {}
+    leave_to_network(model, modality, subjects)
+    for name in subjects:
+        rows = [of_subject(part, part.subjects.index(name)) for part in (train, validation)]
+        try:
+            found[name], maps, blend = _fitted(model, *rows)
+        except DataError as error:
+            found[name], maps = {"left_out": str(error)}, None
+        if maps is not None:
+            if modality not in model.closed_forms:
+                model.set_closed_form(modality, settings_of(train, own=[]).as_dict())
+            fill_own(model, modality, name, maps, blend)
+        print(f"closed form of {name}: {_told(found[name])}", file=sys.stderr)
+    return found
+
+
+def _scored(blend: Blend, embeds: dict[str, np.ndarray], split: Split) -> dict[str, Any]:
+    """The blend, and the scores that it was chosen by."""
+    embeds = {**embeds, "blend": blend(*embeds.values())}
+    return {
+        "weight_of_network": blend.weight,
+        "spread_of_network": blend.network_spread,
+        "spread_of_closed_form": blend.closed_form_spread,
+        "validation": {name: scores_of(found, split) for name, found in embeds.items()},
+    }
+
+
+def scores_of(embeds: np.ndarray, split: Split) -> dict[str, float]:
+    """Cross-entropy in nats, 2-way and top-1 of embeddings among the images of their split."""
+    scores = retrieval_scores(unit_vectors(embeds).astype(np.float32), split.targets, split.image_ids.tolist())
+    return {"cross_entropy": cross_entropy(embeds, split), **{name: float(scores[name]) for name in RECORDED}}
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The rows of two splits in memory as one."""
+    values = [split.values() for split in (first, second)]
+    arrays = all(isinstance(value, np.ndarray) for value in values)
+    recordings: Any = np.concatenate(values) if arrays else [row for value in values for row in value]
+    rows = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in first.by_row}
+    return replace(first, recordings=recordings, **rows)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A fit as maps of recordings, scaled so that the largest weight is 1: only directions of predictions count.
+
+    Args:
+        fit ([`Fit`]): What they come from.
+        weights, offsets (`dict[str, np.ndarray]`): `(n_features, width)` and `(width,)` by subject; pooled subjects
+            share the former.
+    """
+
+    fit: Fit
+    weights: dict[str, np.ndarray]
+    offsets: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, fit: Fit, relative_alpha: float, transform: np.ndarray) -> Maps:
+        """Fold scaling, whitening over time, ridge and what undoes the targets' covariance into one map a subject."""
+        weights, offsets = {}, {}
+        for name in fit.inputs:
+            folded, offset = fit.folded(name, relative_alpha, transform)
+            largest = max(float(np.abs(folded).max()), np.finfo(np.float32).tiny)
+            if fit.way.pooled and weights:
+                weights[name] = next(iter(weights.values()))
+            else:
+                weights[name] = np.asarray(folded / largest, dtype=np.float32)
+            offsets[name] = np.asarray(offset / largest, dtype=np.float32)
+        return cls(fit, weights, offsets)
+
+    @property
+    def mixing(self) -> dict[str, np.ndarray]:
+        """Spatial whitening by subject, `(n_chans, n_chans)`; empty where there is none."""
+        return {name: found.spatial for name, found in self.fit.inputs.items() if hasattr(found, "spatial")}
+
+    @property
+    def n_numbers(self) -> int:
+        """Weights that are stored."""
+        return sum(each.size for each in {id(weights): weights for weights in self.weights.values()}.values())
+
+    def predictions(self, split: Split, dtype: str) -> np.ndarray:
+        """What the maps make of recordings with weights in `dtype`, `(n_rows, width)`."""
+        found = np.empty((len(split), next(iter(self.offsets.values())).size))
+        for name in sorted(set(split.subjects.tolist())):
+            recordings = split.of_subject(name)
+            recordings = self.mixing[name] @ recordings if name in self.mixing else recordings
+            weights = self.weights[name].astype(dtype).astype(np.float32)
+            found[split.subjects == name] = recordings.reshape(len(recordings), -1) @ weights + self.offsets[name]
+        return found
+
+    def smallest_dtype(self, split: Split, blend: Blend, network: np.ndarray) -> str:
+        """`"float16"` where the scores of a split stay as they are, otherwise `"float32"`."""
+        full, half = (
+            scores_of(blend(network, self.predictions(split, dtype)), split) for dtype in ("float32", "float16")
+        )
+        return "float16" if all(abs(full[name] - half[name]) <= SAME_SCORE for name in full) else "float32"
+
+
+def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:
+    """Settings of a closed form that reads what `decimated` leaves of recordings from onset."""
+    facts = train.part.facts
+    first = facts.samples_before_onset if MODALITIES[facts.modality].sensors else 0
+    return ClosedFormSettings(**{"first_sample": first, "decimation": decimation_of(facts), **changes})
+
+
+@torch.no_grad()
+def fill(model: NeuralClipModel, train: RecordingDataset, maps: Maps, blend: Blend, dtype: str) -> None:
+    """Put maps of all subjects into a model."""
+    pooled, subjects = maps.fit.way.pooled, list(train.subjects)
+    settings = settings_of(train, own=[] if pooled else subjects, shared=pooled, mixed=bool(maps.mixing), dtype=dtype)
+    model.set_closed_form(train.modality, settings.as_dict())
+    closed: Any = model.closed_forms[train.modality]
+    for name in subjects:
+        layer = closed.layers[name]
+        copy_map(closed if pooled else layer, maps.weights[name], dtype)
+        layer.bias.copy_(torch.from_numpy(maps.offsets[name]))
+        layer.parts.copy_(torch.tensor(blend.parts))
+        if maps.mixing:
+            layer.mixing.copy_(torch.from_numpy(maps.mixing[name]))
+
+
+@torch.no_grad()
+def fill_own(model: NeuralClipModel, modality: str, name: str, maps: Maps, blend: Blend) -> None:
+    """Put the map of one subject into a model whose closed form has others already."""
+    closed: Any = model.closed_forms[modality]
+    layer, weights = closed.give_map(name), maps.weights[name]
+    if name in maps.mixing:  # on recordings as they are
+        by_chan = weights.reshape(len(maps.mixing[name]), -1, weights.shape[1])  # (n_chans, n_times, width)
+        weights = np.einsum("ck,cto->kto", maps.mixing[name], by_chan).reshape(weights.shape)
+    copy_map(layer, weights, closed.settings.dtype)
+    layer.bias.copy_(torch.from_numpy(maps.offsets[name]))
+    layer.parts.copy_(torch.tensor(blend.parts))
+
+
+def copy_map(module: Any, weights: np.ndarray, dtype: str) -> None:
+    """Copy `(n_features, width)` into a map, as it is kept on disk."""
+    module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weights.T).astype(dtype)))
+
+
+def _told(record: dict[str, Any]) -> str:
+    """A line for stderr."""
+    if "left_out" in record:
+        return f"left out. {record['left_out']}"
+    scores = ", ".join(f"{name} {found['two_way']:.4f}" for name, found in record["validation"].items())
+    return (
+        f"{record['way']}, the network counts {record['weight_of_network']:.2f} "
+        f"(validation 2-way: {scores}; {record['seconds']:.1f} s)"
+    )

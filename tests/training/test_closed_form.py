@@ -1,0 +1,226 @@
+"""The closed form beside a trained network: what is put into a checkpoint, and by what it is chosen."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from neural_clip import NeuralClipModel
+from neural_clip.commands.adapt import main as adapt
+from neural_clip.evaluation.baselines.closed_form import (
+    Way,
+    choose,
+    cross_entropy,
+    decimated,
+    fit_of,
+    undoing,
+    with_unit_targets,
+)
+from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.report.tables import scope_notes
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.closed_form import (
+    PRIOR,
+    PRIOR_STRENGTH,
+    WEIGHTS,
+    Blend,
+    Maps,
+    add_closed_forms,
+    best_blend,
+    fill,
+    fill_own,
+    joined,
+    settings_of,
+)
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
+from neural_clip.training.trainer import neural_embeds, validation_scores
+from planted_splits import planted
+
+pytestmark = pytest.mark.numerical
+
+WAYS = [
+    ("eeg", Way(False)),
+    ("eeg", Way(True)),
+    ("eeg", Way(True, 0.1)),
+    ("fmri", Way(False)),
+    ("fmri", Way(False, 0.3)),
+]
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def trained(finished_run):
+    """A checkpoint without a closed form."""
+    return finished_run[1]
+
+
+@pytest.fixture(scope="module")
+def with_closed_form(ready_folders, new_recipe, tmp_path_factory):
+    """A checkpoint of the same recipe with one, and the tests' own copy of its record."""
+    root = tmp_path_factory.mktemp("closed_form")
+    recipe = new_recipe(root, {name: ready_folders[name] for name in ("eeg", "fmri")})
+    output = train(read_recipe([str(recipe), "--closed-form", "true"]))
+    return output, json.loads((output / "training.json").read_text())
+
+
+def parts_of(model, folder, modality):
+    """Training and validation recordings."""
+    subjects, data = getattr(model.config, f"{modality}_config").subjects, PreparedSet.open(folder)
+    return [RecordingDataset.open(data, split, subjects) for split in ("train", "validation")]
+
+
+def by_hand(network, closed, split, weight):
+    """The cost of a weight, by loops."""
+    gallery = unit(split.gallery_embeds)
+    total = np.zeros((len(split), network.shape[1]))
+    for embeds, share in ((network, weight), (closed, 1 - weight)):
+        cosines = unit(embeds) @ gallery.T
+        spread = np.sqrt(np.mean([(row - row.mean()) ** 2 for row in cosines]))
+        total += share * unit(embeds) / spread
+    return len(split) * cross_entropy(total, split) + PRIOR_STRENGTH * (weight - PRIOR) ** 2
+
+
+def test_the_blend_has_the_lowest_cost():
+    _, validation, _ = planted("voxels")
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((2, *validation.targets.shape))
+    for scales in ((0.3, 3.0), (3.0, 0.3), (1.0, 1.0), (50.0, 50.0)):
+        network, closed = (unit(validation.targets) + scale * each for scale, each in zip(scales, noise, strict=True))
+        costs = [by_hand(network, closed, validation, weight) for weight in WEIGHTS]
+        assert best_blend(network, closed, validation).weight == WEIGHTS[int(np.argmin(costs))]
+
+
+def test_a_part_that_tells_nothing_apart_counts_nothing():
+    _, validation, _ = planted("voxels")
+    constant = np.tile(validation.targets[:1], (len(validation), 1)) * 0
+    assert best_blend(constant, validation.targets, validation).weight == 0
+    assert best_blend(validation.targets, constant, validation).weight == 1
+
+
+@pytest.mark.parametrize(("modality", "way"), WAYS, ids=[f"{modality} {way.name}" for modality, way in WAYS])
+def test_a_checkpoint_computes_what_the_fit_predicts(trained, ready_folders, modality, way):
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, validation = parts_of(model, ready_folders[modality], modality)
+    split, held_out = (with_unit_targets(decimated(part.part.from_onset())) for part in (train_part, validation))
+    fit = fit_of(way, split)
+    transform = undoing(split.data.images.of(split.shown_ids).embeds)
+    expected = fit.deviations(held_out, [0.3])[0] @ transform
+    maps, blend = Maps.of(fit, 0.3, transform), Blend(0.5, 1.0, 1.0)
+    fill(model, train_part, maps, blend, "float32")
+    batch = validation.__getitems__(list(range(len(validation))))
+    values = batch[f"{modality}_values"]
+    found = model.each_features(modality, values, batch["subject_ids"])["closed form"].detach().numpy()
+    np.testing.assert_allclose(unit(found), unit(expected), atol=1e-4)
+    assert maps.smallest_dtype(held_out, blend, neural_embeds(model.eval(), validation)) == "float16"
+    model.set_closed_form(modality, settings_of(train_part, own=[]).as_dict())
+    for name in train_part.subjects:
+        fill_own(model, modality, name, maps, blend)
+    found = model.each_features(modality, values, batch["subject_ids"])["closed form"].detach().numpy()
+    np.testing.assert_allclose(unit(found), unit(expected), atol=1e-4)
+
+
+def test_half_precision_is_not_taken_where_it_changes_scores(trained, ready_folders):
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")
+    split, held_out = (with_unit_targets(part.part.loaded()) for part in (train_part, validation))
+    maps = Maps.of(fit_of(Way(False), split), 0.3, np.eye(split.targets.shape[1]))
+    for name, weights in maps.weights.items():  # one value that dwarfs all others, which half precision loses
+        weights[:, :] *= 1e-9
+        weights[0, 0] = 1.0
+        maps.offsets[name][:] *= 1e-9
+    held_out = replace(held_out, recordings=[np.append(0, row[1:]).astype(np.float32) for row in held_out.values()])
+    assert maps.smallest_dtype(held_out, Blend(0.0, 1.0, 1.0), neural_embeds(model.eval(), validation)) == "float32"
+
+
+def test_everything_is_chosen_on_training_and_validation_rows_and_recorded(with_closed_form, trained, ready_folders):
+    output, record = with_closed_form
+    before, after = NeuralClipModel.from_pretrained(trained), NeuralClipModel.from_pretrained(output)
+    for name, weight in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], weight)  # the network has learnt as without
+    card = (output / "README.md").read_text()
+    for modality in ("eeg", "fmri"):
+        found = record["closed_form"][modality]
+        train_part, validation = parts_of(before, ready_folders[modality], modality)
+        split, held_out = (with_unit_targets(decimated(part.part.from_onset())) for part in (train_part, validation))
+        choice, transform = choose(split, held_out)
+        assert (found["way"], found["relative_alpha"]) == (choice.fit.way.name, choice.relative_alpha)
+        predictions = choice.fit.deviations(held_out, [choice.relative_alpha])[0] @ transform
+        network = neural_embeds(before, validation)
+        blend = best_blend(network, predictions, held_out)
+        assert found["weight_of_network"] == blend.weight < 1
+        assert found["validation"]["network"]["two_way"] == pytest.approx(
+            validation_scores(before, validation)["two_way"]
+        )
+        entropies = {name: scores["cross_entropy"] for name, scores in found["validation"].items()}
+        assert entropies["blend"] == pytest.approx(cross_entropy(blend(network, predictions), held_out))
+        assert f"{found['validation']['blend']['two_way']:.4f}" in card
+        assert found["refitted_on"] == {"train": len(split), "validation": len(held_out)}
+        # what is kept was fitted on the rows of both splits
+        again = fit_of(choice.fit.way, everything := joined(split, held_out))
+        transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
+        expected = blend(network, again.deviations(held_out, [choice.relative_alpha])[0] @ transform)
+        np.testing.assert_allclose(neural_embeds(after, validation), unit(expected), atol=2e-3)
+        assert np.abs(neural_embeds(after, validation) - unit(blend(network, predictions))).max() > 1e-2
+
+
+def test_a_report_shows_network_closed_form_and_blend(with_closed_form, ready_folders, tmp_path):
+    output, _ = with_closed_form
+    options = {"baselines": False, "controls": False}
+    report = evaluate_checkpoints({"ours": output}, [ready_folders["fmri"]], tmp_path / "test", **options)
+    rows = [row for row in report["decoding"]["fmri"]["rows"] if row["aggregation"] == "single trial"]
+    assert [row["method"] for row in rows] == ["ours", "ours, network alone", "ours, closed form alone"]
+    others = {part["other"] for part in report["comparisons"] if part["task"] == "decoding"}
+    assert others == {"ours, network alone", "ours, closed form alone"}
+    assert not [note for note in scope_notes(report) if "closed form" in note]
+    options |= {"split": "validation"}
+    report = evaluate_checkpoints({"ours": output}, [ready_folders["fmri"]], tmp_path / "validation", **options)
+    assert [note for note in scope_notes(report) if "scores are of recordings that it has seen" in note]
+
+
+def test_without_validation_rows_it_is_left_out(trained, ready_folders, capsys):
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, _ = parts_of(model, ready_folders["eeg"], "eeg")
+    found = add_closed_forms(model, [train_part], [])
+    assert found == {"eeg": {"left_out": "There are no validation recordings, by which it is chosen."}}
+    assert "closed form of eeg: left out. There are no validation" in capsys.readouterr().err
+    assert len(model.closed_forms) == 0
+
+
+def test_images_of_one_embedding_leave_it_out(trained, ready_folders):
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")
+    for part in (train_part, validation):
+        part.part.data.images.embeds[:] = part.part.data.images.embeds[0]
+    (found,) = add_closed_forms(model, [train_part], [validation]).values()
+    assert "same embedding" in found["left_out"] and len(model.closed_forms) == 0
+
+
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+def test_new_subjects_get_a_map_of_their_own(ready_folders, new_recipe, tmp_path, modality):
+    """Trained on one subject with a closed form, adapted to the other, who is then better than the network alone."""
+    recipe = new_recipe(tmp_path, {modality: ready_folders[modality]})
+    known = [str(recipe), f"--model.{modality}.subjects", "[sub-01]", "--closed-form", "true"]
+    output = train(read_recipe(known))
+    before = NeuralClipModel.from_pretrained(output)
+    asked = ["--checkpoint", str(output), "--data", f"{modality}={ready_folders[modality]}", "--epochs", "1"]
+    adapt([*asked, "--output-dir", str(tmp_path / "adapted")])
+    adapted = NeuralClipModel.from_pretrained(tmp_path / "adapted")
+    held = dict(adapted.closed_forms.named_parameters())
+    for name, value in before.closed_forms.named_parameters():
+        assert torch.equal(held[name], value)
+    (entry,) = json.loads((tmp_path / "adapted" / "training.json").read_text())["adaptations"]
+    found = entry["closed_form"]["sub-02"]
+    assert found["weight_of_network"] < 1
+    scores = {name: part["two_way"] for name, part in found["validation"].items()}
+    assert scores["blend"] >= scores["network"]
+    assert adapted.closed_forms[modality].settings.own[-1] == "sub-02"
+    adapt([*asked, "--output-dir", str(tmp_path / "without"), "--no-closed-form"])
+    without = NeuralClipModel.from_pretrained(tmp_path / "without")
+    assert without.closed_forms[modality].layers["sub-02"].parts.tolist() == [1.0, 0.0]

@@ -1,0 +1,152 @@
+"""Cross-validation over images: nothing of what is held out is seen, and one model is trained on all."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from neural_clip import NeuralClipModel
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.closed_form import undoing
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.retrieval.scores import two_way_accuracy
+from neural_clip.training import folds as module
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.folds import folds_of, held_out_parts
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
+from planted_data import READY, write_planted
+
+pytestmark = pytest.mark.numerical
+
+COUNTS = {"train": 24, "test": 8}
+ASKED = ["--folds", "3", "--closed-form", "true", "--num_train_epochs", "4"]
+
+
+@pytest.fixture(scope="module")
+def small_sets(tmp_path_factory):
+    """Data sets without a validation split."""
+    root = tmp_path_factory.mktemp("small")
+    options = {"pixels": False, "encoder": READY, "counts": COUNTS}
+    return {name: str(write_planted(root / name, name, **options)) for name in ("eeg", "fmri")}
+
+
+@pytest.fixture(scope="module")
+def run(small_sets, new_recipe, tmp_path_factory):
+    """A cross-validated run, what it kept of the held-out recordings, and its recipe."""
+    root, kept = tmp_path_factory.mktemp("run"), []
+    recipe = str(new_recipe(root, small_sets))
+    with pytest.MonkeyPatch.context() as patch:
+        # whitening is left out, so that the closed form can be had by hand
+        patch.setattr("neural_clip.evaluation.baselines.closed_form.LEAST_SHRINKAGES", (1.0,))
+        whole = module.cross_validate
+        patch.setattr("neural_clip.training.run.cross_validate", lambda *words: kept.append(whole(*words)) or kept[0])
+        output = train(read_recipe([recipe, *ASKED]))
+    return output, kept[0], recipe
+
+
+def parts_of(folders):
+    return [RecordingDataset.open(PreparedSet.open(folders[name]), "train", ["sub-01", "sub-02"]) for name in folders]
+
+
+def test_an_image_is_held_out_in_all_modalities_at_once(small_sets):
+    parts = parts_of(small_sets)
+    parts[1].part.image_ids[:] = parts[0].part.image_ids  # both saw the same images
+    folds = folds_of(parts, 3)
+    seen = set()
+    for splits in held_out_parts(parts, folds, 3):
+        learnt, left = (
+            {*np.concatenate([part.part.image_ids for part in each])} for each in (splits.train, splits.validation)
+        )
+        assert not learnt & left and learnt | left == set(parts[0].part.image_ids)
+        assert not left & seen
+        seen |= left
+        for part, whole in zip(splits.train, parts, strict=True):
+            assert len(part) < len(whole) == 96
+    assert seen == set(parts[0].part.image_ids)
+
+
+def test_epochs_are_those_after_which_held_out_recordings_are_told_apart_best(run, small_sets, tmp_path):
+    output, held_out, recipe = run
+    record = json.loads((output / "training.json").read_text())
+    found = record["cross_validation"]
+    assert found == {"n_folds": 3, "n_epochs": int(np.argmax(found["two_way"])) + 1, "two_way": held_out.two_way}
+    again = []  # of the kept epoch, fold by fold
+    for fold in range(3):
+        scores = []
+        for part in parts_of(small_sets):
+            rows = held_out.folds[part.modality] == fold
+            ids, first = np.unique(part.part.image_ids[rows], return_index=True)
+            gallery = part.part.targets[rows][first]
+            gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+            similarity = held_out.embeds[part.modality][rows] @ gallery.T
+            scores.append(two_way_accuracy(similarity, part.part.image_ids[rows], ids))
+        again.append(np.mean(scores))
+    assert np.mean(again) == pytest.approx(max(found["two_way"]), abs=1e-6)
+    card = (output / "README.md").read_text()
+    assert "cross-validation over\ntraining images in 3 folds" in card and f"{max(found['two_way']):.4f}" in card
+    # the model itself is what so many epochs of the same schedule make of all recordings
+    whole = [recipe, *ASKED, "--folds", "0", "--closed-form", "false", "--save_total_limit", "9"]
+    plain = train(read_recipe([*whole, "--output-dir", str(tmp_path / "plain")]))
+    steps = record["steps"]
+    state = load_file(plain / f"checkpoint-{steps}" / "model.safetensors")
+    weights = load_file(output / "model.safetensors")
+    assert steps == found["n_epochs"] * 12 and all(torch.equal(weights[name], value) for name, value in state.items())
+
+
+def test_the_closed_form_is_chosen_by_held_out_recordings(run, small_sets):
+    output, held_out, _ = run
+    record = json.loads((output / "training.json").read_text())["closed_form"]["fmri"]
+    assert record["refitted_on"] == {"train": 96}
+    (part,) = [part for part in parts_of(small_sets) if part.modality == "fmri"]
+    targets = part.part.targets / np.linalg.norm(part.part.targets, axis=1, keepdims=True)
+    assert record["way"] == "per subject"
+    predictions = np.zeros_like(targets, dtype=float)
+    for fold in range(3):
+        own = held_out.folds["fmri"] == fold
+        _, first = np.unique(part.part.image_ids[~own], return_index=True)
+        transform = undoing(targets[~own][first])
+        for name in ("sub-01", "sub-02"):
+            learnt, left = (part.part.rows_of(name)[own[part.part.rows_of(name)] == holds] for holds in (False, True))
+            rows = [np.stack(part.part.values(each)).astype(float) for each in (learnt, left)]
+            mean, std = rows[0].mean(0), rows[0].std(0)
+            inputs, others = ((each - mean) / std for each in rows)
+            kernel = inputs @ inputs.T
+            alpha = record["relative_alpha"] * np.trace(kernel) / len(kernel)
+            wanted = targets[learnt] - targets[learnt].mean(0)
+            found = others @ inputs.T @ np.linalg.solve(kernel + alpha * np.eye(len(kernel)), wanted)
+            predictions[left] = found @ transform
+    predictions /= np.linalg.norm(predictions, axis=1, keepdims=True)
+    ids, first = np.unique(part.part.image_ids, return_index=True)
+    score = two_way_accuracy(predictions @ targets[first].T, part.part.image_ids, ids)
+    assert record["validation"]["closed form"]["two_way"] == pytest.approx(score, abs=2e-3)
+    assert 0 <= record["weight_of_network"] < 1
+    assert len(NeuralClipModel.from_pretrained(output).closed_forms) == 2
+
+
+def test_recordings_that_answer_to_other_images_score_at_chance(new_recipe, tmp_path):
+    """Both parts learn these by heart; what is held out must not profit."""
+    options = {"pixels": False, "encoder": READY, "counts": COUNTS, "shuffled": True}
+    folder = write_planted(tmp_path / "fmri", "fmri", **options)
+    output = train(read_recipe([str(new_recipe(tmp_path, {"fmri": str(folder)})), *ASKED]))
+    record = json.loads((output / "training.json").read_text())
+    assert max(record["cross_validation"]["two_way"]) < 0.65
+    found = record["closed_form"]["fmri"]["validation"]
+    assert max(scores["two_way"] for scores in found.values()) < 0.65
+
+
+def test_a_validation_split_is_taken_where_there_is_one(recipe_file):
+    output = train(read_recipe([recipe_file, "--folds", "3"]))
+    assert "cross_validation" not in json.loads((output / "training.json").read_text())
+
+
+def test_too_few_images_and_wrong_numbers_are_named(small_sets, new_recipe, tmp_path):
+    recipe = str(new_recipe(tmp_path, small_sets))
+    with pytest.raises(DataError, match=r"24 training images are too few for 20 folds of two or more.*'folds'"):
+        train(read_recipe([recipe, "--folds", "20"]))
+    assert not (tmp_path / "out").exists()
+    for value in ("1", "-3", "true", "101", "2.5"):
+        with pytest.raises(DataError, match=r"'folds' parameter\. Allowed is 0, or 2 to 100"):
+            read_recipe([recipe, "--folds", value])
