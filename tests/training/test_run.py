@@ -274,7 +274,8 @@ def test_recipes_of_this_repository_train(recipe, ready_folders, tmp_path):
     data = {name: ready_folders[name] for name in yaml.safe_load(recipe.read_text())["data"]}
     changes = ["--data", yaml.safe_dump(data, default_flow_style=True), "--model.include_vision_tower", "false"]
     changes += ["--model.eeg.hidden_size", "8", "--model.meg.hidden_size", "8"]  # to be quick
-    changes += ["--num_train_epochs", "1", "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")]
+    changes += ["--num_train_epochs", "1", "--min_steps", "0", "--warmup_steps", "0"]
+    changes += ["--output_dir", str(tmp_path / "out")]
     main([str(recipe), *changes, "--use_cpu", "true"])
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     start = build_model(NeuralClipModel.from_pretrained(tmp_path / "out").config, None, record["seed"]).state_dict()

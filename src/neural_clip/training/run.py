@@ -39,6 +39,7 @@ from neural_clip.training.checks import (
     data_places,
     is_public,
 )
+from neural_clip.training.end_warnings import end_warnings
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
@@ -98,9 +99,9 @@ def train(recipe: Recipe) -> Path:
         check_resumed_encoder(str(start), recipe, identity)
         check_prepared_alike(start, list(data.values()))
     model = build_model(config, tower, arguments.seed)
-    trainer = _trainer(arguments, model, splits, recipe.passes, processor)
+    trainer = _trainer(arguments, model, splits, recipe, processor)
     if start is not None:
-        check_resumed_batches(str(start), trainer.deciding_batches())
+        trainer.min_batches = check_resumed_batches(str(start), trainer.deciding_batches())
         check_resumed_weights(start, model)
     if trainer.is_world_process_zero():
         _print_notes([*splits.notes, *folder.notes], trainer)
@@ -132,13 +133,16 @@ def _run(
             arguments.output_dir = output_dir
         wait()  # until every process has read the best weights
         if is_first:
-            record, model = training_record(recipe, facts, trainer), cast(NeuralClipModel, trainer.model)
+            model, warnings = cast(NeuralClipModel, trainer.model), end_warnings(trainer)
+            record = training_record(recipe, facts, trainer) | {"warnings": warnings}
             write_checkpoint(
                 folder.partial, folder.path.name, model, cast(NeuralClipProcessor, trainer.processor), record
             )
             trainer.remove_other_states()
     wait()  # until the checkpoint stands
     if is_first:
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(f"checkpoint: {output_dir}  ({_outcome(trainer)})", file=sys.stderr)
 
 
@@ -146,7 +150,7 @@ def _trainer(
     arguments: TrainingArguments,
     model: NeuralClipModel,
     splits: Splits,
-    passes: dict[str, int],
+    recipe: Recipe,
     processor: NeuralClipProcessor,
 ) -> NeuralClipTrainer:
     """What trains the model, or a `DataError` where `Trainer` cannot follow its settings on this machine."""
@@ -157,7 +161,8 @@ def _trainer(
             args=arguments,
             recordings=JointDataset(splits.train),
             validation=splits.validation,
-            passes=passes,
+            passes=recipe.passes,
+            min_steps=recipe.min_steps,
             processor=processor,
             callbacks=[KeepTowerInEval(), BestState()],
         )
@@ -189,8 +194,13 @@ def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:
     """Say what is peculiar about a run before it starts."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+    n_steps = trainer.n_steps()
+    few = [f"{steps} of {name}" for name, steps in trainer.steps_of(n_steps).items() if steps < trainer.min_steps]
+    if few:
+        asked = f"fewer than the {trainer.min_steps} that 'min_steps' asks for"
+        print(f"note: training takes {n_steps} steps, about {' and '.join(few)}, {asked}.", file=sys.stderr)
     if not trainer.validation:
-        steps = f"training takes {trainer.n_steps()} steps, and the last weights are kept"
+        steps = f"training takes {n_steps} steps, and the last weights are kept"
         print(f"note: without a validation split, {steps}.", file=sys.stderr)
 
 
