@@ -58,8 +58,8 @@ def chance_of(embeds: np.ndarray, recordings: RecordingDataset, n_chosen_from: i
     """
     part = recordings.part
     ids = part.image_ids.tolist()
-    two_way = score_queries(embeds, part.gallery_embeds, ids, list(part.gallery_ids))["two_way"]
-    units = list(range(len(ids))) if part.facts.category_level else ids
+    two_way = score_queries(embeds, part.gallery_embeds, ids, part.gallery_ids.tolist())["two_way"]
+    units = list(range(len(ids))) if part.category_level else ids
     if len(set(units)) < MIN_CLUSTERS:
         return None if two_way.mean() > 0.5 else f"{two_way.mean():.3f}"
     low, high = bootstrap_interval(two_way, units, seed=0, level=1 - 0.05 / max(n_chosen_from, 1))
