@@ -159,6 +159,13 @@ def test_every_modality_has_its_steps_whatever_is_left_over(sizes, n_processes, 
         assert least <= min_steps * accumulated / epochs + 1
 
 
+def test_further_passes_are_in_an_order_of_their_own():
+    for epoch in (0, 1):
+        sampler = ModalityBatchSampler([40, 40], 8, seed=0, min_batches=20)
+        sampler.set_epoch(epoch)
+        assert len({tuple(sorted(row % 40 for row in batch)) for batch in sampler}) == len(sampler) == 40
+
+
 def test_no_steps_asked_for_no_batches_more():
     assert least_batches(0, 3, 2, 4) == 0
     assert least_batches(300, 16, 1, 1) == 19
