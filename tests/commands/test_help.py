@@ -81,7 +81,7 @@ BAD = [
     (["train.py", "--data", "eeg=x", "base"], "Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER", "'base'"),
     (["train", "--seed", "1", "base"], "Unexpected argument 'base'; a recipe comes first", ""),
     (["train", "--seed", "1"], "'data' section is empty", "`--data eeg=FOLDER`"),
-    (["train", "--min-stps", "9", "--data", "eeg=x"], "Unknown key 'min_stps'", "Did you mean 'min_steps'?"),
+    (["train", "--min-steps", "-1", "--data", "eeg=x"], "'min_steps' parameter. Allowed is a whole number", "got -1"),
     (["train", "demo", "--dat", "eeg=x", "meg=y"], "Unexpected argument 'meg=y'", ""),
     (["evalute"], "but got 'evalute' instead.", "Did you mean 'evaluate'?"),
     (["prepare", "nds"], "but got 'nds' instead.", "Did you mean 'nsd'?"),
