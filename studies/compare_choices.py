@@ -51,7 +51,7 @@ def train_choice(name: str, modality: str, data: PreparedSet, seed: int, epochs:
         words = [str(RECIPE), "--data", data_set, "--seed", str(seed), "--output-dir", scratch]
         words += ["--save_strategy", "'no'", "--load_best_model_at_end", "false", "--disable_tqdm", "true"]
         words += ["--model.include_vision_tower", "false"] + (
-            [] if epochs is None else ["--num_train_epochs", str(epochs)]
+            [] if epochs is None else ["--num_train_epochs", str(epochs), "--min_steps", "0"]
         )
         recipe = read_recipe(words + SETTINGS["single"] + SETTINGS["still"])
         settings = dict(choice.settings)

@@ -132,6 +132,7 @@ def train_quarter(recipe: Recipe, subjects: Sequence[str], person: str, seed: in
         recordings=JointDataset([train]),
         validation=[validation],
         passes=recipe.passes,
+        min_steps=recipe.min_steps,
     )
     trainer.train()
     return trainer.model, trainer.state.max_steps

@@ -1,7 +1,7 @@
 """Compare recipes on the simulated twins or on real recordings: train with several seeds, score on the same queries.
 
     python studies/compare_recipes.py --twins realistic linear --recipes demo paper paper_code linear --seeds 0 1 2 3 4
-    python studies/compare_recipes.py --twins faces --recipes real_faces base linear --seeds 0 1 2 3 4
+    python studies/compare_recipes.py --twins faces --recipes base linear --seeds 0 1 2 3 4
     python studies/results_page.py    # docs/studies/results.md from studies/results/*.json
 
 A recipe is a file of `configs/` by name, with changes behind plus signs:

@@ -189,7 +189,8 @@ between two categories, where top-1 and 2-way are the same. `python studies/resu
   of two, so read times roughly. The same command gave the same weights on them, to the bit. Processors of another
   kind add in another order and train other weights that score alike
   ([CONTRIBUTING.md](../../CONTRIBUTING.md#what-is-equal-to-the-bit)).
-- *Recipes* are those of `configs/`, joint models of all modalities and subjects. A plus sign adds a change:
+- *Recipes* are those of `configs/` at the commits that are named, joint models of all modalities and subjects: before
+  `base` and `demo` had `min_steps`, and while `real_digits` and `real_faces` were there. A plus sign adds a change:
   - `+frozen`: alignment layers stay as they started (the initialisation of the recipe: in `demo` the identity for EEG
     and MEG, which is no alignment at all, and random for fMRI, which cannot do without).
   - `+mse`: squared distance instead of the contrastive loss.

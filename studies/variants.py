@@ -112,7 +112,7 @@ def training_words(recipe: str, seed: int, twin: Path, epochs: int | None = None
     words = [str(path), "--training.seed", str(seed)]
     words += [word for variant in variants for word in SETTINGS.get(variant, [])]
     if epochs is not None:
-        words += ["--training.num_train_epochs", str(epochs)]
+        words += ["--training.num_train_epochs", str(epochs), "--min_steps", "0"]  # so many and no more
     folders, learnt = data_folders(twin), learnt_of(recipe, twin)
     if person is not None:
         learnt = [person[0]]
@@ -126,5 +126,5 @@ def training_key(words: Sequence[str], data: dict, source: str) -> str:
     recipe = read_recipe(words).as_dict()
     recipe["training"].pop("output_dir")
     learnt = {modality: data[modality] for modality in recipe["data"]}
-    deciding = {section: recipe[section] for section in ("model", "training", "passes")}
+    deciding = {section: recipe[section] for section in ("model", "training", "passes", "min_steps")}
     return digest({**deciding, "data": learnt, "source": source})

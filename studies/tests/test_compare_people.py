@@ -91,7 +91,7 @@ def test_a_quarter_is_the_quarter_that_adapting_takes(twin, tmp_path, monkeypatc
     seen = {}
 
     class Spy:
-        def __init__(self, model, args, recordings, validation, passes):
+        def __init__(self, model, args, recordings, validation, passes, min_steps):
             seen.update(train=recordings.parts[0], validation=validation[0], args=args)
             raise InterruptedError
 

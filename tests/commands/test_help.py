@@ -78,7 +78,10 @@ BAD = [
     (["train", "demo", "--resum"], "'--resum' has no value.", "Did you mean 'resume'?"),
     (["train", "demo", "--data", "egg=x"], "Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER", "'egg=x'"),
     (["train.py", "demo", "--data.egg", "x"], "Unknown key 'egg' in the recipe's 'data' section.", "Did you mean"),
-    (["train.py", "--data", "eeg=x"], "The first argument is a recipe, but is '--data'", ""),
+    (["train.py", "--data", "eeg=x", "base"], "Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER", "'base'"),
+    (["train", "--seed", "1", "base"], "Unexpected argument 'base'; a recipe comes first", ""),
+    (["train", "--seed", "1"], "'data' section is empty", "`--data eeg=FOLDER`"),
+    (["train", "--min-steps", "-1", "--data", "eeg=x"], "'min_steps' parameter. Allowed is a whole number", "got -1"),
     (["train", "demo", "--dat", "eeg=x", "meg=y"], "Unexpected argument 'meg=y'", ""),
     (["evalute"], "but got 'evalute' instead.", "Did you mean 'evaluate'?"),
     (["prepare", "nds"], "but got 'nds' instead.", "Did you mean 'nsd'?"),
@@ -94,10 +97,10 @@ def test_refusals_are_one_line_and_load_nothing_heavy(words, told, hint):
 
 
 @pytest.mark.parametrize("words", [["train"], ["train.py"]], ids=" ".join)
-def test_a_training_without_a_recipe_explains_recipes(words):
+def test_a_training_of_nothing_explains_recipes(words):
     code, shown, lines, loaded = run(words)
     assert (code, shown, loaded) == (2, "", [])
-    assert lines[0].startswith("usage: ") and lines[-1] == "error: Give a recipe."
+    assert lines[0].startswith("usage: ") and lines[-1].startswith("error: Give data sets by `--data ")
     assert any(line.startswith("  demo  ") for line in lines)
 
 

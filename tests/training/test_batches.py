@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, named
+from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, least_batches, named
 from spoiled_rows import spoil
 
 
@@ -89,6 +89,88 @@ def test_processes_share_the_batches_of_one(sizes, batch_size, n_processes, epoc
     assert {len(part) for part in dealt} == {len(alone) // n_processes}
     together = [batch for step in zip(*dealt, strict=True) for batch in step]
     assert together == alone[: len(alone) // n_processes * n_processes]
+
+
+def batches_of_passes(sizes, batch_size, seed, passes, epoch):
+    """Batches of each modality and their order, as they are where nothing asks for more of them."""
+    rng, offset, batches = np.random.default_rng([seed, epoch]), 0, []
+    for size, n_passes in zip(sizes, passes, strict=True):
+        own = []
+        for _ in range(n_passes):
+            order = offset + rng.permutation(size)
+            own += [order[i * batch_size : (i + 1) * batch_size].tolist() for i in range(max(size // batch_size, 1))]
+        offset += size
+        batches.append(own)
+    together = [batch for own in batches for batch in own]
+    return batches, [together[index] for index in rng.permutation(len(together))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    batch_size=st.integers(1, 9),
+    n_passes=st.integers(1, 3),
+    epoch=st.integers(0, 2),
+    min_batches=st.integers(0, 40),
+)
+def test_a_modality_with_few_batches_has_more_passes_and_the_others_stay(
+    sizes, batch_size, n_passes, epoch, min_batches
+):
+    passes = [n_passes] * len(sizes)
+    sampler = ModalityBatchSampler(sizes, batch_size, 3, passes, min_batches=min_batches)
+    sampler.set_epoch(epoch)
+    batches, offsets = list(sampler), np.cumsum([0, *sizes])
+    expected, in_order = batches_of_passes(sizes, batch_size, 3, passes, epoch)
+    assert sampler.counts == [max(len(own), min_batches) for own in expected]
+    if sampler.counts == [len(own) for own in expected]:
+        assert batches == in_order
+    for number, own in enumerate(expected):
+        low, high = offsets[number : number + 2]
+        found = [batch for batch in batches if low <= batch[0] < high]
+        assert len(found) == sampler.counts[number]
+        if len(own) >= min_batches:
+            assert sorted(found) == sorted(own)
+        assert all(batch in found for batch in own)
+        times = np.bincount(np.concatenate(found) - low, minlength=sizes[number])
+        in_pass = max(sizes[number] // batch_size, 1)
+        assert times.max() <= -(-len(found) // in_pass) and all(len(set(batch)) == len(batch) for batch in found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    n_processes=st.integers(1, 4),
+    accumulated=st.integers(1, 3),
+    epochs=st.integers(1, 5),
+    min_steps=st.integers(1, 50),
+)
+def test_every_modality_has_its_steps_whatever_is_left_over(sizes, n_processes, accumulated, epochs, min_steps):
+    """Counted over whole runs of all processes, each step of which takes `accumulated` batches of each of them."""
+    least = least_batches(min_steps, epochs, accumulated, n_processes)
+    batches = np.zeros(len(sizes))
+    for index in range(n_processes):
+        sampler = ModalityBatchSampler(sizes, 4, 3, None, n_processes, index, least)
+        for epoch in range(epochs):
+            sampler.set_epoch(epoch)
+            for batch in sampler:
+                batches[np.searchsorted(np.cumsum(sizes), batch[0], side="right")] += 1
+    assert (batches / n_processes / accumulated >= min_steps).all()
+    if n_processes == 1:  # and no more than that, but for what an epoch rounds up
+        assert least <= min_steps * accumulated / epochs + 1
+
+
+def test_further_passes_are_in_an_order_of_their_own():
+    for epoch in (0, 1):
+        sampler = ModalityBatchSampler([40, 40], 8, seed=0, min_batches=20)
+        sampler.set_epoch(epoch)
+        assert len({tuple(sorted(row % 40 for row in batch)) for batch in sampler}) == len(sampler) == 40
+
+
+def test_no_steps_asked_for_no_batches_more():
+    assert least_batches(0, 3, 2, 4) == 0
+    assert least_batches(300, 16, 1, 1) == 19
+    assert least_batches(300, 2.5, 1, 1) == 150  # the half epoch may hold other modalities
+    assert least_batches(300, 0.1, 1, 1) == least_batches(300, -1, 1, 1) == 300
 
 
 def test_order_changes_with_epoch_and_seed():

@@ -153,8 +153,32 @@ def test_a_recipe_goes_by_its_name(tmp_path, monkeypatch):
         read_recipe(["liner"])
     with pytest.raises(FileNotFoundError, match=r"'configs/demo\.yaml' is no file"):  # a path is no name
         read_recipe(["configs/demo.yaml"])
-    with pytest.raises(DataError, match="The first argument is a recipe, but is '--seed'"):
-        read_recipe(["--seed", "1"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data", "meg=m", "--output-dir", "o"],
+        ["--data.meg", "m", "--output-dir=o"],
+        ["--output-dir", "o", "--data={meg: m}"],
+    ],
+)
+def test_base_is_the_recipe_where_none_is_named(words):
+    """On the data sets of the arguments, and on none of those that the file has as examples."""
+    recipe = read_recipe([*words, "--seed", "3"])
+    assert recipe == read_recipe(["base", "--data", "meg=m", "--output-dir", "o", "--seed", "3"])
+    assert recipe.data == {"meg": "m"} and recipe.training["output_dir"] == "o"
+    with pytest.raises(DataError, match="'data' section is empty; give the prepared data set"):
+        read_recipe(["--seed", "3"])
+
+
+def test_recipes_state_their_steps_and_their_warm_up():
+    """Those that are recommended; the others stay what earlier comparisons were made with."""
+    told = {path.stem: read_recipe([str(path)]) for path in CONFIGS}
+    assert {name for name, recipe in told.items() if recipe.min_steps} == {"base", "demo"}
+    for name in ("base", "demo"):
+        arguments = told[name].training_arguments
+        assert [arguments.get_warmup_steps(n) for n in (300, 640, 40_000)] == [9, 20, 1200]
 
 
 def test_shipped_recipes_are_explained(capsys):
@@ -328,6 +352,11 @@ def test_a_word_for_a_number_is_refused_before_anything_is_touched(name):
         ("--model={eeg: {dropout: .nan}}", "'model.eeg.dropout' parameter. Allowed is a finite number"),
         ("--model={logit_scale_init_value: .inf}", "'model.logit_scale_init_value' parameter. Allowed is a finite"),
         ("--model={eeg_config: {}}", "'model.eeg_config' is made from the data sets"),
+        ("--min-steps=-1", "'min_steps' parameter. Allowed is a whole number from 0 to 100,000, but got -1"),
+        ("--min_steps=1.5", "'min_steps' parameter. Allowed is a whole number"),
+        ("--min_steps=true", "'min_steps' parameter. Allowed is a whole number"),
+        ("--min_steps={eeg: 3}", "'min_steps' parameter. Allowed is a whole number"),
+        ("--min_steps=1e6", "'min_steps' parameter. Allowed is a whole number"),
         ("--passes={eeg: true}", "'passes.eeg' parameter. Allowed is a whole number"),
         ("--passes={eeg: 100000000000000000000}", "'passes.eeg' parameter. Allowed is a whole number"),
         ("--training=a", "'training' parameter. Allowed is keys with values"),

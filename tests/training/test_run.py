@@ -163,6 +163,7 @@ def test_the_best_checkpoint_goes_with_a_run_that_is_moved(recipe_file, tmp_path
     [
         (["--per_device_train_batch_size", "8"], "'batch_size' was 16 and is 8"),
         (["--seed", "6"], "'seed' was 5 and is 6"),
+        (["--min-steps", "9"], "'min_steps' was 0 and is 9"),
         (["--passes", "{eeg: 2}"], r"'passes' was \[1, 1\] and is \[2, 1\]"),
         (["--gradient_accumulation_steps", "2"], "'gradient_accumulation_steps' was 1 and is 2"),
         (["--model.eeg.subjects", "[sub-01]"], r"'sizes' was \[160, 160\] and is \[80, 160\]"),
@@ -172,6 +173,44 @@ def test_a_run_goes_on_with_the_batches_it_began_with(recipe_file, tmp_path, cha
     train(read_recipe([recipe_file, "--max_steps", "1", "--num_train_epochs", "1"]))
     with pytest.raises(DataError, match=rf"checkpoint-1' cannot be resumed from with other settings: {named}"):
         train(read_recipe([recipe_file, *changes, "--resume", "true"]))
+
+
+@pytest.mark.numerical
+def test_small_data_have_their_steps_and_more_epochs_go_on_from_them(recipe_file, tmp_path, capsys):
+    """Ten batches in a pass, 17 in an epoch, scored once in each; as many in a third epoch that is asked for later."""
+    few = [recipe_file, "--min-steps", "33", "--passes", "{fmri: 2}", "--save_total_limit", "9"]
+    output = train(read_recipe(few))
+    record = json.loads((output / "training.json").read_text())
+    assert record["recipe"]["min_steps"] == 33 and record["steps"] == 2 * (17 + 20)
+    assert [entry["step"] for entry in record["validation"]] == [37, 74]
+    batches = json.loads((output / "checkpoint-37" / "batches.json").read_text())
+    assert (batches["min_steps"], batches["min_batches"], batches["sizes"]) == (33, 17, [160, 160])
+    more = [*few, "--num_train_epochs", "3"]
+    train(read_recipe([*more, "--resume"]))
+    assert json.loads((output / "training.json").read_text())["steps"] == 3 * 37
+    with pytest.raises(DataError, match="'min_steps' was 33 and is 40"):
+        train(read_recipe([*more, "--min-steps", "40", "--resume"]))
+    assert "'min_steps' asks for" not in capsys.readouterr().err
+
+
+def test_steps_that_were_asked_for_are_followed_and_told_to_be_few(recipe_file, capsys):
+    output = train(read_recipe([recipe_file, "--max-steps", "6", "--min-steps", "30", "--passes", "{fmri: 2}"]))
+    said = capsys.readouterr().err
+    assert "note: training takes 6 steps, about 2 of eeg and 3 of fmri, fewer than the 30 that" in said
+    assert json.loads((output / "training.json").read_text())["steps"] == 6
+
+
+def test_a_run_of_before_there_was_a_floor_goes_on_without_one(recipe_file, tmp_path):
+    state = train(read_recipe([recipe_file, "--max_steps", "1"])) / "checkpoint-1"
+    batches = json.loads((state / "batches.json").read_text())
+    for name in ("min_steps", "min_batches"):
+        assert batches.pop(name) == 0
+    (state / "batches.json").write_text(json.dumps(batches))
+    mark_finished(state)
+    again = [recipe_file, "--max_steps", "2", "--resume"]
+    with pytest.raises(DataError, match="'min_steps' was 0 and is 30"):
+        train(read_recipe([*again, "--min-steps", "30"]))
+    train(read_recipe(again))
 
 
 def test_recordings_that_were_prepared_otherwise_do_not_continue_a_run(recipe_file, folders, tmp_path):
@@ -274,7 +313,8 @@ def test_recipes_of_this_repository_train(recipe, ready_folders, tmp_path):
     data = {name: ready_folders[name] for name in yaml.safe_load(recipe.read_text())["data"]}
     changes = ["--data", yaml.safe_dump(data, default_flow_style=True), "--model.include_vision_tower", "false"]
     changes += ["--model.eeg.hidden_size", "8", "--model.meg.hidden_size", "8"]  # to be quick
-    changes += ["--num_train_epochs", "1", "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")]
+    changes += ["--num_train_epochs", "1", "--min_steps", "0", "--warmup_steps", "0"]
+    changes += ["--output_dir", str(tmp_path / "out")]
     main([str(recipe), *changes, "--use_cpu", "true"])
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     start = build_model(NeuralClipModel.from_pretrained(tmp_path / "out").config, None, record["seed"]).state_dict()

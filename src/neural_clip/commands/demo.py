@@ -42,7 +42,7 @@ class DemoOptions:
     output_dir: Path = option(Path("outputs/demo"), "folder of everything", type=Path)
     preset: str = option("demo", "sizes and difficulty of the simulated corpora", choices=PRESETS)
     seed: int = option(0, "of simulation and training", type=int)
-    epochs: int | None = option(None, "of training; default those of the recipe", type=int)
+    epochs: int | None = option(None, "of training, and no more steps than these; default: as the recipe", type=int)
     vision_model: str = option(TINY_CLIP, "image encoder: the tiny CLIP or a CLIP of the Hub", metavar="NAME")
     data_only: bool = option(False, "stop once the data sets are there")
 
@@ -93,7 +93,7 @@ def train_and_evaluate(options: DemoOptions, output: Path, data: Path, started: 
     data_sets = ["--data", *[f"{modality}={folder}" for modality, folder in folders.items()]]
     train = [*TRAIN, "demo", "--overwrite", *data_sets, "--seed", str(options.seed)]
     if options.epochs is not None:
-        train += ["--epochs", str(options.epochs)]
+        train += ["--epochs", str(options.epochs), "--min-steps", "0"]
     if options.vision_model != TINY_CLIP:
         train += ["--model.include_vision_tower", "false"]  # a large tower would make the checkpoint large
     frozen: list[object] = [*train, "--model.freeze_alignment", "true", "--model.include_vision_tower", "false"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -105,6 +106,21 @@ class JointDataset(Dataset):
         return self.parts[part].__getitems__([row - int(self.offsets[part]) for row in rows])
 
 
+def least_batches(min_steps: int, epochs: float, accumulated: int, num_processes: int) -> int:
+    """Batches of a modality that an epoch needs, so that a run has so many optimiser steps of it.
+
+    Args:
+        min_steps (`int`): Steps of the whole run; a modality that has a part of the batches of a step has that part of
+            the step.
+        epochs (`float`): Of the run. The whole ones must do, since a part of one may lack any of its batches; a run of
+            less than one has fewer steps.
+        accumulated (`int`): Batches whose gradients each process adds up in a step.
+        num_processes (`int`): Processes. Up to one batch less than these may be left out of an epoch.
+    """
+    needed = math.ceil(min_steps * accumulated * num_processes / max(int(epochs), 1))
+    return needed and needed + num_processes - 1
+
+
 class ModalityBatchSampler:
     """Shuffled batches, each from one modality, the modalities in random order; those of one process.
 
@@ -117,6 +133,8 @@ class ModalityBatchSampler:
         num_processes (`int`): Processes that the batches are dealt to in turn, each as many; what is left over is left
             out of the epoch.
         process_index (`int`): Which of these this is.
+        min_batches (`int`): Batches that each modality has in an epoch, or more. One whose passes give fewer has more
+            passes, the last of which may be cut short; the batches of the others stay what they are.
     """
 
     def __init__(
@@ -127,11 +145,13 @@ class ModalityBatchSampler:
         passes: Sequence[int] | None = None,
         num_processes: int = 1,
         process_index: int = 0,
+        min_batches: int = 0,
     ) -> None:
         self.sizes, self.passes = list(sizes), [1] * len(sizes) if passes is None else list(passes)
         self.batch_size = batch_size
         self.seed = seed
         self.num_processes, self.process_index = num_processes, process_index
+        self.min_batches = min_batches
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -139,9 +159,15 @@ class ModalityBatchSampler:
         self.epoch = epoch
 
     @property
+    def counts(self) -> list[int]:
+        """Batches of each modality in an epoch, over all processes."""
+        passes = zip(self.sizes, self.passes, strict=True)
+        return [max(n * max(size // self.batch_size, 1), self.min_batches) for size, n in passes]
+
+    @property
     def n_batches(self) -> int:
         """Batches of an epoch, over all processes."""
-        return sum(n * max(size // self.batch_size, 1) for size, n in zip(self.sizes, self.passes, strict=True))
+        return sum(self.counts)
 
     def __len__(self) -> int:
         return self.n_batches // self.num_processes
@@ -149,11 +175,13 @@ class ModalityBatchSampler:
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         batches, offset = [], 0
-        for size, n_passes in zip(self.sizes, self.passes, strict=True):
-            count = max(size // self.batch_size, 1)
-            for _ in range(n_passes):
-                order = offset + rng.permutation(size)
-                batches += [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(count)]
+        for number, (size, n_passes, count) in enumerate(zip(self.sizes, self.passes, self.counts, strict=True)):
+            more = np.random.default_rng([self.seed, self.epoch, 1 + number])  # a 0 would repeat `rng`
+            in_pass = max(size // self.batch_size, 1)
+            for first in range(0, count, in_pass):
+                order = offset + (rng if first < n_passes * in_pass else more).permutation(size)
+                starts = range(0, min(in_pass, count - first) * self.batch_size, self.batch_size)
+                batches += [order[start : start + self.batch_size].tolist() for start in starts]
             offset += size
         order = rng.permutation(len(batches))[: len(self) * self.num_processes]
         for index in order[self.process_index :: self.num_processes]:
@@ -161,7 +189,7 @@ class ModalityBatchSampler:
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the batches, the same for all processes."""
-        names = ("sizes", "passes", "batch_size", "seed", "num_processes")
+        names = ("sizes", "passes", "min_batches", "batch_size", "seed", "num_processes")
         return {name: getattr(self, name) for name in names}
 
 

@@ -88,15 +88,20 @@ def check_modalities(data: dict[str, PreparedSet]) -> None:
             raise DataError(f"'data.{modality}' is '{opened.name}', but that data set holds {opened.facts.modality}.")
 
 
-def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> None:
+def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> int:
     """Raise a `DataError` where a run would not see the batches that the checkpoint's run was about to see.
 
     Args:
         checkpoint (`str`): Folder of a checkpoint; an older one tells the number of processes alone.
         batches (`dict`): What decides the batches of this run.
+
+    Returns:
+        `int`: Batches of a modality that an epoch has at least. More epochs would need fewer, but the run that goes on
+            keeps those that it began with.
     """
     processes = {"num_processes": max(len(list(Path(checkpoint).glob("rng_state_*.pth"))), 1)}
-    before = object_in(Path(checkpoint, BATCHES_FILE)) or processes
+    before = {"min_steps": 0, "min_batches": 0} | (object_in(Path(checkpoint, BATCHES_FILE)) or processes)
+    min_batches = before.pop("min_batches")
     changed = {name: (value, batches.get(name)) for name, value in before.items() if batches.get(name) != value}
     if changed:
         told = "; ".join(f"'{name}' was {old} and is {new}" for name, (old, new) in changed.items())
@@ -104,6 +109,7 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> None:
             f"'{checkpoint}' cannot be resumed from with other settings: {told}. Give what it was, or train anew with "
             "`--overwrite`."
         )
+    return min_batches
 
 
 def check_resumed_weights(checkpoint: Path, model: PreTrainedModel) -> None:

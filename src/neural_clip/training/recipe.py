@@ -28,18 +28,20 @@ SECTIONS = ("data", "model", "training")
 MAX_NAME = 255  # bytes, of file systems
 MAX_FOLDS = 100
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
+MAX_MIN_STEPS = 100_000  # twice what `base` takes on THINGS-MEG; an epoch's batches are made at once
+DEFAULT = "base"  # the recipe where none is named
 EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
 STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub")
 # Words of the other commands for settings of `training`.
 SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
-SETTINGS = ("closed_form", "folds", "passes", "resume", "overwrite")  # beside the sections
-OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "batch-size", "closed-form",
-           "folds")  # fmt: skip
-USAGE = """usage: {program} RECIPE [--data MODALITY=FOLDER ...] [--output-dir FOLDER] [--SECTION.KEY VALUE ...] ...
+SETTINGS = ("closed_form", "folds", "min_steps", "passes", "resume", "overwrite")  # beside the sections
+OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "min-steps", "batch-size",
+           "closed-form", "folds")  # fmt: skip
+USAGE = """usage: {program} [RECIPE] [--data MODALITY=FOLDER ...] [--output-dir FOLDER] [--SECTION.KEY VALUE ...] ...
 
-Train a model as a recipe says.
+Train a model as a recipe says: by `base`, on the data sets of `--data`, unless another recipe is named.
 
 RECIPE is a YAML file, or the name of one that comes with the package:
 {recipes}
@@ -48,7 +50,9 @@ It holds three sections:
   model     settings of NeuralClipConfig; those of an encoder under eeg, meg, fmri
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
 and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
-otherwise), `closed_form` (put one beside the network), `resume` and `overwrite`. Every value can be overridden.
+otherwise), `min_steps` (optimiser steps that each modality has in all, or more: an epoch goes more often over a small
+data set), `closed_form` (put one beside the network), `folds` (of cross-validation where there is no validation split),
+`resume` and `overwrite`. Every value can be overridden.
 
 options:
   -h, --help                      show this help message and exit
@@ -62,14 +66,17 @@ options:
   --push-to-hub                   send the checkpoint to the Hub, private unless the recipe says otherwise
   --seed N                        of initial weights and the order of batches
   --epochs N                      training.num_train_epochs
+  --min-steps N                   optimiser steps that each modality has in all, or more; 0 for as many as come
   --batch-size N                  training.per_device_train_batch_size
   --SECTION.KEY VALUE             any value of the recipe, as YAML
   --KEY VALUE                     any value of its `training` section
 
 examples:
+  neural-clip train --data fmri=data/mine --output-dir outputs/mine
   neural-clip train demo --overwrite
   accelerate launch train.py configs/base.yaml --data meg=data/things_meg --output-dir outputs/meg
   python train.py base --data.eeg data/mine --training.learning_rate 1e-3 --model.eeg.hidden_size 64"""
+NOTHING = "Give data sets by `--data MODALITY=FOLDER ...`, or a recipe."
 # What a run of this package needs, unless the recipe says otherwise.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -101,6 +108,8 @@ class Recipe:
             helps.
         folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds (see
             `training/folds.py`); 0 for not.
+        min_steps (`int`): Optimiser steps that each modality has in the whole run, or more: where its passes give
+            fewer, an epoch goes over its recordings more often. `training.max_steps` is followed as it is.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
         overwrite (`bool`): Replace an earlier run there.
     """
@@ -111,6 +120,7 @@ class Recipe:
     passes: dict[str, int] = field(default_factory=dict)
     closed_form: bool = False
     folds: int = 0
+    min_steps: int = 0
     resume: bool = False
     overwrite: bool = False
 
@@ -126,7 +136,8 @@ class Recipe:
                 self.training[name] = "no"
         if not self.data:
             raise DataError(
-                "The recipe's 'data' section is empty; give the prepared data set of 'eeg', 'meg' or 'fmri'."
+                "The recipe's 'data' section is empty; give the prepared data set of 'eeg', 'meg' or 'fmri', as by "
+                "`--data eeg=FOLDER`."
             )
         check_keys("data", self.data, MODALITIES)
         check_keys("passes", self.passes, MODALITIES)
@@ -154,6 +165,8 @@ class Recipe:
         for name, count in self.passes.items():
             whole = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MAX_PASSES
             check_value(f"passes.{name}", count, whole, f"a whole number from 1 to {MAX_PASSES:,}")
+        whole = type(self.min_steps) is int and 0 <= self.min_steps <= MAX_MIN_STEPS
+        check_value("min_steps", self.min_steps, whole, f"a whole number from 0 to {MAX_MIN_STEPS:,}")
         self._arguments: TrainingArguments | None = None
 
     @property
@@ -232,24 +245,27 @@ def find_recipe(given: str) -> Path:
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
-    """Read `RECIPE [--section.key value ...]`.
+    """Read `[RECIPE] [--section.key value ...]`.
+
+    Without a recipe it is [`DEFAULT`], on the data sets that the arguments name and no others.
 
     Raises:
         DataError: If the file or an override cannot be used.
         FileNotFoundError: If there is no such recipe.
-        SystemExit: After printing the usage: with code 0 for `--help`, with 2 where no recipe is given.
+        SystemExit: After printing the usage: with code 0 for `--help`, with 2 where nothing is given.
     """
     if not argv or {"-h", "--help"} & set(argv):
-        print(usage() if argv else f"{usage()}\n\nerror: Give a recipe.", file=sys.stdout if argv else sys.stderr)
+        print(usage() if argv else f"{usage()}\n\nerror: {NOTHING}", file=sys.stdout if argv else sys.stderr)
         raise SystemExit(0 if argv else 2)
-    if argv[0].startswith("-"):
-        raise DataError(f"The first argument is a recipe, but is {argv[0]!r}; `--help` lists the recipes.")
-    path = find_recipe(argv[0])
+    named = not argv[0].startswith("-")
+    path = find_recipe(argv[0]) if named else RECIPES / f"{DEFAULT}.yaml"
     content = read_yaml(path, "recipe")
     if not isinstance(content, dict):
         raise DataError(f"'{path}' must hold the sections {SECTIONS}, but holds {type(content).__name__}.")
     content = with_exponents(content)
-    for dotted, value in parse_overrides(argv[1:]):
+    if not named:
+        content["data"] = {}  # not the folders that the file has as examples
+    for dotted, value in parse_overrides(argv[named:]):
         override(content, dotted, value)
     check_keys("top-level", content, [item.name for item in fields(Recipe)])
     return Recipe(**{key: value for key, value in content.items() if value is not None})
@@ -262,7 +278,9 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
     while rest:
         given = rest.pop(0)
         if not given.startswith("--"):
-            raise DataError(f"Unexpected argument {given!r}; overrides look like `--training.seed 1`.")
+            raise DataError(
+                f"Unexpected argument {given!r}; a recipe comes first, and overrides look like `--training.seed 1`."
+            )
         name, equals, text = given[2:].partition("=")
         dotted = name.replace("-", "_").split(".")
         is_switch = len(dotted) == 1 and dotted[0] in SWITCHES

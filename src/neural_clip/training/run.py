@@ -40,6 +40,7 @@ from neural_clip.training.checks import (
     is_public,
 )
 from neural_clip.training.closed_form import add_closed_forms
+from neural_clip.training.end_warnings import end_warnings
 from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import Recipe
@@ -107,15 +108,15 @@ def train(recipe: Recipe) -> Path:
 
         def trainer_of(of_fold: TrainingArguments, parts: Splits) -> FoldTrainer:
             model = build_model(config, None, of_fold.seed)
-            return cast(FoldTrainer, _trainer(of_fold, model, parts, recipe.passes, processor, FoldTrainer))
+            return cast(FoldTrainer, _trainer(of_fold, model, parts, recipe, processor, FoldTrainer))
 
         held_out = cross_validate(trainer_of, arguments, splits.train, folds)
     model = build_model(config, tower, arguments.seed)
-    trainer = _trainer(arguments, model, splits, recipe.passes, processor)
+    trainer = _trainer(arguments, model, splits, recipe, processor)
     if held_out is not None:
         trainer.add_callback(StopAfter(held_out.n_epochs))
     if start is not None:
-        check_resumed_batches(str(start), trainer.deciding_batches())
+        trainer.min_batches = check_resumed_batches(str(start), trainer.deciding_batches())
         check_resumed_weights(start, model)
     if trainer.is_world_process_zero():
         _print_notes([*splits.notes, *folder.notes], trainer)
@@ -148,7 +149,8 @@ def _run(
             arguments.output_dir = output_dir
         wait()  # until every process has read the best weights
         if is_first:
-            record, model = training_record(recipe, facts, trainer), cast(NeuralClipModel, trainer.model)
+            model, warnings = cast(NeuralClipModel, trainer.model), end_warnings(trainer)
+            record = training_record(recipe, facts, trainer) | {"warnings": warnings}
             if held_out is not None:
                 record["cross_validation"] = held_out.as_dict()
             if recipe.closed_form:
@@ -160,6 +162,8 @@ def _run(
             trainer.remove_other_states()
     wait()  # until the checkpoint stands
     if is_first:
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(f"checkpoint: {output_dir}  ({_outcome(trainer)})", file=sys.stderr)
 
 
@@ -167,7 +171,7 @@ def _trainer(
     arguments: TrainingArguments,
     model: NeuralClipModel,
     splits: Splits,
-    passes: dict[str, int],
+    recipe: Recipe,
     processor: NeuralClipProcessor,
     kind: type[NeuralClipTrainer] = NeuralClipTrainer,
 ) -> NeuralClipTrainer:
@@ -179,7 +183,8 @@ def _trainer(
             args=arguments,
             recordings=JointDataset(splits.train),
             validation=splits.validation,
-            passes=passes,
+            passes=recipe.passes,
+            min_steps=recipe.min_steps,
             processor=processor,
             callbacks=[KeepTowerInEval(), BestState()],
         )
@@ -211,8 +216,13 @@ def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:
     """Say what is peculiar about a run before it starts."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+    n_steps = trainer.n_steps()
+    few = [f"{steps} of {name}" for name, steps in trainer.steps_of(n_steps).items() if steps < trainer.min_steps]
+    if few:
+        asked = f"fewer than the {trainer.min_steps} that 'min_steps' asks for"
+        print(f"note: training takes {n_steps} steps, about {' and '.join(few)}, {asked}.", file=sys.stderr)
     if not trainer.validation and not any(isinstance(each, StopAfter) for each in trainer.callback_handler.callbacks):
-        steps = f"training takes {trainer.n_steps()} steps, and the last weights are kept"
+        steps = f"training takes {n_steps} steps, and the last weights are kept"
         print(f"note: without a validation split, {steps}.", file=sys.stderr)
 
 

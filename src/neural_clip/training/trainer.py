@@ -21,7 +21,14 @@ from neural_clip.evaluation.embedding import embed_recordings
 from neural_clip.files.whole import write_whole
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
-from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler, RecordingDataset, named
+from neural_clip.training.batches import (
+    BatchLoader,
+    JointDataset,
+    ModalityBatchSampler,
+    RecordingDataset,
+    least_batches,
+    named,
+)
 from neural_clip.training.checkpoint import check_weights
 from neural_clip.training.collapse import collapse_of, spread_of
 from neural_clip.training.run_state import BATCHES_FILE, mark_finished, mark_unfinished, states_of
@@ -36,6 +43,7 @@ class NeuralClipTrainer(Trainer):
         recordings ([`JointDataset`]): Training recordings of every modality.
         validation (`list[RecordingDataset]`): Validation recordings, one entry a modality.
         passes (`dict[str, int]`, *optional*): How often an epoch goes over the recordings of a modality.
+        min_steps (`int`): Optimiser steps that each modality has in a whole run, or more.
         processor ([`NeuralClipProcessor`], *optional*): Saved with each state, so that it can be used as it is.
         kwargs: Everything else that `Trainer` takes.
     """
@@ -45,6 +53,7 @@ class NeuralClipTrainer(Trainer):
         recordings: JointDataset,
         validation: list[RecordingDataset],
         passes: dict[str, int] | None = None,
+        min_steps: int = 0,
         processor: NeuralClipProcessor | None = None,
         **kwargs: Any,
     ) -> None:
@@ -52,6 +61,9 @@ class NeuralClipTrainer(Trainer):
         self.processor = processor
         self.warned: set[str] = set()  # modalities that were said to have collapsed
         super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)
+        args, self.min_steps = self.args, min_steps
+        per_step = (args.gradient_accumulation_steps, args.world_size)
+        self.min_batches = least_batches(min_steps, args.num_train_epochs, *per_step)  # of a modality in an epoch
 
     def batches(self) -> ModalityBatchSampler:
         """Batches of this process, in an order that depends on seed and epoch alone."""
@@ -59,7 +71,8 @@ class NeuralClipTrainer(Trainer):
         seed = args.seed if args.data_seed is None else args.data_seed
         sizes = [len(part) for part in self.recordings.parts]
         passes = [self.passes.get(part.modality, 1) for part in self.recordings.parts]
-        batches = ModalityBatchSampler(sizes, args.train_batch_size, seed, passes, args.world_size, args.process_index)
+        processes = (args.world_size, args.process_index)
+        batches = ModalityBatchSampler(sizes, args.train_batch_size, seed, passes, *processes, self.min_batches)
         if len(batches) == 0:
             raise DataError(
                 f"An epoch has {batches.n_batches} batches of {batches.batch_size} recordings, but there are "
@@ -70,14 +83,18 @@ class NeuralClipTrainer(Trainer):
 
     def deciding_batches(self) -> dict[str, Any]:
         """What decides the batches of a run and the state of its optimiser; a resumed one must agree."""
-        accumulated = {"gradient_accumulation_steps": self.args.gradient_accumulation_steps}
-        return (
-            self.batches().as_dict() | accumulated | {"optim": str(getattr(self.args.optim, "value", self.args.optim))}
-        )
+        steps = {"min_steps": self.min_steps, "gradient_accumulation_steps": self.args.gradient_accumulation_steps}
+        return self.batches().as_dict() | steps | {"optim": str(getattr(self.args.optim, "value", self.args.optim))}
 
     def n_steps(self) -> int:
         """Steps that training takes."""
         return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+
+    def steps_of(self, n_steps: int) -> dict[str, int]:
+        """How many of so many steps each modality has, by its share of the batches."""
+        counts = self.batches().counts
+        parts = zip(self.recordings.parts, counts, strict=True)
+        return {part.modality: n_steps * count // sum(counts) for part, count in parts}
 
     def collapsed_at(self, step: int | None) -> list[str]:
         """Modalities whose embeddings were collapsed after a step."""

@@ -1,0 +1,69 @@
+"""What is said of a training that is over and had too few steps, or learnt nothing that shows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neural_clip.retrieval.scores import score_queries
+from neural_clip.retrieval.scoring import MIN_CLUSTERS
+from neural_clip.retrieval.uncertainty import bootstrap_interval
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.checkpoint import check_weights
+from neural_clip.training.trainer import NeuralClipTrainer, neural_embeds
+
+
+def end_warnings(trainer: NeuralClipTrainer) -> list[str]:
+    """Sentences for the end of a training, its record and its card; none where there is nothing to say."""
+    return [*_few_steps(trainer), *_at_chance(trainer)]
+
+
+def _few_steps(trainer: NeuralClipTrainer) -> list[str]:
+    """Fewer steps than the learning rate takes to rise, in all or of a modality."""
+    n_steps = trainer.state.global_step
+    warmup = trainer.args.get_warmup_steps(trainer.state.max_steps)
+    more = "Give more epochs, or 'min_steps'."
+    if n_steps < warmup:
+        return [
+            f"training took {n_steps} steps, fewer than the {warmup} of its warm-up, so that the learning rate never "
+            f"reached {trainer.args.learning_rate:g}. {more}"
+        ]
+    few = [f"{steps} of {name}" for name, steps in trainer.steps_of(n_steps).items() if steps < warmup]
+    told = f"training took {n_steps} steps, about {' and '.join(few)}, fewer than the {warmup} of its warm-up. {more}"
+    return [told] if few else []
+
+
+def _at_chance(trainer: NeuralClipTrainer) -> list[str]:
+    """Modalities whose validation score cannot be told from that of guessing, with the weights that are kept."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    check_weights(model)
+    scored = [entry for entry in trainer.state.log_history if "eval_two_way" in entry]
+    n_chosen_from = len(scored) if trainer.args.load_best_model_at_end else 1
+    found = ((part, chance_of(neural_embeds(model.eval(), part), part, n_chosen_from)) for part in trainer.validation)
+    return [
+        f"the network of {part.modality} stayed at chance: its validation 2-way accuracy is {score}, and guessing gives 0.5."
+        for part, score in found
+        if score is not None
+    ]
+
+
+def chance_of(embeds: np.ndarray, recordings: RecordingDataset, n_chosen_from: int) -> str | None:
+    """The 2-way accuracy and its interval where that reaches down to 0.5, else nothing.
+
+    Args:
+        embeds (`np.ndarray` of shape `(n_recordings, projection_dim)`): What the network makes of the recordings.
+        recordings ([`RecordingDataset`]): Images are resampled, or single recordings at category level. Fewer than
+            `MIN_CLUSTERS` of them have no interval, and the accuracy itself decides.
+        n_chosen_from (`int`): Epochs of which these weights are the best by these very recordings. The best of many
+            lies above 0.5 by luck, so that the interval is as wide as that many together need (Bonferroni).
+    """
+    part = recordings.part
+    ids = part.image_ids.tolist()
+    two_way = score_queries(embeds, part.gallery_embeds, ids, part.gallery_ids.tolist())["two_way"]
+    units = list(range(len(ids))) if part.category_level else ids
+    if len(set(units)) < MIN_CLUSTERS:
+        return None if two_way.mean() > 0.5 else f"{two_way.mean():.3f}"
+    low, high = bootstrap_interval(two_way, units, seed=0, level=1 - 0.05 / max(n_chosen_from, 1))
+    if low > 0.5:
+        return None
+    best = f", the best of {n_chosen_from}" if n_chosen_from > 1 else ""
+    return f"{two_way.mean():.3f} (95 % interval {max(low, 0):.3f} to {min(high, 1):.3f}{best})"
