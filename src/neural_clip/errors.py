@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
@@ -57,11 +58,13 @@ def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None
 
 
 @contextmanager
-def loading(place: object) -> Iterator[None]:
-    """Turn whatever libraries raise on damaged files of a checkpoint into a [`DataError`] that names it.
+def loading(place: object, keywords: Mapping[str, object] | None = None) -> Iterator[None]:
+    """Turn whatever libraries raise on damaged files of a checkpoint into a [`DataError`] that names the file.
 
     Args:
         place (`object`): Its folder, or its name on the Hub.
+        keywords (`Mapping`, *optional*): What the caller asked for beside it. Where no file is damaged and the reason
+            names one of these, it is named instead.
     """
     try:
         yield
@@ -71,11 +74,25 @@ def loading(place: object) -> Iterator[None]:
         if isinstance(error, DataError) and str(place) in str(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"'{_damaged_file(str(place))}' cannot be loaded: {reason}") from error
+        damaged, asked = _damaged_file(str(place)), _named(keywords or {}, reason)
+        if damaged is None and asked is not None:
+            raise DataError(f"'{place}' cannot be loaded with the argument {asked!r}: {reason}") from error
+        config = os.path.join(str(place), "config.json")
+        named = damaged or (config if os.path.isfile(config) else place)
+        raise DataError(f"'{named}' cannot be loaded: {reason}") from error
 
 
-def _damaged_file(place: str) -> str:
-    """The first file of a checkpoint that is not what its suffix says; its configuration or folder if all are."""
+def _named(keywords: Mapping[str, object], text: str) -> str | None:
+    """The first keyword that a text names, or of whose value it names a key."""
+    for name, value in keywords.items():
+        names = [name, *value] if isinstance(value, Mapping) else [name]
+        if any(re.search(rf"(?<![\w.]){re.escape(str(each))}(?![\w.])", text) for each in names):
+            return name
+    return None
+
+
+def _damaged_file(place: str) -> str | None:
+    """The first file of a checkpoint that is not what its suffix says."""
     names = sorted(os.listdir(place)) if os.path.isdir(place) else []
     for name in names:
         path = os.path.join(place, name)
@@ -92,7 +109,7 @@ def _damaged_file(place: str) -> str:
                 safe_open(path, "np")
         except Exception:  # as above
             return path
-    return os.path.join(place, "config.json") if "config.json" in names else place
+    return None
 
 
 def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:
