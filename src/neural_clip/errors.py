@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+REPEATED_AFTER = 0.02  # s, by when code that cannot raise has ended
 
 
 class DataError(ValueError):
@@ -121,10 +127,12 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
 
     Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. What the system refuses (a full disk, a file that may
     not be read) is told in the same way. Errors of any other type are defects of this package and keep their
-    traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word.
+    traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word. Ctrl-C is one
+    line and exit code 130, wherever it is met.
     """
     try:
-        main(argv)
+        with _interrupted_anywhere():
+            main(argv)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
@@ -137,6 +145,31 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:  # all is done: another Ctrl-C ends the program at once, without the tracebacks of what is taken apart
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def _interrupted_anywhere() -> Iterator[None]:
+    """Repeat a Ctrl-C that meets code that cannot raise, as `__del__` and callbacks of weak references.
+
+    Python prints a traceback of it and goes on.
+    """
+
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            before(unraisable)
+            return
+        again = threading.Timer(REPEATED_AFTER, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _sentence(error: Exception) -> str:
