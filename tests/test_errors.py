@@ -63,10 +63,19 @@ def test_defects_of_this_package_keep_their_traceback():
         run(lambda argv: {}["x"], [])
 
 
-def test_an_interruption_is_one_line_and_code_130(capsys):
-    def stopped(argv):
-        raise KeyboardInterrupt
+def interrupted(argv):
+    raise KeyboardInterrupt
 
+
+def becomes_an_error(argv):
+    try:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+    except RuntimeError as error:
+        raise DataError("'x' cannot be read.") from error
+
+
+@pytest.mark.parametrize("stopped", [interrupted, becomes_an_error])
+def test_an_interruption_is_one_line_and_code_130(capsys, stopped):
     with pytest.raises(SystemExit) as end:
         run(stopped, [])
     assert end.value.code == 130 and capsys.readouterr().err == "interrupted\n"

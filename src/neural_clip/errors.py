@@ -152,23 +152,35 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
 
 @contextmanager
 def _interrupted_anywhere() -> Iterator[None]:
-    """Repeat a Ctrl-C that meets code that cannot raise, as `__del__` and callbacks of weak references.
+    """Let no Ctrl-C become something else.
 
-    Python prints a traceback of it and goes on.
+    Where it meets code that cannot raise, as `__del__` and callbacks of weak references, Python prints a traceback and
+    goes on: it is repeated. In others, as `__set_name__`, it becomes the cause of an error.
     """
 
     def hook(unraisable: Any) -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             before(unraisable)
             return
+        nonlocal again
+        again.cancel()
         again = threading.Timer(REPEATED_AFTER, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         again.daemon = True
         again.start()
 
+    again = threading.Timer(0, lambda: None)
     before, sys.unraisablehook = sys.unraisablehook, hook
     try:
         yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+            cause = cause.__cause__
+        raise
     finally:
+        again.cancel()
         sys.unraisablehook = before
 
 
