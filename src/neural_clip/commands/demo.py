@@ -21,6 +21,7 @@ from pathlib import Path
 
 from neural_clip.commands.options import read_options
 from neural_clip.errors import DataError
+from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer
 from neural_clip.options import option
 from neural_clip.prepared.facts import METADATA_FILE, Facts
@@ -131,6 +132,7 @@ def train_and_evaluate(options: DemoOptions, output: Path, data: Path, started: 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every step."""
     (options,) = read_options("demo", __doc__, argv, DemoOptions)
+    check_takes_files(options.output_dir)
     with only_writer(options.output_dir / "raw"):  # each step has locks of its own
         run_steps(options)
 
