@@ -140,7 +140,7 @@ def started(output):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_demo_that_is_stopped_goes_on_when_it_is_started_again(demo, tmp_path, sent):
     """Stopped in each step with all that it started; in the end the data sets are those of an undisturbed demo."""
     output, rng = tmp_path / "out", np.random.default_rng(int(sent))
