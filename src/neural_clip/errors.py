@@ -158,6 +158,8 @@ def _interrupted_anywhere() -> Iterator[None]:
     goes on: it is repeated. In others, as `__set_name__`, it becomes the cause of an error.
     """
 
+    again = threading.Timer(0, lambda: None)
+
     def hook(unraisable: Any) -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             before(unraisable)
@@ -168,7 +170,6 @@ def _interrupted_anywhere() -> Iterator[None]:
         again.daemon = True
         again.start()
 
-    again = threading.Timer(0, lambda: None)
     before, sys.unraisablehook = sys.unraisablehook, hook
     try:
         yield
