@@ -157,7 +157,6 @@ def _interrupted_anywhere() -> Iterator[None]:
     Where it meets code that cannot raise, as `__del__` and callbacks of weak references, Python prints a traceback and
     goes on: it is repeated. In others, as `__set_name__`, it becomes the cause of an error.
     """
-
     again = threading.Timer(0, lambda: None)
 
     def hook(unraisable: Any) -> None:
