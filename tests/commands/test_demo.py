@@ -150,7 +150,7 @@ def test_a_demo_that_is_stopped_goes_on_when_it_is_started_again(demo, tmp_path,
             line = running.stdout.readline()
             assert line, said[-4000:]
             said += line
-        time.sleep(rng.uniform(0, 8 if step in ("train", "evaluate on") else 4))
+        time.sleep(rng.uniform(3, 6))  # Ctrl-C while Python itself starts ends with its traceback
         assert running.poll() is None
         os.killpg(running.pid, sent)
         said += running.communicate(timeout=120)[0]
