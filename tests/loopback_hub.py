@@ -16,10 +16,13 @@ class LoopbackHub:
         requests (`list`): Method and path of every request.
         created (`list`): Content of every request to make a repository.
         denied (`int`): Status with which requests that write are refused, 0 for none.
+        meanwhile (`dict`): What is called, once, before the first request for something is answered, by what is wanted
+            of a repository: `""` (what it is), `"preupload/main"` or `"commit/main"`.
     """
 
     def __init__(self):
         self.repositories, self.requests, self.created, self.denied = {}, [], [], 0
+        self.meanwhile = {}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -64,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, path))
         _, api, kinds, *rest = path.split("/")
         assert api == "api"
+        self.hub.meanwhile.pop("/".join(rest[2:]), lambda: None)()
         return kinds.removesuffix("s"), "/".join(rest[:2]), "/".join(rest[2:])
 
     def _get(self):

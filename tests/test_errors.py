@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -62,13 +63,67 @@ def test_defects_of_this_package_keep_their_traceback():
         run(lambda argv: {}["x"], [])
 
 
-def test_an_interruption_is_one_line_and_code_130(capsys):
-    def stopped(argv):
-        raise KeyboardInterrupt
+def interrupted(argv):
+    raise KeyboardInterrupt
 
+
+def becomes_an_error(argv):
+    try:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+    except RuntimeError as error:
+        raise DataError("'x' cannot be read.") from error
+
+
+@pytest.mark.parametrize("stopped", [interrupted, becomes_an_error])
+def test_an_interruption_is_one_line_and_code_130(capsys, stopped):
     with pytest.raises(SystemExit) as end:
         run(stopped, [])
     assert end.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+PRESS = "os.kill(os.getpid(), signal.SIGINT); [None for _ in range(1000)]"
+WHERE = {
+    "a destructor": f"class Held:\n def __del__(self): {PRESS}\ndef main(argv):\n Held(); time.sleep(20); print('on')",
+    "a callback": (
+        f"class Held: pass\ndef press(_): {PRESS}\n"
+        "def main(argv):\n held = Held(); ref = weakref.ref(held, press); del held; time.sleep(20); print('on')"
+    ),
+    "another destructor": (
+        f"class Held:\n def __init__(self, n): self.n = n\n"
+        f" def __del__(self): Held(self.n - 1) if self.n else None; {PRESS}\n"
+        "def main(argv):\n Held(3); time.sleep(20); print('on')"
+    ),
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_an_interruption_of_what_cannot_raise_is_not_lost(where):
+    program = f"import os, signal, time, weakref\nfrom neural_clip.errors import run\n{WHERE[where]}\nrun(main, [])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heard)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_other_errors_that_cannot_be_raised_are_told():
+    program = (
+        "from neural_clip.errors import run\nclass Held:\n def __del__(self): 1 / 0\n"
+        "run(lambda argv: Held() and None, [])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and "Exception ignored in" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+def test_an_interruption_when_all_is_done_is_no_traceback():
+    program = (
+        f"import atexit, os, signal\nfrom neural_clip.errors import DataError, run\ndef press(): {PRESS}\n"
+        "def main(argv): atexit.register(press); print('done')\nrun(main, [])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heard)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "done\n", "")
+
+
+def heard():
+    """Have Ctrl-C heard, as at a shell: commands in the background start with it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -153,6 +154,25 @@ def damaged(path, folder, damage, prefix):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text((path / "config.json").read_text())
     return name
+
+
+@pytest.mark.parametrize(
+    ("keywords", "asked"),
+    [({"bogus": 1}, "bogus"), ({"projction_dim": 7}, "projction_dim"), ({"objective": "l1"}, "objective"),
+     ({"eeg_config": {"dropot": 1}}, "eeg_config"), ({"attn_implementation": "x"}, "attn_implementation"),
+     ({"dtype": "bogus"}, "dtype"), ({"device_map": "nowhere"}, "device_map")],
+)  # fmt: skip
+def test_a_wrong_keyword_is_named_and_no_file_is_blamed(joint, keywords, asked):
+    with pytest.raises(ValueError, match=f"'{joint}' cannot be loaded with the argument '{asked}': ") as caught:
+        NeuralClipModel.from_pretrained(joint, **keywords)
+    assert "config.json" not in str(caught.value)
+
+
+def test_a_damaged_file_is_blamed_whatever_was_asked_for(joint, tmp_path):
+    folder = shutil.copytree(joint, tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"bogus")
+    with pytest.raises(ValueError, match=r"model\.safetensors' cannot be loaded: "):
+        NeuralClipModel.from_pretrained(folder, bogus=1, dtype="float32")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import json
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+REPEATED_AFTER = 0.02  # s, by when code that cannot raise has ended
 
 
 class DataError(ValueError):
@@ -57,11 +64,13 @@ def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None
 
 
 @contextmanager
-def loading(place: object) -> Iterator[None]:
-    """Turn whatever libraries raise on damaged files of a checkpoint into a [`DataError`] that names it.
+def loading(place: object, keywords: Mapping[str, object] | None = None) -> Iterator[None]:
+    """Turn whatever libraries raise on damaged files of a checkpoint into a [`DataError`] that names the file.
 
     Args:
         place (`object`): Its folder, or its name on the Hub.
+        keywords (`Mapping`, *optional*): What the caller asked for beside it. Where no file is damaged and the reason
+            names one of these, it is named instead.
     """
     try:
         yield
@@ -71,11 +80,25 @@ def loading(place: object) -> Iterator[None]:
         if isinstance(error, DataError) and str(place) in str(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"'{_damaged_file(str(place))}' cannot be loaded: {reason}") from error
+        damaged, asked = _damaged_file(str(place)), _named(keywords or {}, reason)
+        if damaged is None and asked is not None:
+            raise DataError(f"'{place}' cannot be loaded with the argument {asked!r}: {reason}") from error
+        config = os.path.join(str(place), "config.json")
+        named = damaged or (config if os.path.isfile(config) else place)
+        raise DataError(f"'{named}' cannot be loaded: {reason}") from error
 
 
-def _damaged_file(place: str) -> str:
-    """The first file of a checkpoint that is not what its suffix says; its configuration or folder if all are."""
+def _named(keywords: Mapping[str, object], text: str) -> str | None:
+    """The first keyword that a text names, or of whose value it names a key."""
+    for name, value in keywords.items():
+        names = [name, *value] if isinstance(value, Mapping) else [name]
+        if any(re.search(rf"(?<![\w.]){re.escape(str(each))}(?![\w.])", text) for each in names):
+            return name
+    return None
+
+
+def _damaged_file(place: str) -> str | None:
+    """The first file of a checkpoint that is not what its suffix says."""
     names = sorted(os.listdir(place)) if os.path.isdir(place) else []
     for name in names:
         path = os.path.join(place, name)
@@ -92,7 +115,7 @@ def _damaged_file(place: str) -> str:
                 safe_open(path, "np")
         except Exception:  # as above
             return path
-    return os.path.join(place, "config.json") if "config.json" in names else place
+    return None
 
 
 def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> None:
@@ -104,10 +127,12 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
 
     Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. What the system refuses (a full disk, a file that may
     not be read) is told in the same way. Errors of any other type are defects of this package and keep their
-    traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word.
+    traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word. Ctrl-C is one
+    line and exit code 130, wherever it is met.
     """
     try:
-        main(argv)
+        with _interrupted_anywhere():
+            main(argv)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
@@ -120,6 +145,43 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:  # all is done: another Ctrl-C ends the program at once, without the tracebacks of what is taken apart
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def _interrupted_anywhere() -> Iterator[None]:
+    """Let no Ctrl-C become something else.
+
+    Where it meets code that cannot raise, as `__del__` and callbacks of weak references, Python prints a traceback and
+    goes on: it is repeated. In others, as `__set_name__`, it becomes the cause of an error.
+    """
+    again = threading.Timer(0, lambda: None)
+
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            before(unraisable)
+            return
+        nonlocal again
+        again.cancel()
+        again = threading.Timer(REPEATED_AFTER, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+            cause = cause.__cause__
+        raise
+    finally:
+        again.cancel()
+        sys.unraisablehook = before
 
 
 def _sentence(error: Exception) -> str:

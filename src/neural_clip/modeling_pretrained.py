@@ -110,7 +110,7 @@ class WholeModel(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers reports a tensor of another shape instead of stopping, so that it is named below.
         reported = kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        with without_report(), loading(pretrained_model_name_or_path):
+        with without_report(), loading(pretrained_model_name_or_path, kwargs):
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **reported)
         model, info = loaded
         info = vars(model).pop("_left_of_weights", info)

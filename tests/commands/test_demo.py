@@ -1,23 +1,35 @@
 """The whole path in real processes, at the smallest size: simulate, prepare, embed, train, evaluate, report."""
 
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 
+from folder_contents import contents
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.options import todays_spelling
+from neural_clip.evaluation.outputs import read_report
+from neural_clip.files.record import check_record
 from second_process import python
 
 MODALITIES = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
 
+DEMO = ["demo", "--preset", "tiny", "--epochs", "2"]
+
 
 def run_demo(output, *more):
-    command = ["-m", "neural_clip.commands.main", "demo", "--preset", "tiny", "--epochs", "2"]
-    done = python(*command, "--output-dir", output, *more, cwd=output.parent, timeout=1200)
+    done = python(
+        "-m", "neural_clip.commands.main", *DEMO, "--output-dir", output, *more, cwd=output.parent, timeout=1200
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -116,6 +128,40 @@ def test_checkpoint_answers_from_rows_and_images(demo):
         made = model.get_image_features(**processor(images=image["image"].convert("RGB")))[0]
         # The tower in the checkpoint makes the very targets of the data set.
         torch.testing.assert_close(made, torch.tensor(image["image_embeds"]), rtol=1e-3, atol=1e-4)
+
+
+def started(output):
+    """The demo itself, in a group of processes of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "neural_clip.commands.main", *DEMO, "--output-dir", str(output)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_demo_that_is_stopped_goes_on_when_it_is_started_again(demo, tmp_path, sent):
+    """Stopped in each step with all that it started; in the end the data sets are those of an undisturbed demo."""
+    output, rng = tmp_path / "out", np.random.default_rng(int(sent))
+    for step in ("simulate the raw files", "turn raw files into", "embed the images", "train", "evaluate on"):
+        running, said = started(output), ""
+        while f"] {step}" not in said:
+            line = running.stdout.readline()
+            assert line, said[-4000:]
+            said += line
+        time.sleep(rng.uniform(3, 6))  # Ctrl-C while Python itself starts ends with its traceback
+        assert running.poll() is None
+        os.killpg(running.pid, sent)
+        said += running.communicate(timeout=120)[0]
+        assert running.returncode == (130 if sent == signal.SIGINT else -sent)
+        assert "Traceback" not in said and "error:" not in said, said[-4000:]
+    run_demo(output)
+    for part in ("raw", "data"):
+        assert contents(output / part) == contents(demo[0] / part)
+    assert check_record(output / "checkpoint") and check_record(output / "frozen_alignment")
+    assert read_report(output)["seed"] == 0
+    assert not [path for path in output.rglob("*") if path.suffix in (".partial", ".replaced", ".interrupted")]
 
 
 @pytest.mark.slow

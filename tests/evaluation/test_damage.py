@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from folder_contents import contents
 from forked import run_forked
+from neural_clip.commands import main as cli
 from neural_clip.commands.evaluate import main
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.rows import BASELINES
@@ -197,6 +199,22 @@ def test_an_evaluation_is_not_written_into_its_data_or_over_a_file(eeg, tmp_path
     with pytest.raises(DataError, match="is a file; name a folder"):
         evaluate_checkpoints({"m": folder}, [eeg], tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(DataError, match="is a data set"):
+        evaluate_checkpoints({"m": folder}, [eeg], eeg)
+
+
+@pytest.mark.parametrize("place", ["model", "link", "state", "trained"])
+def test_an_evaluation_is_not_written_beside_weights(eeg, tmp_path, place):
+    folder = save_model(tmp_path / "model")
+    shutil.copytree(folder, tmp_path / "state")
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "training.json").write_text("{}")
+    before = contents(tmp_path)
+    for command in ("evaluate --checkpoint {0}/model --data eeg={1}", "demo"):
+        with pytest.raises(DataError, match=rf"/{place}' is a checkpoint\. Choose another folder, such as '.*/report"):
+            cli.main([*command.format(tmp_path, eeg).split(), "--output-dir", str(tmp_path / place)])
+    assert contents(tmp_path) == before
 
 
 def test_an_evaluation_into_the_working_directory(eeg, tmp_path, monkeypatch):

@@ -39,6 +39,17 @@ def test_markdown_shows_the_name_and_nothing_else(where, name):
     assert not shown or shown in content
 
 
+UNSEEN = "\u061c\u180e\u200b\u200e\u200f\u202a\u202e\u2060\u2064\u2066\u2069\ufeff\ufff9\U000e0041"
+
+
+def test_characters_that_are_not_seen_or_turn_the_text_are_left_out_and_joiners_stay():
+    for character in UNSEEN:
+        for shown in (one_line, markdown, lambda name: code(name).strip("`")):
+            assert shown(f"sub{character}01") == "sub 01", hex(ord(character))
+        assert character not in python_text(f"a{character}b")
+    assert one_line("می\u200cخواهم 👩\u200d🔬") == "می\u200cخواهم 👩\u200d🔬"
+
+
 @given(name=hostile_names)
 def test_code_shows_the_name_and_nothing_else(name):
     inline = list(tokens_of(f"* command: {code(name)}, then"))

@@ -1,10 +1,12 @@
 """Tables: which rows are kept, and what onsets may be counted in."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.files.tables import is_same_number, kept, unit_of_onsets
+from neural_clip.files.tables import is_same_number, kept, numbers, unit_of_onsets, whole_number
 
 CELLS = ["1", "1.0", "01", "1e0", "2", "one", "True", "yes", "NO", "", "nan"]
 
@@ -34,6 +36,17 @@ def test_a_number_stands_for_all_ways_to_write_it_and_text_for_itself(values, ex
 )
 def test_labels_of_arrays_are_numbers_of_the_manifest(text, value, same):
     assert is_same_number(text, value) == same
+
+
+@pytest.mark.parametrize("text", ["1_5", "١٥", "１５", "15\u2007", "one", ""])
+def test_numbers_of_tables_have_the_digits_0_to_9_and_no_underscore(text):
+    """Python takes the first four for 15; in a table `1_5` is a name."""
+    with pytest.raises(DataError, match=r"'t.csv', column 'onset', row 3: could not convert string to float"):
+        numbers([text], "onset", "t.csv", np.array([3]))
+    with pytest.raises(DataError, match=r"'t.csv': line 4 should have a whole number as x, but has "):
+        whole_number(Path("t.csv"), 4, "x", text)
+    assert not is_same_number(text, 15)
+    assert numbers([" 1.5e1"], "onset", "t.csv", np.array([3])) == whole_number(Path("t.csv"), 4, "x", "15.0") == 15
 
 
 def test_no_row_left_is_an_error():

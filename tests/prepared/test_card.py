@@ -108,4 +108,5 @@ def test_names_are_text_in_the_card_whatever_they_hold(name):
         return yaml.safe_load(front)["configs"][1]["config_name"], *structure(body)
 
     (_, plain, _), (read, found, text) = card("name"), card(name)
+    assert "\u202e" not in card_text(FACTS | {"corpus": "a\u202eb", "pretty_name": None}).split("\n---\n")[0]
     assert read == name and found == plain and text.count(one_line(name)) >= len(NAMES) - 2

@@ -177,6 +177,20 @@ def test_bad_recordings_are_named_and_leave_nothing_behind(tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 5)])
+def test_recordings_without_a_value_are_refused(tmp_path, shape):
+    rows = [row | {"eeg": np.zeros(shape)} for row in recordings()]
+    with pytest.raises(DataError, match=rf"has shape \({shape[0]}, {shape[1]}\)|channels, but the recordings have 0"):
+        write(tmp_path / "set", rows)
+    rows = [{key: value for key, value in row.items() if key != "eeg"} | {"fmri": np.zeros(0)} for row in recordings()]
+    with pytest.raises(DataError, match=r"has shape \(0,\)"):
+        write_prepared(tmp_path / "set", toy_facts("fmri"), rows, images())
+    rows = [row | {"fmri": np.ones(1)} for row in rows]  # one voxel is few, but some
+    with pytest.raises(DataError, match=r"has shape \(2,\); expected \(1,\)"):
+        write_prepared(tmp_path / "set", toy_facts("fmri"), [*rows, rows[0] | {"fmri": np.ones(2)}], images())
+    assert list(tmp_path.iterdir()) == []
+
+
 BAD_IMAGES = {
     "twice": (lambda: [*images(), images()[2]], {}, "'im2' occurs twice"),
     "float": (lambda: images(image=np.zeros((4, 4, 3))), {}, "expected uint8"),

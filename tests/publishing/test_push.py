@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from loopback_hub import LoopbackHub
 from neural_clip.commands.push import main
 from neural_clip.errors import DataError, run
 from neural_clip.files.record import record_files
+from neural_clip.files.whole import link_or_copy
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.publishing.push import push
 from neural_clip.publishing.terms import check_terms
@@ -84,6 +86,13 @@ def litter(folder):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"secret")
+
+
+def replace(folder, by):
+    """Put a folder in place of another, as `train --overwrite` and `prepare --overwrite` do."""
+    folder.rename(folder.with_name("gone"))
+    by.rename(folder)
+    shutil.rmtree(folder.with_name("gone"))
 
 
 def refused(folder, message, **options):
@@ -299,13 +308,13 @@ def test_repositories_of_something_else_are_left_alone(tmp_path, hub):
 def test_changed_and_leaking_sets_are_not_sent(tmp_path, hub, monkeypatch):
     from neural_clip.prepared.doctor import inspect as doctor
 
-    folder = make_set(tmp_path / "set")
+    folder, examine = make_set(tmp_path / "set"), doctor.inspect
     found = [SimpleNamespace(check="overlap", severity="warning", message="little", consequence="")]
     monkeypatch.setattr(doctor, "inspect", lambda folder: found)
     found.append(SimpleNamespace(check="image overlap", severity="error", message="3 images.", consequence="useless"))
     with pytest.raises(DataError, match=r"`neural-clip doctor` finds errors. image overlap: 3 images"):
         push(folder, REPO)
-    found.pop()
+    monkeypatch.setattr(doctor, "inspect", examine)
     path = folder / "images" / "images-00000.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"X")
@@ -313,7 +322,54 @@ def test_changed_and_leaking_sets_are_not_sent(tmp_path, hub, monkeypatch):
         push(folder, REPO)
     assert hub.repositories == {} and all(method == "GET" for method, _ in hub.requests)
     path.write_bytes(whole)
+    found.pop()
+    monkeypatch.setattr(doctor, "inspect", lambda folder: found)
     push(folder, REPO)  # a warning does not hinder
+
+
+@pytest.mark.parametrize("kind", ["set", "checkpoint"])
+@pytest.mark.parametrize("moment", ["", "preupload/main", "commit/main"])
+def test_a_folder_that_is_replaced_while_it_is_sent_arrives_as_it_was_checked(tmp_path, hub, kind, moment):
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    expected = contents(make_set(folder)) if kind == "set" else make_checkpoint(folder)
+    make_set(other, "forbidden", n=12) if kind == "set" else make_checkpoint(other, ("forbidden", "forbidden"))
+    (other / "README.md").write_text("another card")
+    hub.meanwhile[moment] = lambda: replace(folder, other)
+    push(folder, REPO, public=True)
+    (repository,) = hub.repositories.values()
+    assert hub.meanwhile == {} and not other.exists()
+    assert repository["files"] == expected | {".gitattributes": b""}
+    assert os.listdir(tmp_path) == ["folder"]  # no links are left
+
+
+@pytest.mark.parametrize("kind", ["set", "checkpoint"])
+@pytest.mark.parametrize("n_linked", [1, 3, 5])
+def test_a_folder_that_is_replaced_while_it_is_looked_at_is_not_sent(tmp_path, hub, monkeypatch, kind, n_linked):
+    from neural_clip.publishing import push as module
+
+    folder, other, linked = tmp_path / "folder", tmp_path / "other", []
+    make_set(folder) if kind == "set" else make_checkpoint(folder)
+    make_set(other, "forbidden", n=12) if kind == "set" else make_checkpoint(other, ("forbidden", "forbidden"))
+    (other / ("neural_clip.json" if kind == "set" else "model.safetensors")).write_bytes(b"{}")
+
+    def link(source, target):
+        linked.append(source)
+        if len(linked) == n_linked:
+            replace(folder, other)
+        return link_or_copy(source, target)
+
+    monkeypatch.setattr(module, "link_or_copy", link)
+    refused(folder, ".")
+    assert len(linked) >= n_linked and hub.repositories == {}
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_folder_beside_which_nothing_can_be_written_is_sent(tmp_path, hub, monkeypatch):
+    folder = tmp_path / "model"
+    expected = make_checkpoint(folder)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
+    push(folder, REPO)
+    assert hub.repositories["model", REPO]["files"] == expected | {".gitattributes": b""}
 
 
 @pytest.mark.parametrize("missing", ["README.md", "config.json", "model.safetensors"])

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoProcessor, Trainer, TrainingArguments, d
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import MAX_LOGIT_SCALE
+from neural_clip.training import trainer as trainer_module
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from small_models import small_config
@@ -200,6 +201,25 @@ def test_a_step_that_is_not_finite_stops_training_and_names_its_recordings(recip
     for path in tmp_path.glob("out*/checkpoint-*/model.safetensors"):
         assert all(torch.isfinite(value).all() for value in load_file(path).values())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("every", "save"), [(4, "no"), (10_000, "no"), (10_000, "epoch")])
+def test_steps_that_are_looked_at_later_as_on_a_gpu_are_named_all_the_same(
+    recipe_file, folders, tmp_path, monkeypatch, every, save
+):
+    """The first step that is not finite is told, not the next ones, whose weights are NaN; nothing is saved."""
+    data = str(shutil.copytree(folders["eeg"], tmp_path / "eeg"))
+    spoil(data, "train", "sub-01", 7, 3e38)
+    only = [recipe_file, "--data", f"eeg={data}", "--seed", "7", "--eval_strategy", "no", "--save_strategy", save]
+    only += ["--load_best_model_at_end", "false"]
+    told = []
+    for steps in (1, every):
+        monkeypatch.setattr(trainer_module, "LOOK_EVERY", {"cpu": steps})
+        with pytest.raises(DataError, match=r"^Training diverged: loss or gradient of step \d+ is NaN") as caught:
+            train(read_recipe(only))
+        told.append(str(caught.value))
+        assert not list(tmp_path.glob("out*"))
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("save", ["steps", "no"])

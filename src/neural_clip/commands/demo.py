@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from neural_clip.commands.options import read_options
 from neural_clip.errors import DataError
+from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer
 from neural_clip.options import option
 from neural_clip.prepared.facts import METADATA_FILE, Facts
@@ -31,8 +33,17 @@ from neural_clip.targets.tiny_clip import TINY_CLIP
 # cores; sums do not depend on the machine.
 TRAIN = ["accelerate", "launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
 TRAIN += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "-m", "neural_clip.commands.main", "train"]
-# what stands behind the commands that are printed, wherever they are installed
-MODULES = {"neural-clip": "neural_clip.commands.main", "accelerate": "accelerate.commands.accelerate_cli"}
+# what stands behind the commands that are printed, wherever they are installed; accelerate leaves it to what it starts
+# to say that it was interrupted
+PROGRAMS = {
+    "neural-clip": ["-m", "neural_clip.commands.main"],
+    "accelerate": [
+        "-c",
+        "try:\n from accelerate.commands.accelerate_cli import main\n main()\n"
+        "except KeyboardInterrupt:\n raise SystemExit(130)",
+    ],
+}
+GRACE = 5.0  # s, within which what was interrupted with this process has ended, or is interrupted by it
 
 
 @dataclass
@@ -55,10 +66,24 @@ def step(title: str, started: float, *commands: Sequence[object]) -> None:
         name, *words = [str(word) for word in command]
         shown = shlex.join([name, *words])
         print(f"  $ {shown}", flush=True)
-        processes.append((shown, subprocess.Popen([sys.executable, "-m", MODULES[name], *words])))
-    failed = [shown for shown, process in processes if process.wait() != 0]
+        processes.append((shown, subprocess.Popen([sys.executable, *PROGRAMS[name], *words])))
+    try:
+        failed = [shown for shown, process in processes if process.wait() != 0]
+    except KeyboardInterrupt:
+        for _, process in processes:
+            end_interrupted(process)
+        raise
     if failed:
         raise DataError(f"The step '{title}' failed: {failed[0]}")
+
+
+def end_interrupted(process: subprocess.Popen) -> None:
+    """Wait for a process that Ctrl-C reached too, or interrupt it where the signal was sent to this process alone."""
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
@@ -107,6 +132,7 @@ def train_and_evaluate(options: DemoOptions, output: Path, data: Path, started: 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every step."""
     (options,) = read_options("demo", __doc__, argv, DemoOptions)
+    check_takes_files(options.output_dir)
     with only_writer(options.output_dir / "raw"):  # each step has locks of its own
         run_steps(options)
 

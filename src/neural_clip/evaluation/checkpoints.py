@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.files.record import check_record
-from neural_clip.files.whole import place_of
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
@@ -40,16 +39,6 @@ def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet
         found[modality] = opened
     common_image_encoder({opened.name: opened.facts for opened in found.values()}, means=False)
     return {modality: found[modality] for modality in MODALITIES if modality in found}
-
-
-def check_output(output_dir: Path, data: dict[str, PreparedSet]) -> None:
-    """Raise where nothing can be written, or would be written into a data set."""
-    place = place_of(output_dir)
-    if place.exists() and not place.is_dir():
-        raise DataError(f"'{output_dir}' is a file; name a folder for the evaluation.")
-    for opened in data.values():
-        if place.is_relative_to(opened.folder.resolve()):
-            raise DataError(f"'{output_dir}' lies in the data set '{opened.name}'; write the evaluation elsewhere.")
 
 
 def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.checkpoints import check_names, check_output, fitting_model, open_data
+from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, header, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
+from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
@@ -60,8 +61,8 @@ def evaluate_checkpoints(
     Raises:
         DataError: If an option is not allowed, there is no checkpoint, one cannot be read or has the name of a
             baseline, a data set does not fit it, a modality is given twice, or image encoders differ, among the data
-            sets or from the one that a checkpoint was trained on; if `output_dir` is a file or lies in a data set, or
-            another process writes there.
+            sets or from the one that a checkpoint was trained on; if `output_dir` is a file, a data set or in one, or
+            a checkpoint, or another process writes there.
     """
     from neural_clip.evaluation.understanding.attribution import require_captum
     from neural_clip.targets.encoder import usable_device
@@ -75,7 +76,7 @@ def evaluate_checkpoints(
     check_names(checkpoints)
     opened = open_data(data)
     output_dir = Path(output_dir)
-    check_output(output_dir, opened)
+    check_takes_files(output_dir)
     with only_writer(output_dir / REPORT_FILE):  # as `report` does
         return _evaluated(checkpoints, opened, output_dir, options, command)
 

@@ -9,8 +9,12 @@ import json
 import re
 from typing import Any
 
-# line ends, and characters that move a cursor, change the direction of text or cannot be shown
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+# Line ends, and characters that move a cursor, change the direction of text or are not seen. Joiners (200c, 200d)
+# stay: letters of several scripts and emoji change by them.
+_CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    r"\U000e0000-\U000e007f]+"
+)
 # what means something else in Markdown (CommonMark, and tables, lists of tasks and formulas as the Hub shows them)
 _SPECIAL = re.compile(
     r"""[\\`*|~$]

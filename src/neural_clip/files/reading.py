@@ -149,19 +149,31 @@ def read_json(path: Path, what: str = "JSON file", advice: str = "") -> Any:
 
 
 def read_yaml(path: Path, what: str = "YAML file") -> Any:
-    """What a YAML file holds, by its safe types alone.
+    """What a YAML file holds, as [`parse_yaml`] reads it.
 
     Raises:
-        DataError: If the file is absent or no YAML, holds one key twice, or has aliases that would become more than
-            `MAX_NODES` values.
+        DataError: If the file is absent or no YAML.
+    """
+    return parse_yaml(read_text(path, what), f"'{path}' is no readable {what}")
+
+
+def parse_yaml(text: str, failed: str) -> Any:
+    """What YAML says, by its safe types alone.
+
+    Args:
+        text (`str`): The YAML.
+        failed (`str`): How the message begins where it cannot be read; the reason follows.
+
+    Raises:
+        DataError: If it is no YAML, too long or too deep, holds one key twice, or has aliases that would become more
+            than `MAX_NODES` values.
     """
     import yaml
 
-    text = read_text(path, what)
-    if len(text) > MAX_YAML:
-        raise DataError(f"'{path}' has {len(text):,} characters; a {what} has {MAX_YAML:,} at most.")
     kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        if len(text) > MAX_YAML:
+            raise ValueError(f"it has {len(text):,} characters; allowed are {MAX_YAML:,}")
         depth = 0
         for event in yaml.parse(text, kind):  # whatever goes deeper would end the interpreter
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -174,7 +186,7 @@ def read_yaml(path: Path, what: str = "YAML file") -> Any:
         _count_values(node, {})
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"'{path}' is no readable {what}: {' '.join(str(error).split()).rstrip('.')}.") from error
+        raise DataError(f"{failed}: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def _count_values(node: Any, known: dict[int, int]) -> int:

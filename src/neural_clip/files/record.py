@@ -11,7 +11,7 @@ from typing import Any
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import read_text
-from neural_clip.files.whole import sha256_of
+from neural_clip.files.whole import DATA_FILES, place_of, sha256_of
 
 RECORD_FILE = "training.json"
 # What loading a checkpoint would read if it were there.
@@ -80,3 +80,17 @@ def check_record(folder: str | Path) -> dict[str, Any] | None:
                 f"'{folder / name}' was added to a checkpoint whose {RECORD_FILE} does not list it. {ADVICE}"
             )
     return record
+
+
+def check_takes_files(path: str | Path) -> None:
+    """Raise a `DataError` where further files may not lie: a file, a data set or what lies in it, a checkpoint.
+
+    A folder in that of a checkpoint may be written to.
+    """
+    place = place_of(path)
+    if place.exists() and not place.is_dir():
+        raise DataError(f"'{path}' is a file; name a folder.")
+    if found := next((name for name in DATA_FILES if (place / name).is_file()), None):
+        raise DataError(f"'{path}' is a data set ({found}). Choose a folder outside it.")
+    if (place / RECORD_FILE).is_file() or ((place / "config.json").is_file() and any(place.glob("*.safetensors"))):
+        raise DataError(f"'{path}' is a checkpoint. Choose another folder, such as '{Path(path, 'report')}'.")

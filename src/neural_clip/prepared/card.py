@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neural_clip.files.markup import markdown, python_text
+from neural_clip.files.markup import markdown, one_line, python_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
 
@@ -41,7 +41,7 @@ def card_text(metadata: dict) -> str:
     if metadata.get("simulated") and "simulated" not in name:
         name += " (simulated)"
     card = DatasetCard.from_template(
-        DatasetCardData(pretty_name=name, **_front_matter(metadata)),
+        DatasetCardData(pretty_name=one_line(name), **_front_matter(metadata)),
         template_path=str(TEMPLATE),
         facts=metadata,
         modality=MODALITIES[metadata["modality"]],
@@ -75,7 +75,7 @@ def _front_matter(metadata: dict) -> dict:
     known = licence in HUB_LICENCES
     return {
         "license": licence if known else "other",
-        "license_name": None if known else f"{metadata['corpus'].replace('_', '-')}-terms",
+        "license_name": None if known else f"{one_line(metadata['corpus']).replace('_', '-')}-terms",
         "tags": ["neural-clip", metadata["modality"], "brain-decoding"]
         + (["simulated"] if metadata.get("simulated") else []),
         "size_categories": [next((name for limit, name in SIZE_CATEGORIES if rows < limit), "n>1M")],

@@ -1,7 +1,8 @@
 """Upload a prepared data set or a checkpoint to the Hub.
 
 What is sent is the list of files that the writer of the folder left in its record, each compared with its digest, and
-nothing else that lies there. Data whose terms forbid redistribution, and models that learnt from them, never become
+nothing else that lies there. Both are done on links to the files, so that a folder that is replaced meanwhile does not
+matter. Data whose terms forbid redistribution, and models that learnt from them, never become
 public: neither by `public` nor in a repository that is public already. This program neither asks for credentials nor
 keeps them.
 """
@@ -10,16 +11,21 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import RECORD_FILE, check_record
-from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
+from neural_clip.files.record import RECORD_FILE, check_record, read_record
+from neural_clip.files.whole import link_or_copy
+from neural_clip.prepared.facts import METADATA_FILE, Facts
+from neural_clip.prepared.stored_rows import check_stored
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
 from neural_clip.publishing.terms import check_terms, data_terms, model_terms
 
@@ -66,34 +72,59 @@ def push(
             belongs to its weights; also if the Hub is out of reach or refuses.
     """
     folder = Path(folder)
-    kind = "dataset" if (folder / METADATA_FILE).is_file() else "model"
-    listed = recorded_files(folder, kind)
-    files = own_files(folder, kind, listed)
-    terms = data_terms(folder) if kind == "dataset" else model_terms(folder)
-    if public:
-        check_terms(f"'{folder}'", terms)
-        if kind == "model" and not listed:
-            raise DataError(
-                f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
-                "which weights it was written for, so what they learnt from cannot be told. Train it again, or push "
-                "it to a private repository."
+    with _frozen(folder) as frozen:
+        kind = "dataset" if (frozen / METADATA_FILE).is_file() else "model"
+        listed = recorded_files(frozen, kind)
+        files = own_files(frozen, kind, listed)
+        terms = data_terms(frozen) if kind == "dataset" else model_terms(frozen)
+        if public:
+            check_terms(f"'{folder}'", terms)
+            if kind == "model" and not listed:
+                raise DataError(
+                    f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
+                    "which weights it was written for, so what they learnt from cannot be told. Train it again, or "
+                    "push it to a private repository."
+                )
+        api, known = open_repository(repo, kind, f"'{folder}'", terms, public, token)
+        if kind == "dataset":
+            _check_data_set(frozen)
+        _tell_what_stays(folder, kind, files)
+        with hub_errors(repo):
+            if known is None:
+                api.create_repo(repo, private=not public, repo_type=kind)
+            api.upload_folder(
+                repo_id=repo,
+                repo_type=kind,
+                folder_path=frozen,
+                allow_patterns=[glob.escape(name) for name in files],
+                delete_patterns=STALE_FILES[kind],
+                commit_message=message or f"Upload {folder.absolute().name}, made by neural_clip",
             )
-    api, known = open_repository(repo, kind, f"'{folder}'", terms, public, token)
-    if kind == "dataset":
-        _check_data_set(folder)
-    _tell_what_stays(folder, kind, files)
-    with hub_errors(repo):
-        if known is None:
-            api.create_repo(repo, private=not public, repo_type=kind)
-        api.upload_folder(
-            repo_id=repo,
-            repo_type=kind,
-            folder_path=folder,
-            allow_patterns=[glob.escape(name) for name in files],
-            delete_patterns=STALE_FILES[kind],
-            commit_message=message or f"Upload {folder.absolute().name}, made by neural_clip",
-        )
     return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+
+
+@contextmanager
+def _frozen(folder: Path) -> Iterator[Path]:
+    """Give links to what may be sent of a folder as it is now, in a folder beside it that vanishes at the end.
+
+    Where nothing can be written beside it, or the file system has no links, files are copied. Errors name `folder`.
+    """
+    place = folder.resolve()
+    beside = place.parent if os.access(place.parent, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.push-", dir=beside) as made:
+        frozen = Path(made, place.name)
+        frozen.mkdir()
+        for pattern in (*OWN_FILES["dataset"], "*.py"):  # of models there are no others
+            for path in filter(Path.is_file, place.glob(pattern)):
+                link, target = frozen / path.relative_to(place), path.resolve()
+                link.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # replaced just now: missed by the checks
+                    # one that leads out of the folder stays a link, which is refused
+                    link_or_copy(str(target), str(link)) if place in target.parents else link.symlink_to(target)
+        try:
+            yield frozen
+        except DataError as error:
+            raise DataError(str(error).replace(str(frozen), str(folder))) from error
 
 
 def open_repository(
@@ -125,7 +156,7 @@ def recorded_files(folder: Path, kind: str) -> list[str]:
     Raises:
         DataError: If the record or a file of a checkpoint was changed, or the list names what is no such file.
     """
-    listed = (check_record(folder) or {}).get("files") if kind == "model" else Facts.read(folder).files
+    listed = (read_record(folder) or {}).get("files") if kind == "model" else Facts.read(folder).files
     if listed is None:
         return []
     path, patterns = folder / RECORDS[kind], (*OWN_FILES[kind], *(["*.py"] if kind == "model" else []))
@@ -135,6 +166,8 @@ def recorded_files(folder: Path, kind: str) -> list[str]:
         parts = PurePosixPath(name).parts
         if "/".join(parts) != name or any(part.startswith(".") for part in parts) or not _matches(parts, patterns):
             raise DataError(f"'{path}' is damaged: its 'files' name {name!r}, which is no file of a {kind}.")
+    if kind == "model":
+        check_record(folder)
     return sorted(listed)
 
 
@@ -255,10 +288,10 @@ def _check_repository(
 
 
 def _check_data_set(folder: Path) -> None:
-    """Raise unless the files are those that were prepared and the doctor finds no error."""
+    """Raise unless the files are those that were prepared and the doctor finds no other error."""
     from neural_clip.prepared.doctor.inspect import inspect
 
-    verify_prepared(folder)
+    check_stored(folder, Facts.read(folder))
     errors = [finding for finding in inspect(folder) if finding.severity == "error"]
     if errors:
         listed = " ".join(f"{finding.check}: {finding.message}" for finding in errors)

@@ -12,10 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from neural_clip.errors import DataError, check_value, did_you_mean
-from neural_clip.files.reading import MAX_DEPTH, read_yaml
+from neural_clip.files.reading import parse_yaml, read_yaml
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.processes import check_joined, check_launch
 from neural_clip.training.settings import check_settings
@@ -298,26 +296,9 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
                 folders.append(rest.pop(0))
             pairs.append((dotted, _data_sets(folders)))
         else:
-            pairs.append((dotted, with_exponents(_value_of(name, text))))
+            value = parse_yaml(text, f"The value of the override '--{name}' is no valid YAML")
+            pairs.append((dotted, with_exponents(value)))
     return pairs
-
-
-def _value_of(name: str, text: str) -> Any:
-    """The value of an override, as YAML."""
-    kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        depth = 0
-        for event in yaml.parse(text, kind):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
-                what = f"is nested more than {MAX_DEPTH} deep" if depth > MAX_DEPTH else "has an alias"
-                raise DataError(f"The value of the override '--{name}' {what}. Write it out, or into the recipe.")
-        return yaml.load(text, kind)
-    except DataError:
-        raise
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        reason = getattr(error, "problem", None) or "it holds a number or a date that there is not"
-        raise DataError(f"The value of the override '--{name}' is no valid YAML: {reason}.") from error
 
 
 def _data_sets(arguments: Sequence[str]) -> dict[str, str]:

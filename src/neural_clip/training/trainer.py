@@ -34,6 +34,9 @@ from neural_clip.training.collapse import collapse_of, spread_of
 from neural_clip.training.run_state import BATCHES_FILE, mark_finished, mark_unfinished, states_of
 
 VALIDATION_BATCH = 256
+# Steps after which losses and gradients are looked at: a look at a GPU waits until it has done all it was given.
+LOOK_EVERY = {"cpu": 1}
+LOOK_EVERY_ELSEWHERE = 10
 
 
 class NeuralClipTrainer(Trainer):
@@ -60,6 +63,8 @@ class NeuralClipTrainer(Trainer):
         self.recordings, self.validation, self.passes = recordings, validation, passes or {}
         self.processor = processor
         self.warned: set[str] = set()  # modalities that were said to have collapsed
+        # steps that were not looked at yet: number, whether loss and gradient are finite, batch
+        self.unseen: list[tuple[int, torch.Tensor, dict[str, Any]]] = []
         super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)
         args, self.min_steps = self.args, min_steps
         per_step = (args.gradient_accumulation_steps, args.world_size)
@@ -122,19 +127,28 @@ class NeuralClipTrainer(Trainer):
             raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """A step of `Trainer`, or a `DataError` that names its recordings where loss or gradient are not finite."""
+        """A step of `Trainer`; every few steps it is looked whether loss and gradients are finite."""
         loss = super().training_step(model, inputs, *args, **kwargs)
         finite = torch.isfinite(loss)
         if self.accelerator.sync_gradients and self.accelerator.scaler is None:  # a scaler looks for itself
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             finite = finite & torch.isfinite(torch.stack(torch._foreach_norm(gradients, torch.inf))).all()
-        if not finite:
-            raise DataError(
-                f"Training diverged: loss or gradient of step {self.state.global_step + 1} is NaN or infinite. "
-                f"{self._recordings_of(inputs)} Try a smaller 'training.learning_rate', full precision ('bf16' and "
-                "'fp16' false), or recordings with values of about 1."
-            )
+        self.unseen.append((self.state.global_step + 1, finite, inputs))
+        if len(self.unseen) >= LOOK_EVERY.get(finite.device.type, LOOK_EVERY_ELSEWHERE):
+            self.check_steps()
         return loss
+
+    def check_steps(self) -> None:
+        """Raise a `DataError` that names the recordings of the first step whose loss or gradient is not finite."""
+        unseen, self.unseen = self.unseen, []
+        found = torch.stack([finite for _, finite, _ in unseen]).tolist() if unseen else []
+        for (step, _, inputs), finite in zip(unseen, found, strict=True):
+            if not finite:
+                raise DataError(
+                    f"Training diverged: loss or gradient of step {step} is NaN or infinite. "
+                    f"{self._recordings_of(inputs)} Try a smaller 'training.learning_rate', full precision ('bf16' "
+                    "and 'fp16' false), or recordings with values of about 1."
+                )
 
     def _recordings_of(self, inputs: dict[str, Any]) -> str:
         """Which recordings a batch holds, and how large their values are."""
@@ -156,6 +170,7 @@ class NeuralClipTrainer(Trainer):
         """
         from accelerate.utils import broadcast_object_list
 
+        self.check_steps()
         found = [self._scores(metric_key_prefix) if self.is_world_process_zero() else None]
         (metrics,) = broadcast_object_list(found)
         self.log(metrics)
@@ -197,6 +212,7 @@ class NeuralClipTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a state, say that it is whole, and only then remove older ones."""
+        self.check_steps()
         check_weights(cast(PreTrainedModel, self.model))
         folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.is_world_process_zero():
@@ -222,6 +238,7 @@ class NeuralClipTrainer(Trainer):
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         """Choose the best state; `Trainer` would remove the last one before the weights are saved."""
+        self.check_steps()
         with self._keeping_states():
             return super()._finalize_training(*args, **kwargs)
 

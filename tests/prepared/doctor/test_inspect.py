@@ -18,6 +18,7 @@ from neural_clip.commands.doctor import main
 from neural_clip.errors import DataError
 from neural_clip.prepared.doctor import scan as doctor_scan
 from neural_clip.prepared.doctor.inspect import inspect
+from neural_clip.prepared.doctor.labels import Labels, check_labels
 from neural_clip.prepared.doctor.scan import scan_folder
 from neural_clip.prepared.doctor.values import fitted_rows
 from neural_clip.prepared.facts import fingerprint
@@ -473,6 +474,32 @@ def test_blocks_of_two_classes_and_of_whole_runs_are_found(tmp_path):
         assert ("block design", "warning") in faults(inspect(planted.write(tmp_path / name)))
 
 
+def has_blocks(concepts):
+    """Whether the doctor finds blocks in trials of one run, each of an image of its own."""
+    number, zeros = np.arange(len(concepts)), np.zeros(len(concepts), dtype=np.int64)
+    codes = dict.fromkeys(("subject", "stated_subject", "session", "run", "category", "split"), zeros)
+    codes |= dict.fromkeys(("trial", "image_id", "hash"), number) | {"concept": np.array(concepts), "n_repeats": zeros}
+    names = {"subject": ["sub-01"], "stated_subject": ["sub-01"], "session": ["s"], "run": ["r"], "category": [""]}
+    names |= {
+        "split": ["train", "validation", "test"],
+        "image_id": [f"im{i}" for i in number],
+        "concept": [f"c{i}" for i in range(60)],
+    }
+    return any(finding.check == "block design" for finding in check_labels(Labels(codes, names), {}))
+
+
+@pytest.mark.parametrize(("n_pairs", "found"), [(9, False), (10, True), (11, True)])
+def test_fewer_than_ten_pairs_are_no_blocks(n_pairs, found):
+    assert has_blocks([*np.repeat(np.arange(n_pairs), 2), *range(20, 60)]) is found  # pairs, then each its own
+
+
+def test_pairs_that_random_order_may_give_are_no_blocks():
+    """Ten pairs where three are expected: more than three times as many, but only by four deviations."""
+    concepts = np.array([*np.repeat(np.arange(10), 2), *range(10, 15), *range(15), *range(10, 15), *range(15)])
+    assert (np.bincount(concepts) == 4).all() and (concepts[1:] == concepts[:-1]).sum() == 10
+    assert not has_blocks(concepts)
+
+
 def test_small_imbalance_by_chance_is_not_reported(tmp_path):
     planted = Planted()
     for row in planted.rows:  # 24 test images of 20 concepts, one of them 5 times: chance does that
@@ -590,6 +617,17 @@ def test_means_of_very_many_rows_are_small_but_not_zero():
             rows = Moments(n_rows, mean, chans * n_rows * row_std**2)
             splits[split] = RowMoments(rows, 1000, within, n_rows, mean, 0 * chans)
         assert fitted_rows(splits) is None
+
+
+@pytest.mark.parametrize(("mean", "fitted"), [(3e-4, "all"), (1e-4, None)])
+def test_training_means_below_a_thousandth_of_their_error_are_rounding(mean, fitted):
+    """100 training rows of deviation 2 have means with a standard error of 0.2; those of 10 test rows balance them."""
+    splits = {}
+    for split, n_rows, found in (("train", 100, mean), ("test", 10, -10 * mean)):
+        means = np.full(4, found)
+        rows = Moments(n_rows, means, np.full(4, 4.0 * n_rows))
+        splits[split] = RowMoments(rows, 1, np.zeros(4), n_rows, means, np.zeros(4))
+    assert fitted_rows(splits) == fitted
 
 
 def test_fit_on_all_trials_is_found_after_repeats_were_averaged():
