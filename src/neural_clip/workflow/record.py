@@ -22,6 +22,7 @@ from neural_clip.prepared.facts import METADATA_FILE
 RUN_FILE = "run.json"
 OUTPUTS = ("data", "checkpoint", "evaluation")  # each is made from those before it
 REPLACED = "replaced"
+N_NAMED = 5  # differences in a message
 DIGEST = 64  # characters of a SHA-256
 ANEW = "`--overwrite` begins anew."
 MadeFrom = dict[str, dict[str, str | int | float | bool | None]]  # of each output, by what it is called in messages
@@ -43,11 +44,11 @@ def begin(output_dir: Path, made_from: MadeFrom, *, overwrite: bool) -> None:
     first = next((number for number, name in enumerate(OUTPUTS) if changed.get(name)), None)
     made = [name for name in OUTPUTS[first or 0 :] if _is_made(output_dir, name)]
     if first is not None and made and not overwrite:
-        told_changes = "; ".join(sentence for name in OUTPUTS for sentence in changed[name])
+        found = [sentence for name in OUTPUTS for sentence in changed[name]]
+        told_changes = "; ".join(found[:N_NAMED]) + f"; {len(found) - N_NAMED} more" * (len(found) > N_NAMED)
         raise DataError(
             f"'{output_dir}' holds a run that was made from something else: {told_changes}. It concerns "
-            f"{' and '.join(made)}. Give what it was, choose another folder, or pass `--overwrite` to make "
-            "these anew."
+            f"{' and '.join(made)}. Give what it was, choose another folder, or pass `--overwrite` to make these anew."
         )
     if overwrite and before is not None:
         _move_aside(output_dir, OUTPUTS[first or 0 :])

@@ -75,7 +75,7 @@ def run_workflow(
     without = " without `--overwrite`" if options.overwrite else ""
     with only_writer(output_dir / RUN_FILE):
         begin(output_dir, workflow.made_from(), overwrite=options.overwrite)
-        run_steps(workflow.steps(), f"The same command{without}")
+        run_steps(workflow.steps(), f"What is whole stays; the same command{without} goes on from there.")
         remove_replaced(output_dir)
     return output_dir
 

@@ -29,7 +29,7 @@ def run_steps(steps: Sequence[Step], again: str) -> None:
 
     Args:
         steps (sequence of [`Step`]): In this order; a step is looked at when those before it are done.
-        again (`str`): What goes on where a step stops, for the message.
+        again (`str`): How to go on where a step stops, a sentence.
     """
     started = time.monotonic()
     for number, step in enumerate(steps, 1):
@@ -41,5 +41,5 @@ def run_steps(steps: Sequence[Step], again: str) -> None:
             if not is_whole:
                 step.do()
         except BaseException:
-            print(f"stopped in {place}. {again} goes on from there.", file=sys.stderr)
+            print(f"stopped in {place}. {again}", file=sys.stderr)
             raise
