@@ -134,5 +134,7 @@ def _move_aside(output_dir: Path, names: tuple[str, ...]) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, hidden files aside."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """What lies in a folder, but for hidden files and a record that was being written when its run was killed."""
+    return sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and path.name != f"{RUN_FILE}.partial"
+    )
