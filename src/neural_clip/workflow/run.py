@@ -29,14 +29,16 @@ from neural_clip.files.privacy import shared_value
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import RECORD_FILE, check_record
 from neural_clip.files.whole import check_apart, only_writer, sha256_of, write_whole
+from neural_clip.gallery.searched import check_gallery
 from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.facts import verify_prepared
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.splits import SPLITS
 from neural_clip.targets.embed_images import default_model
 from neural_clip.workflow.options import RunOptions
 from neural_clip.workflow.record import ANEW, RUN_FILE, MadeFrom, begin, check_folder, remove_replaced, write_record
-from neural_clip.workflow.sources import Source, open_sources
+from neural_clip.workflow.sources import Source, open_sources, put_back
 from neural_clip.workflow.steps import Step, run_steps
 
 if TYPE_CHECKING:
@@ -128,6 +130,8 @@ class Workflow:
         for source in self.sources:
             check_apart(self.output_dir, source.inputs)
         recipe = self.recipe()
+        if self.options.gallery is not None:
+            check_gallery(self.options.gallery)
         self._check_named_model()
         if any(map(self._needs_encoder, self.sources)):
             from neural_clip.targets.encoder import TargetEncoder
@@ -169,7 +173,7 @@ class Workflow:
         for name in ("seed", "epochs"):
             value = getattr(self.options, name)
             words += [] if value is None else [f"--{name}", str(value)]
-        return read_recipe(words + ["--resume"] * resume)
+        return read_recipe([*words, "--resume", str(resume).lower(), "--overwrite", "false"])
 
     def made_from(self) -> MadeFrom:
         """What decides each output, beside the outputs before it."""
@@ -180,29 +184,38 @@ class Workflow:
                 data["the weights of the image encoder"] = weights_digest(folder)
         return {
             "data": data, "checkpoint": dict(self._settings()),
-            "evaluation": dict(_leaves({"gallery": self.options.gallery})),
+            "evaluation": self._gallery(),
         }  # fmt: skip
+
+    def _gallery(self) -> dict[str, Any]:
+        """What is searched, where that was asked for."""
+        name = self.options.gallery
+        if name in (None, "all", *SPLITS):
+            return {} if name is None else {"the gallery": name}
+        return {"the gallery": name, "the data set of the gallery": PreparedSet.open(name).facts.fingerprint}
 
     def _settings(self) -> Iterator[tuple[str, Any]]:
         """Settings of the recipe that decide the checkpoint."""
-        recipe = shared_value(self.recipe().as_dict())
-        absent = set(MODALITIES) - {source.modality for source in self.sources}
-        for section, left_out in {"model": absent, "training": {"output_dir"}, "passes": absent}.items():
-            yield from _leaves({key: value for key, value in recipe[section].items() if key not in left_out}, section)
+        left_out = {"data", "output_dir", "resume", "overwrite"}
+        left_out |= set(MODALITIES) - {source.modality for source in self.sources}
+        for section, value in shared_value(self.recipe().as_dict()).items():
+            if section not in left_out:
+                kept = {k: v for k, v in value.items() if k not in left_out} if isinstance(value, dict) else value
+                yield from _leaves(kept, section)
 
     # The steps.
 
     def is_prepared(self) -> bool:
         """Whether all manifests have become data sets whose files are those that were written."""
         for source in self.sources:
-            source.put_back()
+            put_back(source.folder)
             if source.manifest and source.is_there:
                 verify_prepared(source.folder)
         return all(source.is_there for source in self.sources)
 
     def prepare(self) -> None:
         """Make the data sets of manifests."""
-        from neural_clip.corpora.custom.build import prepare
+        from neural_clip.corpora.custom import prepare
 
         for source in self.sources:
             if not source.is_there:

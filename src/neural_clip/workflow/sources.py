@@ -77,12 +77,6 @@ class Source:
         }
         return {f"the {self.modality} manifest": _digest([content]), **files}
 
-    def put_back(self) -> None:
-        """Put the prepared data set back where a killed run had moved it aside."""
-        if moved_aside(self.folder, METADATA_FILE):
-            with only_writer(place_of(self.folder)):
-                restore(self.folder, METADATA_FILE)
-
 
 def open_sources(given: Sequence[str | Path], output_dir: Path) -> list[Source]:
     """Read manifests and open data sets, at most one a modality.
@@ -100,7 +94,7 @@ def open_sources(given: Sequence[str | Path], output_dir: Path) -> list[Source]:
             manifest = read_manifest(name)
             source = Source(name, manifest.modality, str(output_dir / "data" / manifest.modality), manifest)
         else:
-            Source(name, "", name).put_back()
+            put_back(name)
             source = Source(name, PreparedSet.open(name).facts.modality, name)
         if source.modality in found:
             raise DataError(f"'{found[source.modality].given}' and '{name}' both hold {source.modality}; give one.")
@@ -108,6 +102,13 @@ def open_sources(given: Sequence[str | Path], output_dir: Path) -> list[Source]:
     if not found:
         raise DataError("Invalid value for the 'sources' parameter. Allowed is one or more, but got none.")
     return list(found.values())
+
+
+def put_back(folder: str) -> None:
+    """Put a prepared data set back where a killed run had moved it aside."""
+    if moved_aside(folder, METADATA_FILE):
+        with only_writer(place_of(folder)):
+            restore(folder, METADATA_FILE)
 
 
 def _size_and_time(path: Path, root: Path) -> str:
