@@ -43,7 +43,7 @@ def raw_files(manifest: Manifest, root: Path) -> dict[str, list[Path]]:
         found.setdefault(entry.file, []).extend(read_trials(entry, manifest, root).files)
     if manifest.images and manifest.images.folder is not None:
         found[manifest.images.folder] = image_files(root / manifest.images.folder)
-    for name in (manifest.images and manifest.images.file, manifest.embeddings and manifest.embeddings.file):
-        if name is not None:
-            found.setdefault(name, []).append(existing(root / name, "file of images or embeddings"))
+    for part in (manifest.images, manifest.embeddings):
+        if part is not None and part.file is not None:
+            found.setdefault(part.file, []).append(existing(root / part.file, "file of images or embeddings"))
     return found
