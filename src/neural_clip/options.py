@@ -43,3 +43,8 @@ class Options:
             if choices:
                 for one in value if "nargs" in item.metadata and isinstance(value, tuple) else (value,):
                     check_option(item.name, one, choices)
+
+
+def option_of(kind: Any, name: str) -> Any:
+    """The same field as another dataclass of options has."""
+    return next(field(default=item.default, metadata=item.metadata) for item in fields(kind) if item.name == name)

@@ -87,6 +87,7 @@ CUSTOM = "prepare custom manifest.yaml --output-dir out"
 IMAGENET = "prepare imagenet_eeg --raw-dir imagenet --output-dir out"
 TRAIN = "train recipe.yaml --output-dir out"
 ADAPT = "adapt --checkpoint trained --data eeg=set_eeg --output-dir out --epochs 2"
+RUN = "run set_eeg set_fmri --output-dir out --recipe recipe.yaml"
 EVALUATE = (
     "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --no-baselines --no-controls --subjects sub-01"
 )
@@ -108,6 +109,7 @@ WRITERS = [
     Writer("adapt", "trained", line(ADAPT)),
     Writer("adapt over another", "trained", line(f"{ADAPT} --overwrite"), before=line(f"{ADAPT} --seed 3")),
     Writer("evaluate", "trained", line(EVALUATE), before=line(f"{EVALUATE} --split validation"), by_file=True),
+    Writer("run", "trained", line(RUN), "out/checkpoint"),
     Writer("report", "trained", line("report report"), "report", by_file=True),
 ]  # fmt: skip
 

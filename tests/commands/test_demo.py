@@ -31,7 +31,7 @@ def run_demo(output, *more):
         "-m", "neural_clip.commands.main", *DEMO, "--output-dir", output, *more, cwd=output.parent, timeout=1200
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def demo(tmp_path_factory):
 
 @pytest.mark.slow
 def test_demo_leaves_what_it_promises(demo):
-    output, printed, _, _ = demo
+    output, done, _, _ = demo
     report = json.loads((output / "report.json").read_text())
     assert set(report["decoding"]) == set(MODALITIES)
     assert [part["name"] for part in report["checkpoints"]] == ["neural_clip", "frozen alignment"]
@@ -61,17 +61,16 @@ def test_demo_leaves_what_it_promises(demo):
     pictures = {path.stem for path in (output / "pictures").glob("*.png")}
     assert pictures == {"decoding", "encoding", "conversion", "intervals_decoding", "intervals_conversion"}
     assert "Controls beside the scores" in text and (output / "report.html").is_file()
-    shown = printed.split("evaluate on the test splits")[1]
+    shown = done.stdout.split("$ neural-clip evaluate")[1]
     assert "Table 1" in shown and "Table 2" in shown and str(output / "report.md") in shown
 
 
 @pytest.mark.slow
 def test_printed_commands_can_be_copied(demo):
     """They say what was run, in today's spelling; the last one is started as it was printed."""
-    output, printed, first, _ = demo
-    commands = [
-        shlex.split(line.removeprefix("  $ ")) for line in (first + printed).splitlines() if line.startswith("  $ ")
-    ]
+    output, second, first, _ = demo
+    printed = [*first.stdout.splitlines(), *second.stdout.splitlines()]
+    commands = [shlex.split(line.removeprefix("  $ ")) for line in printed if line.startswith("  $ ")]
     steps = [words[1] if words[0] == "neural-clip" else words[0] for words in commands]
     expected = (
         ["simulate"] * 2
@@ -168,5 +167,5 @@ def test_a_demo_that_is_stopped_goes_on_when_it_is_started_again(demo, tmp_path,
 def test_second_run_keeps_the_simulation(demo):
     output, second, first, made = demo
     assert (output / "raw" / "nsd" / "SIMULATED.json").stat().st_mtime_ns == made
-    step = "turn raw files into data sets"
-    assert step in first and step not in second
+    step = "of 5: turn raw files into data sets"
+    assert "step 2 of 3: turn raw files into data sets\n" in first.stderr and f"{step} (done before)" in second.stderr

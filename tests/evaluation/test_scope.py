@@ -191,7 +191,7 @@ def test_a_gallery_of_all_images(few, planted, tmp_path):
     model = planted(("eeg", "meg"))
     data = [few(6), few(6, modality="meg")]
     default = evaluate_checkpoints({"a": "planted"}, data, tmp_path / "default", baselines=False)
-    report = evaluate_checkpoints({"a": "planted"}, data, tmp_path / "all", baselines=False, gallery="all")
+    report = evaluate_checkpoints({"a": "planted"}, data, tmp_path / "all", gallery="all")
     found = PreparedSet.open(data[0])
     part = embed_split(model, found.split("test"))
     row = report["decoding"]["eeg"]["rows"][0]
@@ -199,7 +199,11 @@ def test_a_gallery_of_all_images(few, planted, tmp_path):
     images = found.images
     expected = slow_two_way(part.embeds.astype(float), part.image_ids, images.image_ids, images.embeds.astype(float))
     assert row["two_way"] == pytest.approx(expected, abs=1e-9)
-    assert report["data"]["eeg"]["gallery"] == {"name": "all", "images": 20, "shown": 6}
+    n_trained = len(found.split("train").shown_ids)
+    assert 0 < n_trained < 20
+    assert report["data"]["eeg"]["gallery"] == {"name": "all", "images": 20, "shown": 6, "trained": n_trained}
+    baselines = [row for row in report["decoding"]["eeg"]["rows"][1:] if "not_computed" not in row]
+    assert len({row["method"] for row in baselines}) > 3 and {row["gallery_size"] for row in baselines} == {20}
     controls = {record["check"]: record for record in report["controls"]["eeg"]}
     sized = [record["gallery_size"] for record in controls.values() if "gallery_size" in record]
     assert len(sized) > 3 and set(sized) == {20}
@@ -211,7 +215,8 @@ def test_a_gallery_of_all_images(few, planted, tmp_path):
     assert report["encoding"]["eeg"]["rows"][0]["gallery_size"] == 20
     for ours, theirs in zip(report["conversion"], default["conversion"], strict=True):
         assert ours["direct"] == theirs["direct"] and ours["gallery_size"] == 20
-    assert "searched are 20 images (all); shown: 6" in write_report(tmp_path / "all").read_text()
+    text = write_report(tmp_path / "all").read_text()
+    assert f"searched are 20 images (all); shown: 6; of the training split: {n_trained}." in text
 
 
 def test_the_default_gallery_is_that_of_the_split(folders, planted, tmp_path):

@@ -28,6 +28,7 @@ from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.simulation.presets import PRESETS
 from neural_clip.targets.tiny_clip import TINY_CLIP
+from neural_clip.workflow.steps import Step, run_steps
 
 # accelerate asks for these unless they are given; the recipe and the machine decide the rest. Two models share two
 # cores; sums do not depend on the machine.
@@ -58,9 +59,8 @@ class DemoOptions:
     data_only: bool = option(False, "stop once the data sets are there")
 
 
-def step(title: str, started: float, *commands: Sequence[object]) -> None:
-    """Announce and run commands side by side, or raise a `DataError` naming the first that failed."""
-    print(f"\n[{time.monotonic() - started:5.0f} s] {title}", flush=True)
+def side_by_side(*commands: Sequence[object]) -> None:
+    """Show and run commands side by side, or raise a `DataError` naming the first that failed."""
     processes = []
     for command in commands:
         name, *words = [str(word) for word in command]
@@ -74,7 +74,7 @@ def step(title: str, started: float, *commands: Sequence[object]) -> None:
             end_interrupted(process)
         raise
     if failed:
-        raise DataError(f"The step '{title}' failed: {failed[0]}")
+        raise DataError(f"This command failed: {failed[0]}")
 
 
 def end_interrupted(process: subprocess.Popen) -> None:
@@ -97,55 +97,67 @@ def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
     return facts.simulated == stamp and same_encoder
 
 
-def make_data(options: DemoOptions, raw: Path, data: Path, started: float) -> None:
-    """Simulate the raw corpora, turn them into data sets and embed their images; what is current is kept."""
-    simulate: list[object] = ["neural-clip", "simulate", "--preset", options.preset, "--seed", str(options.seed)]
-    simulate += ["--output-dir", raw, "--corpora"]
-    step("simulate the raw files of the three corpora", started, [*simulate, "meg"], [*simulate, "eeg", "fmri"])
-    stale = [name for name in CORPORA if not is_current(raw / name, data / name, options.vision_model)]
-    if stale:
-        prepare = [
-            ["neural-clip", "prepare", name, "--raw-dir", raw / name, "--output-dir", data / name] for name in stale
-        ]
-        step("turn raw files into data sets", started, *[[*command, "--overwrite"] for command in prepare])
-        embed = [["neural-clip", "embed-images", data / name, "--model", options.vision_model] for name in stale]
-        step("embed the images", started, *embed)
+def simulate(options: DemoOptions, raw: Path) -> None:
+    """Simulate the raw corpora; what is there already is kept."""
+    words: list[object] = ["neural-clip", "simulate", "--preset", options.preset, "--seed", options.seed]
+    words += ["--output-dir", raw, "--corpora"]
+    side_by_side([*words, "meg"], [*words, "eeg", "fmri"])
 
 
-def train_and_evaluate(options: DemoOptions, output: Path, data: Path, started: float) -> None:
-    """Train one joint model and one with frozen alignment layers, and score both on the test splits."""
-    folders = {corpus.modality: data / name for name, corpus in CORPORA.items()}
-    data_sets = ["--data", *[f"{modality}={folder}" for modality, folder in folders.items()]]
-    train = [*TRAIN, "demo", "--overwrite", *data_sets, "--seed", str(options.seed)]
+def train(options: DemoOptions, output: Path, data_sets: list[str]) -> None:
+    """Train one joint model and one with frozen alignment layers."""
+    words = [*TRAIN, "demo", "--overwrite", *data_sets, "--seed", str(options.seed)]
     if options.epochs is not None:
-        train += ["--epochs", str(options.epochs), "--min-steps", "0"]
+        words += ["--epochs", str(options.epochs), "--min-steps", "0"]
     if options.vision_model != TINY_CLIP:
-        train += ["--model.include_vision_tower", "false"]  # a large tower would make the checkpoint large
-    frozen: list[object] = [*train, "--model.freeze_alignment", "true", "--model.include_vision_tower", "false"]
+        words += ["--model.include_vision_tower", "false"]  # a large tower would make the checkpoint large
+    frozen: list[object] = [*words, "--model.freeze_alignment", "true", "--model.include_vision_tower", "false"]
+    frozen += ["--closed-form", "false"]  # a map of each subject's own would stand in for the layers
     frozen += ["--output-dir", output / "frozen_alignment"]
-    step("train", started, [*train, "--output-dir", output / "checkpoint"], frozen)
-    evaluate: list[object] = ["neural-clip", "evaluate", "--checkpoint", output / "checkpoint"]
-    evaluate += [f"frozen alignment={output / 'frozen_alignment'}", "--output-dir", output]
-    step("evaluate on the test splits", started, [*evaluate, *data_sets])
+    side_by_side([*words, "--output-dir", output / "checkpoint"], frozen)
+
+
+def evaluate(output: Path, data_sets: list[str]) -> None:
+    """Score both on the test splits; the model card tells the scores."""
+    from neural_clip.publishing.model_card import write_model_card
+
+    words: list[object] = ["neural-clip", "evaluate", "--checkpoint", output / "checkpoint"]
+    words += [f"frozen alignment={output / 'frozen_alignment'}", "--output-dir", output]
+    side_by_side([*words, *data_sets])
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    print(f"model card: {write_model_card(output / 'checkpoint', report)}")
+
+
+def demo_steps(options: DemoOptions) -> list[Step]:
+    """The steps that were asked for."""
+    output, raw, data = options.output_dir, options.output_dir / "raw", options.output_dir / "data"
+    data_sets = ["--data", *[f"{corpus.modality}={data / name}" for name, corpus in CORPORA.items()]]
+
+    def stale() -> list[str]:
+        return [name for name in CORPORA if not is_current(raw / name, data / name, options.vision_model)]
+
+    def prepare(name: str) -> list[object]:
+        places = ["--raw-dir", raw / name, "--output-dir", data / name]
+        return ["neural-clip", "prepare", name, *places, "--overwrite"]
+
+    def embed(name: str) -> list[object]:
+        return ["neural-clip", "embed-images", data / name, "--model", options.vision_model]
+
+    steps = [
+        Step("simulate the raw files of the three corpora", lambda: simulate(options, raw)),
+        Step("turn raw files into data sets", lambda: side_by_side(*map(prepare, stale())), lambda: not stale()),
+        Step("embed the images", lambda: side_by_side(*map(embed, stale())), lambda: not stale()),
+        Step("train", lambda: train(options, output, data_sets)),
+        Step("evaluate on the test splits", lambda: evaluate(output, data_sets)),
+    ]
+    return steps[:3] if options.data_only else steps
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every step."""
     (options,) = read_options("demo", __doc__, argv, DemoOptions)
     check_takes_files(options.output_dir)
+    started = time.monotonic()
     with only_writer(options.output_dir / "raw"):  # each step has locks of its own
-        run_steps(options)
-
-
-def run_steps(options: DemoOptions) -> None:
-    """Run what was asked for."""
-    output, started = options.output_dir, time.monotonic()
-    make_data(options, output / "raw", output / "data", started)
-    if options.data_only:
-        return
-    train_and_evaluate(options, output, output / "data", started)
-    from neural_clip.publishing.model_card import write_model_card
-
-    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
-    card = write_model_card(output / "checkpoint", report)
-    print(f"model card: {card}\ndone in {time.monotonic() - started:.0f} s")
+        run_steps(demo_steps(options), "Simulation and data sets that are whole stay; the same command goes on.")
+    print(f"done in {time.monotonic() - started:.0f} s")

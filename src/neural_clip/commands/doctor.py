@@ -14,7 +14,7 @@ from pathlib import Path
 
 from neural_clip.commands.options import read_options
 from neural_clip.options import option
-from neural_clip.prepared.doctor.findings import SEVERITIES, Finding
+from neural_clip.prepared.doctor.findings import Finding, counts_of, in_words
 
 
 @dataclass
@@ -32,14 +32,12 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     from neural_clip.prepared.doctor.inspect import inspect
 
     findings = inspect(options.folder, num_proc=options.num_proc)
-    counts = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
+    counts = counts_of(findings)
     if options.json:
         told = {"folder": str(options.folder), "counts": counts, "findings": [asdict(f) for f in findings]}
         print(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        for finding in findings:
-            print(f"{finding.severity}: {finding.check}: {finding.message}\n    {finding.consequence}")
-        print(f"{options.folder}: " + ", ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in counts.items()))
+        print(in_words(options.folder, findings))
     if counts["error"]:
         raise SystemExit(1)
     return findings

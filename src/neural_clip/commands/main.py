@@ -24,6 +24,7 @@ COMMANDS = {
     "adapt": ("neural_clip.commands.adapt", "fit alignment layers for new subjects"),
     "evaluate": ("neural_clip.commands.evaluate", "score decoding, encoding and conversion on the test splits"),
     "report": ("neural_clip.commands.report", "write text, page and pictures from report.json"),
+    "run": ("neural_clip.commands.run", "run everything, from a manifest or data sets to a page of scores"),
     "demo": ("neural_clip.commands.demo", "run everything, from raw files to scores, on simulated recordings"),
     "push": (
         "neural_clip.commands.push",

@@ -16,6 +16,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
 from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.evaluation.scope import other_split
 from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import sealed
@@ -80,7 +81,11 @@ def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str]) -> 
     if own := sorted({*(part.facts.scaling or {}).get("fitted_on_own_rows", [])} & set(part.subjects.tolist())):
         asked["scaled_by_own_rows"] = own
     if part.searched is not None:
-        asked["gallery"] = {"name": options.gallery, "images": len(part.gallery_ids), "shown": len(part.shown_ids)}
+        trained = np.isin(part.gallery_ids, other_split(part, "train").shown_ids)
+        asked["gallery"] = {
+            "name": options.gallery, "images": len(part.gallery_ids), "shown": len(part.shown_ids),
+            "trained": int(trained.sum()),
+        }  # fmt: skip
     return asked
 
 

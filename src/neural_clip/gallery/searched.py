@@ -31,9 +31,14 @@ def searched_images(part: Split, gallery: str) -> ImageTable:
         return part.data.images.of(sorted(part.data.images.image_ids))
     if gallery in SPLITS:
         return part.data.images.of(part.data.split(gallery).shown_ids)
+    check_gallery(gallery)
+    return _joined(part, PreparedSet.open(gallery))
+
+
+def check_gallery(gallery: str) -> None:
+    """Raise a `DataError` where a gallery is neither a word for one nor the folder or Hub name of a data set."""
     if not Path(gallery).exists() and "/" not in gallery:
         check_option("gallery", gallery, ("all", *SPLITS, "FOLDER"))
-    return _joined(part, PreparedSet.open(gallery))
 
 
 def _joined(part: Split, other: PreparedSet) -> ImageTable:

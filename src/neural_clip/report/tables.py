@@ -79,8 +79,10 @@ def scope_notes(report: dict) -> list[str]:
                 "deviation of all their own recordings (no label takes part)."
             )
         if gallery := data.get("gallery"):
+            of_training = f"; of the training split: {gallery['trained']}" if gallery.get("trained") else ""
             notes.append(
-                f"{name}: searched are {gallery['images']} images ({gallery['name']}); shown: {gallery['shown']}. "
+                f"{name}: searched are {gallery['images']} images ({gallery['name']}); shown: {gallery['shown']}"
+                f"{of_training}. "
                 "The others may be told from these by more than what was seen: by where they come from, or as images "
                 "that were trained on. The control with shuffled labels searches the same gallery, and `p` exchanges "
                 "shown images alone."

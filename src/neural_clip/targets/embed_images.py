@@ -78,7 +78,7 @@ def embed_images(
     with only_writer(place_of(folder)):
         restore(folder, METADATA_FILE)
         facts = _facts(folder, options)
-        models = _listed(model or (TINY_CLIP if facts.simulated else DEFAULT_MODEL))
+        models = _listed(model or default_model(bool(facts.simulated)))
         revisions = [name or None for name in _listed(options.revision)]
         encoder = TargetEncoder(models, _listed(options.pooling), revisions, options.device, options.blur)
         files = image_files(folder)
@@ -92,6 +92,11 @@ def embed_images(
             raise
         shutil.rmtree(kept)
     return folder
+
+
+def default_model(simulated: bool) -> str:
+    """The image encoder of simulated data sets, or of others, where none is named."""
+    return TINY_CLIP if simulated else DEFAULT_MODEL
 
 
 def _facts(folder: Path, options: EmbedOptions) -> Facts:

@@ -49,8 +49,8 @@ It holds three sections:
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
 and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
 otherwise), `min_steps` (optimiser steps that each modality has in all, or more: an epoch goes more often over a small
-data set), `closed_form` (put one beside the network), `folds` (of cross-validation where there is no validation split),
-`resume` and `overwrite`. Every value can be overridden.
+data set), `closed_form` (put one beside the network), `folds` (of cross-validation, where there is no validation
+split), `resume` and `overwrite`. Every value can be overridden.
 
 options:
   -h, --help                      show this help message and exit

@@ -67,7 +67,7 @@ class RunFolder:
                 nothing to go on from.
         """
         found = self._last_whole(needs_best) if resume else None
-        left = [folder for folder in (self.partial, self.aside) if _n_finished(folder)]
+        left = self.interrupted()
         if is_unfinished_run(self.path):
             if left:
                 raise DataError(f"Both '{self.path}' and '{left[0]}' hold an interrupted run. Move one of them away.")
@@ -78,6 +78,10 @@ class RunFolder:
             taken = f"{left[0]}' holds an interrupted" if left else f"{earlier}' holds an earlier"
             raise DataError(f"'{taken} run. Pass `--resume` to go on or `--overwrite` to replace it.")
         return found
+
+    def interrupted(self) -> list[Path]:
+        """Folders in which an interrupted run has left states."""
+        return [folder for folder in (self.partial, self.aside) if _n_finished(folder)]
 
     def _last_whole(self, needs_best: bool) -> Path:
         """The last state that a run can go on from."""
@@ -110,7 +114,7 @@ class RunFolder:
             try:
                 with whole_folder(
                     self.path, holds=RECORD_FILE, what="checkpoint", overwrite=replaces, keep=_keep_states,
-                    again="the same command with `--resume`",
+                    again="a training with `--resume`",
                 ) as partial:  # fmt: skip
                     self._begin_with(start)
                     yield partial

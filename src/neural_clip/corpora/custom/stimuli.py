@@ -147,17 +147,21 @@ def _named(label: str, names: Mapping) -> str:
     return label
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Image files below a folder, sorted; a `DataError` if there is none."""
+    if not folder.is_dir():
+        raise DataError(f"There is no image folder '{folder}'.")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path in files if not path.name.startswith(".")]  # ._name.jpg of macOS is no image
+    if not files:
+        raise DataError(f"The image folder '{folder}' holds no image; known suffixes are {', '.join(IMAGE_SUFFIXES)}.")
+    return files
+
+
 def _image_rows(entry: Images, root: Path) -> dict[str, dict]:
     if entry.folder is not None:
         folder = root / entry.folder
-        if not folder.is_dir():
-            raise DataError(f"There is no image folder '{folder}'.")
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        files = [path for path in files if not path.name.startswith(".")]  # ._name.jpg of macOS is no image
-        if not files:
-            raise DataError(
-                f"The image folder '{folder}' holds no image; known suffixes are {', '.join(IMAGE_SUFFIXES)}."
-            )
+        files = image_files(folder)
         names = [plain_name(path.relative_to(folder).as_posix()) for path in files]
         _check_unique(names, f"'{folder}'", "images")
         return {name: _row(_folder_concept(name, entry), image=path) for name, path in zip(names, files, strict=True)}

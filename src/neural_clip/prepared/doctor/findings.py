@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SEVERITIES = ("error", "warning", "note")
@@ -38,6 +38,18 @@ def warning(check: str, message: str, consequence: str) -> Finding:
 def note(check: str, message: str, consequence: str) -> Finding:
     """A finding that readers of scores should know."""
     return Finding(check, "note", message, consequence)
+
+
+def counts_of(findings: Sequence[Finding]) -> dict[str, int]:
+    """How many there are of each severity."""
+    return {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
+
+
+def in_words(folder: object, findings: Sequence[Finding]) -> str:
+    """Findings on a data set as lines of text, and how many there are."""
+    lines = [f"{found.severity}: {found.check}: {found.message}\n    {found.consequence}" for found in findings]
+    counted = (f"{count} {name}{'s' * (count != 1)}" for name, count in counts_of(findings).items())
+    return "\n".join([*lines, f"{folder}: {', '.join(counted)}"])
 
 
 def examples(names: Iterable[object], count: int = 3) -> str:

@@ -1,0 +1,30 @@
+"""Options of [`run_workflow`] and of `neural-clip run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.options import Options, option, option_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Options):
+    """Options of [`run_workflow`]; here is what the help of a field leaves out.
+
+    Args:
+        recipe (`str`): Settings of one's own go into a YAML file, as for `neural-clip train`.
+        gallery (`str`, *optional*): As in [`EvaluateOptions`].
+        overwrite (`bool`): What was made of something else is made anew, and whatever was made of that; all steps
+            where nothing differs. What lay there stays in `replaced-1` and so on until the last step is done.
+    """
+
+    recipe: str = option("base", "a recipe of the package, or a YAML file")
+    model: str | None = option(
+        None, "image encoder, a name on the Hub or a model folder; default neural_clip/tiny-clip for simulated data "
+        "sets and openai/clip-vit-large-patch14 for others", metavar="NAME",
+    )  # fmt: skip
+    seed: int | None = option(None, "of training; default that of the recipe", type=int, least=0)
+    epochs: int | None = option(None, "of training; default those of the recipe", type=int, least=1)
+    gallery: str | None = option_of(EvaluateOptions, "gallery")
+    overwrite: bool = option(False, "begin anew where the folder holds another run, or this one")
