@@ -31,9 +31,11 @@ class ClosedFormLayer(nn.Module):
 
     def __init__(self, out_features: int, in_features: int | None = None, n_chans: int | None = None) -> None:
         super().__init__()
-        sizes = {"parts": (2,), "bias": (out_features,)}
-        sizes |= {"mixing": (n_chans, n_chans)} if n_chans is not None else {}
-        sizes |= {"weight": (out_features, in_features)} if in_features is not None else {}
+        sizes: dict[str, tuple[int, ...]] = {"parts": (2,), "bias": (out_features,)}
+        if n_chans is not None:
+            sizes["mixing"] = (n_chans, n_chans)
+        if in_features is not None:
+            sizes["weight"] = (out_features, in_features)
         for name in ("parts", "bias", "mixing", "weight"):
             self.register_parameter(name, nn.Parameter(torch.empty(sizes[name])) if name in sizes else None)
         self.reset_parameters()
@@ -69,6 +71,11 @@ class ClosedForm(nn.Module):
             self.layers[name] = self.new_layer(name in settings.own, name)
         self.reset_parameters()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the maps."""
+        return next(self.parameters()).dtype
+
     def in_features(self, name: str) -> int:
         """Values that the map of a subject reads."""
         if not self.is_sensors:
@@ -97,7 +104,7 @@ class ClosedForm(nn.Module):
     def add_subject(self, name: str) -> None:
         """Append a subject: the mean of the others, or nothing but the network where voxels do not correspond."""
         averaged = self.averaged()
-        layer = average_layer(averaged) if averaged else self.new_layer(False, name)
+        layer: Any = average_layer(averaged) if averaged else self.new_layer(False, name)
         if layer.weight is not None and self.settings.dtype == "float16":
             layer.weight.data = layer.weight.data.half().to(layer.weight.dtype)  # as it is kept on disk
         self.layers[name] = layer
@@ -118,6 +125,7 @@ class ClosedForm(nn.Module):
 
     def parts_of(self, subject: int) -> dict[str, torch.Tensor]:
         """What the layer of one subject, or of the average one, holds; the shared map where it has none of its own."""
+        found: dict[str, Any]
         if subject != AVERAGE_SUBJECT:
             found = dict(list(self.layers.values())[subject].named_parameters())
         elif averaged := self.averaged():
@@ -149,11 +157,6 @@ class ClosedForm(nn.Module):
             return torch.cat([mapped, found["parts"].expand(len(rows), 2)], dim=1)
 
         return apply_by_subject(layer_of, subject_ids).split([self.out_features, 2], dim=1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the maps."""
-        return next(self.parameters()).dtype
 
     def blended(self, network: torch.Tensor, values: torch.Tensor, subject_ids: torch.Tensor) -> torch.Tensor:
         """Embeddings `(batch_size, out_features)` from what the network makes of recordings, not normalised."""

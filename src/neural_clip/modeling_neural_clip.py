@@ -91,7 +91,7 @@ class NeuralClipModel(WholeModel):
                 if count == 1
                 else ParallelProjections(encoder.output_size, config.projection_dim, count)
             )
-        self.closed_forms = nn.ModuleDict()
+        self.closed_forms: Any = nn.ModuleDict()  # of `ClosedForm`
         for modality in config.modalities:
             if getattr(config, f"{modality}_config").closed_form is not None:
                 self.closed_forms[modality] = self.new_closed_form(modality)
@@ -169,9 +169,10 @@ class NeuralClipModel(WholeModel):
             alignment.add_subject(name, n_voxels)
             config.n_voxels = {**config.n_voxels, name: n_voxels}
         if modality in self.closed_forms:
-            self.closed_forms[modality].add_subject(name)
-            config.closed_form = self.closed_forms[modality].settings.as_dict()
-            self.closed_forms[modality].to(self.device, self.dtype)
+            closed = self.closed_forms[modality]
+            closed.add_subject(name)
+            config.closed_form = closed.settings.as_dict()
+            closed.to(self.device, self.dtype)
         config.subjects = [*config.subjects, name]
         alignment.to(self.device, self.dtype)
         self.freeze_parts()

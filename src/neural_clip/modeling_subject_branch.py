@@ -77,6 +77,11 @@ class SubjectClosedForm(nn.Module):
         mixing (`torch.Tensor` of shape `(n_chans, n_chans)`, *optional*): What channels pass through first.
     """
 
+    bias: torch.Tensor
+    parts: torch.Tensor
+    weight: torch.Tensor | None
+    mixing: torch.Tensor | None
+
     def __init__(
         self, window: nn.Module, bias: torch.Tensor, parts: torch.Tensor, weight: torch.Tensor | None = None,
         mixing: torch.Tensor | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class EmbeddedSplit(Split):
     """
 
     embeds: np.ndarray
-    parts: np.ndarray = field(default=None, kw_only=True)  # type: ignore[assignment]
+    parts: Any = field(default=None, kw_only=True)
 
     by_row: ClassVar[tuple[str, ...]] = (*Split.by_row, "embeds", "parts")
 
@@ -70,9 +70,10 @@ def embed_split(
     subject_ids = _subject_ids(model, part, subject)
     model.eval().to(torch.device(device))
 
-    def forward(subject_ids: torch.Tensor, **values: torch.Tensor) -> torch.Tensor:
+    def forward(subject_ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
         """The parts of a blend and the blend, `(batch_size, n_parts + 1, projection_dim)`."""
-        return torch.stack([*model.each_features(modality, *values.values(), subject_ids).values()], dim=1)
+        (values,) = inputs.values()
+        return torch.stack([*model.each_features(modality, values, subject_ids).values()], dim=1)
 
     found = embed_recordings(forward, part, subject_ids, batch_size, device, progress=True)
     try:

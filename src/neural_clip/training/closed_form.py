@@ -211,9 +211,9 @@ def give_closed_forms(
     modality, found = train.modality, {}
     leave_to_network(model, modality, subjects)
     for name in subjects:
-        rows = [of_subject(part, part.subjects.index(name)) for part in (train, validation)]
+        own, scored = (of_subject(part, part.subjects.index(name)) for part in (train, validation))
         try:
-            found[name], maps, blend = _fitted(model, *rows)
+            found[name], maps, blend = _fitted(model, own, scored)
         except DataError as error:
             found[name], maps = {"left_out": str(error)}, None
         if maps is not None:
@@ -246,8 +246,10 @@ def joined(first: Split, second: Split) -> Split:
     values = [split.values() for split in (first, second)]
     arrays = all(isinstance(value, np.ndarray) for value in values)
     recordings: Any = np.concatenate(values) if arrays else [row for value in values for row in value]
-    rows = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in first.by_row}
-    return replace(first, recordings=recordings, **rows)
+    subjects, image_ids = (
+        np.concatenate([getattr(split, name) for split in (first, second)]) for name in ("subjects", "image_ids")
+    )
+    return replace(first, recordings=recordings, subjects=subjects, image_ids=image_ids)
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,8 @@ class Maps:
     @classmethod
     def of(cls, fit: Fit, relative_alpha: float, transform: np.ndarray) -> Maps:
         """Fold scaling, whitening over time, ridge and what undoes the targets' covariance into one map a subject."""
-        weights, offsets = {}, {}
+        weights: dict[str, np.ndarray] = {}
+        offsets: dict[str, np.ndarray] = {}
         for name in fit.inputs:
             folded, offset = fit.folded(name, relative_alpha, transform)
             largest = max(float(np.abs(folded).max()), np.finfo(np.float32).tiny)

@@ -101,7 +101,8 @@ def cross_validate(
     """
     if arguments.world_size > 1:
         raise DataError("Cross-validation ('folds') runs in one process. Start one, or make a validation split.")
-    folds, embeds, scores = folds_of(train, n_folds), {}, []
+    folds, scores = folds_of(train, n_folds), []
+    embeds: dict[str, np.ndarray] = {}
     for fold, parts in enumerate(held_out_parts(train, folds, n_folds)):
         print(f"fold {fold + 1} of {n_folds}", file=sys.stderr)
         torch.manual_seed(arguments.seed)
@@ -139,12 +140,17 @@ def folds_of(train: list[RecordingDataset], n_folds: int) -> dict[str, np.ndarra
 def held_out_parts(train: list[RecordingDataset], folds: dict[str, np.ndarray], n_folds: int) -> Iterator[Splits]:
     """For each fold the recordings of the others, and its own as validation."""
     for fold in range(n_folds):
-        halves = []
-        for holds in (np.not_equal, np.equal):
-            halves.append([copy.copy(part) for part in train])
-            for part in halves[-1]:
-                part.keep(np.flatnonzero(holds(folds[part.modality], fold)))
-        yield Splits(*halves, notes=[])
+        yield Splits(_where(train, folds, fold, False), _where(train, folds, fold, True), notes=[])
+
+
+def _where(
+    train: list[RecordingDataset], folds: dict[str, np.ndarray], fold: int, inside: bool
+) -> list[RecordingDataset]:
+    """Recordings inside or outside of a fold."""
+    found = [copy.copy(part) for part in train]
+    for part in found:
+        part.keep(np.flatnonzero((folds[part.modality] == fold) == inside))
+    return found
 
 
 def _fold_arguments(arguments: TrainingArguments) -> TrainingArguments:
