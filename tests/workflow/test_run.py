@@ -398,6 +398,23 @@ def test_a_set_without_a_validation_split_is_trained_to_its_end(tmp_path, monkey
     assert Path("out/evaluation/report.html").is_file()
 
 
+@pytest.mark.slow
+def test_test_subjects_who_are_not_trained_on_are_scored_as_new_ones(tmp_path, monkeypatch):
+    """Held out by the manifest they are scored by the average subject; left out by the recipe they are not scored."""
+    splits = {"by": "subject", "validation": 0.2, "test": ["sub-02"]}
+    monkeypatch.chdir(write_inputs(tmp_path / "held", splits=splits))
+    cli.main([*RUN, "--epochs", "1"])
+    report = json.loads(Path("out/evaluation/report.json").read_text())
+    assert (
+        report["data"]["eeg"]["unseen_subjects"] == ["sub-02"] == [*report["decoding"]["eeg"]["rows"][0]["subjects"]]
+    )
+    monkeypatch.chdir(write_inputs(tmp_path / "left"))
+    Path("recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"model": {"eeg": EEG | {"subjects": ["sub-01"]}}}))
+    cli.main([*RUN, "--epochs", "1"])
+    report = json.loads(Path("out/evaluation/report.json").read_text())
+    assert report["data"]["eeg"]["scored_subjects"] == ["sub-01"]
+
+
 def test_embeddings_of_a_manifest_need_no_image_encoder(tmp_path, monkeypatch):
     import numpy as np
 

@@ -108,10 +108,27 @@ class Workflow:
         """Folder of the report."""
         return self.output_dir / "evaluation"
 
-    @property
     def scored(self) -> EvaluateOptions:
-        """Options of the evaluation."""
-        return EvaluateOptions(gallery=self.options.gallery)
+        """Options of the evaluation: subjects who are trained on, or the average subject where none of them is tested.
+
+        Raises:
+            DataError: If it is fMRI, for which there is no average subject.
+        """
+        from neural_clip.training.model import trained_subjects
+
+        options, settings = EvaluateOptions(gallery=self.options.gallery), self.recipe().model
+        facts = {source.modality: source.facts for source in self.sources}
+        tested = {name for found in facts.values() for name, rows in found.subject_splits.items() if rows.get("test")}
+        known: set[str] = set()
+        for modality, found in facts.items():
+            known |= set(trained_subjects(found, modality, (settings.get(modality) or {}).get("subjects")))
+        if tested <= known:
+            return options
+        if tested & known:
+            return replace(options, subjects=sorted(tested & known))
+        if not all(MODALITIES[modality].sensors for modality in facts):
+            raise DataError(f"The test subjects {sorted(tested)} are not trained on, so their fMRI cannot be scored.")
+        return replace(options, subject="average")
 
     def steps(self) -> list[Step]:
         """All steps; nothing is prepared where no manifest is given."""
@@ -288,7 +305,7 @@ class Workflow:
         from neural_clip.training.run_folder import RunFolder
 
         disable_progress_bar()  # as `neural-clip train` does
-        scored_parts({source.modality: PreparedSet.open(source.folder) for source in self.sources}, self.scored)
+        scored_parts({source.modality: PreparedSet.open(source.folder) for source in self.sources}, self.scored())
         train(self.recipe(resume=bool(RunFolder(self.checkpoint).interrupted())))
 
     def is_evaluated(self) -> bool:
@@ -308,7 +325,7 @@ class Workflow:
 
         folders = [source.folder for source in self.sources]
         evaluate_checkpoints(
-            {"neural_clip": self.checkpoint}, folders, self.evaluation, self.scored, command=self.command
+            {"neural_clip": self.checkpoint}, folders, self.evaluation, self.scored(), command=self.command
         )
 
     def report(self) -> None:
