@@ -207,7 +207,7 @@ class Report:
             for number, beside in enumerate(PARTS[: part.parts.shape[1]]):
                 method = f"{name}, {beside}"
                 scored_alone, contributions[method] = decoding_rows(part, part.parts[:, number], method, self.seed)
-                rows += scored_alone
+                rows += [{**row, "part_of": name} for row in scored_alone]
             entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
         part = self._first(modality)
         if recordings:

@@ -24,7 +24,7 @@ def interval_groups(report: dict) -> dict[str, list]:
     for modality, part in report["decoding"].items():
         lines = [
             (method_name(row["method"]), row["two_way"], row["two_way_interval"],
-             "ours" if row["method"] in checkpoints else "baseline")
+             "ours" if row["method"] in checkpoints else "part" if "part_of" in row else "baseline")
             for row in part["rows"]
             if row["aggregation"] == "single trial" and "not_computed" not in row
         ]  # fmt: skip
