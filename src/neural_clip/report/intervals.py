@@ -9,7 +9,8 @@ from neural_clip.files.whole import whole_file
 
 # colours that stay apart for colour-blind readers; a marker shape goes with each
 STYLES = {
-    "ours": ("#0072b2", "D"), "part": ("#56b4e9", "d"), "baseline": ("#e69f00", "o"), "control": ("#666666", "s"), "paper": ("#cc79a7", "x"),
+    "ours": ("#0072b2", "D"), "part": ("#56b4e9", "d"),
+    "baseline": ("#e69f00", "o"), "control": ("#666666", "s"), "paper": ("#cc79a7", "x"),
 }  # fmt: skip
 LINE_INCHES, WIDTH_INCHES = 0.28, 8.0
 Line = tuple[str, float, Sequence[float] | None, str]
