@@ -211,6 +211,7 @@ def _recipe(folder: Path, seed: int) -> None:
     sets(folder, seed)
     known = MODEL | {"eeg": MODEL["eeg"] | {"subjects": ["sub-01", "sub-02"]}}
     recipe = {"data": {"eeg": "set_eeg", "fmri": "set_fmri"}, "model": known, "training": TRAINING}
+    recipe["closed_form"] = True
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 

@@ -225,12 +225,22 @@ def shipped_recipes() -> list[Path]:
     return sorted(RECIPES.glob("*.yaml"))
 
 
+def shipped_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return [path.stem for path in shipped_recipes()]
+
+
 def find_recipe(given: str) -> Path:
     """The recipe of that path, or else that name among those of the package.
 
     Raises:
+        DataError: If it is a folder.
         FileNotFoundError: If there is neither.
     """
+    if Path(given).is_dir():
+        raise DataError(
+            f"'{given}' is a folder; a recipe is a YAML file in it, or one of {', '.join(shipped_names())}."
+        )
     if Path(given).is_file():
         return Path(given)
     shipped = {path.stem: path for path in shipped_recipes()}

@@ -99,7 +99,7 @@ def test_prose_names_no_unknown_key():
     keys = {field.name for kind in SECTIONS.values() for field in dataclasses.fields(kind)}
     words = {word.partition(":")[0] for word in re.findall(r"`(\w+(?:: \w+)?)`", text)}
     others = {"onset", "drop", "train", "patterns", "series", "continuous", "bids", "epochs", "image", "recording",
-              "01", "trial_type", "ch_positions", "ch_positions_frame", "head", "device"}  # fmt: skip
+              "01", "trial_type", "ch_positions", "ch_positions_frame", "head", "device", "base"}  # fmt: skip
     assert words - keys - others == set()
 
 
