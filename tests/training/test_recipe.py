@@ -397,3 +397,11 @@ def test_a_recipe_of_python_may_hold_paths_and_choices(tmp_path):
     assert recipe.training_arguments.output_dir == str(tmp_path / "out")
     assert recipe.training_arguments.eval_strategy == "epoch"
     assert recipe.as_dict()["training"]["eval_strategy"] == "epoch"
+
+
+def test_a_folder_in_place_of_a_recipe_is_named(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    with pytest.raises(DataError, match="is a folder; a recipe is a YAML file, or one of base, demo"):
+        read_recipe([str(tmp_path), "--seed", "1"])
+    monkeypatch.chdir(tmp_path)  # a recipe of the package stays what it is
+    assert read_recipe(["base", "--data", "eeg=a"]).data == {"eeg": "a"}

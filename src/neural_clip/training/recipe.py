@@ -225,11 +225,6 @@ def shipped_recipes() -> list[Path]:
     return sorted(RECIPES.glob("*.yaml"))
 
 
-def shipped_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return [path.stem for path in shipped_recipes()]
-
-
 def find_recipe(given: str) -> Path:
     """The recipe of that path, or else that name among those of the package.
 
@@ -237,15 +232,13 @@ def find_recipe(given: str) -> Path:
         DataError: If it is a folder.
         FileNotFoundError: If there is neither.
     """
-    if Path(given).is_dir():
-        raise DataError(
-            f"'{given}' is a folder; a recipe is a YAML file in it, or one of {', '.join(shipped_names())}."
-        )
     if Path(given).is_file():
         return Path(given)
     shipped = {path.stem: path for path in shipped_recipes()}
     if given.removesuffix(".yaml") in shipped:
         return shipped[given.removesuffix(".yaml")]
+    if Path(given).is_dir():
+        raise DataError(f"'{given}' is a folder; a recipe is a YAML file, or one of {', '.join(shipped)}.")
     raise FileNotFoundError(
         f"'{given}' is no file, and no recipe of this package, which are {', '.join(shipped)}."
         f"{did_you_mean(Path(given).stem, shipped)}"
