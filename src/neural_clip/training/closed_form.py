@@ -29,12 +29,11 @@ from neural_clip.evaluation.baselines.closed_form import (
     centred_cosines,
     choose,
     cross_entropy,
-    decimated,
     decimation_of,
     fit_of,
+    ready,
     spread_of,
     undoing,
-    with_unit_targets,
 )
 from neural_clip.evaluation.baselines.linear import require_rows
 from neural_clip.evaluation.baselines.ridge import one_thread
@@ -129,15 +128,14 @@ def _add_closed_form(
         raise DataError("There are no validation recordings, by which it is chosen.")
     started = time.monotonic()
     network = neural_embeds(model.eval(), validation)
-    fitted, held_out = (with_unit_targets(decimated(part.part.from_onset().loaded())) for part in (train, validation))
+    fitted, held_out = (ready(part.part) for part in (train, validation))
     require_rows(fitted, held_out)
-    choice, transform = choose(fitted, held_out)
-    predictions = choice.fit.deviations(held_out, [choice.relative_alpha])[0] @ transform
-    blend = best_blend(network, predictions, held_out)
-    record = _record(choice, blend, {"network": network, "closed form": predictions}, held_out)
+    choice, _ = choose(fitted, held_out)
+    blend = best_blend(network, choice.predictions, held_out)
+    record = _record(choice, blend, {"network": network, "closed form": choice.predictions}, held_out)
     if blend.weight == 1:
         return record | {"left_out": "The validation split gives it no weight."}
-    everything = joined(fitted, held_out)
+    everything = ready(joined(train.part, validation.part))
     again = fit_of(choice.fit.way, everything)
     maps = Maps.of(again, choice.relative_alpha, undoing(everything.data.images.of(everything.shown_ids).embeds))
     dtype = maps.smallest_dtype(held_out, blend, network)
@@ -172,10 +170,12 @@ def scores_of(embeds: np.ndarray, split: Split) -> dict[str, float]:
 
 
 def joined(first: Split, second: Split) -> Split:
-    """The rows of two splits in memory as one."""
-    values = [split.values() for split in (first, second)]
-    arrays = all(isinstance(value, np.ndarray) for value in values)
-    recordings: Any = np.concatenate(values) if arrays else [row for value in values for row in value]
+    """The rows of two splits as one, on disk where both are."""
+    from datasets import concatenate_datasets
+
+    parts: list[Any] = [first.recordings, second.recordings]
+    in_memory = any(isinstance(part, np.ndarray | list) for part in parts)
+    recordings: Any = [row for part in parts for row in part] if in_memory else concatenate_datasets(parts)
     rows = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in first.by_row}
     return replace(first, recordings=recordings, **rows)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,18 @@ from neural_clip.evaluation.baselines.linear import (
     subjects_of,
     validation_two_way,
 )
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, one_thread
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
+    UNWHITENED,
     Standardised,
     WhitenedSensors,
-    WhitenedVoxels,
-    flat,
+    mean_of,
     reciprocal,
+    row_blocks,
     sensor_whiteners,
+    squares_of,
+    stacked,
 )
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet, Split
@@ -47,9 +51,12 @@ N_FOLDS = 5
 MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and folds cost their number
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
-UNWHITENED = 1.0  # least share of white noise
+MAX_FEATURES = 21_700  # of sensors; more of them lose time first, the channels are what tells images apart
+MAX_GRID_SIZE = 1000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
+MAX_KEPT = 2**28  # numbers of matrices that a fit keeps for its subjects: 1 GB
+MAX_LOADED = 2**27  # numbers of a split that is read once: 0.5 GB
 
-Inputs = Standardised | WhitenedSensors | WhitenedVoxels
+Inputs = Standardised | WhitenedSensors
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,12 @@ class Way:
     Args:
         pooled (`bool`): One ridge for all subjects, or one each.
         least_shrinkage (`float`): Least share of the noise covariance that is taken as white, 1 without whitening.
+        n_components (`int`): Principal components over time that sensors are reduced to; 0 keeps all samples.
     """
 
     pooled: bool
     least_shrinkage: float = UNWHITENED
+    n_components: int = 0
 
     @property
     def whitened(self) -> bool:
@@ -73,11 +82,12 @@ class Way:
     def name(self) -> str:
         """For records and reports."""
         whitened = f", whitened ({self.least_shrinkage:g})" if self.whitened else ""
-        return f"{'pooled' if self.pooled else 'per subject'}{whitened}"
+        reduced = f", {self.n_components} temporal components" if self.n_components else ""
+        return f"{'pooled' if self.pooled else 'per subject'}{whitened}{reduced}"
 
 
 class Fit:
-    """Ridge regression of one way, for all strengths.
+    """Ridge regression of one way, for all strengths. Rows are read by blocks, when they are needed.
 
     Args:
         way ([`Way`]): Which.
@@ -86,13 +96,52 @@ class Fit:
     """
 
     def __init__(self, way: Way, inputs: Mapping[str, Inputs], train: Split) -> None:
-        self.way, self.inputs, self.width = way, inputs, train.targets.shape[1]
-        groups = {None: list(inputs)} if way.pooled else {name: [name] for name in inputs}
-        self.ridges = {}
-        for key, names in groups.items():
-            rows = [inputs[name](train.of_subject(name)) for name in names]
-            targets = [train.targets[train.subjects == name] for name in names]
-            self.ridges[key] = KernelRidge(np.concatenate(rows), np.concatenate(targets))
+        self.way, self.inputs, self.train = way, inputs, train
+        self.components = None if not way.n_components else self._temporal_components()
+        self._ridges: dict[str | None, CholeskyRidge] = {}
+
+    def _temporal_components(self) -> np.ndarray:
+        """The first principal components over time of the training rows, `(n_times, n_components)`."""
+        n_times = self.train.values([0])[0].shape[1]
+        total, everything = np.zeros((n_times, n_times)), np.arange(len(self.train))
+        for part in row_blocks(self.train, everything):
+            by_time = self._transformed(self.train, everything[part]).reshape(-1, n_times)
+            total += by_time.T @ by_time
+        return np.linalg.eigh(total)[1][:, ::-1][:, : self.way.n_components].astype(np.float32)
+
+    def _transformed(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """Recordings after what each subject's pass through, `(n_rows, n_features)`."""
+        values, subjects = stacked(split, rows), split.subjects[rows]
+        names = sorted(set(subjects.tolist()))
+        if len(names) == 1:
+            return self.inputs[names[0]](values)
+        found = np.empty((len(rows), values[0].size), dtype=np.float32)
+        for name in names:
+            found[subjects == name] = self.inputs[name](values[subjects == name])
+        return found
+
+    def _rows(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """Recordings as ridge sees them, `(n_rows, n_features)` float32."""
+        found = np.asarray(self._transformed(split, rows), dtype=np.float32)
+        if self.components is None:
+            return found
+        return (found.reshape(-1, len(self.components)) @ self.components).reshape(len(rows), -1)
+
+    def ridge(self, subject: str) -> CholeskyRidge:
+        """That of a subject, or of all where they are pooled; built again where all do not fit into memory."""
+        key = None if self.way.pooled else subject
+        if key not in self._ridges:
+            if sum(found.gram.size for found in self._ridges.values()) > MAX_KEPT:
+                self._ridges.clear()
+            rows = np.arange(len(self.train)) if self.way.pooled else self.train.rows_of(subject)
+            blocks = [rows[part] for part in row_blocks(self.train, rows)]
+            least = self.way.least_shrinkage if are_voxels(self.train) else UNWHITENED  # sensors are white by now
+            self._ridges[key] = CholeskyRidge(partial(self._rows, self.train), blocks, self.train.targets[rows], least)
+        return self._ridges[key]
+
+    def forget(self) -> None:
+        """Drop the matrices; they are built again when they are needed."""
+        self._ridges.clear()
 
     def folded(self, subject: str, relative_alpha: float, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predictions times `transform` as one map of a subject's recordings.
@@ -101,18 +150,27 @@ class Fit:
             `tuple` of `np.ndarray` `(n_features, width)` and `(width,)`, weights and offset. The former are the same
             for all subjects where these are pooled; whitened sensors meet them after the subject's spatial whitening.
         """
-        ridge = self.ridges[None if self.way.pooled else subject]
-        weights = ridge.coefficients(relative_alpha)[0] @ transform
-        folded, offset = self.inputs[subject].folded(weights)
-        return folded, offset - ridge.input_mean @ weights
+        weights = self.ridge(subject).weights(relative_alpha) @ transform
+        if self.components is not None:
+            by_chan = weights.reshape(-1, self.components.shape[1], weights.shape[1])
+            weights = (self.components @ by_chan).reshape(-1, weights.shape[1])
+        return self.inputs[subject].folded(weights)
 
     def deviations(self, split: Split, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`."""
-        found = np.empty((len(alphas), len(split), self.width))
-        for name in sorted(set(split.subjects.tolist())):
-            ridge = self.ridges[None if self.way.pooled else name]
-            found[:, split.subjects == name] = ridge.deviations(self.inputs[name](split.of_subject(name)), alphas)
+        found = np.empty((len(alphas), len(split), self.train.targets.shape[1]), dtype=np.float32)
+        names = sorted(set(split.subjects.tolist()))
+        for name in names[:1] if self.way.pooled else names:
+            rows = np.arange(len(split)) if self.way.pooled else split.rows_of(name)
+            blocks = [rows[part] for part in row_blocks(split, rows)]
+            found[:, rows] = self.ridge(name).deviations(partial(self._rows, split), blocks, alphas)
         return found
+
+    @property
+    def size(self) -> int:
+        """Rows of its largest matrix; subjects may differ in voxels, of whom the first one's count."""
+        counts = [len(self.train)] if self.way.pooled else [len(self.train.rows_of(name)) for name in self.inputs]
+        return min(max(counts), self._rows(self.train, np.arange(1)).shape[1])
 
 
 def fits(train: Split) -> Iterator[Fit]:
@@ -129,42 +187,40 @@ def fit_of(way: Way, train: Split) -> Fit:
 def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, Mapping[str, Inputs]]]:
     """Ways of fitting, and what recordings pass through in each."""
     shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
-    plain = [Way(pooled=False)] if are_voxels(train) else [Way(pooled=False), Way(pooled=True)]
-    for way in plain:
-        yield way, _inputs_of(way, train, subjects)
+    alone = Way(False, n_components=_n_components(train))
+    inputs = _inputs_of(alone, train, subjects)
+    yield alone, inputs
     if are_voxels(train):
-        for way in [Way(False, least) for least in shrinkages]:
-            yield way, _inputs_of(way, train, subjects)
-    else:
-        for least, inputs in zip(shrinkages, sensor_whiteners(train, subjects, shrinkages), strict=True):
-            yield Way(True, least), inputs
+        yield from ((replace(alone, least_shrinkage=least), inputs) for least in shrinkages)
+        return
+    pooled = replace(alone, pooled=True)
+    yield pooled, _inputs_of(pooled, train, subjects)
+    for least, whitened in zip(shrinkages, sensor_whiteners(train, subjects, shrinkages), strict=True):
+        yield replace(pooled, least_shrinkage=least), whitened
+
+
+def _n_components(train: Split) -> int:
+    """Principal components over time that recordings are reduced to; 0 keeps all samples."""
+    shape = train.values([0])[0].shape
+    return max(MAX_FEATURES // shape[0], 1) if len(shape) == 2 and np.prod(shape) > MAX_FEATURES else 0
 
 
 def _inputs_of(way: Way, train: Split, subjects: list[str]) -> Mapping[str, Inputs]:
     """What each subject's recordings pass through."""
+    if way.pooled and way.whitened:
+        return sensor_whiteners(train, subjects, [way.least_shrinkage])[0]
+    rows = {name: train.rows_of(name) for name in subjects}
+    means = {name: mean_of(train, own) for name, own in rows.items()}
+    variances = {name: squares_of(train, own, means[name]) / len(own) for name, own in rows.items()}
     if way.pooled:
-        whitened = sensor_whiteners(train, subjects, [way.least_shrinkage]) if way.whitened else None
-        return whitened[0] if whitened else _centred(train, subjects)
+        shared = sum(len(own) * variances[name] for name, own in rows.items()) / len(train)
+        variances = dict.fromkeys(subjects, shared)
     found: dict[str, Inputs] = {}
     for name in subjects:
-        recordings, targets = train.of_subject(name), train.targets[train.subjects == name]
-        found[name] = (
-            WhitenedVoxels.fitted(recordings, targets, way.least_shrinkage)
-            if way.whitened
-            else Standardised.fitted(recordings)
+        found[name] = Standardised(
+            means[name].ravel(), reciprocal(np.sqrt(variances[name])).ravel().astype(np.float32)
         )
     return found
-
-
-def _centred(train: Split, subjects: list[str]) -> dict[str, Inputs]:
-    """Each subject's mean is subtracted; the scale of a feature is that of all subjects."""
-    means, squares = {}, 0.0
-    for name in subjects:
-        rows = flat(train.of_subject(name))
-        means[name] = rows.mean(axis=0)
-        squares = squares + ((rows - means[name]) ** 2).sum(axis=0)
-    scale = reciprocal(np.sqrt(squares / len(train)))
-    return {name: Standardised(mean, scale) for name, mean in means.items()}
 
 
 def undoing(targets: np.ndarray) -> np.ndarray:
@@ -224,11 +280,25 @@ class Choice:
         fit ([`Fit`]): On all training rows.
         relative_alpha (`float`): Strength, relative to the mean eigenvalue of the kernel.
         cross_entropy (`float`): On the validation split.
+        predictions (`np.ndarray` of shape `(n_validation, projection_dim)`): For it, the covariance undone.
     """
 
     fit: Fit
     relative_alpha: float
     cross_entropy: float
+    predictions: np.ndarray
+
+
+def ready(split: Split) -> Split:
+    """The same split as the closed form takes it.
+
+    The embeddings of images have unit length. EEG and MEG begin with image onset and are decimated. Recordings that
+    need little memory are read once.
+    """
+    split = with_unit_targets(split.from_onset())
+    split = replace(split, decimation=decimation_of(split.facts))
+    small = len(split) and len(split) * split.values([0])[0].size <= MAX_LOADED
+    return split.loaded() if small else split
 
 
 def with_unit_targets(split: Split) -> Split:
@@ -243,17 +313,6 @@ def decimation_of(facts: Facts) -> int:
     return max(int((facts.sfreq or 0) // MAX_RATE), 1)
 
 
-def decimated(split: Split) -> Split:
-    """EEG and MEG in memory at a rate of `MAX_RATE` or little above; fMRI as it is."""
-    factor = decimation_of(split.facts)
-    if factor < 2 or not len(split):
-        return split
-    values = np.asarray(split.values())
-    n_times = values.shape[2] // factor
-    kept = values[:, :, : n_times * factor]
-    return replace(split, recordings=kept.reshape(*values.shape[:2], n_times, factor).mean(axis=3))
-
-
 def choose(train: Split, validation: Split) -> tuple[Choice, np.ndarray]:
     """The way of fitting and the strength by training and validation rows, and what undoes the targets' covariance.
 
@@ -264,22 +323,45 @@ def choose(train: Split, validation: Split) -> tuple[Choice, np.ndarray]:
     strengths = _folded_strengths(train)
     best: Choice | None = None
     for fit in fits(train):
-        alphas = [strengths[fit.way]] if fit.way in strengths else RELATIVE_ALPHAS
-        entropies = [cross_entropy(path @ transform, validation) for path in fit.deviations(validation, alphas)]
-        first = _lowest(entropies)
-        if best is None or entropies[first] < best.cross_entropy:
-            best = Choice(fit, float(alphas[first]), entropies[first])
+        found = _tried(fit, validation, transform, strengths.get(fit.way))
+        fit.forget()
+        number = _lowest({number: entropy for number, (entropy, _) in found.items()})
+        if best is None or found[number][0] < best.cross_entropy:
+            best = Choice(fit, float(RELATIVE_ALPHAS[number]), *found[number])
     assert best is not None  # every recording can be fitted one way
     return best, transform
 
 
-def _lowest(entropies: Sequence[float]) -> int:
+def _tried(
+    fit: Fit, validation: Split, transform: np.ndarray, only: int | None
+) -> dict[int, tuple[float, np.ndarray]]:
+    """Cross-entropy and predictions on the validation split, by position of the strength.
+
+    All strengths, or `only` one; with a large matrix those around the lowest cross-entropy, which is walked to.
+    """
+    found: dict[int, tuple[float, np.ndarray]] = {}
+    last = len(RELATIVE_ALPHAS) - 1
+    wanted = list(range(last + 1)) if fit.size <= MAX_GRID_SIZE else [last // 2 + step for step in (-1, 0, 1)]
+    if only is not None:
+        wanted = [only]
+    while wanted:
+        for number, path in zip(wanted, fit.deviations(validation, RELATIVE_ALPHAS[wanted]), strict=True):
+            predictions = path @ transform
+            found[number] = cross_entropy(predictions, validation), predictions
+        if only is not None:
+            break
+        best = _lowest({number: entropy for number, (entropy, _) in found.items()})
+        wanted = [number for number in (best - 1, best + 1) if 0 <= number <= last and number not in found]
+    return found
+
+
+def _lowest(entropies: Mapping[int, float]) -> int:
     """Position of the lowest; the stronger ridge wins a tie."""
-    return len(entropies) - 1 - int(np.argmin(entropies[::-1]))
+    return min(entropies, key=lambda number: (entropies[number], -number))
 
 
-def _folded_strengths(train: Split) -> dict[Way, float]:
-    """Strength of each way by cross-validation over images; empty where rows are many, or images too few."""
+def _folded_strengths(train: Split) -> dict[Way, int]:
+    """Position of each way's strength by cross-validation over images; empty where rows are many or images too few."""
     shown = [len(set(train.image_ids[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
     if len(train) > MAX_FOLDED_ROWS or min(shown) < 2 * N_FOLDS:
         return {}
@@ -292,7 +374,7 @@ def _folded_strengths(train: Split) -> dict[Way, float]:
             path = paths.setdefault(fit.way, np.empty((len(RELATIVE_ALPHAS), *train.targets.shape)))
             path[:, folds == fold] = fit.deviations(left, RELATIVE_ALPHAS) @ transform
     return {
-        way: float(RELATIVE_ALPHAS[_lowest([cross_entropy(one, train) for one in path])])
+        way: _lowest({number: cross_entropy(one, train) for number, one in enumerate(path)})
         for way, path in paths.items()
     }
 
@@ -310,15 +392,12 @@ def closed_form(train: Split, validation: Split, test: Split) -> tuple[np.ndarra
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
-    train, validation, test = (decimated(split) for split in (train, validation, test))
-    train, validation = with_unit_targets(train), with_unit_targets(validation)
+    train, validation, test = ready(train), ready(validation), ready(test)
     choice, transform = choose(train, validation)
-    tuned, predictions = (
-        choice.fit.deviations(split, [choice.relative_alpha])[0] @ transform for split in (validation, test)
-    )
+    predictions = choice.fit.deviations(test, [choice.relative_alpha])[0] @ transform
     chosen = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
     found = {
         "validation_cross_entropy": choice.cross_entropy,
-        "validation_two_way": validation_two_way(tuned, validation),
+        "validation_two_way": validation_two_way(choice.predictions, validation),
     }
     return predictions, chosen | found
