@@ -25,16 +25,15 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import (
     GAMMA,
     Choice,
-    Fit,
     centred_cosines,
     choose,
     cross_entropy,
     decimation_of,
-    fit_of,
     ready,
     spread_of,
     undoing,
 )
+from neural_clip.evaluation.baselines.closed_form_fit import Fit, fit_of
 from neural_clip.evaluation.baselines.linear import require_rows
 from neural_clip.evaluation.baselines.ridge import one_thread
 from neural_clip.modeling_neural_clip import NeuralClipModel

@@ -13,10 +13,10 @@ from neural_clip.evaluation.baselines.closed_form import (
     choose,
     closed_form,
     cross_entropy,
-    fits,
     undoing,
     with_unit_targets,
 )
+from neural_clip.evaluation.baselines.closed_form_fit import fits
 from neural_clip.evaluation.baselines.linear import image_folds, per_subject_ridge
 from planted_data import split_of
 from planted_splits import WIDTH, planted, two_way

@@ -110,7 +110,7 @@ class CholeskyRidge:
             whose inverse square root rows are multiplied; 1 leaves them.
 
     Raises:
-        DataError: If there are more rows and more features than [`MAX_SIZE`].
+        DataError: If there are more rows and more features than [`MAX_SIZE`], or numbers are not finite.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class CholeskyRidge:
         least_shrinkage: float = UNWHITENED,
     ) -> None:
         self.read, self.blocks = read, blocks
+        self._last = -1, np.zeros(0, dtype=np.float32)
         n_rows, n_features = len(targets), read(blocks[0][:1]).shape[1]
         if min(n_rows, n_features) > MAX_SIZE:
             raise DataError(
@@ -140,26 +141,34 @@ class CholeskyRidge:
             self.unwhitened = whiten_features(self.gram, self.known, centred, least_shrinkage)
         self.diagonal = self.gram.diagonal().copy()
         self.mean_eigenvalue = float(self.diagonal.sum(dtype=np.float64)) / n_rows  # of X X^T in both cases
+        if not np.isfinite(self.mean_eigenvalue):
+            raise DataError("The training recordings hold NaN or infinity, or numbers whose squares are too large.")
         self._weights: tuple[float, np.ndarray] | None = None
 
     @property
-    def size(self) -> int:
-        """Rows of the matrix."""
-        return len(self.gram)
+    def n_numbers(self) -> int:
+        """What it holds in memory."""
+        return self.gram.size * (1 if self.unwhitened is None else 3) + self._last[1].size
+
+    def _block(self, number: int) -> np.ndarray:
+        """Training rows of a block; the last one stays in memory, and few rows are one block."""
+        if self._last[0] != number:
+            self._last = number, np.ascontiguousarray(self.read(self.blocks[number]), dtype=np.float32)
+        return self._last[1]
 
     def _add_blocks(self, targets: np.ndarray) -> None:
         """Fill `gram`, and `known` where it is in features."""
         from scipy.linalg.blas import ssyrk
 
         starts = np.cumsum([0, *map(len, self.blocks)])
-        for number, block in enumerate(self.blocks):
-            rows, own = self.read(block), slice(starts[number], starts[number + 1])
+        for number in range(len(self.blocks)):
+            rows, own = self._block(number), slice(starts[number], starts[number + 1])
             if not self.is_dual:
                 self.gram = ssyrk(1.0, rows.T, beta=1.0, c=self.gram, overwrite_c=1)  # upper, in place
                 self.known += rows.T @ targets[own]
                 continue
             for other in range(number + 1):
-                above = rows if other == number else self.read(self.blocks[other])
+                above = rows if other == number else self._block(other)
                 self.gram[starts[other] : starts[other + 1], own] = above @ rows.T
         _mirror(self.gram)
 
@@ -167,10 +176,10 @@ class CholeskyRidge:
         """Coefficients of the training rows, or of the features where these are fewer, `(size, projection_dim)`."""
         from scipy.linalg.lapack import spotrf, spotrs
 
-        if not self.mean_eigenvalue > 0:  # nothing varies
+        if self.mean_eigenvalue == 0:  # nothing varies
             return np.zeros_like(self.known)
         _mirror(self.gram)
-        self.gram[np.diag_indices(self.size)] = self.diagonal + np.float32(relative_alpha * self.mean_eigenvalue)
+        self.gram[np.diag_indices(len(self.gram))] = self.diagonal + np.float32(relative_alpha * self.mean_eigenvalue)
         factor, failed = spotrf(self.gram, lower=1, clean=0, overwrite_a=1)
         if failed:
             raise DataError(
@@ -186,7 +195,7 @@ class CholeskyRidge:
             found = self.solution(relative_alpha)
             if self.is_dual:
                 parts = np.split(found, np.cumsum([len(block) for block in self.blocks])[:-1])
-                found = sum(self.read(block).T @ part for block, part in zip(self.blocks, parts, strict=True))
+                found = sum(self._block(number).T @ part for number, part in enumerate(parts))
             self._weights = relative_alpha, found
         return self._weights[1]
 
@@ -208,7 +217,7 @@ class CholeskyRidge:
         """What a solution is multiplied with: the rows, or their products with the training rows."""
         if not self.is_dual:
             return rows
-        return np.concatenate([rows @ self.read(block).T for block in self.blocks], axis=1)
+        return np.concatenate([rows @ self._block(number).T for number in range(len(self.blocks))], axis=1)
 
 
 def _mirror(matrix: np.ndarray) -> None:

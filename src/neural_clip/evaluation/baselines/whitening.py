@@ -297,7 +297,8 @@ def whiten_rows(gram: np.ndarray, targets: np.ndarray, n_features: int, least: f
     if factor is None:
         return None
     left = np.array(gram, order="F")
-    left -= targets @ products  # R K
+    for panel in _panels(len(left)):
+        left[:, panel] -= targets @ products[:, panel]  # R K
     left = strsm(1.0, factor, left, trans_a=1, overwrite_b=1)
     ssyrk(-1.0, left, beta=1.0, c=gram, trans=1, overwrite_c=1)
 
@@ -334,9 +335,8 @@ def _noise_factor(
     from scipy.linalg.lapack import spotrf
 
     noise = np.array(gram, order="F")
-    squares = 0.0
-    for start in range(0, len(noise), BLOCK_ROWS):
-        panel = slice(start, start + BLOCK_ROWS)
+    squares = 0.0  # of all numbers
+    for panel in _panels(len(noise)):
         noise[:, panel] -= half @ weights[:, panel] + weights.T @ half[panel].T
         squares += float(np.linalg.norm(noise[:, panel])) ** 2
     total = float(noise.diagonal().sum(dtype=np.float64))
@@ -345,3 +345,8 @@ def _noise_factor(
         return None
     noise[np.diag_indices(len(noise))] += np.float32(shrinkage * total / n_features / (1 - shrinkage))
     return spotrf(noise, clean=0, overwrite_a=1)[0]
+
+
+def _panels(n_columns: int) -> list[slice]:
+    """Columns of a matrix, few enough for a copy."""
+    return [slice(start, start + BLOCK_ROWS) for start in range(0, n_columns, BLOCK_ROWS)]
