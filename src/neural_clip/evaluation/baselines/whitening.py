@@ -64,7 +64,8 @@ def evoked(targets: np.ndarray, products: np.ndarray) -> np.ndarray:
     gram = np.asarray(targets.T @ targets, dtype=np.float64)
     # strength: the mean eigenvalue, which keeps a fit with few rows from swallowing the noise
     strength = max(np.trace(gram) / len(gram), np.finfo(np.float64).tiny)
-    return np.linalg.solve(gram + strength * np.eye(len(gram)), products).astype(products.dtype)
+    inverse = np.linalg.inv(gram + strength * np.eye(len(gram)))  # well conditioned
+    return inverse.astype(products.dtype) @ products
 
 
 def residual_noise(recordings: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -112,10 +113,12 @@ def inverse_square_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
         shrinkage (`float`): Share of the mean variance that is mixed in, 0 to 1.
 
     Returns:
-        `np.ndarray` of shape `(n, n)`, float64: ((1 - shrinkage) C + shrinkage tr(C)/n I)^(-1/2).
+        `np.ndarray` of shape `(n, n)`, float64: ((1 - shrinkage) C + shrinkage tr(C)/n I)^(-1/2), and I for C = 0.
     """
     eigenvalues, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-    mean = max(float(eigenvalues.mean()), np.finfo(np.float64).tiny)
+    mean = float(eigenvalues.mean())
+    if mean <= 0:
+        return np.eye(len(covariance))
     return (vectors / np.sqrt((1 - shrinkage) * np.maximum(eigenvalues, 0.0) + shrinkage * mean)) @ vectors.T
 
 
