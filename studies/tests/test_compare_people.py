@@ -144,7 +144,7 @@ def test_ridge_takes_what_adapting_takes_and_nobody_else(twin, monkeypatch):
         assert train.image_ids.tolist() == own.part.image_ids.tolist()
         assert {*train.subjects, *validation.subjects, *test.subjects} == {"sub-02"}
         assert np.array_equal(validation.targets, test.targets)  # the split that was asked for
-        shown = np.stack(train.recordings)
+        shown = train.values()
         assert shown.shape[-1] == data.facts.n_times - onset
         for row in (0, len(own) - 1):
             np.testing.assert_array_equal(shown[row], own[row]["eeg_values"][0, :, onset:])

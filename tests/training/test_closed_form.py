@@ -9,15 +9,8 @@ import torch
 
 from neural_clip import NeuralClipModel
 from neural_clip.commands.adapt import main as adapt
-from neural_clip.evaluation.baselines.closed_form import (
-    Way,
-    choose,
-    cross_entropy,
-    decimated,
-    fit_of,
-    undoing,
-    with_unit_targets,
-)
+from neural_clip.evaluation.baselines.closed_form import choose, cross_entropy, ready, undoing
+from neural_clip.evaluation.baselines.closed_form_fit import Way, fit_of
 from neural_clip.evaluation.run import evaluate_checkpoints
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.tables import scope_notes
@@ -108,7 +101,7 @@ def test_a_part_that_tells_nothing_apart_counts_nothing():
 def test_a_checkpoint_computes_what_the_fit_predicts(trained, ready_folders, modality, way):
     model = NeuralClipModel.from_pretrained(trained)
     train_part, validation = parts_of(model, ready_folders[modality], modality)
-    split, held_out = (with_unit_targets(decimated(part.part.from_onset())) for part in (train_part, validation))
+    split, held_out = (ready(part.part) for part in (train_part, validation))
     fit = fit_of(way, split)
     transform = undoing(split.data.images.of(split.shown_ids).embeds)
     expected = fit.deviations(held_out, [0.3])[0] @ transform
@@ -129,7 +122,7 @@ def test_a_checkpoint_computes_what_the_fit_predicts(trained, ready_folders, mod
 def test_half_precision_is_not_taken_where_it_changes_scores(trained, ready_folders):
     model = NeuralClipModel.from_pretrained(trained)
     train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")
-    split, held_out = (with_unit_targets(part.part.loaded()) for part in (train_part, validation))
+    split, held_out = (ready(part.part) for part in (train_part, validation))
     maps = Maps.of(fit_of(Way(False), split), 0.3, np.eye(split.targets.shape[1]))
     for name, weights in maps.weights.items():  # one value that dwarfs all others, which half precision loses
         weights[:, :] *= 1e-9
@@ -148,7 +141,7 @@ def test_everything_is_chosen_on_training_and_validation_rows_and_recorded(with_
     for modality in ("eeg", "fmri"):
         found = record["closed_form"][modality]
         train_part, validation = parts_of(before, ready_folders[modality], modality)
-        split, held_out = (with_unit_targets(decimated(part.part.from_onset())) for part in (train_part, validation))
+        split, held_out = (ready(part.part) for part in (train_part, validation))
         choice, transform = choose(split, held_out)
         assert (found["way"], found["relative_alpha"]) == (choice.fit.way.name, choice.relative_alpha)
         predictions = choice.fit.deviations(held_out, [choice.relative_alpha])[0] @ transform
@@ -163,7 +156,7 @@ def test_everything_is_chosen_on_training_and_validation_rows_and_recorded(with_
         assert f"{found['validation']['blend']['two_way']:.4f}" in card
         assert found["refitted_on"] == {"train": len(split), "validation": len(held_out)}
         # what is kept was fitted on the rows of both splits
-        again = fit_of(choice.fit.way, everything := joined(split, held_out))
+        again = fit_of(choice.fit.way, everything := ready(joined(train_part.part, validation.part)))
         transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
         expected = blend(network, again.deviations(held_out, [choice.relative_alpha])[0] @ transform)
         np.testing.assert_allclose(neural_embeds(after, validation), unit(expected), atol=2e-3)

@@ -40,7 +40,7 @@ def run(small_sets, new_recipe, tmp_path_factory):
     recipe = str(new_recipe(root, small_sets))
     with pytest.MonkeyPatch.context() as patch:
         # whitening is left out, so that the closed form can be had by hand
-        patch.setattr("neural_clip.evaluation.baselines.closed_form.LEAST_SHRINKAGES", (1.0,))
+        patch.setattr("neural_clip.evaluation.baselines.closed_form_fit.LEAST_SHRINKAGES", (1.0,))
         whole = module.cross_validate
         patch.setattr("neural_clip.training.run.cross_validate", lambda *words: kept.append(whole(*words)) or kept[0])
         output = train(read_recipe([recipe, *ASKED]))

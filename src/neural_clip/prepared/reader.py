@@ -212,6 +212,9 @@ class Split:
         subjects, image_ids (`np.ndarray` of shape `(n,)`, str): Who was recorded in each row, and what was shown.
         searched ([`ImageTable`], *optional*): The gallery, sorted by id; every image of the split is in it. By
             default it is these images, each once.
+        first_sample (`int`): Samples of EEG and MEG that are left out at the start whenever recordings are read.
+        decimation (`int`): Consecutive samples of EEG and MEG that are then averaged into one; what remains is left
+            out.
     """
 
     data: PreparedSet
@@ -220,6 +223,8 @@ class Split:
     subjects: np.ndarray
     image_ids: np.ndarray
     searched: ImageTable | None = field(default=None, kw_only=True)
+    first_sample: int = field(default=0, kw_only=True)
+    decimation: int = field(default=1, kw_only=True)
 
     by_row: ClassVar[tuple[str, ...]] = ("subjects", "image_ids")  # arrays with an entry for each recording
 
@@ -314,7 +319,7 @@ class Split:
         return self.recordings.select_columns([self.modality]).with_format("arrow")  # type: ignore[union-attr]
 
     def values(self, rows: Rows = slice(None)) -> Values:
-        """Read recordings.
+        """Read recordings, from `first_sample` on and decimated.
 
         Args:
             rows (`slice` or sequence of `int`): Which; all by default.
@@ -323,6 +328,18 @@ class Split:
             `np.ndarray` of shape `(n_rows, n_chans, n_times)`, float32, for EEG and MEG; a list of `n_rows` arrays of
             shape `(n_voxels,)` for fMRI.
         """
+        values = self._read(rows)
+        if not isinstance(values, np.ndarray) or values.ndim != 3:
+            return values
+        values = values[:, :, self.first_sample :]
+        if self.decimation == 1:
+            return values
+        n_times = values.shape[2] // self.decimation
+        whole = values[:, :, : n_times * self.decimation]
+        return whole.reshape(*values.shape[:2], n_times, self.decimation).mean(axis=3)
+
+    def _read(self, rows: Rows) -> Values:
+        """Recordings as they lie on disk or in memory."""
         if isinstance(self.recordings, np.ndarray):
             return self.recordings[rows]
         if isinstance(self.recordings, list):
@@ -355,7 +372,9 @@ class Split:
 
     def loaded(self) -> Self:
         """The same split with all its recordings in memory."""
-        return replace(self, recordings=self.values())
+        values = self.values()
+        values = np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
+        return replace(self, recordings=values, first_sample=0, decimation=1)
 
     def rows_of(self, subject: str) -> np.ndarray:
         """Rows of a subject, `(n_rows,)`."""
@@ -376,10 +395,8 @@ class Split:
         return replace(self, recordings=recordings, **{name: getattr(self, name)[rows] for name in self.by_row})
 
     def from_onset(self) -> Self:
-        """EEG or MEG in memory without the samples before image onset, which tell nothing of it; fMRI as it is."""
-        if self.facts.tmin is None or not len(self):
-            return self
-        return replace(self, recordings=np.asarray(self.values())[:, :, self.facts.samples_before_onset :])
+        """EEG or MEG without the samples before image onset, which tell nothing of it; fMRI as it is."""
+        return self if self.facts.tmin is None else replace(self, first_sample=self.facts.samples_before_onset)
 
     def labels(self, *columns: str) -> pd.DataFrame:
         """Further columns of the recordings on disk, such as `"session"` and `"trial"`, `n` rows."""

@@ -25,18 +25,16 @@ from neural_clip.closed_form_settings import ClosedFormSettings
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import (
     GAMMA,
-    Fit,
     centred_cosines,
     choose,
     choose_by_folds,
     cross_entropy,
-    decimated,
     decimation_of,
-    fit_of,
+    ready,
     spread_of,
     undoing,
-    with_unit_targets,
 )
+from neural_clip.evaluation.baselines.closed_form_fit import Fit, fit_of
 from neural_clip.evaluation.baselines.linear import require_rows
 from neural_clip.evaluation.baselines.ridge import one_thread
 from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -148,20 +146,19 @@ def _fitted(
     held_out: HeldOut | None = None,
 ) -> tuple[dict[str, Any], Maps | None, Blend]:
     """What the record says, the maps of all rows (`None` where the network is better alone), and the blend."""
-    fitted = rows_of(train)
+    fitted = ready(train.part)
     if held_out is not None:
         scored = everything = fitted
         network = held_out.embeds[train.modality]
         way, relative_alpha, predictions = choose_by_folds(fitted, held_out.folds[train.modality])
         counts = {"train": len(fitted)}
     elif validation is not None:
-        scored = rows_of(validation)
-        everything = joined(fitted, scored)
+        scored = ready(validation.part)
+        everything = ready(joined(train.part, validation.part))
         network = neural_embeds(model.eval(), validation)
         require_rows(fitted, scored)
-        choice, transform = choose(fitted, scored)
-        way, relative_alpha = choice.fit.way, choice.relative_alpha
-        predictions = choice.fit.deviations(scored, [relative_alpha])[0] @ transform
+        choice, _ = choose(fitted, scored)
+        way, relative_alpha, predictions = choice.fit.way, choice.relative_alpha, choice.predictions
         counts = {"train": len(fitted), "validation": len(scored)}
     else:
         raise DataError("There are no validation recordings, by which it is chosen.")
@@ -179,11 +176,6 @@ def _fitted(
         "megabytes": round(maps.n_numbers * (2 if dtype == "float16" else 4) / 1e6, 3),
     }
     return record, maps, blend
-
-
-def rows_of(part: RecordingDataset) -> Split:
-    """Recordings as the closed form reads them."""
-    return with_unit_targets(decimated(part.part.from_onset().loaded()))
 
 
 def leave_to_network(model: NeuralClipModel, modality: str, subjects: Sequence[str]) -> None:
@@ -242,10 +234,12 @@ def scores_of(embeds: np.ndarray, split: Split) -> dict[str, float]:
 
 
 def joined(first: Split, second: Split) -> Split:
-    """The rows of two splits in memory as one."""
-    values = [split.values() for split in (first, second)]
-    arrays = all(isinstance(value, np.ndarray) for value in values)
-    recordings: Any = np.concatenate(values) if arrays else [row for value in values for row in value]
+    """The rows of two splits as one, on disk where both are."""
+    from datasets import concatenate_datasets
+
+    parts: list[Any] = [first.recordings, second.recordings]
+    in_memory = any(isinstance(part, np.ndarray | list) for part in parts)
+    recordings: Any = [row for part in parts for row in part] if in_memory else concatenate_datasets(parts)
     subjects, image_ids = (
         np.concatenate([getattr(split, name) for split in (first, second)]) for name in ("subjects", "image_ids")
     )

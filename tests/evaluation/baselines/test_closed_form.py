@@ -1,5 +1,7 @@
 """The closed form against slow computations of its own, and on targets that leave nothing to learn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -7,17 +9,21 @@ from sklearn.linear_model import Ridge
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines import closed_form as module
+from neural_clip.evaluation.baselines import closed_form_fit, linear, whitening
+from neural_clip.evaluation.baselines import ridge as ridge_module
 from neural_clip.evaluation.baselines.closed_form import (
     GAMMA,
     TEMPERATURES,
     choose,
     closed_form,
     cross_entropy,
-    fits,
     undoing,
     with_unit_targets,
 )
+from neural_clip.evaluation.baselines.closed_form_fit import fits
 from neural_clip.evaluation.baselines.linear import image_folds, per_subject_ridge
+from neural_clip.evaluation.baselines.ridge import CholeskyRidge, KernelRidge
+from neural_clip.evaluation.baselines.whitening import WhitenedVoxels
 from planted_data import split_of
 from planted_splits import WIDTH, planted, two_way
 
@@ -81,12 +87,10 @@ def test_what_recordings_pass_through_folds_into_weights(modality):
         ways.add(fit.way.name)
         expected = fit.deviations(validation, [0.1])[0]
         for name, inputs in fit.inputs.items():
-            ridge = fit.ridges[None if fit.way.pooled else name]
-            weights, intercept = ridge.coefficients(0.1)
-            weights, offset = inputs.folded(weights)
+            weights, offset = fit.folded(name, 0.1, np.eye(WIDTH))
             rows = validation.of_subject(name)
             mixed = inputs.spatial @ rows if hasattr(inputs, "spatial") else rows
-            made = mixed.reshape(len(rows), -1) @ weights + offset + intercept - ridge.target_mean
+            made = mixed.reshape(len(rows), -1) @ weights + offset
             np.testing.assert_allclose(made, expected[validation.subjects == name], atol=1e-4)
     whitened = "pooled" if modality == "sensors" else "per subject"
     expected = {f"{whitened}, whitened ({least})" for least in (0.01, 0.1, 0.3)} | {"per subject"}
@@ -101,8 +105,9 @@ def test_few_rows_choose_their_strength_without_the_validation_split():
     shuffled = validation.at(np.random.default_rng(0).permutation(len(validation)))
     wrong = split_of(list(shuffled.recordings), validation.subjects, validation.image_ids, validation.targets)
     strengths = module._folded_strengths(train)
-    assert len(strengths) == 5 and choose(train, validation)[0].relative_alpha in strengths.values()
-    assert choose(train, wrong)[0].relative_alpha in strengths.values()
+    allowed = {module.RELATIVE_ALPHAS[number] for number in strengths.values()}
+    assert len(strengths) == 5 and choose(train, validation)[0].relative_alpha in allowed
+    assert choose(train, wrong)[0].relative_alpha in allowed
 
 
 def test_many_rows_choose_their_strength_on_the_validation_split(monkeypatch):
@@ -122,7 +127,7 @@ def test_many_rows_choose_their_strength_on_the_validation_split(monkeypatch):
 def test_high_rates_are_averaged(sfreq, factor):
     values = np.random.default_rng(0).standard_normal((3, 2, 10)).astype(np.float32)
     split = split_of(values, np.array(list("aaa")), np.array(list("xyz")), np.eye(3), sfreq=sfreq)
-    found = np.asarray(module.decimated(split).values())
+    found = module.ready(split).values()
     n_times = 10 // factor
     for place in range(n_times):
         expected = values[:, :, place * factor : (place + 1) * factor].mean(axis=2)
@@ -169,3 +174,114 @@ def test_equal_targets_are_refused():
     same = split_of(train.recordings, train.subjects, train.image_ids, np.ones_like(train.targets))
     with pytest.raises(DataError, match="All training images have the same embedding"):
         closed_form(same, validation, test)
+
+
+@pytest.mark.parametrize("n_features", [30, 90])
+@pytest.mark.parametrize("least", [1.0, 0.1])
+def test_ridge_by_blocks_equals_an_eigendecomposition_of_all_rows(n_features, least):
+    """In rows and in features, as it is and whitened over features; float32 moves predictions by 1e-4 at most."""
+    rng = np.random.default_rng(0)
+    targets = rng.standard_normal((60, WIDTH)).astype(np.float32)
+    rows = rng.standard_normal((60, n_features)) * np.linspace(0.3, 3, n_features) + targets @ rng.standard_normal(
+        (WIDTH, n_features)
+    )
+    rows = ((rows - rows.mean(0)) / rows.std(0)).astype(np.float32)
+    white = (lambda part: part) if least == 1 else WhitenedVoxels.fitted(rows, targets, least)
+    other = rng.standard_normal((20, n_features)).astype(np.float32)
+    blocks, others = np.array_split(np.arange(60), 4), np.array_split(np.arange(20), 3)
+    ridge = CholeskyRidge(lambda block: rows[block], blocks, targets, least)
+    whole = KernelRidge(white(rows).astype(np.float64), targets)
+    found = ridge.deviations(lambda block: other[block], others, module.RELATIVE_ALPHAS)
+    expected = whole.deviations(white(other), module.RELATIVE_ALPHAS)
+    for one, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, wanted, atol=1e-4 * np.abs(wanted).max())
+    np.testing.assert_allclose(other @ ridge.weights(1.0), found[6], atol=1e-4 * np.abs(found[6]).max())
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_the_size_of_blocks_changes_nothing(modality, monkeypatch):
+    train, validation, _ = planted(modality, coloured=True)
+    whole = {fit.way: (fit.deviations(validation, [0.1, 1.0]), fit) for fit in fits(train)}
+    monkeypatch.setattr(whitening, "BLOCK_NUMBERS", 7 * 60)
+    monkeypatch.setattr(closed_form_fit, "MAX_KEPT", 0)  # every ridge makes room for the next
+    for fit in fits(train):
+        expected, one = whole[fit.way]
+        np.testing.assert_allclose(fit.deviations(validation, [0.1, 1.0]), expected, atol=1e-4)
+        for name in fit.inputs:
+            made, wanted = (each.folded(name, 1.0, np.eye(WIDTH)) for each in (fit, one))
+            np.testing.assert_allclose(np.vstack(made), np.vstack(wanted), atol=1e-4)
+
+
+def test_large_matrices_are_walked_to_the_lowest_cross_entropy(monkeypatch):
+    train, validation, _ = (module.ready(split) for split in planted("sensors", noise=6.0))
+    monkeypatch.setattr(module, "MAX_FOLDED_ROWS", 0)
+    every, _ = choose(train, validation)
+    monkeypatch.setattr(module, "MAX_GRID_SIZE", 0)
+    transform = undoing(train.data.images.of(train.shown_ids).embeds)
+    for fit in fits(train):
+        found = module._tried(fit, validation, transform, None)
+        best = min(found, key=lambda number: found[number][0])
+        assert len(found) < len(module.RELATIVE_ALPHAS)
+        assert {best - 1, best + 1} & set(range(13)) <= set(found)
+    walked, _ = choose(train, validation)
+    assert (walked.fit.way, walked.relative_alpha) == (every.fit.way, every.relative_alpha)
+
+
+def test_wide_sensors_are_reduced_over_time(monkeypatch):
+    """Components that keep all variance change nothing; fewer are named, and fold into weights of all samples."""
+    train, validation, _ = planted("sensors", coloured=True)
+    exact = {replace(fit.way): fit.deviations(validation, [0.3])[0] for fit in fits(train)}
+    monkeypatch.setattr(closed_form_fit, "MAX_FEATURES", 29)  # of 5 x 6
+    for fit in fits(train):
+        assert fit.way.name.endswith(", 5 temporal components") and fit.way.n_components == 5
+        found = fit.deviations(validation, [0.3])[0]
+        kept = replace(fit.way, n_components=0)
+        assert 0.8 < np.corrcoef(found.ravel(), exact[kept].ravel())[0, 1] < 0.9999
+        for name, inputs in fit.inputs.items():
+            weights, offset = fit.folded(name, 0.3, np.eye(WIDTH))
+            rows = validation.of_subject(name)
+            mixed = inputs.spatial @ rows if hasattr(inputs, "spatial") else rows
+            made = mixed.reshape(len(rows), -1) @ weights + offset
+            np.testing.assert_allclose(made, found[validation.subjects == name], atol=1e-4)
+        whole = closed_form_fit.Fit(replace(fit.way, n_components=6), fit.inputs, train)
+        np.testing.assert_allclose(whole.deviations(validation, [0.3])[0], exact[kept], atol=1e-4)
+
+
+def test_more_rows_and_features_than_a_matrix_may_have_are_refused(monkeypatch):
+    splits = planted("voxels", n_subjects=1)
+    monkeypatch.setattr(ridge_module, "MAX_SIZE", 39)
+    with pytest.raises(DataError, match="at most 39 training rows of more features, but got 40 rows of 60"):
+        closed_form(*splits)
+
+
+def test_voxels_of_a_very_large_matrix_are_not_whitened(monkeypatch):
+    train, _, _ = planted("voxels", n_subjects=2)
+    assert len(list(fits(train))) == 4
+    monkeypatch.setattr(closed_form_fit, "MAX_WHITENED_SIZE", 39)
+    assert [fit.way.name for fit in fits(train)] == ["per subject"]
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+@pytest.mark.parametrize("what", ["channel", "recordings", "one person"])
+def test_what_does_not_vary_gives_numbers(modality, what):
+    """A constant channel or voxel, a person whose recordings are all alike, and a single such person."""
+    splits = planted(modality, n_subjects=1 if what == "one person" else 2)
+    for split in splits:
+        for name, recording in zip(split.subjects, split.recordings, strict=True):
+            if what == "channel":
+                recording[1] = 1e4 + 0.1
+            elif name == "sub-00":
+                recording[:] = 0.1
+    predictions, chosen = closed_form(*splits)
+    assert np.isfinite(predictions).all() and np.isfinite(chosen["validation_cross_entropy"])
+    assert (predictions != 0).any() == (what != "one person")
+
+
+@pytest.mark.parametrize("looked_at", [1, 256])  # found by the ridge, and before
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_recordings_that_are_not_finite_are_refused(value, looked_at, monkeypatch):
+    monkeypatch.setattr(linear, "ROWS_LOOKED_AT", looked_at)
+    train, validation, test = planted("voxels")
+    train.recordings[-1][3] = value
+    with pytest.raises(DataError, match="NaN or infinity"):
+        closed_form(train, validation, test)

@@ -1,5 +1,9 @@
 """Ridge baselines against scikit-learn, and on planted signals with known answers."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -16,7 +20,7 @@ from neural_clip.evaluation.baselines.linear import (
     per_subject_ridge,
     pooled_whitened_ridge,
 )
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, KernelRidge
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.baselines.whitening import (
     WhitenedVoxels,
@@ -116,7 +120,7 @@ def test_voxel_whitener_equals_the_explicit_matrix():
     noise = residual_noise(standardised, targets)
     covariance = noise.T @ noise / 20
     eigenvalues = np.linalg.eigvalsh(covariance)
-    share = shrinkage_of(eigenvalues, 35, 20, 0.1)
+    share = shrinkage_of(eigenvalues.sum(), (eigenvalues**2).sum(), 35, 20, 0.1)
     whitened = WhitenedVoxels.fitted(recordings, targets, 0.1)(recordings)
     np.testing.assert_allclose(whitened, standardised @ inverse_square_root(covariance, share), atol=1e-6)
 
@@ -243,7 +247,7 @@ def test_samples_before_onset_are_left_out(tmin, sfreq, first):
     names, targets = np.array(list("abab")), np.eye(4)
     targets = targets[[0, 1, 0, 1]]
     split = split_of(recordings, names, names, targets, tmin=tmin, sfreq=sfreq).from_onset()
-    np.testing.assert_array_equal(split.recordings, recordings[:, :, first:])
+    np.testing.assert_array_equal(split.values(), recordings[:, :, first:])
     assert tmin + first / sfreq >= 0 and (split.subjects == names).all()
 
 
@@ -287,14 +291,32 @@ def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
 @pytest.mark.parametrize(("name", "fit"), BASELINES)
 def test_fits_hold_blas_to_one_thread(name, fit, monkeypatch):
     """Whatever is allowed outside; what a second thread does to sums is seen in two processes, in test_controls.py."""
-    seen, fitted = [], KernelRidge.__init__
+    ridge = CholeskyRidge if fit is closed_form else KernelRidge
+    seen, fitted = [], ridge.__init__
 
     def spy(*arguments):
         seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
         fitted(*arguments)
 
-    monkeypatch.setattr(KernelRidge, "__init__", spy)
+    monkeypatch.setattr(ridge, "__init__", spy)
     with threadpool_limits(limits=2, user_api="blas"):
         fit(*planted("sensors", rows=20))
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
     assert set(seen) == {1}
+
+
+def test_one_thread_holds_a_blas_that_is_loaded_late():
+    """SciPy has its own; where only NumPy's was there, it would run on all cores."""
+    program = """
+import numpy, sys
+from threadpoolctl import threadpool_info
+from neural_clip.evaluation.baselines.ridge import one_thread
+assert "scipy" not in sys.modules
+@one_thread
+def threads():
+    import scipy.linalg
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+found = threads()
+assert set(found) == {1}, found
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"OPENBLAS_NUM_THREADS": "2"})

@@ -36,5 +36,6 @@ def test_shrinkage_equals_sklearn(shape):
     centred = data - data.mean(0)
     eigenvalues = np.linalg.eigvalsh(centred.T @ centred / len(data))
     _, expected = oas(centred, assume_centered=True)
-    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.0) == pytest.approx(expected)
-    assert shrinkage_of(eigenvalues, shape[1], shape[0], 0.9) == pytest.approx(max(expected, 0.9))
+    sums = eigenvalues.sum(), (eigenvalues**2).sum()
+    assert shrinkage_of(*sums, shape[1], shape[0], 0.0) == pytest.approx(expected)
+    assert shrinkage_of(*sums, shape[1], shape[0], 0.9) == pytest.approx(max(expected, 0.9))

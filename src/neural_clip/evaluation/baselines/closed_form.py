@@ -13,30 +13,21 @@ otherwise. The criterion is a cross-entropy, not the 2-way score: it moves with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.closed_form_fit import Fit, Way, fits, size_of
 from neural_clip.evaluation.baselines.linear import (
-    are_voxels,
     image_folds,
     require_rows,
     subjects_of,
     validation_two_way,
 )
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
-from neural_clip.evaluation.baselines.whitening import (
-    LEAST_SHRINKAGES,
-    Standardised,
-    WhitenedSensors,
-    WhitenedVoxels,
-    flat,
-    reciprocal,
-    sensor_whiteners,
-)
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, one_thread
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.tiles import unit_vectors
@@ -47,124 +38,9 @@ N_FOLDS = 5
 MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and folds cost their number
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
-UNWHITENED = 1.0  # least share of white noise
-
-Inputs = Standardised | WhitenedSensors | WhitenedVoxels
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way of fitting.
-
-    Args:
-        pooled (`bool`): One ridge for all subjects, or one each.
-        least_shrinkage (`float`): Least share of the noise covariance that is taken as white, 1 without whitening.
-    """
-
-    pooled: bool
-    least_shrinkage: float = UNWHITENED
-
-    @property
-    def whitened(self) -> bool:
-        """Whether noise is whitened."""
-        return self.least_shrinkage != UNWHITENED
-
-    @property
-    def name(self) -> str:
-        """For records and reports."""
-        whitened = f", whitened ({self.least_shrinkage:g})" if self.whitened else ""
-        return f"{'pooled' if self.pooled else 'per subject'}{whitened}"
-
-
-class Fit:
-    """Ridge regression of one way, for all strengths.
-
-    Args:
-        way ([`Way`]): Which.
-        inputs (`Mapping[str, Inputs]`): What each subject's recordings pass through.
-        train ([`Split`]): Its targets are taken as they are.
-    """
-
-    def __init__(self, way: Way, inputs: Mapping[str, Inputs], train: Split) -> None:
-        self.way, self.inputs, self.width = way, inputs, train.targets.shape[1]
-        groups = {None: list(inputs)} if way.pooled else {name: [name] for name in inputs}
-        self.ridges = {}
-        for key, names in groups.items():
-            rows = [inputs[name](train.of_subject(name)) for name in names]
-            targets = [train.targets[train.subjects == name] for name in names]
-            self.ridges[key] = KernelRidge(np.concatenate(rows), np.concatenate(targets))
-
-    def folded(self, subject: str, relative_alpha: float, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predictions times `transform` as one map of a subject's recordings.
-
-        Returns:
-            `tuple` of `np.ndarray` `(n_features, width)` and `(width,)`, weights and offset. The former are the same
-            for all subjects where these are pooled; whitened sensors meet them after the subject's spatial whitening.
-        """
-        ridge = self.ridges[None if self.way.pooled else subject]
-        weights = ridge.coefficients(relative_alpha)[0] @ transform
-        folded, offset = self.inputs[subject].folded(weights)
-        return folded, offset - ridge.input_mean @ weights
-
-    def deviations(self, split: Split, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`."""
-        found = np.empty((len(alphas), len(split), self.width))
-        for name in sorted(set(split.subjects.tolist())):
-            ridge = self.ridges[None if self.way.pooled else name]
-            found[:, split.subjects == name] = ridge.deviations(self.inputs[name](split.of_subject(name)), alphas)
-        return found
-
-
-def fits(train: Split) -> Iterator[Fit]:
-    """A fit of each way that recordings allow."""
-    for way, inputs in _ways(train, subjects_of(train)):
-        yield Fit(way, inputs, train)
-
-
-def fit_of(way: Way, train: Split) -> Fit:
-    """The fit of one way."""
-    return Fit(way, _inputs_of(way, train, subjects_of(train)), train)
-
-
-def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, Mapping[str, Inputs]]]:
-    """Ways of fitting, and what recordings pass through in each."""
-    shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
-    plain = [Way(pooled=False)] if are_voxels(train) else [Way(pooled=False), Way(pooled=True)]
-    for way in plain:
-        yield way, _inputs_of(way, train, subjects)
-    if are_voxels(train):
-        for way in [Way(False, least) for least in shrinkages]:
-            yield way, _inputs_of(way, train, subjects)
-    else:
-        for least, inputs in zip(shrinkages, sensor_whiteners(train, subjects, shrinkages), strict=True):
-            yield Way(True, least), inputs
-
-
-def _inputs_of(way: Way, train: Split, subjects: list[str]) -> Mapping[str, Inputs]:
-    """What each subject's recordings pass through."""
-    if way.pooled:
-        whitened = sensor_whiteners(train, subjects, [way.least_shrinkage]) if way.whitened else None
-        return whitened[0] if whitened else _centred(train, subjects)
-    found: dict[str, Inputs] = {}
-    for name in subjects:
-        recordings, targets = train.of_subject(name), train.targets[train.subjects == name]
-        found[name] = (
-            WhitenedVoxels.fitted(recordings, targets, way.least_shrinkage)
-            if way.whitened
-            else Standardised.fitted(recordings)
-        )
-    return found
-
-
-def _centred(train: Split, subjects: list[str]) -> dict[str, Inputs]:
-    """Each subject's mean is subtracted; the scale of a feature is that of all subjects."""
-    means, squares = {}, 0.0
-    for name in subjects:
-        rows = flat(train.of_subject(name))
-        means[name] = rows.mean(axis=0)
-        squares = squares + ((rows - means[name]) ** 2).sum(axis=0)
-    scale = reciprocal(np.sqrt(squares / len(train)))
-    return {name: Standardised(mean, scale) for name, mean in means.items()}
+MAX_GRID_SIZE = 1000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
+MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
+MAX_LOADED = 2**27  # numbers of a split that is read once: 0.5 GB
 
 
 def undoing(targets: np.ndarray) -> np.ndarray:
@@ -204,16 +80,20 @@ def cross_entropy(predictions: np.ndarray, split: Split) -> float:
         split ([`Split`]): `n_rows` recordings.
     """
     own = split.of_its_images()
-    cosines = centred_cosines(predictions, own)
-    spread = spread_of(cosines)
-    logits = cosines / spread if spread > 0 else cosines
-    true = logits[np.arange(len(own)), own.columns]
-    found = []
-    for temperature in TEMPERATURES:
-        scaled = temperature * logits
-        top = scaled.max(axis=1)
-        found.append(float((np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - temperature * true).mean()))
-    return min(found)
+    n_images = len(own.shown_ids)
+    step = max(MAX_CHUNK // n_images, 1)
+    parts = [slice(start, start + step) for start in range(0, len(own), step)]
+    squares = sum(float((centred_cosines(predictions[part], own) ** 2).sum()) for part in parts)
+    spread = np.sqrt(squares / (len(own) * n_images)) or 1.0
+    total = np.zeros(len(TEMPERATURES))
+    for part in parts:
+        logits = centred_cosines(predictions[part], own) / spread
+        true = logits[np.arange(len(logits)), own.columns[part]]
+        for number, temperature in enumerate(TEMPERATURES):
+            scaled = temperature * logits
+            top = scaled.max(axis=1)
+            total[number] += (np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - temperature * true).sum()
+    return float(total.min()) / len(own)
 
 
 @dataclass(frozen=True)
@@ -224,11 +104,25 @@ class Choice:
         fit ([`Fit`]): On all training rows.
         relative_alpha (`float`): Strength, relative to the mean eigenvalue of the kernel.
         cross_entropy (`float`): On the validation split.
+        predictions (`np.ndarray` of shape `(n_validation, projection_dim)`): For it, the covariance undone.
     """
 
     fit: Fit
     relative_alpha: float
     cross_entropy: float
+    predictions: np.ndarray
+
+
+def ready(split: Split) -> Split:
+    """The same split as the closed form takes it.
+
+    The embeddings of images have unit length. EEG and MEG begin with image onset and are decimated. Recordings that
+    need little memory are read once.
+    """
+    split = with_unit_targets(split.from_onset())
+    split = replace(split, decimation=decimation_of(split.facts))
+    small = len(split) and len(split) * split.values([0])[0].size <= MAX_LOADED
+    return split.loaded() if small else split
 
 
 def with_unit_targets(split: Split) -> Split:
@@ -243,17 +137,6 @@ def decimation_of(facts: Facts) -> int:
     return max(int((facts.sfreq or 0) // MAX_RATE), 1)
 
 
-def decimated(split: Split) -> Split:
-    """EEG and MEG in memory at a rate of `MAX_RATE` or little above; fMRI as it is."""
-    factor = decimation_of(split.facts)
-    if factor < 2 or not len(split):
-        return split
-    values = np.asarray(split.values())
-    n_times = values.shape[2] // factor
-    kept = values[:, :, : n_times * factor]
-    return replace(split, recordings=kept.reshape(*values.shape[:2], n_times, factor).mean(axis=3))
-
-
 def choose(train: Split, validation: Split) -> tuple[Choice, np.ndarray]:
     """The way of fitting and the strength by training and validation rows, and what undoes the targets' covariance.
 
@@ -264,28 +147,55 @@ def choose(train: Split, validation: Split) -> tuple[Choice, np.ndarray]:
     strengths = _folded_strengths(train)
     best: Choice | None = None
     for fit in fits(train):
-        alphas = [strengths[fit.way]] if fit.way in strengths else RELATIVE_ALPHAS
-        entropies = [cross_entropy(path @ transform, validation) for path in fit.deviations(validation, alphas)]
-        first = _lowest(entropies)
-        if best is None or entropies[first] < best.cross_entropy:
-            best = Choice(fit, float(alphas[first]), entropies[first])
+        found = _tried(fit, validation, transform, strengths.get(fit.way))
+        fit.forget()
+        number = _lowest({number: entropy for number, (entropy, _) in found.items()})
+        if best is None or found[number][0] < best.cross_entropy:
+            best = Choice(fit, float(RELATIVE_ALPHAS[number]), *found[number])
     assert best is not None  # every recording can be fitted one way
     return best, transform
 
 
-def _lowest(entropies: Sequence[float]) -> int:
+def _tried(
+    fit: Fit, validation: Split, transform: np.ndarray, only: int | None
+) -> dict[int, tuple[float, np.ndarray]]:
+    """Cross-entropy and predictions on the validation split, by position of the strength.
+
+    All strengths, or `only` one; with a large matrix those around the lowest cross-entropy, which is walked to.
+    """
+    found: dict[int, tuple[float, np.ndarray]] = {}
+    last = len(RELATIVE_ALPHAS) - 1
+    wanted = (
+        list(range(last + 1))
+        if size_of(fit.way, fit.train) <= MAX_GRID_SIZE
+        else [last // 2 + step for step in (-1, 0, 1)]
+    )
+    if only is not None:
+        wanted = [only]
+    while wanted:
+        for number, path in zip(wanted, fit.deviations(validation, RELATIVE_ALPHAS[wanted]), strict=True):
+            predictions = path @ transform
+            found[number] = cross_entropy(predictions, validation), predictions
+        if only is not None:
+            break
+        best = _lowest({number: entropy for number, (entropy, _) in found.items()})
+        wanted = [number for number in (best - 1, best + 1) if 0 <= number <= last and number not in found]
+    return found
+
+
+def _lowest(entropies: Mapping[int, float]) -> int:
     """Position of the lowest; the stronger ridge wins a tie."""
-    return len(entropies) - 1 - int(np.argmin(entropies[::-1]))
+    return min(entropies, key=lambda number: (entropies[number], -number))
 
 
-def _folded_strengths(train: Split) -> dict[Way, float]:
-    """Strength of each way by cross-validation over images; empty where rows are many, or images too few."""
+def _folded_strengths(train: Split) -> dict[Way, int]:
+    """Position of each way's strength by cross-validation over images; empty where rows are many or images too few."""
     shown = [len(set(train.image_ids[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
     if len(train) > MAX_FOLDED_ROWS or min(shown) < 2 * N_FOLDS:
         return {}
     paths = _folded_paths(train, image_folds(train.image_ids, N_FOLDS))
     return {
-        way: float(RELATIVE_ALPHAS[_lowest([cross_entropy(one, train) for one in path])])
+        way: _lowest({number: cross_entropy(one, train) for number, one in enumerate(path)})
         for way, path in paths.items()
     }
 
@@ -314,7 +224,7 @@ def choose_by_folds(train: Split, folds: np.ndarray) -> tuple[Way, float, np.nda
     """
     best: tuple[float, Way, float, np.ndarray] | None = None
     for way, path in _folded_paths(train, folds).items():
-        entropies = [cross_entropy(one, train) for one in path]
+        entropies = {number: cross_entropy(one, train) for number, one in enumerate(path)}
         first = _lowest(entropies)
         if best is None or entropies[first] < best[0]:
             best = entropies[first], way, float(RELATIVE_ALPHAS[first]), path[first]
@@ -335,15 +245,12 @@ def closed_form(train: Split, validation: Split, test: Split) -> tuple[np.ndarra
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
-    train, validation, test = (decimated(split) for split in (train, validation, test))
-    train, validation = with_unit_targets(train), with_unit_targets(validation)
+    train, validation, test = ready(train), ready(validation), ready(test)
     choice, transform = choose(train, validation)
-    tuned, predictions = (
-        choice.fit.deviations(split, [choice.relative_alpha])[0] @ transform for split in (validation, test)
-    )
+    predictions = choice.fit.deviations(test, [choice.relative_alpha])[0] @ transform
     chosen = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
     found = {
         "validation_cross_entropy": choice.cross_entropy,
-        "validation_two_way": validation_two_way(tuned, validation),
+        "validation_two_way": validation_two_way(choice.predictions, validation),
     }
     return predictions, chosen | found

@@ -79,7 +79,10 @@ def require_rows(train: Split, validation: Split) -> None:
             f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
         )
     some = train.values(np.linspace(0, len(train) - 1, min(len(train), ROWS_LOOKED_AT)).astype(int))
-    deviation = float(np.concatenate([np.ravel(values) for values in some]).astype(np.float64).std())
+    numbers = np.concatenate([np.ravel(values) for values in some]).astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise DataError("The training recordings hold NaN or infinity.")
+    deviation = float(numbers.std())
     if deviation and not LEAST_DEVIATION < deviation < MOST_DEVIATION:
         raise DataError(
             f"The training recordings deviate by {deviation:.2g}, and of such numbers float32 holds no squares. Scale "

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.whitening import UNWHITENED, whiten_features, whiten_rows
 
 # Ridge strengths relative to the mean eigenvalue of the kernel: from nearly interpolating to nearly constant.
 RELATIVE_ALPHAS = np.logspace(-3, 3, 13)
 # Largest number of training rows, unless features are fewer: the kernel of 20,000 takes 3.2 GB in float64 and its
 # eigenvectors as much again.
 MAX_TRAIN_ROWS = 20_000
-one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+# The same for a matrix in float32 that is factored in place: 1.9 GB.
+MAX_SIZE = 21_700
+PANEL = 256  # columns of a matrix that are copied at a time
+
+
+def one_thread(function: Callable) -> Callable:
+    """Hold BLAS to one thread while a function runs."""
+
+    @wraps(function)
+    def limited(*arguments: Any, **settings: Any) -> Any:
+        import scipy.linalg  # noqa: F401  has a BLAS of its own, which is not limited before it is loaded
+
+        with threadpool_limits(limits=1, user_api="blas"):
+            return function(*arguments, **settings)
+
+    return limited
 
 
 class KernelRidge:
@@ -76,3 +94,136 @@ class KernelRidge:
         if self.inputs is not None:
             weights = self.inputs.T @ weights
         return weights, self.target_mean - self.input_mean @ weights
+
+
+class CholeskyRidge:
+    """Ridge regression by Cholesky in float32, on rows that are read by blocks.
+
+    The one large matrix is X X^T, or X^T X where features are fewer than rows. It lies in the upper triangle of an
+    array, and is factored in the lower one, one strength after the other. Predictions are those of [`KernelRidge`].
+
+    Args:
+        read (`Callable`): Gives the rows of a block, `(n_rows, n_features)` float32, centred over all blocks.
+        blocks (sequence of `np.ndarray` of shape `(n_rows,)`, int): Which rows each block has; one at least.
+        targets (`np.ndarray` of shape `(n, projection_dim)`): Of these rows; centred here.
+        least_shrinkage (`float`, *optional*): Least share of white noise in the noise covariance of the features, by
+            whose inverse square root rows are multiplied; 1 leaves them.
+
+    Raises:
+        DataError: If there are more rows and more features than [`MAX_SIZE`], or numbers are not finite.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        blocks: Sequence[np.ndarray],
+        targets: np.ndarray,
+        least_shrinkage: float = UNWHITENED,
+    ) -> None:
+        self.read, self.blocks = read, blocks
+        self._last = -1, np.zeros(0, dtype=np.float32)
+        n_rows, n_features = len(targets), read(blocks[0][:1]).shape[1]
+        if min(n_rows, n_features) > MAX_SIZE:
+            raise DataError(
+                f"The closed form takes at most {MAX_SIZE} training rows of more features, but got {n_rows} rows of "
+                f"{n_features}."
+            )
+        centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float32)
+        self.is_dual = n_rows <= n_features
+        size = min(n_rows, n_features)
+        self.gram = np.zeros((size, size), dtype=np.float32, order="F")
+        self.known = centred if self.is_dual else np.zeros((size, centred.shape[1]), dtype=np.float32)
+        self._add_blocks(centred)
+        self.unwhitened: Callable | None = None
+        if least_shrinkage != UNWHITENED and self.is_dual:
+            self.unwhitened = whiten_rows(self.gram, centred, n_features, least_shrinkage)
+        elif least_shrinkage != UNWHITENED:
+            self.unwhitened = whiten_features(self.gram, self.known, centred, least_shrinkage)
+        self.diagonal = self.gram.diagonal().copy()
+        self.mean_eigenvalue = float(self.diagonal.sum(dtype=np.float64)) / n_rows  # of X X^T in both cases
+        if not np.isfinite(self.mean_eigenvalue):
+            raise DataError("The training recordings hold NaN or infinity, or numbers whose squares are too large.")
+        self._weights: tuple[float, np.ndarray] | None = None
+
+    @property
+    def n_numbers(self) -> int:
+        """What it holds in memory."""
+        return self.gram.size * (1 if self.unwhitened is None else 3) + self._last[1].size
+
+    def _block(self, number: int) -> np.ndarray:
+        """Training rows of a block; the last one stays in memory, and few rows are one block."""
+        if self._last[0] != number:
+            self._last = number, np.ascontiguousarray(self.read(self.blocks[number]), dtype=np.float32)
+        return self._last[1]
+
+    def _add_blocks(self, targets: np.ndarray) -> None:
+        """Fill `gram`, and `known` where it is in features."""
+        from scipy.linalg.blas import ssyrk
+
+        starts = np.cumsum([0, *map(len, self.blocks)])
+        for number in range(len(self.blocks)):
+            rows, own = self._block(number), slice(starts[number], starts[number + 1])
+            if not self.is_dual:
+                self.gram = ssyrk(1.0, rows.T, beta=1.0, c=self.gram, overwrite_c=1)  # upper, in place
+                self.known += rows.T @ targets[own]
+                continue
+            for other in range(number + 1):
+                above = rows if other == number else self._block(other)
+                self.gram[starts[other] : starts[other + 1], own] = above @ rows.T
+        _mirror(self.gram)
+
+    def solution(self, relative_alpha: float) -> np.ndarray:
+        """Coefficients of the training rows, or of the features where these are fewer, `(size, projection_dim)`."""
+        from scipy.linalg.lapack import spotrf, spotrs
+
+        if self.mean_eigenvalue == 0:  # nothing varies
+            return np.zeros_like(self.known)
+        _mirror(self.gram)
+        self.gram[np.diag_indices(len(self.gram))] = self.diagonal + np.float32(relative_alpha * self.mean_eigenvalue)
+        factor, failed = spotrf(self.gram, lower=1, clean=0, overwrite_a=1)
+        if failed:
+            raise DataError(
+                f"Ridge of relative strength {relative_alpha:g} cannot be computed: the recordings are too unequal "
+                "for float32. Scale them, or leave out those that are extreme."
+            )
+        found = spotrs(factor, self.known, lower=1)[0]
+        return found if self.unwhitened is None else self.unwhitened(found)
+
+    def weights(self, relative_alpha: float) -> np.ndarray:
+        """Weights of the features, `(n_features, projection_dim)`."""
+        if self._weights is None or self._weights[0] != relative_alpha:
+            found = self.solution(relative_alpha)
+            if self.is_dual:
+                parts = np.split(found, np.cumsum([len(block) for block in self.blocks])[:-1])
+                found = sum(self._block(number).T @ part for number, part in enumerate(parts))
+            self._weights = relative_alpha, found
+        return self._weights[1]
+
+    def deviations(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        blocks: Sequence[np.ndarray],
+        relative_alphas: Sequence[float] | np.ndarray,
+    ) -> np.ndarray:
+        """Predictions without the target mean for rows of other blocks, `(n_alphas, n_rows, projection_dim)`."""
+        solutions = [self.solution(alpha) for alpha in relative_alphas]
+        found = []
+        for block in blocks:
+            basis = self._basis(read(block))
+            found.append(np.stack([basis @ each for each in solutions]))
+        return np.concatenate(found, axis=1)
+
+    def _basis(self, rows: np.ndarray) -> np.ndarray:
+        """What a solution is multiplied with: the rows, or their products with the training rows."""
+        if not self.is_dual:
+            return rows
+        return np.concatenate([rows @ self._block(number).T for number in range(len(self.blocks))], axis=1)
+
+
+def _mirror(matrix: np.ndarray) -> None:
+    """Copy the upper triangle of a square matrix to the lower one, in place."""
+    for start in range(0, len(matrix), PANEL):
+        own, after = slice(start, start + PANEL), slice(start + PANEL, None)
+        upper = np.triu(matrix[own, own], 1)
+        matrix[own, own] = upper + upper.T + np.diag(matrix[own, own].diagonal())
+        matrix[after, own] = matrix[own, after].T

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,58 @@ from neural_clip.prepared.reader import Split
 # band-limited recordings, which have directions with hardly any noise, from being amplified without limit; 1 leaves
 # them unwhitened, which is better where the directions of least noise hold no signal either.
 LEAST_SHRINKAGES = (0.01, 0.1, 0.3, 1.0)
+
+
+UNWHITENED = 1.0  # least share of white noise
+BLOCK_NUMBERS, BLOCK_ROWS = 2**26, 2048  # of recordings that are read at a time: 256 MB of float32
+
+
+def row_blocks(split: Split, rows: np.ndarray) -> list[slice]:
+    """Parts of some rows of a split, each few enough to be read at once."""
+    if not len(rows):
+        return []
+    n_rows = int(np.clip(BLOCK_NUMBERS // max(split.values(rows[:1])[0].size, 1), 1, BLOCK_ROWS))
+    return [slice(start, start + n_rows) for start in range(0, len(rows), n_rows)]
+
+
+def stacked(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Recordings of one shape as one array, `(n_rows, ...)`."""
+    values = split.values(rows)
+    return values if isinstance(values, np.ndarray) else np.stack(values)
+
+
+def mean_of(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Mean of some recordings, float32."""
+    first = stacked(split, rows[:1])[0]
+    # less the first, so that what is constant has exactly its own value as mean
+    total = sum((stacked(split, rows[part]) - first).sum(axis=0, dtype=np.float64) for part in row_blocks(split, rows))
+    return (first + total / len(rows)).astype(np.float32)
+
+
+def squares_of(split: Split, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Sum of the squared deviations of some recordings from a mean, float64."""
+    total = np.zeros(mean.shape)
+    for part in row_blocks(split, rows):
+        deviations = stacked(split, rows[part]) - mean
+        total += np.einsum("n...,n...->...", deviations, deviations)
+    return total
+
+
+def evoked(targets: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """Ridge regression from the image embedding to recordings.
+
+    Args:
+        targets (`np.ndarray` of shape `(n, projection_dim)`): Embedding of each row's image, centred.
+        products (`np.ndarray` of shape `(projection_dim, n_features)`): `targets.T @ recordings`.
+
+    Returns:
+        `np.ndarray` of shape `(projection_dim, n_features)`: Weights, in the type of the products.
+    """
+    gram = np.asarray(targets.T @ targets, dtype=np.float64)
+    # strength: the mean eigenvalue, which keeps a fit with few rows from swallowing the noise
+    strength = max(np.trace(gram) / len(gram), np.finfo(np.float64).tiny)
+    inverse = np.linalg.inv(gram + strength * np.eye(len(gram)))  # well conditioned
+    return inverse.astype(products.dtype) @ products
 
 
 def residual_noise(recordings: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -25,20 +78,16 @@ def residual_noise(recordings: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(n, n_features)`: What is left, in the type of the recordings.
     """
-    centred = targets - targets.mean(axis=0)
-    gram = centred.T @ centred
-    # strength: the mean eigenvalue, which keeps a fit with few rows from swallowing the noise
-    strength = max(np.trace(gram) / len(gram), np.finfo(np.float64).tiny)
-    hat = centred @ np.linalg.solve(gram + strength * np.eye(len(gram)), centred.T)  # (n, n)
+    targets = (targets - targets.mean(axis=0)).astype(recordings.dtype)
     recordings = recordings - recordings.mean(axis=0)
-    return recordings - hat.astype(recordings.dtype) @ recordings
+    return recordings - targets @ evoked(targets, targets.T @ recordings)
 
 
-def shrinkage_of(variances: np.ndarray, n_features: int, n_samples: int, least: float) -> float:
+def shrinkage_of(total: float, squares: float, n_features: int, n_samples: int, least: float) -> float:
     """Share of the mean variance to mix into a covariance: oracle-approximating shrinkage, at least `least`.
 
     Args:
-        variances (`np.ndarray` of shape `(n_kept,)`): Eigenvalues of the covariance that are not zero.
+        total, squares (`float`): Sum of the covariance's eigenvalues, and of their squares.
         n_features (`int`): Width of the covariance.
         n_samples (`int`): Rows it was computed from. With fewer rows than features it fits their noise, and the
             share is large.
@@ -49,8 +98,8 @@ def shrinkage_of(variances: np.ndarray, n_features: int, n_samples: int, least: 
 
     Source: Chen et al. 2010, IEEE Trans. Signal Processing 58, eq. 23; also `sklearn.covariance.oas`.
     """
-    mean_square = (variances**2).sum() / n_features**2  # of the covariance's elements
-    squared_mean = (variances.sum() / n_features) ** 2  # of its diagonal
+    mean_square = squares / n_features**2  # of the covariance's elements
+    squared_mean = (total / n_features) ** 2  # of its diagonal
     denominator = (n_samples + 1) * (mean_square - squared_mean / n_features)
     oas = 1.0 if denominator <= 0 else (mean_square + squared_mean) / denominator
     return float(np.clip(oas, least, 1.0))
@@ -64,10 +113,12 @@ def inverse_square_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
         shrinkage (`float`): Share of the mean variance that is mixed in, 0 to 1.
 
     Returns:
-        `np.ndarray` of shape `(n, n)`, float64: ((1 - shrinkage) C + shrinkage tr(C)/n I)^(-1/2).
+        `np.ndarray` of shape `(n, n)`, float64: ((1 - shrinkage) C + shrinkage tr(C)/n I)^(-1/2), and I for C = 0.
     """
     eigenvalues, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-    mean = max(float(eigenvalues.mean()), np.finfo(np.float64).tiny)
+    mean = float(eigenvalues.mean())
+    if mean <= 0:
+        return np.eye(len(covariance))
     return (vectors / np.sqrt((1 - shrinkage) * np.maximum(eigenvalues, 0.0) + shrinkage * mean)) @ vectors.T
 
 
@@ -129,7 +180,7 @@ class WhitenedSensors:
     def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights and offset on recordings whose channels went through `spatial`, as in [`Standardised.folded`]."""
         by_chan = weights.reshape(*self.mean.shape, -1)  # (n_chans, n_times, n_out)
-        timed = np.einsum("st,cto->cso", self.temporal, by_chan).reshape(weights.shape)
+        timed = (self.temporal @ by_chan).reshape(weights.shape)
         return timed, -(self.spatial @ self.mean).ravel() @ timed
 
 
@@ -139,25 +190,46 @@ def sensor_whiteners(
     """Spatial and temporal whitening of each subject's sensors, for each least share of white noise."""
     means: dict[str, np.ndarray] = {}
     spatial: list[dict[str, np.ndarray]] = [{} for _ in shrinkages]
-    temporal_sums: list[np.ndarray] = [np.zeros(()) for _ in shrinkages]
-    n_samples = 0
+    temporal: list[Any] = [0.0 for _ in shrinkages]  # sums of products, (n_times, n_times)
     for subject in subjects:
-        recordings = train.of_subject(subject)  # (n, n_chans, n_times)
-        means[subject] = recordings.mean(axis=0)
-        noise = residual_noise(flat(recordings), train.targets[train.subjects == subject]).reshape(recordings.shape)
-        n_chans, n_times = recordings.shape[1:]
-        by_chan = noise.transpose(1, 0, 2).reshape(n_chans, -1)
-        covariance = by_chan @ by_chan.T / by_chan.shape[1]  # (n_chans, n_chans)
+        means[subject] = mean_of(train, train.rows_of(subject))
+        noise = _SensorNoise(train, subject, means[subject])
+        covariance: Any = sum(np.asarray(by_chan @ by_chan.T, dtype=np.float64) for by_chan in noise.blocks())
         for number, least in enumerate(shrinkages):
-            spatial[number][subject] = inverse_square_root(covariance, least).astype(recordings.dtype)
-            by_time = (spatial[number][subject] @ by_chan).reshape(-1, n_times)  # (n_chans * n, n_times)
-            temporal_sums[number] = temporal_sums[number] + np.asarray(by_time.T @ by_time, dtype=np.float64)
-        n_samples += by_chan.size // n_times
+            spatial[number][subject] = inverse_square_root(covariance / noise.n_samples, least).astype(np.float32)
+        for by_chan in noise.blocks():
+            for number in range(len(shrinkages)):
+                by_time = (spatial[number][subject] @ by_chan).reshape(-1, means[subject].shape[1])
+                temporal[number] = temporal[number] + np.asarray(by_time.T @ by_time, dtype=np.float64)
     found = []
     for number, least in enumerate(shrinkages):
-        temporal = inverse_square_root(temporal_sums[number] / n_samples, least).astype(means[subjects[0]].dtype)
-        found.append({name: WhitenedSensors(means[name], spatial[number][name], temporal) for name in subjects})
+        n_rows = len(means[subjects[0]]) * sum(len(train.rows_of(subject)) for subject in subjects)
+        whitener = inverse_square_root(temporal[number] / n_rows, least).astype(np.float32)
+        found.append({name: WhitenedSensors(means[name], spatial[number][name], whitener) for name in subjects})
     return found
+
+
+class _SensorNoise:
+    """What ridge regression from the image embedding leaves of a subject's sensors, by blocks."""
+
+    def __init__(self, train: Split, subject: str, mean: np.ndarray) -> None:
+        self.train, self.rows, self.mean = train, train.rows_of(subject), mean
+        targets = train.targets[self.rows]
+        self.targets = (targets - targets.mean(axis=0)).astype(np.float32)
+        products = sum(self.targets[part].T @ flat(values) for part, values in self._centred())
+        self.weights = evoked(self.targets, np.asarray(products))
+        self.n_samples = len(self.rows) * mean.shape[1]
+
+    def _centred(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Recordings less their mean, `(n_rows, n_chans, n_times)`."""
+        for part in row_blocks(self.train, self.rows):
+            yield part, stacked(self.train, self.rows[part]) - self.mean
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The noise of each block, `(n_chans, n_rows * n_times)`."""
+        for part, values in self._centred():
+            values -= (self.targets[part] @ self.weights).reshape(values.shape)
+            yield values.transpose(1, 0, 2).reshape(len(self.mean), -1)
 
 
 @dataclass(frozen=True)
@@ -187,7 +259,7 @@ class WhitenedVoxels:
         kept = eigenvalues > 1e-6 * eigenvalues[-1]  # float32 products: smaller ones are rounding
         directions = ((vectors[:, kept] / np.sqrt(eigenvalues[kept])).astype(noise.dtype).T) @ noise
         variances = eigenvalues[kept].astype(np.float64) / len(noise)
-        shrinkage = shrinkage_of(variances, noise.shape[1], len(noise), least)
+        shrinkage = shrinkage_of(variances.sum(), (variances**2).sum(), noise.shape[1], len(noise), least)
         floor = shrinkage * variances.sum() / noise.shape[1]
         gains = 1 / np.sqrt((1 - shrinkage) * variances + floor) - 1 / np.sqrt(floor)
         return cls(standardised, float(floor), directions, gains.astype(noise.dtype))
@@ -202,3 +274,82 @@ class WhitenedVoxels:
 
     def _whitened(self, rows: np.ndarray) -> np.ndarray:
         return rows / np.sqrt(self.floor) + ((rows @ self.directions.T) * self.gains) @ self.directions
+
+
+def whiten_rows(gram: np.ndarray, targets: np.ndarray, n_features: int, least: float) -> Callable | None:
+    """Replace K = X X^T by the same after whitening over features, without these.
+
+    E = R X is what [`evoked`] leaves of X, R = I - H. With S = (1 - shrinkage) E^T E / n + floor I and
+    c = n floor / (1 - shrinkage), X S^-1 X^T is (K - K R (c I + R K R)^-1 R K) / floor; the factor does not count.
+
+    Args:
+        gram (`np.ndarray` of shape `(n, n)`): K, float32 by columns; its upper triangle is replaced.
+        targets (`np.ndarray` of shape `(n, projection_dim)`): Embedding of each row's image, centred.
+        n_features (`int`): Columns of X.
+        least (`float`): Least share of white noise.
+
+    Returns:
+        `Callable` that turns coefficients of whitened rows into those of X, `(n, n_out)`; `None` where noise is white.
+    """
+    from scipy.linalg.blas import ssyrk, strsm
+
+    inverse = evoked(targets, targets.T)  # H = targets @ inverse
+    products = inverse @ gram
+    half = products.T - targets @ (products @ inverse.T) / 2
+    factor = _noise_factor(gram, half, targets.T, len(targets), n_features, least)  # of c I + R K R
+    if factor is None:
+        return None
+    left = np.array(gram, order="F")
+    for panel in _panels(len(left)):
+        left[:, panel] -= targets @ products[:, panel]  # R K
+    left = strsm(1.0, factor, left, trans_a=1, overwrite_b=1)
+    ssyrk(-1.0, left, beta=1.0, c=gram, trans=1, overwrite_c=1)
+
+    def unwhitened(solution: np.ndarray) -> np.ndarray:
+        reached = strsm(1.0, factor, left @ solution)
+        return solution - reached + targets @ (inverse @ reached)
+
+    return unwhitened
+
+
+def whiten_features(gram: np.ndarray, known: np.ndarray, targets: np.ndarray, least: float) -> Callable | None:
+    """Replace X^T X and X^T Y by the same after whitening over features.
+
+    As in [`whiten_rows`], for X^T X, where features are fewer than rows, and `known`, X^T Y of shape
+    `(n_features, projection_dim)`. With U^T U a multiple of S they are U^-T X^T X U^-1 and U^-T X^T Y.
+    """
+    from scipy.linalg.blas import strsm
+    from scipy.linalg.lapack import ssygst
+
+    weights = evoked(targets, known.T)
+    half = known - weights.T @ (targets.T @ targets) / 2
+    factor = _noise_factor(gram, half, weights, len(targets), len(gram), least)
+    if factor is None:
+        return None
+    ssygst(gram, factor, overwrite_a=1)
+    known[:] = strsm(1.0, factor, known, trans_a=1)
+    return lambda solution: strsm(1.0, factor, solution)
+
+
+def _noise_factor(
+    gram: np.ndarray, half: np.ndarray, weights: np.ndarray, n_rows: int, n_features: int, least: float
+) -> np.ndarray | None:
+    """Upper Cholesky factor of N + c I, N = gram - half @ weights - (half @ weights)^T; `None` where it is white."""
+    from scipy.linalg.lapack import spotrf
+
+    noise = np.array(gram, order="F")
+    squares = 0.0  # of all numbers
+    for panel in _panels(len(noise)):
+        noise[:, panel] -= half @ weights[:, panel] + weights.T @ half[panel].T
+        squares += float(np.linalg.norm(noise[:, panel])) ** 2
+    total = float(noise.diagonal().sum(dtype=np.float64))
+    shrinkage = shrinkage_of(total / n_rows, squares / n_rows**2, n_features, n_rows, least) if total > 0 else 1.0
+    if shrinkage == 1:
+        return None
+    noise[np.diag_indices(len(noise))] += np.float32(shrinkage * total / n_features / (1 - shrinkage))
+    return spotrf(noise, clean=0, overwrite_a=1)[0]
+
+
+def _panels(n_columns: int) -> list[slice]:
+    """Columns of a matrix, few enough for a copy."""
+    return [slice(start, start + BLOCK_ROWS) for start in range(0, n_columns, BLOCK_ROWS)]
