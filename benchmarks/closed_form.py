@@ -81,7 +81,7 @@ def write_data(folder: Path, shape: list[int], n_rows: int, n_subjects: int) -> 
                        modality: values}  # fmt: skip
 
     stated = dict.fromkeys(("corpus", "split_protocol", "licence", "citation", "source"), "made for a benchmark")
-    metadata = {**stated, "modality": modality, "split_unit": "image", "redistribution": "allowed",
+    metadata: dict[str, object] = {**stated, "modality": modality, "split_unit": "image", "redistribution": "allowed",
                 "image_encoder": {"name": "none", "revision": "0", "pooling": "precomputed"}}  # fmt: skip
     if modality == "meg":
         metadata |= {"sfreq": 200.0, "tmin": 0.0, "ch_names": [f"C{i}" for i in range(shape[0])]}

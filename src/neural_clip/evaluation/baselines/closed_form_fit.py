@@ -193,8 +193,8 @@ def _inputs_of(way: Way, train: Split, subjects: list[str]) -> Mapping[str, Inpu
     means = {name: mean_of(train, own) for name, own in rows.items()}
     variances = {name: squares_of(train, own, means[name]) / len(own) for name, own in rows.items()}
     if way.pooled:
-        shared = sum(len(own) * variances[name] for name, own in rows.items()) / len(train)
-        variances = dict.fromkeys(subjects, shared)
+        weighed = np.stack([len(own) * variances[name] for name, own in rows.items()])
+        variances = dict.fromkeys(subjects, weighed.sum(axis=0) / len(train))
     found: dict[str, Inputs] = {}
     for name in subjects:
         found[name] = Standardised(
