@@ -38,7 +38,7 @@ def collect(report: dict, evaluation: dict, runs: dict[str, dict], seed: int) ->
         # the simulation's observer looked at the test split
         ceiling = part["ceiling"] if report["split"] == "test" else None
         for row in part["rows"]:
-            if row["aggregation"] != "single trial":
+            if row["aggregation"] != "single trial" or "part_of" in row:
                 continue
             trained = runs.get(row["method"])
             record = {"modality": modality, "method": row["method"], "kind": "recipe" if trained else "baseline"}
@@ -57,7 +57,13 @@ def collect(report: dict, evaluation: dict, runs: dict[str, dict], seed: int) ->
             facts = report["data"][modality]
             record |= {"fingerprint": facts["fingerprint"], "simulated": modality in report["simulated_modalities"]}
             records.append(record | {"versions": report["versions"]})
-    pairs = [{"seed": seed, **part} for part in report["comparisons"] if part["task"] == "decoding"]
+    rows = [row for part in report["decoding"].values() for row in part["rows"]]
+    left_out = {row["method"] for row in rows if "part_of" in row}  # parts of a blend
+    pairs = [
+        {"seed": seed, **part}
+        for part in report["comparisons"]
+        if part["task"] == "decoding" and part["other"] not in left_out
+    ]
     return records, pairs
 
 
