@@ -164,7 +164,7 @@ def _run(
     if is_first:
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print(f"checkpoint: {output_dir}  ({_outcome(trainer)})", file=sys.stderr)
+        print(f"checkpoint: {output_dir}  ({_outcome(trainer, held_out)})", file=sys.stderr)
 
 
 def _trainer(
@@ -226,8 +226,10 @@ def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:
         print(f"note: without a validation split, {steps}.", file=sys.stderr)
 
 
-def _outcome(trainer: NeuralClipTrainer) -> str:
+def _outcome(trainer: NeuralClipTrainer, held_out: HeldOut | None) -> str:
     """How the kept weights were found, and whether they tell recordings apart."""
+    if held_out is not None:
+        return f"{held_out.n_epochs} epochs, as cross-validation chose: 2-way {max(held_out.two_way):.4f}"
     if trainer.state.best_metric is None:
         return f"the weights after step {trainer.state.global_step}, unscored"
     found = f"best validation 2-way {trainer.state.best_metric:.4f}"
