@@ -119,13 +119,14 @@ def cross_validate(
 
 
 def folds_of(train: list[RecordingDataset], n_folds: int) -> dict[str, np.ndarray]:
-    """Fold of each recording by modality; an image lies in one fold in all of them.
+    """Fold of each recording by modality; an image lies in one fold in all of them, whatever its name there.
 
     Raises:
         DataError: If some fold of a modality would hold fewer than two images.
     """
-    ids = np.concatenate([part.part.image_ids for part in train])
-    found = np.split(image_folds(ids, n_folds), np.cumsum([len(part) for part in train])[:-1])
+    targets = np.concatenate([part.part.targets for part in train])
+    pictures = np.unique(targets, axis=0, return_inverse=True)[1].ravel()  # images of one embedding are one
+    found = np.split(image_folds(pictures, n_folds), np.cumsum([len(part) for part in train])[:-1])
     for part, folds in zip(train, found, strict=True):
         counts = [len(set(part.part.image_ids[folds == fold].tolist())) for fold in range(n_folds)]
         if min(counts) < MIN_HELD_OUT:
