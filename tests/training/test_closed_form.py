@@ -195,6 +195,17 @@ def test_images_of_one_embedding_leave_it_out(trained, ready_folders):
     assert "same embedding" in found["left_out"] and len(model.closed_forms) == 0
 
 
+def test_what_cannot_be_computed_leaves_the_network(trained, ready_folders, monkeypatch):
+    def raises(*words):
+        raise MemoryError
+
+    monkeypatch.setattr("neural_clip.training.closed_form.choose", raises)
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")
+    (found,) = add_closed_forms(model, [train_part], [validation]).values()
+    assert found == {"left_out": "It could not be computed (MemoryError)."} and len(model.closed_forms) == 0
+
+
 @pytest.mark.parametrize("modality", ["eeg", "fmri"])
 def test_new_subjects_get_a_map_of_their_own(ready_folders, new_recipe, tmp_path, modality):
     """Trained on one subject with a closed form, adapted to the other, who is then better than the network alone."""

@@ -51,6 +51,7 @@ WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
 PRIOR, PRIOR_STRENGTH = 0.4, 5.0  # nats a squared difference of w: validation rows of small sets are few
 SAME_SCORE = 1e-4  # 2-way and nats of cross-entropy, below which half of the bits change nothing
 RECORDED = ("two_way", "top1")
+UNFITTED = (DataError, MemoryError, np.linalg.LinAlgError)  # the network stands without it
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def add_closed_forms(
         started = time.monotonic()
         try:
             found[part.modality] = _add_closed_form(model, part, scored.get(part.modality), held_out)
-        except DataError as error:
-            found[part.modality] = {"left_out": str(error)}
+        except UNFITTED as error:
+            found[part.modality] = {"left_out": _reason(error)}
         print(f"closed form of {part.modality}: {_told(found[part.modality], started)}", file=sys.stderr)
     return found
 
@@ -178,6 +179,11 @@ def _fitted(
     return record, maps, blend
 
 
+def _reason(error: BaseException) -> str:
+    """Why there is no closed form, for the record."""
+    return str(error) if isinstance(error, DataError) else f"It could not be computed ({type(error).__name__})."
+
+
 def leave_to_network(model: NeuralClipModel, modality: str, subjects: Sequence[str]) -> None:
     """Have embeddings of subjects be those of the network alone."""
     for name in subjects if modality in model.closed_forms else ():
@@ -206,8 +212,8 @@ def give_closed_forms(
         own, scored = (of_subject(part, part.subjects.index(name)) for part in (train, validation))
         try:
             found[name], maps, blend = _fitted(model, own, scored)
-        except DataError as error:
-            found[name], maps = {"left_out": str(error)}, None
+        except UNFITTED as error:
+            found[name], maps = {"left_out": _reason(error)}, None
         if maps is not None:
             if modality not in model.closed_forms:
                 model.set_closed_form(modality, settings_of(train, own=[]).as_dict())
