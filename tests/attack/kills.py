@@ -39,8 +39,8 @@ CHANGES = {
 }
 
 
-# Entries of records that say by which words the command was given; `--resume` is another word.
-WORDS = re.compile(r"training_args\.bin|/(command|resume|overwrite)$")
+# Entries of records that say by which words the command was given (`--resume` is another word), and their digest.
+WORDS = re.compile(r"training_args\.bin|/(command|resume|overwrite)$|training\.json/sha256$")
 
 
 class Writer(NamedTuple):

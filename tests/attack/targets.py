@@ -77,11 +77,13 @@ def contents(folder: str | Path) -> Results:
     found: Results = {}
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if not path.is_file():  # a folder, or a link whose other end was renamed
+            continue
         if path.suffix == ".json":
             found |= dict(leaves(json.loads(path.read_text()), name))
         elif path.suffix == ".npz":
             found |= {f"{name}/{key}": digest(value) for key, value in np.load(path).items()}
-        elif path.is_file() and path.suffix not in (".md", ".html", ".writing"):  # the last is a lock
+        elif path.suffix not in (".md", ".html", ".writing"):  # the last is a lock
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
