@@ -25,6 +25,7 @@ from neural_clip.files.whole import sha256_of, told, whole_file
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 WEIGHTS = "model*.safetensors"
 MADE_OF_IT = ("report.md", "report.html", "pictures/*.png")  # by `neural-clip report`
+FITTED_SPLITS = ("train", "validation")  # that the closed form of a checkpoint has seen
 TABLES = {"format_version", "decoding", "encoding", "conversion", "data"}
 
 
@@ -80,6 +81,8 @@ def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str]) -> 
         asked |= {"subject": options.subject, "unseen_subjects": unseen}
     if own := sorted({*(part.facts.scaling or {}).get("fitted_on_own_rows", [])} & set(part.subjects.tolist())):
         asked["scaled_by_own_rows"] = own
+    if part.parts.shape[1] and options.split in FITTED_SPLITS:
+        asked["seen_by_closed_form"] = True
     if part.searched is not None:
         trained = np.isin(part.gallery_ids, other_split(part, "train").shown_ids)
         asked["gallery"] = {

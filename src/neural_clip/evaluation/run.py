@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
-FITTED_SPLITS = ("train", "validation")  # that the closed form of a checkpoint has seen
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
 
 
@@ -115,11 +114,7 @@ def _evaluated(
         )
         for modality, part in splits.items()
     }
-    stated = header(checkpoints, embedded, options, unseen, command, output_dir)
-    for modality, found_part in splits.items():
-        if found_part.parts.shape[1] and options.split in FITTED_SPLITS:
-            stated["data"][modality]["seen_by_closed_form"] = True
-    report = Report(stated, embedded, options.protocol)
+    report = Report(header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol)
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:

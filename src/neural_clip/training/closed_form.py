@@ -149,13 +149,12 @@ def _fitted(
     """What the record says, the maps of all rows (`None` where the network is better alone), and the blend."""
     fitted = ready(train.part)
     if held_out is not None:
-        scored = everything = fitted
+        scored = fitted
         network = held_out.embeds[train.modality]
         way, relative_alpha, predictions = choose_by_folds(fitted, held_out.folds[train.modality])
         counts = {"train": len(fitted)}
     elif validation is not None:
         scored = ready(validation.part)
-        everything = ready(joined(train.part, validation.part))
         network = neural_embeds(model.eval(), validation)
         require_rows(fitted, scored)
         choice, _ = choose(fitted, scored)
@@ -168,6 +167,7 @@ def _fitted(
     record = chosen | _scored(blend, {"network": network, "closed form": predictions}, scored)
     if blend.weight == 1:
         return record | {"left_out": "The validation split gives it no weight."}, None, blend
+    everything = fitted if validation is None or held_out is not None else ready(joined(train.part, validation.part))
     transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
     dtype = maps.smallest_dtype(scored, blend, network)

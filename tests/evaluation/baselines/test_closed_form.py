@@ -30,6 +30,16 @@ from planted_splits import WIDTH, planted, two_way
 pytestmark = pytest.mark.numerical
 
 
+def assert_maps_predict(fit, alpha, split, expected):
+    """The maps of all subjects, applied to their recordings by hand."""
+    for name, inputs in fit.inputs.items():
+        weights, offset = fit.folded(name, alpha, np.eye(WIDTH))
+        rows = split.of_subject(name)
+        mixed = inputs.spatial @ rows if hasattr(inputs, "spatial") else rows
+        made = mixed.reshape(len(rows), -1) @ weights + offset
+        np.testing.assert_allclose(made, expected[split.subjects == name], atol=1e-4)
+
+
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -86,12 +96,7 @@ def test_what_recordings_pass_through_folds_into_weights(modality):
     for fit in fits(train):
         ways.add(fit.way.name)
         expected = fit.deviations(validation, [0.1])[0]
-        for name, inputs in fit.inputs.items():
-            weights, offset = fit.folded(name, 0.1, np.eye(WIDTH))
-            rows = validation.of_subject(name)
-            mixed = inputs.spatial @ rows if hasattr(inputs, "spatial") else rows
-            made = mixed.reshape(len(rows), -1) @ weights + offset
-            np.testing.assert_allclose(made, expected[validation.subjects == name], atol=1e-4)
+        assert_maps_predict(fit, 0.1, validation, expected)
     whitened = "pooled" if modality == "sensors" else "per subject"
     expected = {f"{whitened}, whitened ({least})" for least in (0.01, 0.1, 0.3)} | {"per subject"}
     assert ways == expected | ({"pooled"} if modality == "sensors" else set())
@@ -237,12 +242,7 @@ def test_wide_sensors_are_reduced_over_time(monkeypatch):
         found = fit.deviations(validation, [0.3])[0]
         kept = replace(fit.way, n_components=0)
         assert 0.8 < np.corrcoef(found.ravel(), exact[kept].ravel())[0, 1] < 0.9999
-        for name, inputs in fit.inputs.items():
-            weights, offset = fit.folded(name, 0.3, np.eye(WIDTH))
-            rows = validation.of_subject(name)
-            mixed = inputs.spatial @ rows if hasattr(inputs, "spatial") else rows
-            made = mixed.reshape(len(rows), -1) @ weights + offset
-            np.testing.assert_allclose(made, found[validation.subjects == name], atol=1e-4)
+        assert_maps_predict(fit, 0.3, validation, found)
         whole = closed_form_fit.Fit(replace(fit.way, n_components=6), fit.inputs, train)
         np.testing.assert_allclose(whole.deviations(validation, [0.3])[0], exact[kept], atol=1e-4)
 
