@@ -155,9 +155,16 @@ def _interrupted_anywhere() -> Iterator[None]:
     """Let no Ctrl-C become something else.
 
     Where it meets code that cannot raise, as `__del__` and callbacks of weak references, Python prints a traceback and
-    goes on: it is repeated. In others, as `__set_name__`, it becomes the cause of an error.
+    goes on: it is repeated. Other code turns it into an error of its own, as Arrow where it compares types: whatever
+    fails after Ctrl-C fails because of it. An error whose cause it is, is one too.
     """
     again = threading.Timer(0, lambda: None)
+    came = False
+
+    def pressed(number: int, frame: Any) -> None:
+        nonlocal came
+        came = True
+        signal.default_int_handler(number, frame)
 
     def hook(unraisable: Any) -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
@@ -170,9 +177,14 @@ def _interrupted_anywhere() -> Iterator[None]:
         again.start()
 
     before, sys.unraisablehook = sys.unraisablehook, hook
+    is_main = threading.current_thread() is threading.main_thread()  # no other may set what a signal does
+    if ours := is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, pressed)
     try:
         yield
     except Exception as error:
+        if came:
+            raise KeyboardInterrupt from None
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, KeyboardInterrupt):
@@ -182,6 +194,8 @@ def _interrupted_anywhere() -> Iterator[None]:
     finally:
         again.cancel()
         sys.unraisablehook = before
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _sentence(error: Exception) -> str:
