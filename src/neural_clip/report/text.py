@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
-from neural_clip.files.markup import code, markdown_values
+from neural_clip.files.markup import code, markdown_in_brackets, markdown_values
 from neural_clip.files.markup import markdown as markdown_text
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.report.summary import summary
 from neural_clip.report.tables import (
     aggregation_table,
     as_markdown,
@@ -75,13 +76,16 @@ PICTURES_TEXT = (
 )
 
 
-def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
+def markdown(
+    report: dict, pictures: Mapping[str, str], missing: str = "", summaries: Mapping[str, str] | None = None
+) -> str:
     """Text of `report.md`.
 
     Args:
         report (`dict`): What `report.json` holds.
-        pictures (`dict[str, str]`): Title of each picture and its file name beside the report.
+        pictures (`Mapping`): Title of each picture and its file name beside the report.
         missing (`str`): Why there are no pictures, where there are none.
+        summaries (`Mapping`, *optional*): The same of the pictures of the summary.
 
     Returns:
         `str`: Markdown.
@@ -89,10 +93,11 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
     named, report = report, markdown_values(report)
     ours = method_name(report["checkpoints"][0]["name"])
     sections: dict[str, Sequence[str | Callable]] = {
-        f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
+        "Summary": [summary(report), _side_by_side(summaries or {})],
         "Table 1. Decoding: which image was seen?": [decoding_table, _decoding_text(report), sizes_table],
         "Encoding: which recording answers to this image?": [encoding_table, ENCODING_TEXT],
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
+        f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
         "Controls beside the scores": [controls_table, _controls_text(report)] if report["controls"] else [],
@@ -154,6 +159,11 @@ def _understanding(report: dict) -> list[str]:
 def _pictures(pictures: Mapping[str, str]) -> list[str]:
     """Pictures by their titles."""
     return [f"![{title}]({quote(name)})" for title, name in pictures.items()]
+
+
+def _side_by_side(pictures: Mapping[str, str]) -> str:
+    """Small pictures in one paragraph."""
+    return "\n".join(_pictures({markdown_in_brackets(title): name for title, name in pictures.items()}))
 
 
 def _defects(report: dict) -> list[str]:
