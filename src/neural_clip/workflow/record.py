@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import is_count
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import place_of, told, write_whole
@@ -63,7 +64,7 @@ def write_record(output_dir: Path, made_from: MadeFrom) -> None:
 def remove_replaced(output_dir: Path) -> None:
     """Remove what was moved aside."""
     for path in output_dir.glob(f"{REPLACED}-*"):
-        if path.name.removeprefix(f"{REPLACED}-").isdecimal():
+        if is_count(path.name.removeprefix(f"{REPLACED}-")):
             shutil.rmtree(path)
 
 
