@@ -7,6 +7,7 @@ each of which would train a model of its own into the same folder, or start one 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError
@@ -29,6 +30,26 @@ def processes_asked() -> tuple[str, int]:
     if asked[1] < 2 and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         return "MASTER_ADDR", 2  # `accelerate launch --cpu --num_processes N` tells one process no more than that
     return asked
+
+
+def once_a_machine(check: Callable[[], object], arguments: TrainingArguments) -> None:
+    """Run a check in the first process of each machine; what it raises there is raised in every process.
+
+    Args:
+        check (`Callable`): Reads files that the processes of a machine share, and raises a `DataError`.
+        arguments (`TrainingArguments`): Of this process.
+    """
+    from accelerate.utils import gather_object
+
+    found = None
+    if arguments.local_process_index == 0:
+        try:
+            check()
+        except DataError as error:
+            found = str(error)
+    for sentence in gather_object([found]):
+        if sentence is not None:
+            raise DataError(sentence)
 
 
 def check_launch(use_cpu: bool) -> None:
