@@ -163,6 +163,8 @@ def _add(parser: Any, item: Field) -> tuple[str, ...]:
         words = {"metavar": "{" + ",".join(choices) + "}"} | words | {"type": _one_of(choices)}
     elif words.get("type") in NUMBERS:
         words["type"] = _number(words["type"])
+    elif words.get("type") is Path:
+        words["type"] = _path
     if not words.get("action") and (metavar := _metavar(item)):
         words.setdefault("metavar", metavar)
     if item.metadata.get("positional"):
@@ -202,6 +204,12 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
         return text
 
     return choice
+
+
+def _path(text: str) -> Path:
+    if not text:  # `Path` would take the current folder, as for a shell variable that is not set
+        raise argparse.ArgumentTypeError("Allowed is the name of a file or folder, but got '' instead.")
+    return Path(text)
 
 
 def _number(kind: Callable[[Any], Any]) -> Callable[[str], Any]:

@@ -72,7 +72,9 @@ def check_folder(output_dir: Path) -> None:
     """Raise a `DataError` where a run cannot lie in a folder: a file, or one that holds something else."""
     place = place_of(output_dir)
     with told(place, of_any_kind=True):
-        taken = place.exists() and (not place.is_dir() or bool(_entries(place)))
+        if place.exists() and not place.is_dir():
+            raise DataError(f"'{output_dir}' is a file; name a folder.")
+        taken = place.exists() and bool(_entries(place))
     if taken and not (place / RUN_FILE).is_file():
         raise DataError(
             f"'{output_dir}' is not empty and holds no run of `neural-clip run` (no {RUN_FILE}). Choose another "
@@ -87,8 +89,9 @@ def _read(output_dir: Path, overwrite: bool) -> MadeFrom | None:
         return None
     try:
         record = read_json(path, "record of a run")
-        if isinstance(record, dict) and isinstance(record.get("made_from"), dict) and record == sealed(record):
-            return record["made_from"]
+        found = record.get("made_from") if isinstance(record, dict) and record == sealed(record) else None
+        if isinstance(found, dict) and all(isinstance(part, dict) for part in found.values()):
+            return found
         raise DataError(f"'{path}' was changed since it was written, or is damaged.")
     except DataError as error:
         if overwrite:
