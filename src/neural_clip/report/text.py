@@ -74,6 +74,12 @@ PICTURES_TEXT = (
     "compared. Rows are not chosen by eye: queries were ordered by their own score and taken at evenly spaced "
     "positions from best to worst."
 )
+# Whether the folder of a checkpoint holds other weights than those that were scored; nothing where it is not found.
+CHANGED = {
+    True: ". A folder of this name holds other weights now; the scores are of those named here.",
+    False: "",
+    None: ". There is no folder of this name here, so its weights were not compared with these.",
+}
 
 
 def markdown(
@@ -211,25 +217,24 @@ def _provenance(report: dict) -> str:
     lines = [f"* command: {code(report['command'])}"]
     lines += [
         f"* checkpoint {markdown_text(part['name'])}: {code(part['path'])}, SHA-256 of the weights `{part['sha256']}`"
-        + (
-            ". A folder of this name holds other weights now; the scores are of those named here."
-            if part.get("changed")
-            else ""
-        )
+        + CHANGED[part.get("changed", False)]
         for part in report["checkpoints"]
     ]
     for modality, data in report["data"].items():
-        simulated = data["simulated"]
-        source = (
-            f"simulated, preset {simulated.get('preset')}, seed {simulated.get('seed')}" if simulated else "recorded"
-        )
-        corpus = (
-            f"corpus {markdown_text(data['corpus'])} ({markdown_text(source)}), fingerprint `{data['fingerprint']}`"
-        )
-        lines.append(f"* {MODALITIES[modality].title}: {code(data['folder'])}, {corpus}")
+        title, gallery = MODALITIES[modality].title, data.get("gallery") or {}
+        lines.append(f"* {title}: {code(data['folder'])}, {_data_set(data)}")
+        if "fingerprint" in gallery:
+            lines.append(f"* {title}, images searched beside its own: {code(gallery['name'])}, {_data_set(gallery)}")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines += [f"* seed {report['seed']}; versions: {markdown_text(versions)}"]
     return "\n".join(lines)
+
+
+def _data_set(facts: dict) -> str:
+    """Corpus and fingerprint of a data set."""
+    simulated = facts["simulated"]
+    source = f"simulated, preset {simulated.get('preset')}, seed {simulated.get('seed')}" if simulated else "recorded"
+    return f"corpus {markdown_text(facts['corpus'])} ({markdown_text(source)}), fingerprint `{facts['fingerprint']}`"
 
 
 PAPER_REMARKS = (

@@ -154,11 +154,11 @@ def _right_entries(path: str | Path, report: dict) -> Iterator[None]:
 
 
 def _compare_checkpoints(report: dict, folder: Path) -> None:
-    """Note where a checkpoint's folder holds other weights than those that were scored."""
+    """Note whether the folder of a checkpoint holds other weights than those that were scored, if it is there."""
     for part in report["checkpoints"]:
         place = found_place(part["path"], folder)
-        if part["sha256"] and place.is_dir():
-            part["changed"] = sha256_of(place.glob(WEIGHTS)) != part["sha256"]
+        if part["sha256"]:
+            part["changed"] = sha256_of(place.glob(WEIGHTS)) != part["sha256"] if place.is_dir() else None
 
 
 def _check_understanding(report: dict, path: Path) -> None:

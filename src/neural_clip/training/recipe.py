@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -28,7 +27,6 @@ MAX_FOLDS = 100
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
 MAX_MIN_STEPS = 100_000  # twice what `base` takes on THINGS-MEG; an epoch's batches are made at once
 DEFAULT = "base"  # the recipe where none is named
-EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
 STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub")
@@ -263,7 +261,6 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     content = read_yaml(path, "recipe")
     if not isinstance(content, dict):
         raise DataError(f"'{path}' must hold the sections {SECTIONS}, but holds {type(content).__name__}.")
-    content = with_exponents(content)
     if not named:
         content["data"] = {}  # not the folders that the file has as examples
     for dotted, value in parse_overrides(argv[named:]):
@@ -299,8 +296,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
                 folders.append(rest.pop(0))
             pairs.append((dotted, _data_sets(folders)))
         else:
-            value = parse_yaml(text, f"The value of the override '--{name}' is no valid YAML")
-            pairs.append((dotted, with_exponents(value)))
+            pairs.append((dotted, parse_yaml(text, f"The value of the override '--{name}' is no valid YAML")))
     return pairs
 
 
@@ -316,18 +312,6 @@ def _data_sets(arguments: Sequence[str]) -> dict[str, str]:
             )
         found[modality] = folder
     return found
-
-
-def with_exponents(value: Any) -> Any:
-    """Read `1e-3` as a number wherever it stands: YAML 1.1 takes it for text, as it has no point."""
-    if isinstance(value, dict):
-        return {key: with_exponents(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_exponents(item) for item in value]
-    if not isinstance(value, str) or not EXPONENT.fullmatch(value):
-        return value
-    number = float(value)
-    return int(number) if number.is_integer() else number
 
 
 def override(content: dict, dotted: list[str], value: Any) -> None:

@@ -43,6 +43,7 @@ from neural_clip.training.closed_form import add_closed_forms
 from neural_clip.training.end_warnings import end_warnings
 from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
+from neural_clip.training.processes import once_a_machine
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
 from neural_clip.training.run_folder import RunFolder, check_place
@@ -77,8 +78,7 @@ def train(recipe: Recipe) -> Path:
     folder = RunFolder(output_dir)
     if not recipe.resume:
         folder.start(resume=False, overwrite=recipe.overwrite, needs_best=False)  # refused before all data are read
-        for opened in data.values():
-            opened.verify()
+        once_a_machine(lambda: [opened.verify() for opened in data.values()], arguments)
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     if tower is not None:
         for opened in data.values():
