@@ -44,7 +44,8 @@ def checked_places(places: np.ndarray, n_voxels: int, where: str) -> np.ndarray:
         )
     if count := int((~np.isfinite(places)).any(axis=1).sum()):
         raise DataError(f"{where}: the places of {count} of {n_voxels} voxels are not finite (NaN or infinite).")
-    distance = np.linalg.norm(places.astype(np.float64), axis=1)
+    with np.errstate(over="ignore"):
+        distance = np.linalg.norm(places.astype(np.float64), axis=1)
     if count := int((distance > MAX_DISTANCE_MM).sum()):
         raise DataError(
             f"{where}: the places of {count} of {n_voxels} voxels lie more than {MAX_DISTANCE_MM:g} mm from the "
