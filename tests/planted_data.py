@@ -36,8 +36,11 @@ def planted_maps(modality, n_subjects, seed=0):
 
 
 def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=0, pixels=True, shuffled=False,
-                  encoder=ENCODER, counts=COUNTS, simulated=True):  # fmt: skip
-    """Write a prepared data set whose recordings are `embedding @ map + noise`; returns the folder."""
+                  encoder=ENCODER, counts=COUNTS, simulated=True, places=False):  # fmt: skip
+    """Write a prepared data set whose recordings are `embedding @ map + noise`; returns the folder.
+
+    With `places`, voxels lie anywhere in MNI152.
+    """
     rng = np.random.default_rng([seed, 7])
     specs = sample_specs(sum(counts.values()), rng)
     embeds = rng.standard_normal((len(specs), WIDTH)).astype(np.float32)
@@ -74,7 +77,11 @@ def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=
     }  # fmt: skip
     if modality != "fmri":
         metadata |= {"sfreq": 100.0, "tmin": 0.0, "ch_names": [f"C{i}" for i in range(SHAPES[modality][0])]}
-    return write_prepared(folder, metadata, recordings(), images)
+    located = {}
+    if places:
+        metadata["places_space"] = "MNI152"
+        located = {f"sub-{i + 1:02d}": rng.uniform(-70, 70, (part.shape[1], 3)) for i, part in enumerate(maps)}
+    return write_prepared(folder, metadata, recordings(), images, places=located)
 
 
 def older(folder):
