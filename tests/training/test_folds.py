@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import undoing
+from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.training import folds as module
@@ -122,7 +123,14 @@ def test_the_closed_form_is_chosen_by_held_out_recordings(run, small_sets):
     ids, first = np.unique(part.part.image_ids, return_index=True)
     score = two_way_accuracy(predictions @ targets[first].T, part.part.image_ids, ids)
     assert record["validation"]["closed form"]["two_way"] == pytest.approx(score, abs=2e-3)
-    assert 0 <= record["weight_of_network"] < 1
+    weight = record["weight_of_network"]
+    assert 0 <= weight < 1
+    (kept,) = [each for each in validation_predictions(output) if each.modality == "fmri"]
+    network = held_out.embeds["fmri"] * weight / record["spread_of_network"]
+    blend = network + predictions * (1 - weight) / record["spread_of_closed_form"]
+    blend /= np.linalg.norm(blend, axis=1, keepdims=True)
+    assert kept.split == "train" and kept.subjects == ["sub-01", "sub-02"]
+    np.testing.assert_allclose(kept.embeds, blend, atol=1e-2)
     assert len(NeuralClipModel.from_pretrained(output).closed_forms) == 2
 
 
