@@ -121,6 +121,21 @@ def test_a_checkpoint_computes_what_the_fit_predicts(trained, ready_folders, mod
     np.testing.assert_allclose(unit(found), unit(expected), atol=1e-4)
 
 
+@pytest.mark.parametrize("least", [1.0, 0.1])
+def test_the_average_subject_computes_what_a_fit_predicts_of_somebody_new(trained, ready_folders, least):
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, validation = parts_of(model, ready_folders["eeg"], "eeg")
+    fit = fit_of(Way(True, least), ready(train_part.part))
+    maps = Maps.of(fit, 0.3, np.eye(train_part.part.targets.shape[1]))
+    fill(model, train_part, maps, Blend(0.5, 1.0, 1.0), "float32")
+    values = validation.__getitems__(list(range(len(validation))))["eeg_values"]
+    found = model.each_features("eeg", values, torch.full((len(values),), -1))["closed form"].detach().numpy()
+    somebody = replace(ready(validation.part), subjects=np.full(len(validation), "somebody new"))
+    np.testing.assert_allclose(unit(found), unit(fit.deviations(somebody, [0.3])[0]), atol=1e-4)
+    alone = fit_of(Way(False), ready(train_part.part))
+    assert not alone.deviations(somebody, [0.3]).any()  # nothing is known of them
+
+
 def test_half_precision_is_not_taken_where_it_changes_scores(trained, ready_folders):
     model = NeuralClipModel.from_pretrained(trained)
     train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")

@@ -42,7 +42,7 @@ from neural_clip.training.checks import (
 )
 from neural_clip.training.closed_form import add_closed_forms
 from neural_clip.training.end_warnings import end_warnings
-from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, cross_validate, folds_of
+from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, config_of, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
@@ -108,7 +108,7 @@ def train(recipe: Recipe) -> Path:
     if folds:
 
         def trainer_of(of_fold: TrainingArguments, parts: Splits) -> FoldTrainer:
-            model = build_model(config, None, of_fold.seed)
+            model = build_model(config_of(config, parts), None, of_fold.seed)
             return cast(FoldTrainer, _trainer(of_fold, model, parts, recipe, processor, FoldTrainer))
 
         held_out = cross_validate(trainer_of, arguments, splits.train, folds)
