@@ -36,10 +36,10 @@ def planted_maps(modality, n_subjects, seed=0):
 
 
 def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=0, pixels=True, shuffled=False,
-                  encoder=ENCODER, counts=COUNTS, simulated=True, places=False):  # fmt: skip
+                  encoder=ENCODER, counts=COUNTS, simulated=True, n_unseen=0, places=False):  # fmt: skip
     """Write a prepared data set whose recordings are `embedding @ map + noise`; returns the folder.
 
-    With `places`, voxels lie anywhere in MNI152.
+    The last `n_unseen` subjects are for testing alone, with all images. With `places`, voxels lie anywhere in MNI152.
     """
     rng = np.random.default_rng([seed, 7])
     specs = sample_specs(sum(counts.values()), rng)
@@ -65,11 +65,13 @@ def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=
                     values = values + noise * rng.standard_normal(values.shape)
                     if modality != "fmri":
                         values = values.reshape(SHAPES[modality])
+                    split = "test" if subject >= n_subjects - n_unseen else splits[number]
                     yield {"subject": f"sub-{subject + 1:02d}", "image_id": images[number]["image_id"],
-                           "split": splits[number], modality: values}  # fmt: skip
+                           "split": split, modality: values}  # fmt: skip
 
     metadata = {
-        "corpus": "planted", "modality": modality, "split_protocol": "planted", "split_unit": "image",
+        "corpus": "planted", "modality": modality, "split_protocol": "planted",
+        "split_unit": "subject" if n_unseen else "image",
         "licence": "none", "redistribution": "allowed", "citation": "none", "source": "planted",
         "image_encoder": encoder,
         "simulated": {"preset": "planted", "seed": seed, "ceiling": {"two_way": 0.99, "what it knows": "all"}}

@@ -16,7 +16,7 @@ from folder_contents import contents
 from loopback_hub import LoopbackHub
 from neural_clip.commands.push import main
 from neural_clip.errors import DataError, run
-from neural_clip.files.record import record_files
+from neural_clip.files.record import PREDICTIONS_FILE, record_files
 from neural_clip.files.whole import link_or_copy
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.publishing.push import push
@@ -124,6 +124,21 @@ def test_checkpoint_arrives_whole_and_private(tmp_path, hub):
     repository = hub.repositories["model", "lab/model"]
     assert repository["files"] == expected | {".gitattributes": b""}
     assert repository["private"] is True and repository["messages"] == ["first"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_predictions_of_recordings_stay_here(tmp_path, hub, capsys, listed):
+    folder = tmp_path / "checkpoint"
+    expected = make_checkpoint(folder, listed=listed)
+    (folder / PREDICTIONS_FILE).write_bytes(b"what was recorded, in part")
+    if listed:
+        record = json.loads((folder / "training.json").read_text())
+        record["local_files"] = record_files(folder, [PREDICTIONS_FILE])
+        expected["training.json"] = json.dumps(record).encode()
+        (folder / "training.json").write_bytes(expected["training.json"])
+    push(folder, "lab/model")
+    assert hub.repositories["model", "lab/model"]["files"] == expected | {".gitattributes": b""}
+    assert f"these stay here: {PREDICTIONS_FILE}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["set", "checkpoint"])

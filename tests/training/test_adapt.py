@@ -115,6 +115,7 @@ def test_new_checkpoint_is_whole(checkpoint, folders, tmp_path):
     output = main(arguments(checkpoint, folders, tmp_path / "new", "fmri"))
     assert sorted(path.name for path in output.iterdir() if path.suffix != ".py") == [
         "README.md", "config.json", "model.safetensors", "processor_config.json", "training.json",
+        "validation_predictions.safetensors",
     ]  # fmt: skip
     rows = PreparedSet.open(folders["fmri"]).split("test", ["sub-03"]).recordings[:3]
     processor = NeuralClipProcessor.from_pretrained(output)
@@ -125,10 +126,12 @@ def test_new_checkpoint_is_whole(checkpoint, folders, tmp_path):
     card, record = (output / "README.md").read_text(), json.loads((output / "training.json").read_text())
     (entry,) = record.pop("adaptations")
     assert check_record(output)["files"].keys() == {path.name for path in output.iterdir()} - {
-        "README.md", "training.json"
+        "README.md", "training.json", "validation_predictions.safetensors"
     }  # fmt: skip
     before = json.loads((checkpoint / "training.json").read_text())
-    assert all(record.pop(name) != before.pop(name) for name in ("files", "sha256")) and record == before
+    assert (
+        all(record.pop(name) != before.pop(name) for name in ("files", "local_files", "sha256")) and record == before
+    )
     assert "fMRI alignment layers of sub-03 were added to `known`" in card and "# new\n" in card
     assert f"{entry['validation_two_way'][entry['best_epoch']]:.4f}" in card and entry["command"] in card
     assert "Adaptation" not in (checkpoint / "README.md").read_text()

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import RECORD_FILE, check_record, read_record
+from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, check_record, read_record
 from neural_clip.files.whole import link_or_copy
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.stored_rows import check_stored
@@ -197,6 +197,7 @@ def own_files(folder: Path, kind: str, listed: Sequence[str]) -> list[str]:
         found = {path for pattern in OWN_FILES[kind] for path in folder.glob(pattern) if path.is_file()}
         names = sorted(path.relative_to(folder).as_posix() for path in found)
         names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+        names = [name for name in names if name not in LOCAL_FILES]
         missing = []
     missing += [name for name in REQUIRED[kind] if name not in (*names, *missing)]
     if kind == "model" and not any(fnmatch(name, "model*.safetensors") for name in names):

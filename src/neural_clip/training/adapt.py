@@ -19,6 +19,11 @@ from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.fit import check_fit, check_preparation
+from neural_clip.evaluation.validation_predictions import (
+    ValidationPredictions,
+    validation_predictions,
+    write_predictions,
+)
 from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -33,10 +38,10 @@ from neural_clip.training.processes import check_one_process
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
 from neural_clip.training.recording_time import minutes_of
-from neural_clip.training.ridge_start import start_by_ridge
+from neural_clip.training.ridge_start import of_subject, start_by_ridge
 from neural_clip.training.run_folder import carry_over, check_place
 from neural_clip.training.splits import check_validation, notes_on_train
-from neural_clip.training.trainer import NeuralClipTrainer, validation_two_way
+from neural_clip.training.trainer import NeuralClipTrainer, neural_embeds, validation_two_way
 
 
 class AdaptationTrainer(NeuralClipTrainer):
@@ -139,7 +144,7 @@ def adapt(
                 start_by_ridge(model.eval(), name, known, train, validation, options.seed)
         scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", options))
         shutil.rmtree(partial / "epochs")
-        closed_forms = give_closed_forms(model, train, validation, chosen) if options.closed_form else {}
+        closed_forms, predictions = fit_closed_forms(model, train, validation, chosen, options.closed_form)
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
         entry |= {"weights": sha256_of(Path(checkpoint).glob("model*.safetensors"))}
         entry |= adaptation_record(train, validation, chosen, options, scores, best)
@@ -149,6 +154,7 @@ def adapt(
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
         processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
+        write_predictions(partial, [*validation_predictions(checkpoint), predictions])
         write_checkpoint(partial, output_dir.name, model, processor, record)
         carry_over(output_dir, partial)
     print(
@@ -157,6 +163,27 @@ def adapt(
         file=sys.stderr,
     )
     return output_dir
+
+
+def fit_closed_forms(
+    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset, subjects: list[str], wanted: bool
+) -> tuple[dict[str, Any], ValidationPredictions]:
+    """Give new subjects closed forms, where these are wanted.
+
+    Returns:
+        `tuple`: What the record says of them, and what was predicted of the validation recordings before they were
+        fitted on these.
+    """
+    found: dict[str, Any] = {}
+    embeds = {
+        name: neural_embeds(model.eval(), of_subject(validation, validation.subjects.index(name))) for name in subjects
+    }
+    if wanted:
+        found, embeds = give_closed_forms(model, train, validation, embeds)
+    whole = np.empty((len(validation), model.config.projection_dim))
+    for name, own in embeds.items():
+        whole[validation.part.subjects == name] = own
+    return found, ValidationPredictions.of(validation.part, validation.rows, whole)
 
 
 def adaptation_record(

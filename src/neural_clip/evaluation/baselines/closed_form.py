@@ -30,6 +30,7 @@ from neural_clip.evaluation.baselines.linear import (
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, one_thread
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet, Split
+from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.retrieval.tiles import unit_vectors
 
 GAMMA = 0.75  # how much of the targets' covariance is undone: 0 none, 1 all
@@ -37,6 +38,7 @@ LEAST_VARIANCE = 1e-6  # relative to the largest: directions with less are outsi
 N_FOLDS = 5
 MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and folds cost their number
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
+RECORDED = ("two_way", "top1")  # beside the cross-entropy
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
 MAX_GRID_SIZE = 1000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
 MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
@@ -94,6 +96,12 @@ def cross_entropy(predictions: np.ndarray, split: Split) -> float:
             top = scaled.max(axis=1)
             total[number] += (np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - temperature * true).sum()
     return float(total.min()) / len(own)
+
+
+def scores_of(embeds: np.ndarray, split: Split) -> dict[str, float]:
+    """Cross-entropy in nats, 2-way and top-1 of embeddings among the images of their split."""
+    scores = retrieval_scores(unit_vectors(embeds).astype(np.float32), split.targets, split.image_ids.tolist())
+    return {"cross_entropy": cross_entropy(embeds, split), **{name: float(scores[name]) for name in RECORDED}}
 
 
 @dataclass(frozen=True)
