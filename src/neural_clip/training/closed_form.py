@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def add_closed_forms(
         try:
             found[part.modality] = _add_closed_form(model, part, scored.get(part.modality), held_out)
         except UNFITTED as error:
-            found[part.modality] = {"left_out": _reason(error)}
+            found[part.modality] = {"left_out": reason_of(error)}
         print(f"closed form of {part.modality}: {_told(found[part.modality], started)}", file=sys.stderr)
     return found
 
@@ -145,6 +146,7 @@ def _fitted(
     train: RecordingDataset,
     validation: RecordingDataset | None,
     held_out: HeldOut | None = None,
+    carried: Carried | None = None,
 ) -> tuple[dict[str, Any], Maps | None, Blend]:
     """What the record says, the maps of all rows (`None` where the network is better alone), and the blend."""
     fitted = ready(train.part)
@@ -157,8 +159,12 @@ def _fitted(
         scored = ready(validation.part)
         network = neural_embeds(model.eval(), validation)
         require_rows(fitted, scored)
-        choice, _ = choose(fitted, scored)
+        choice, transform = choose(fitted, scored)
         way, relative_alpha, predictions = choice.fit.way, choice.relative_alpha, choice.predictions
+        if carried is not None:
+            predictions = carried(Maps.of(choice.fit, relative_alpha, transform), fitted).predictions(
+                scored, "float32"
+            )
         counts = {"train": len(fitted), "validation": len(scored)}
     else:
         raise DataError("There are no validation recordings, by which it is chosen.")
@@ -170,6 +176,8 @@ def _fitted(
     everything = fitted if validation is None or held_out is not None else ready(joined(train.part, validation.part))
     transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
+    if carried is not None:
+        maps = carried(maps, everything)
     dtype = maps.smallest_dtype(scored, blend, network)
     record |= {
         "refitted_on": counts,
@@ -179,7 +187,7 @@ def _fitted(
     return record, maps, blend
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why there is no closed form, for the record."""
     return str(error) if isinstance(error, DataError) else f"It could not be computed ({type(error).__name__})."
 
@@ -193,7 +201,11 @@ def leave_to_network(model: NeuralClipModel, modality: str, subjects: Sequence[s
 
 @one_thread
 def give_closed_forms(
-    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset, subjects: Sequence[str]
+    model: NeuralClipModel,
+    train: RecordingDataset,
+    validation: RecordingDataset,
+    subjects: Sequence[str],
+    carried: Mapping[str, Carried] = MappingProxyType({}),
 ) -> dict[str, dict[str, Any]]:
     """Fit a map of their own for subjects who are new to a model, and blend it with the network.
 
@@ -201,6 +213,8 @@ def give_closed_forms(
         model ([`NeuralClipModel`]): Changed in place; it has alignment layers of these subjects already.
         train, validation ([`RecordingDataset`]): Their recordings; strength and blend are chosen by the latter.
         subjects (sequence of `str`): Whose maps.
+        carried (`Mapping[str, Callable]`): By subject, what is blended with the closed form: it gets the maps of that
+            subject and the rows they were fitted to, and gives other maps.
 
     Returns:
         `dict`: For the record, by subject, as for [`add_closed_forms`].
@@ -211,9 +225,9 @@ def give_closed_forms(
         started = time.monotonic()
         own, scored = (of_subject(part, part.subjects.index(name)) for part in (train, validation))
         try:
-            found[name], maps, blend = _fitted(model, own, scored)
+            found[name], maps, blend = _fitted(model, own, scored, carried=carried.get(name))
         except UNFITTED as error:
-            found[name], maps = {"left_out": _reason(error)}, None
+            found[name], maps = {"left_out": reason_of(error)}, None
         if maps is not None:
             if modality not in model.closed_forms:
                 model.set_closed_form(modality, settings_of(train, own=[]).as_dict())
@@ -307,6 +321,9 @@ class Maps:
             scores_of(blend(network, self.predictions(split, dtype)), split) for dtype in ("float32", "float16")
         )
         return "float16" if all(abs(full[name] - half[name]) <= SAME_SCORE for name in full) else "float32"
+
+
+Carried = Callable[[Maps, Split], Maps]
 
 
 def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:

@@ -8,14 +8,17 @@ that independent noise of equal variance keeps that variance.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 N_LENGTHS = 8  # Gaussians of a kernel, from the distance of neighbours to half of the extent
 N_BINS = 60  # of distances
 MAX_SAMPLED = 1500  # voxels of a person by whose pairs kernels are estimated
+
+LEAST_NOISE = 1e-3  # variance of what a voxel does alone, of 1: the covariance of the noise is inverted
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,14 @@ class Kernel:
     variances: np.ndarray
     nugget: float = 0.0
 
+    @property
+    def parts(self) -> list[tuple[float, float]]:
+        """Length and variance of each Gaussian."""
+        return list(zip(self.lengths.tolist(), self.variances.tolist(), strict=True))
+
     def by_distance(self, distances: np.ndarray) -> np.ndarray:
         """Covariance of two different voxels."""
-        shapes = np.exp(-np.asarray(distances)[..., None] ** 2 / (2 * self.lengths**2))
+        shapes = np.exp(-(np.asarray(distances)[..., None] ** 2) / (2 * self.lengths**2))
         return shapes @ self.variances
 
     def between(self, one: Parcels, other: Parcels) -> np.ndarray:
@@ -108,7 +116,7 @@ class Kernel:
         squares = _squared_distances(one.centres, other.centres)
         blur = one.variances[:, None] + other.variances
         found = np.zeros(squares.shape)
-        for length, variance in zip(self.lengths, self.variances, strict=True):
+        for length, variance in self.parts:
             if variance:
                 wide = length**2 + blur
                 found += variance * (length**2 / wide) ** 1.5 * np.exp(-squares / (2 * wide))
@@ -160,6 +168,16 @@ class Kernels:
     own: Kernel
     shared: Kernel
 
+    def as_dict(self) -> dict[str, Any]:
+        """For the record: variances by length in mm, where there are some."""
+        return {
+            name: {
+                "nugget": kernel.nugget,
+                "smooth": {f"{length:.3g}": value for length, value in kernel.parts if value},
+            }
+            for name, kernel in (("noise", self.noise), ("own", self.own), ("shared", self.shared))
+        }
+
     @classmethod
     def estimated(cls, people: Sequence[Sample]) -> Kernels:
         """Kernels by moments, over pairs of voxels at a distance.
@@ -174,6 +192,7 @@ class Kernels:
         lengths = _lengths(people)
         inside = [(person.places, person.places) for person in people]
         noise = _fitted(lengths, inside, [person.noise for person in people], nugget=True)
+        noise = replace(noise, nugget=max(noise.nugget, LEAST_NOISE))
         pairs = [(one, other) for number, one in enumerate(people) for other in people[:number]]
         shared = _fitted(
             lengths,
@@ -219,7 +238,7 @@ def _fitted(
             total += np.bincount(bins, values, minlength=N_BINS)
     used = counts > 0
     n, middles = counts[used], reach[used] / counts[used]
-    shapes = np.exp(-middles[:, None] ** 2 / (2 * lengths**2))
+    shapes = np.exp(-(middles[:, None] ** 2) / (2 * lengths**2))
     table, goal, weigh = shapes, sums[used] / n, np.sqrt(n)
     if nugget:
         own = np.concatenate(itself)
