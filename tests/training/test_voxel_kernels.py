@@ -1,4 +1,4 @@
-"""Parcels of voxels and kernels of their distance: against loops, and against worlds that were made with known kernels."""
+"""Parcels of voxels and kernels of their distance: against loops, and worlds that were made with known kernels."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_parcels_have_the_mean_of_the_kernel():
     found = kernel.between(one, other)
     places = [block(4000, seed) for seed in (0, 1)]
     for row, column in ((0, 0), (2, 5), (7, 7)):
-        a, b = (place[parcels.labels == n] for place, parcels, n in zip(places, (one, other), (row, column), strict=True))
+        a, b = (place[each.labels == n] for place, each, n in zip(places, (one, other), (row, column), strict=True))
         distances = ((a[:, None] - b[None]) ** 2).sum(axis=2)
         expected = np.exp(-distances / 72).mean() * np.sqrt(len(a) * len(b))
         assert found[row, column] == pytest.approx(expected, abs=0.02 * 4000 / 27)  # they are boxes, not Gaussians

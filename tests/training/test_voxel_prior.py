@@ -1,4 +1,4 @@
-"""Tuning from other people's by place: against one Gaussian of everything that is unknown, conditioned by linear algebra."""
+"""Tuning from other people's by place: against one Gaussian of everything unknown, conditioned by linear algebra."""
 
 import numpy as np
 import pytest

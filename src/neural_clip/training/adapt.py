@@ -128,7 +128,9 @@ def adapt(
         model, processor, record = read_checkpoint(checkpoint)
         data = fitting_data(model, data.verify(), str(checkpoint))
         check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
-        if others is not None:
+        if others is not None and others.folder.resolve() == data.folder.resolve():
+            others = data
+        elif others is not None:
             others = fitting_data(model, others.verify(), str(checkpoint))
             check_preparation(processor, others, f"The checkpoint '{checkpoint}'")
         config = getattr(model.config, f"{data.facts.modality}_config")

@@ -115,7 +115,7 @@ class KnownPeople:
         if not known.facts.category_level:
             held_out = [data.split(split, [name]) for name in new for split in ("validation", "test")
                         if data.facts.subject_splits[name].get(split)]  # fmt: skip
-            train = _without(train, [ready(split) for split in held_out] + list(validation.values()))
+            train = _without(train, held_out + list(validation.values()))
         n_images = min(len(split.shown_ids) for split in train.values())
         if n_images < 2 * IMAGES_A_COORDINATE:
             raise DataError(
