@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -151,14 +152,18 @@ def add_closed_forms(
                 fill(model, part, fitted.maps, fitted.blend, fitted.record["dtype"])
             found[name], embeds[name] = fitted.record, fitted.embeds
         except UNFITTED as error:
-            found[name] = {"left_out": _reason(error)}
+            found[name] = {"left_out": reason_of(error)}
         print(f"closed form of {name}: {_told(found[name], started)}", file=sys.stderr)
     return found, embeds
 
 
 @one_thread
 def _fitted(
-    train: RecordingDataset, validation: RecordingDataset | None, network: np.ndarray, folds: np.ndarray | None = None
+    train: RecordingDataset,
+    validation: RecordingDataset | None,
+    network: np.ndarray,
+    folds: np.ndarray | None = None,
+    carried: Carried | None = None,
 ) -> Fitted:
     """Choose, blend, fit again."""
     fitted = ready(train.part)
@@ -170,8 +175,12 @@ def _fitted(
     else:
         scored = ready(validation.part)
         require_rows(fitted, scored)
-        choice, _ = choose(fitted, scored)
+        choice, transform = choose(fitted, scored)
         way, relative_alpha, predictions = choice.fit.way, choice.relative_alpha, choice.predictions
+        if carried is not None:
+            predictions = carried(Maps.of(choice.fit, relative_alpha, transform), fitted).predictions(
+                scored, "float32"
+            )
         counts = {"train": len(fitted), "validation": len(scored)}
     blend = best_blend(network, predictions, scored)
     embeds = blend(network, predictions)
@@ -182,6 +191,8 @@ def _fitted(
     everything = fitted if validation is None else ready(joined(train.part, validation.part))
     transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
+    if carried is not None:
+        maps = carried(maps, everything)
     dtype = maps.smallest_dtype(scored, blend, network)
     record |= {
         "refitted_on": counts,
@@ -191,7 +202,7 @@ def _fitted(
     return Fitted(record, embeds, maps, blend)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why there is no closed form, for the record."""
     return str(error) if isinstance(error, DataError) else f"It could not be computed ({type(error).__name__})."
 
@@ -208,6 +219,7 @@ def give_closed_forms(
     train: RecordingDataset,
     validation: RecordingDataset,
     network: Mapping[str, np.ndarray],
+    carried: Mapping[str, Carried] = MappingProxyType({}),
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Fit a map of their own for subjects who are new to a model, and blend it with the network.
 
@@ -215,6 +227,8 @@ def give_closed_forms(
         model ([`NeuralClipModel`]): Changed in place; it has alignment layers of these subjects already.
         train, validation ([`RecordingDataset`]): Their recordings; strength and blend are chosen by the latter.
         network (`Mapping[str, np.ndarray]`): By subject what the network makes of the validation rows.
+        carried (`Mapping[str, Callable]`): By subject, what is blended with the closed form: it gets the maps of that
+            subject and the rows they were fitted to, and gives other maps.
 
     Returns:
         `tuple` of `dict`: By subject, as for [`add_closed_forms`].
@@ -225,9 +239,9 @@ def give_closed_forms(
         started = time.monotonic()
         own, scored = (of_subject(part, part.subjects.index(name)) for part in (train, validation))
         try:
-            fitted = _fitted(own, scored, network[name])
+            fitted = _fitted(own, scored, network[name], carried=carried.get(name))
         except UNFITTED as error:
-            fitted = Fitted({"left_out": _reason(error)}, network[name])
+            fitted = Fitted({"left_out": reason_of(error)}, network[name])
         found[name], embeds[name] = fitted.record, fitted.embeds
         if fitted.maps is not None:
             if modality not in model.closed_forms:
@@ -315,6 +329,9 @@ class Maps:
             scores_of(blend(network, self.predictions(split, dtype)), split) for dtype in ("float32", "float16")
         )
         return "float16" if all(abs(full[name] - half[name]) <= SAME_SCORE for name in full) else "float32"
+
+
+Carried = Callable[[Maps, Split], Maps]
 
 
 def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:
