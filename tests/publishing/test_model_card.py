@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 
 from hostile_names import hostile_names, structure
 from neural_clip.errors import DataError
-from neural_clip.files.markup import one_line
+from neural_clip.markup import one_line
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.publishing.model_card import model_card, write_model_card
 from paths import REPOSITORY

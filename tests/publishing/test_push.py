@@ -20,7 +20,7 @@ from neural_clip.files.record import record_files
 from neural_clip.files.whole import link_or_copy
 from neural_clip.prepared.facts import read_metadata, verify_prepared
 from neural_clip.publishing.push import push
-from neural_clip.publishing.terms import check_terms
+from neural_clip.terms import check_terms
 from toy_sets import write_toy_set
 
 REPO = "lab/set"

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.files.markup import code, code_block, markdown, python_text
 from neural_clip.files.record import RECORD_FILE, read_record
 from neural_clip.files.whole import write_whole
+from neural_clip.markup import code, code_block, markdown, python_text
 from neural_clip.prepared.modalities import MODALITIES
 
 TEMPLATE = Path(__file__).with_name("model_card.md")

@@ -27,7 +27,8 @@ from neural_clip.files.whole import link_or_copy
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.stored_rows import check_stored
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
-from neural_clip.publishing.terms import check_terms, data_terms, model_terms
+from neural_clip.publishing.terms import data_terms, model_terms
+from neural_clip.terms import check_terms, check_visibility
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -44,6 +45,7 @@ REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "con
 RECORDS = {"dataset": METADATA_FILE, "model": RECORD_FILE}
 # Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
+ADVICE = {True: "add --public", False: "leave --public away"}
 # Files of an earlier push that this one lacks would be read together with the new ones.
 STALE_FILES = {
     "dataset": ["data/*", "images/*", "*.npz", "*.safetensors"],
@@ -274,14 +276,7 @@ def _check_repository(
     known: Any, repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool
 ) -> None:
     """Raise where a repository that exists is not what was asked for: its visibility does not change by a push."""
-    if not known.private:
-        check_terms(f"'{repo}' is a public repository, and {what}", terms)
-    if bool(known.private) is public:
-        state, advice = ("private", "leave --public away") if known.private else ("public", "add --public")
-        raise DataError(
-            f"'{repo}' exists and is {state}. If that is meant, {advice}; otherwise change it in the settings of the "
-            "repository on the Hub, or choose another name."
-        )
+    check_visibility(repo, bool(known.private), what, terms, public, ADVICE)
     names = {file.rfilename for file in known.siblings or []} - {".gitattributes", "README.md"}
     if names and REQUIRED[kind][-1] not in names:
         raise DataError(f"'{repo}' exists and holds something else ({sorted(names)[0]} ...). Choose another name.")
