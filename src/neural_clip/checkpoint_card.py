@@ -13,7 +13,7 @@ TITLES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
 REQUIRED = 'torch "transformers>=5.10"'
 SHOWN = 8  # names of channels
 # A card with this line is made anew whenever weights are pushed from Python.
-MARK = "<!-- Written by neural_clip and replaced with the weights. Remove this line to keep the card as it is. -->"
+MARK = "<!-- Written by neural_clip. A push of other weights replaces this card; remove this line to keep it. -->"
 TEMPLATE = """---
 {{ card_data }}
 ---

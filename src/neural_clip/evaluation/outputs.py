@@ -21,6 +21,7 @@ from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import sha256_of, told, whole_file
+from neural_clip.prepared.reader import PreparedSet
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 WEIGHTS = "model*.safetensors"
@@ -44,6 +45,7 @@ def header(
     data = {
         modality: {
             "folder": shared_place(part.data.name, output_dir),
+            **_repository(part.data),
             **{key: getattr(part.facts, key) for key in kept},
             "n_rows": len(part.image_ids),
             **_asked(part, options, unseen.get(modality, [])),
@@ -70,6 +72,12 @@ def header(
         "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
         "data": data,
     }
+
+
+def _repository(data: PreparedSet) -> dict:
+    """Name and revision on the Hub of a data set that was fetched from there."""
+    fetched = data.folder.parent.name == "snapshots" and not Path(data.name).is_dir()
+    return {"repository": {"name": str(data.name), "revision": data.folder.name}} if fetched else {}
 
 
 def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str]) -> dict:

@@ -13,7 +13,7 @@ from neural_clip.files.record import RECORD_FILE, check_record, record_files, se
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import model_card
+from neural_clip.publishing.model_card import configurations, model_card
 
 
 def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProcessor, dict]:
@@ -45,7 +45,7 @@ def write_checkpoint(
     processor.save_pretrained(folder)
     files = record_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
     write_whole(folder / RECORD_FILE, json.dumps(sealed(record | {"files": files}), indent=2) + "\n")
-    write_whole(folder / "README.md", model_card(name, record))
+    write_whole(folder / "README.md", model_card(name, record, None, *configurations(folder)))
 
 
 def check_weights(model: torch.nn.Module) -> None:
