@@ -112,10 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get((kind, name))
         if repository is None:
             return 404, {"error": "Repository not found"}, "RepoNotFound"
-        what, _, revision = wanted.partition("/")
+        what, revision, *below = f"{wanted or ''}/".split("/")
         files = _files(repository, revision or "main")
         if what == "tree":
-            return 200, [_entry(path, content) for path, content in files.items()]
+            return 200, _tree(files, "/".join(below).strip("/"), "recursive=true" in self.path.lower())
         assert what in ("", "revision"), wanted
         siblings = [{"rfilename": path} for path in files]
         about = {"id": name, "private": repository["private"], "siblings": siblings, "tags": []}
@@ -176,6 +176,20 @@ def _commit(repository):
 def _files(repository, revision):
     """Files of a branch; by its number, those of the last commit."""
     return repository["branches"].get(revision, repository["files"])
+
+
+def _tree(files, folder, recursive):
+    """Files and folders below a folder."""
+    start, found = f"{folder}/" if folder else "", {}
+    for path, content in files.items():
+        if path.startswith(start):
+            parts = path[len(start) :].split("/")
+            for n_parts in range(1, len(parts) if recursive else min(len(parts), 2)):
+                name = start + "/".join(parts[:n_parts])
+                found[name] = {"type": "directory", "path": name, "size": 0, "oid": "0" * 40}
+            if recursive or len(parts) == 1:
+                found[path] = _entry(path, content)
+    return list(found.values())
 
 
 def _entry(path, content):
