@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from hostile_names import hostile_names, renamed
 from neural_clip.errors import DataError
-from neural_clip.files.markup import one_line
+from neural_clip.markup import one_line
 from neural_clip.report.intervals import draw_intervals
 from neural_clip.report.page import write_page
 from neural_clip.report.tables import print_tables

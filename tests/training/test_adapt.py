@@ -145,6 +145,13 @@ def test_terms_of_the_new_data_are_remembered(checkpoint, folders, tmp_path):
     expected = dict.fromkeys([f"planted ({name})" for name in MODALITIES], "allowed")
     assert model_terms(checkpoint) == expected
     assert model_terms(output) == expected | {"planted (sub-03)": "forbidden"}
+    first, second = json.loads((output / "config.json").read_text())["eeg_config"]["trained_on"]
+    assert (first["subjects"], first["redistribution"]) == (["sub-01", "sub-02"], "allowed")
+    assert (second["subjects"], second["redistribution"]) == (["sub-03"], "forbidden")
+    for kind in (NeuralClipModel, NeuralClipProcessor):
+        with pytest.raises(DataError, match=r"redistribution of planted \(eeg\) is forbidden"):
+            kind.from_pretrained(output).push_to_hub("lab/model", private=False)
+        assert set(kind.from_pretrained(checkpoint).data_terms().values()) == {"allowed"}
 
 
 def test_epochs_that_harm_are_not_kept(checkpoint, folders, tmp_path, monkeypatch):

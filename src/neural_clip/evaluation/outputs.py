@@ -46,6 +46,7 @@ def header(
     data = {
         modality: {
             "folder": shared_place(part.data.name, output_dir),
+            **_repository(part.data),
             **{key: getattr(part.facts, key) for key in kept},
             "n_rows": len(part.image_ids),
             **_asked(part, options, unseen.get(modality, []), output_dir),
@@ -72,6 +73,12 @@ def header(
         "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
         "data": data,
     }
+
+
+def _repository(data: PreparedSet) -> dict:
+    """Name and revision on the Hub of a data set that was fetched from there."""
+    fetched = data.folder.parent.name == "snapshots" and not Path(data.name).is_dir()
+    return {"repository": {"name": str(data.name), "revision": data.folder.name}} if fetched else {}
 
 
 def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str], output_dir: Path) -> dict:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
-from neural_clip.files.markup import code, markdown_in_brackets, markdown_values
-from neural_clip.files.markup import markdown as markdown_text
+from neural_clip.markup import code, markdown_in_brackets, markdown_values
+from neural_clip.markup import markdown as markdown_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report.summary import summary
 from neural_clip.report.tables import (

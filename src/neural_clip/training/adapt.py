@@ -33,6 +33,7 @@ from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.closed_form import give_closed_forms, leave_to_network
 from neural_clip.training.known_people import KnownPeople
+from neural_clip.training.model import learnt_from
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.options import AdaptOptions
 from neural_clip.training.places_prior import carried_over
@@ -168,6 +169,8 @@ def adapt(
         if per_trial is not None:
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
+        if config.trained_on is not None:  # else nobody knows of the others
+            config.trained_on = [*config.trained_on, learnt_from(data.facts, chosen)]
         processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
         write_predictions(partial, [*validation_predictions(checkpoint), predictions])
         write_checkpoint(partial, output_dir.name, model, processor, record)

@@ -13,7 +13,7 @@ from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, check_record, rec
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import model_card
+from neural_clip.publishing.model_card import configurations, model_card
 
 
 def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProcessor, dict]:
@@ -48,7 +48,7 @@ def write_checkpoint(
     listed = {"files": names.difference(LOCAL_FILES), "local_files": names.intersection(LOCAL_FILES)}
     record = record | {what: record_files(folder, those) for what, those in listed.items()}
     write_whole(folder / RECORD_FILE, json.dumps(sealed(record), indent=2) + "\n")
-    write_whole(folder / "README.md", model_card(name, record))
+    write_whole(folder / "README.md", model_card(name, record, None, *configurations(folder)))
 
 
 def check_weights(model: torch.nn.Module) -> None:
