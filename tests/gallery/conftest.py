@@ -3,17 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from neural_clip import EegConfig, FmriConfig, MegConfig, NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
+from checkpoints_of_galleries import save_checkpoint
+from neural_clip import NeuralGallery
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.embed_images import embed_images
-from neural_clip.targets.encoder import ImageEncoder
-from neural_clip.targets.identity import identity_of
 from neural_clip.targets.tiny_clip import TINY_CLIP
-from planted_data import SHAPES, voxels, write_planted
+from planted_data import write_planted
 
-SUBJECTS = ["sub-01", "sub-02"]
 COUNTS = {"train": 10, "validation": 4, "test": 12}
 
 
@@ -29,26 +26,14 @@ def world(tmp_path_factory):
     return SimpleNamespace(root=root, folders=folders, data=data, checkpoint=checkpoint)
 
 
-def save_checkpoint(folder, data, seed=0):
-    """A model of all modalities and its processor, which knows what the rows went through."""
-    torch.manual_seed(seed)
-    sensors = {
-        m: {"n_chans": SHAPES[m][0], "n_times": SHAPES[m][1], "sfreq": 100.0, "tmin": 0.0,
-            "ch_names": [f"C{i}" for i in range(SHAPES[m][0])], "subjects": SUBJECTS, "encoder_type": "linear"}
-        for m in ("eeg", "meg")
-    }  # fmt: skip
-    size = {name: voxels(number) for number, name in enumerate(SUBJECTS)}
-    identity = identity_of(data["eeg"].facts)
-    config = NeuralClipConfig(
-        eeg_config=EegConfig(**sensors["eeg"]), meg_config=MegConfig(**sensors["meg"]),
-        fmri_config=FmriConfig(subjects=SUBJECTS, n_voxels=size, alignment_size=8, hidden_size=8),
-        **identity.as_config(),
-    )  # fmt: skip
-    model = NeuralClipModel(config)
-    model.save_pretrained(folder)
-    pixels = ImageEncoder(TINY_CLIP, device="cpu").processor
-    NeuralClipProcessor.from_config(
-        config, pixels, {name: opened.preparation for name, opened in data.items()},
-        {name: opened.statistics for name, opened in data.items()},
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+@pytest.fixture(scope="session")
+def images(world):
+    """The images of the EEG data set."""
+    return NeuralGallery.from_images(world.checkpoint, world.folders["eeg"])
+
+
+@pytest.fixture(scope="session")
+def signals(world):
+    """Test recordings of EEG and fMRI."""
+    parts = [world.data[modality].split("test") for modality in ("eeg", "fmri")]
+    return NeuralGallery.from_recordings(world.checkpoint, parts)

@@ -136,11 +136,17 @@ def conversion_record(
         "weaker_two_way": weaker,
         "ways": ways,
         "n_bank_images": 0 if bank is None else len(bank),
+        "n_bank_scored": 0 if bank is None else _n_common(bank, source.gallery_embeds[source.shown_columns]),
         "n_recordings": len(target.columns),
         "category_level": source.category_level or target.category_level,
         "direct": direct_conversion(source, target, seed),
     }
     return record, contributions[0]
+
+
+def _n_common(one: np.ndarray, other: np.ndarray) -> int:
+    """Rows that two tables have in common, bit for bit."""
+    return len({row.tobytes() for row in one} & {row.tobytes() for row in other})
 
 
 def _ways(source: EmbeddedSplit, target: EmbeddedSplit, bank: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:

@@ -51,9 +51,9 @@ CONVERSION_TEXT = (
 WAYS_TEXT = (
     "*Recordings*: single recordings of the target are searched, as in Table 2. *Mean recordings*: the mean of all "
     "recordings of each image is searched. *Images*: single recordings are searched by the image embedding that is to "
-    "be expected: the mean of the images of all training splits ({images}), weighted by the softmax of their cosines "
-    "with the query times exp(5); no label takes part. *By the weaker*: divided by the weaker of the decoding scores "
-    "of source and target in Table 1. What is converted passes through both, so a weak source is no failure of "
+    "be expected: the mean of the {images} images of all training splits, weighted by the softmax of their cosines "
+    "with the query times exp(5); no label takes part.{scored} *By the weaker*: divided by the weaker of the decoding "
+    "scores of source and target in Table 1. What is converted passes through both, so a weak source is no failure of "
     "conversion."
 )
 DIRECT_TEXT = (
@@ -124,7 +124,11 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
 def _ways(report: dict) -> list[str | Callable]:
     """The table of the ways of conversion, where a report has it."""
     found = [part for part in report["conversion"] if "ways" in part]
-    return [ways_table, WAYS_TEXT.format(images=found[0]["n_bank_images"])] if found else []
+    if not found:
+        return []
+    common = max(part["n_bank_scored"] for part in found)
+    scored = f" Up to {common} of them are also scored: this way can find the image itself." if common else ""
+    return [ways_table, WAYS_TEXT.format(images=found[0]["n_bank_images"], scored=scored)]
 
 
 def _opening(report: dict) -> list[str]:
