@@ -16,14 +16,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import neural_clip
-from checkpoints_of_galleries import save_checkpoint
+from checkpoints_of_galleries import compare_with_searches, save_checkpoint
 from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.evaluation.run import evaluate_checkpoints
 from neural_clip.gallery.conversion import expected_images
 from neural_clip.gallery.embedder import CheckpointIdentity
 from neural_clip.gallery.neural_gallery import NeuralGallery
-from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import EncoderIdentity
 from neural_clip.targets.tiny_clip import TINY_CLIP
@@ -276,7 +275,7 @@ def test_sources_that_are_none_are_named(world, photos, tmp_path):
         ([tmp_path / "absent.png"], r"There is no image .*absent\.png"),
         (rows, "has one column of images, but this has none"),
         (DatasetDict({"train": rows}), "A DatasetDict is no table of images"),
-        ([np.zeros((2, 2))], r"Image '000000' cannot be used: An array of float64"),
+        ([np.zeros((2, 2))], r"image '000000' cannot be used: An array of float64"),
     ):
         with pytest.raises(DataError, match=message):
             NeuralGallery.from_images(world.checkpoint, source)
@@ -303,7 +302,7 @@ def test_queries_that_do_not_fit_are_named(world, signals, images):
         (lambda: images.decode(values[:0], subject="sub-01"), "is empty"),
         (lambda: images.decode([], modality="eeg", subject="sub-01"), "cannot be embedded"),
         (lambda: images.decode(values, subject="sub-01", modality="ecog"), "Allowed values are 'eeg', 'meg' and"),
-        (lambda: images.decode(part, modality="meg"), "'modality' parameter. Allowed value is 'eeg'"),
+        (lambda: images.decode(part, modality="meg"), "'modality' parameter. Allowed is 'eeg'"),
         (lambda: images.decode(part.at(np.arange(0))), "name one at least"),
         (lambda: images.decode(values, subject="sub-01", sampling=3), "but got 'sampling' instead"),
         (lambda: images.decode(part, top_k=0), "Allowed is 1 to 26, the rows that are searched, but got 0"),
@@ -336,49 +335,3 @@ def test_scores_of_searches_are_those_of_evaluate(world, tmp_path):
         {"m": world.checkpoint}, [world.folders[name] for name in names], tmp_path, baselines=False, controls=False
     )
     compare_with_searches(world.checkpoint, {name: world.data[name] for name in names}, report)
-
-
-def compare_with_searches(checkpoint, sets, report):
-    """Raise unless an evaluation's scores of the test split are those of searches."""
-    parts = {name: data.split("test") for name, data in sets.items()}
-    signals = NeuralGallery.from_recordings(checkpoint, list(parts.values()))
-    trained = [NeuralGallery.from_images(checkpoint, data.split("train")) for data in sets.values()]
-    bank = np.unique(np.concatenate([gallery.vectors for gallery in trained]), axis=0)
-    bank = NeuralGallery.of_arrays("image", bank, [str(row) for row in range(len(bank))], trained[0].encoder)
-    for name, part in parts.items():
-        images = NeuralGallery.from_images(checkpoint, part)
-        hits = images.decode(part, top_k=5)
-        row = report["decoding"][name]["rows"][0]
-        for k, score in ((1, row["top1"]), (5, row["top5"])):
-            found = [
-                true in [hit.image_id for hit in ranked[:k]] for true, ranked in zip(part.image_ids, hits, strict=True)
-            ]
-            assert np.mean(found) == score
-        embeds = dict(zip(images.image_ids, images.vectors, strict=True))
-        encoded = signals.encode(images, modality=name, top_k=1)
-        row = report["encoding"][name]["rows"][0]
-        assert behind(encoded, embeds, images.image_ids, images) == row["two_way"]
-        same = [hits.image_id == true for hits, true in zip(encoded, images.image_ids, strict=True)]
-        assert np.mean(same) == row["same_image"]
-        means = signals.filter(modality=name).mean_recordings()
-        found = [[hit.image_id for hit in ranked] for ranked in means.encode(images, top_k=min(5, len(means)))]
-        for k in (1, 5):
-            right = [true in ids[:k] for ids, true in zip(found, images.image_ids, strict=True)]
-            assert np.mean(right) == row["direct"][f"top{k}"]
-        for record in report["conversion"]:
-            if record["source"] != name:
-                continue
-            target = NeuralGallery.from_images(checkpoint, parts[record["target"]])
-            embeds = dict(zip(target.image_ids, target.vectors, strict=True))
-            ways = {way["via"]: way["two_way"] for way in record["ways"]}
-            assert list(ways) == ["recordings", "mean recordings", "images"]
-            assert ways["recordings"] == record["two_way"]
-            for via, score in ways.items():
-                converted = signals.convert(part, to=record["target"], via=via, bank=bank, top_k=1)
-                assert behind(converted, embeds, part.image_ids, images) == score
-
-
-def behind(hits, embeds, image_ids, images):
-    """2-way score of the images behind the first hits."""
-    found = np.stack([embeds[ranked.image_id] for ranked in hits])
-    return retrieval_scores(found, images.vectors, list(image_ids), images.image_ids.tolist())["two_way"]
