@@ -214,6 +214,23 @@ def test_verbs_search_the_modality_that_is_asked_for(world, signals, images):
         signals.convert(part, to="fmri", via="images")
 
 
+def test_words_find_what_their_vectors_are_near_to(world, images, signals):
+    texts = ["a striped circle", "a large red square"]
+    model = NeuralClipModel.from_pretrained(world.checkpoint)
+    tokens = model.tokenizer(texts, padding=True, return_tensors="pt")
+    vectors = model.get_text_features(**tokens).numpy()
+    for gallery, modality in ((images, None), (signals, "fmri")):
+        hits = gallery.search_text(texts, modality=modality, top_k=4)
+        among = gallery if modality is None else gallery.filter(modality=modality)
+        assert [hit.image_id for hit in hits[1]] == among.image_ids[among.search(vectors, 4)[0][1]].tolist()
+    assert (
+        images.search_text(texts[0], top_k=4).rows[0].tolist() == images.search_text(texts, top_k=4).rows[0].tolist()
+    )
+    for text, message in (("  ", "a text that is not empty"), ([], "one text or more"), ("a " * 40, "takes 24")):
+        with pytest.raises(DataError, match=message):
+            images.search_text(text)
+
+
 def test_rows_are_filtered_and_added(world, signals, images):
     kept = signals.filter(lambda row: row["concept"] != "", modality="fmri", subject=["sub-02"])
     assert len(kept) == 24 and set(kept.subjects) == {"sub-02"} and kept.modalities == ["fmri"]
@@ -283,7 +300,7 @@ def test_sources_that_are_none_are_named(world, photos, tmp_path):
         NeuralGallery.from_images(3, photos)
     with pytest.raises(DataError, match="is no readable checkpoint with its processor"):
         NeuralGallery.from_images(tmp_path / "empty", photos)
-    with pytest.raises(DataError, match="come from prepared data sets and their splits"):
+    with pytest.raises(DataError, match="made of prepared data sets and their splits"):
         NeuralGallery.from_recordings(world.checkpoint, 4)
     with pytest.raises(DataError, match="Invalid value for the 'dtype' parameter"):
         NeuralGallery.from_images(world.checkpoint, photos, dtype="int8")
@@ -303,7 +320,7 @@ def test_queries_that_do_not_fit_are_named(world, signals, images):
         (lambda: images.decode([], modality="eeg", subject="sub-01"), "cannot be embedded"),
         (lambda: images.decode(values, subject="sub-01", modality="ecog"), "Allowed values are 'eeg', 'meg' and"),
         (lambda: images.decode(part, modality="meg"), "'modality' parameter. Allowed is 'eeg'"),
-        (lambda: images.decode(part.at(np.arange(0))), "name one at least"),
+        (lambda: images.decode(part.at(np.arange(0))), "there is nothing to embed"),
         (lambda: images.decode(values, subject="sub-01", sampling=3), "but got 'sampling' instead"),
         (lambda: images.decode(part, top_k=0), "Allowed is 1 to 26, the rows that are searched, but got 0"),
         (lambda: images.decode(part, top_k=27), "but got 27 instead"),
@@ -319,7 +336,7 @@ def test_queries_that_do_not_fit_are_named(world, signals, images):
         (lambda: signals.convert(part, to="meg"), "Invalid value for the 'to' parameter"),
         (lambda: signals.convert(part, to="fmri", via="dreams"), "Invalid value for the 'via' parameter"),
         (lambda: signals.convert(part, to="fmri", via="images", bank=signals), "takes a gallery of images"),
-        (lambda: replace(images, embedder=None).decode(part), "The gallery has no model that embeds queries"),
+        (lambda: replace(images, embedder=None).decode(part), "The gallery knows no model that embeds queries"),
         (lambda: images.search(np.ones((1, 3))), "have 3 dimensions, but the gallery 64"),
         (lambda: images.search(np.full((1, 64), np.nan)), "hold NaN or infinity"),
     ]
