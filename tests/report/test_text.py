@@ -44,6 +44,12 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         got = cells(text, label, "neural_clip (ours)")
         assert got[2].startswith(f"{part['two_way']:.3f} [") and got[4].startswith(f"{part['normalised']:.3f} [")
         assert got[5] == f"{part['paper']['two_way']:.3f} ({part['paper']['normalised']:.3f})"
+        for way in part["ways"]:
+            got = cells(text, label, "neural_clip (ours)", way["via"])
+            assert got[3].startswith(f"{way['two_way']:.3f} [")
+            assert got[6].startswith(f"{way['normalised_by_weaker']:.3f} [")
+            assert got[7] == f"{MODALITIES[part['weaker']].title} ({part['weaker_two_way']:.3f})"
+        assert f"the mean of the {part['n_bank_images']} images of all training splits" in text
     for part in report["comparisons"]:
         low, high = part["interval"]
         label = report_tables.label(report, *part["modalities"])
@@ -52,6 +58,16 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         assert got[5] == f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" and got[6] == report_tables.p_value(
             part["p"]
         )
+
+
+def test_a_report_of_before_has_one_way_of_conversion(output_dir):
+    report = read_report(output_dir)
+    assert "## Conversion by three ways" in reporting.markdown(report, {})
+    for part in report["conversion"]:
+        for name in ("ways", "weaker", "weaker_two_way", "n_bank_images", "n_bank_scored"):
+            del part[name]
+    text = reporting.markdown(report, {})
+    assert "## Conversion by three ways" not in text and "## Table 2" in text
 
 
 def test_category_level_is_said_in_every_row(output_dir, capsys):

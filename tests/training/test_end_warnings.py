@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from neural_clip.evaluation.embedding import embed_recordings
+from neural_clip.gallery.embedding import embed_recordings
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.end_warnings import chance_of
 from neural_clip.training.recipe import read_recipe

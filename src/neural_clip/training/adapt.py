@@ -18,7 +18,6 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_fit, check_preparation
 from neural_clip.evaluation.validation_predictions import (
     ValidationPredictions,
     validation_predictions,
@@ -26,6 +25,7 @@ from neural_clip.evaluation.validation_predictions import (
 )
 from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
+from neural_clip.gallery.fit import check_fit, check_preparation
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of

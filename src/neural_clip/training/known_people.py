@@ -15,7 +15,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import GAMMA, LEAST_VARIANCE, ready
 from neural_clip.evaluation.baselines.whitening import mean_of, reciprocal, row_blocks, squares_of, stacked
-from neural_clip.evaluation.fit import check_shape
+from neural_clip.gallery.fit import check_shape
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scores import nearest_rows
 from neural_clip.retrieval.tiles import unit_vectors

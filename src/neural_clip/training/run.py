@@ -18,8 +18,8 @@ import torch
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.evaluation.validation_predictions import ValidationPredictions, write_predictions
+from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
