@@ -281,7 +281,7 @@ def test_real_command_line(checkpoint, folders, tmp_path):
         (["--epochs", "0"], "'epochs' parameter. Allowed is 1 and more, but got 0"),
         (["--batch-size", "1"], "'batch_size' parameter. Allowed is 2 and more"),
         (["--learning-rate", "-1"], "'learning_rate' parameter. Allowed is a number above 0"),
-        (["--learning-rate", "inf"], "'learning_rate' parameter. Allowed is a number above 0, but got inf"),
+        (["--learning-rate", "inf"], "'learning_rate' parameter. Allowed is a finite number, but got inf"),
         (["--data", "eeg"], "Allowed is eeg=FOLDER"),
         (["--checkpoint", "nowhere"], "'nowhere' is no checkpoint folder of `neural-clip train`: it has no config"),
     ],
