@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,6 +22,7 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.terms import model_terms
 from neural_clip.training import adapt as adapting
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.new_subjects import rows_of_images
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.trainer import validation_two_way
@@ -188,6 +190,21 @@ def test_minutes_of_recordings(checkpoint, folders, tmp_path):
     assert "minutes" not in json.loads((unknown / "training.json").read_text())["adaptations"][0]
 
 
+def test_images_of_both_splits(checkpoint, folders, tmp_path):
+    """Whole images: each was recorded twice."""
+    output = main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--images", "12", "--epochs", "1"))
+    (entry,) = json.loads((output / "training.json").read_text())["adaptations"]
+    assert entry["recordings"] == {"train": 20, "validation": 4} and entry["settings"]["images"] == 12
+    data = RecordingDataset.open(PreparedSet.open(folders["eeg"]), "train", ["sub-02", "sub-03"])
+    first, again, other = (rows_of_images(data, 5, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert np.bincount(data.subject_ids[first]).tolist() == [10, 10]
+    assert len(set(data.part.image_ids[first[data.subject_ids[first] == 0]])) == 5
+    with pytest.raises(DataError, match=r"takes 64 images of the train split, but 'sub-03' has 40 there"):
+        adapting.adapt(checkpoint, folders["eeg"], tmp_path / "more", images=80)
+    assert not (tmp_path / "more").exists()
+
+
 def test_minutes_exclude_a_share(checkpoint, folders, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--minutes", "2", "--train-fraction", "0.5"))
@@ -195,6 +212,8 @@ def test_minutes_exclude_a_share(checkpoint, folders, tmp_path, capsys):
     both = {"minutes": 2.0, "train_fraction": 0.5}
     with pytest.raises(DataError, match=r"exclude one another, but got 2.0 and 0.5"):
         adapting.adapt(checkpoint, folders["eeg"], tmp_path / "new", **both)
+    with pytest.raises(DataError, match=r"'minutes' and 'images' exclude one another, but got 1.0 and 8"):
+        adapting.adapt(checkpoint, folders["eeg"], tmp_path / "new", minutes=1.0, images=8)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,6 +295,7 @@ def test_real_command_line(checkpoint, folders, tmp_path):
             "'seconds_per_trial' parameter. Allowed is a number above 0, but got 0.0",
         ),
         (["--minutes", "0.1", "--seconds-per-trial", "4"], "Two recordings of 'sub-03' at least must fit"),
+        (["--images", "3"], "'images' parameter. Allowed is 4 and more, but got 3"),
         (["--train-fraction", "0"], "'train_fraction' parameter. Allowed is above 0 and at most 1, but got 0.0"),
         (["--train-fraction", "1.5"], "above 0 and at most 1, but got 1.5"),
         (["--epochs", "0"], "'epochs' parameter. Allowed is 1 and more, but got 0"),
