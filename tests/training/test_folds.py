@@ -12,9 +12,10 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import undoing
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scores import two_way_accuracy
+from neural_clip.training import closed_form
 from neural_clip.training import folds as module
 from neural_clip.training.batches import RecordingDataset
-from neural_clip.training.folds import folds_of, held_out_parts
+from neural_clip.training.folds import HeldOut, folds_of, held_out_parts
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from planted_data import READY, write_planted
@@ -124,6 +125,27 @@ def test_the_closed_form_is_chosen_by_held_out_recordings(run, small_sets):
     assert record["validation"]["closed form"]["two_way"] == pytest.approx(score, abs=2e-3)
     assert 0 <= record["weight_of_network"] < 1
     assert len(NeuralClipModel.from_pretrained(output).closed_forms) == 2
+
+
+def test_a_subject_whose_images_lie_in_one_fold_leaves_the_closed_form_out(small_sets, capsys):
+    """Nobody predicts them; the networks are trained all the same."""
+    (part,) = [part for part in parts_of(small_sets) if part.modality == "fmri"]
+    one = part.part.image_ids == part.part.image_ids[-1]
+    part.keep(np.flatnonzero((part.part.subjects == "sub-01") | one))
+    held_out = HeldOut(folds_of([part], 3), {"fmri": part.part.targets}, [0.5])
+    record = closed_form.add_closed_forms(None, [part], [], held_out)["fmri"]
+    reason = "The training images of 'sub-02' lie in one fold, so that no other rows predict them."
+    assert record == {"left_out": reason}
+    assert "sub-02" in capsys.readouterr().err
+
+
+def test_folds_of_different_length_and_late_scores_agree_about_epochs(new_recipe, tmp_path):
+    """26 images make folds of 9, 9 and 8, which reach 18 steps in 2, 2 and 3 epochs, scored from the first on."""
+    options = {"pixels": False, "encoder": READY, "counts": {"train": 26, "test": 8}}
+    folder = write_planted(tmp_path / "fmri", "fmri", **options)
+    words = ["--folds", "3", "--max_steps", "18", "--per_device_train_batch_size", "8", "--eval_delay", "1.5"]
+    output = train(read_recipe([str(new_recipe(tmp_path, {"fmri": str(folder)})), *words]))
+    assert len(json.loads((output / "training.json").read_text())["cross_validation"]["two_way"]) == 2
 
 
 def test_recordings_that_answer_to_other_images_score_at_chance(new_recipe, tmp_path):
