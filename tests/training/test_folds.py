@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from neural_clip import NeuralClipConfig, NeuralClipModel
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.closed_form import undoing
+from neural_clip.evaluation.baselines.closed_form import choose_by_folds, ready, undoing
 from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scores import two_way_accuracy
@@ -133,6 +133,24 @@ def test_the_closed_form_is_chosen_by_held_out_recordings(run, small_sets):
     assert kept.split == "train" and kept.subjects == ["sub-01", "sub-02"]
     np.testing.assert_allclose(kept.embeds, blend, atol=1e-2)
     assert len(NeuralClipModel.from_pretrained(output).closed_forms) == 2
+
+
+def test_nothing_is_predicted_of_a_subject_whose_images_lie_in_one_fold(small_sets):
+    (part,) = [part for part in parts_of(small_sets) if part.modality == "fmri"]
+    one = part.part.image_ids == part.part.image_ids[-1]
+    part.keep(np.flatnonzero((part.part.subjects == "sub-01") | one))
+    _, _, predictions = choose_by_folds(ready(part.part), folds_of([part], 3)["fmri"])
+    rows = part.part.subjects == "sub-02"
+    assert rows.any() and not predictions[rows].any() and np.abs(predictions[~rows]).max(axis=1).min() > 0
+
+
+def test_folds_of_different_length_and_late_scores_agree_about_epochs(new_recipe, tmp_path):
+    """26 images make folds of 9, 9 and 8, which reach 18 steps in 2, 2 and 3 epochs, scored from the first on."""
+    options = {"pixels": False, "encoder": READY, "counts": {"train": 26, "test": 8}}
+    folder = write_planted(tmp_path / "fmri", "fmri", **options)
+    words = ["--folds", "3", "--max_steps", "18", "--per_device_train_batch_size", "8", "--eval_delay", "1.5"]
+    output = train(read_recipe([str(new_recipe(tmp_path, {"fmri": str(folder)})), *words]))
+    assert len(json.loads((output / "training.json").read_text())["cross_validation"]["two_way"]) == 2
 
 
 def test_recordings_that_answer_to_other_images_score_at_chance(new_recipe, tmp_path):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -108,21 +108,25 @@ def cross_validate(
     if arguments.world_size > 1:
         raise DataError("Cross-validation ('folds') runs in one process. Start one, or make a validation split.")
     folds, scores = folds_of(train, n_folds), []
-    embeds: dict[str, np.ndarray] = {}
+    kept: list[list[dict[str, np.ndarray]]] = []  # by fold and epoch
     for fold, parts in enumerate(held_out_parts(train, folds)):
         print(f"fold {fold + 1} of {number_of(folds)}", file=sys.stderr)
         torch.manual_seed(arguments.seed)
         trainer = trainer_of(_fold_arguments(arguments), parts)
         trainer.train()
         scores.append([entry["eval_two_way"] for entry in trainer.state.log_history if "eval_two_way" in entry])
-        for part in train:
-            each = np.stack([kept[part.modality] for kept in trainer.kept])  # (n_epochs, n_held_out, projection_dim)
-            shape = (len(each), len(part), each.shape[2])
-            embeds.setdefault(part.modality, np.empty(shape, np.float32))[:, folds[part.modality] == fold] = each
-    unit = "subjects" if hold_out_people(train) else "images"
-    found = HeldOut(folds, {}, np.mean(scores, axis=0).tolist(), unit)
-    print(f"cross-validation: best 2-way {max(found.two_way):.4f} after {found.n_epochs} epochs", file=sys.stderr)
-    return replace(found, embeds={name: each[found.n_epochs - 1] for name, each in embeds.items()})
+        kept.append(trainer.kept)
+    n_epochs = min(map(len, scores))  # of `max_steps`, folds of fewer batches make more
+    two_way = np.mean([each[:n_epochs] for each in scores], axis=0).tolist()
+    found = HeldOut(folds, {}, two_way, "subjects" if hold_out_people(train) else "images")
+    for part in train:
+        name = part.modality
+        width = kept[0][0][name].shape[1]
+        found.embeds[name] = np.empty((len(part), width), np.float32)
+        for fold, epochs in enumerate(kept):
+            found.embeds[name][folds[name] == fold] = epochs[found.n_epochs - 1][name]
+    print(f"cross-validation: best 2-way {max(two_way):.4f} after {found.n_epochs} epochs", file=sys.stderr)
+    return found
 
 
 def hold_out_people(train: list[RecordingDataset]) -> bool:
@@ -223,7 +227,7 @@ def _where(
 def _fold_arguments(arguments: TrainingArguments) -> TrainingArguments:
     """Those of a fold: scored after each epoch, saved never."""
     changed = copy.copy(arguments)
-    changed.eval_strategy = type(arguments.eval_strategy)("epoch")
+    changed.eval_strategy, changed.eval_delay = type(arguments.eval_strategy)("epoch"), 0
     changed.save_strategy = type(arguments.save_strategy)("no")
     changed.load_best_model_at_end, changed.do_eval, changed.push_to_hub = False, True, False
     return changed
