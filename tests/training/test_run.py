@@ -1,5 +1,6 @@
 """Training: it learns, it resumes bit for bit, it starts in every advertised way, and it refuses what it must."""
 
+import importlib.util
 import json
 import os
 import re
@@ -542,6 +543,21 @@ def test_the_trainer_pushes_by_the_same_rules(recipe_file, folders, monkeypatch)
         config.eeg_config.trained_on[0]["redistribution"] = "forbidden"
         with pytest.raises(DataError, match="must not become public"):
             trainer.push_to_hub(private=False)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
+def test_a_tracker_that_is_not_installed_is_a_sentence(recipe_file, tmp_path):
+    with pytest.raises(DataError, match=r"'training' section cannot be used: .*requires trackio.*pip install trackio"):
+        train(read_recipe([recipe_file, "--report_to", "trackio", "--epochs", "1"]))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is None, reason="trackio is not installed")
+def test_scores_of_each_epoch_reach_trackio(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    train(read_recipe([recipe_file, "--report_to", "trackio", "--project", "planted", "--epochs", "2"]))
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "trackio").rglob("*") if path.is_file())
+    assert b"two_way" in stored
 
 
 def test_card_repeats_the_report(recipe_file):
