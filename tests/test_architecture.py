@@ -26,7 +26,7 @@ REQUIRED = {
 }  # fmt: skip
 HUB = "hub set"
 EVERYBODY = {"errors", "image_pixels", "preparation", "target_space", "options"}  # imported by all folders
-STAYS = {"__init__", "options", "registration"}  # of the root, and does not travel
+STAYS = {"__init__", "__main__", "options", "registration"}  # of the root, and does not travel
 TRAVELS = {f"retrieval.{name}" for name in ("image_retrieval", "scores", "tiles", "task")}
 
 
@@ -77,6 +77,8 @@ def heavy():
 
 def package_of(module):
     """The package of a module: its first folder; a module of the root belongs to the hub set."""
+    if module == "__main__":
+        return "commands"
     return module.split(".")[0] if "." in module or module in table() else HUB
 
 
