@@ -128,7 +128,7 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
     Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. What the system refuses (a full disk, a file that may
     not be read) is told in the same way. Errors of any other type are defects of this package and keep their
     traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word. Ctrl-C is one
-    line and exit code 130, wherever it is met.
+    line and exit code 130, wherever it is met; the `KeyboardInterrupt` may say how to go on.
     """
     try:
         with _interrupted_anywhere():
@@ -142,8 +142,8 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted. {stop}" if str(stop) else "interrupted", file=sys.stderr)
         sys.exit(130)
     finally:  # all is done: another Ctrl-C ends the program at once, without the tracebacks of what is taken apart
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
