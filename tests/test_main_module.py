@@ -15,16 +15,14 @@ def heard():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.parametrize(
-    "where", ["neural_clip.errors", "neural_clip.commands.main", "neural_clip.simulation.simulate"]
-)
+@pytest.mark.parametrize("where", ["errors", "commands.main", "simulation.simulate"])
 def test_an_interruption_while_modules_are_imported(tmp_path, where):
     """The module that is imported at that moment sends it."""
     press = (
         "import importlib.abc, os, runpy, signal, sys, time\n"
         "class Finder(importlib.abc.MetaPathFinder):\n"
         " def find_spec(self, name, path, target=None):\n"
-        f"  if name == {where!r}: sys.meta_path.remove(self); os.kill(os.getpid(), signal.SIGINT); time.sleep(20)\n"
+        f"  if name == 'neural_clip.{where}': sys.meta_path.remove(self); os.kill(os.getpid(), signal.SIGINT); time.sleep(20)\n"
         "sys.meta_path.insert(0, Finder())\n"
         "runpy.run_module('neural_clip', run_name='__main__', alter_sys=True)\n"
     )
