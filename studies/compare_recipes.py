@@ -49,10 +49,10 @@ import numpy as np
 from collected import added, collect, conversions_of, results_file, write_results
 from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError, run
-from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.run import COMPARED
 from neural_clip.evaluation.tasks import decoding_rows
 from neural_clip.files.whole import sha256_of
+from neural_clip.gallery.embedding import embed_split
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scoring import compare_methods
 from runs import NEURAL_CLIP, digest, once, source_states

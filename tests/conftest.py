@@ -16,3 +16,11 @@ def ready_folders(tmp_path_factory):
     """A planted data set for each modality, with ready-made embeddings and without images."""
     root = tmp_path_factory.mktemp("ready")
     return {m: str(write_planted(root / m, m, pixels=False, encoder=READY)) for m in ("eeg", "meg", "fmri")}
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Three planted data sets."""
+    root = tmp_path_factory.mktemp("planted")
+    noise = {"eeg": 8.0, "meg": 8.0, "fmri": 6.0}
+    return {m: write_planted(root / m, m, noise=noise[m], seed=i) for i, m in enumerate(noise)}

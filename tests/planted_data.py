@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.integrity import fingerprint
 from neural_clip.prepared.reader import ImageTable, PreparedSet, Split

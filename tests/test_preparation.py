@@ -19,7 +19,7 @@ from neural_clip.corpora.imagenet_eeg import prepare as prepare_imagenet_eeg
 from neural_clip.corpora.nsd import prepare as prepare_nsd
 from neural_clip.corpora.things_meg import prepare as prepare_things_meg
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_preparation
+from neural_clip.gallery.fit import check_preparation
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.simulation.presets import get_preset
 from neural_clip.simulation.things_meg_twin import write as write_things_meg

@@ -20,12 +20,12 @@ from neural_clip.commands.evaluate import main
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.checkpoints import load_model
-from neural_clip.evaluation.embedding import embed_split
-from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.evaluation.outputs import read_report, why_not_of, write_outputs
 from neural_clip.evaluation.run import evaluate_checkpoints
 from neural_clip.files.record import RECORD_FILE, record_files
 from neural_clip.files.whole import only_writer
+from neural_clip.gallery.embedding import embed_split
+from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor

@@ -15,8 +15,8 @@ from neural_clip.commands.options import named_checkpoints
 from neural_clip.errors import DataError
 from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation.baselines.rows import BASELINES
-from neural_clip.evaluation.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, embed_split
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.gallery.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, embed_split
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared

@@ -10,8 +10,8 @@ from neural_clip.commands.evaluate import main
 from neural_clip.errors import DataError
 from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation.baselines.rows import BASELINES
-from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.gallery.embedding import embed_split
 from neural_clip.gallery.searched import searched_images
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared

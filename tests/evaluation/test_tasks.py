@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.tasks import common_images, conversion_record, encoding_record, picture_hits
+from neural_clip.gallery.embedding import embed_split
 from neural_clip.prepared.reader import PreparedSet
 from planted_data import PlantedModel, embedded, split_of
 from slow_scores import cosine

@@ -6,11 +6,13 @@ import sys
 import numpy as np
 
 import neural_clip
+from neural_clip.gallery.embedder import CheckpointIdentity
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.targets.identity import EncoderIdentity
 from planted_data import ENCODER, split_of
 
 WIDTH = 6
+CHECKPOINT = CheckpointIdentity("model", "0" * 64)
 NAMED = ENCODER | {"projection_dim": WIDTH}
 
 
@@ -55,12 +57,12 @@ def test_places_without_another_image_are_marked():
 
 def test_what_stands_behind_each_vector():
     part, vectors = planted()
-    images, recordings = NeuralGallery.of_images(part), NeuralGallery.of_recordings(part, vectors, "outputs/model")
-    assert (images.modality, recordings.modality) == ("image", "meg")
-    assert (len(images), len(recordings)) == (9, 40) and images.subjects is None
+    images, recordings = NeuralGallery.of_images(part), NeuralGallery.of_recordings(part, vectors, CHECKPOINT)
+    assert (images.modalities, recordings.modalities) == (["image"], ["meg"])
+    assert (len(images), len(recordings)) == (9, 40) and not any(images.subjects)
     assert images.image_ids.tolist() == sorted(set(part.image_ids)) and images.checkpoint is None
     assert images.encoder == recordings.encoder == EncoderIdentity.of_facts(NAMED)
-    assert recordings.checkpoint == "outputs/model"
+    assert recordings.checkpoint == CHECKPOINT
     for row, image_id in enumerate(recordings.image_ids):
         assert image_id == part.image_ids[row] and recordings.subjects[row] == part.subjects[row]
         assert recordings.concepts[row] == ("cat" if int(image_id[2:]) % 2 else "dog")

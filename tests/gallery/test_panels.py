@@ -8,7 +8,9 @@ from neural_clip.gallery.neural_gallery import NeuralGallery
 
 def test_frames_tell_same_image_same_concept_and_neither():
     concepts = np.array(["cat", "cat", "dog", ""])
-    gallery = NeuralGallery("image", np.eye(4), np.array(list("abcd")), concepts, [[], [], ["pet"], ["pet"]])
+    gallery = NeuralGallery.of_arrays(
+        "image", np.eye(4), list("abcd"), concept=concepts, categories=[[], [], ["pet"], ["pet"]]
+    )
     frames = [[pictures.match(gallery, q, gallery, h, True) for h in range(4)] for q in range(4)]
     assert all(frames[i][i] == pictures.SAME_IMAGE for i in range(4))
     assert frames[0][1] == frames[2][3] == pictures.SAME_CONCEPT

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError, check_value
-from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.files.record import check_record
+from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of

@@ -16,8 +16,8 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.linear import per_subject_ridge, require_rows
-from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.overlap import overlap_records
+from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scoring import score_record

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.embedding import Embedded, EmbeddedSplit
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.scope import other_split
 from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import sha256_of, told, whole_file
+from neural_clip.gallery.embedding import Embedded, EmbeddedSplit
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 WEIGHTS = "model*.safetensors"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.doctor.images import MAX_COSINE
 from neural_clip.prepared.reader import PreparedSet, Split
 

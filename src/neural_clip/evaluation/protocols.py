@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.embedding import EmbeddedSplit
+from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.reader import PreparedSet
 
 # Trials that the authors' code takes before it makes a set of their images; it scores no top-k for fMRI.

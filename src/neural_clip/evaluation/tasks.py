@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from neural_clip.evaluation.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
-from neural_clip.gallery.neural_gallery import SAME_IMAGE_COSINE, NeuralGallery
+from neural_clip.gallery.building import SAME_IMAGE_COSINE
+from neural_clip.gallery.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
+from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.scoring import score_record
 from neural_clip.retrieval.tiles import unit_vectors

@@ -2,104 +2,308 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.prepared.reader import Split
-from neural_clip.retrieval.scores import nearest_rows
+from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.gallery.building import (
+    encoder_of,
+    mean_rows,
+    rows_of_images,
+    rows_of_recordings,
+    split_images,
+    split_recordings,
+    table_images,
+    without_repeats,
+)
+from neural_clip.gallery.columns import DTYPES, IMAGE, column_of, joined, masked, table_of, vectors_of
+from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, WAYS, expected_images, training_images
+from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
+from neural_clip.gallery.hits import Hits
+from neural_clip.gallery.pictures import Pictures
+from neural_clip.gallery.search import local_scaling, nearest_by_cosine
+from neural_clip.gallery.sources import images_in, opened
+from neural_clip.gallery.stored import read_gallery, write_gallery
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.reader import PreparedSet, Split
+from neural_clip.retrieval.tiles import Vectors
 from neural_clip.targets.identity import EncoderIdentity, identity_of, in_space_of
 
 if TYPE_CHECKING:
-    from neural_clip.modeling_neural_clip import NeuralClipModel
+    import datasets
 
-# Embeddings of one picture by one encoder differ by rounding alone, those of different pictures by far more.
-SAME_IMAGE_COSINE = 1 - 1e-5
+    from neural_clip.modeling_neural_clip import NeuralClipModel
+    from neural_clip.prepared.image_table import ImageTable
+
 HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
 NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
+CALIBRATIONS = (None, "csls")
+CSLS_NEIGHBOURS = 10  # as in arXiv:1710.04087
 
 
 @dataclass(frozen=True, eq=False)
 class NeuralGallery:
     """Vectors of images or recordings in one space. Decoding searches images, encoding and conversion recordings.
 
+    Make one with [`NeuralGallery.from_images`], [`NeuralGallery.from_recordings`] or [`NeuralGallery.load`].
+
     Args:
-        modality (`str`): `"image"`, or `"eeg"`, `"meg"` or `"fmri"` for recordings.
-        vectors (`np.ndarray` of shape `(n, projection_dim)`): Of any length; cosines are compared.
-        image_ids (`np.ndarray` of shape `(n,)`, str): The image, or the image that a recording answered to.
-        concepts (`np.ndarray` of shape `(n,)`, str): Its concept; may be empty.
-        categories (`list[list[str]]`): Its categories; may be empty.
-        subjects (`np.ndarray` of shape `(n,)`, str, *optional*): Who was recorded; `None` for images.
+        rows (`datasets.Dataset`): `vector` (float32 or float16; cosines are compared), `modality` (`"image"`, `"eeg"`,
+            `"meg"` or `"fmri"`), `image_id` (the image, or the one that a recording answered to), `concept`,
+            `categories`, `subject`, `session`, `split`, `file` (an image, or the prepared data set it is in) and
+            `pixels` (the file of an image that lies nowhere else).
         encoder ([`EncoderIdentity`], *optional*): What embedded the images of this space.
-        checkpoint (`str`, *optional*): What embedded the recordings.
+        checkpoint ([`CheckpointIdentity`], *optional*): What embedded the recordings; `None` for images.
+        embedder ([`Embedder`], *optional*): The model that makes vectors of queries.
+        places (`tuple[Path]`): Folders in which pictures are looked for.
     """
 
-    modality: str
-    vectors: np.ndarray
-    image_ids: np.ndarray
-    concepts: np.ndarray
-    categories: list[list[str]]
-    subjects: np.ndarray | None = None
+    rows: datasets.Dataset
     encoder: EncoderIdentity | None = None
-    checkpoint: str | None = None
+    checkpoint: CheckpointIdentity | None = None
+    embedder: Embedder | None = None
+    places: tuple[Path, ...] = ()
 
     @classmethod
-    def of_images(cls, part: Split, model: NeuralClipModel | None = None) -> NeuralGallery:
+    def from_images(cls, model: Any, source: Any, *, dtype: str = DTYPES[0], processor: Any = None) -> NeuralGallery:
+        """Embed images.
+
+        Args:
+            model ([`NeuralClipModel`], `str`, `Path` or [`ImageEncoder`]): A model, or its folder or Hub name. With
+                an image encoder alone, `for_model` names the model before a search by recordings.
+            source: A folder (with all below it), a list of files or images, a `datasets.Dataset` with a column of
+                images, or a prepared data set or a split of it, whose stored embeddings are taken.
+            dtype (`str`): `"float32"` or `"float16"`, which takes half the memory.
+            processor ([`NeuralClipProcessor`], *optional*): By default the one that lies beside the model.
+
+        Raises:
+            DataError: If there are no images, a file is no image, or another encoder embedded a data set.
+        """
+        is_tower = hasattr(model, "encode") and hasattr(model, "description")
+        embedder = None if is_tower else Embedder.of(model, processor)
+        rows, encoder = rows_of_images(embedder, model, source, dtype)
+        return cls(rows, encoder, embedder=embedder)
+
+    @classmethod
+    def from_recordings(
+        cls, model: Any, data: Any, *, subject: str | None = None, dtype: str = DTYPES[0], processor: Any = None
+    ) -> NeuralGallery:
+        """Embed recordings, some thousand at a time.
+
+        Args:
+            model ([`NeuralClipModel`], `str` or `Path`): A model, or its folder or Hub name.
+            data ([`Split`], [`PreparedSet`], `str`, `Path`, or a list of them): Of any modalities and subjects; all
+                splits of a data set.
+            subject (`str`, *optional*): `"average"` for subjects that the model does not know (EEG, MEG).
+            dtype, processor: As for [`NeuralGallery.from_images`].
+
+        Raises:
+            DataError: If a data set does not fit the model, another encoder embedded its images, or it went through
+                other steps than the recordings that the model was trained on.
+        """
+        embedder = Embedder.of(model, processor)
+        rows, encoder = rows_of_recordings(embedder, data, subject, dtype)
+        return cls(rows, encoder, embedder.identity, embedder)
+
+    @classmethod
+    def of_arrays(
+        cls, modality: str, vectors: np.ndarray, image_ids: Any, encoder: EncoderIdentity | None = None,
+        dtype: str = DTYPES[0], **columns: Any,
+    ) -> NeuralGallery:  # fmt: skip
+        """From vectors `(n, projection_dim)` and columns of the same length."""
+        return cls(table_of(vectors, dtype, modality=modality, image_id=image_ids, **columns), encoder)
+
+    @classmethod
+    def of_images(cls, part: Split, model: NeuralClipModel | None = None, dtype: str = DTYPES[0]) -> NeuralGallery:
         """The images in which those of a split are looked for, each once; where a model is given, in its space.
 
         Raises:
             DataError: If another encoder made the images' embeddings than those that the model learnt.
         """
         part = _in_space_of(model, part)
-        return cls(
-            "image", part.gallery_embeds, part.gallery_ids, np.array(part.gallery_concepts, dtype=str),
-            part.gallery_categories, encoder=_encoder_of(part),
-        )  # fmt: skip
+        return cls(split_images(part, dtype), encoder_of(part))
 
     @classmethod
     def of_recordings(
-        cls, part: Split, vectors: np.ndarray, checkpoint: str | None = None, model: NeuralClipModel | None = None
-    ) -> NeuralGallery:
+        cls, part: Split, vectors: np.ndarray, checkpoint: CheckpointIdentity | None = None,
+        model: NeuralClipModel | None = None, dtype: str = DTYPES[0],
+    ) -> NeuralGallery:  # fmt: skip
         """The recordings of a split, embedded by a checkpoint as `vectors`, `(n, projection_dim)`.
 
         Where its `model` is given, the images behind them are checked as in [`of_images`].
         """
         part = _in_space_of(model, part)
-        categories = part.gallery_categories
-        return cls(
-            part.modality, vectors, part.image_ids, np.array(part.gallery_concepts, dtype=str)[part.columns],
-            [categories[column] for column in part.columns], part.subjects, _encoder_of(part), checkpoint,
-        )  # fmt: skip
+        return cls(split_recordings(part, vectors, dtype), encoder_of(part), checkpoint)
+
+    @classmethod
+    def of_table(cls, data: PreparedSet, table: ImageTable) -> NeuralGallery:
+        """Images of a prepared data set, whose embeddings they have."""
+        return cls(table_images(data, table), identity_of(data.facts))
+
+    @classmethod
+    def load(cls, folder: str | Path, model: Any = None, *, pictures: str | Path | None = None) -> NeuralGallery:
+        """Open a gallery that was saved.
+
+        Args:
+            folder (`str` or `Path`): Of [`NeuralGallery.save_to_disk`].
+            model (*optional*): As for [`NeuralGallery.for_model`].
+            pictures (`str` or `Path`, *optional*): Where the images lie by now: their folder or prepared data set.
+
+        Raises:
+            DataError: If it is no gallery, is damaged, or was made by another model.
+        """
+        rows, encoder, checkpoint = read_gallery(folder)
+        places = (Path(folder), *([] if pictures is None else [Path(pictures)]))
+        found = cls(rows, encoder, checkpoint, places=places)
+        return found if model is None else found.for_model(model)
+
+    def save_to_disk(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the gallery into a folder, whole or not at all.
+
+        Images are not copied: files near the folder are kept as relative paths, of others the name alone.
+
+        Raises:
+            DataError: If there is something else, or a gallery without `overwrite`.
+        """
+        return write_gallery(folder, self.rows, self.encoder, self.checkpoint, overwrite=overwrite)
+
+    def for_model(self, model: Any, processor: Any = None) -> NeuralGallery:
+        """The same gallery, searched by queries that this model embeds.
+
+        Raises:
+            DataError: If the gallery lies in another space, or holds recordings of another checkpoint.
+        """
+        embedder = Embedder.of(model, processor)
+        if self.encoder is not None and embedder.encoder is not None:
+            self.encoder.require(embedder.encoder, "The gallery", f"the model '{embedder.identity.name}'")
+        if self.checkpoint is not None:
+            self.checkpoint.require(embedder.identity, "The gallery", "the model")
+        return replace(self, embedder=embedder)
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(MODALITIES[name].title if name in MODALITIES else name for name in self.modalities)
+        return f"NeuralGallery({len(self)} rows: {kinds}; {self.vectors.shape[1]} dimensions, {self.vectors.dtype})"
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """`(n, projection_dim)`, in the type that they are kept in."""
+        return vectors_of(self.rows)
+
+    @cached_property
+    def _searched(self) -> Vectors:
+        return Vectors(self.vectors, "gallery")
+
+    @cached_property
+    def modalities(self) -> list[str]:
+        """`"image"`, or those of the recordings."""
+        return sorted(set(column_of(self.rows, "modality")))
+
+    @cached_property
+    def image_ids(self) -> np.ndarray:
+        """`(n,)`, str."""
+        return np.array(column_of(self.rows, "image_id"))
+
+    @cached_property
+    def concepts(self) -> np.ndarray:
+        """`(n,)`, str; may be empty."""
+        return np.array(column_of(self.rows, "concept"))
+
+    @cached_property
+    def subjects(self) -> np.ndarray:
+        """`(n,)`, str; empty for images."""
+        return np.array(column_of(self.rows, "subject"))
+
+    @cached_property
+    def categories(self) -> list[list[str]]:
+        """Of each row."""
+        return column_of(self.rows, "categories")
 
     @cached_property
     def labels(self) -> set[str]:
         """All concepts and categories."""
         return {str(concept) for concept in self.concepts}.union(*self.categories) - {""}
 
-    def nearest(self, queries: np.ndarray | NeuralGallery, k: int = 1) -> np.ndarray:
-        """Rows most alike to queries by cosine, best first.
+    def filter(self, function: Callable[[dict], bool] | None = None, **columns: str | Sequence[str]) -> NeuralGallery:
+        """Some of the rows.
+
+        Args:
+            function (`Callable`, *optional*): Of a row without its vector and pixels; true for rows that stay.
+            **columns: Texts that stay: `subject=["sub-01", "sub-02"]`, `modality="fmri"`, and likewise `image_id`,
+                `concept`, `session`, `split` and `file`.
+
+        Raises:
+            DataError: If no row is left, or the gallery does not have one of these texts.
+        """
+        mask = masked(self.rows, columns)
+        if function is not None:
+            mask &= [bool(function(row)) for row in self.rows.remove_columns(["vector", "pixels"]).with_format(None)]
+            check_value("function", function, bool(mask.any()), "one that is true for a row")
+        return replace(self, rows=self.rows.select(np.flatnonzero(mask)))
+
+    def add(self, other: NeuralGallery) -> NeuralGallery:
+        """The rows of both. An image that both have under one name counts once.
+
+        Raises:
+            DataError: If they hold images and recordings, lie in different spaces, have recordings of two
+                checkpoints, vectors of two types, or one name for two images.
+        """
+        if (self.modalities == [IMAGE]) != (other.modalities == [IMAGE]):
+            raise DataError(
+                f"Images and recordings have galleries of their own: {self.modalities}, {other.modalities}."
+            )
+        if self.rows.features["vector"] != other.rows.features["vector"]:
+            kinds = [f"{one.vectors.shape[1]} numbers of {one.vectors.dtype}" for one in (self, other)]
+            raise DataError(f"The galleries have vectors of {kinds[0]} and of {kinds[1]}.")
+        self._require(other, "the other gallery", same_checkpoint=True)
+        return replace(self, rows=without_repeats(joined([self.rows, other.rows])), places=self.places + other.places)
+
+    def _require(self, other: NeuralGallery, where: str, *, same_checkpoint: bool) -> None:
+        """Raise a `DataError` unless another gallery lies in this space."""
+        if self.encoder is not None and other.encoder is not None:
+            self.encoder.require(other.encoder, "The gallery", where)
+        if same_checkpoint and self.checkpoint is not None and other.checkpoint is not None:
+            self.checkpoint.require(other.checkpoint, "The gallery", where)
+
+    def search(
+        self, queries: np.ndarray | NeuralGallery, k: int = 1, handicap: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows most alike to queries by cosine, best first, ties in order of the gallery.
 
         Args:
             queries (`np.ndarray` of shape `(n_queries, projection_dim)` or [`NeuralGallery`]): Vectors of this space,
                 or another gallery, whose encoder is then compared with this one's.
-            k (`int`): Rows wanted of each.
+            k (`int`): Rows wanted of each; no more than there are.
+            handicap (`np.ndarray` of shape `(n,)`, *optional*): Subtracted from cosines for the order; infinite for
+                rows that are left out.
 
         Returns:
-            `np.ndarray` of shape `(n_queries, k)`, int64.
+            `tuple` of `np.ndarray` `(n_queries, k)`: Rows (int64) and cosines.
 
         Raises:
-            DataError: If the two galleries lie in different spaces.
+            DataError: If the two galleries lie in different spaces, or queries are no vectors of this width.
         """
         if isinstance(queries, NeuralGallery):
-            if self.encoder is not None and queries.encoder is not None:
-                self.encoder.require(queries.encoder, "The gallery", "the queries")
+            self._require(queries, "the queries", same_checkpoint=False)
             queries = queries.vectors
-        return nearest_rows(queries, self.vectors, k)
+        try:
+            asked = Vectors(queries, "queries")
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        if asked.width != self._searched.width:
+            raise DataError(f"The queries have {asked.width} dimensions, but the gallery {self._searched.width}.")
+        return nearest_by_cosine(asked, self._searched, min(k, len(self)), handicap)
+
+    def nearest(self, queries: np.ndarray | NeuralGallery, k: int = 1) -> np.ndarray:
+        """The rows that [`search`] finds."""
+        return self.search(queries, k)[0]
 
     def hits(self, queries: np.ndarray | NeuralGallery, count: int = HITS) -> np.ndarray:
         """Nearest rows, the first of each image, `(n_queries, count)`; -1 where there are not so many."""
@@ -110,12 +314,150 @@ class NeuralGallery:
             hits[query, : len(kept)] = kept
         return hits
 
+    def decode(
+        self, recordings: Any, subject: Any = None, *, top_k: int = HITS, modality: str | None = None,
+        calibrate: str | None = None, **said: Any,
+    ) -> Hits:  # fmt: skip
+        """Which images do recordings look like?
+
+        Args:
+            recordings (`mne.Epochs`, array, nibabel image, rows of a prepared data set, [`Split`] or
+                [`NeuralGallery`] of recordings): As [`NeuralClipProcessor`] takes them.
+            subject (`str` or list of `str`, *optional*): Whose recordings these are; rows of a data set say so.
+            top_k (`int`): Images found for each.
+            modality (`str`, *optional*): Where arrays may be of several.
+            calibrate (`str`, *optional*): `"csls"` lowers images that are near to many of the recordings that are
+                given: transductive, because a hit depends on the other queries. No label takes part. Scores stay
+                cosines.
+            **said: What the processor is told: `session`, `unit`, `scaling`, `mask`, `ch_names`, `sfreq`, `tmin`.
+
+        Returns:
+            [`Hits`]: `hits[0]` are those of the first recording.
+
+        Raises:
+            DataError: If this gallery holds recordings, `top_k` is below 1 or above its size, or recordings do not
+                fit the model.
+        """
+        self._check_kind(images=True, verb="decode")
+        check_option("calibrate", calibrate, CALIBRATIONS)
+        queries, titles = self._queries(recordings, subject, modality, said)
+        handicap = None
+        if calibrate:
+            asked = Vectors(queries, "queries")
+            handicap = local_scaling(asked, self._searched, min(CSLS_NEIGHBOURS, len(asked)))
+        return self._found(queries, top_k, titles, handicap=handicap)
+
+    def encode(self, images: Any, *, modality: str | None = None, top_k: int = HITS) -> Hits:
+        """Which recordings answer to images?
+
+        Args:
+            images (`PIL.Image`, array, path, list of them, or [`NeuralGallery`] of images): What is asked for.
+            modality (`str`, *optional*): Of the recordings that are searched; by default all.
+            top_k (`int`): Recordings found for each.
+
+        Raises:
+            DataError: If this gallery holds images, has no such modality, or an image cannot be read.
+        """
+        self._check_kind(images=False, verb="encode")
+        if isinstance(images, NeuralGallery):
+            images._check_kind(images=True, verb="be asked for by 'encode'")
+            self._require(images, "the queries", same_checkpoint=False)
+            return self._found(images.vectors, top_k, images.image_ids.tolist(), modality)
+        sources = list(images_in(images))
+        pictures = [opened(source) for source in sources]
+        vectors = self._embedder.embed_images(pictures)
+        return self._found(vectors, top_k, [source.image_id for source in sources], modality, asked=pictures)
+
+    def convert(
+        self, recordings: Any, subject: Any = None, *, to: str, via: str = RECORDINGS, top_k: int = HITS,
+        bank: NeuralGallery | None = None, modality: str | None = None, **said: Any,
+    ) -> Hits:  # fmt: skip
+        """Which recordings of another modality answer to recordings?
+
+        Args:
+            recordings, subject, modality, said: As for [`decode`].
+            to (`str`): Modality of the recordings that are searched.
+            via (`str`): `"recordings"` compares with single recordings; `"mean recordings"` with the mean of all that
+                answered to one image; `"images"` compares single recordings with the image embedding to be expected:
+                the mean of a bank of images, weighted by the softmax of their cosines times exp(5).
+            top_k (`int`): Recordings found for each.
+            bank ([`NeuralGallery`], *optional*): Images for `via="images"`; by default those of the training split
+                that the checkpoint was trained on.
+
+        Raises:
+            DataError: If this gallery holds images or no such modality, or the bank is not at hand.
+        """
+        self._check_kind(images=False, verb="convert")
+        check_option("to", to, self.modalities)
+        check_option("via", via, WAYS)
+        queries, titles = self._queries(recordings, subject, modality, said)
+        if via == MEAN_RECORDINGS:
+            means = self.filter(modality=to).mean_recordings()
+            return means._found(queries, top_k, titles)
+        if via == IMAGES:
+            bank = self._training_images() if bank is None else bank
+            bank._check_kind(images=True, verb="be the bank of 'convert'")
+            self._require(bank, "the bank of images", same_checkpoint=False)
+            queries = expected_images(queries, bank.vectors)
+        return self._found(queries, top_k, titles, to)
+
+    def mean_recordings(self) -> NeuralGallery:
+        """The mean of the unit vectors of all recordings of one modality that answered to one image, of each image."""
+        return replace(self, rows=mean_rows(self.rows))
+
+    @property
+    def _embedder(self) -> Embedder:
+        if self.embedder is None:
+            raise DataError(
+                "The gallery knows no model that embeds queries; say which: gallery.for_model(CHECKPOINT)."
+            )
+        return self.embedder
+
+    def _check_kind(self, *, images: bool, verb: str) -> None:
+        """Raise unless this gallery holds images, or recordings."""
+        if (self.modalities == [IMAGE]) != images:
+            kind = "images" if images else "recordings"
+            raise DataError(f"A gallery of {self.modalities} cannot {verb}; that takes a gallery of {kind}.")
+
+    def _queries(
+        self, recordings: Any, subject: Any, modality: str | None, said: dict
+    ) -> tuple[np.ndarray, list[str]]:
+        """Vectors and titles of recordings."""
+        if isinstance(recordings, NeuralGallery):
+            recordings._check_kind(images=False, verb="be asked for")
+            self._require(recordings, "the queries", same_checkpoint=True)
+            names = zip(column_of(recordings.rows, "modality"), recordings.subjects, strict=True)
+            return recordings.vectors, [f"{MODALITIES[name].title}\n{who}" for name, who in names]
+        found, vectors = self._embedder.embed_recordings(recordings, subject, modality, **said)
+        who = f"\n{subject}" if isinstance(subject, str) else ""
+        return vectors, [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))]
+
+    def _found(
+        self, queries: np.ndarray, top_k: int, titles: list[str], modality: str | None = None,
+        handicap: np.ndarray | None = None, asked: list[Any] | None = None,
+    ) -> Hits:  # fmt: skip
+        """Search among the rows of a modality."""
+        size = len(self)
+        if modality is not None:
+            check_option("modality", modality, self.modalities)
+            among = masked(self.rows, {"modality": modality})
+            size, handicap = int(among.sum()), np.where(among, 0.0, np.inf)
+        fits = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and 1 <= top_k <= size
+        check_value("top_k", top_k, fits, f"1 to {size}, the rows that are searched")
+        rows, cosines = self.search(queries, int(top_k), handicap)
+        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked)
+
+    def _training_images(self) -> NeuralGallery:
+        """Images of the training split that the model was trained on."""
+        model = self._embedder.model
+        parts = [
+            NeuralGallery.of_table(moved, moved.images.of(table.image_ids))
+            for data, table in training_images(model.name_or_path)
+            for moved in [in_space_of(model.config, data, "The model")]
+        ]
+        return replace(parts[0], rows=joined([part.rows for part in parts]))
+
 
 def _in_space_of(model: NeuralClipModel | None, part: Split) -> Split:
     """A split with its images in the space of a model."""
     return part if model is None else replace(part, data=in_space_of(model.config, part.data, "The model"))
-
-
-def _encoder_of(part: Split) -> EncoderIdentity | None:
-    """What embedded the images of a split; `None` where its data set does not say."""
-    return identity_of(part.facts) if part.facts.image_encoder else None

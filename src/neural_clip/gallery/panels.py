@@ -13,6 +13,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.privacy import found_place
 from neural_clip.files.whole import whole_file
+from neural_clip.gallery.cells import CELL_INCHES, LABEL_WIDTH, PITCH, draw_cell, draw_frame, thumbnail
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.modalities import MODALITIES
@@ -27,10 +28,7 @@ ROWS_DECODING, ROWS_CONVERSION = 3, 2  # queries shown of each modality and of e
 SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same kind"), ("#c0392b", "")
 NOT_COMPARABLE = ("#9a9a9a", "")
 LEGEND = {"same kind": "same kind: concept or category", "": "neither"}
-CELL_INCHES = 1.1
-LABEL_WIDTH, PITCH, GROUP_GAP = 1.0, 1.25, 0.12  # in cells: of row titles, from row to row, extra between groups
-MAX_CAPTION = 21
-THUMBNAIL = 192  # pixels; more than a cell has
+GROUP_GAP = 0.12  # in cells, extra between groups
 
 
 @dataclass
@@ -112,9 +110,8 @@ def _shown(arrays: dict[str, np.ndarray], modality: str) -> Shown:
     vectors, ids, concepts = (arrays[f"{modality}_gallery_{name}"] for name in ("embeds", "ids", "concepts"))
     categories = [json.loads(text) for text in arrays[f"{modality}_gallery_categories"]]
     columns = np.searchsorted(ids, arrays[f"{modality}_image_ids"])
-    return Shown(
-        NeuralGallery("image", vectors, ids, concepts, categories), columns, arrays[f"{modality}_subjects"], {}
-    )
+    images = NeuralGallery.of_arrays("image", vectors, ids, concept=concepts, categories=categories)
+    return Shown(images, columns, arrays[f"{modality}_subjects"], {})
 
 
 def spaced_queries(scores: np.ndarray, images: np.ndarray, count: int) -> list[int]:
@@ -214,8 +211,7 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str,
             found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
             image = None if found is None else stored_pictures(images, [found])[0]
             if image is not None:
-                image.thumbnail((THUMBNAIL, THUMBNAIL))
-                gallery.pixels[position] = np.asarray(image)
+                gallery.pixels[position] = thumbnail(image)
 
 
 def match(source: NeuralGallery, query: int, target: NeuralGallery, hit: int, same_corpus: bool) -> tuple[str, str]:
@@ -249,7 +245,7 @@ def _draw(rows: list[Row], galleries: dict[str, Shown], title: str, path: Path) 
         _draw_row(axes, row, galleries, float(top))
     for column, (colour, word) in enumerate((SAME_IMAGE, SAME_CONCEPT, OTHER, NOT_COMPARABLE)):
         left = LABEL_WIDTH + (0.0, 1.3, 3.4, 4.5)[column]
-        _frame(axes, left, height - 0.2, 0.12, colour)
+        draw_frame(axes, left, height - 0.2, 0.12, colour)
         text = "labels of the two corpora differ" if colour == NOT_COMPARABLE[0] else LEGEND.get(word, word)
         axes.text(left + 0.2, height - 0.14, text, va="center", fontsize=7)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
@@ -262,31 +258,8 @@ def _draw_row(axes: Axes, row: Row, galleries: dict[str, Shown], top: float) -> 
     """Label, query image and hits of one row."""
     source, target = galleries[row.source], galleries[row.target]
     axes.text(LABEL_WIDTH - 0.12, top + 0.5, row.title, ha="right", va="center", fontsize=7.5)
-    _cell(axes, LABEL_WIDTH, top, source.pixels.get(row.query), "#222222", str(source.images.concepts[row.query]))
+    draw_cell(axes, LABEL_WIDTH, top, source.pixels.get(row.query), "#222222", str(source.images.concepts[row.query]))
     for place, (hit, caption) in enumerate(zip(row.hits, row.captions, strict=True)):
         colour, word = match(source.images, row.query, target.images, hit, row.source == row.target)
         text = " · ".join(part for part in (caption, word) if part) or str(target.images.concepts[hit])
-        _cell(axes, LABEL_WIDTH + 1.1 * (place + 1), top, target.pixels.get(hit), colour, text)
-
-
-def _cell(axes: Axes, left: float, top: float, pixels: np.ndarray | None, colour: str, caption: str) -> None:
-    """One image in a unit square, with a frame and a caption; images that are not square keep their shape."""
-    if pixels is None:
-        axes.text(left + 0.5, top + 0.5, "no pixels", ha="center", va="center", fontsize=7)
-    else:
-        height, width = (size / max(pixels.shape[:2]) for size in pixels.shape[:2])
-        x, y = left + (1 - width) / 2, top + (1 - height) / 2
-        axes.imshow(pixels, extent=(x, x + width, y + height, y), interpolation="antialiased")
-    _frame(axes, left, top, 1.0, colour)
-    caption = caption.replace("_", " ")
-    text = caption if len(caption) <= MAX_CAPTION else caption[: MAX_CAPTION - 1] + "…"
-    axes.text(left + 0.5, top + 1.05, text, ha="center", va="top", fontsize=6)
-
-
-def _frame(axes: Axes, left: float, top: float, size: float, colour: str) -> None:
-    """Square frame."""
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(
-        Rectangle((left, top), size, size, fill=False, edgecolor=colour, linewidth=3.0 if size == 1 else 2.0)
-    )
+        draw_cell(axes, LABEL_WIDTH + 1.1 * (place + 1), top, target.pixels.get(hit), colour, text)

@@ -8,7 +8,7 @@ import numpy as np
 
 from neural_clip.errors import DataError, check_option
 from neural_clip.files.places import command_line
-from neural_clip.gallery.neural_gallery import SAME_IMAGE_COSINE
+from neural_clip.gallery.building import SAME_IMAGE_COSINE
 from neural_clip.prepared.reader import ImageTable, PreparedSet, Split
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.retrieval.scores import nearest_rows

@@ -69,6 +69,12 @@ class EncoderIdentity:
         named = {field: getattr(config, key) for field, key in CONFIG_KEYS.items()}
         return cls(**named, space=TargetSpace.of(getattr(config, "target_space", None)))
 
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> EncoderIdentity:
+        """Read what [`as_config`] gives."""
+        named = {field: settings[key] for field, key in CONFIG_KEYS.items()}
+        return cls(**named, space=TargetSpace.of(settings.get("target_space")))
+
     @property
     def named(self) -> dict[str, Any]:
         """All but the vectors."""

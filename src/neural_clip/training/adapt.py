@@ -18,10 +18,10 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_fit, check_preparation
 from neural_clip.files.places import place_line
 from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
+from neural_clip.gallery.fit import check_fit, check_preparation
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of

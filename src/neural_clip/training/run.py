@@ -18,8 +18,8 @@ import torch
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_prepared_alike
 from neural_clip.files.places import command_line, place_line
+from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet

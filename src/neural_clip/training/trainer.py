@@ -17,8 +17,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.embedding import embed_recordings
 from neural_clip.files.whole import write_whole
+from neural_clip.gallery.embedding import embed_recordings
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.training.batches import (

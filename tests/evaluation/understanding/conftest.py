@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from local_signals import LinearModel, planted_mask, write_local
-from neural_clip.evaluation.embedding import embed_split
 from neural_clip.evaluation.understanding.run import understand
+from neural_clip.gallery.embedding import embed_split
 from neural_clip.prepared.facts import read_metadata
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import save_metadata

@@ -21,12 +21,12 @@ from local_signals import (
     planted_mask,
 )
 from neural_clip.errors import DataError
-from neural_clip.evaluation.embedding import EmbeddedSplit, embed_split
 from neural_clip.evaluation.understanding.attribution import (
     TWO_WAY,
     require_captum,
 )
 from neural_clip.evaluation.understanding.run import understand
+from neural_clip.gallery.embedding import EmbeddedSplit, embed_split
 from slow_scores import slow_ceiling
 
 pytestmark = pytest.mark.numerical

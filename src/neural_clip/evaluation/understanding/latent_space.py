@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
-from neural_clip.evaluation.embedding import SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.evaluation.understanding.pictures import KINDS, draw_latent_space, write_csv
 from neural_clip.evaluation.understanding.recordings import Analysis, display_name, some_simulated
+from neural_clip.gallery.embedding import SUBJECT_MEAN, EmbeddedSplit, aggregate
 
 
 def write_latent_space(splits: dict[str, EmbeddedSplit], run: Analysis) -> dict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.understanding.attribution import MARGIN, TWO_WAY, Scorer, split_half, training_mean
 from neural_clip.evaluation.understanding.pictures import (
     draw_sensors,
@@ -18,6 +17,7 @@ from neural_clip.evaluation.understanding.recordings import Analysis, display_na
 from neural_clip.evaluation.understanding.sensors import sensor_positions
 from neural_clip.evaluation.understanding.voxels import VoxelMask, read_mask
 from neural_clip.files.whole import write_whole
+from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.retrieval.scoring import MIN_CLUSTERS
 from neural_clip.retrieval.uncertainty import bootstrap_interval

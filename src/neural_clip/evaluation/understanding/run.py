@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError, check_value
-from neural_clip.evaluation.embedding import EmbeddedSplit
 from neural_clip.evaluation.understanding.attribution import require_captum
 from neural_clip.evaluation.understanding.latent_space import write_latent_space
 from neural_clip.evaluation.understanding.maps import sensor_maps, voxel_maps
@@ -28,6 +27,7 @@ from neural_clip.evaluation.understanding.recordings import Analysis, check_embe
 from neural_clip.evaluation.understanding.rsa import DISTANCE
 from neural_clip.evaluation.understanding.similarity import across_modalities, modality_similarity, write_similarity
 from neural_clip.files.whole import write_whole
+from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:

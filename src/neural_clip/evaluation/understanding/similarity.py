@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from neural_clip.evaluation.embedding import IMAGE_MEAN, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.evaluation.understanding.pictures import draw_similarity, write_csv
 from neural_clip.evaluation.understanding.recordings import (
     Analysis,
@@ -24,6 +23,7 @@ from neural_clip.evaluation.understanding.rsa import (
     dissimilarities,
     noise_ceiling,
 )
+from neural_clip.gallery.embedding import IMAGE_MEAN, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.prepared.modalities import MODALITIES
 
 PAIRS = [("encoder", "images"), ("recordings", "images"), ("encoder", "recordings")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.fit import check_fit
+from neural_clip.gallery.fit import check_fit
 from neural_clip.prepared.reader import Split, padded
 
 if TYPE_CHECKING:

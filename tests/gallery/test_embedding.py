@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neural_clip.evaluation.embedding import IMAGE_MEAN, SUBJECT_MEAN, aggregate
+from neural_clip.gallery.embedding import IMAGE_MEAN, SUBJECT_MEAN, aggregate
 
 pytestmark = pytest.mark.numerical
 

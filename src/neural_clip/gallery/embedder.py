@@ -1,0 +1,217 @@
+"""A model and its processor as what makes vectors of recordings and images, and the identity of a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neural_clip.errors import DataError, check_option
+from neural_clip.gallery.embedding import embed_split
+from neural_clip.gallery.fit import check_preparation
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.reader import Split
+from neural_clip.targets.identity import EncoderIdentity
+
+if TYPE_CHECKING:
+    from neural_clip.modeling_neural_clip import NeuralClipModel
+    from neural_clip.processing_neural_clip import NeuralClipProcessor
+
+BATCH = 64  # recordings or images a forward pass; another size changes the last bits
+# Arguments of the processor that say what recordings are.
+SAID = ("session", "unit", "scaling", "mask", "ch_names", "sfreq", "tmin")
+
+
+@dataclass(frozen=True)
+class CheckpointIdentity:
+    """What embedded recordings.
+
+    Args:
+        name (`str`): Of the checkpoint, as it was given.
+        sha256 (`str`): Of its weights, without those of an image tower.
+    """
+
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, model: NeuralClipModel) -> CheckpointIdentity:
+        """Weights as they are saved, in order of their names, with type and shape."""
+        digest, halves = hashlib.sha256(), model.maps_in_half()
+        for name, tensor in sorted(model.state_dict().items()):
+            if not name.startswith("vision_model."):
+                tensor = (tensor.half() if name in halves else tensor).detach().cpu().contiguous()
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.flatten().view(_bytes()).numpy().data)
+        return cls(Path(model.name_or_path or "a model in memory").name, digest.hexdigest())
+
+    def require(self, other: CheckpointIdentity, by: str, where: str) -> None:
+        """Raise a `DataError` unless another checkpoint has the same weights."""
+        if self.sha256 != other.sha256:
+            raise DataError(
+                f"{by} has the recordings of the checkpoint '{self.name}' (weights {self.sha256[:12]}), but {where} "
+                f"is '{other.name}' (weights {other.sha256[:12]}). Recordings of two checkpoints are not comparable; "
+                "embed them with one."
+            )
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """A model with its processor.
+
+    Args:
+        model ([`NeuralClipModel`]): In `eval()` mode.
+        processor ([`NeuralClipProcessor`]): What brings recordings and images to the model, or refuses them.
+    """
+
+    model: NeuralClipModel
+    processor: NeuralClipProcessor
+
+    @classmethod
+    def of(cls, model: Any, processor: NeuralClipProcessor | None = None) -> Embedder:
+        """Of a model, or the folder or Hub name of a checkpoint, whose processor lies beside it.
+
+        A model that was never saved gets the processor of its configuration, which knows no units.
+
+        Raises:
+            DataError: If the checkpoint or its processor cannot be read.
+        """
+        from neural_clip.modeling_neural_clip import NeuralClipModel
+        from neural_clip.processing_neural_clip import NeuralClipProcessor
+
+        if isinstance(model, Embedder):
+            return model
+        if not isinstance(model, str | Path) and not hasattr(model, "config"):
+            raise DataError(f"A gallery needs a NeuralClipModel or the folder of a checkpoint, but got {model!r:.80}.")
+        place = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "")
+        try:
+            if isinstance(model, str | Path):
+                model = NeuralClipModel.from_pretrained(place)
+            if processor is None:
+                known = NeuralClipProcessor.from_pretrained(place) if place else None
+                processor = known or NeuralClipProcessor.from_config(model.config)
+        except (OSError, ValueError) as error:
+            raise DataError(f"'{place}' is no readable checkpoint with its processor: {error}") from error
+        return cls(model.eval(), processor)
+
+    @cached_property
+    def identity(self) -> CheckpointIdentity:
+        """Of the checkpoint."""
+        return CheckpointIdentity.of(self.model)
+
+    @property
+    def encoder(self) -> EncoderIdentity | None:
+        """What embedded the images that the model learnt; `None` where its configuration names nothing."""
+        return EncoderIdentity.of_config(self.model.config)
+
+    @property
+    def modalities(self) -> list[str]:
+        """That the model has."""
+        return list(self.model.config.modalities)
+
+    def embed_images(self, images: Sequence[Any]) -> np.ndarray:
+        """Vectors of images of Pillow or arrays, `(n_images, projection_dim)` float32, not normalised."""
+        import torch
+
+        found = []
+        for start in range(0, len(images), BATCH):
+            try:
+                pixels = self.processor(images=list(images[start : start + BATCH]))["pixel_values"]
+                with torch.no_grad():
+                    found.append(self.model.get_image_features(pixels.to(self.model.device)).float().cpu().numpy())
+            except (OSError, ValueError) as error:
+                raise DataError(f"The images cannot be embedded: {error}") from error
+        return np.concatenate(found)
+
+    def embed_recordings(
+        self, recordings: Any, subject: Any = None, modality: str | None = None, **said: Any
+    ) -> tuple[str, np.ndarray]:
+        """Modality and vectors of recordings; see [`NeuralGallery.decode`].
+
+        Returns:
+            `tuple` of `str` and `np.ndarray` `(n, projection_dim)`, float32: Unit vectors.
+        """
+        for name in said:
+            check_option("recordings'", name, SAID)
+        if isinstance(recordings, Split):
+            check_option("modality", modality or recordings.modality, [recordings.modality])
+            return recordings.modality, self.embed_split(recordings, subject)
+        modality = modality_of(recordings, self) if modality is None else modality
+        check_option("modality", modality, self.modalities)
+        return modality, self._embedded(recordings, subject, modality, said)
+
+    def _embedded(self, recordings: Any, subject: Any, modality: str, said: Mapping[str, Any]) -> np.ndarray:
+        """Vectors of recordings that go through the processor."""
+        import torch
+
+        from neural_clip.retrieval.tiles import unit_vectors
+
+        try:
+            inputs = self.processor(**{modality: recordings}, subject=subject, **said).to(self.model.device)
+            values, subject_ids = inputs[f"{modality}_values"], inputs["subject_ids"]
+            found = []
+            for start in range(0, len(values), BATCH):
+                rows = slice(start, start + BATCH)
+                with torch.no_grad():
+                    found.append(self.model.features(modality, values[rows], subject_ids[rows]).float().cpu().numpy())
+            return unit_vectors(np.concatenate(found), f"{modality} embeddings").astype(np.float32)
+        except ValueError as error:
+            raise DataError(f"The {MODALITIES[modality].title} recordings cannot be embedded: {error}") from error
+
+    def embed_split(self, part: Split, subject: str | None = None) -> np.ndarray:
+        """Vectors of the rows of a split, as `evaluate` makes them."""
+        if not len(part):
+            raise DataError(
+                f"The {part.name} split of '{part.data.name}' has no rows here; there is nothing to embed."
+            )
+        check_preparation(self.processor, part.data, "The model")
+        device = str(self.model.device)
+        return embed_split(self.model, part, batch_size=BATCH, device=device, subject=subject).embeds
+
+
+def modality_of(recordings: Any, embedder: Embedder) -> str:
+    """The modality of recordings, by what they are, or by the one shape that fits.
+
+    Raises:
+        DataError: If several modalities of the model could be meant.
+    """
+    known = embedder.modalities
+    if len(known) == 1:
+        return known[0]
+    found = [name for name in known if _may_be(recordings, name, embedder.model.config)]
+    if len(found) != 1:
+        raise DataError(
+            f"The model takes {known}, and these recordings could be "
+            f"{' or '.join(found) if found else 'none of them by their shape'}. Say which by 'modality'."
+        )
+    return found[0]
+
+
+def _may_be(recordings: Any, modality: str, config: Any) -> bool:
+    """Whether recordings may be of a modality."""
+    if hasattr(recordings, "info") and hasattr(recordings, "get_channel_types"):  # of mne
+        types = {"eeg": {"eeg"}, "meg": {"mag", "grad"}}.get(modality, set())
+        return bool(types & set(recordings.get_channel_types()))
+    if hasattr(recordings, "affine"):
+        return modality == "fmri"
+    if hasattr(recordings, "column_names"):  # a datasets.Dataset
+        return modality in recordings.column_names
+    first = recordings[0] if isinstance(recordings, Sequence) and len(recordings) else recordings
+    if isinstance(first, Mapping):
+        return modality in first
+    shape = np.shape(first) if first is recordings else (len(recordings), *np.shape(first))
+    settings = getattr(config, f"{modality}_config")
+    if modality == "fmri":
+        return len(shape) in (1, 2) and shape[-1] in settings.n_voxels.values()
+    return len(shape) in (2, 3) and shape[-2:] == (settings.n_chans, settings.n_times)

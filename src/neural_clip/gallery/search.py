@@ -1,0 +1,133 @@
+"""Exact search by cosine, block by block: in float32, and in float64 where that could change the order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neural_clip.retrieval.tiles import ROUNDING, Vectors, steps
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_ROWS = 2048  # of a gallery, widened to float32 at a time: 6 MB at 768 dimensions
+BLOCK_QUERIES = 1024
+BLOCKS_KEPT = 64  # whose best rows wait to be compared with one another
+SPARE = 16  # rows kept beyond those wanted, because float32 may order the last of them otherwise
+DIGITS = 9  # as in `nearest_rows` of retrieval/scores.py: equal vectors tie whatever their place
+
+
+def nearest_by_cosine(
+    queries: Vectors, gallery: Vectors, k: int, handicap: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a gallery most alike to each query, and their cosines. No float32 copy of the gallery is made.
+
+    The result is that of `nearest_rows` in `retrieval/scores.py`: cosines in float64, rounded to nine digits, ties in
+    order of the gallery. Rows that float32 puts too near to the last one wanted are computed in float64.
+
+    Args:
+        queries, gallery ([`Vectors`]): Of any length and float type, of one width.
+        k (`int`): Rows wanted of each query, at most those that have no infinite handicap.
+        handicap (`np.ndarray` of shape `(n_gallery,)`, *optional*): Subtracted from the cosines with each row for the
+            order; infinite for rows that are left out.
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_queries, k)`: Rows (int64), best first, and cosines (float64).
+    """
+    found = [
+        _nearest(queries.units(rows), queries.units32(rows), gallery, k, handicap)
+        for rows in steps(len(queries), BLOCK_QUERIES)
+    ]
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([cosines for _, cosines in found])
+
+
+def _nearest(
+    units: np.ndarray, units32: np.ndarray, gallery: Vectors, k: int, handicap: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As [`nearest_by_cosine`] for queries that are searched together."""
+    last, candidates = _screened(units32, gallery, min(k + SPARE, len(gallery)), handicap)
+    rows, cosines, values = _ordered(units, gallery, candidates, k, handicap)
+    margin = (gallery.width + 32) * ROUNDING  # bound of the rounding of a sum of so many products
+    undecided = np.flatnonzero((last >= values[:, -1] - margin) & (candidates.shape[1] < len(gallery)))
+    if len(undecided):
+        rows[undecided], cosines[undecided] = _exhaustive(units[undecided], gallery, k, handicap)
+    return rows, cosines
+
+
+def _screened(
+    units: np.ndarray, gallery: Vectors, k: int, handicap: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best rows of each query in float32, `(n_queries, k)`, and the value of the last."""
+    import torch
+
+    wanted, kept = torch.from_numpy(np.ascontiguousarray(units)), []
+    for block in steps(len(gallery), BLOCK_ROWS):
+        values = wanted @ torch.from_numpy(gallery.array[block]).float().T  # (n_queries, block)
+        values *= torch.from_numpy(gallery.scale[block].astype(np.float32))
+        if handicap is not None:
+            values -= torch.from_numpy(handicap[block].astype(np.float32))
+        best, places = values.topk(min(k, values.shape[1]), dim=1, sorted=False)
+        kept.append((best, places + block.start))
+        if len(kept) == BLOCKS_KEPT:
+            kept = [_best(kept, k)]
+    best, rows = _best(kept, k)
+    return best.amin(dim=1).numpy(), rows.numpy()
+
+
+def _best(kept: list[tuple[torch.Tensor, torch.Tensor]], k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best of what several blocks left."""
+    import torch
+
+    values, rows = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
+    best, places = values.topk(min(k, values.shape[1]), dim=1, sorted=False)
+    return best, rows.gather(1, places)
+
+
+def _ordered(
+    units: np.ndarray, gallery: Vectors, candidates: np.ndarray, k: int, handicap: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first `k` of the candidates of each query: rows, cosines, and what they are ordered by."""
+    shape = (len(candidates), k)
+    rows, cosines, values = np.empty(shape, np.int64), np.empty(shape), np.empty(shape)
+    for query, found in enumerate(np.sort(candidates, axis=1)):
+        exact = np.round(gallery.units(found) @ units[query], DIGITS)
+        value = exact if handicap is None else exact - handicap[found]
+        order = np.argsort(-value, kind="stable")[:k]
+        rows[query], cosines[query], values[query] = found[order], exact[order], value[order]
+    return rows, cosines, values
+
+
+def _exhaustive(
+    units: np.ndarray, gallery: Vectors, k: int, handicap: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All rows in float64, block by block."""
+    n_queries = len(units)
+    rows, cosines, values = np.empty((n_queries, 0), np.int64), np.empty((n_queries, 0)), np.empty((n_queries, 0))
+    for block in steps(len(gallery), BLOCK_ROWS):
+        exact = np.round(units @ gallery.units(block).T, DIGITS)
+        own = exact if handicap is None else exact - handicap[block]
+        places = np.broadcast_to(np.arange(block.start, block.stop), exact.shape)
+        joined = [np.concatenate(pair, axis=1) for pair in ((rows, places), (cosines, exact), (values, own))]
+        order = np.argsort(-joined[2], axis=1, kind="stable")[:, :k]
+        rows, cosines, values = (np.take_along_axis(part, order, axis=1) for part in joined)
+    return rows, cosines
+
+
+def local_scaling(queries: Vectors, gallery: Vectors, k: int) -> np.ndarray:
+    """Half of what CSLS subtracts from a row of a gallery: its mean cosine with the `k` queries most alike to it.
+
+    CSLS(x, y) = 2 cos(x, y) - r(x) - r(y), with r(y) the mean cosine of y with its k nearest queries. The order of
+    rows for one query x is that of cos(x, y) - r(y) / 2.
+
+    Returns:
+        `np.ndarray` of shape `(n_gallery,)`: r(y) / 2.
+
+    Source: Lample et al. 2018, "Word translation without parallel data", arXiv:1710.04087, section 2.3.
+    """
+    found = np.empty(len(gallery))
+    units = queries.units(slice(None))
+    for block in steps(len(gallery), BLOCK_ROWS):
+        cosines = np.round(gallery.units(block) @ units.T, DIGITS)  # (block, n_queries)
+        found[block] = np.partition(cosines, len(units) - k, axis=1)[:, -k:].mean(axis=1) / 2
+    return found
