@@ -22,7 +22,8 @@ def test_an_interruption_while_modules_are_imported(tmp_path, where):
         "import importlib.abc, os, runpy, signal, sys, time\n"
         "class Finder(importlib.abc.MetaPathFinder):\n"
         " def find_spec(self, name, path, target=None):\n"
-        f"  if name == 'neural_clip.{where}': sys.meta_path.remove(self); os.kill(os.getpid(), signal.SIGINT); time.sleep(20)\n"
+        f"  if name == 'neural_clip.{where}':\n"
+        "   sys.meta_path.remove(self); os.kill(os.getpid(), signal.SIGINT); time.sleep(20)\n"
         "sys.meta_path.insert(0, Finder())\n"
         "runpy.run_module('neural_clip', run_name='__main__', alter_sys=True)\n"
     )

@@ -44,7 +44,8 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
             shape = {name: getattr(found, name) for name in names}
         settings[f"{modality}_config"] = {**shape, "subjects": kept, **per_modality[modality]}
     if tower is not None:
-        settings["vision_config"] = tower.model.config.to_dict()
+        # without the place on this machine from where it was loaded
+        settings["vision_config"] = tower.model.config.to_dict() | {"_name_or_path": ""}
     settings |= identity.as_config()
     settings["category_level"] = any(found.category_level for found in facts.values())
     try:
