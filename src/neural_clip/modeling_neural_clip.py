@@ -24,6 +24,7 @@ from .modeling_parallel import EncoderOutput, ParallelProjections, mean_features
 from .modeling_pretrained import WholeModel
 from .modeling_subject_branch import SubjectModel, blend
 from .modeling_subject_layers import subject_index
+from .modeling_text_tower import load_text_tower
 from .target_space import TargetSpace
 
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
@@ -102,6 +103,8 @@ class NeuralClipModel(WholeModel):
         # A tower loaded on demand is kept out of the registered modules, so that it is never trained or saved.
         self._external_vision_model: Any
         object.__setattr__(self, "_external_vision_model", None)
+        self._external_text_model: Any  # likewise, with its tokenizer
+        object.__setattr__(self, "_external_text_model", None)
         self.freeze_parts()
         self.post_init()
 
@@ -289,6 +292,41 @@ class NeuralClipModel(WholeModel):
         return self.target_of(self.see(pixel_values))
 
     @torch.no_grad()
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Embed text with the frozen text tower of the CLIP whose image tower made the targets.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): As [`~NeuralClipModel.tokenizer`]
+                makes them.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): 0 where a text
+                has ended.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: Not normalised; minus the mean that was
+            subtracted from the targets of training, if one was.
+
+        Raises:
+            ValueError: If the targets are not CLIP's projected image embeddings, or it has no text tower.
+            OSError: If the tower cannot be found on this machine or the Hub.
+        """
+        tower, _ = self.text_tower()
+        mask = None if attention_mask is None else attention_mask.to(tower.device)
+        embeds = tower(input_ids=input_ids.to(tower.device), attention_mask=mask).text_embeds
+        return self.less_mean(embeds)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the text tower."""
+        return self.text_tower()[1]
+
+    def text_tower(self) -> tuple[Any, Any]:
+        """The frozen text tower and its tokenizer, loaded once; never trained or saved."""
+        if self._external_text_model is None:
+            object.__setattr__(self, "_external_text_model", load_text_tower(self.config, self.dtype))
+        tower, tokenizer = self._external_text_model
+        return tower.to(self.device, self.dtype), tokenizer
+
+    @torch.no_grad()
     def see(self, pixel_values: torch.Tensor, **wanted: bool) -> Any:
         """What the frozen tower returns for images; `wanted` are hidden states or attentions."""
         tower = self.vision_tower()
@@ -296,7 +334,10 @@ class NeuralClipModel(WholeModel):
 
     def target_of(self, output: Any) -> torch.Tensor:
         """Where images lie in the space of the targets, from what the tower returns for them."""
-        embeds = pooled_image(output, self.config.image_pooling)
+        return self.less_mean(pooled_image(output, self.config.image_pooling))
+
+    def less_mean(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Embeddings without the mean that was subtracted from the targets of training, if one was."""
         space = TargetSpace.of(self.config.target_space)
         return embeds if space is None or space.mean is None else embeds - torch.from_numpy(space.mean).to(embeds)
 

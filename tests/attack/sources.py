@@ -225,6 +225,16 @@ def trained(folder: Path, seed: int) -> None:
     )
 
 
+def gallery(folder: Path, seed: int) -> None:
+    """A saved gallery of recordings of the checkpoint."""
+    from neural_clip import NeuralGallery
+    from neural_clip.prepared.reader import PreparedSet
+
+    trained(folder, seed)
+    part = PreparedSet.open("set_eeg").split("test", subjects=["sub-01", "sub-02"])
+    NeuralGallery.from_recordings("trained", [part, "set_fmri"]).save_to_disk("gallery")
+
+
 def interrupted(folder: Path, seed: int) -> None:
     """A training that was killed before it wrote its second checkpoint."""
     _recipe(folder, seed)
@@ -243,6 +253,6 @@ SOURCES: dict[str, Callable[[Path, int], None]] = {
     source.__name__: source
     for source in (
         *(epochs, npz, npy, mat, mat_73, series, fif, brainvision, edf, bdf, ctf, bids),
-        *(nsd, imagenet_eeg, things_meg, trained, interrupted),
+        *(nsd, imagenet_eeg, things_meg, trained, gallery, interrupted),
     )
 }

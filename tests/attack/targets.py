@@ -209,6 +209,16 @@ def pretrained() -> Results:
         return {"embeds": digest(model.get_eeg_features(**inputs).numpy())}
 
 
+def search() -> Results:
+    """A saved gallery, opened for its checkpoint and searched."""
+    from neural_clip import NeuralGallery
+
+    gallery = NeuralGallery.load("gallery", "trained")
+    rows, cosines = gallery.search(gallery.vectors[:3], 4)
+    behind = repr(gallery.rows.remove_columns("vector")[:])
+    return {"vectors": digest(gallery.vectors), "behind": behind, "rows": digest(rows), "cosines": digest(cosines)}
+
+
 def _custom(name: str, guards: dict[str, str]) -> Target:
     return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom manifest.yaml"))
 
@@ -249,6 +259,7 @@ TARGETS = [
     Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt),
     Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
     Target("report", "trained", REPORT | both("footed"), report, 2),
+    Target("search a gallery", "gallery", {"gallery/*": "sealed"}, search),
     Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
     Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
 ]

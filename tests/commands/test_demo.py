@@ -13,11 +13,13 @@ import datasets
 import pytest
 import torch
 
+from checkpoints_of_galleries import compare_with_searches
 from folder_contents import contents
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands.options import todays_spelling
 from neural_clip.evaluation.outputs import read_report
 from neural_clip.files.record import check_record
+from neural_clip.prepared.reader import PreparedSet
 from second_process import python
 
 MODALITIES = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
@@ -126,6 +128,14 @@ def test_checkpoint_answers_from_rows_and_images(demo):
         made = model.get_image_features(**processor(images=image["image"].convert("RGB")))[0]
         # The tower in the checkpoint makes the very targets of the data set.
         torch.testing.assert_close(made, torch.tensor(image["image_embeds"]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_scores_of_searches_are_those_of_the_report(demo):
+    """Decoding, encoding and conversion by each way, counted from the hits of galleries, to the last digit."""
+    output, *_ = demo
+    sets = {modality: PreparedSet.open(output / "data" / name) for modality, name in MODALITIES.items()}
+    compare_with_searches(output / "checkpoint", sets, read_report(output))
 
 
 def started(output):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.options import EvaluateOptions
@@ -114,7 +116,10 @@ def _evaluated(
         )
         for modality, part in splits.items()
     }
-    report = Report(header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol)
+    report = Report(
+        header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol,
+        training_images(parts),
+    )  # fmt: skip
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
     for source in splits:
@@ -142,6 +147,7 @@ class Report:
         header (`dict`): What was scored, by what and on what.
         embedded (`Embedded`): Recordings in the space of each checkpoint, the first the one that is reported.
         protocol (`str`): Key of `PROTOCOLS`.
+        bank (`np.ndarray` of shape `(n_images, projection_dim)`): Images for conversion through images.
 
     The other fields are filled by [`~Report.add_modality`] and [`~Report.add_conversion`].
     """
@@ -149,6 +155,7 @@ class Report:
     header: dict
     embedded: Embedded
     protocol: str
+    bank: np.ndarray
     decoding: dict[str, dict] = field(default_factory=dict)
     encoding: dict[str, dict] = field(default_factory=dict)
     conversion: list[dict] = field(default_factory=list)
@@ -235,10 +242,14 @@ class Report:
         pair = f"{source}->{target}"
         contributions, entries = {}, []
         for name, splits in self._with(source, target).items():
-            decoded = next(row for row in self.decoding[target]["rows"] if row["method"] == name)  # single trials
-            record, contributions[name] = conversion_record(
-                splits[source], splits[target], decoded["two_way"], self.seed, method=name
+            decoded, seen = (
+                next(row for row in self.decoding[modality]["rows"] if row["method"] == name)  # single trials
+                for modality in (target, source)
             )
+            record, contributions[name] = conversion_record(
+                splits[source], splits[target], decoded["two_way"], self.seed, method=name,
+                source_two_way=seen["two_way"], bank=self.bank,
+            )  # fmt: skip
             self.conversion.append({"method": name, **record, "paper": PAPER["conversion"][pair]})
             found = conversion_entries(self.protocol, record, decoded["two_way_permutation"])
             entries += [{"method": name, **entry} for entry in found]
@@ -265,6 +276,12 @@ class Report:
     def _with(self, *modalities: str) -> Embedded:
         """Checkpoints that have these modalities."""
         return {name: splits for name, splits in self.embedded.items() if set(modalities) <= set(splits)}
+
+
+def training_images(parts: Mapping[str, Split]) -> np.ndarray:
+    """Embeddings of the images of the training splits of all data sets, each once, `(n_images, projection_dim)`."""
+    found = [part.data.images.of(other_split(part, "train").shown_ids).embeds for part in parts.values()]
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def _units(queries: EmbeddedSplit) -> Sequence:

@@ -4,7 +4,9 @@
 * Encoding: image -> nearest recording; the image *behind* that recording is compared with the query by their image
   embeddings.
 * Conversion: recording of one modality -> nearest recording of another; again the image behind it is compared with
-  the image behind the query. Normalised: divided by the decoding score of the target modality.
+  the image behind the query. Normalised: divided by the decoding score of the target modality; beside it, by the
+  weaker of the decoding scores of source and target, which bounds what passes through both. Three ways: to single
+  recordings, to the mean recording of each image, and to single recordings by the expected image embedding.
 
 Encoding, and conversion where both modalities answered to the same images, have a direct form too: the query looks for
 its own image in a gallery of recordings, averaged for each image, and no image embedding stands between the two.
@@ -15,9 +17,12 @@ holds, and the contributions of each query, by which checkpoints are compared.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from neural_clip.gallery.building import SAME_IMAGE_COSINE
+from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, expected_images
 from neural_clip.gallery.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.retrieval.scores import score_queries
@@ -92,8 +97,9 @@ def encoding_record(data: EmbeddedSplit, seed: int) -> tuple[dict, Contributions
 
 
 def conversion_record(
-    source: EmbeddedSplit, target: EmbeddedSplit, denominator: float, seed: int, *, method: str
-) -> tuple[dict, Contributions]:
+    source: EmbeddedSplit, target: EmbeddedSplit, denominator: float, seed: int, *, method: str,
+    source_two_way: float | None = None, bank: np.ndarray | None = None,
+) -> tuple[dict, Contributions]:  # fmt: skip
     """Recording of one modality -> nearest recording of another -> image behind it, against the query's image.
 
     Args:
@@ -101,30 +107,66 @@ def conversion_record(
         denominator (`float`): Single-trial decoding 2-way score of the target modality.
         seed (`int`): Seed of resampling and shuffling.
         method (`str`): Checkpoint that made all of them.
+        source_two_way (`float`, *optional*): Single-trial decoding 2-way score of the source modality.
+        bank (`np.ndarray` of shape `(n_images, projection_dim)`, *optional*): Images for the way through images.
 
     Returns:
         `tuple` of `dict` and contributions; `direct` is `None` where the modalities have fewer than two images in
-        common, and so is `normalised` where the target is decoded never.
+        common, and so is `normalised` where the target is decoded never. `ways` holds the scores of each way, the
+        first of which is that of the record and of the contributions.
     """
-    nearest = target.columns[NeuralGallery.of_recordings(target, target.embeds).nearest(source.embeds)[:, 0]]
-    groups = source.subjects
-    record, per_query = _behind(target.gallery_embeds[nearest], source.image_ids, source, seed, groups)
-    interval = record["two_way_interval"]
+    weaker = denominator if source_two_way is None else min(denominator, source_two_way)
+    ways, contributions = [], []
+    for way, columns in _ways(source, target, bank):
+        found, per_query = _behind(
+            target.gallery_embeds[columns], source.image_ids, source, seed, source.subjects
+        )  # fmt: skip
+        ways.append({"via": way, **found, **_normalised(found, denominator, weaker)})
+        contributions.append(per_query)
+    plain = {name: value for name, value in ways[0].items() if name != "via"}
     record = {
         "source": source.modality,
         "target": target.modality,
-        **record,
-        "normalised": record["two_way"] / denominator if denominator else None,
-        "normalised_interval": [end / denominator for end in interval] if interval and denominator else None,
+        **plain,
         "numerator": f"conversion 2-way, {source.modality} queries to {target.modality} recordings, "
         f"{source.name} splits",
         "denominator": f"decoding 2-way of {target.modality} by {method}, {SINGLE_TRIAL}, {target.name} split",
         "denominator_two_way": denominator,
+        "weaker": target.modality if weaker == denominator else source.modality,
+        "weaker_two_way": weaker,
+        "ways": ways,
+        "n_bank_images": 0 if bank is None else len(bank),
+        "n_bank_scored": 0 if bank is None else _n_common(bank, source.gallery_embeds[source.shown_columns]),
         "n_recordings": len(target.columns),
         "category_level": source.category_level or target.category_level,
         "direct": direct_conversion(source, target, seed),
     }
-    return record, per_query
+    return record, contributions[0]
+
+
+def _n_common(one: np.ndarray, other: np.ndarray) -> int:
+    """Rows that two tables have in common, bit for bit."""
+    return len({row.tobytes() for row in one} & {row.tobytes() for row in other})
+
+
+def _ways(source: EmbeddedSplit, target: EmbeddedSplit, bank: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
+    """By each way, the image (a column of the target's gallery) behind the nearest recording of each query."""
+    recordings = NeuralGallery.of_recordings(target, target.embeds)
+    yield RECORDINGS, target.columns[recordings.nearest(source.embeds)[:, 0]]
+    means = recordings.mean_recordings()
+    yield MEAN_RECORDINGS, np.searchsorted(target.gallery_ids, means.image_ids[means.nearest(source.embeds)[:, 0]])
+    if bank is not None and len(bank):
+        yield IMAGES, target.columns[recordings.nearest(expected_images(source.embeds, bank))[:, 0]]
+
+
+def _normalised(record: dict, denominator: float, weaker: float) -> dict:
+    """The 2-way score and its interval, divided by decoding scores; `None` where nothing is decoded."""
+    found: dict = {}
+    for name, divisor in (("normalised", denominator), ("normalised_by_weaker", weaker)):
+        interval = record["two_way_interval"]
+        found[name] = record["two_way"] / divisor if divisor else None
+        found[f"{name}_interval"] = [end / divisor for end in interval] if interval and divisor else None
+    return found
 
 
 def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.errors import DataError, check_option
+from neural_clip.errors import DataError, check_option, check_value
 from neural_clip.gallery.embedding import embed_split
 from neural_clip.gallery.fit import check_preparation
 from neural_clip.prepared.modalities import MODALITIES
@@ -133,6 +133,27 @@ class Embedder:
             except (OSError, ValueError) as error:
                 raise DataError(f"The images cannot be embedded: {error}") from error
         return np.concatenate(found)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of texts, `(n_texts, projection_dim)` float32, not normalised.
+
+        Raises:
+            DataError: If a text is empty or too long, or the model's image encoder has no text tower.
+        """
+        import torch
+
+        for text in texts:
+            check_value("text", text, isinstance(text, str) and bool(text.strip()), "a text that is not empty")
+        try:
+            tokens = self.model.tokenizer(list(texts), padding=True, return_tensors="pt")
+            longest = self.model.text_tower()[0].config.max_position_embeddings
+            if tokens["input_ids"].shape[1] > longest:
+                raise DataError(f"A text has {tokens['input_ids'].shape[1]} tokens; the text tower takes {longest}.")
+            with torch.no_grad():
+                found = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+        except (OSError, ValueError) as error:
+            raise DataError(f"The text cannot be embedded: {error}") from error
+        return found.float().cpu().numpy()
 
     def embed_recordings(
         self, recordings: Any, subject: Any = None, modality: str | None = None, **said: Any

@@ -401,6 +401,21 @@ class NeuralGallery:
             queries = expected_images(queries, bank.vectors)
         return self._found(queries, top_k, titles, to)
 
+    def search_text(self, text: str | Sequence[str], *, modality: str | None = None, top_k: int = HITS) -> Hits:
+        """Which images, or recordings, answer to words?
+
+        Args:
+            text (`str` or list of `str`): Each is a query.
+            modality (`str`, *optional*): Of the rows that are searched; by default all.
+            top_k (`int`): Rows found for each.
+
+        Raises:
+            DataError: If a text is empty or too long, or the model's image encoder has no text tower.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        check_value("text", text, bool(texts), "one text or more")
+        return self._found(self._embedder.embed_texts(texts), top_k, texts, modality)
+
     def mean_recordings(self) -> NeuralGallery:
         """The mean of the unit vectors of all recordings of one modality that answered to one image, of each image."""
         return replace(self, rows=mean_rows(self.rows))

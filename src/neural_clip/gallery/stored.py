@@ -62,8 +62,8 @@ def read_gallery(
     folder = Path(folder)
     if not (folder / GALLERY_FILE).is_file():
         raise DataError(f"'{folder}' is no gallery: it has no {GALLERY_FILE}. `NeuralGallery.save_to_disk` makes one.")
-    content = _checked(folder)
     with reading(folder, " as a gallery"):
+        content = _checked(folder)
         rows: Any = load_from_disk(folder)
         check_columns(rows)
         encoder = None if content["encoder"] is None else EncoderIdentity.of_settings(content["encoder"])

@@ -192,6 +192,22 @@ def conversion_table(report: dict) -> Table:
     return head, rows
 
 
+def ways_table(report: dict) -> Table:
+    """Conversion by each of its ways, normalised by the target and by the weaker of source and target."""
+    head = ["conversion", "method", "via", "2-way [95 % CI]", "p", "normalised [95 % CI]"]
+    head += ["by the weaker [95 % CI]", "weaker (2-way)"]
+    rows = []
+    for part in report["conversion"]:
+        weaker = MODALITIES[part["weaker"]].title if "weaker" in part else ""
+        for way in part.get("ways", []):  # reports of before have one way
+            cells = [label(report, part["source"], part["target"]), method_name(part["method"]), way["via"]]
+            cells += _two_way_cells(way)
+            for name in ("normalised", "normalised_by_weaker"):
+                cells.append(with_interval(way[name], way[f"{name}_interval"]))
+            rows.append([*cells, f"{weaker} ({score(part['weaker_two_way'])})"])
+    return head, rows
+
+
 def direct_table(report: dict) -> Table:
     """Direct forms: the query looks for its own image among mean recordings."""
     head = ["query -> recordings", "method", "top-1 %", "top-5 %", "chance %", "2-way [95 % CI]", "p", "queries"]

@@ -25,6 +25,7 @@ from neural_clip.report.tables import (
     size_notes,
     sizes_table,
     subjects_table,
+    ways_table,
 )
 
 SIMULATED_NOTE = (
@@ -46,6 +47,14 @@ CONVERSION_TEXT = (
     "compared with the image behind the query by their image embeddings. *Normalised*: divided by the single-trial "
     "decoding 2-way score of the target modality in Table 1, same split; its interval carries the numerator's "
     "uncertainty only. Queries are all recordings of the source. *Paper (norm.)*: its plain and normalised scores."
+)
+WAYS_TEXT = (
+    "*Recordings*: single recordings of the target are searched, as in Table 2. *Mean recordings*: the mean of all "
+    "recordings of each image is searched. *Images*: single recordings are searched by the image embedding that is to "
+    "be expected: the mean of the {images} images of all training splits, weighted by the softmax of their cosines "
+    "with the query times exp(5); no label takes part.{scored} *By the weaker*: divided by the weaker of the decoding "
+    "scores of source and target in Table 1. What is converted passes through both, so a weak source is no failure of "
+    "conversion."
 )
 DIRECT_TEXT = (
     "The query looks for its own image in a gallery of recordings, averaged over all recordings of an image; no image "
@@ -93,6 +102,7 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
         "Table 1. Decoding: which image was seen?": [decoding_table, _decoding_text(report), sizes_table],
         "Encoding: which recording answers to this image?": [encoding_table, ENCODING_TEXT],
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
+        "Conversion by three ways": _ways(report),
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
         "Controls beside the scores": [controls_table, _controls_text(report)] if report["controls"] else [],
@@ -109,6 +119,16 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
         if section:
             parts += [f"## {title}", *(p if isinstance(p, str) else as_markdown(p(report)) for p in section)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ways(report: dict) -> list[str | Callable]:
+    """The table of the ways of conversion, where a report has it."""
+    found = [part for part in report["conversion"] if "ways" in part]
+    if not found:
+        return []
+    common = max(part["n_bank_scored"] for part in found)
+    scored = f" Up to {common} of them are also scored: this way can find the image itself." if common else ""
+    return [ways_table, WAYS_TEXT.format(images=found[0]["n_bank_images"], scored=scored)]
 
 
 def _opening(report: dict) -> list[str]:
