@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from neural_clip.commands.options import todays_spelling, told_how_to_go_on
+from neural_clip.commands.interruption import told_how_to_go_on
+from neural_clip.commands.options import todays_spelling
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.training.recipe import read_recipe
 
