@@ -9,6 +9,8 @@ run from raw files to a data set with embeddings, so that every kind of data fil
 from __future__ import annotations
 
 import os
+import re
+import resource
 import subprocess
 import sys
 import tarfile
@@ -24,11 +26,22 @@ MADE = {"PKG-INFO", "setup.cfg"}  # by setuptools
 IMPORT = "import neural_clip; print(neural_clip.__file__)"
 COMMANDS = (
     "neural-clip --version",
-    "neural-clip train --help",
+    "python -m neural_clip train --help",
     "neural-clip simulate --preset tiny --corpora fmri --output-dir raw",
     "neural-clip prepare nsd --raw-dir raw/nsd --output-dir set",
     "neural-clip embed-images set --model neural_clip/tiny-clip",
+    "neural-clip train base --data fmri=set --output-dir trained --epochs 1 --min-steps 0",
+    "neural-clip demo --preset tiny --epochs 1 --output-dir demo",
 )
+METRIC = """
+import evaluate
+from neural_clip.retrieval import METRIC
+
+metric = evaluate.load(METRIC)
+assert metric.compute(predictions=[[1.0, 0.0], [0.0, 1.0]], references=[[1.0, 0.0], [0.0, 1.0]])["top1"] == 1.0
+"""
+BLOCK = re.compile(r"```python\n(.*?)```\n+```\n(.*?)```", re.DOTALL)  # code of README.md and what it prints
+SAMPLE_SECONDS = 60  # of a processor, however many share it
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -100,10 +113,27 @@ def try_wheel(wheel: Path, environment: Path, work: Path) -> None:
     place = run(python, "-c", IMPORT, folder=work).strip()
     if not Path(place).is_relative_to(environment):
         sys.exit(f"error: not the installed package was tried, but '{place}'")
+    try_sample(python, work)
+    run(python, "-c", METRIC, folder=work)
     for command in COMMANDS:
         program, *words = command.split()
         run(environment / "bin" / program, *words, folder=work)
         print(f"$ {command}")
+
+
+def try_sample(python: Path, work: Path) -> None:
+    """Run the first code of README.md in an empty folder, within a minute of one processor and without a cache."""
+    place = work / "sample"
+    place.mkdir()
+    code, printed = BLOCK.search((REPOSITORY / "README.md").read_text(encoding="utf-8")).groups()  # type: ignore[union-attr]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    shown = run("env", f"HF_HOME={place / 'cache'}", "HF_HUB_OFFLINE=1", python, "-c", code, folder=place)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    left = {path.name for path in place.iterdir()}
+    if shown != printed or left != {"hits.png"} or seconds > SAMPLE_SECONDS:
+        sys.exit(f"error: the sample took {seconds:.0f} s, left {sorted(left)} and printed:\n{shown}")
+    print(f"the first code of README.md took {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from neural_clip.errors import DataError, check_option, check_value, run
+import neural_clip
+from neural_clip.errors import DataError, check_option, check_to_be_had, check_value, run
 
 
 def test_allowed_options_pass():
@@ -146,3 +148,40 @@ def test_nobody_reads_what_is_printed(lines):
     done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """A Hub at an address where nobody answers."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("kind", ["NeuralClipModel", "NeuralClipProcessor"])
+def test_a_checkpoint_that_is_nowhere_is_told_in_seconds_and_in_one_sentence(unreachable, kind):
+    start = time.monotonic()
+    told = r"^There is no folder 'outputs/gone', and the Hub gives no checkpoint of that name \([^\n]+\)\.$"
+    with pytest.raises(OSError, match=told):
+        getattr(neural_clip, kind).from_pretrained("outputs/gone")
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("name", ["./gone", "/gone", "~/gone", "a/b/gone"])
+def test_what_can_only_be_a_folder_is_not_asked_of_the_hub(name):
+    with pytest.raises(OSError, match=rf"^There is no folder '{re.escape(name)}'\. Give that of a checkpoint"):
+        check_to_be_had(name, {})
+
+
+def test_a_checkpoint_that_may_not_be_fetched(unreachable, tmp_path):
+    with pytest.raises(OSError, match=r"\(it is not in the cache of this machine, and nothing may be fetched\)"):
+        check_to_be_had("you/model", {"local_files_only": True})
+    kept = tmp_path / "models--you--model"
+    (kept / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    (kept / "snapshots" / ("0" * 40) / "config.json").write_text("{}")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0" * 40)
+    check_to_be_had("you/model", {"cache_dir": tmp_path})
+    check_to_be_had(tmp_path, {})
+    check_to_be_had(None, {})

@@ -12,7 +12,7 @@ from paths import REPOSITORY
 from second_process import python
 
 NAMES = ("EegConfig EegEncoder FmriConfig FmriEncoder MegConfig MegEncoder NeuralClipConfig NeuralClipModel "
-         "NeuralClipOutput NeuralClipProcessor NeuralGallery")  # fmt: skip
+         "NeuralClipOutput NeuralClipProcessor NeuralGallery load_sample")  # fmt: skip
 CORPORA = ("nsd", "things_meg", "imagenet_eeg", "custom")
 LIGHT = [
     "import neural_clip; assert neural_clip.__version__",
@@ -40,6 +40,7 @@ HEAVY = [
     "from neural_clip.evaluation import evaluate_checkpoints; assert callable(evaluate_checkpoints)",
     "import neural_clip.evaluation; assert callable(neural_clip.evaluation.evaluate_checkpoints)",
     "import evaluate; assert evaluate.load('metrics/image_retrieval').name == 'image_retrieval'",
+    "import evaluate; from neural_clip.retrieval import METRIC; assert evaluate.load(METRIC).name",
 ]
 
 

@@ -19,6 +19,7 @@ _SOURCES = {
     "modeling_meg": ("MegEncoder",),
     "modeling_neural_clip": ("NeuralClipModel", "NeuralClipOutput"),
     "processing_neural_clip": ("NeuralClipProcessor",),
+    "sample": ("load_sample",),
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
 
@@ -34,6 +35,7 @@ __all__ = [
     "NeuralClipOutput",
     "NeuralClipProcessor",
     "NeuralGallery",
+    "load_sample",
     "__version__",
 ]
 

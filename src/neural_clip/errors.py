@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short enough to wait for
 REPEATED_AFTER = 0.02  # s, by when code that cannot raise has ended
 
 
@@ -71,7 +72,11 @@ def loading(place: object, keywords: Mapping[str, object] | None = None) -> Iter
         place (`object`): Its folder, or its name on the Hub.
         keywords (`Mapping`, *optional*): What the caller asked for beside it. Where no file is damaged and the reason
             names one of these, it is named instead.
+
+    Raises:
+        OSError: Within seconds, where there is no such folder and the Hub does not give a model of that name.
     """
+    check_to_be_had(place, keywords or {})
     try:
         yield
     except (ImportError, OSError):  # they name what is missing
@@ -86,6 +91,28 @@ def loading(place: object, keywords: Mapping[str, object] | None = None) -> Iter
         config = os.path.join(str(place), "config.json")
         named = damaged or (config if os.path.isfile(config) else place)
         raise DataError(f"'{named}' cannot be loaded: {reason}") from error
+
+
+def check_to_be_had(place: object, keywords: Mapping[str, Any]) -> None:
+    """Raise an `OSError` where a checkpoint is neither here nor on the Hub; transformers would ask for a minute."""
+    name = "" if place is None else str(place)
+    if not name or os.path.exists(name):
+        return
+    missing = f"There is no folder {name!r}"
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise OSError(f"{missing}. Give that of a checkpoint, or the name of one on the Hub.")
+    try:
+        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+        asked = {key: keywords[key] for key in ("cache_dir", "revision") if keywords.get(key)}
+        if isinstance(try_to_load_from_cache(name, "config.json", **asked), str):
+            return
+        if constants.HF_HUB_OFFLINE or keywords.get("local_files_only"):
+            raise OSError("it is not in the cache of this machine, and nothing may be fetched")
+        HfApi().model_info(name, revision=keywords.get("revision"), token=keywords.get("token"), timeout=HUB_TIMEOUT)
+    except Exception as error:  # the client's own errors differ between versions; all mean "not to be had"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise OSError(f"{missing}, and the Hub gives no checkpoint of that name ({reason}).") from error
 
 
 def _named(keywords: Mapping[str, object], text: str) -> str | None:
@@ -128,7 +155,7 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
     Set `NEURAL_CLIP_TRACEBACK=1` to see the traceback instead. What the system refuses (a full disk, a file that may
     not be read) is told in the same way. Errors of any other type are defects of this package and keep their
     traceback. Where nobody reads what is printed, as after `| head`, the program ends without a word. Ctrl-C is one
-    line and exit code 130, wherever it is met.
+    line and exit code 130, wherever it is met; the `KeyboardInterrupt` may say how to go on.
     """
     try:
         with _interrupted_anywhere():
@@ -142,8 +169,8 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted. {stop}" if str(stop) else "interrupted", file=sys.stderr)
         sys.exit(130)
     finally:  # all is done: another Ctrl-C ends the program at once, without the tracebacks of what is taken apart
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -217,6 +217,27 @@ class Recorded:
         return self.tmin + (self.values.shape[-1] - 1) / self.sfreq
 
 
+def channel_differences(found: Sequence[str], expected: Sequence[str]) -> str:
+    """In which channels one list differs from another, or from which position on their order; empty where they agree.
+
+    >>> channel_differences(["Fz", "POz"], ["Fz", "Pz"])
+    "it lacks 'Pz' and has 'POz' besides"
+    """
+    lacking, more = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
+    told = [f"lacks {_few(lacking)}"] * bool(lacking) + [f"has {_few(more)} besides"] * bool(more)
+    if told:
+        return f"it {' and '.join(told)}"
+    pairs = enumerate(zip(found, expected, strict=False), 1)
+    place = next((f"its channel {n} is {a!r} instead of {b!r}" for n, (a, b) in pairs if a != b), "")
+    return place or ("" if len(found) == len(expected) else f"it has {len(found)} channels instead of {len(expected)}")
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, and how many follow."""
+    shown = ", ".join(map(repr, names[:most]))
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
 def spatial_filters_of(info: Any, ch_names: Sequence[str]) -> list[str]:
     """What was done to MEG channels by their neighbours: grades of gradient compensation above 0, Maxwell filter."""
     kept = [channel for channel in info["chs"] if channel["ch_name"] in set(ch_names)]

@@ -24,6 +24,7 @@ from .preparation import (
     STATISTICS_FILE,
     Preparation,
     Recorded,
+    channel_differences,
     check_prepared_spread,
     facts_of_info,
     places_of_voxels,
@@ -523,11 +524,9 @@ def session_names(session: Any, count: int) -> list[str]:
 def check_declared(spec: dict, ch_names: Sequence[str] | None) -> None:
     """Compare the channels that an array is said to have with the model's."""
     if ch_names is not None and spec["ch_names"] is not None and list(ch_names) != list(spec["ch_names"]):
-        pairs = enumerate(zip(ch_names, spec["ch_names"], strict=False))
-        index = next((i for i, (found, wanted) in pairs if found != wanted), min(len(ch_names), len(spec["ch_names"])))
         raise ValueError(
             f"'ch_names' must be the model's {len(spec['ch_names'])} channels in its order {spec['ch_names'][:4]}..., "
-            f"but differs from position {index} on: got {list(ch_names)[index : index + 3]}."
+            f"but {channel_differences(ch_names, spec['ch_names'])}."
         )
 
 

@@ -140,6 +140,16 @@ def test_version_is_the_package_version():
     assert done.stdout.strip() == f"neural-clip {version('neural_clip')}"
 
 
+def test_the_package_runs_as_a_module_under_the_name_of_the_command():
+    """Where nothing is installed beside it, and with the full name of the command in its usage line."""
+    for words, usage in (((), "COMMAND"), (("prepare", "nsd", "--help"), "prepare nsd"), (("train", "-h"), "train")):
+        done = subprocess.run(
+            [sys.executable, "-m", "neural_clip", *words], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: neural-clip {usage} ")
+
+
 def test_unknown_command_is_one_line_and_exit_code_2():
     done = _shell("evalute")
     assert done.returncode == 2

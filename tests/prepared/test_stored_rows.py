@@ -11,6 +11,7 @@ from neural_clip.errors import DataError
 from neural_clip.prepared.doctor.inspect import inspect
 from neural_clip.prepared.reader import PreparedSet
 from planted_data import older, write_planted
+from small_disk import run_on_small_disk
 
 SMALL = {"train": 6, "validation": 5, "test": 5}
 TEST, IMAGES = "data/sub-02/test-00000.parquet", "images/images-00000.parquet"
@@ -112,3 +113,32 @@ def test_files_of_another_kind_or_none_are_named(written, tmp_path):
         with pytest.raises(DataError, match=str(folder)):
             inspect(folder)
             PreparedSet.open(folder)
+
+
+READS = """
+import os, sys
+
+disk, folder = sys.argv[1:]
+os.environ["HF_HOME"] = disk
+if folder[0] != "!":
+    os.system(f"mount -o remount,ro {disk}")
+from neural_clip.errors import DataError
+from neural_clip.prepared.reader import PreparedSet
+
+try:
+    PreparedSet.open(folder.lstrip("!")).split("test")
+    print("read")
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("mark", ["", "!"])
+def test_a_cache_that_takes_no_files_is_named_with_the_variables_that_move_it(tmp_path, ready_folders, mark):
+    """Not taken for a damaged data set; with `!` the same disk can be written."""
+    done = run_on_small_disk(tmp_path, "16m", READS, mark + ready_folders["fmri"])
+    told = (
+        f"The cache of `datasets` takes no files ('{tmp_path}/datasets': read-only file system). Name a folder that "
+    )
+    told += "does by the variable HF_HOME or HF_DATASETS_CACHE."
+    assert done.stdout.splitlines() == [told if not mark else "read"], done.stderr

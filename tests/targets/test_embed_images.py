@@ -481,7 +481,7 @@ def test_not_finite_weights_are_refused(tmp_path, clip):
 def test_program(tmp_path, clip, capsys):
     folder = make_set(tmp_path / "set")
     main([str(folder), "--model", str(clip), "--batch-size", "4", "--device", "cpu"])
-    assert "(8-d, projected)" in capsys.readouterr().out
+    assert "(8-d, projected)" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         run(main, [str(folder), "--model", str(clip)])
     assert stop.value.code == 2
@@ -620,7 +620,7 @@ def test_command_line_with_options(tmp_path, clip, other_clip, capsys):
     words = ["embed-images", str(folder), "--device", "cpu", "--model", str(clip), str(other_clip)]
     cli.main([*words, "--pooling", "cls", "projected", "--revision", "", "--blur", "0.25"])
     blurred = ", images blurred with sigma 0.25 of the shorter side)"
-    assert f"{clip.name} (cls{blurred} + {clip.name} (projected{blurred} (24-d, conc" in capsys.readouterr().out
+    assert f"{clip.name} (cls{blurred} + {clip.name} (projected{blurred} (24-d, conc" in capsys.readouterr().err
     twin = make_set(tmp_path / "twin" / "set")
     embed_images(twin, (clip, other_clip), pooling=("cls", "projected"), blur=0.25, device="cpu")  # paths and tuples
     assert contents(twin) == contents(folder)

@@ -16,11 +16,12 @@ pytestmark = pytest.mark.numerical
 
 
 def trained(recipe_file, folders, capsys, *changes):
-    """Warnings of the record; they are the last words before the checkpoint's place, and stand in the card."""
+    """Warnings of the record; they are the last words on stderr, and stand in the card."""
     data = [f"{modality}={folder}" for modality, folder in folders.items()]
     output = train(read_recipe([recipe_file, "--data", *data, *changes]))
-    *said, place = capsys.readouterr().err.rstrip().splitlines()
-    assert place.startswith("checkpoint: ")
+    shown = capsys.readouterr()
+    said = shown.err.rstrip().splitlines()
+    assert shown.out.splitlines()[-1] == f"checkpoint: {output}"
     record, card = (json.loads((output / "training.json").read_text()), (output / "README.md").read_text())
     found = record["warnings"]
     assert [line for line in said if line.startswith("warning: ")] == [f"warning: {text}" for text in found]

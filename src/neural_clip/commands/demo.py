@@ -21,6 +21,7 @@ from pathlib import Path
 
 from neural_clip.commands.options import read_options
 from neural_clip.errors import DataError
+from neural_clip.files.places import place_line
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer
 from neural_clip.options import Options, option
@@ -127,7 +128,7 @@ def evaluate(output: Path, data_sets: list[str]) -> None:
     words += [f"frozen alignment={output / 'frozen_alignment'}", "--output-dir", output]
     side_by_side([*words, *data_sets])
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
-    print(f"model card: {write_model_card(output / 'checkpoint', report)}")
+    print(place_line("model card", write_model_card(output / "checkpoint", report)))
 
 
 def demo_steps(options: DemoOptions) -> list[Step]:
@@ -162,4 +163,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     with only_writer(options.output_dir / "raw"):  # each step has locks of its own
         run_steps(demo_steps(options), "Simulation and data sets that are whole stay; the same command goes on.")
-    print(f"done in {time.monotonic() - started:.0f} s")
+    print(f"done in {time.monotonic() - started:.0f} s", file=sys.stderr)
+    for name in CORPORA:
+        print(place_line("data", options.output_dir / "data" / name))

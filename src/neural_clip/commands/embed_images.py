@@ -6,11 +6,13 @@ stopped; the folder itself is replaced as a whole at the end.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options
+from neural_clip.files.places import place_line
 from neural_clip.options import option
 from neural_clip.targets.options import EmbedOptions
 
@@ -34,5 +36,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     folder = embed_images(given.folder, given.model, options)
     encoder = Facts.read(folder).image_encoder or {}
-    print(f"{folder}: embedded with {encoder['name']} ({encoder['projection_dim']}-d, {encoder['pooling']})")
+    print(f"embedded with {encoder['name']} ({encoder['projection_dim']}-d, {encoder['pooling']})", file=sys.stderr)
+    print(place_line("data", folder))
     return folder

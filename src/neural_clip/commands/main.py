@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+from neural_clip.commands.interruption import told_how_to_go_on
 from neural_clip.errors import check_option, run
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.prepared.known_corpora import CORPORA
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> object:
     before = sys.argv
     sys.argv = [program, *rest]  # argparse reads the program's name there
     try:
-        with no_secrets_told(rest):
+        with no_secrets_told(rest), told_how_to_go_on(name):
             return importlib.import_module(COMMANDS[name][0]).main(*corpus, rest)
     finally:
         sys.argv = before

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from neural_clip.commands.interruption import told_how_to_go_on
 from neural_clip.commands.options import read_options
+from neural_clip.files.places import place_line
 from neural_clip.options import option
 from neural_clip.prepared.known_corpora import CORPORA
 
@@ -44,6 +46,7 @@ def main(name: str, argv: Sequence[str] | None = None) -> Path:
         about, places = ABOUT_CUSTOM, ManifestPlaces
         kind, function = "neural_clip.corpora.custom.options.CustomOptions", "neural_clip.corpora.custom.prepare"
     given, options = read_options(f"prepare {name}", about, argv, places, pkgutil.resolve_name(kind))
-    folder = pkgutil.resolve_name(function)(*vars(given).values(), options)
-    print(f"{folder}: ready for load_dataset")
+    with told_how_to_go_on("prepare"):
+        folder = pkgutil.resolve_name(function)(*vars(given).values(), options)
+    print(place_line("data", folder))
     return folder

@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options
+from neural_clip.files.places import place_line
 from neural_clip.options import option
 
 
@@ -36,5 +37,5 @@ def main(argv: Sequence[str] | None = None) -> str:
     from neural_clip.publishing.push import push
 
     address = push(**vars(options))
-    print(f"{options.folder} is at {address} ({'public' if options.public else 'private'})")
+    print(place_line("repository", f"{address} ({'public' if options.public else 'private'})"))
     return address

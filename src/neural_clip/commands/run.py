@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options, words_of
+from neural_clip.files.places import place_line
 from neural_clip.options import option
 from neural_clip.workflow.options import RunOptions
 
@@ -38,5 +39,5 @@ def main(argv: Sequence[str] | None = None) -> Path:
     folder = run_workflow(given.sources, given.output_dir, options, command=command)
     print_tables(read_report(folder / "evaluation"), folder / "evaluation")
     for path in sorted((folder / "data").glob("*/neural_clip.json")):
-        print(f"{'data:':<12}{path.parent}")
+        print(place_line("data", path.parent))
     return folder

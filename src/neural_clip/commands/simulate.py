@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.options import read_options
+from neural_clip.files.places import place_line
 from neural_clip.options import option
 from neural_clip.simulation.options import SimulateOptions
 from neural_clip.simulation.presets import PRESETS, get_preset
@@ -27,4 +28,7 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
     """Run `neural-clip simulate`; returns the raw folder of each modality."""
     given, options = read_options("simulate", __doc__, argv, Arguments, SimulateOptions)
-    return simulate(given.output_dir, get_preset(given.preset), options)
+    folders = simulate(given.output_dir, get_preset(given.preset), options)
+    for folder in folders.values():
+        print(place_line("raw files", folder))
+    return folders

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from neural_clip.commands.interruption import told_how_to_go_on
 from neural_clip.commands.options import todays_spelling
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.training.recipe import read_recipe
@@ -13,7 +14,7 @@ from neural_clip.training.recipe import read_recipe
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a recipe with its overrides and train."""
     words = todays_spelling("train", sys.argv[1:] if argv is None else argv)
-    with no_secrets_told(words):
+    with no_secrets_told(words), told_how_to_go_on("train"):
         recipe = read_recipe(words)
         from datasets.utils.logging import disable_progress_bar
 

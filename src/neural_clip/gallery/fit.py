@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.preparation import VOXELS, Preparation
+from neural_clip.preparation import VOXELS, Preparation, channel_differences
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None
     for key, (found, expected) in pairs.items():
         found, expected = (list(v) if isinstance(v, list | tuple) else v for v in (found, expected))
         if None not in (found, expected) and found != expected:
+            if key == "ch_names":
+                raise DataError(
+                    f"'{data.name}' does not fit the model in its channels: {channel_differences(found, expected)}."
+                )
             raise DataError(
                 f"'{data.name}' does not fit the model: {key} is {found}, but the model expects {expected}."
             )

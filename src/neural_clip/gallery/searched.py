@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.places import command_line
 from neural_clip.gallery.building import SAME_IMAGE_COSINE
 from neural_clip.prepared.reader import ImageTable, PreparedSet, Split
 from neural_clip.prepared.splits import SPLITS
@@ -49,7 +50,8 @@ def _joined(part: Split, other: PreparedSet) -> ImageTable:
         )
     if not other.facts.image_encoder:
         raise DataError(
-            f"The images of '{other.name}' have no embeddings; run `neural-clip embed-images {other.name}`."
+            f"The images of '{other.name}' have no embeddings; run "
+            f"{command_line('neural-clip', 'embed-images', other.name)}."
         )
     identity_of(part.facts).require(
         identity_of(other.facts), f"'{part.data.name}'", f"'{other.name}'", means=False

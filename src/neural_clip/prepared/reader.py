@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.places import command_line
 from neural_clip.files.volumes import read_mask
 from neural_clip.files.whole import moved_aside, sha256_of
 from neural_clip.preparation import STATISTICS_FILE, Preparation
@@ -99,7 +100,8 @@ class PreparedSet:
         images = self.stored_images
         if "image_embeds" not in images.column_names:
             raise DataError(
-                f"The images of '{self.name}' have no embeddings; run `neural-clip embed-images {self.name}`."
+                f"The images of '{self.name}' have no embeddings; run "
+                f"{command_line('neural-clip', 'embed-images', self.name)}."
             )
         try:
             table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import datasets
 
 ROWS_READ = 64  # at once, when a damaged file is looked for
+TAKES_NO_FILES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def check_stored(folder: Path, facts: Facts) -> None:
@@ -87,6 +89,7 @@ def open_rows(
     except Exception as error:  # of `datasets`, of Arrow, and of the system
         every = [path for paths in files.values() for path in paths]
         _name_damaged(every, columns)
+        check_cache_takes_files(error)
         raise DataError(f"{_named(every)} cannot be read: {reason_of(error.__cause__ or error)}") from error  # type: ignore[arg-type]
     for split, paths in files.items():
         for name, feature in columns.items():
@@ -94,6 +97,20 @@ def open_rows(
                 stated = "no such column" if other is None else str(other)
                 raise DataError(f"{_named(paths)}: column {name!r} should be {feature}, but is {stated}. {ADVICE}")
     return found
+
+
+def check_cache_takes_files(error: BaseException | None) -> None:
+    """Raise a `DataError` where `datasets` failed because the folder of its cache takes no files."""
+    from datasets import config
+
+    while error is not None:
+        place = str(getattr(error, "filename", None) or config.HF_DATASETS_CACHE)
+        if isinstance(error, OSError) and error.errno in TAKES_NO_FILES:
+            raise DataError(
+                f"The cache of `datasets` takes no files ('{place}': {str(error.strerror).lower()}). Name a folder "
+                "that does by the variable HF_HOME or HF_DATASETS_CACHE."
+            ) from error
+        error = error.__cause__ or error.__context__
 
 
 def _name_damaged(paths: Iterable[Path], columns: Mapping[str, Any]) -> None:

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from neural_clip.errors import DataError
+from neural_clip.errors import HUB_TIMEOUT, DataError
 from neural_clip.files.privacy import without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-
-HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short enough to wait for
 
 
 def is_cached(name: str, revision: str | None) -> bool:

@@ -7,6 +7,7 @@ from math import factorial
 from pathlib import Path
 from textwrap import fill
 
+from neural_clip.files.places import place_line
 from neural_clip.markup import one_line
 from neural_clip.prepared.modalities import MODALITIES
 
@@ -346,6 +347,6 @@ def print_tables(report: dict, folder: str | Path | None = None) -> None:
 def _where(folder: Path, report: dict) -> list[str]:
     """Files of an evaluation that exist."""
     names = {"report.html": "page", "report.md": "report", "report.json": "numbers", "embeddings.npz": "embeddings"}
-    lines = [f"{text + ':':<12}{folder / name}" for name, text in names.items() if (folder / name).is_file()]
-    lines += [f"{'picture:':<12}{path}" for path in sorted((folder / "pictures").glob("*.png"))]
-    return [*lines, *(f"{'checkpoint:':<12}{part['path']}" for part in report["checkpoints"])]
+    lines = [place_line(text, folder / name) for name, text in names.items() if (folder / name).is_file()]
+    lines += [place_line("picture", path) for path in sorted((folder / "pictures").glob("*.png"))]
+    return [*lines, *(place_line("checkpoint", part["path"]) for part in report["checkpoints"])]

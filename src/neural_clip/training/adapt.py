@@ -23,6 +23,7 @@ from neural_clip.evaluation.validation_predictions import (
     validation_predictions,
     write_predictions,
 )
+from neural_clip.files.places import place_line
 from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.gallery.fit import check_fit, check_preparation
@@ -176,10 +177,11 @@ def adapt(
         write_checkpoint(partial, output_dir.name, model, processor, record)
         carry_over(output_dir, partial)
     print(
-        f"checkpoint: {output_dir}  ({', '.join(chosen)}: validation 2-way {scores[0]:.4f} at the start, "
-        f"{scores[best]:.4f} after {best} of {options.epochs} epochs)",
+        f"{', '.join(chosen)}: validation 2-way {scores[0]:.4f} at the start, {scores[best]:.4f} after {best} of "
+        f"{options.epochs} epochs",
         file=sys.stderr,
     )
+    print(place_line("checkpoint", output_dir))
     return output_dir
 
 

@@ -45,7 +45,8 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
         learnt = {"trained_on": [learnt_from(found, kept)]}
         settings[f"{modality}_config"] = {**shape, "subjects": kept, **per_modality[modality], **learnt}
     if tower is not None:
-        settings["vision_config"] = tower.model.config.to_dict()
+        # without the place on this machine from where it was loaded
+        settings["vision_config"] = tower.model.config.to_dict() | {"_name_or_path": ""}
     settings |= identity.as_config()
     settings["category_level"] = any(found.category_level for found in facts.values())
     try:

@@ -19,6 +19,7 @@ from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.validation_predictions import ValidationPredictions, write_predictions
+from neural_clip.files.places import command_line, place_line
 from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
@@ -154,9 +155,10 @@ def _run(
             trainer.remove_other_states()
     wait()  # until the checkpoint stands
     if is_first:
+        print(f"kept: {_outcome(trainer, held_out)}", file=sys.stderr)
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print(f"checkpoint: {output_dir}  ({_outcome(trainer, held_out)})", file=sys.stderr)
+        print(place_line("checkpoint", output_dir))
 
 
 def _save(
@@ -222,9 +224,9 @@ def _push(recipe: Recipe, checkpoint: Path) -> None:
     try:
         address = push(checkpoint, repo, public=is_public(recipe), token=arguments.hub_token)
     except DataError as error:
-        again = f"`neural-clip push {checkpoint} --repo {repo}{' --public' * is_public(recipe)}`"
+        again = command_line("neural-clip", "push", checkpoint, "--repo", repo, *["--public"] * is_public(recipe))
         raise DataError(f"{error} The checkpoint stands; {again} sends it.") from error
-    print(f"{checkpoint} is at {address}", file=sys.stderr)
+    print(place_line("repository", address))
 
 
 def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:

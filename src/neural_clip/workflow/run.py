@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from neural_clip.errors import DataError
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import EMBEDDINGS_FILE, REPORT_FILE, WEIGHTS, read_report, why_not_of
+from neural_clip.files.places import command_line
 from neural_clip.files.privacy import shared_place, shared_value
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import RECORD_FILE, check_record
@@ -170,9 +171,10 @@ class Workflow:
             folder = Path(self.model).expanduser()
             if encoder != (folder.resolve().name if folder.is_dir() else self.model):
                 made = f"of {encoder!r} already" if encoder else "already"
+                again = command_line("neural-clip", "embed-images", source.folder, "--overwrite")
                 raise DataError(
                     f"The images of '{source.given}' have embeddings {made}. Leave out `--model`"
-                    + ("." if source.manifest else f", or run `neural-clip embed-images {source.folder} --overwrite`.")
+                    + ("." if source.manifest else f", or run {again}.")
                 )
 
     @property

@@ -339,14 +339,21 @@ def test_an_amplifier_that_was_off_is_named(tmp_path):
 def test_files_must_agree_in_channels_and_rate(tmp_path):
     simulated_raw().save(tmp_path / "a_raw.fif", verbose="error")
     write_events(tmp_path / "events.tsv")
-    cases = [({"names": ("B", "A", "C", "D")}, "has ch_names"), ({"sfreq": 250.0}, "has sfreq 250.0, but 'a_raw.fif'")]
+    cases = [
+        ({"names": ("B", "A", "C", "D")}, "has other channels than 'a_raw.fif': its channel 1 is 'B' instead of 'A'"),
+        ({"names": ("A", "B", "X", "D")}, "'b_raw.fif' .* 'a_raw.fif': it lacks 'C' and has 'X' besides"),
+        ({"sfreq": 250.0}, "has sfreq 250.0, but 'a_raw.fif'"),
+    ]
     for changes, message in cases:
         simulated_raw(**changes).save(tmp_path / "b_raw.fif", overwrite=True, verbose="error")
         with pytest.raises(DataError, match=message):
             prepared(tmp_path, [entry(file=f"{name}_raw.fif", run=name) for name in "ab"])
     with pytest.raises(DataError, match=r"manifest says sfreq is 512.0, but 'a_raw.fif' has 500.0"):
         prepared(tmp_path, [entry(file="a_raw.fif")], sfreq=512.0)
-    assert prepared(tmp_path, [entry(file="a_raw.fif")], sfreq=500.0, tmin=-0.1).is_dir()
+    stated = {"sfreq": 500.0, "tmin": -0.1}
+    with pytest.raises(DataError, match=r"'a_raw.fif' has other .* 'ch_names' of the manifest: it has 'C' besides\."):
+        prepared(tmp_path, [entry(file="a_raw.fif")], ch_names=["A", "B", "D"], **stated)
+    assert prepared(tmp_path, [entry(file="a_raw.fif")], ch_names=["A", "B", "C", "D"], **stated).is_dir()
 
 
 # Formats without a checksum that mne would read on in part.
@@ -475,6 +482,15 @@ def bids_tree(tmp_path, subjects=("01", "02"), runs=("01",), **options):
     return root, raws
 
 
+@pytest.fixture(scope="module")
+def bids_root(tmp_path_factory):
+    """The parent of a BIDS data set of one subject, which tests leave as it is."""
+    pytest.importorskip("mne_bids")
+    place = tmp_path_factory.mktemp("one")
+    bids_tree(place, ("01",))
+    return place
+
+
 def bids_entry(subject="01", run="01", **changes):
     return {
         "file": "bids", "kind": "bids", "subject": f"sub-{subject}", "session": "ses-a", "run": f"run-{run}",
@@ -514,6 +530,27 @@ def test_bids_entities_can_differ_from_the_labels(tmp_path):
     assert {row["subject"] for row in rows} == {"sub-07"} and {row["session"] for row in rows} == {""}
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"task": "sea"}, r"has no task 'sea'; it has 'see'\. Did you mean 'see'\?"),
+     ({"bids_subject": "09"}, r"has no subject '09'; it has '01'\."),
+     ({"session": "ses-b"}, r"has no session 'b'; it has 'a'\."),
+     ({"bids_run": "02"}, r"has no run '02'; it has '01'\."),
+     ({"datatype": "eeg"}, r"has no datatype 'eeg'; it has 'meg'\.")],
+)  # fmt: skip
+def test_what_a_bids_data_set_does_not_have_is_named(bids_root, changes, said):
+    with pytest.raises(DataError, match=said):
+        prepared(bids_root, [bids_entry(**changes)], "meg")
+
+
+def test_a_bids_recording_without_events_is_named(tmp_path):
+    pytest.importorskip("mne_bids")
+    root, _ = bids_tree(tmp_path, ("01",))
+    next(root.rglob("*_events.tsv")).unlink()
+    with pytest.raises(DataError, match=r"no events\.tsv of 'sub-01_ses-a_task-see_run-01_meg'"):
+        prepared(tmp_path, [bids_entry()], "meg")
+
+
 def test_a_pipe_in_a_bids_data_set_is_named(tmp_path):
     pytest.importorskip("mne_bids")
     root, _ = bids_tree(tmp_path, ("01",))
@@ -528,8 +565,8 @@ def test_bids_errors_are_named(tmp_path, monkeypatch):
     pytest.importorskip("mne_bids")
     root, _ = bids_tree(tmp_path, ("01",))
     cases = [
-        ({"task": "rest"}, "sub-01_ses-a_task-rest_run-01.*cannot be read"),
-        ({"bids_subject": "99"}, "sub-99_ses-a"),
+        ({"task": "rest"}, "has no task 'rest'; it has 'see'"),
+        ({"bids_subject": "99"}, "has no subject '99'"),
         ({"task": None}, "of kind 'bids' need 'task'"),
         ({"bids_run": 1}, "'bids_run' must be text, but got 1. Write names that look like numbers in quotes"),
         ({"file": "nowhere"}, "There is no BIDS data set '.*nowhere'"),

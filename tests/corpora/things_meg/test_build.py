@@ -367,7 +367,7 @@ def test_train_std_is_fitted_on_training_epochs(twin, prepared, tmp_path):
 def test_command_line_and_subset(twin, tmp_path, capsys):
     argv = ["--raw-dir", str(twin), "--output-dir", str(tmp_path / "a"), "--subjects", "sub-02", "--sessions", "1"]
     main("things_meg", argv)
-    assert capsys.readouterr().out == f"{tmp_path / 'a'}: ready for load_dataset\n"
+    assert capsys.readouterr().out == f"data:       {tmp_path / 'a'}\n"
     found = rows(tmp_path / "a")
     assert {row["subject"] for row in found.values()} == {"sub-02"} and {r["session"] for r in found.values()} == {
         "ses-01"

@@ -31,7 +31,7 @@ from neural_clip.corpora.custom.trials import Trials, preparation_of, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
 from neural_clip.files.volumes import read_mask
-from neural_clip.preparation import places_of_voxels
+from neural_clip.preparation import channel_differences, places_of_voxels
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.writer import check_output, write_prepared
 
@@ -166,11 +166,11 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
     first = trials[0]
     for other in trials[1:]:
         for key, value in first.facts.items():
-            if other.facts.get(key) != value:
-                raise DataError(
-                    f"'{other.entry.file}' has {key} {other.facts.get(key)}, but '{first.entry.file}' has {value}. "
-                    "Files of one data set must agree, in order as well."
-                )
+            if (found := other.facts.get(key)) != value:
+                differs = f"has {key} {found}, but '{first.entry.file}' has {value}"
+                if key == "ch_names" and found and value:
+                    differs = f"has other channels than '{first.entry.file}': {channel_differences(found, value)}"
+                raise DataError(f"'{other.entry.file}' {differs}. Files of one data set must agree, in order as well.")
     facts = dict(first.facts)
     if not MODALITIES[manifest.modality].sensors:
         return facts
@@ -179,6 +179,9 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
         stated = getattr(manifest, key)
         same = stated == facts[key] if key == "ch_names" else np.isclose(stated or 0, facts[key], rtol=0, atol=1e-6)
         if stated is not None and not same:
+            if key == "ch_names" and facts[key]:
+                differs = channel_differences(facts[key], stated)
+                raise DataError(f"'{first.entry.file}' has other channels than 'ch_names' of the manifest: {differs}.")
             raise DataError(f"The manifest says {key} is {stated}, but '{first.entry.file}' has {facts[key]}.")
     if facts["ch_names"] is not None:
         facts["n_chans"] = len(facts["ch_names"])

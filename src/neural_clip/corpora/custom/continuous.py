@@ -18,7 +18,7 @@ from neural_clip.corpora.custom.epochs import EDGE, channels, fif_parts, history
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.reading import HEAD, check_no_pipe, existing, reading
 from neural_clip.files.tables import column, kept, numbers, read_table, unit_of_onsets
 from neural_clip.preparation import resampled
@@ -81,10 +81,25 @@ def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
     path = _bids_path(entry, modality, root)
     _files([*root.glob("*"), *Path(path.directory).glob("*")])
     with reading(path.basename):
-        table = Path(path.find_matching_sidecar(suffix="events", extension=".tsv"))
+        table = path.find_matching_sidecar(suffix="events", extension=".tsv", on_error="ignore")
         sidecar = path.find_matching_sidecar(suffix="channels", extension=".tsv", on_error="ignore")
-    files = [table] if sidecar is None else [table, Path(sidecar)]
-    return _trials(entry, modality, Path(path.basename), table, partial(_open_bids, entry, modality, root), files)
+    if table is None:
+        raise _no_recording(path, root)
+    files = [Path(table), *([] if sidecar is None else [Path(sidecar)])]
+    return _trials(entry, modality, Path(path.basename), files[0], partial(_open_bids, entry, modality, root), files)
+
+
+def _no_recording(path: mne_bids.BIDSPath, root: Path) -> DataError:
+    """Which entity of a name the data set does not have; or that the recording lacks its events."""
+    import mne_bids
+
+    for name in ("subject", "session", "task", "run", "datatype"):
+        value = path.datatype if name == "datatype" else path.entities[name]
+        known = mne_bids.get_datatypes(root) if name == "datatype" else mne_bids.get_entity_vals(root, name)
+        if value is not None and value not in known:
+            has = f"it has {', '.join(map(repr, known))}" if known else "it has none"
+            return DataError(f"The BIDS data set '{root}' has no {name} '{value}'; {has}.{did_you_mean(value, known)}")
+    return DataError(f"The BIDS data set '{root}' has no events.tsv of '{path.basename}'.")
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:

@@ -1,0 +1,23 @@
+"""What a command says last after Ctrl-C: how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NOTHING_CHANGED = "What stood there before is unchanged. Give the same command again."
+AFTER_INTERRUPTION = {
+    "train": "Give the same command again; where finished parts stay, with `--resume` in place of `--overwrite`.",
+    **dict.fromkeys(("simulate", "prepare", "embed-images"), "Give the same command again; what is whole is kept."),
+    **dict.fromkeys(("run", "demo"), "Give the same command again, without `--overwrite`; what is whole is kept."),
+    "push": "Give the same command again; it sends what is still missing.",
+}
+
+
+@contextmanager
+def told_how_to_go_on(command: str) -> Iterator[None]:
+    """Let the last line after Ctrl-C say what to do next; what is kept of the work was told where it is known."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(AFTER_INTERRUPTION.get(command, NOTHING_CHANGED)) from None
