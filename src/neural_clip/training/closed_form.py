@@ -166,7 +166,7 @@ def _fitted(
     chosen = {"way": way.name, "relative_alpha": relative_alpha, "gamma": GAMMA}
     record = chosen | _scored(blend, {"network": network, "closed form": predictions}, scored)
     if blend.weight == 1:
-        return record | {"left_out": "The validation split gives it no weight."}, None, blend
+        return record | {"left_out": "The network does better alone."}, None, blend
     everything = fitted if validation is None or held_out is not None else ready(joined(train.part, validation.part))
     transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
