@@ -70,8 +70,8 @@ UNDERSTANDING_TEXT = (
 PICTURES_TEXT = (
     "Rows of images: left, the image behind the query; right, the five nearest, best first. Frames: green, the same "
     "image; amber, another image of the same concept or category; red, neither; grey, the labels of the two corpora "
-    "cannot be compared. Rows are not chosen by eye: queries were ordered by their own score and taken at evenly spaced "
-    "positions from best to worst."
+    "cannot be compared. Rows are not chosen by eye: queries were ordered by their own score and taken at evenly "
+    "spaced positions from best to worst."
 )
 
 
