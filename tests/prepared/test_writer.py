@@ -244,7 +244,7 @@ def test_a_subject_may_lack_splits_and_the_doctor_says_so(tmp_path, lacking):
     facts = read_metadata(write(tmp_path / "set", rows))
     assert set(facts["subject_splits"]["sub-02"]) == {"train", "validation", "test"} - set(lacking)
     told = [found["message"] for found in facts["findings"] if found["check"] == "splits"]
-    assert told == [f"sub-02 of 2 subjects have no {split} rows." for split in lacking]
+    assert told == [f"1 of 2 subjects has no {split} rows: sub-02." for split in lacking]
 
 
 def test_nothing_to_train_on_or_to_score_is_refused_and_no_validation_told(tmp_path):

@@ -39,6 +39,7 @@ def test_recorded_data_are_not_called_simulated(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "SIMULATED" not in text + out and "EEG simulated" not in text + out
     assert "No pictures" in text and "has no pixels" in text  # embeddings only
+    assert "--data" not in text.partition("No pictures")[2].partition("\n")[0]  # no other place has any
     assert "Table 2" not in text + out  # one modality converts into nothing
     assert "ceiling" not in out.split("Encoding")[0]
 

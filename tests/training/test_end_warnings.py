@@ -77,7 +77,9 @@ def test_recordings_without_a_signal_stay_at_chance(recipe_file, tmp_path, folde
     both = {modality: folder, other: folders[other]}
     found = trained(recipe_file, both, capsys, "--num_train_epochs", "4", "--min_steps", "60")
     (text,) = found
-    assert text.startswith(f"the network of {modality} stayed at chance: its validation 2-way accuracy is 0.")
+    assert text.startswith(
+        f"the network of {modality} cannot be told from chance: its validation 2-way accuracy is 0."
+    )
     assert "(95 % interval 0." in text and ", the best of 4), and guessing gives 0.5." in text
 
 

@@ -28,6 +28,7 @@ ROWS_DECODING, ROWS_CONVERSION = 3, 2  # queries shown of each modality and of e
 SAME_IMAGE, SAME_CONCEPT, OTHER = ("#1a8a3c", "same image"), ("#f0a000", "same kind"), ("#c0392b", "")
 NOT_COMPARABLE = ("#9a9a9a", "")
 LEGEND = {"same kind": "same kind: concept or category", "": "neither"}
+NO_PIXELS = "has no pixels"  # a data set of ready-made embeddings
 GROUP_GAP = 0.12  # in cells, extra between groups
 
 
@@ -83,8 +84,9 @@ def draw_panels(
         if reason:
             missing.append(f"{MODALITIES[modality].title} ({reason})")
     if missing:
-        where = "Say where the data sets lie: `data` of `write_report`, --data of `neural-clip report`."
-        return {}, f"No pictures: the images are not at hand for {', '.join(missing)}. {where}"
+        where = " Say where the data sets lie: `data` of `write_report`, --data of `neural-clip report`."
+        where *= not all(reason.endswith(f"{NO_PIXELS})") for reason in missing)
+        return {}, f"No pictures: the images are not at hand for {', '.join(missing)}.{where}"
     simulated = " of SIMULATED recordings" if report["simulated"] else ""
     rule = "rows: queries evenly spaced from best to worst by their own 2-way score"
     tasks = {
@@ -194,7 +196,7 @@ def _images_of(data: str | Path | PreparedSet | None, named: dict, beside: Path)
         images = found.stored_images
     except DataError as error:
         return None, str(error).rstrip(".")
-    return images, "" if "image" in images.column_names else f"{folder} has no pixels"
+    return images, "" if "image" in images.column_names else f"{folder} {NO_PIXELS}"
 
 
 def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str, Any]) -> None:

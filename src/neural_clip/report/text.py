@@ -78,10 +78,10 @@ UNDERSTANDING_TEXT = (
     "This file also says how well maps from two halves of the images agree: maps that do not agree are noise."
 )
 PICTURES_TEXT = (
-    "Left: the image behind the query. Right: the five nearest, best first. Frames: green, the same image; amber, "
-    "another image of the same concept or category; red, neither; grey, the labels of the two corpora cannot be "
-    "compared. Rows are not chosen by eye: queries were ordered by their own score and taken at evenly spaced "
-    "positions from best to worst."
+    "Rows of images: left, the image behind the query; right, the five nearest, best first. Frames: green, the same "
+    "image; amber, another image of the same concept or category; red, neither; grey, the labels of the two corpora "
+    "cannot be compared. Rows are not chosen by eye: queries were ordered by their own score and taken at evenly "
+    "spaced positions from best to worst."
 )
 # Whether the folder of a checkpoint holds other weights than those that were scored; nothing where it is not found.
 CHANGED = {

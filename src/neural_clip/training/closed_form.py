@@ -187,7 +187,7 @@ def _fitted(
     chosen = {"way": way.name, "relative_alpha": relative_alpha, "gamma": GAMMA}
     record = chosen | _scored(blend, {"network": network, "closed form": predictions, "blend": embeds}, scored)
     if blend.weight == 1:
-        return Fitted(record | {"left_out": "The validation split gives it no weight."}, network)
+        return Fitted(record | {"left_out": "The network does better alone."}, network)
     everything = fitted if validation is None else ready(joined(train.part, validation.part))
     transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)

@@ -45,8 +45,8 @@ def _at_chance(trainer: NeuralClipTrainer, network: Mapping[str, np.ndarray]) ->
     n_chosen_from = len(scored) if trainer.args.load_best_model_at_end else 1
     found = ((part, chance_of(network[part.modality], part, n_chosen_from)) for part in trainer.validation)
     return [
-        f"the network of {part.modality} stayed at chance: its validation 2-way accuracy is {score}, and guessing "
-        "gives 0.5."
+        f"the network of {part.modality} cannot be told from chance: its validation 2-way accuracy is {score}, and "
+        "guessing gives 0.5."
         for part, score in found
         if score is not None
     ]

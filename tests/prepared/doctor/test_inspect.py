@@ -376,6 +376,14 @@ def test_each_planted_fault_is_found_and_nothing_else(tmp_path, fault):
     assert all(finding.message.endswith(".") and finding.consequence.endswith(".") for finding in findings)
 
 
+def test_a_set_without_a_validation_split_is_told_how_epochs_are_chosen(tmp_path):
+    planted = Planted()
+    without("validation")(planted)
+    found = inspect(planted.write(tmp_path / "set"))
+    (consequence,) = [finding.consequence for finding in found if finding.check == "splits"]
+    assert "cross-validation over training images (`folds`)" in consequence
+
+
 def test_counts_of_the_metadata_are_compared_only_where_they_are_stated(tmp_path):
     planted = Planted("fmri")
     planted.facts |= {"n_voxels": {"sub-01": 10, "sub-02": 12}, "n_chans": None, "splits": None, "subjects": None}
@@ -898,7 +906,7 @@ def test_held_out_subjects_may_see_images_that_were_trained_on(tmp_path):
     assert faults(found) == {("known images", "warning")}
     assert "72 images are in several splits, by different subjects; 96 are tested" in message_of(found, "known images")
     told = {finding.message: finding.consequence for finding in found if finding.check == "splits"}
-    assert "evaluate --subject average" in told["sub-02 of 2 subjects have no train rows."]
+    assert "evaluate --subject average" in told["1 of 2 subjects has no train rows: sub-02."]
     by_image = inspect(tmp_path / "set", metadata=Planted().facts)
     assert ("split overlap", "error") in faults(by_image)
 

@@ -91,13 +91,18 @@ def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
     counts, unit = _subject_splits(labels), metadata.get("split_unit")
     consequences: dict[str, tuple] = {
         "train": (error, "There is nothing to train on."),
-        "validation": (warning, "Whoever chooses epochs or settings would do so on the test split."),
+        "validation": (
+            warning,
+            "Training chooses epochs by cross-validation over training images (`folds`), which takes several "
+            "trainings; the test split must not choose them.",
+        ),
         "test": (error, "There is nothing to score."),
     }
     if unit == "subject" and not any("train" in splits for splits in counts.values()):
         consequences["train"] = (warning, "The set can only be scored, by a model that was trained on another one.")
     for split, (severity, consequence) in consequences.items():
         lacking = [subject for subject, splits in counts.items() if split not in splits]
+        told = f"{len(lacking)} of {len(counts)} subjects {'has' if len(lacking) == 1 else 'have'}"
         if len(lacking) == len(counts):
             yield severity("splits", f"There is no {split} split.", consequence)
         elif lacking and split == "train":
@@ -105,13 +110,12 @@ def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
             scored = ("as new subjects they are scored by the average subject (`evaluate --subject average`)"
                       if MODALITIES[metadata["modality"]].sensors else
                       "voxels have no average subject, so they cannot be scored without training rows")  # fmt: skip
-            yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no train rows.",
+            yield level("splits", f"{told} no train rows: {examples(lacking)}.",
                         f"A model trained on this set has no layer for them: {scored}.")  # fmt: skip
         elif lacking:  # whole runs, recordings and subjects cannot be cut up
             level = note if unit != "image" else warning
-            yield level("splits", f"{examples(lacking)} of {len(counts)} subjects have no {split} rows.",
-                        "Scores over subjects leave them out." + ("" if unit == "subject" else f" {consequence}")
-                        )  # fmt: skip
+            yield level("splits", f"{told} no {split} rows: {examples(lacking)}.",
+                        "Scores over subjects leave them out.")  # fmt: skip
 
 
 def _check_sizes(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
