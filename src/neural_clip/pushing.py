@@ -115,7 +115,7 @@ class Push:
         if "/" not in repo_id:
             self.repo = f"{self.api.whoami()['name']}/{repo_id}"
         try:
-            known = self.api.repo_info(self.repo, timeout=HUB_TIMEOUT)
+            known: Any = self.api.repo_info(self.repo, timeout=HUB_TIMEOUT)
         except RepositoryNotFoundError:
             known = None
         self.exists = known is not None
