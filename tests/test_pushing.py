@@ -1,6 +1,7 @@
 """`push_to_hub` in the usual Python way is held to the rules of `neural-clip push`, against a Hub on this machine."""
 
 import copy
+import importlib.util
 import json
 
 import pytest
@@ -8,10 +9,12 @@ import torch
 import yaml
 from safetensors.torch import load
 
+from hostile_names import HOSTILE, structure
 from loopback_hub import LoopbackHub
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.checkpoint_card import MARK, card_text
 from neural_clip.errors import DataError
+from neural_clip.markup import one_line
 from neural_clip.modeling_eeg import EegEncoder
 from neural_clip.preparation import Preparation
 from small_models import SUBJECTS, small_config
@@ -265,3 +268,37 @@ def test_a_checkpoint_that_says_nothing_of_terms_is_unknown_not_free(hub, tmp_pa
             thing.push_to_hub(REPO, private=False)
         thing.push_to_hub(REPO)
     assert "redistribution of the data: not recorded" in card_of(hub.repositories["model", REPO])
+
+
+def test_names_are_text_in_the_card_whatever_they_hold():
+    def card(name):
+        config = small_config(vision_model_name=name).to_dict()
+        entry = DATA["eeg"] | {"corpus": name, "licence": name, "terms": name, "subjects": [name, "b"]}
+        for modality in DATA:
+            config[f"{modality}_config"]["trained_on"] = [entry]
+        config["eeg_config"] |= {"ch_names": [name] * 5, "subjects": [name]}
+        steps = vars(STEPS) | {"unit": name, "reference": name}
+        groups = {"eeg": [{"subjects": [name], "preparation": steps}]}
+        text = card_text(REPO, config, {"recordings": groups})
+        assert front_matter(text)["license"] == "other"
+        return structure(text.split("---\n", 2)[2])
+
+    plain, _ = card("name")
+    for name in filter(one_line, HOSTILE):
+        found, text = card(name)
+        assert found == plain and text.count(one_line(name)) >= 4, name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+def test_an_adapter_is_pushed_by_the_same_rules(hub):
+    from peft import LoraConfig
+
+    model = make_model()
+    model.add_adapter(LoraConfig(r=2, target_modules=["projections.eeg"]))
+    with pytest.raises(DataError, match="must not become public"):
+        model.push_to_hub(REPO, private=False)
+    for _ in range(2):
+        model.push_to_hub(REPO)
+    repository = hub.repositories["model", REPO]
+    assert repository["private"] is True and "adapter_model.safetensors" in repository["files"]
+    assert "redistribution of the data: forbidden" in card_of(repository)

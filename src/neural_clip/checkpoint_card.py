@@ -32,12 +32,13 @@ def card_data(branches: Mapping[str, dict], tags: Any = ()) -> Any:
     from huggingface_hub import ModelCardData
 
     entries = [entry for facts in branches.values() for entry in entries_of(facts)]
+    licence: dict[str, Any] = {**model_licence(entries)}
     simulated = ["simulated"] if any(entry.get("simulated") for entry in entries) else []
     return ModelCardData(
         library_name="neural_clip",
         pipeline_tag="feature-extraction",
         tags=["neural_clip", "clip", *branches, *simulated, *tags],
-        **model_licence(entries),
+        **licence,
     )
 
 

@@ -19,6 +19,7 @@ from .terms import check_terms, check_visibility
 ADVICE = {True: "pass private=False", False: "leave private=False away"}
 HUB_TIMEOUT = 10  # s
 CONFIGURATIONS = ("config.json", "processor_config.json")
+OURS = {*CONFIGURATIONS, "adapter_config.json"}  # one of these lies in a repository that may be pushed to
 # Arguments of a push; all others are of saving.
 OF_PUSH = ("repo_id", "commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
 # Files of an earlier push that would be read together with new weights, or tell of other ones.
@@ -114,20 +115,20 @@ class Push:
         if "/" not in repo_id:
             self.repo = f"{self.api.whoami()['name']}/{repo_id}"
         try:
-            known = self.api.repo_info(self.repo, timeout=HUB_TIMEOUT)
+            known: Any = self.api.repo_info(self.repo, timeout=HUB_TIMEOUT)
         except RepositoryNotFoundError:
             known = None
         self.exists = known is not None
         if known is not None:
             check_visibility(self.repo, bool(known.private), what, terms, self.public, ADVICE)
             files = {file.rfilename for file in known.siblings or []} - {".gitattributes", "README.md"}
-            if files and not files & set(CONFIGURATIONS):
+            if files and not files & OURS:
                 raise ValueError(
                     f"'{self.repo}' exists and holds something else ({sorted(files)[0]} ...). Choose another name."
                 )
         kind = next((name for name in ("model", "processor", "config") if name in what.lower()), "model")
         self.message, self.description = commit_message or f"Upload {kind}", commit_description
-        self.revision, self.create_pr = revision, create_pr
+        self.revision, self.create_pr, self.config = revision, create_pr, getattr(thing, "config", None)
         self.tags = [*(getattr(thing, "model_tags", None) or []), *([tags] if isinstance(tags, str) else tags or [])]
 
     def send(self, folder: Path) -> Any:
@@ -144,8 +145,10 @@ class Push:
         operations: list[Any] = [CommitOperationDelete(name) for name in stale]
         operations += [CommitOperationAdd(name, folder / name) for name in names]
         if self._writes_card(there, stale):
-            parts = [self._json(folder, name, there) for name in CONFIGURATIONS]
-            text = card_text(self.repo, *parts, tags=self.tags)
+            config, processor = (self._json(folder, name, there) for name in CONFIGURATIONS)
+            if config is None and self.config is not None:  # an adapter is saved without
+                config = self.config.to_dict()
+            text = card_text(self.repo, config, processor, tags=self.tags)
             operations.append(CommitOperationAdd("README.md", text.encode()))
         return self.api.create_commit(
             self.repo, operations, commit_message=self.message, commit_description=self.description,

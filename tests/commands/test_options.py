@@ -197,7 +197,7 @@ def test_options_have_the_defaults_of_the_functions():
     """What is no dataclass of its own is said twice: a command does what a call without arguments does."""
     for kind, function, names in (
         (DoctorOptions, examine, ["folder", "num_proc"]),
-        (PushOptions, push, ["folder", "repo", "public", "message"]),
+        (PushOptions, push, ["folder", "repo", "public", "scores", "message"]),
         (ReportOptions, write_report, ["path", "pictures", "data"]),
     ):
         given = [item for item in fields(kind) if item.name != "json"]

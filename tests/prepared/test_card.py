@@ -35,6 +35,7 @@ EXPECTED = (
     "- scaling: fit_scope = whole", "- checked against: trials 20, people 2", "- one channel is flat",
     "- {{ facts.licence }}", "name a: net, revision None, pooling mean of patches, projection_dim 4",
     "- warning: labels: Two agree. Scores rise.", "Licence: special: 'mine'", "Redistribution: forbidden",
+    "Nobody was recorded: the subjects are simulated. Left out when", "names, birthdays, experimenters, dates",
     "Terms: For research.", "Source: a shelf", "Please cite: Nobody 2020", f"(SHA-256): `{'ab' * 32}`",
 )  # fmt: skip
 

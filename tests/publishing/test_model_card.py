@@ -95,7 +95,7 @@ def test_a_card_of_recorded_fmri_alone():
     record = json.loads(CARDS[0].with_suffix(".json").read_text())["training"]
     text = model_card("mine", record | {"data": {"fmri": record["data"]["fmri"]}, "simulated": []})
     assert "simulated" not in text and '"average"' not in text and "subjects without a layer are refused." in text
-    assert "None yet; `neural-clip push --report" in text and "## Adaptation" not in text and "\n\n\n" not in text
+    assert "None yet; `neural-clip push --scores" in text and "## Adaptation" not in text and "\n\n\n" not in text
 
 
 @settings(deadline=None, max_examples=25)

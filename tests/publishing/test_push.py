@@ -77,6 +77,13 @@ def relist(folder, files, record="training.json"):
     return content
 
 
+def as_sent(folder, repo=REPO):
+    """Contents of a data set, whose card names the repository once it is there."""
+    found = contents(folder)
+    assert found["README.md"].count(b'("<this folder>"') == 3
+    return found | {"README.md": found["README.md"].replace(b'"<this folder>"', f'"{repo}"'.encode())}
+
+
 def litter(folder):
     """Files that are no part of a data set or checkpoint."""
     for name in (".env", ".token.json", "README.md.partial", "training_args.bin", "optimizer.pt", ".cache/x.json",
@@ -100,7 +107,7 @@ def refused(folder, message, **options):
 
 def test_data_set_arrives_whole_and_private(tmp_path, hub, capsys):
     folder = make_set(tmp_path / "set")
-    expected = contents(folder)
+    expected = as_sent(folder)
     assert {"README.md", "neural_clip.json", "scaling.npz", "images/images-00000.parquet"} < expected.keys()
     assert len([name for name in expected if name.startswith("data/sub-01/train")]) == 3
     litter(folder)
@@ -142,7 +149,7 @@ def test_predictions_of_recordings_stay_here(tmp_path, hub, capsys, listed):
 @pytest.mark.parametrize("kind", ["set", "checkpoint"])
 def test_what_is_sent_is_what_the_record_lists(tmp_path, hub, capsys, kind):
     folder = tmp_path / "folder"
-    expected = contents(make_set(folder)) if kind == "set" else make_checkpoint(folder)
+    expected = as_sent(make_set(folder)) if kind == "set" else make_checkpoint(folder)
     litter(folder)
     for name in ("diary.json", "answers.txt", "notes.csv"):  # called as files of a data set or checkpoint are
         (folder / name).write_text("secret")
@@ -250,7 +257,7 @@ def test_a_second_push_leaves_nothing_of_the_first(tmp_path, hub):
     fewer = make_set(tmp_path / "few" / "set", n=6)
     push(fewer, REPO)
     files = hub.repositories["dataset", REPO]["files"]
-    assert files == contents(fewer) | {".gitattributes": b""}
+    assert files == as_sent(fewer) | {".gitattributes": b""}
     arrived = tmp_path / "arrived"
     for name, content in files.items():
         (arrived / name).parent.mkdir(parents=True, exist_ok=True)
@@ -344,7 +351,7 @@ def test_changed_and_leaking_sets_are_not_sent(tmp_path, hub, monkeypatch):
 @pytest.mark.parametrize("moment", ["", "preupload/main", "commit/main"])
 def test_a_folder_that_is_replaced_while_it_is_sent_arrives_as_it_was_checked(tmp_path, hub, kind, moment):
     folder, other = tmp_path / "folder", tmp_path / "other"
-    expected = contents(make_set(folder)) if kind == "set" else make_checkpoint(folder)
+    expected = as_sent(make_set(folder)) if kind == "set" else make_checkpoint(folder)
     make_set(other, "forbidden", n=12) if kind == "set" else make_checkpoint(other, ("forbidden", "forbidden"))
     (other / "README.md").write_text("another card")
     hub.meanwhile[moment] = lambda: replace(folder, other)
@@ -535,7 +542,7 @@ def test_the_card_names_the_repository_and_tells_the_scores_of_a_report(tmp_path
     assert f"\n# {REPO}\n" in text and text.count(f'from_pretrained("{REPO}", trust') == 2 and '"model"' not in text
     assert "license: cc-by-nc-4.0" in text and "model-index" not in text
     report = report_of(folder, tmp_path / "report", repository={"name": "lab/set", "revision": "0" * 40})
-    main([str(folder), "--repo", REPO, "--public", "--report", str(report)])
+    main([str(folder), "--repo", REPO, "--public", "--scores", str(report)])
     card = ModelCard(files["README.md"].decode())
     assert {(each.metric_type, each.metric_value) for each in card.data.eval_results} == {
         ("two_way", 0.71234), ("top1", 0.125), ("top5", 0.25),
@@ -546,7 +553,7 @@ def test_the_card_names_the_repository_and_tells_the_scores_of_a_report(tmp_path
     assert {(each.dataset_id, each.dataset_revision) for each in entries} == {("lab/set", "0" * 40)}
     assert contents(folder) == before  # here the card stays as it was
     report_of(folder, report)  # of a set that lies nowhere on the Hub
-    push(folder, REPO, public=True, report=report)
+    push(folder, REPO, public=True, scores=report)
     assert ".eval_results/neural_clip.yaml" not in files and b"0.7123" in files["README.md"]
 
 
@@ -558,14 +565,14 @@ def test_a_report_of_other_weights_is_not_told_of(tmp_path, hub):
     report = report_of(folder, tmp_path / "report")
     (folder / "model.safetensors").write_bytes(b"others")
     record_of(folder)
-    refused(folder, r"report\.json' does not tell of '.*model': its first checkpoint has other weights", report=report)
+    refused(folder, r"report\.json' does not tell of '.*model': its first checkpoint has other weights", scores=report)
     changed = json.loads((report / "report.json").read_text()) | {"split": "train"}
     (report / "report.json").write_text(json.dumps(changed))
-    refused(folder, "was changed since it was written", report=report)
+    refused(folder, "was changed since it was written", scores=report)
     (report / "report.json").write_text("{}")
-    refused(folder, "is no report of `neural-clip evaluate`", report=report)
-    refused(folder, r"nowhere' is missing|no such|not there|nowhere", report=tmp_path / "nowhere")
-    refused(make_set(tmp_path / "set"), "has other weights|is no report", report=report)
+    refused(folder, "is no report of `neural-clip evaluate`", scores=report)
+    refused(folder, r"nowhere' is missing|no such|not there|nowhere", scores=tmp_path / "nowhere")
+    refused(make_set(tmp_path / "set"), "has other weights|is no report", scores=report)
     assert hub.created == []
 
 
@@ -583,7 +590,7 @@ def test_program_in_a_process_of_its_own(tmp_path):
         options = {"capture_output": True, "text": True, "timeout": 120, "stdin": subprocess.DEVNULL}
         done = subprocess.run(command, env=surroundings, **options)
         assert done.returncode == 0, done.stderr
-        assert served.repositories["dataset", REPO]["files"] == contents(folder) | {".gitattributes": b""}
+        assert served.repositories["dataset", REPO]["files"] == as_sent(folder) | {".gitattributes": b""}
         assert f"{served.endpoint}/datasets/{REPO} (private)" in done.stdout
     offline = subprocess.run(command, **options)
     assert offline.returncode == 2 and offline.stderr.startswith("error: 'lab/set' cannot be reached: HF_HUB_OFFLINE")

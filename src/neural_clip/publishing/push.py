@@ -25,6 +25,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, check_record, read_record, sealed
 from neural_clip.files.whole import link_or_copy, sha256_of
+from neural_clip.markup import python_text
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.stored_rows import check_stored
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
@@ -58,7 +59,7 @@ STALE_FILES = {
 
 def push(
     folder: str | Path, repo: str, *, public: bool = False, message: str | None = None, token: str | None = None,
-    report: str | Path | None = None,
+    scores: str | Path | None = None,
 ) -> str:  # fmt: skip
     """Upload a prepared data set or a checkpoint.
 
@@ -68,7 +69,7 @@ def push(
         public (`bool`, *optional*, defaults to `False`): Let everyone see it.
         message (`str`, *optional*): Message of the commit.
         token (`str`, *optional*): Of the Hub, in place of the one that `hf auth login` or `HF_TOKEN` gave.
-        report (`str` or `Path`, *optional*): `report.json` of an evaluation of this checkpoint, whose scores the card
+        scores (`str` or `Path`, *optional*): `report.json` of an evaluation of this checkpoint, whose scores the card
             is to state.
 
     Returns:
@@ -93,12 +94,11 @@ def push(
                     "which weights it was written for, so what they learnt from cannot be told. Train it again, or "
                     "push it to a private repository."
                 )
-        scored = None if report is None else _report_of(frozen, kind, report)
+        scored = None if scores is None else _report_of(frozen, kind, scores)
         api, known = open_repository(repo, kind, f"'{folder}'", terms, public, token)
         if kind == "dataset":
             _check_data_set(frozen)
-        else:
-            files = [*files, *_tell_of(frozen, repo, scored)]
+        files = [*files, *_tell_of(frozen, kind, repo, scored)]
         _tell_what_stays(folder, kind, files)
         with hub_errors(repo):
             if known is None:
@@ -154,10 +154,12 @@ def _report_of(folder: Path, kind: str, place: str | Path) -> dict:
     return report
 
 
-def _tell_of(folder: Path, repo: str, report: dict | None) -> list[str]:
-    """Have the card of a checkpoint name the repository, or tell of an evaluation; returns further files to send."""
+def _tell_of(folder: Path, kind: str, repo: str, report: dict | None) -> list[str]:
+    """Have the card name the repository, and tell of an evaluation; returns further files to send."""
     path = folder / "README.md"
-    if report is None:
+    if kind == "dataset":
+        text = path.read_text(encoding="utf-8").replace('"<this folder>"', python_text(repo))
+    elif report is None:
         text = renamed(path.read_text(encoding="utf-8"), repo)
     else:
         text = model_card(repo, read_record(folder) or {}, report, *configurations(folder))
