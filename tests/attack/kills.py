@@ -83,6 +83,13 @@ def simulated() -> None:
     simulate("out", replace(tiny, meg=replace(tiny.meg, **sizes)), corpora=["meg"])
 
 
+def saved(modality: str = "eeg") -> None:
+    """A part of a gallery, written in place of what may be there."""
+    from neural_clip import NeuralGallery
+
+    NeuralGallery.load("gallery").filter(modality=modality).save_to_disk("out", overwrite=True)
+
+
 CUSTOM = "prepare custom manifest.yaml --output-dir out"
 IMAGENET = "prepare imagenet_eeg --raw-dir imagenet --output-dir out"
 TRAIN = "train recipe.yaml --output-dir out"
@@ -109,6 +116,8 @@ WRITERS = [
     Writer("adapt", "trained", line(ADAPT)),
     Writer("adapt over another", "trained", line(f"{ADAPT} --overwrite"), before=line(f"{ADAPT} --seed 3")),
     Writer("evaluate", "trained", line(EVALUATE), before=line(f"{EVALUATE} --split validation"), by_file=True),
+    Writer("save a gallery", "gallery", saved),
+    Writer("save a gallery over another", "gallery", saved, before=lambda: saved("fmri")),
     Writer("run", "trained", line(RUN), "out/checkpoint"),
     Writer("report", "trained", line("report report"), "report", by_file=True),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from folder_contents import contents
 from neural_clip import NeuralGallery
 from neural_clip.errors import DataError
 from neural_clip.files.record import sealed
@@ -35,6 +36,14 @@ def test_another_process_opens_the_same_gallery(saved, signals, world):
     opened = NeuralGallery.load(saved, world.checkpoint)
     signals.encoder.require(opened.encoder, "one", "other")
     assert opened.checkpoint == signals.checkpoint
+
+
+def test_the_same_gallery_has_the_same_bytes(saved, world):
+    """Made anew by the model, and loaded and saved again."""
+    parts = [world.data[modality].split("test") for modality in ("eeg", "fmri")]
+    again = NeuralGallery.from_recordings(world.checkpoint, parts).save_to_disk(saved.parent / "again")
+    copied = NeuralGallery.load(again).save_to_disk(saved.parent / "copied")
+    assert contents(again) == contents(saved) == contents(copied)
 
 
 def test_it_is_not_written_over_other_things(saved, signals, images, world, tmp_path):

@@ -170,6 +170,8 @@ def mean_rows(rows: datasets.Dataset) -> datasets.Dataset:
         keys = np.array([f"{row['file']}\n{row['image_id']}" for row in behind])
         means, _, _ = aggregate(vectors_of(own), keys, keys, SUBJECT_MEAN)  # in the order of their keys
         first = own.select(np.unique(keys, return_index=True)[1])
-        kept = {name: column_of(first, name) for name in ("image_id", "concept", "categories", "split", "file")}
+        kept: dict[str, Any] = {
+            name: column_of(first, name) for name in ("image_id", "concept", "categories", "split", "file")
+        }
         parts.append(table_of(means.astype(np.float32), modality=str(modality), subject="all", **kept))
     return joined(parts)

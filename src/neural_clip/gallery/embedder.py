@@ -199,7 +199,7 @@ class Embedder:
                 f"The {part.name} split of '{part.data.name}' has no rows here; there is nothing to embed."
             )
         if subject not in (None, AVERAGE_NAME) and {subject} != set(part.subjects):
-            raise DataError(f"'subject' is {subject!r}, but the rows are of {sorted(set(part.subjects))}.")
+            raise DataError(f"'subject' is {subject!r}, but the rows are of {sorted(set(part.subjects.tolist()))}.")
         check_preparation(self.processor, part.data, "The model")
         device = str(self.model.device)
         average = subject if subject == AVERAGE_NAME else None

@@ -467,7 +467,7 @@ class NeuralGallery:
         model = self._embedder.model
         parts = [
             NeuralGallery.of_table(moved, moved.images.of(table.image_ids))
-            for data, table in training_images(model.name_or_path)
+            for data, table in training_images(str(model.name_or_path))
             for moved in [in_space_of(model.config, data, "The model")]
         ]
         return replace(parts[0], rows=joined([part.rows for part in parts]))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 2048  # of a gallery, widened to float32 at a time: 6 MB at 768 dimensions
 BLOCK_QUERIES = 1024
-BLOCKS_KEPT = 64  # whose best rows wait to be compared with one another
 SPARE = 16  # rows kept beyond those wanted, because float32 may order the last of them otherwise
 DIGITS = 9  # as in `nearest_rows` of retrieval/scores.py: equal vectors tie whatever their place
 
@@ -59,39 +58,39 @@ def _nearest(
 def _screened(
     units: np.ndarray, gallery: Vectors, k: int, handicap: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best rows of each query in float32, `(n_queries, k)`, and the value of the last."""
+    """The value of the last of the best `k` rows of each query in float32, and these rows; -1 where there are fewer.
+
+    Only queries for which a block holds something better than their last row so far are looked at more closely.
+    """
     import torch
 
-    wanted, kept = torch.from_numpy(np.ascontiguousarray(units)), []
+    wanted = torch.from_numpy(np.ascontiguousarray(units))
+    best, rows = torch.full((len(units), k), -torch.inf), torch.full((len(units), k), -1)
+    widened, products = torch.empty(BLOCK_ROWS, gallery.width), torch.empty(len(units), BLOCK_ROWS)
     for block in steps(len(gallery), BLOCK_ROWS):
-        values = wanted @ _widened(gallery.array[block]).T  # (n_queries, block)
+        size = block.stop - block.start
+        values = products[:, :size]  # (n_queries, block)
+        torch.mm(wanted, widened[:size].copy_(_tensor(gallery.array[block])).T, out=values)
         values *= torch.from_numpy(gallery.scale[block].astype(np.float32))
         if handicap is not None:
             values -= torch.from_numpy(handicap[block].astype(np.float32))
-        best, places = values.topk(min(k, values.shape[1]), dim=1, sorted=False)
-        kept.append((best, places + block.start))
-        if len(kept) == BLOCKS_KEPT:
-            kept = [_best(kept, k)]
-    best, rows = _best(kept, k)
+        better = (values.amax(dim=1) > best.amin(dim=1)).nonzero()[:, 0]
+        if len(better):
+            found, places = values[better].topk(min(k, size), dim=1, sorted=False)
+            joined = torch.cat([best[better], found], dim=1)
+            best[better], kept = joined.topk(k, dim=1, sorted=False)
+            rows[better] = torch.cat([rows[better], places + block.start], dim=1).gather(1, kept)
+    rows[best == -torch.inf] = -1
     return best.amin(dim=1).numpy(), rows.numpy()
 
 
-def _widened(block: np.ndarray) -> torch.Tensor:
-    """Some rows of a gallery in float32; torch widens float16 several times faster than NumPy."""
+def _tensor(block: np.ndarray) -> torch.Tensor:
+    """Some rows of a gallery, not copied and not written."""
     import torch
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor written
-        return torch.from_numpy(block).float()
-
-
-def _best(kept: list[tuple[torch.Tensor, torch.Tensor]], k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best of what several blocks left."""
-    import torch
-
-    values, rows = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
-    best, places = values.topk(min(k, values.shape[1]), dim=1, sorted=False)
-    return best, rows.gather(1, places)
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(block)
 
 
 def _ordered(
@@ -101,6 +100,7 @@ def _ordered(
     shape = (len(candidates), k)
     rows, cosines, values = np.empty(shape, np.int64), np.empty(shape), np.empty(shape)
     for query, found in enumerate(np.sort(candidates, axis=1)):
+        found = found[found >= 0]
         exact = np.round(gallery.units(found) @ units[query], DIGITS)
         value = exact if handicap is None else exact - handicap[found]
         order = np.argsort(-value, kind="stable")[:k]

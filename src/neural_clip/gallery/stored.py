@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from neural_clip.errors import DataError
 from neural_clip.files.privacy import shared_place
 from neural_clip.files.reading import read_json, reading
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import check_apart, sha256_of, whole_folder, write_whole
-from neural_clip.gallery.columns import check_columns, column_of
+from neural_clip.gallery.columns import check_columns, column_of, vectors_of
 from neural_clip.gallery.embedder import CheckpointIdentity
 from neural_clip.targets.identity import EncoderIdentity
 
@@ -29,14 +32,20 @@ def write_gallery(
     *, overwrite: bool,
 ) -> Path:  # fmt: skip
     """Write a gallery whole or not at all; see [`NeuralGallery.save_to_disk`]."""
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
     folder = Path(folder)
     check_apart(folder, {place for place in column_of(rows.select_columns(["file"]), "file") if place})
     with whole_folder(folder, holds=GALLERY_FILE, what="gallery", overwrite=overwrite) as partial:
         places = column_of(rows, "file")
         shared = {place: shared_place(place, folder.absolute()) if place else "" for place in set(places)}
-        order = rows.column_names
-        moved = rows.remove_columns("file").add_column("file", [shared[place] for place in places])
-        moved.select_columns(order).save_to_disk(partial)
+        table = rows.with_format("arrow")[:]
+        moved = pa.array([shared[place] for place in places], pa.string())
+        table = table.set_column(table.column_names.index("file"), "file", moved)
+        digest = hashlib.sha256(np.ascontiguousarray(vectors_of(rows))).hexdigest()[:16]  # one gallery, the same bytes
+        Dataset(InMemoryTable(table), fingerprint=digest).save_to_disk(partial)
         files = {path.name: sha256_of([path]) for path in sorted(partial.iterdir())}
         content = {
             "format_version": FORMAT_VERSION,
