@@ -77,9 +77,12 @@ def test_what_python_or_yaml_1_1_take_for_numbers_is_none(text):
 def test_what_is_too_large_is_no_number():
     with pytest.raises(ValueError, match="too large"):
         number("1e400")
+    with pytest.raises(ValueError, match="too large"):
+        number("9" * 400)
     with pytest.raises(DataError, match=r"^x: .*'1e400'.* too large"):
         parse_yaml("a: 1e400", "x")
 
 
 def test_text_in_quotes_stays_text():
-    assert parse_yaml("['1e3', \"010\", sub-1e3, 1.2.3, .nan]", "x")[:4] == ["1e3", "010", "sub-1e3", "1.2.3"]
+    texts = ["1e3", "010", "sub-1e3", "1.2.3", "2020-01-31", "2020-13-45"]
+    assert parse_yaml("['1e3', \"010\", sub-1e3, 1.2.3, 2020-01-31, 2020-13-45]", "x") == texts

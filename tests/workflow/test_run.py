@@ -16,9 +16,11 @@ from custom_raw import eeg_manifest, patterns, write_manifest
 from folder_contents import contents
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
+from neural_clip.files.record import sealed
 from neural_clip.files.whole import sha256_of
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.training.run_state import is_finished
+from neural_clip.workflow.record import OUTPUTS, begin
 from planted_data import READY, write_planted
 from second_process import python
 
@@ -334,7 +336,7 @@ def test_an_image_encoder_that_is_not_to_be_had_is_told_at_once(tmp_path, monkey
         (["--gallery", "al"], "Did you mean 'all'?"),
         (["--output-dir", "stimuli/out"], "lies in 'stimuli', which is read"),
         (["--output-dir", "."], "' is not empty and holds no run of `neural-clip run`"),
-        (["--output-dir", "recipe.yaml"], "'recipe.yaml' is not empty and holds no run"),
+        (["--output-dir", "recipe.yaml"], "'recipe.yaml' is a file; name a folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, monkeypatch, words, told):
@@ -470,3 +472,22 @@ def test_images_of_a_prepared_data_set_are_embedded_there(finished, tmp_path, mo
     assert contents("mine") == contents(finished / "out" / "data" / "eeg")
     cli.main(words)
     assert all(step.endswith("(done before)") for step in steps_of(capsys))
+
+
+@pytest.mark.parametrize("part", [None, 3, "x", []])
+def test_a_record_of_which_a_part_is_none_is_damaged(tmp_path, part):
+    (tmp_path / "run.json").write_text(json.dumps(sealed({"made_from": {"data": {}, "checkpoint": part}})))
+    with pytest.raises(DataError, match=r"run\.json' was changed since it was written, or is damaged\. `--overwrite`"):
+        begin(tmp_path, {name: {} for name in OUTPUTS}, overwrite=False)
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path, monkeypatch, capsys):
+    inputs = write_inputs(tmp_path / "work")
+    monkeypatch.chdir(inputs)
+    (inputs / "out").write_text("notes")
+    with pytest.raises(DataError, match="'out' is a file; name a folder"):
+        cli.main(RUN)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["run", "manifest.yaml", "--output-dir", ""])
+    assert stop.value.code == 2 and "argument --output-dir: Allowed is the name of a" in capsys.readouterr().err
+    assert (inputs / "out").read_text() == "notes"

@@ -26,11 +26,11 @@ def number(text: str | bytes) -> int | float:
     plain = (text if isinstance(text, str) else text.decode("latin-1")).strip(" ")
     if not NUMBER.fullmatch(plain):
         raise ValueError(f"{plain!r} is no finite number in the digits 0 to 9")
-    if WHOLE.fullmatch(plain):
-        return int(plain)
     value = float(plain) + 0.0  # -0.0 becomes 0.0
     if math.isinf(value):
         raise ValueError(f"{plain!r} is no finite number: it is too large")
+    if WHOLE.fullmatch(plain):
+        return int(plain)
     return int(value) if "." not in plain and value.is_integer() and abs(value) <= EXACT else value
 
 

@@ -195,14 +195,14 @@ def parse_yaml(text: str, failed: str) -> Any:
 
 @cache
 def _yaml_loader() -> Any:
-    """The safe loader of YAML, with numbers as `files/numbers.py` has them; `.nan` and `.inf` stay as they are."""
+    """The safe loader of YAML, with numbers as `files/numbers.py` has them; `.nan` and `.inf` stay, dates are text."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         pass
 
     Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":int", ":float"))]
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":int", ":float", ":timestamp"))]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(rf"{NUMBER.pattern}\Z"), list("+-.0123456789"))

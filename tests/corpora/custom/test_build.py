@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from custom_raw import TERMS, N, eeg_manifest, patterns, prepared, rng, save_epochs, series_manifest, write_manifest
 from neural_clip.commands.prepare import main
 from neural_clip.corpora.custom.build import prepare
-from neural_clip.corpora.custom.manifest import Recording, Splits, parse_manifest
+from neural_clip.corpora.custom.manifest import Recording, Splits, parse_manifest, read_manifest
 from neural_clip.corpora.custom.splits import assign_splits, unit_label
 from neural_clip.errors import DataError, run
 from neural_clip.prepared.facts import Facts, read_metadata, verify_prepared
@@ -252,6 +252,13 @@ def test_raw_dir_is_where_paths_begin(tmp_path):
         ({"category_level": True}, "'category_level' needs 'embeddings'"),
         ({"name": 3}, "'name' must be text, but got 3"),
         ({"licence": ...}, "lacks 'licence'"),
+        ({"name": " "}, "'name' is empty"),
+        ({"source": "a\0b"}, "'source' holds a zero byte"),
+        ({"images": {"folder": "a\0"}}, "'images': 'folder' holds a zero byte"),
+        ({"splits": {"seed": -1}}, "'splits': 'seed' must be 0 or more, but got -1"),
+        ({"preprocessing": {1: "filtered", "x": "y"}}, "'preprocessing' has the name 1; write it in quotes"),
+        ({"preprocessing": {"by": {"whom": b"x"}}}, "'preprocessing', 'by', 'whom' holds b'x'; allowed are text"),
+        ({"known_defects": ["noise", {"at": [float("inf")]}]}, "'known_defects', 'at' holds inf; allowed are text"),
     ],
 )
 def test_bad_manifests_are_named(tmp_path, changes, message):
@@ -260,6 +267,20 @@ def test_bad_manifests_are_named(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         prepared(tmp_path, content)
     assert not (tmp_path / "set").exists() and not (tmp_path / "set.partial").exists()
+
+
+def test_a_recording_is_listed_once(tmp_path):
+    manifest, _ = patterns(tmp_path)
+    manifest["recordings"] += [dict(manifest["recordings"][0])]
+    with pytest.raises(DataError, match=r"recording 1 is recording 0 once more \('p.npz'\)"):
+        prepared(tmp_path, manifest)
+
+
+def test_a_date_is_text(tmp_path):
+    manifest, _ = patterns(tmp_path)
+    path = write_manifest(tmp_path, manifest)
+    path.write_text(path.read_text() + "\npreprocessing: {when: 2020-01-31}\n")
+    assert read_manifest(path).preprocessing == {"when": "2020-01-31"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from neural_clip.corpora.custom.sections import built, check_interval, check_unique, checked
+from neural_clip.corpora.custom.sections import built, check_interval, check_plain, check_unique, checked
 from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.reading import read_yaml
 from neural_clip.prepared.modalities import MODALITIES
@@ -373,6 +373,11 @@ def _check_whole(manifest: Manifest, where: str) -> None:
         raise DataError(f"{where}: 'category_level' needs 'embeddings', whose means become the targets.")
     if manifest.category_level and manifest.splits.by == "image":
         raise DataError(f"{where}: a category-level set cannot be split by image; use 'run' or another 'by'.")
+    if manifest.splits.seed < 0:
+        raise DataError(f"{where}, 'splits': 'seed' must be 0 or more, but got {manifest.splits.seed}.")
+    _check_each_once(manifest.recordings, where)
+    for key in ("preprocessing", "known_defects"):
+        check_plain(getattr(manifest, key), f"{where}, {key!r}")
     kinds, sensors = {entry.kind for entry in manifest.recordings}, MODALITIES[manifest.modality].sensors
     for kind in sorted(kinds & {"epochs", "continuous", "bids"}):
         if not sensors:
@@ -405,6 +410,15 @@ def _check_places(manifest: Manifest, places: Places, where: str) -> None:
             raise DataError(f"{where}: 'places' names {subject!r}, but recordings are of {', '.join(subjects)}.{near}")
         if not isinstance(file, str):
             raise DataError(f"{where}: 'places' of {subject} must be the name of a file, but got {file!r}.")
+
+
+def _check_each_once(recordings: list[Recording], where: str) -> None:
+    """Raise where the same recording is listed twice: its rows would count twice."""
+    seen: dict[str, int] = {}
+    for number, entry in enumerate(recordings):
+        first = seen.setdefault(repr(entry), number)
+        if first != number:
+            raise DataError(f"{where}: recording {number} is recording {first} once more ({entry.file!r}).")
 
 
 def _recording(entry: object, shared: dict, where: str) -> Recording:

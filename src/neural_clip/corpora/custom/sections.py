@@ -46,10 +46,13 @@ def checked(content: object, kind: type, where: str, choices: Mapping[str, Seque
     required = [
         f.name
         for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in content
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
-    if required:
-        raise DataError(f"{where} lacks {', '.join(map(repr, required))}.")
+    if lacking := [name for name in required if name not in content]:
+        raise DataError(f"{where} lacks {', '.join(map(repr, lacking))}.")
+    for name in required:
+        if isinstance(content[name], str) and not content[name].strip():
+            raise DataError(f"{where}: {name!r} is empty.")
     return dict(content)
 
 
@@ -74,6 +77,20 @@ def check_unique(names: Sequence | None, key: str, where: str) -> None:
         raise DataError(f"{where}: {key!r} lists {repeated[0]!r} twice.")
 
 
+def check_plain(value: object, where: str) -> None:
+    """Check that a value is what a data card and JSON can hold: text and numbers, in lists and under names."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise DataError(f"{where} has the name {name!r}; write it in quotes.")
+            check_plain(item, f"{where}, {name!r}")
+    elif isinstance(value, list):
+        for item in value:
+            check_plain(item, where)
+    elif not isinstance(value, str | int | float | None) or value in (math.inf, -math.inf) or value != value:
+        raise DataError(f"{where} holds {value!r}; allowed are text and finite numbers, in lists and under names.")
+
+
 def _check_value(key: str, value: object, hint: object, where: str, choices: Sequence | None) -> None:
     if choices and value is not None and value not in choices:
         names = ", ".join(repr(choice) for choice in choices)
@@ -81,6 +98,8 @@ def _check_value(key: str, value: object, hint: object, where: str, choices: Seq
     if not _fits(value, hint):
         quotes = " Write names that look like numbers in quotes." if isinstance(value, int) else ""
         raise DataError(f"{where}: {key!r} must be {_type_name(hint)}, but got {value!r}.{quotes}")
+    if isinstance(value, str) and "\0" in value:
+        raise DataError(f"{where}: {key!r} holds a zero byte: {value!r}.")
 
 
 def _allowed_types(hint: object) -> tuple:
