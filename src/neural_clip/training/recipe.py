@@ -104,8 +104,8 @@ class Recipe:
             Modalities differ in how long they take to learn; an epoch of the run is the same for all.
         closed_form (`bool`): Put a closed form beside the trained network, as far as the validation split says that it
             helps.
-        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds, or over
-            subjects where no test subject is trained on (see `training/folds.py`); 0 for not.
+        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds, or
+            over subjects where no test subject is trained on (see `training/folds.py`); 0 for not.
         min_steps (`int`): Optimiser steps that each modality has in the whole run, or more: where its passes give
             fewer, an epoch goes over its recordings more often. `training.max_steps` is followed as it is.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
