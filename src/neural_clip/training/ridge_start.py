@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
 from neural_clip.modeling_neural_clip import NeuralClipModel, mean_features
 from neural_clip.retrieval.tiles import unit_vectors
@@ -75,9 +76,18 @@ def start_by_ridge(
         known (sequence of `str`): Subjects whose layers have been trained.
         train, validation ([`RecordingDataset`]): That subject's and perhaps others'.
         seed (`int`): See [`wanted_vectors`].
+
+    Raises:
+        DataError: If that subject's validation recordings show one image.
     """
     subject = train.subjects.index(name)
     train, validation = of_subject(train, subject), of_subject(validation, subject)
+    if len(validation.part.shown_ids) < 2:
+        raise DataError(
+            f"The validation recordings of {name!r} in '{validation.part.data.name}' show one image, but what the "
+            "layer of a new subject starts from is chosen by telling two or more apart. Leave this subject out by "
+            "'--subjects', or prepare more validation recordings."
+        )
     batch = train.__getitems__(list(range(len(train))))
     wanted = wanted_vectors(model, known, batch["image_embeds"].numpy(), seed)
     ridge = KernelRidge(batch["fmri_values"].numpy(), wanted)

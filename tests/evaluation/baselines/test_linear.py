@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -320,3 +321,26 @@ found = threads()
 assert set(found) == {1}, found
 """
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"OPENBLAS_NUM_THREADS": "2"})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+@pytest.mark.parametrize(("method", "fit"), BASELINES, ids=[name for name, _ in BASELINES])
+def test_a_subject_with_next_to_nothing_leaves_the_others_their_signal(method, fit, modality):
+    """With one row; with two of one image; with recordings that are all alike."""
+    if method == "ridge, identity alignment" and modality == "voxels":
+        pytest.skip("voxels have none")
+    train, validation, test = planted(modality, noise=0.5)
+    own = train.rows_of("sub-00")
+    for left, again, alike in ((1, 1, False), (1, 2, False), (len(own), 1, True)):
+        kept = np.concatenate([np.repeat(own[:left], again), train.rows_of("sub-01"), train.rows_of("sub-02")])
+        few = train.at(kept)
+        if alike:
+            recordings = [np.full_like(row, 0.37) if n < left else row for n, row in enumerate(few.recordings)]
+            few = replace(few, recordings=recordings)
+        predictions, chosen = fit(few, validation, test)
+        assert np.isfinite(predictions).all()
+        assert np.isfinite([value for name, value in chosen.items() if name != "way"]).all()
+        others = test.subjects != "sub-00"
+        if method != "ridge, random alignment":
+            assert two_way(predictions[others], test.at(np.flatnonzero(others))) > 0.8

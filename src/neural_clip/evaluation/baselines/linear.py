@@ -256,11 +256,18 @@ def _pooled_voxels(train: Split, validation: Split, test: Split, least: float) -
     tuned, tested = subject_paths(train, (validation, test), whitener, RELATIVE_ALPHAS)
     first, _ = best_alpha(tuned, validation)
     held_out = np.empty_like(train.targets, dtype=np.float64)  # (n_train, projection_dim)
-    folds = image_folds(train.image_ids, N_FOLDS)
+    folds, predicted = image_folds(train.image_ids, N_FOLDS), np.zeros(len(train), dtype=bool)
     for fold in range(N_FOLDS):
-        fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
-        held_out[folds == fold] = subject_paths(fitted, (left,), whitener, RELATIVE_ALPHAS[[first]])[0][0]
-    shared = KernelRidge(held_out, train.targets - held_out)  # towards the identity: strong ridge adds a constant only
+        fitted = train.at(np.flatnonzero(folds != fold))
+        left = (folds == fold) & np.isin(train.subjects, fitted.subjects)  # not those who saw images of one fold only
+        parts = (train.at(np.flatnonzero(left)),)
+        held_out[left] = subject_paths(fitted, parts, whitener, RELATIVE_ALPHAS[[first]])[0][0]
+        predicted |= left
+    if not predicted.any():
+        raise DataError("No subject has training images enough for out-of-fold predictions, two at least.")
+    held_out = held_out[predicted]
+    # towards the identity: strong ridge adds a constant only
+    shared = KernelRidge(held_out, train.targets[predicted] - held_out)
     shared_tuned = tuned[first] + shared.deviations(tuned[first], RELATIVE_ALPHAS)
     second, score = best_alpha(shared_tuned, validation)
     chosen = float(RELATIVE_ALPHAS[second])

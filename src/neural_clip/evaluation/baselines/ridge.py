@@ -69,7 +69,8 @@ class KernelRidge:
             self.projected = self.vectors.T @ (centred.T @ (targets - self.target_mean))
         self.eigenvalues = np.maximum(eigenvalues, 0.0)
         # of the n x n matrix in both cases
-        self.mean_eigenvalue = max(float(self.eigenvalues.sum()) / len(inputs), np.finfo(np.float64).tiny)
+        mean = float(self.eigenvalues.sum()) / len(inputs)
+        self.mean_eigenvalue = mean if mean > np.finfo(np.float64).tiny else 1.0  # of nothing: predictions are 0
 
     def predict(self, inputs: np.ndarray, relative_alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions `(n_alphas, n_rows, projection_dim)`; alpha = relative alpha x mean eigenvalue of X X^T."""

@@ -59,11 +59,14 @@ def evoked(targets: np.ndarray, products: np.ndarray) -> np.ndarray:
         products (`np.ndarray` of shape `(projection_dim, n_features)`): `targets.T @ recordings`.
 
     Returns:
-        `np.ndarray` of shape `(projection_dim, n_features)`: Weights, in the type of the products.
+        `np.ndarray` of shape `(projection_dim, n_features)`: Weights, in the type of the products; 0 where targets do
+        not vary, as those of a single row.
     """
     gram = np.asarray(targets.T @ targets, dtype=np.float64)
     # strength: the mean eigenvalue, which keeps a fit with few rows from swallowing the noise
-    strength = max(np.trace(gram) / len(gram), np.finfo(np.float64).tiny)
+    strength = np.trace(gram) / len(gram)
+    if strength < np.finfo(np.float32).tiny:
+        return np.zeros_like(products)
     inverse = np.linalg.inv(gram + strength * np.eye(len(gram)))  # well conditioned
     return inverse.astype(products.dtype) @ products
 
@@ -272,6 +275,8 @@ class WhitenedVoxels:
         standardised = Standardised.fitted(recordings)
         noise = residual_noise(standardised(recordings), targets)
         eigenvalues, vectors = np.linalg.eigh(noise @ noise.T)  # (n, n): quicker than an SVD
+        if eigenvalues[-1] <= 0:  # no noise, as of a single row
+            return cls(standardised, 1.0, noise[:0], eigenvalues[:0])
         kept = eigenvalues > 1e-6 * eigenvalues[-1]  # float32 products: smaller ones are rounding
         directions = ((vectors[:, kept] / np.sqrt(eigenvalues[kept])).astype(noise.dtype).T) @ noise
         variances = eigenvalues[kept].astype(np.float64) / len(noise)
