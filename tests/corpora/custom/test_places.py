@@ -121,6 +121,18 @@ def placeless_mask(folder):
     return manifest | {"places": {"space": "MNI152"}}
 
 
+def two_masks(folder):
+    """Arrays, which tell no place, with two masks of the same voxels that lie in different places."""
+    manifest, arrays = patterns(folder)
+    np.savez(folder / "p.npz", **arrays | {"betas": rng(0).normal(size=(2, 2, 2, len(arrays["shown"])))})
+    for n in (0, 1):
+        image = nibabel.Nifti1Image(np.ones((2, 2, 2), np.uint8), AFFINE + np.diag([n, n, n, 0]))
+        nibabel.save(image, folder / f"mask{n}.nii.gz")
+    first = manifest["recordings"][0]
+    manifest["recordings"] = [first | {"mask": f"mask{n}.nii.gz", "run": f"run-0{n}"} for n in (0, 1)]
+    return manifest | {"places": {"space": "MNI152"}}
+
+
 def volume(shape=(3, 4, 2, 3), affine=AFFINE, value=None):
     def change(folder):
         manifest, _ = in_volume(folder)
@@ -149,6 +161,7 @@ BAD = {
     "metres": (of_file(GOOD / 1000), r"one\.npy': all 5 voxels lie within 1 mm of the origin"),
     "absent": (lambda f: two_people(f, space="MNI152", files={"sub-01": "no.npy"}), r"no array file .*no\.npy'"),
     "array mask": (bare_mask, r"mask\.npy' does not tell where its voxels lie"),
+    "two masks": (two_masks, r"mask1\.nii\.gz' lies elsewhere in space than '.*mask0\.nii\.gz'"),
     "no affine": (placeless_mask, r"mask\.nii\.gz' does not tell where its voxels lie"),
     "grid": (volume((4, 3, 2, 3)), r"mm\.nii\.gz' should have shape \(3, 4, 2, 3\).*but has \(4, 3, 2, 3\)"),
     "elsewhere": (volume(affine=np.eye(4)), r"lies elsewhere in space than '.*mm\.nii\.gz'"),
