@@ -2,6 +2,10 @@
 
     python benchmarks/closed_form.py --shape 271 201 --rows 2000 --subjects 2   # THINGS-MEG from onset, fewer rows
     python benchmarks/closed_form.py --shape 6000 --rows 9000 --subjects 1      # voxels, more rows than features
+    python benchmarks/closed_form.py --shape 18000 --rows 30000 --one-way       # what one way of fitting costs
+
+`--one-way` fits the last of the ways alone, the one with the largest matrices. It tells what the way costs with its
+first strength, and with each further one.
 
 The data are made here and lie on disk as a prepared data set: noise with a planted linear signal. One in ten rows more
 are for validation. Peak memory counts what the process itself holds (RssAnon, looked at every 20 ms) above what it
@@ -18,8 +22,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from neural_clip.prepared.reader import Split
 
 WIDTH, POOL = 768, 512  # of the embeddings; recordings of noise that are mixed
 
@@ -88,19 +96,53 @@ def write_data(folder: Path, shape: list[int], n_rows: int, n_subjects: int) -> 
     return write_prepared(folder / "data", metadata, recordings(), images)
 
 
+def everything(train: Split, validation: Split) -> dict:
+    """Choose way and strength, and fold the choice into a map."""
+    from neural_clip.evaluation.baselines.closed_form import choose, ready
+    from neural_clip.evaluation.baselines.closed_form_fit import fit_of
+
+    with Peak() as peak:
+        train, validation = ready(train), ready(validation)
+        choice, transform = choose(train, validation)
+    found = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
+    found |= {"choose_s": round(peak.seconds, 1), "choose_gb": round(peak.gigabytes, 2)}
+    with Peak() as peak:
+        fit_of(choice.fit.way, train).folded("sub-01", choice.relative_alpha, transform)
+    return found | {"refit_s": round(peak.seconds, 1), "refit_gb": round(peak.gigabytes, 2)}
+
+
+def one_way(train: Split, validation: Split) -> dict:
+    """The last way with two strengths, and the map of the second."""
+    from neural_clip.evaluation.baselines.closed_form import ready, undoing
+    from neural_clip.evaluation.baselines.closed_form_fit import fits
+
+    found: dict = {}
+    with Peak() as first:
+        train, validation = ready(train), ready(validation)
+        *_, fit = fits(train)
+        fit.deviations(validation, [1.0])
+    with Peak() as second:
+        fit.deviations(validation, [0.1])
+    with Peak() as map_of:
+        fit.folded("sub-01", 0.1, undoing(train.data.images.of(train.shown_ids).embeds))
+    for name, peak in (("first_strength", first), ("further_strength", second), ("map", map_of)):
+        found[f"{name}_s"] = round(peak.seconds, 1)
+    largest = max(peak.largest for peak in (first, second, map_of))
+    return {"way": fit.way.name} | found | {"gb": round((largest - first.before) / 1e6, 2)}
+
+
 def main() -> None:
     """Print one line of JSON."""
     import scipy.linalg  # noqa: F401  before memory is measured
     from threadpoolctl import threadpool_limits
 
-    from neural_clip.evaluation.baselines.closed_form import choose, ready
-    from neural_clip.evaluation.baselines.closed_form_fit import fit_of
     from neural_clip.prepared.reader import PreparedSet
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs="+", required=True, help="n_chans n_times, or n_voxels")
     parser.add_argument("--rows", type=int, required=True, help="training rows of a subject")
     parser.add_argument("--subjects", type=int, default=1)
+    parser.add_argument("--one-way", action="store_true", help="fit one way with two strengths, choose nothing")
     parser.add_argument("--folder", help="where the data are made; a temporary folder by default")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -109,14 +151,7 @@ def main() -> None:
         with threadpool_limits(1, "blas"):
             train, validation = (data.split(name) for name in ("train", "validation"))
             len(train.values([0])), len(validation.values([0]))  # the copy that is mapped is there
-            with Peak() as peak:
-                train, validation = ready(train), ready(validation)
-                choice, transform = choose(train, validation)
-            found |= {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
-            found |= {"choose_s": round(peak.seconds, 1), "choose_gb": round(peak.gigabytes, 2)}
-            with Peak() as peak:
-                fit_of(choice.fit.way, train).folded("sub-01", choice.relative_alpha, transform)
-            found |= {"refit_s": round(peak.seconds, 1), "refit_gb": round(peak.gigabytes, 2)}
+            found |= one_way(train, validation) if arguments.one_way else everything(train, validation)
     print(json.dumps(found))
 
 

@@ -73,7 +73,8 @@ def publish_card(folder: Path, report: dict, target: Path) -> None:
     """Write a card as `target` and everything it was made from beside it, as JSON of the same name."""
     record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     scores = {modality: {"rows": [row]} for modality, row in score_rows(report).items()}
-    kept = {"checkpoints": report["checkpoints"][:1], "decoding": scores}
+    data = {modality: {"corpus": report["data"][modality]["corpus"]} for modality in scores}
+    kept = {"checkpoints": report["checkpoints"][:1], "decoding": scores, "data": data, "split": report["split"]}
     source = {"name": target.stem, "training": record, "report": kept}
     target.with_suffix(".json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
     target.write_text(model_card(target.stem, record, kept), encoding="utf-8")

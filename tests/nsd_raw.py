@@ -104,3 +104,19 @@ def region_path(root, subject, name="nsdgeneral"):
 
 def responses_path(root, subject):
     return root / f"nsddata/ppdata/subj{subject:02d}/behav/responses.tsv"
+
+
+def transform_path(root, subject):
+    return root / f"nsddata/ppdata/subj{subject:02d}/transforms/MNI-to-func1pt8.nii.gz"
+
+
+def write_transform(root, subject, coordinates=None):
+    """Where the voxels lie in the MNI template, as NSD tells it; returns the positions, 1-based decimals."""
+    if coordinates is None:
+        grid = np.stack(np.meshgrid(*map(np.arange, GRIDS[subject]), indexing="ij"), -1)
+        noise = np.random.default_rng(subject).uniform(-0.5, 0.5, grid.shape)
+        coordinates = (80 + 1.8 * grid * [-1, 1, 1] + noise).astype(np.float32)
+    path = transform_path(root, subject)
+    path.parent.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(coordinates, np.float32), np.eye(4)), path)
+    return coordinates

@@ -36,8 +36,11 @@ def planted_maps(modality, n_subjects, seed=0):
 
 
 def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=0, pixels=True, shuffled=False,
-                  encoder=ENCODER, counts=COUNTS, simulated=True):  # fmt: skip
-    """Write a prepared data set whose recordings are `embedding @ map + noise`; returns the folder."""
+                  encoder=ENCODER, counts=COUNTS, simulated=True, n_unseen=0, places=False):  # fmt: skip
+    """Write a prepared data set whose recordings are `embedding @ map + noise`; returns the folder.
+
+    The last `n_unseen` subjects are for testing alone, with all images. With `places`, voxels lie anywhere in MNI152.
+    """
     rng = np.random.default_rng([seed, 7])
     specs = sample_specs(sum(counts.values()), rng)
     embeds = rng.standard_normal((len(specs), WIDTH)).astype(np.float32)
@@ -62,11 +65,13 @@ def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=
                     values = values + noise * rng.standard_normal(values.shape)
                     if modality != "fmri":
                         values = values.reshape(SHAPES[modality])
+                    split = "test" if subject >= n_subjects - n_unseen else splits[number]
                     yield {"subject": f"sub-{subject + 1:02d}", "image_id": images[number]["image_id"],
-                           "split": splits[number], modality: values}  # fmt: skip
+                           "split": split, modality: values}  # fmt: skip
 
     metadata = {
-        "corpus": "planted", "modality": modality, "split_protocol": "planted", "split_unit": "image",
+        "corpus": "planted", "modality": modality, "split_protocol": "planted",
+        "split_unit": "subject" if n_unseen else "image",
         "licence": "none", "redistribution": "allowed", "citation": "none", "source": "planted",
         "image_encoder": encoder,
         "simulated": {"preset": "planted", "seed": seed, "ceiling": {"two_way": 0.99, "what it knows": "all"}}
@@ -74,7 +79,11 @@ def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=
     }  # fmt: skip
     if modality != "fmri":
         metadata |= {"sfreq": 100.0, "tmin": 0.0, "ch_names": [f"C{i}" for i in range(SHAPES[modality][0])]}
-    return write_prepared(folder, metadata, recordings(), images)
+    located = {}
+    if places:
+        metadata["places_space"] = "MNI152"
+        located = {f"sub-{i + 1:02d}": rng.uniform(-70, 70, (part.shape[1], 3)) for i, part in enumerate(maps)}
+    return write_prepared(folder, metadata, recordings(), images, places=located)
 
 
 def older(folder):

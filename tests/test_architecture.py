@@ -25,7 +25,9 @@ REQUIRED = {
     "simulation.simulate", "commands.main",
 }  # fmt: skip
 HUB = "hub set"
-EVERYBODY = {"errors", "image_pixels", "preparation", "target_space", "options"}  # imported by all folders
+EVERYBODY = {
+    *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options"),
+}  # imported by all folders
 STAYS = {"__init__", "__main__", "options", "registration"}  # of the root, and does not travel
 TRAVELS = {f"retrieval.{name}" for name in ("image_retrieval", "scores", "tiles", "task")}
 

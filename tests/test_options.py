@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass, fields
 
+import numpy as np
 import pytest
 
 from neural_clip.corpora.imagenet_eeg.options import ImageNetEegOptions
@@ -41,6 +42,7 @@ class Some(Options):
     shape: str | None = option(None, "default any", choices=("round", "square"))
     sizes: tuple = option((1, 2), "two numbers", type=int, nargs=2)
     count: int = option(1, "how many", type=int, least=1)
+    rate: float = option(0.5, "a second", type=float)
     most: int | None = option(None, "no bound", type=int, least=2)
     marks: str | Sequence[str] = option("x", "one for all or each", choices=("x", "y"), nargs="+")
 
@@ -70,6 +72,22 @@ def test_least_values_are_checked():
         Some(count=0)
     with pytest.raises(DataError, match=r"'most' parameter. Allowed is 2 and more, but got 1 instead"):
         Some(most=1)
+
+
+@pytest.mark.parametrize("value", ["1", 1.0, True, float("nan"), 2**32, -(2**32), 10**400])
+def test_whole_numbers_are_checked(value):
+    with pytest.raises(DataError, match=r"'count' parameter. Allowed is a whole number up to 4,294,967,295, but got"):
+        Some(count=value)
+    with pytest.raises(DataError, match="'sizes' parameter"):
+        Some(sizes=(1, value))
+    assert Some(count=np.int64(3)).count == 3 and Some(count=2**32 - 1)
+
+
+@pytest.mark.parametrize("value", ["1", True, float("nan"), float("inf"), None])
+def test_numbers_are_finite(value):
+    with pytest.raises(DataError, match=r"'rate' parameter. Allowed is a finite number, but got"):
+        Some(rate=value)
+    assert Some(rate=1).rate == Some(rate=np.float32(1)).rate == 1
 
 
 @pytest.mark.parametrize("path", FUNCTIONS)

@@ -1,6 +1,7 @@
 """Configurations of the encoders and of the model that aligns them with CLIP.
 
-A configuration holds what rebuilds the weights and what an input must look like, nothing of devices, paths or pushes.
+A configuration holds what rebuilds the weights, what an input must look like and what the weights learnt from, nothing
+of devices or paths.
 """
 
 import json
@@ -14,7 +15,9 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from .closed_form_settings import ClosedFormSettings
 from .errors import check_option, check_value, did_you_mean
+from .pushing import PushedByTerms
 from .target_space import TargetSpace
+from .terms import check_trained_on, terms_of
 
 # What the processor calls a subject without an alignment layer of their own, and the entry of `subject_ids` for them:
 # the mean of all subjects' layers (EEG and MEG).
@@ -91,7 +94,7 @@ def check_shares(config: PreTrainedConfig, *names: str) -> None:
         check_value(name, value, is_number(value) and 0 <= value <= 1, "0 to 1")
 
 
-class StrictConfig(PreTrainedConfig):
+class StrictConfig(PushedByTerms, PreTrainedConfig):
     """A configuration that refuses keys it does not know, naming the nearest known one.
 
     What transformers itself sets passes. In a file that it wrote (which has its version) so does any other key that
@@ -149,6 +152,11 @@ class StrictConfig(PreTrainedConfig):
             if isinstance(part, StrictConfig):
                 part.check_keys(vars(part), written=True)
         super().save_pretrained(*args, **kwargs)
+
+    def data_terms(self) -> dict[str, str | None]:
+        """Whether the data that the weights learnt from may be redistributed, by data set; see [`terms_of`]."""
+        name = self.base_config_key.removesuffix("_config")
+        return terms_of({name: getattr(self, "trained_on", None)})
 
     def check_subjects(self, subjects: Sequence[str]) -> None:
         """Raise a `ValueError` for a name that is no string, is listed twice, or stands for the average subject."""
@@ -212,6 +220,9 @@ class SensorConfig(StrictConfig):
         dropout (`float`): Share of features dropped before the projection while training.
         closed_form (`dict`, *optional*): What the closed form beside the network is made of, as
             [`ClosedFormSettings`] holds it; written by `neural-clip train`.
+        trained_on (`list[dict]`, *optional*): Data sets that the weights learnt from, written by `neural-clip train`:
+            `corpus`, `subjects`, `simulated`, `licence`, `redistribution` (`"allowed"` or `"forbidden"`) and `terms`.
+            They decide who may see the model on the Hub. `None` where nobody knows.
     """
 
     n_chans: int = 128
@@ -239,11 +250,13 @@ class SensorConfig(StrictConfig):
     num_networks: int = 1
     dropout: float = 0.5
     closed_form: dict | None = None
+    trained_on: list[dict] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.check_subjects(self.subjects)
         self.subjects = list(self.subjects)
+        check_trained_on(self.trained_on)
         check_positive(
             self, "n_chans", "n_times", "sfreq", "decimation", "hidden_size", "temporal_kernel_size", "n_windows",
             "stft_nperseg", "num_networks",
@@ -359,6 +372,7 @@ class FmriConfig(StrictConfig):
         dropout (`float`): Share of features dropped after each layer while training.
         closed_form (`dict`, *optional*): What the closed form beside the network is made of, as
             [`ClosedFormSettings`] holds it; written by `neural-clip train`.
+        trained_on (`list[dict]`, *optional*): See [`SensorConfig`].
     """
 
     model_type = "neural_clip_fmri"
@@ -375,11 +389,13 @@ class FmriConfig(StrictConfig):
     input_dropout: float = 0.0
     dropout: float = 0.5
     closed_form: dict | None = None
+    trained_on: list[dict] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.check_subjects(self.subjects)
         self.subjects = list(self.subjects)
+        check_trained_on(self.trained_on)
         self.n_voxels = dict(self.n_voxels or {})
         check_positive(self, "alignment_size", "hidden_size", "num_networks")
         check_few(self, "num_networks", "num_hidden_layers")
@@ -475,6 +491,10 @@ class NeuralClipConfig(StrictConfig):
             raise ValueError(
                 "'include_vision_tower' is True but 'vision_config' is None; give the tower's architecture."
             )
+
+    def data_terms(self) -> dict[str, str | None]:
+        """Whether the data that the weights learnt from may be redistributed, by data set; see [`terms_of`]."""
+        return terms_of({name: getattr(self, f"{name}_config").trained_on for name in self.modalities})
 
     @property
     def modalities(self) -> list[str]:

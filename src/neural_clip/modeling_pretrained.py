@@ -16,6 +16,7 @@ from .errors import loading
 from .modeling_braindecode import BraindecodeNet
 from .modeling_closed_form import ClosedForm, ClosedFormLayer
 from .modeling_temporal_spatial import TemporalFilter
+from .pushing import PushedByTerms
 
 LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 MAX_UNFILLED = 1 << 26  # numbers that a configuration may ask for beyond the weights before they are named
@@ -25,7 +26,7 @@ REDRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, TemporalFilter, BraindecodeNet, Clos
 JOINT_PARTS = ("closed_forms", "encoders", "logit_scale", "projections", "vision_model")
 
 
-class WholeModel(PreTrainedModel):
+class WholeModel(PushedByTerms, PreTrainedModel):
     """A model that is loaded whole or not at all."""
 
     config_class: Any
@@ -49,6 +50,10 @@ class WholeModel(PreTrainedModel):
                 f"{cls.__name__} takes a {cls.config_class.__name__} as configuration, "
                 f"but got a {type(config).__name__}."
             )
+
+    def data_terms(self) -> dict[str, str | None]:
+        """Whether the data that this learnt from may be redistributed, by data set; see [`terms_of`]."""
+        return self.config.data_terms()
 
     def post_init(self) -> None:
         """Keep what each layer was constructed with; transformers would redraw it."""

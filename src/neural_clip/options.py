@@ -9,10 +9,17 @@ does; the docstring of the dataclass adds what is too long for it. Modules of op
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from .errors import check_option, check_value
+
+MOST = 2**32 - 1  # of whole numbers: the largest seed of NumPy's old generator, which transformers sets
+KINDS: dict[Any, tuple[type, float, str]] = {
+    int: (Integral, MOST + 1, f"a whole number up to {MOST:,}"), float: (Real, math.inf, "a finite number"),
+}  # fmt: skip
 
 
 def option(default: Any, help: str, **words: Any) -> Any:
@@ -25,12 +32,12 @@ class Options:
     """Base of the options of a function; lists become tuples.
 
     Raises:
-        DataError: If a value, or one of several, is none of the field's choices or below its least. `None` is allowed
-            where it is the default.
+        DataError: If a value, or one of several, is no number where the field has numbers, none of its choices, or
+            below its least. `None` is allowed where it is the default.
     """
 
     def __post_init__(self) -> None:
-        """Check choices and least values."""
+        """Check numbers, choices and least values."""
         for item in fields(self):
             value, choices, least = getattr(self, item.name), item.metadata.get("choices"), item.metadata.get("least")
             if isinstance(value, list):
@@ -38,6 +45,11 @@ class Options:
                 object.__setattr__(self, item.name, value)
             if value is None and item.default is None:
                 continue
+            if (kind := item.metadata.get("type")) in KINDS:
+                numbers, most, allowed = KINDS[kind]
+                for one in value if isinstance(value, tuple) else (value,):
+                    fits = isinstance(one, numbers) and not isinstance(one, bool) and -most < one < most
+                    check_value(item.name, one, fits, allowed)
             if least is not None:
                 check_value(item.name, value, value >= least, f"{least} and more")
             if choices:

@@ -33,6 +33,8 @@ from .preparation import (
     tensor_name,
     to_unit,
 )
+from .pushing import PushedByTerms
+from .terms import check_trained_on, terms_of
 
 try:  # resizing by Pillow gives the same pixels with and without torchvision
     from transformers import CLIPImageProcessorPil as ClipPixels
@@ -47,7 +49,7 @@ OWN_KEYS = {"subjects", "n_voxels"}  # of one group; the others say what its rec
 PREPARED = "prepared"
 
 
-class NeuralClipProcessor(ProcessorMixin):
+class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
     """Brings recordings to what the model was trained on, or refuses them; images go through the CLIP image processor.
 
     Args:
@@ -57,6 +59,8 @@ class NeuralClipProcessor(ProcessorMixin):
             One group may stand without a list.
         image_settings (`dict`, *optional*): Settings of the CLIP image processor; absent for models of ready-made
             image embeddings.
+        trained_on (`dict`, *optional*): By modality, the data sets that settings and statistics are of, as
+            `trained_on` of [`SensorConfig`] holds them.
 
     Beside its JSON file lies `scaling.safetensors` with the statistics that recordings are scaled by.
     """
@@ -65,13 +69,18 @@ class NeuralClipProcessor(ProcessorMixin):
     # `Trainer` asks the tokenizer of every processor for these; ours has no text.
     tokenizer: Any = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
 
-    def __init__(self, recordings: dict | None = None, image_settings: dict | None = None) -> None:
+    def __init__(
+        self, recordings: dict | None = None, image_settings: dict | None = None, trained_on: dict | None = None
+    ) -> None:
         super().__init__()
         self.recordings: dict[str, list[dict]] = {
             modality: [dict(groups)] if isinstance(groups, Mapping) else list(groups)
             for modality, groups in (recordings or {}).items()
         }
         self.image_settings = image_settings
+        self.trained_on: dict[str, list[dict] | None] = dict(trained_on or {})
+        for entries in self.trained_on.values():
+            check_trained_on(entries)
         self._statistics: dict[str, np.ndarray] = {}
         self._image_processor: Any = None
 
@@ -145,6 +154,7 @@ class NeuralClipProcessor(ProcessorMixin):
             group["n_voxels"] = {name: config.n_voxels[name] for name in subjects}
         if preparation is not None:
             group["preparation"] = preparation.as_dict()
+        self.trained_on[modality] = config.trained_on
         groups = self.recordings.setdefault(modality, [])
         shared = [key for key in (*keys, "preparation") if key not in OWN_KEYS]
         if groups and all(groups[-1].get(key) == group.get(key) for key in shared):
@@ -156,6 +166,10 @@ class NeuralClipProcessor(ProcessorMixin):
         kept = tuple(f"{tensor_name(subject, '', '')}/" for subject in subjects)
         own = {name: array for name, array in statistics.items() if name.startswith(kept)}
         self._statistics |= {f"{modality}/{name}": array for name, array in own.items()}
+
+    def data_terms(self) -> dict[str, str | None]:
+        """Whether the data that this is of may be redistributed, by data set; see [`terms_of`]."""
+        return terms_of({modality: self.trained_on.get(modality) for modality in self.recordings})
 
     def statistics_of(self, modality: str) -> dict[str, np.ndarray]:
         """Statistics of a modality by [`tensor_name`]."""

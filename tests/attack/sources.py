@@ -85,6 +85,27 @@ def series(folder: Path, seed: int) -> None:
     write_manifest(folder, manifest)
 
 
+def places(folder: Path, seed: int) -> None:
+    """Patterns of two people whose voxels have places: of one as `.npy`, of the other as a volume within a mask."""
+    import nibabel
+
+    manifest, arrays = patterns(folder)
+    mask, affine = np.zeros((2, 2, 2), np.uint8), np.diag([2.0, 2.0, 2.0, 1.0])
+    mask.ravel()[:5] = 1
+    np.save(folder / "places.npy", rng(20 + seed).uniform(-70, 70, (5, 3)))
+    volume = rng(30 + seed).uniform(-70, 70, (2, 2, 2, 3)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, affine), folder / "places.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(mask, affine), folder / "mask.nii.gz")
+    betas = np.zeros((2, 2, 2, len(arrays["betas"])), np.float32)
+    betas[mask > 0] = arrays["betas"].T + 1
+    nibabel.save(nibabel.Nifti1Image(betas, affine), folder / "betas.nii.gz")
+    (folder / "shown.csv").write_text("image_id\n" + "".join(f"image-{i - 1:05d}\n" for i in arrays["shown"]))
+    second = {"file": "betas.nii.gz", "kind": "patterns", "subject": "sub-02", "events": "shown.csv"}
+    manifest["recordings"].append(second | {"mask": "mask.nii.gz"})
+    manifest["places"] = {"space": "MNI152", "files": {"sub-01": "places.npy", "sub-02": "places.nii.gz"}}
+    write_manifest(folder, manifest)
+
+
 def _continuous(folder: Path, file: str) -> None:
     """Manifest and events of one continuous recording."""
     names = [f"im{i:02d}" for i in range(N_EVENTS)]
@@ -172,6 +193,8 @@ def nsd(folder: Path, seed: int) -> None:
     import nsd_raw
 
     nsd_raw.build(folder / "nsd")
+    for subject in nsd_raw.SUBJECTS:
+        nsd_raw.write_transform(folder / "nsd", subject)
     nsd_raw.to_hdf5(folder / "nsd", 5)
 
 
@@ -198,7 +221,7 @@ def sets(folder: Path, seed: int) -> None:
     from planted_data import write_planted
 
     write_planted(folder / "set_eeg", "eeg", n_subjects=3, noise=4.0, seed=seed, counts=COUNTS, repeats=1)
-    write_planted(folder / "set_fmri", "fmri", noise=4.0, seed=10 + seed, counts=COUNTS, repeats=1)
+    write_planted(folder / "set_fmri", "fmri", noise=4.0, seed=10 + seed, counts=COUNTS, repeats=1, places=True)
     (folder / "own").mkdir()
     write_manifest(folder / "own", eeg_manifest(folder / "own", scaling="train")[0])
     command("prepare custom own/manifest.yaml --output-dir set_own")
@@ -252,7 +275,7 @@ def interrupted(folder: Path, seed: int) -> None:
 SOURCES: dict[str, Callable[[Path, int], None]] = {
     source.__name__: source
     for source in (
-        *(epochs, npz, npy, mat, mat_73, series, fif, brainvision, edf, bdf, ctf, bids),
+        *(epochs, npz, npy, mat, mat_73, series, places, fif, brainvision, edf, bdf, ctf, bids),
         *(nsd, imagenet_eeg, things_meg, trained, gallery, interrupted),
     )
 }

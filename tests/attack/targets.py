@@ -25,7 +25,7 @@ CHECKPOINT = {
 
 def files_of(folder: str, rows: str) -> dict[str, str]:
     """How the files of a prepared set are guarded, where its rows are guarded so."""
-    named = {"*.parquet": rows, "scaling.safetensors": "sealed", "README.md": "text", "neural_clip.json": "text"}
+    named = {"*.parquet": rows, "*.safetensors": "sealed", "README.md": "text", "neural_clip.json": "text"}
     return {f"{folder}/{name}": guard for name, guard in named.items()}
 
 
@@ -134,6 +134,9 @@ def read_set(folder: str) -> Callable[[], Results]:
             "preparation": repr(data.preparation),
         }
         found |= {f"statistics {name}": digest(values) for name, values in data.statistics.items()}
+        for subject in data.facts.subjects:
+            if (places := data.voxel_places(subject)) is not None:
+                found[f"places {subject}"] = digest(places)
         for name in data.facts.splits:
             part = data.split(name)
             found |= {
@@ -240,6 +243,7 @@ TARGETS = [
     _custom("mat", {"*.mat": "bare"}),
     _custom("mat_73", {"*.mat": "bare"}),
     _custom("series", {"*.nii": "bare", "*.nii.gz": "summed"}),
+    _custom("places", {"*.npy": "bare", "*.nii.gz": "summed"}),
     _custom("fif", {"*.fif": "bare"}),
     _custom("brainvision", {"*.eeg": "bare", "*.vhdr": "text", "*.vmrk": "text"}),
     _custom("edf", {"*.edf": "bare"}),

@@ -1,13 +1,15 @@
 """One dialect: options made of dataclasses, old spellings, misspellings."""
 
+import importlib
 import inspect
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
+import neural_clip
 from neural_clip.commands.doctor import DoctorOptions
 from neural_clip.commands.options import OLD_SPELLINGS, named_checkpoints, open_data_set, read_options, todays_spelling
 from neural_clip.commands.push import PushOptions
@@ -74,9 +76,9 @@ def test_several_dataclasses_share_a_command_line():
         (["--overwrit"], "There is no option '--overwrit'. Did you mean '--overwrite'?"),
         (["--seeed=1"], "There is no option '--seeed'. Did you mean '--seed'?"),
         (["--over"], "There is no option '--over'"),  # no abbreviations
-        (["--seed", "x"], "argument --seed: Allowed is a whole number, but got 'x' instead."),
-        (["--seed", "1.5"], "argument --seed: Allowed is a whole number, but got '1.5' instead."),
-        (["--rate", "fast"], "argument --rate: Allowed is a number, but got 'fast' instead."),
+        (["--seed", "x"], "argument --seed: Allowed is a whole number in the digits 0 to 9, but got 'x' instead."),
+        (["--seed", "1.5"], "argument --seed: Allowed is a whole number in the digits 0 to 9, but got '1.5' instead."),
+        (["--rate", "fast"], "argument --rate: Allowed is a number in the digits 0 to 9, but got 'fast' instead."),
         (["--kinds", "gama"], "argument --kinds: invalid choice: 'gama'. Allowed values are 'a', 'b' and 'gamma'. "
          "Did you mean 'gamma'?"),
         (["--rate", "1", "--share", "1"], "argument --share: not allowed with argument --rate"),
@@ -91,6 +93,40 @@ def test_mistakes_are_one_line_that_names_the_option(words, told, capsys):
     assert stop.value.code == 2 and shown.out == ""
     (line,) = shown.err.splitlines()
     assert line.startswith("error: ") and told in line
+
+
+def kinds_with_numbers():
+    """Dataclasses of options that have numbers, of all commands."""
+    package = Path(neural_clip.__file__).parent
+    paths = [*package.rglob("options.py"), *package.glob("commands/*.py")]
+    modules = [".".join(path.relative_to(package.parent).with_suffix("").parts) for path in sorted(paths)]
+    found = [value for name in modules for value in vars(importlib.import_module(name)).values()]
+    kinds = {kind for kind in found if isinstance(kind, type) and is_dataclass(kind)}
+    numbers = [kind for kind in kinds if any(item.metadata.get("type") in (int, float) for item in fields(kind))]
+    return sorted(numbers, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", kinds_with_numbers(), ids=lambda kind: kind.__name__)
+def test_numbers_of_every_command_have_the_digits_0_to_9(kind, capsys):
+    """Python takes the first four for numbers."""
+    must = [word for item in fields(kind) if item.default is MISSING for word in _given(item)]
+    for item in fields(kind):
+        if item.metadata.get("type") in (int, float):
+            for text in ("٣", "１", "1_0", "nan", "²", "0x1", "1e400", "9" * 5000):
+                words = [_flag(item), *[text] * (item.metadata["nargs"] if item.metadata.get("nargs") == 2 else 1)]
+                with pytest.raises(SystemExit) as stop:
+                    read_options("any", None, [*must, *words], kind)
+                shown = capsys.readouterr().err
+                assert stop.value.code == 2 and f"argument {_flag(item)}: Allowed is a" in shown, (item.name, text)
+                assert f"in the digits 0 to 9, but got '{text}' instead" in shown
+
+
+def _flag(item):
+    return item.metadata.get("flag", f"--{item.name.replace('_', '-')}")
+
+
+def _given(item):
+    return ["x"] if item.metadata.get("positional") else [_flag(item), "x"]
 
 
 def test_what_must_be_given_is_named(capsys):

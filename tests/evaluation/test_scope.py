@@ -11,6 +11,7 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.files.privacy import shared_place
 from neural_clip.gallery.embedding import embed_split
 from neural_clip.gallery.searched import searched_images
 from neural_clip.prepared.reader import PreparedSet
@@ -236,7 +237,14 @@ def test_another_data_set_as_gallery(folders, planted, tmp_path):
     )
     assert report["decoding"]["eeg"]["rows"][0]["gallery_size"] == 24 + 76
     text = write_report(tmp_path / "out", data={"eeg": folders["eeg"]}).read_text()
-    assert f"searched are 100 images ({folders['meg']}); shown: 24" in text
+    name, fingerprint = (
+        shared_place(folders["meg"], tmp_path / "out"),
+        PreparedSet.open(folders["meg"]).facts.fingerprint,
+    )
+    gallery = report["data"]["eeg"]["gallery"]
+    assert (gallery["name"], gallery["fingerprint"]) == (name, fingerprint)
+    assert f"searched are 100 images ({name}); shown: 24" in text and str(folders["meg"].parent) not in text
+    assert f"* EEG, images searched beside its own: `{name}`, corpus " in text and f"`{fingerprint}`" in text
     assert (tmp_path / "out" / "pictures" / "decoding.png").is_file()  # the other set's images have no pixels here
 
 

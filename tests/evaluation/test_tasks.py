@@ -45,6 +45,33 @@ def test_encoding_and_conversion_equal_a_slow_computation(folders):
     record = conversion_record(eeg, fmri, 0.8, 0, method="m")[0]
     assert record["two_way"] == pytest.approx(two_way(found, eeg.image_ids, images), abs=1e-6)
     assert record["normalised"] == pytest.approx(record["two_way"] / 0.8)
+    assert (record["weaker"], record["weaker_two_way"], [way["via"] for way in record["ways"]]) == (
+        "fmri", 0.8, ["recordings", "mean recordings"],
+    )  # fmt: skip
+
+    bank = np.random.default_rng(3).standard_normal((15, eeg.embeds.shape[1])).astype(np.float32)
+    bank[4] = eeg.gallery_embeds[2]
+    record = conversion_record(eeg, fmri, 0.8, 0, method="m", source_two_way=0.5, bank=bank)[0]
+    means, expected = slow_means(fmri), []
+    pictures = dict(zip(fmri.gallery_ids, fmri.gallery_embeds, strict=True))
+    units = [image.astype(float) / np.linalg.norm(image.astype(float)) for image in bank]
+    for query in eeg.embeds.astype(float):
+        weights = [np.exp(np.exp(5) * (cosine(query, unit) - 1)) for unit in units]
+        expected.append(np.average(units, axis=0, weights=weights))
+    found = {
+        "recordings": [behind(query, fmri) for query in eeg.embeds],
+        "mean recordings": [pictures[max(means, key=lambda name: cosine(q, means[name]))] for q in eeg.embeds],
+        "images": [behind(query, fmri) for query in expected],
+    }
+    assert [way["via"] for way in record["ways"]] == list(found) and record["weaker"] == "eeg"
+    assert (record["n_bank_images"], record["n_bank_scored"]) == (15, 1)
+    for way in record["ways"]:
+        score = two_way(found[way["via"]], eeg.image_ids, images)
+        assert way["two_way"] == pytest.approx(score, abs=1e-6)
+        assert way["normalised"] == pytest.approx(score / 0.8, abs=1e-5)
+        assert way["normalised_by_weaker"] == pytest.approx(score / 0.5, abs=1e-5)
+        assert way["normalised_by_weaker_interval"] == [2 * end for end in way["two_way_interval"]]
+    assert record["two_way"] == record["ways"][0]["two_way"]
 
 
 def test_picture_hits_are_the_nearest_of_each_image(folders):

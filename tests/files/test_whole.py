@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from neural_clip.errors import DataError
+from neural_clip.files import whole
 from neural_clip.files.whole import moved_aside, only_writer, sha256_of, whole_file, whole_folder, write_whole
 from small_disk import run_on_small_disk
 
@@ -43,6 +46,62 @@ def test_the_sum_is_that_of_the_contents_in_order_of_names(tmp_path):
     found = sha256_of([tmp_path / "b", tmp_path / "a"])
     assert found == hashlib.sha256(b"first" + b"second" * 400_000).hexdigest()
     assert sha256_of([]) is None
+
+
+@pytest.fixture
+def read_sizes(monkeypatch):
+    """Sizes of the blocks that are read for digests; a file counts as settled at once."""
+    read = []
+
+    class Counted:
+        def __init__(self):
+            self.digest = hashlib.sha256()
+            self.hexdigest = self.digest.hexdigest
+
+        def update(self, block):
+            read.append(len(block))
+            self.digest.update(block)
+
+    monkeypatch.setattr(whole, "hashlib", SimpleNamespace(sha256=Counted))
+    monkeypatch.setattr(whole, "SETTLED_NS", 0)
+    return read
+
+
+def test_a_file_is_read_once_for_its_digest(tmp_path, read_sizes):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"12345")
+    second.write_bytes(b"678")
+    time.sleep(0.02)  # the clock of files is behind by some ms
+    for paths, text in ([[first], b"12345"], [[second], b"678"], [[first, second], b"12345678"]):
+        assert [sha256_of(paths) for _ in range(3)] == [hashlib.sha256(text).hexdigest()] * 3
+    assert sum(read_sizes) == 5 + 3 + 8
+
+
+def test_what_changed_is_read_again(tmp_path, read_sizes):
+    """With the old size and time: the file in place, and another one that is moved there."""
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"12345")
+    stat, seen = path.stat(), set()
+    for change in (lambda: None, lambda: path.write_bytes(b"12346"), lambda: os.replace(other, path)):
+        other.write_bytes(b"12347")
+        time.sleep(0.02)
+        change()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        time.sleep(0.02)
+        seen.add(sha256_of([path]))
+        assert sha256_of([path]) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(seen) == 3 and len(read_sizes) == 3
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        sha256_of([path])
+
+
+def test_a_file_of_this_moment_is_read_each_time(tmp_path):
+    """Its next change may have the times of the one before."""
+    path = tmp_path / "a"
+    for number in range(200):
+        path.write_bytes(b"%5d" % number)
+        assert sha256_of([path]) == hashlib.sha256(b"%5d" % number).hexdigest()
 
 
 def names(folder):

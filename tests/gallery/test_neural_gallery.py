@@ -321,6 +321,7 @@ def test_queries_that_do_not_fit_are_named(world, signals, images):
         (lambda: images.decode(values, subject="sub-01", modality="ecog"), "Allowed values are 'eeg', 'meg' and"),
         (lambda: images.decode(part, modality="meg"), "'modality' parameter. Allowed is 'eeg'"),
         (lambda: images.decode(part.at(np.arange(0))), "there is nothing to embed"),
+        (lambda: images.decode(part, subject="sub-02"), r"'subject' is 'sub-02', but the rows are of \['sub-01'\]"),
         (lambda: images.decode(values, subject="sub-01", sampling=3), "but got 'sampling' instead"),
         (lambda: images.decode(part, top_k=0), "Allowed is 1 to 26, the rows that are searched, but got 0"),
         (lambda: images.decode(part, top_k=27), "but got 27 instead"),

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import example, given, settings
 
 from hostile_names import hostile_names, renamed, structure
-from neural_clip.files.markup import one_line
+from neural_clip.markup import one_line
 from neural_clip.prepared.card import card_text
 
 ROWS = {"train": {"rows": 700, "images": 5, "concepts": 3}, "validation": {"rows": 200, "images": 2, "concepts": 2}}

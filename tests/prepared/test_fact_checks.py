@@ -38,7 +38,7 @@ WRONG = {
     "licence": 1, "redistribution": "perhaps", "terms": 3, "citation": {}, "source": [], "known_defects": "none",
     "declared": [], "partial": "yes", "findings": [1], "fingerprint": 12, "fingerprint_version": 3,
     "files": {TEST: {} for TEST in ("data/sub-01/test-00000.parquet",)}, "shared_windows": {"rows": "x"},
-    "format_version": True,
+    "format_version": True, "places_space": "Talairach",
 }  # fmt: skip
 
 

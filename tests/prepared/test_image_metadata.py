@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
+from neural_clip.errors import DataError
 from neural_clip.image_pixels import rgb_image
 from neural_clip.prepared.image_rows import image_bytes
 
@@ -71,3 +72,18 @@ def test_photographs_are_not_coded_again():
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "PPM", "BMP"])
 def test_files_that_tell_nothing_more_keep_their_bytes(kind):
     assert image_bytes(saved(kind), "image 'x'") == saved(kind)
+
+
+@pytest.mark.parametrize("texts", [None, texts()], ids=["plain", "with texts"])
+def test_no_changed_byte_of_a_png_is_taken(texts):
+    """Pillow compares no checksum after the pixels begin, and misses a lost end."""
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[:2, :3]).save(buffer, format="PNG", pnginfo=texts)
+    content = buffer.getvalue()
+    assert image_bytes(content, "image 'x'") and image_bytes(content + b"behind", "image 'x'")
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        for damaged in (bytes(changed), content[:place]):
+            with pytest.raises(DataError, match=r"^image 'x' (is no readable image file|cannot be used)"):
+                image_bytes(damaged, "image 'x'")

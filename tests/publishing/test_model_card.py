@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 
 from hostile_names import hostile_names, structure
 from neural_clip.errors import DataError
-from neural_clip.files.markup import one_line
+from neural_clip.markup import one_line
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.publishing.model_card import model_card, write_model_card
 from paths import REPOSITORY
@@ -35,6 +35,13 @@ def test_card_is_made_from_its_json(path):
         expected = [row["two_way"], low, high, row["chance_two_way"], row["top1"], row["top5"]]
         assert numbers == pytest.approx(expected, abs=5e-5)
         assert modality not in source["training"]["simulated"] or line.endswith("| simulated |")
+    (index,) = yaml.safe_load(text.split("---\n")[1])["model-index"]  # as the Hub reads scores
+    assert index["name"] == source["name"]
+    for result, (modality, table) in zip(index["results"], source["report"]["decoding"].items(), strict=True):
+        assert result["dataset"]["type"] == source["training"]["data"][modality]["corpus"]
+        assert {each["type"]: each["value"] for each in result["metrics"]} == {
+            name: table["rows"][0][name] for name in ("two_way", "top1", "top5")
+        }
 
 
 def test_a_card_says_that_alignment_layers_were_not_trained():
@@ -62,7 +69,8 @@ def test_every_fact_of_the_record_stands_in_the_card(monkeypatch):
     text = model_card("mine", record, source["report"])
     assert yaml.safe_load(text.split("---\n")[1])["tags"] == ["neural_clip", "clip", "eeg", "meg", "fmri", "simulated"]
     expected = [
-        "# mine\n", 'from_pretrained("mine")', "simulated EEG, MEG and fMRI data", record["command"],
+        "# mine\n", 'AutoModel.from_pretrained("mine", trust_remote_code=True)', record["command"],
+        "simulated EEG, MEG and fMRI data",
         f"`{record['image_encoder']['name']}`, {record['image_encoder']['projection_dim']} dimensions",
         f"accuracy {record['best_validation_two_way']:.4f} at step {record['best_step']} of {record['steps']}",
         f"({record['epochs']:g} epochs), seed {record['seed']}.",
@@ -75,6 +83,7 @@ def test_every_fact_of_the_record_stands_in_the_card(monkeypatch):
     for facts in record["data"].values():
         expected += [f"{facts['corpus']} (**simulated** twin), subjects {', '.join(facts['subjects'])};"]
         expected += [f"{split} {size['rows']} recordings" for split, size in facts["splits"].items()]
+        assert f"{facts['corpus']} (**simulated**, nobody was recorded)" in text
         expected += [f"split: {facts['split_protocol']}; fingerprint `{facts['fingerprint'][:16]}`"]
     assert [part for part in expected if part not in text] == []
     assert text.count("## Adaptation") == 1
@@ -86,7 +95,7 @@ def test_a_card_of_recorded_fmri_alone():
     record = json.loads(CARDS[0].with_suffix(".json").read_text())["training"]
     text = model_card("mine", record | {"data": {"fmri": record["data"]["fmri"]}, "simulated": []})
     assert "simulated" not in text and '"average"' not in text and "subjects without a layer are refused." in text
-    assert "Not evaluated on test data yet" in text and "## Adaptation" not in text and "\n\n\n" not in text
+    assert "None yet; `neural-clip push --report" in text and "## Adaptation" not in text and "\n\n\n" not in text
 
 
 @settings(deadline=None, max_examples=25)

@@ -16,11 +16,12 @@ from folder_contents import contents
 from loopback_hub import LoopbackHub
 from neural_clip.commands.push import main
 from neural_clip.errors import DataError, run
-from neural_clip.files.record import record_files
-from neural_clip.files.whole import link_or_copy
+from neural_clip.files.record import PREDICTIONS_FILE, record_files, sealed
+from neural_clip.files.whole import link_or_copy, sha256_of
 from neural_clip.prepared.facts import read_metadata, verify_prepared
+from neural_clip.publishing.model_card import write_model_card
 from neural_clip.publishing.push import push
-from neural_clip.publishing.terms import check_terms
+from neural_clip.terms import check_terms
 from toy_sets import write_toy_set
 
 REPO = "lab/set"
@@ -36,11 +37,8 @@ AUTO_MAP = {"AutoConfig": "configuration_x.C", "AutoModel": "modeling_x.M"}
 @pytest.fixture
 def hub(monkeypatch):
     """A Hub that the client of this process talks to."""
-    from huggingface_hub import constants
-
     with LoopbackHub() as served:
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
+        served.stand_in(monkeypatch)
         yield served
 
 
@@ -124,6 +122,21 @@ def test_checkpoint_arrives_whole_and_private(tmp_path, hub):
     repository = hub.repositories["model", "lab/model"]
     assert repository["files"] == expected | {".gitattributes": b""}
     assert repository["private"] is True and repository["messages"] == ["first"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_predictions_of_recordings_stay_here(tmp_path, hub, capsys, listed):
+    folder = tmp_path / "checkpoint"
+    expected = make_checkpoint(folder, listed=listed)
+    (folder / PREDICTIONS_FILE).write_bytes(b"what was recorded, in part")
+    if listed:
+        record = json.loads((folder / "training.json").read_text())
+        record["local_files"] = record_files(folder, [PREDICTIONS_FILE])
+        expected["training.json"] = json.dumps(record).encode()
+        (folder / "training.json").write_bytes(expected["training.json"])
+    push(folder, "lab/model")
+    assert hub.repositories["model", "lab/model"]["files"] == expected | {".gitattributes": b""}
+    assert f"these stay here: {PREDICTIONS_FILE}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["set", "checkpoint"])
@@ -483,6 +496,77 @@ def test_terms():
     ):
         with pytest.raises(DataError, match=said):
             check_terms("x", terms)
+
+
+def record_of(folder, **changes):
+    """A record that a card is made of, whose files are those of a folder."""
+    facts = {"corpus": "mine", "subjects": ["a"], "splits": {}, "split_protocol": "p", "fingerprint": "f" * 64}
+    data = {"eeg": facts | {"redistribution": "allowed", "licence": "cc-by-nc-4.0"}}
+    record = {"data": data, "simulated": [], "steps": 1, "epochs": 1.0, "seed": 0, "best_validation_two_way": None}
+    record |= {"image_encoder": {"name": "e", "projection_dim": 4}, "recipe": {"model": {}}, "command": "c"}
+    files = record_files(folder, {path.name for path in folder.iterdir()} - {"README.md", "training.json"})
+    (folder / "training.json").write_text(json.dumps(record | {"files": files} | changes))
+
+
+def report_of(folder, target, **repository):
+    row = {"method": "m", "aggregation": "single trial", "two_way": 0.71234, "two_way_interval": [0.6, 0.8]}
+    row |= {"chance_two_way": 0.5, "gallery_size": 24, "top1": 0.125, "top5": 0.25}
+    report = {"checkpoints": [{"name": "m", "sha256": sha256_of(folder.glob("model*.safetensors"))}], "split": "test"}
+    report |= {"decoding": {"eeg": {"rows": [row | {"method": "ridge"}, row]}}, "simulated_modalities": []}
+    report["data"] = {"eeg": {"corpus": "mine", **repository}}
+    target.mkdir(exist_ok=True)
+    (target / "report.json").write_text(json.dumps(sealed(report)))
+    return target
+
+
+def test_the_card_names_the_repository_and_tells_the_scores_of_a_report(tmp_path, hub):
+    import yaml
+    from huggingface_hub import ModelCard, parse_eval_result_entries
+
+    folder = tmp_path / "model"
+    make_checkpoint(folder)
+    record_of(folder)
+    write_model_card(folder)
+    before = contents(folder)
+    assert 'from_pretrained("model", trust' in before["README.md"].decode()
+    main([str(folder), "--repo", REPO, "--public"])
+    files = hub.repositories["model", REPO]["files"]
+    text = files["README.md"].decode()
+    assert f"\n# {REPO}\n" in text and text.count(f'from_pretrained("{REPO}", trust') == 2 and '"model"' not in text
+    assert "license: cc-by-nc-4.0" in text and "model-index" not in text
+    report = report_of(folder, tmp_path / "report", repository={"name": "lab/set", "revision": "0" * 40})
+    main([str(folder), "--repo", REPO, "--public", "--report", str(report)])
+    card = ModelCard(files["README.md"].decode())
+    assert {(each.metric_type, each.metric_value) for each in card.data.eval_results} == {
+        ("two_way", 0.71234), ("top1", 0.125), ("top5", 0.25),
+    }  # fmt: skip
+    assert card.data.model_name == REPO and "| EEG | 0.7123 (0.6000 to 0.8000) | 0.50 | 24 images" in card.text
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/neural_clip.yaml"]))
+    assert {(each.task_id, each.value) for each in entries} == {("two_way", 0.71234), ("top1", 0.125), ("top5", 0.25)}
+    assert {(each.dataset_id, each.dataset_revision) for each in entries} == {("lab/set", "0" * 40)}
+    assert contents(folder) == before  # here the card stays as it was
+    report_of(folder, report)  # of a set that lies nowhere on the Hub
+    push(folder, REPO, public=True, report=report)
+    assert ".eval_results/neural_clip.yaml" not in files and b"0.7123" in files["README.md"]
+
+
+def test_a_report_of_other_weights_is_not_told_of(tmp_path, hub):
+    folder = tmp_path / "model"
+    make_checkpoint(folder)
+    record_of(folder)
+    write_model_card(folder)
+    report = report_of(folder, tmp_path / "report")
+    (folder / "model.safetensors").write_bytes(b"others")
+    record_of(folder)
+    refused(folder, r"report\.json' does not tell of '.*model': its first checkpoint has other weights", report=report)
+    changed = json.loads((report / "report.json").read_text()) | {"split": "train"}
+    (report / "report.json").write_text(json.dumps(changed))
+    refused(folder, "was changed since it was written", report=report)
+    (report / "report.json").write_text("{}")
+    refused(folder, "is no report of `neural-clip evaluate`", report=report)
+    refused(folder, r"nowhere' is missing|no such|not there|nowhere", report=tmp_path / "nowhere")
+    refused(make_set(tmp_path / "set"), "has other weights|is no report", report=report)
+    assert hub.created == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from hostile_names import hostile_names, renamed
 from neural_clip.errors import DataError
-from neural_clip.files.markup import one_line
+from neural_clip.markup import one_line
 from neural_clip.report.intervals import draw_intervals
 from neural_clip.report.page import write_page
 from neural_clip.report.tables import print_tables
@@ -54,8 +54,47 @@ def test_page_holds_tables_and_pictures_and_asks_for_nothing(tmp_path):
     assert [base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in images] == [PNG]
     assert images[0]["alt"] == "Decoding: recording → images"
     assert [tag for tag, _ in page.tags].count("td") == 2 and "0.962 [0.951, 0.972]" in page.texts
-    assert not re.findall(r'(?:src|href)="(?!data:)', text) and "<script" not in text and "@import" not in text
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text) and "<script" not in text and "@import" not in text
     assert not list(tmp_path.glob("*.partial"))
+
+
+class Sections(HTMLParser):
+    """Whether each section is folded, its place, and where the contents lead."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.folded, self.links, self.inside, self.tag = {}, {}, [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes, self.tag = dict(attributes), tag
+        if tag in ("section", "details"):
+            self.inside.append(tag)
+        if "id" in attributes:
+            self.folded[attributes["id"]] = "details" in self.inside
+        if tag == "a":
+            self.links[attributes["href"].removeprefix("#")] = ""
+
+    def handle_endtag(self, tag):
+        self.tag = ""
+        if tag in ("section", "details"):
+            assert self.inside.pop() == tag
+
+    def handle_data(self, data):
+        if self.tag == "a":
+            self.links[list(self.links)[-1]] += data
+
+
+def test_summary_and_the_three_tasks_are_open_and_all_sections_are_in_the_contents(output_dir):
+    page = Sections((output_dir / "report.html").read_text(encoding="utf-8"))
+    assert not page.inside and list(page.links) == list(page.folded) == [
+        f"section-{n + 1}" for n in range(len(page.links))
+    ]
+    titles = [line[3:] for line in (output_dir / "report.md").read_text().splitlines() if line.startswith("## ")]
+    assert list(page.links.values()) == titles and titles[0] == "Summary"
+    unfolded = [page.links[place] for place, folded in page.folded.items() if not folded]
+    assert [title.split(".")[0].split(":")[0] for title in unfolded] == ["Summary", "Table 1", "Encoding", "Table 2"]
+    assert len(unfolded) < len(titles)
 
 
 def test_names_cannot_bring_markup(tmp_path):

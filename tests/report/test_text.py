@@ -7,7 +7,6 @@ from PIL import Image
 
 from neural_clip.commands.report import main
 from neural_clip.evaluation.outputs import read_report
-from neural_clip.files.privacy import found_place
 from neural_clip.gallery import panels as pictures
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report import tables as report_tables
@@ -45,6 +44,12 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         got = cells(text, label, "neural_clip (ours)")
         assert got[2].startswith(f"{part['two_way']:.3f} [") and got[4].startswith(f"{part['normalised']:.3f} [")
         assert got[5] == f"{part['paper']['two_way']:.3f} ({part['paper']['normalised']:.3f})"
+        for way in part["ways"]:
+            got = cells(text, label, "neural_clip (ours)", way["via"])
+            assert got[3].startswith(f"{way['two_way']:.3f} [")
+            assert got[6].startswith(f"{way['normalised_by_weaker']:.3f} [")
+            assert got[7] == f"{MODALITIES[part['weaker']].title} ({part['weaker_two_way']:.3f})"
+        assert f"the mean of the {part['n_bank_images']} images of all training splits" in text
     for part in report["comparisons"]:
         low, high = part["interval"]
         label = report_tables.label(report, *part["modalities"])
@@ -53,6 +58,16 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         assert got[5] == f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" and got[6] == report_tables.p_value(
             part["p"]
         )
+
+
+def test_a_report_of_before_has_one_way_of_conversion(output_dir):
+    report = read_report(output_dir)
+    assert "## Conversion by three ways" in reporting.markdown(report, {})
+    for part in report["conversion"]:
+        for name in ("ways", "weaker", "weaker_two_way", "n_bank_images", "n_bank_scored"):
+            del part[name]
+    text = reporting.markdown(report, {})
+    assert "## Conversion by three ways" not in text and "## Table 2" in text
 
 
 def test_category_level_is_said_in_every_row(output_dir, capsys):
@@ -98,7 +113,7 @@ def test_pictures_show_the_right_images(output_dir):
     conversions = pictures._conversion_rows(arrays, galleries)
     assert {(row.source, row.target) for row in conversions} == {("eeg", "fmri"), ("fmri", "eeg")}
     named = report["data"]
-    images = {m: pictures._images_of(found_place(named[m]["folder"], output_dir), named[m])[0] for m in galleries}
+    images = {m: pictures._images_of(None, named[m], output_dir)[0] for m in galleries}
     pictures._load_pixels(rows, galleries, images)
     assert all(galleries[row.source].pixels[row.query].shape == (64, 64, 3) for row in rows)
     with Image.open(output_dir / "pictures" / "decoding.png") as image:

@@ -1,6 +1,7 @@
 """Reports written from `report.json`."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,29 @@ def test_images_of_a_set_that_was_prepared_again_are_not_drawn(tmp_path):
     for path in (tmp_path / "eeg" / "images").glob("*.parquet"):
         path.write_bytes(path.read_bytes()[:-9])
     assert "No pictures" in write_report(folder).read_text()
+
+
+def test_a_report_far_from_its_data_says_the_same_of_them(tmp_path):
+    """Its data set and checkpoint are gone, or on another machine; what it says of them is its own."""
+    folder = make_report(tmp_path, modalities=("eeg",))
+    here = write_report(folder).read_text().splitlines()
+    (tmp_path / "eeg").rename(tmp_path / "moved")
+    away = write_report(folder).read_text().splitlines()
+    lost = [line for line in here if line not in away]
+    assert lost and all(line.startswith(("![", "Left: the image behind the query.")) for line in lost)
+    (added,) = [line for line in away if line not in here]
+    assert re.search(r"^No pictures: .*EEG \(there is no folder .*eeg here\)\. Say where the data sets lie", added)
+    assert write_report(folder, data={"eeg": tmp_path / "moved"}).read_text().splitlines() == here
+
+
+def test_a_checkpoint_that_is_not_here_is_not_called_the_same(output_dir, tmp_path):
+    report = json.loads((output_dir / "report.json").read_text())
+    report["checkpoints"][0] |= {"path": "elsewhere", "sha256": "0" * 64}
+    del report["sha256"]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    text = write_report(tmp_path, pictures=False).read_text()
+    assert "`elsewhere`, SHA-256 of the weights `0000" in text
+    assert "There is no folder of this name here, so its weights were not compared" in text
 
 
 def test_one_evaluation_at_a_time_is_written(output_dir, tmp_path):

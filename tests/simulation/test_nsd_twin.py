@@ -13,6 +13,7 @@ from scipy.io import loadmat
 from folder_contents import contents
 from neural_clip.corpora.nsd import build as nsd
 from neural_clip.corpora.nsd.betas import read_session
+from neural_clip.prepared.reader import PreparedSet
 from neural_clip.simulation import nsd_twin
 from neural_clip.simulation.presets import get_preset
 
@@ -136,3 +137,24 @@ def test_hdf5_of_the_first_subject_reads_the_same(raw_dir):
             for suffix in ("nii.gz", "hdf5")
         ]
         np.testing.assert_array_equal(*both)
+
+
+def test_transforms_place_voxels_where_the_tuning_is_shared(raw_dir, prepared):
+    """MNI152 in mm is the fraction of the volume, times one number in all directions: distances keep their ratios."""
+    data = PreparedSet.open(prepared)
+    assert data.places_space == "MNI152"
+    fractions, places = [], []
+    for subject, number in enumerate(SIZES.subjects):
+        image = nibabel.load(raw_dir / f"nsddata/ppdata/subj{number:02d}/transforms/MNI-to-func1pt8.nii.gz")
+        assert image.shape == (*SIZES.grid_shapes[subject], 3) and image.get_data_dtype() == np.float32
+        region = nibabel.load(raw_dir / f"nsddata/ppdata/subj{number:02d}/func1pt8mm/roi/nsdgeneral.nii.gz")
+        values, region = image.get_fdata(), region.get_fdata()
+        assert (values[region < 0] == 9999).all() and (values[region >= 0] < 183).all()
+        inside = np.argwhere(region > 0)
+        fractions.append((inside + 0.5) / region.shape)
+        places.append(data.voxel_places(f"sub-{number:02d}"))
+        assert (np.sign(places[-1][:, 0]) == np.sign(fractions[-1][:, 0] - 0.5)).all(), "x runs to the right"
+    x, y = np.concatenate(fractions), np.concatenate(places)
+    slope, corner = np.linalg.lstsq(np.c_[x, np.ones(len(x))], y, rcond=None)[0][[0, 3]]
+    np.testing.assert_allclose(y, x * slope[0] + corner, atol=1e-3)
+    assert y[:, 1].mean() < -40, "the region is posterior"

@@ -22,10 +22,11 @@ DOCUMENT = REPOSITORY / "docs" / "twins.md"
 MODALITIES = ("eeg", "meg", "fmri")
 # Dials that a modality's recordings do not depend on; the document shows them as a dash.
 UNREAD = {
-    "eeg": {"voxel_saturation", "voxel_energy"},
-    "meg": {"voxel_saturation", "voxel_energy", "block_drift"},
+    "eeg": {"voxel_saturation", "voxel_energy", "tuning_dimension"},
+    "meg": {"voxel_saturation", "voxel_energy", "tuning_dimension", "block_drift"},
     "fmri": {"evoked", "induced", "latency_jitter_s", "artefact_rate", "block_drift"},
 }
+OFF = {"block_drift", "tuning_dimension"}  # in all presets
 
 
 def model_of(name, modality, noise_scale=None, seed=3, **dials):
@@ -151,7 +152,7 @@ def test_dials_shown_as_a_dash_change_nothing(modality):
 
     usual = record()
     for name in UNREAD[modality] - {"block_drift"}:  # added by a corpus writer, see below
-        for before, after in zip(usual, record(**{name: 0.1}), strict=True):
+        for before, after in zip(usual, record(**{name: 1 if name == "tuning_dimension" else 0.1}), strict=True):
             assert_same_outputs(after, before)
 
 
@@ -159,7 +160,7 @@ def test_dials_shown_as_a_dash_change_nothing(modality):
 def test_every_phenomenon_of_the_realistic_twin_is_on_and_shows(modality):
     z = np.random.default_rng(0).standard_normal((6, N_LATENTS))
     dials = getattr(get_preset("realistic"), modality).dials
-    assert dials.block_drift == 0
+    assert dials.block_drift == dials.tuning_dimension == 0
 
     def record(**changed):
         model, rng = model_of("realistic", modality, **changed), np.random.default_rng(1)
@@ -167,7 +168,7 @@ def test_every_phenomenon_of_the_realistic_twin_is_on_and_shows(modality):
         return signal, model.noise(1, 40_000 if modality != "fmri" else 200, np.random.default_rng(2))
 
     usual = record()
-    for name in {field.name for field in dataclasses.fields(Dials)} - UNREAD[modality] - {"block_drift"}:
+    for name in {field.name for field in dataclasses.fields(Dials)} - UNREAD[modality] - OFF:
         assert getattr(dials, name) > 0
         off = record(**{name: 0.0})
         changes = [

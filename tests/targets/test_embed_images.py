@@ -138,6 +138,15 @@ def test_embeddings_already_there_are_kept_unless_told(tmp_path, clip):
     assert verify_prepared(folder)["image_encoder"]["name"] == clip.name
 
 
+def test_places_of_voxels_are_carried_over(tmp_path, clip):
+    folder = write_planted(tmp_path / "set", "fmri", counts=dict(train=4, validation=2, test=2), places=True)
+    places = PreparedSet.open(folder).voxel_places("sub-02")
+    embed_images(folder, str(clip), overwrite=True, device="cpu")
+    data = PreparedSet.open(folder).verify()
+    assert data.places_space == "MNI152"
+    np.testing.assert_array_equal(data.voxel_places("sub-02"), places)
+
+
 def test_sets_without_pixels_are_refused(tmp_path, clip):
     folder = make_set(tmp_path / "set", embeds=READY, with_pixels=False)
     with pytest.raises(DataError, match="no pixels, only ready-made embeddings"):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,6 +22,7 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.terms import model_terms
 from neural_clip.training import adapt as adapting
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.new_subjects import rows_of_images
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.trainer import validation_two_way
@@ -115,6 +117,7 @@ def test_new_checkpoint_is_whole(checkpoint, folders, tmp_path):
     output = main(arguments(checkpoint, folders, tmp_path / "new", "fmri"))
     assert sorted(path.name for path in output.iterdir() if path.suffix != ".py") == [
         "README.md", "config.json", "model.safetensors", "processor_config.json", "training.json",
+        "validation_predictions.safetensors",
     ]  # fmt: skip
     rows = PreparedSet.open(folders["fmri"]).split("test", ["sub-03"]).recordings[:3]
     processor = NeuralClipProcessor.from_pretrained(output)
@@ -125,10 +128,12 @@ def test_new_checkpoint_is_whole(checkpoint, folders, tmp_path):
     card, record = (output / "README.md").read_text(), json.loads((output / "training.json").read_text())
     (entry,) = record.pop("adaptations")
     assert check_record(output)["files"].keys() == {path.name for path in output.iterdir()} - {
-        "README.md", "training.json"
+        "README.md", "training.json", "validation_predictions.safetensors"
     }  # fmt: skip
     before = json.loads((checkpoint / "training.json").read_text())
-    assert all(record.pop(name) != before.pop(name) for name in ("files", "sha256")) and record == before
+    assert (
+        all(record.pop(name) != before.pop(name) for name in ("files", "local_files", "sha256")) and record == before
+    )
     assert "fMRI alignment layers of sub-03 were added to `known`" in card and "# new\n" in card
     assert f"{entry['validation_two_way'][entry['best_epoch']]:.4f}" in card and entry["command"] in card
     assert "Adaptation" not in (checkpoint / "README.md").read_text()
@@ -142,6 +147,13 @@ def test_terms_of_the_new_data_are_remembered(checkpoint, folders, tmp_path):
     expected = dict.fromkeys([f"planted ({name})" for name in MODALITIES], "allowed")
     assert model_terms(checkpoint) == expected
     assert model_terms(output) == expected | {"planted (sub-03)": "forbidden"}
+    first, second = json.loads((output / "config.json").read_text())["eeg_config"]["trained_on"]
+    assert (first["subjects"], first["redistribution"]) == (["sub-01", "sub-02"], "allowed")
+    assert (second["subjects"], second["redistribution"]) == (["sub-03"], "forbidden")
+    for kind in (NeuralClipModel, NeuralClipProcessor):
+        with pytest.raises(DataError, match=r"redistribution of planted \(eeg\) is forbidden"):
+            kind.from_pretrained(output).push_to_hub("lab/model", private=False)
+        assert set(kind.from_pretrained(checkpoint).data_terms().values()) == {"allowed"}
 
 
 def test_epochs_that_harm_are_not_kept(checkpoint, folders, tmp_path, monkeypatch):
@@ -178,6 +190,21 @@ def test_minutes_of_recordings(checkpoint, folders, tmp_path):
     assert "minutes" not in json.loads((unknown / "training.json").read_text())["adaptations"][0]
 
 
+def test_images_of_both_splits(checkpoint, folders, tmp_path):
+    """Whole images: each was recorded twice."""
+    output = main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--images", "12", "--epochs", "1"))
+    (entry,) = json.loads((output / "training.json").read_text())["adaptations"]
+    assert entry["recordings"] == {"train": 20, "validation": 4} and entry["settings"]["images"] == 12
+    data = RecordingDataset.open(PreparedSet.open(folders["eeg"]), "train", ["sub-02", "sub-03"])
+    first, again, other = (rows_of_images(data, 5, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert np.bincount(data.subject_ids[first]).tolist() == [10, 10]
+    assert len(set(data.part.image_ids[first[data.subject_ids[first] == 0]])) == 5
+    with pytest.raises(DataError, match=r"takes 64 images of the train split, but 'sub-03' has 40 there"):
+        adapting.adapt(checkpoint, folders["eeg"], tmp_path / "more", images=80)
+    assert not (tmp_path / "more").exists()
+
+
 def test_minutes_exclude_a_share(checkpoint, folders, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(arguments(checkpoint, folders, tmp_path / "new", "eeg", "--minutes", "2", "--train-fraction", "0.5"))
@@ -185,6 +212,8 @@ def test_minutes_exclude_a_share(checkpoint, folders, tmp_path, capsys):
     both = {"minutes": 2.0, "train_fraction": 0.5}
     with pytest.raises(DataError, match=r"exclude one another, but got 2.0 and 0.5"):
         adapting.adapt(checkpoint, folders["eeg"], tmp_path / "new", **both)
+    with pytest.raises(DataError, match=r"'minutes' and 'images' exclude one another, but got 1.0 and 8"):
+        adapting.adapt(checkpoint, folders["eeg"], tmp_path / "new", minutes=1.0, images=8)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -266,12 +295,13 @@ def test_real_command_line(checkpoint, folders, tmp_path):
             "'seconds_per_trial' parameter. Allowed is a number above 0, but got 0.0",
         ),
         (["--minutes", "0.1", "--seconds-per-trial", "4"], "Two recordings of 'sub-03' at least must fit"),
+        (["--images", "3"], "'images' parameter. Allowed is 4 and more, but got 3"),
         (["--train-fraction", "0"], "'train_fraction' parameter. Allowed is above 0 and at most 1, but got 0.0"),
         (["--train-fraction", "1.5"], "above 0 and at most 1, but got 1.5"),
         (["--epochs", "0"], "'epochs' parameter. Allowed is 1 and more, but got 0"),
         (["--batch-size", "1"], "'batch_size' parameter. Allowed is 2 and more"),
         (["--learning-rate", "-1"], "'learning_rate' parameter. Allowed is a number above 0"),
-        (["--learning-rate", "inf"], "'learning_rate' parameter. Allowed is a number above 0, but got inf"),
+        (["--learning-rate", "inf"], "'learning_rate' parameter. Allowed is a finite number, but got inf"),
         (["--data", "eeg"], "Allowed is eeg=FOLDER"),
         (["--checkpoint", "nowhere"], "'nowhere' is no checkpoint folder of `neural-clip train`: it has no config"),
     ],

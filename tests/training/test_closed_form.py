@@ -9,9 +9,10 @@ import torch
 
 from neural_clip import NeuralClipModel
 from neural_clip.commands.adapt import main as adapt
-from neural_clip.evaluation.baselines.closed_form import choose, cross_entropy, ready, undoing
+from neural_clip.evaluation.baselines.closed_form import choose, cross_entropy, ready, scores_of, undoing
 from neural_clip.evaluation.baselines.closed_form_fit import Way, fit_of
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.tables import scope_notes
 from neural_clip.training.batches import RecordingDataset
@@ -29,6 +30,7 @@ from neural_clip.training.closed_form import (
     settings_of,
 )
 from neural_clip.training.recipe import read_recipe
+from neural_clip.training.ridge_start import of_subject
 from neural_clip.training.run import train
 from neural_clip.training.trainer import neural_embeds, validation_scores
 from planted_splits import planted
@@ -119,6 +121,21 @@ def test_a_checkpoint_computes_what_the_fit_predicts(trained, ready_folders, mod
     np.testing.assert_allclose(unit(found), unit(expected), atol=1e-4)
 
 
+@pytest.mark.parametrize("least", [1.0, 0.1])
+def test_the_average_subject_computes_what_a_fit_predicts_of_somebody_new(trained, ready_folders, least):
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, validation = parts_of(model, ready_folders["eeg"], "eeg")
+    fit = fit_of(Way(True, least), ready(train_part.part))
+    maps = Maps.of(fit, 0.3, np.eye(train_part.part.targets.shape[1]))
+    fill(model, train_part, maps, Blend(0.5, 1.0, 1.0), "float32")
+    values = validation.__getitems__(list(range(len(validation))))["eeg_values"]
+    found = model.each_features("eeg", values, torch.full((len(values),), -1))["closed form"].detach().numpy()
+    somebody = replace(ready(validation.part), subjects=np.full(len(validation), "somebody new"))
+    np.testing.assert_allclose(unit(found), unit(fit.deviations(somebody, [0.3])[0]), atol=1e-4)
+    alone = fit_of(Way(False), ready(train_part.part))
+    assert not alone.deviations(somebody, [0.3]).any()  # nothing is known of them
+
+
 def test_half_precision_is_not_taken_where_it_changes_scores(trained, ready_folders):
     model = NeuralClipModel.from_pretrained(trained)
     train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")
@@ -158,6 +175,9 @@ def test_everything_is_chosen_on_training_and_validation_rows_and_recorded(with_
         # what is kept was fitted on the rows of both splits
         again = fit_of(choice.fit.way, everything := ready(joined(train_part.part, validation.part)))
         transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
+        (kept,) = [each for each in validation_predictions(output) if each.modality == modality]
+        assert kept.split == "validation" and kept.fingerprint == record["data"][modality]["fingerprint"]
+        np.testing.assert_allclose(kept.embeds, unit(blend(network, predictions)), atol=1e-3)  # those before
         expected = blend(network, again.deviations(held_out, [choice.relative_alpha])[0] @ transform)
         np.testing.assert_allclose(neural_embeds(after, validation), unit(expected), atol=2e-3)
         assert np.abs(neural_embeds(after, validation) - unit(blend(network, predictions))).max() > 1e-2
@@ -180,8 +200,10 @@ def test_a_report_shows_network_closed_form_and_blend(with_closed_form, ready_fo
 def test_without_validation_rows_it_is_left_out(trained, ready_folders, capsys):
     model = NeuralClipModel.from_pretrained(trained)
     train_part, _ = parts_of(model, ready_folders["eeg"], "eeg")
-    found = add_closed_forms(model, [train_part], [])
-    assert found == {"eeg": {"left_out": "There are no validation recordings, by which it is chosen."}}
+    found, embeds = add_closed_forms(model, [train_part], [], {})
+    assert embeds == {} and found == {
+        "eeg": {"left_out": "There are no validation recordings, by which it is chosen."}
+    }
     assert "closed form of eeg: left out. There are no validation" in capsys.readouterr().err
     assert len(model.closed_forms) == 0
 
@@ -191,7 +213,10 @@ def test_images_of_one_embedding_leave_it_out(trained, ready_folders):
     train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")
     for part in (train_part, validation):
         part.part.data.images.embeds[:] = part.part.data.images.embeds[0]
-    (found,) = add_closed_forms(model, [train_part], [validation]).values()
+    network = {"fmri": neural_embeds(model.eval(), validation)}
+    records, embeds = add_closed_forms(model, [train_part], [validation], network)
+    (found,) = records.values()
+    assert embeds["fmri"] is network["fmri"]
     assert "same embedding" in found["left_out"] and len(model.closed_forms) == 0
 
 
@@ -202,7 +227,8 @@ def test_what_cannot_be_computed_leaves_the_network(trained, ready_folders, monk
     monkeypatch.setattr("neural_clip.training.closed_form.choose", raises)
     model = NeuralClipModel.from_pretrained(trained)
     train_part, validation = parts_of(model, ready_folders["fmri"], "fmri")
-    (found,) = add_closed_forms(model, [train_part], [validation]).values()
+    network = {"fmri": neural_embeds(model.eval(), validation)}
+    (found,) = add_closed_forms(model, [train_part], [validation], network)[0].values()
     assert found == {"left_out": "It could not be computed (MemoryError)."} and len(model.closed_forms) == 0
 
 
@@ -225,6 +251,18 @@ def test_new_subjects_get_a_map_of_their_own(ready_folders, new_recipe, tmp_path
     scores = {name: part["two_way"] for name, part in found["validation"].items()}
     assert scores["blend"] >= scores["network"]
     assert adapted.closed_forms[modality].settings.own[-1] == "sub-02"
+    first, second = validation_predictions(tmp_path / "adapted")
+    (known_alone,) = validation_predictions(output)
+    assert np.array_equal(first.embeds, known_alone.embeds) and first.subjects == ["sub-01"]
+    assert second.subjects == ["sub-02"]
+    _, validation = parts_of(adapted, ready_folders[modality], modality)
+    part = of_subject(validation, 1).part
+    kept = scores_of(second.embeds.astype(np.float32), part)
+    assert kept == pytest.approx(found["validation"]["blend"], abs=2e-3)  # those before the last fit
+    after = neural_embeds(adapted.eval(), of_subject(validation, 1))
+    assert np.abs(after - second.embeds).max() > 1e-2
     adapt([*asked, "--output-dir", str(tmp_path / "without"), "--no-closed-form"])
     without = NeuralClipModel.from_pretrained(tmp_path / "without")
+    alone = validation_predictions(tmp_path / "without")[1]
+    np.testing.assert_allclose(alone.embeds, neural_embeds(without.eval(), of_subject(validation, 1)), atol=1e-3)
     assert without.closed_forms[modality].layers["sub-02"].parts.tolist() == [1.0, 0.0]

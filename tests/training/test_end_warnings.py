@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from neural_clip.gallery.embedding import embed_recordings
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.end_warnings import chance_of
 from neural_clip.training.recipe import read_recipe
@@ -34,6 +35,19 @@ def test_a_training_that_learns_is_told_nothing(recipe_file, folders, capsys, tm
     more = ["--warmup_steps", "0.03", "--min_steps", "40"]
     assert trained(recipe_file, {"fmri": folders["fmri"]}, capsys, *more) == []
     assert "Warning:" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_validation_recordings_are_embedded_once_at_the_end(recipe_file, folders, monkeypatch):
+    """Beside once an epoch: for the warnings, the closed form and the predictions that are kept."""
+    embedded = []
+
+    def counted(forward, part, *words):
+        embedded.append((part.modality, part.name))
+        return embed_recordings(forward, part, *words)
+
+    monkeypatch.setattr("neural_clip.training.trainer.embed_recordings", counted)
+    train(read_recipe([recipe_file, "--closed-form", "true", "--num_train_epochs", "1"]))
+    assert sorted(embedded) == [("eeg", "validation")] * 2 + [("fmri", "validation")] * 2
 
 
 def test_a_training_shorter_than_its_warm_up(recipe_file, folders, capsys):

@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from neural_clip import NeuralClipModel
+from neural_clip import NeuralClipConfig, NeuralClipModel
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.closed_form import undoing
+from neural_clip.evaluation.baselines.closed_form import choose_by_folds, ready, undoing
+from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.training import folds as module
 from neural_clip.training.batches import RecordingDataset
-from neural_clip.training.folds import folds_of, held_out_parts
+from neural_clip.training.folds import config_of, folds_of, held_out_parts
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from planted_data import READY, write_planted
@@ -56,7 +57,7 @@ def test_an_image_is_held_out_in_all_modalities_at_once(small_sets):
     parts = parts_of(small_sets)
     assert not {*parts[0].part.image_ids} & {*parts[1].part.image_ids}
     folds, seen = folds_of(parts, 3), set()
-    for splits in held_out_parts(parts, folds, 3):
+    for splits in held_out_parts(parts, folds):
         learnt, left = (
             {row.tobytes() for part in each for row in part.part.targets} for each in (splits.train, splits.validation)
         )
@@ -72,7 +73,8 @@ def test_epochs_are_those_after_which_held_out_recordings_are_told_apart_best(ru
     output, held_out, recipe = run
     record = json.loads((output / "training.json").read_text())
     found = record["cross_validation"]
-    assert found == {"n_folds": 3, "n_epochs": int(np.argmax(found["two_way"])) + 1, "two_way": held_out.two_way}
+    chosen = {"n_epochs": int(np.argmax(found["two_way"])) + 1, "two_way": held_out.two_way}
+    assert found == {"n_folds": 3, "held_out": "images", **chosen}
     again = []  # of the kept epoch, fold by fold
     for fold in range(3):
         scores = []
@@ -122,8 +124,33 @@ def test_the_closed_form_is_chosen_by_held_out_recordings(run, small_sets):
     ids, first = np.unique(part.part.image_ids, return_index=True)
     score = two_way_accuracy(predictions @ targets[first].T, part.part.image_ids, ids)
     assert record["validation"]["closed form"]["two_way"] == pytest.approx(score, abs=2e-3)
-    assert 0 <= record["weight_of_network"] < 1
+    weight = record["weight_of_network"]
+    assert 0 <= weight < 1
+    (kept,) = [each for each in validation_predictions(output) if each.modality == "fmri"]
+    network = held_out.embeds["fmri"] * weight / record["spread_of_network"]
+    blend = network + predictions * (1 - weight) / record["spread_of_closed_form"]
+    blend /= np.linalg.norm(blend, axis=1, keepdims=True)
+    assert kept.split == "train" and kept.subjects == ["sub-01", "sub-02"]
+    np.testing.assert_allclose(kept.embeds, blend, atol=1e-2)
     assert len(NeuralClipModel.from_pretrained(output).closed_forms) == 2
+
+
+def test_nothing_is_predicted_of_a_subject_whose_images_lie_in_one_fold(small_sets):
+    (part,) = [part for part in parts_of(small_sets) if part.modality == "fmri"]
+    one = part.part.image_ids == part.part.image_ids[-1]
+    part.keep(np.flatnonzero((part.part.subjects == "sub-01") | one))
+    _, _, predictions = choose_by_folds(ready(part.part), folds_of([part], 3)["fmri"])
+    rows = part.part.subjects == "sub-02"
+    assert rows.any() and not predictions[rows].any() and np.abs(predictions[~rows]).max(axis=1).min() > 0
+
+
+def test_folds_of_different_length_and_late_scores_agree_about_epochs(new_recipe, tmp_path):
+    """26 images make folds of 9, 9 and 8, which reach 18 steps in 2, 2 and 3 epochs, scored from the first on."""
+    options = {"pixels": False, "encoder": READY, "counts": {"train": 26, "test": 8}}
+    folder = write_planted(tmp_path / "fmri", "fmri", **options)
+    words = ["--folds", "3", "--max_steps", "18", "--per_device_train_batch_size", "8", "--eval_delay", "1.5"]
+    output = train(read_recipe([str(new_recipe(tmp_path, {"fmri": str(folder)})), *words]))
+    assert len(json.loads((output / "training.json").read_text())["cross_validation"]["two_way"]) == 2
 
 
 def test_recordings_that_answer_to_other_images_score_at_chance(new_recipe, tmp_path):
@@ -150,3 +177,72 @@ def test_too_few_images_and_wrong_numbers_are_named(small_sets, new_recipe, tmp_
     for value in ("1", "-3", "true", "101", "2.5"):
         with pytest.raises(DataError, match=r"'folds' parameter\. Allowed is 0, or 2 to 100"):
             read_recipe([recipe, "--folds", value])
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Three subjects to train on, and a fourth for the test alone."""
+    folder = tmp_path_factory.mktemp("people") / "eeg"
+    options = {"pixels": False, "encoder": READY, "repeats": 1, "n_subjects": 4, "n_unseen": 1}
+    return str(write_planted(folder, "eeg", counts={"train": 24}, **options))
+
+
+def test_people_are_held_out_where_no_test_subject_is_trained_on(people):
+    names = ["sub-01", "sub-02", "sub-03"]
+    (part,) = parts = [RecordingDataset.open(PreparedSet.open(people), "train", names)]
+    folds, left = folds_of(parts, 5), []  # no more folds than subjects
+    config = NeuralClipConfig(eeg_config={"subjects": names, "n_chans": 6, "n_times": 10, "sfreq": 100.0})
+    for splits in held_out_parts(parts, folds):
+        (known,), (unknown,) = splits.train, splits.validation
+        (name,) = set(unknown.part.subjects.tolist())
+        left.append(name)
+        assert known.subjects == [each for each in names if each != name]
+        assert np.array_equal(np.array(known.subjects)[known.subject_ids], known.part.subjects)
+        assert set(unknown.subject_ids.tolist()) == {-1}  # the average subject
+        assert list(config_of(config, splits).eeg_config.subjects) == known.subjects  # nobody else spoils it
+    assert sorted(left) == names == list(config.eeg_config.subjects) == part.subjects
+    assert np.array_equal(part.subject_ids, np.repeat([0, 1, 2], 24))
+
+
+def test_the_average_subject_is_what_chooses_for_people(people, new_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("neural_clip.evaluation.baselines.closed_form_fit.LEAST_SHRINKAGES", (1.0,))
+    output = train(read_recipe([str(new_recipe(tmp_path, {"eeg": people})), *ASKED]))
+    record = json.loads((output / "training.json").read_text())
+    assert record["cross_validation"]["held_out"] == "subjects" and record["cross_validation"]["n_folds"] == 3
+    assert "training subjects in 3 folds" in (output / "README.md").read_text()
+    found = record["closed_form"]["eeg"]
+    assert found["way"] == "pooled" and found["weight_of_network"] < 1
+    part = PreparedSet.open(people).split("train", ["sub-01", "sub-02", "sub-03"])
+    recordings = part.values().reshape(len(part), -1).astype(float)
+    targets = part.targets / np.linalg.norm(part.targets, axis=1, keepdims=True)
+    transform = undoing(targets[:24])
+    predictions = np.zeros_like(targets, dtype=float)
+    for name in ("sub-01", "sub-02", "sub-03"):
+        left = part.subjects == name
+        others = [recordings[part.subjects == each] for each in np.unique(part.subjects[~left])]
+        scale = np.sqrt(np.mean([each.var(axis=0) for each in others], axis=0))
+        inputs = np.concatenate([(each - each.mean(axis=0)) / scale for each in others])
+        new = (recordings[left] - np.mean([each.mean(axis=0) for each in others], axis=0)) / scale
+        kernel = inputs @ inputs.T
+        alpha = found["relative_alpha"] * np.trace(kernel) / len(kernel)
+        wanted = targets[~left] - targets[~left].mean(axis=0)
+        predictions[left] = new @ inputs.T @ np.linalg.solve(kernel + alpha * np.eye(len(kernel)), wanted) @ transform
+    predictions /= np.linalg.norm(predictions, axis=1, keepdims=True)
+    ids, first = np.unique(part.image_ids, return_index=True)
+    score = two_way_accuracy(predictions @ targets[first].T, part.image_ids, ids)
+    assert found["validation"]["closed form"]["two_way"] == pytest.approx(score, abs=2e-3)
+    model = NeuralClipModel.from_pretrained(output)
+    assert model.closed_forms["eeg"].settings.shared  # the average subject has it
+
+
+def test_people_who_cannot_be_held_out_are_named(new_recipe, tmp_path):
+    options = {"pixels": False, "encoder": READY, "repeats": 1, "n_unseen": 1, "counts": {"train": 8}}
+    voxels = str(write_planted(tmp_path / "fmri", "fmri", n_subjects=3, **options))
+    alone = str(write_planted(tmp_path / "meg", "meg", n_subjects=2, **options))
+    for data, reason in (
+        ({"fmri": voxels}, "/fmri' is fMRI, which has no average subject to score them by"),
+        ({"meg": alone}, "/meg' has one training subject, and folds need two"),
+    ):
+        with pytest.raises(DataError, match=rf"No test subject is trained on.*but '.*{reason}.*0 'folds'"):
+            train(read_recipe([str(new_recipe(tmp_path, data)), *ASKED]))
+    assert not (tmp_path / "out").exists()

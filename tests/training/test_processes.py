@@ -1,5 +1,6 @@
 """Several processes: they train one model, or the run is refused; a resumed run ends with the same weights."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,13 @@ from safetensors.torch import load_file
 
 from neural_clip.errors import DataError
 from neural_clip.training.adapt import adapt
-from neural_clip.training.processes import check_joined, check_launch, check_one_process, processes_asked
+from neural_clip.training.processes import (
+    check_joined,
+    check_launch,
+    check_one_process,
+    once_a_machine,
+    processes_asked,
+)
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.run_state import is_finished
@@ -106,6 +113,27 @@ def start(n_processes, *arguments):
 def run(n_processes, *arguments):
     done = python(*LAUNCHERS[n_processes], *arguments, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_the_first_process_of_a_machine_reads_for_all(process):
+    calls = []
+    once_a_machine(lambda: calls.append(process), SimpleNamespace(local_process_index=process))
+    assert calls == [0] * (process == 0)
+
+
+@pytest.mark.slow
+def test_what_one_process_finds_is_told_by_both(recipe_file, tmp_path):
+    recipe = yaml.safe_load(Path(recipe_file).read_text())
+    copy = shutil.copytree(recipe["data"]["eeg"], tmp_path / "eeg")
+    path = next(copy.glob("**/train*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    done = python(*LAUNCHERS[2], recipe_file, "--data.eeg", copy, "--output-dir", tmp_path / "out", cwd=REPOSITORY)
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and not (tmp_path / "out").exists()
+    assert told and all("its content has another SHA-256" in line and str(path) in line for line in told)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Training: it learns, it resumes bit for bit, it starts in every advertised way, and it refuses what it must."""
 
+import importlib.util
 import json
 import os
 import re
@@ -28,13 +29,13 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.targets.tiny_clip import TINY_CLIP
-from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checks import check_named_encoder, check_push
-from neural_clip.training.model import build_model, load_tower
+from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.run_state import is_finished, mark_finished
-from neural_clip.training.trainer import BestState, validation_two_way
+from neural_clip.training.trainer import BestState, NeuralClipTrainer, validation_two_way
 from paths import REPOSITORY
 from planted_data import READY, facts_of
 from second_process import python
@@ -506,6 +507,57 @@ def test_a_finished_checkpoint_is_pushed_without_the_run_around_it(recipe_file, 
     for strategy in ("every_save", "checkpoint", "all_checkpoints"):
         with pytest.raises(DataError, match=r"'training\.hub_strategy' parameter. Allowed is 'end'"):
             read_recipe([recipe_file, "--hub_strategy", strategy]).training_arguments  # noqa: B018
+
+
+def test_a_checkpoint_says_what_it_learnt_from(recipe_file):
+    output = train(read_recipe([recipe_file, "--epochs", "1"]))
+    config = json.loads((output / "config.json").read_text())
+    for modality in ("eeg", "fmri"):
+        (entry,) = config[f"{modality}_config"]["trained_on"]
+        facts = json.loads((output / "training.json").read_text())["data"][modality]
+        told = {name: facts[name] for name in ("corpus", "subjects", "redistribution", "licence", "terms")}
+        assert entry == told | {"simulated": True}
+        assert json.loads((output / "processor_config.json").read_text())["trained_on"][modality] == [entry]
+    card = (output / "README.md").read_text()
+    assert "## Recordings" in card and "- EEG: 6 channels" in card and f"their licence: {facts['licence']}" in card
+    with pytest.raises(DataError, match=r"'model\.eeg\.trained_on' is what the data sets say"):
+        read_recipe([recipe_file, "--model.eeg.trained_on", "[]"])
+
+
+def test_the_trainer_pushes_by_the_same_rules(recipe_file, folders, monkeypatch):
+    recipe = read_recipe([recipe_file, "--push_to_hub", "true", "--hub_model_id", "lab/model"])
+    config = model_config(recipe, {name: PreparedSet.open(folder).facts for name, folder in folders.items()})
+    opened = PreparedSet.open(folders["eeg"])
+    part = RecordingDataset.open(opened, "train", config.eeg_config.subjects)
+    with LoopbackHub() as hub:
+        hub.stand_in(monkeypatch)
+        trainer = NeuralClipTrainer(
+            model=build_model(config, None, 0), args=recipe.training_arguments, recordings=JointDataset([part]),
+            validation=[], processor=NeuralClipProcessor.from_config(config),
+        )  # fmt: skip
+        assert hub.requests == []  # no repository before there is something to push
+        trainer.push_to_hub("mine")
+        repository = hub.repositories["model", "lab/model"]
+        assert repository["private"] is True and repository["messages"] == ["mine", "mine"]
+        assert {"README.md", "model.safetensors", "processor_config.json", "pushing.py"} <= repository["files"].keys()
+        config.eeg_config.trained_on[0]["redistribution"] = "forbidden"
+        with pytest.raises(DataError, match="must not become public"):
+            trainer.push_to_hub(private=False)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
+def test_a_tracker_that_is_not_installed_is_a_sentence(recipe_file, tmp_path):
+    with pytest.raises(DataError, match=r"'training' section cannot be used: .*requires trackio.*pip install trackio"):
+        train(read_recipe([recipe_file, "--report_to", "trackio", "--epochs", "1"]))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is None, reason="trackio is not installed")
+def test_scores_of_each_epoch_reach_trackio(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    train(read_recipe([recipe_file, "--report_to", "trackio", "--project", "planted", "--epochs", "2"]))
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "trackio").rglob("*") if path.is_file())
+    assert b"two_way" in stored
 
 
 def test_card_repeats_the_report(recipe_file):

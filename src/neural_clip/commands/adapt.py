@@ -22,6 +22,9 @@ class Arguments:
     checkpoint: str = option(MISSING, "checkpoint to start from, left as it is", metavar="FOLDER")
     data: str = option(MISSING, "prepared data set of the new subjects", metavar="MODALITY=FOLDER")
     output_dir: Path = option(MISSING, "folder of the new checkpoint", type=Path)
+    known: str | None = option(
+        None, "prepared data set of subjects whom the checkpoint knows, for --prior", metavar="MODALITY=FOLDER"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -34,4 +37,5 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     disable_progress_bar()
     command = shared_command("neural-clip adapt", words_of(argv))
-    return adapt(given.checkpoint, open_data_set(given.data), given.output_dir, options, command=command)
+    data, known = open_data_set(given.data), given.known and open_data_set(given.known, "--known")
+    return adapt(given.checkpoint, data, given.output_dir, options, known=known, command=command)

@@ -24,7 +24,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.places import place_line
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer
-from neural_clip.options import option
+from neural_clip.options import Options, option
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.known_corpora import CORPORA
 from neural_clip.simulation.presets import PRESETS
@@ -48,14 +48,16 @@ PROGRAMS = {
 GRACE = 5.0  # s, within which what was interrupted with this process has ended, or is interrupted by it
 
 
-@dataclass
-class DemoOptions:
+@dataclass(frozen=True)
+class DemoOptions(Options):
     """Options of `neural-clip demo`."""
 
     output_dir: Path = option(Path("outputs/demo"), "folder of everything", type=Path)
     preset: str = option("demo", "sizes and difficulty of the simulated corpora", choices=PRESETS)
-    seed: int = option(0, "of simulation and training", type=int)
-    epochs: int | None = option(None, "of training, and no more steps than these; default: as the recipe", type=int)
+    seed: int = option(0, "of simulation and training", type=int, least=0)
+    epochs: int | None = option(
+        None, "of training, and no more steps than these; default: as the recipe", type=int, least=1
+    )
     vision_model: str = option(TINY_CLIP, "image encoder: the tiny CLIP or a CLIP of the Hub", metavar="NAME")
     data_only: bool = option(False, "stop once the data sets are there")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neural_clip.errors import DataError, check_value, did_you_mean
+from neural_clip.files import numbers
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 
@@ -36,7 +37,9 @@ OLD_SPELLINGS: dict[str, dict[str, str]] = {
 }
 FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
 OWN_WORDS = ("help", "flag", "positional", "apart", "least")  # metadata that argparse does not know
-NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
+NUMBERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    int: (numbers.whole, "a whole number"), float: (numbers.number, "a number"),
+}  # fmt: skip
 
 
 def read_options(command: str, about: str | None, argv: Sequence[str] | None, *kinds: Any) -> tuple[Any, ...]:
@@ -139,11 +142,11 @@ def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def open_data_set(argument: str) -> PreparedSet:
+def open_data_set(argument: str, parameter: str = "--data") -> PreparedSet:
     """The data set of a `MODALITY=FOLDER` argument; a `DataError` unless it holds recordings of that modality."""
     modality, separator, folder = argument.partition("=")
     fits = bool(separator) and modality in MODALITIES
-    check_value("--data", argument, fits, "eeg=FOLDER, meg=FOLDER or fmri=FOLDER")
+    check_value(parameter, argument, fits, "eeg=FOLDER, meg=FOLDER or fmri=FOLDER")
     data = PreparedSet.open(folder)
     if data.facts.modality != modality:
         raise DataError(f"'{argument}' says {modality}, but the data set holds {data.facts.modality} recordings.")
@@ -160,6 +163,8 @@ def _add(parser: Any, item: Field) -> tuple[str, ...]:
         words = {"metavar": "{" + ",".join(choices) + "}"} | words | {"type": _one_of(choices)}
     elif words.get("type") in NUMBERS:
         words["type"] = _number(words["type"])
+    elif words.get("type") is Path:
+        words["type"] = _path
     if not words.get("action") and (metavar := _metavar(item)):
         words.setdefault("metavar", metavar)
     if item.metadata.get("positional"):
@@ -201,11 +206,20 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return choice
 
 
-def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def number(text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"Allowed is {NUMBERS[kind]}, but got '{text}' instead.") from error
+def _path(text: str) -> Path:
+    if not text:  # `Path` would take the current folder, as for a shell variable that is not set
+        raise argparse.ArgumentTypeError("Allowed is the name of a file or folder, but got '' instead.")
+    return Path(text)
 
-    return number
+
+def _number(kind: Callable[[Any], Any]) -> Callable[[str], Any]:
+    read, allowed = NUMBERS[kind]
+
+    def value(text: str) -> Any:
+        try:
+            return kind(read(text))
+        except (ValueError, OverflowError) as error:
+            words = f"Allowed is {allowed} in the digits 0 to 9, but got '{text}' instead."
+            raise argparse.ArgumentTypeError(words) from error
+
+    return value

@@ -22,6 +22,12 @@ class PushOptions:
     folder: Path = option(MISSING, "prepared data set or checkpoint", type=Path, positional=True)
     repo: str = option(MISSING, "repository on the Hub; made if missing", metavar="ORG/NAME")
     public: bool = option(False, "make the repository public")
+    report: Path | None = option(
+        None,
+        "report of an evaluation of this checkpoint, for the scores of its card",
+        type=Path,
+        metavar="FOLDER",
+    )
     message: str | None = option(None, "message of the commit", metavar="TEXT")
 
 

@@ -21,6 +21,8 @@ from neural_clip.files.reading import read_json
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import sha256_of, told, whole_file
 from neural_clip.gallery.embedding import Embedded, EmbeddedSplit
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.splits import SPLITS
 
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 WEIGHTS = "model*.safetensors"
@@ -44,9 +46,10 @@ def header(
     data = {
         modality: {
             "folder": shared_place(part.data.name, output_dir),
+            **_repository(part.data),
             **{key: getattr(part.facts, key) for key in kept},
             "n_rows": len(part.image_ids),
-            **_asked(part, options, unseen.get(modality, [])),
+            **_asked(part, options, unseen.get(modality, []), output_dir),
         }
         for modality, part in splits.items()
     }
@@ -72,7 +75,13 @@ def header(
     }
 
 
-def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str]) -> dict:
+def _repository(data: PreparedSet) -> dict:
+    """Name and revision on the Hub of a data set that was fetched from there."""
+    fetched = data.folder.parent.name == "snapshots" and not Path(data.name).is_dir()
+    return {"repository": {"name": str(data.name), "revision": data.folder.name}} if fetched else {}
+
+
+def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str], output_dir: Path) -> dict:
     """What differs from scoring all subjects by their own layers, among the images that were shown."""
     asked: dict = {}
     if options.subjects is not None:
@@ -86,10 +95,21 @@ def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str]) -> 
     if part.searched is not None:
         trained = np.isin(part.gallery_ids, other_split(part, "train").shown_ids)
         asked["gallery"] = {
-            "name": options.gallery, "images": len(part.gallery_ids), "shown": len(part.shown_ids),
-            "trained": int(trained.sum()),
+            **_gallery_of(str(options.gallery), output_dir), "images": len(part.gallery_ids),
+            "shown": len(part.shown_ids), "trained": int(trained.sum()),
         }  # fmt: skip
     return asked
+
+
+def _gallery_of(gallery: str, output_dir: Path) -> dict:
+    """What is searched, by its name, and which data set it is where it is another one."""
+    if gallery in ("all", *SPLITS):
+        return {"name": gallery}
+    facts = PreparedSet.open(gallery).facts
+    return {
+        "name": shared_place(gallery, output_dir), "corpus": facts.corpus, "simulated": facts.simulated,
+        "fingerprint": facts.fingerprint,
+    }  # fmt: skip
 
 
 def _version(package: str) -> str | None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import NUMBER, number
 
 MAX_UNPACKED, MAX_RATIO = 1 << 28, 100  # bytes, and times the file; recordings are not compressed that far
 MAX_DEPTH = 50
+NOT_FINITE = r"(?:[+-]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"  # of YAML
 MAX_YAML, MAX_NODES = 1 << 22, 200_000  # characters and values; a manifest of 10,000 recordings has half of it
 CHUNK = 1 << 24  # bytes that are read at once where only a checksum is wanted
 HEAD = 1024  # bytes that show what a file is; pointers are shorter
@@ -170,7 +174,7 @@ def parse_yaml(text: str, failed: str) -> Any:
     """
     import yaml
 
-    kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    kind = _yaml_loader()
     try:
         if len(text) > MAX_YAML:
             raise ValueError(f"it has {len(text):,} characters; allowed are {MAX_YAML:,}")
@@ -187,6 +191,24 @@ def parse_yaml(text: str, failed: str) -> Any:
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{failed}: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+@cache
+def _yaml_loader() -> Any:
+    """The safe loader of YAML, with numbers as `files/numbers.py` has them; `.nan` and `.inf` stay as they are."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":int", ":float"))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(rf"{NUMBER.pattern}\Z"), list("+-.0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(NOT_FINITE), list("+-."))
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: number(loader.construct_scalar(node)))
+    return Loader
 
 
 def _count_values(node: Any, known: dict[int, int]) -> int:

@@ -17,6 +17,10 @@ RECORD_FILE = "training.json"
 # What loading a checkpoint would read if it were there.
 LOADED = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "adapter_config.json",
           "processor_config.json", "preprocessor_config.json")  # fmt: skip
+# A part of a checkpoint that stays on the machine where it was made: a record lists it by itself, and a checkpoint is
+# whole without it.
+PREDICTIONS_FILE = "validation_predictions.safetensors"
+LOCAL_FILES = (PREDICTIONS_FILE,)
 ADVICE = "Take all files of the checkpoint from where they were written together, or train it again."
 
 
@@ -45,9 +49,11 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
         record = json.loads(read_text(path, "record of a checkpoint"))
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"'{path}' is damaged: it is no JSON ({error}). {ADVICE}") from error
-    files = record.get("files", {}) if isinstance(record, dict) else None
-    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
-        raise DataError(f"'{path}' is damaged: it is no record with a list of 'files'. {ADVICE}")
+    for name in ("files", "local_files"):
+        files = record.get(name, {}) if isinstance(record, dict) else None
+        if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+            raise DataError(f"'{path}' is damaged: it is no record with a list of '{name}'. {ADVICE}")
+    files = record.get("files", {})
     if "sha256" in record and record != sealed(record):
         raise DataError(f"'{path}' was changed since it was written: its digest differs. {ADVICE}")
     if foreign := [name for name in files if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name]:
@@ -70,16 +76,45 @@ def check_record(folder: str | Path) -> dict[str, Any] | None:
     for name, digest in files.items():
         if not (folder / name).is_file():
             raise DataError(f"'{folder / name}' is missing, which {RECORD_FILE} lists. {ADVICE}")
-        if sha256_of([folder / name]) != digest:
-            raise DataError(
-                f"'{folder / name}' is not the file that {RECORD_FILE} was written for: its SHA-256 differs. {ADVICE}"
-            )
+        _check_digest(folder / name, digest)
+    for name in LOCAL_FILES:
+        check_local_file(folder, name, record)
     for name in sorted(path.name for path in folder.iterdir()):
-        if name not in files and any(fnmatch(name, pattern) for pattern in LOADED):
-            raise DataError(
-                f"'{folder / name}' was added to a checkpoint whose {RECORD_FILE} does not list it. {ADVICE}"
-            )
+        if name not in (*files, *LOCAL_FILES) and any(fnmatch(name, pattern) for pattern in LOADED):
+            raise _added(folder / name)
     return record
+
+
+def check_local_file(folder: str | Path, name: str, record: dict[str, Any] | None = None) -> bool:
+    """Whether a checkpoint folder holds one of `LOCAL_FILES`, compared with the record.
+
+    Args:
+        folder (`str` or `Path`): Of the checkpoint.
+        name (`str`): Of the file.
+        record (`dict`, *optional*): Of the folder, where it was read already.
+
+    Raises:
+        DataError: If the record is damaged, or the file was changed or added.
+    """
+    path = Path(folder, name)
+    if not path.is_file():
+        return False
+    listed = (record or read_record(folder) or {}).get("local_files", {})
+    if name not in listed:
+        raise _added(path)
+    _check_digest(path, listed[name])
+    return True
+
+
+def _check_digest(path: Path, digest: str) -> None:
+    """Raise a `DataError` where a file is not the one that was written."""
+    if sha256_of([path]) != digest:
+        raise DataError(f"'{path}' is not the file that {RECORD_FILE} was written for: its SHA-256 differs. {ADVICE}")
+
+
+def _added(path: Path) -> DataError:
+    """What is wrong with a file that no record lists."""
+    return DataError(f"'{path}' was added to a checkpoint whose {RECORD_FILE} does not list it. {ADVICE}")
 
 
 def check_takes_files(path: str | Path) -> None:

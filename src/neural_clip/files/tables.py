@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.names import plain_name
+from neural_clip.files.numbers import number
 from neural_clip.files.reading import NSD_ADVICE, read_text
 
 TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}  # words of YAML
@@ -51,26 +51,15 @@ def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator
         raise DataError(f"'{path}' is damaged or no table: {error}") from error
 
 
-def number(text: str) -> float:
-    """A number of a cell, in the digits 0 to 9; Python itself takes `1_5` for 15, and digits of other scripts.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if "_" in text or not text.isascii():
-        raise ValueError(f"could not convert string to float: {text!r}")
-    return float(text)
-
-
 def whole_number(path: Path, line: int, column: str, text: str) -> int:
     """A whole number of a cell; `1.0` counts as one."""
     try:
         value = number(text)
+        if value == int(value):
+            return int(value)
     except ValueError:
-        value = math.nan
-    if not value.is_integer():  # NaN and infinities are none either
-        raise DataError(f"'{path}': line {line} should have a whole number as {column}, but has {text!r}.")
-    return int(value)
+        pass
+    raise DataError(f"'{path}': line {line} should have a whole number as {column}, but has {text!r}.")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -111,8 +100,6 @@ def numbers(values: list[str], name: str, where: object, rows: np.ndarray) -> np
             array[i] = number(value)
         except ValueError as error:
             raise DataError(f"'{where}', column {name!r}, row {rows[i]}: {error}.") from error
-        if not np.isfinite(array[i]):
-            raise DataError(f"'{where}', column {name!r}, row {rows[i]}: {value!r} is not finite.")
     return array
 
 
@@ -164,7 +151,7 @@ def _read(kind: type, text: str) -> str | float | bool | None:
     if kind is bool:
         return TRUTHS.get(text.lower())
     try:
-        return number(text) if kind is float else text
+        return float(number(text)) if kind is float else text
     except ValueError:
         return None
 

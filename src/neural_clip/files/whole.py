@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,9 @@ REFUSALS = {
 }
 DATA_FILES = ("neural_clip.json", "SIMULATED.json")  # of prepared and simulated data sets, which hold no other folder
 FULL = 2**16  # bytes; with fewer left, whatever a library says of a file that it could not write, the disk is full
+SETTLED_NS = 2 * 10**9  # after which a change has other times, on file systems that count them in 10 ms to 2 s
 PATIENCE = 0.2  # s that are waited for a process that is just about to finish
+_DIGESTS: dict[tuple, str] = {}  # of files that were read
 
 
 @contextmanager
@@ -256,13 +259,29 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def sha256_of(paths: Iterable[Path]) -> str | None:
-    """SHA-256 over the contents of files in order of their names, of one file that of `sha256sum`; `None` of none."""
-    files, digest = sorted(paths), hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    return digest.hexdigest() if files else None
+    """SHA-256 over the contents of files in order of their names, of one file that of `sha256sum`; `None` of none.
+
+    A process reads a file once for this, until its inode, size or one of its times is another; a file that changed in
+    the last seconds is read each time, since the next change could have the same times.
+    """
+    files = sorted(paths)
+    marks = tuple(map(_mark, files))
+    if marks not in _DIGESTS:
+        digest, began = hashlib.sha256(), time.time_ns()
+        for path in files:
+            with path.open("rb") as file:
+                while chunk := file.read(2**20):
+                    digest.update(chunk)
+        if marks != tuple(map(_mark, files)) or any(began - max(times) < SETTLED_NS for *_, times in marks):
+            return digest.hexdigest() if files else None
+        _DIGESTS[marks] = digest.hexdigest()
+    return _DIGESTS[marks] if files else None
+
+
+def _mark(path: Path) -> tuple[int, int, int, tuple[int, int]]:
+    """What tells contents of a file apart without reading them; no program can set the last of the times."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, (stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def replace_marked(path: Path, name: str, content: str) -> None:

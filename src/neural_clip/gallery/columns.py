@@ -57,10 +57,15 @@ def table_of(vectors: np.ndarray, dtype: str = DTYPES[0], **columns: Any) -> dat
 
 
 def joined(parts: Sequence[datasets.Dataset]) -> datasets.Dataset:
-    """Rows of several tables, one after the other."""
-    from datasets import concatenate_datasets
+    """Rows of several tables, one after the other, in memory; vectors lie in one piece."""
+    from datasets import Dataset, concatenate_datasets
+    from datasets.table import InMemoryTable
 
-    return concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
+    if len(parts) == 1:
+        return parts[0]
+    table = concatenate_datasets(list(parts)).with_format("arrow")[:]
+    place, column = table.column_names.index(VECTOR), table[VECTOR].combine_chunks()
+    return Dataset(InMemoryTable(table.set_column(place, VECTOR, column)), fingerprint=uuid4().hex)
 
 
 def check_columns(rows: datasets.Dataset) -> None:
@@ -75,11 +80,14 @@ def check_columns(rows: datasets.Dataset) -> None:
 
 
 def vectors_of(rows: datasets.Dataset) -> np.ndarray:
-    """All vectors, `(n, projection_dim)`, in the type that they are kept in."""
+    """All vectors, `(n, projection_dim)`, in the type that they are kept in; those in one piece are not copied."""
     kind: Any = rows.features[VECTOR]
+    column = rows.with_format("arrow").select_columns([VECTOR])[:][VECTOR]
+    if column.num_chunks == 1 and not column.null_count:
+        return column.chunk(0).flatten().to_numpy(zero_copy_only=True).reshape(len(rows), -1)
     found = np.empty((len(rows), kind.length), kind.feature.dtype)
     start = 0
-    for chunk in rows.with_format("arrow").select_columns([VECTOR])[:][VECTOR].chunks:
+    for chunk in column.chunks:
         if chunk.null_count:
             raise DataError(f"A gallery has {chunk.null_count} rows without a vector.")
         block = chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1)

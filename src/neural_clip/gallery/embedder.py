@@ -192,13 +192,18 @@ class Embedder:
 
     def embed_split(self, part: Split, subject: str | None = None) -> np.ndarray:
         """Vectors of the rows of a split, as `evaluate` makes them."""
+        from neural_clip.configuration_neural_clip import AVERAGE_NAME
+
         if not len(part):
             raise DataError(
                 f"The {part.name} split of '{part.data.name}' has no rows here; there is nothing to embed."
             )
+        if subject not in (None, AVERAGE_NAME) and {subject} != set(part.subjects):
+            raise DataError(f"'subject' is {subject!r}, but the rows are of {sorted(set(part.subjects))}.")
         check_preparation(self.processor, part.data, "The model")
         device = str(self.model.device)
-        return embed_split(self.model, part, batch_size=BATCH, device=device, subject=subject).embeds
+        average = subject if subject == AVERAGE_NAME else None
+        return embed_split(self.model, part, batch_size=BATCH, device=device, subject=average).embeds
 
 
 def modality_of(recordings: Any, embedder: Embedder) -> str:

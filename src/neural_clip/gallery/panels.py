@@ -79,7 +79,7 @@ def draw_panels(
     galleries, images, missing = {}, {}, []
     for modality, named in report["data"].items():
         galleries[modality] = _shown(arrays, modality)
-        images[modality], reason = _images_of(data.get(modality) or found_place(named["folder"], folder), named)
+        images[modality], reason = _images_of(data.get(modality), named, folder)
         if reason:
             missing.append(f"{MODALITIES[modality].title} ({reason})")
     if missing:
@@ -182,15 +182,15 @@ def _recordings_row(source: str, target: str, query: int, title: str, found: np.
     return Row(source, target, query, title, images, subjects)
 
 
-def _images_of(data: str | Path | PreparedSet, named: dict) -> tuple[Any, str]:
-    """The `images` config of a data set that a report names, and why it cannot be shown; empty where it can."""
-    folder = named["folder"]
-    if not isinstance(data, PreparedSet) and not Path(data).is_dir():
-        return None, f"{folder} is gone"
+def _images_of(data: str | Path | PreparedSet | None, named: dict, beside: Path) -> tuple[Any, str]:
+    """The `images` config of a data set that is given or named, and why it cannot be shown; empty where it can."""
+    folder, place = named["folder"], found_place(named["folder"], beside)
+    if data is None and not place.is_dir():
+        return None, f"there is no folder {folder} here"
     try:
-        found = PreparedSet.open(data)
+        found = PreparedSet.open(data or place)
         if found.facts.fingerprint != named["fingerprint"]:
-            return None, f"{folder} was prepared again since"
+            return None, f"{found.name} is not what was scored: it was prepared again since, or is another data set"
         images = found.stored_images
     except DataError as error:
         return None, str(error).rstrip(".")

@@ -41,10 +41,11 @@ class Pictures:
         return None, f"The picture of {name} is not at hand: there is no '{place}'. Name its folder by 'pictures'."
 
     def _candidates(self, place: str, image_id: str) -> list[Path]:
-        found = [Path(place)] if place else []
+        """Where the picture may lie; a relative path is looked for beside the gallery first."""
+        found = [Path(place)] if place and Path(place).is_absolute() else []
         for folder in self.places:
-            found += [folder, folder / image_id, *([folder / place, folder / Path(place).name] if place else [])]
-        return found
+            found += [*([folder / place, folder / Path(place).name] if place else []), folder / image_id, folder]
+        return [*found, *([Path(place)] if place else [])]
 
     def _stored(self, folder: Path, image_id: str) -> tuple[Any, str]:
         """The picture of a prepared data set."""

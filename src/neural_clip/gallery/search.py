@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +64,7 @@ def _screened(
 
     wanted, kept = torch.from_numpy(np.ascontiguousarray(units)), []
     for block in steps(len(gallery), BLOCK_ROWS):
-        values = wanted @ torch.from_numpy(gallery.array[block]).float().T  # (n_queries, block)
+        values = wanted @ _widened(gallery.array[block]).T  # (n_queries, block)
         values *= torch.from_numpy(gallery.scale[block].astype(np.float32))
         if handicap is not None:
             values -= torch.from_numpy(handicap[block].astype(np.float32))
@@ -73,6 +74,15 @@ def _screened(
             kept = [_best(kept, k)]
     best, rows = _best(kept, k)
     return best.amin(dim=1).numpy(), rows.numpy()
+
+
+def _widened(block: np.ndarray) -> torch.Tensor:
+    """Some rows of a gallery in float32; torch widens float16 several times faster than NumPy."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor written
+        return torch.from_numpy(block).float()
 
 
 def _best(kept: list[tuple[torch.Tensor, torch.Tensor]], k: int) -> tuple[torch.Tensor, torch.Tensor]:

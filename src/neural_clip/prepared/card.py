@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neural_clip.files.markup import markdown, one_line, python_text
+from neural_clip.markup import markdown, one_line, python_text
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.terms import HUB_LICENCES
 
-# Identifiers that the Hub knows; any other licence becomes `other` with its text in the card.
-HUB_LICENCES = (
-    "cc0-1.0",
-    "cc-by-4.0",
-    "cc-by-sa-3.0",
-    "cc-by-sa-4.0",
-    "cc-by-nc-4.0",
-    "bsd-3-clause",
-    "mit",
-    "apache-2.0",
-)
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -72,7 +62,7 @@ def _front_matter(metadata: dict) -> dict:
     configs.append(_config("images", {"images": "images/images-*.parquet"}, about))
     rows = sum(metadata["splits"][split]["rows"] for split in present)
     licence = str(metadata["licence"]).lower()
-    known = licence in HUB_LICENCES
+    known = licence in HUB_LICENCES  # any other becomes `other` with its text in the card
     return {
         "license": licence if known else "other",
         "license_name": None if known else f"{one_line(metadata['corpus']).replace('_', '-')}-terms",

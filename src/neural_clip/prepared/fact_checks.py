@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from neural_clip.errors import DataError
 from neural_clip.preparation import Preparation
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.places import SPACES
 from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.target_space import TargetSpace
@@ -87,6 +88,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n_chans": (lambda count: count >= 1, "1 and more"),
     "n_times": (lambda count: count >= 1, "1 and more"),
     "sfreq": (lambda rate: rate > 0, "more than 0"),
+    "places_space": _one_of(*SPACES),
     "n_voxels": (_at_least_one, "1 and more for each subject"),
     "ch_positions": (lambda places: all(map(_is_place, places)), "three numbers a channel"),
     "splits": (lambda value: set(value) <= set(SPLITS) and _are_counts(value, ("rows", "images", "concepts"), 0),

@@ -17,6 +17,7 @@ from neural_clip.files.whole import moved_aside
 from neural_clip.prepared.fact_checks import REDISTRIBUTION, SPLIT_UNITS, check_facts
 from neural_clip.prepared.integrity import check_files, fingerprint, fingerprint_of
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.places import SPACES
 from neural_clip.target_space import TargetSpace
 
 METADATA_FILE = "neural_clip.json"
@@ -39,6 +40,8 @@ class Facts:
         unit (`str`, *optional*): Of the recordings.
         n_voxels (`dict[str, int]`): Of fMRI: voxels of each subject.
         roi: Of fMRI: the region that the voxels come from.
+        places_space (`str`, *optional*): Of fMRI: the space of the places of voxels, `"MNI152"` or `"fsaverage"`;
+            `None` where no common space is known.
         splits, subject_splits (`dict`): Rows, images and concepts of each split; rows of each subject and split.
         preparation (`dict`, *optional*): What rows went through, as [`Preparation`] holds it; `None` in format 1.
         category_level (`bool`): Whether "images" are categories.
@@ -67,6 +70,7 @@ class Facts:
     unit: str | None = None
     n_voxels: dict[str, int] = _FILLED_IN
     roi: Any = None
+    places_space: str | None = None
     split_protocol: str
     split_unit: str
     splits: dict[str, dict[str, int]] = _FILLED_IN
@@ -205,6 +209,8 @@ def checked_metadata(metadata: Mapping) -> dict:
     allowed = {"modality": MODALITIES, "split_unit": SPLIT_UNITS, "redistribution": REDISTRIBUTION}
     for key, values in allowed.items():
         check_option(key, metadata[key], values)
+    if facts.places_space is not None:
+        check_option("places_space", facts.places_space, SPACES)
     if facts.category_level and facts.split_unit == "image":
         raise DataError("A category-level data set cannot be split by image; use split_unit 'run' or another.")
     return facts.as_dict()

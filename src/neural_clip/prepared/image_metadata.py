@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ ORIENTATION = 0x0112  # tag of EXIF that says which side is up
 JPEG_SEGMENTS = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
 # What ends the coded pixels of a scan: a marker that is neither a stuffed byte nor a restart.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = {
     b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"bKGD", b"hIST",
     b"pHYs", b"sPLT", b"cICP", b"acTL", b"fcTL", b"fdAT",
@@ -52,6 +54,21 @@ def without_metadata(image: PIL.Image.Image, content: bytes) -> bytes | None:
     return content if plain else None
 
 
+def check_png(content: bytes) -> None:
+    """Compare the checksums of a PNG file; Pillow looks only at those before the pixels, and at no end.
+
+    Raises:
+        ValueError: If a chunk was changed, or the file ends before its last one.
+    """
+    place, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
+        kind, stated = content[place + 4 : place + 8], content[end : end + 4]
+        if len(stated) < 4 or zlib.crc32(content[place + 4 : end]).to_bytes(4, "big") != stated:
+            raise ValueError(f"the chunk at its byte {place} is not what its checksum says, or ends too early")
+        place = end + 4
+
+
 def _plain_jpeg(content: bytes, orientation: int) -> bytes | None:
     """A JPEG file with its first picture alone, and of EXIF the orientation; `None` if it cannot be followed."""
     parts, place, scan = [content[:2]], 2, False
@@ -84,7 +101,7 @@ def _orientation(orientation: int) -> bytes:
 
 def _plain_png(content: bytes) -> bytes:
     """A PNG file with the chunks of its pixels alone."""
-    parts, place, kind = [content[:8]], 8, b""
+    parts, place, kind = [PNG_SIGNATURE], len(PNG_SIGNATURE), b""
     while kind != b"IEND" and place + 8 <= len(content):
         kind, begin = content[place + 4 : place + 8], place
         place += 12 + int.from_bytes(content[place : place + 4], "big")

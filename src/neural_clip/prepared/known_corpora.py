@@ -65,6 +65,7 @@ CORPORA = {
             """Prepare the Natural Scenes Dataset: 7 T fMRI of eight subjects, from a local copy.
 
             The images that all of them saw are the test split. NSD's terms forbid to pass on what this program writes.
+            Where voxels lie in MNI152 is stored if `MNI-to-func1pt8.nii.gz` is in the subject's folder `transforms`.
             """,
             "neural_clip.corpora.nsd.prepare", "neural_clip.corpora.nsd.options.NsdOptions",
             "neural_clip.simulation.nsd_twin.write",

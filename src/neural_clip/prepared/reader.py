@@ -20,6 +20,7 @@ import numpy as np
 
 from neural_clip.errors import DataError, check_option
 from neural_clip.files.places import command_line
+from neural_clip.files.volumes import read_mask
 from neural_clip.files.whole import moved_aside, sha256_of
 from neural_clip.preparation import STATISTICS_FILE, Preparation
 from neural_clip.prepared.facts import METADATA_FILE, Facts, read_metadata, verify_prepared
@@ -27,6 +28,7 @@ from neural_clip.prepared.image_rows import image_features
 from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.integrity import ADVICE
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.places import PLACES_FILE, in_mm, read_places
 from neural_clip.prepared.recording_rows import recording_features
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.prepared.stored_rows import check_rows, check_stored, files_of, open_rows
@@ -152,6 +154,63 @@ class PreparedSet:
         if sha256_of([path]) != expected:
             raise DataError(f"'{path}' is not the file that was written. Prepare the data set again.")
         return load_file(path)
+
+    @property
+    def places_space(self) -> str | None:
+        """The space of [`PreparedSet.voxel_places`]: `"MNI152"`, `"fsaverage"` or `None`."""
+        return self.facts.places_space
+
+    def voxel_places(self, subject: str) -> np.ndarray | None:
+        """Where the voxels of a subject lie in the space that people share.
+
+        Args:
+            subject (`str`): One of the data set.
+
+        Returns:
+            `np.ndarray` of shape `(n_voxels, 3)`, float32, *optional*: In mm, in the order of the recordings' columns;
+            `None` where the data set does not know them.
+
+        Raises:
+            DataError: If the file of places is missing, is not the one that was written, or does not fit.
+        """
+        return self._places.get(self._known(subject))
+
+    def scanner_places(self, subject: str) -> np.ndarray | None:
+        """Where the voxels of a subject lie in their own scanner, by the affine of `masks/<subject>.nii.gz`.
+
+        Args:
+            subject (`str`): One of the data set.
+
+        Returns:
+            `np.ndarray` of shape `(n_voxels, 3)`, float32, *optional*: In mm, in the order of the recordings' columns;
+            `None` where the data set has no mask.
+
+        Raises:
+            DataError: If the mask is damaged or has another number of voxels.
+        """
+        path = self.folder / "masks" / f"{self._known(subject)}.nii.gz"
+        if not path.exists():
+            return None
+        mask, affine = read_mask(path)
+        if (found := int(mask.sum())) != (stated := self.facts.n_voxels[subject]):
+            raise DataError(f"'{path}' holds {found} voxels, but the recordings have {stated}. {ADVICE}")
+        if affine is None or not np.isfinite(affine).all():
+            raise DataError(f"'{path}' does not tell where its voxels lie: its affine is not finite. {ADVICE}")
+        return in_mm(np.argwhere(mask), affine).astype(np.float32)
+
+    @cached_property
+    def _places(self) -> dict[str, np.ndarray]:
+        """Places in the common space by subject."""
+        path, facts = self.folder / PLACES_FILE, self.facts
+        told = (facts.files or {}).get(PLACES_FILE, {}).get("sha256")
+        if told is not None and path.is_file() and sha256_of([path]) != told:
+            raise DataError(f"'{path}' is not the file that was written. {ADVICE}")
+        return read_places(path, facts.places_space, facts.n_voxels)
+
+    def _known(self, subject: str) -> str:
+        """The subject, if the data set has them."""
+        check_option("subject", subject, self.facts.subjects)
+        return subject
 
     @cached_property
     def stored_images(self) -> datasets.Dataset:

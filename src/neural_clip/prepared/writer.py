@@ -6,7 +6,8 @@
          data/sub-01/train-00000.parquet ...
          images/images-00000.parquet
          scaling.safetensors  mean and deviation by which recordings were scaled, where training rows gave them, and
-                              the places of voxels within a mask
+                              the indices of voxels within a mask
+         places.safetensors   where voxels lie in a space that people share, where it is known
 ```
 
 A folder is written aside as `<folder>.partial` and renamed when it is complete and checked. Data sets made of parts
@@ -35,6 +36,7 @@ from neural_clip.prepared.image_rows import merge_images, write_images
 from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.integrity import FINGERPRINT_VERSION, described, fingerprint_of
 from neural_clip.prepared.parts import Part, keep_parts, remove_marks, run_parts
+from neural_clip.prepared.places import PLACES_FILE, checked_set
 from neural_clip.prepared.recording_rows import merge_recordings, write_recordings
 
 
@@ -48,6 +50,7 @@ def write_prepared(
     shard_rows: int = 2000,
     extra_files: Mapping[str, bytes] | None = None,
     voxels: Mapping[str, np.ndarray] | None = None,
+    places: Mapping[str, np.ndarray] | None = None,
     num_proc: int = 1,
 ) -> Path:
     """Write a prepared data set in one pass, completely or not at all.
@@ -70,6 +73,8 @@ def write_prepared(
         extra_files (`Mapping[str, bytes]`, *optional*): Further files by their name in the folder.
         voxels (`Mapping[str, np.ndarray]`, *optional*): Places of each subject's voxels, of `places_of_voxels`; they
             stand beside the statistics.
+        places (`Mapping[str, np.ndarray]`, *optional*): Where the voxels of subjects lie in the space that the fact
+            `places_space` names: `(n_voxels, 3)` in mm, in the order of the recordings' columns.
         num_proc (`int`, *optional*, defaults to 1): Processes that write parts at the same time.
 
     Returns:
@@ -77,8 +82,8 @@ def write_prepared(
 
     Raises:
         DataError: If a value is not finite, a shape differs, an image is unknown or occurs twice, the splits
-            overlap in images (or in runs, for category-level sets), a split is empty, the doctor
-            (`prepared/doctor`) finds an error, or `output_dir` is taken.
+            overlap in images (or in runs, for category-level sets), a split is empty, places of voxels cannot be,
+            the doctor (`prepared/doctor`) finds an error, or `output_dir` is taken.
     """
     check_value("num_proc", num_proc, num_proc >= 1, "1 and more")
     metadata = checked_metadata(metadata)
@@ -94,6 +99,9 @@ def write_prepared(
         if statistics := merge_recordings(metadata, written) | dict(voxels or {}):
             (folder / STATISTICS_FILE).write_bytes(save(statistics))
             metadata["scaling"]["statistics"] = sha256_of([folder / STATISTICS_FILE])
+        space, n_voxels = metadata["places_space"], metadata["n_voxels"]
+        if located := checked_set(places or {}, space, n_voxels, f"'{output_dir}'"):
+            (folder / PLACES_FILE).write_bytes(save(located))
         metadata["findings"] = _examined(folder, metadata, num_proc)
         for name, content in (extra_files or {}).items():
             (folder / name).parent.mkdir(exist_ok=True)

@@ -22,12 +22,15 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import RECORD_FILE, check_record, read_record
-from neural_clip.files.whole import link_or_copy
+from neural_clip.files.reading import read_json
+from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, check_record, read_record, sealed
+from neural_clip.files.whole import link_or_copy, sha256_of
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.stored_rows import check_stored
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
-from neural_clip.publishing.terms import check_terms, data_terms, model_terms
+from neural_clip.publishing.model_card import configurations, eval_entries, model_card, renamed, score_rows
+from neural_clip.publishing.terms import data_terms, model_terms
+from neural_clip.terms import check_terms, check_visibility
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -44,16 +47,19 @@ REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "con
 RECORDS = {"dataset": METADATA_FILE, "model": RECORD_FILE}
 # Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
+REPORT_FILE, EVAL_RESULTS = "report.json", ".eval_results/neural_clip.yaml"
+ADVICE = {True: "add --public", False: "leave --public away"}
 # Files of an earlier push that this one lacks would be read together with the new ones.
 STALE_FILES = {
     "dataset": ["data/*", "images/*", "*.npz", "*.safetensors"],
-    "model": ["*.safetensors", "*.safetensors.index.json"],
+    "model": ["*.safetensors", "*.safetensors.index.json", ".eval_results/*"],
 }
 
 
 def push(
-    folder: str | Path, repo: str, *, public: bool = False, message: str | None = None, token: str | None = None
-) -> str:
+    folder: str | Path, repo: str, *, public: bool = False, message: str | None = None, token: str | None = None,
+    report: str | Path | None = None,
+) -> str:  # fmt: skip
     """Upload a prepared data set or a checkpoint.
 
     Args:
@@ -62,6 +68,8 @@ def push(
         public (`bool`, *optional*, defaults to `False`): Let everyone see it.
         message (`str`, *optional*): Message of the commit.
         token (`str`, *optional*): Of the Hub, in place of the one that `hf auth login` or `HF_TOKEN` gave.
+        report (`str` or `Path`, *optional*): `report.json` of an evaluation of this checkpoint, whose scores the card
+            is to state.
 
     Returns:
         `str`: Address of the repository.
@@ -85,9 +93,12 @@ def push(
                     "which weights it was written for, so what they learnt from cannot be told. Train it again, or "
                     "push it to a private repository."
                 )
+        scored = None if report is None else _report_of(frozen, kind, report)
         api, known = open_repository(repo, kind, f"'{folder}'", terms, public, token)
         if kind == "dataset":
             _check_data_set(frozen)
+        else:
+            files = [*files, *_tell_of(frozen, repo, scored)]
         _tell_what_stays(folder, kind, files)
         with hub_errors(repo):
             if known is None:
@@ -125,6 +136,42 @@ def _frozen(folder: Path) -> Iterator[Path]:
             yield frozen
         except DataError as error:
             raise DataError(str(error).replace(str(frozen), str(folder))) from error
+
+
+def _report_of(folder: Path, kind: str, place: str | Path) -> dict:
+    """A report whose first checkpoint is the one in this folder."""
+    path = Path(place) / REPORT_FILE if Path(place).is_dir() else Path(place)
+    report = read_json(path, "report", " `neural-clip evaluate` writes it.")
+    try:
+        weights = report["checkpoints"][0]["sha256"]
+        score_rows(report)
+    except (LookupError, TypeError) as error:
+        raise DataError(f"'{path}' is no report of `neural-clip evaluate` ({error!r}).") from error
+    if "sha256" in report and report != sealed(report):
+        raise DataError(f"'{path}' was changed since it was written: its digest differs. Evaluate again.")
+    if kind != "model" or weights != sha256_of(folder.glob("model*.safetensors")):
+        raise DataError(f"'{path}' does not tell of '{folder}': its first checkpoint has other weights.")
+    return report
+
+
+def _tell_of(folder: Path, repo: str, report: dict | None) -> list[str]:
+    """Have the card of a checkpoint name the repository, or tell of an evaluation; returns further files to send."""
+    path = folder / "README.md"
+    if report is None:
+        text = renamed(path.read_text(encoding="utf-8"), repo)
+    else:
+        text = model_card(repo, read_record(folder) or {}, report, *configurations(folder))
+    path.unlink()  # a link to that of the checkpoint
+    path.write_text(text, encoding="utf-8")
+    entries = [] if report is None else eval_entries(report)
+    if not entries:
+        return []
+    import yaml
+
+    made = folder / EVAL_RESULTS
+    made.parent.mkdir()
+    made.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+    return [EVAL_RESULTS]
 
 
 def open_repository(
@@ -197,6 +244,7 @@ def own_files(folder: Path, kind: str, listed: Sequence[str]) -> list[str]:
         found = {path for pattern in OWN_FILES[kind] for path in folder.glob(pattern) if path.is_file()}
         names = sorted(path.relative_to(folder).as_posix() for path in found)
         names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+        names = [name for name in names if name not in LOCAL_FILES]
         missing = []
     missing += [name for name in REQUIRED[kind] if name not in (*names, *missing)]
     if kind == "model" and not any(fnmatch(name, "model*.safetensors") for name in names):
@@ -274,14 +322,7 @@ def _check_repository(
     known: Any, repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool
 ) -> None:
     """Raise where a repository that exists is not what was asked for: its visibility does not change by a push."""
-    if not known.private:
-        check_terms(f"'{repo}' is a public repository, and {what}", terms)
-    if bool(known.private) is public:
-        state, advice = ("private", "leave --public away") if known.private else ("public", "add --public")
-        raise DataError(
-            f"'{repo}' exists and is {state}. If that is meant, {advice}; otherwise change it in the settings of the "
-            "repository on the Hub, or choose another name."
-        )
+    check_visibility(repo, bool(known.private), what, terms, public, ADVICE)
     names = {file.rfilename for file in known.siblings or []} - {".gitattributes", "README.md"}
     if names and REQUIRED[kind][-1] not in names:
         raise DataError(f"'{repo}' exists and holds something else ({sorted(names)[0]} ...). Choose another name.")

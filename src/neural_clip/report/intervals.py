@@ -11,20 +11,24 @@ from neural_clip.files.whole import whole_file
 STYLES = {
     "ours": ("#0072b2", "D"), "part": ("#56b4e9", "d"),
     "baseline": ("#e69f00", "o"), "control": ("#666666", "s"), "paper": ("#cc79a7", "x"),
+    "ceiling": ("#000000", "|"),
 }  # fmt: skip
-LINE_INCHES, WIDTH_INCHES = 0.28, 8.0
+LINE_INCHES, WIDTH_INCHES, NARROW_INCHES = 0.28, 8.0, 3.4
 Line = tuple[str, float, Sequence[float] | None, str]
 
 
-def draw_intervals(groups: Sequence[tuple[str, Sequence[Line]]], title: str, chance: float, path: Path) -> None:
+def draw_intervals(
+    groups: Sequence[tuple[str, Sequence[Line]]], title: str, chance: float, path: Path, width: float = WIDTH_INCHES
+) -> None:
     """Draw a line a score: point, 95 % interval, and a dashed line at chance.
 
     Args:
-        groups (sequence of `tuple`): Heading and lines `(label, score, interval or None, kind)`; the kind is a key of
-            `STYLES`.
+        groups (sequence of `tuple`): Heading, which may be empty, and lines `(label, score, interval or None,
+            kind)`; the kind is a key of `STYLES`.
         title (`str`): Above the picture; says what is simulated.
         chance (`float`): Chance level of all of them.
         path (`Path`): PNG file, written aside and renamed.
+        width (`float`, defaults to 8): Inches.
     """
     import matplotlib
 
@@ -32,12 +36,13 @@ def draw_intervals(groups: Sequence[tuple[str, Sequence[Line]]], title: str, cha
     from matplotlib import pyplot
 
     n_lines = sum(len(lines) + 1 for _, lines in groups)
-    figure, axes = pyplot.subplots(figsize=(WIDTH_INCHES, 1.0 + LINE_INCHES * n_lines))
+    figure, axes = pyplot.subplots(figsize=(width, 1.0 + LINE_INCHES * n_lines))
     place, ticks, labels = 0.0, [], []
     for heading, lines in groups:
-        ticks.append(place)
-        labels.append(heading)
-        place -= 1
+        if heading:
+            ticks.append(place)
+            labels.append(heading)
+            place -= 1
         for label, score, interval, kind in lines:
             colour, marker = STYLES[kind]
             if interval:

@@ -7,8 +7,8 @@ from math import factorial
 from pathlib import Path
 from textwrap import fill
 
-from neural_clip.files.markup import one_line
 from neural_clip.files.places import place_line
+from neural_clip.markup import one_line
 from neural_clip.prepared.modalities import MODALITIES
 
 SCORES = {"two_way": "2-way", "top1": "top-1"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
-from neural_clip.files.markup import code, markdown_values
-from neural_clip.files.markup import markdown as markdown_text
+from neural_clip.markup import code, markdown_in_brackets, markdown_values
+from neural_clip.markup import markdown as markdown_text
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.report.summary import summary
 from neural_clip.report.tables import (
     aggregation_table,
     as_markdown,
@@ -82,15 +83,24 @@ PICTURES_TEXT = (
     "compared. Rows are not chosen by eye: queries were ordered by their own score and taken at evenly spaced "
     "positions from best to worst."
 )
+# Whether the folder of a checkpoint holds other weights than those that were scored; nothing where it is not found.
+CHANGED = {
+    True: ". A folder of this name holds other weights now; the scores are of those named here.",
+    False: "",
+    None: ". There is no folder of this name here, so its weights were not compared with these.",
+}
 
 
-def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
+def markdown(
+    report: dict, pictures: Mapping[str, str], missing: str = "", summaries: Mapping[str, str] | None = None
+) -> str:
     """Text of `report.md`.
 
     Args:
         report (`dict`): What `report.json` holds.
-        pictures (`dict[str, str]`): Title of each picture and its file name beside the report.
+        pictures (`Mapping`): Title of each picture and its file name beside the report.
         missing (`str`): Why there are no pictures, where there are none.
+        summaries (`Mapping`, *optional*): The same of the pictures of the summary.
 
     Returns:
         `str`: Markdown.
@@ -98,11 +108,12 @@ def markdown(report: dict, pictures: dict[str, str], missing: str = "") -> str:
     named, report = report, markdown_values(report)
     ours = method_name(report["checkpoints"][0]["name"])
     sections: dict[str, Sequence[str | Callable]] = {
-        f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
+        "Summary": [summary(report), _side_by_side(summaries or {})],
         "Table 1. Decoding: which image was seen?": [decoding_table, _decoding_text(report), sizes_table],
         "Encoding: which recording answers to this image?": [encoding_table, ENCODING_TEXT],
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
         "Conversion by three ways": _ways(report),
+        f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
         "Controls beside the scores": [controls_table, _controls_text(report)] if report["controls"] else [],
@@ -176,6 +187,11 @@ def _pictures(pictures: Mapping[str, str]) -> list[str]:
     return [f"![{title}]({quote(name)})" for title, name in pictures.items()]
 
 
+def _side_by_side(pictures: Mapping[str, str]) -> str:
+    """Small pictures in one paragraph."""
+    return "\n".join(_pictures({markdown_in_brackets(title): name for title, name in pictures.items()}))
+
+
 def _defects(report: dict) -> list[str]:
     """List of the known defects of all data sets, where there are some."""
     defects = [
@@ -221,25 +237,24 @@ def _provenance(report: dict) -> str:
     lines = [f"* command: {code(report['command'])}"]
     lines += [
         f"* checkpoint {markdown_text(part['name'])}: {code(part['path'])}, SHA-256 of the weights `{part['sha256']}`"
-        + (
-            ". A folder of this name holds other weights now; the scores are of those named here."
-            if part.get("changed")
-            else ""
-        )
+        + CHANGED[part.get("changed", False)]
         for part in report["checkpoints"]
     ]
     for modality, data in report["data"].items():
-        simulated = data["simulated"]
-        source = (
-            f"simulated, preset {simulated.get('preset')}, seed {simulated.get('seed')}" if simulated else "recorded"
-        )
-        corpus = (
-            f"corpus {markdown_text(data['corpus'])} ({markdown_text(source)}), fingerprint `{data['fingerprint']}`"
-        )
-        lines.append(f"* {MODALITIES[modality].title}: {code(data['folder'])}, {corpus}")
+        title, gallery = MODALITIES[modality].title, data.get("gallery") or {}
+        lines.append(f"* {title}: {code(data['folder'])}, {_data_set(data)}")
+        if "fingerprint" in gallery:
+            lines.append(f"* {title}, images searched beside its own: {code(gallery['name'])}, {_data_set(gallery)}")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines += [f"* seed {report['seed']}; versions: {markdown_text(versions)}"]
     return "\n".join(lines)
+
+
+def _data_set(facts: dict) -> str:
+    """Corpus and fingerprint of a data set."""
+    simulated = facts["simulated"]
+    source = f"simulated, preset {simulated.get('preset')}, seed {simulated.get('seed')}" if simulated else "recorded"
+    return f"corpus {markdown_text(facts['corpus'])} ({markdown_text(source)}), fingerprint `{facts['fingerprint']}`"
 
 
 PAPER_REMARKS = (

@@ -13,7 +13,8 @@ from neural_clip.files.reading import read_json
 from neural_clip.files.whole import only_writer, sha256_of, write_whole
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.page import write_page
-from neural_clip.report.tables import label, method_name
+from neural_clip.report.summary import best_baseline
+from neural_clip.report.tables import known_ceiling, label, method_name
 from neural_clip.report.text import markdown
 
 
@@ -47,12 +48,41 @@ def interval_groups(report: dict) -> dict[str, list]:
     return {title: found for title, found in groups.items() if found}
 
 
+def summary_lines(report: dict, modality: str) -> list:
+    """Lines of a modality's picture in the summary: checkpoints, the best baseline, the ceiling where it is known."""
+    checkpoints = {part["name"] for part in report["checkpoints"]}
+    part = report["decoding"][modality]
+    lines = [
+        (method_name(row["method"]), row["two_way"], row["two_way_interval"], "ours")
+        for row in part["rows"]
+        if row["aggregation"] == "single trial" and row["method"] in checkpoints
+    ]
+    if baseline := best_baseline(report, modality):
+        lines.append((baseline["method"], baseline["two_way"], baseline["two_way_interval"], "baseline"))
+    if (ceiling := known_ceiling(part["ceiling"], "two_way")) is not None:
+        lines.append(("known-model ceiling", ceiling, None, "ceiling"))
+    return lines
+
+
+def _draw_summaries(report: dict, folder: Path) -> dict[str, str]:
+    """A small picture of each modality: title and file name."""
+    from neural_clip.report.intervals import NARROW_INCHES, draw_intervals
+
+    drawn = {}
+    for modality in report["decoding"]:
+        title, name = f"{label(report, modality)}: was the right image nearer?", f"pictures/summary_{modality}.png"
+        lines = summary_lines(report, modality)
+        draw_intervals([("", lines)], title, 0.5, folder / name, NARROW_INCHES)
+        told = ", ".join(f"{method} {score:.3f}" for method, score, _, _ in lines)
+        drawn[f"{title} 2-way scores: {told}, chance 0.500"] = name
+    return drawn
+
+
 def _draw_intervals(report: dict, folder: Path) -> dict[str, str]:
     """Pictures of the intervals: title and file name."""
     from neural_clip.report.intervals import draw_intervals
 
     drawn = {}
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
     for title, groups in interval_groups(report).items():
         name = f"pictures/intervals_{title.split(',')[0].lower()}.png"
         draw_intervals(groups, title + (" (SIMULATED recordings)" if report["simulated"] else ""), 0.5, folder / name)
@@ -91,6 +121,7 @@ def write_report(
 def _write(report: dict, folder: Path, pictures: bool, data: Mapping[str, str | Path | PreparedSet]) -> Path:
     """Write pictures, text and page."""
     drawn: dict[str, str] = {}
+    summaries: dict[str, str] = {}
     missing = "Pictures were not asked for." if not pictures else ""
     if pictures:
         import matplotlib
@@ -100,9 +131,10 @@ def _write(report: dict, folder: Path, pictures: bool, data: Mapping[str, str | 
         reason = why_not_of(report, folder / EMBEDDINGS_FILE)
         with matplotlib.rc_context({"text.parse_math": False}):  # a dollar in a name is no formula
             panels, missing = ({}, f"No pictures: {reason}") if reason else draw_panels(report, folder, data)
-            drawn = _draw_intervals(report, folder) | panels
+            (folder / "pictures").mkdir(parents=True, exist_ok=True)
+            summaries, drawn = _draw_summaries(report, folder), _draw_intervals(report, folder) | panels
     target = folder / "report.md"
-    write_whole(target, markdown(report, drawn, missing))
+    write_whole(target, markdown(report, drawn, missing, summaries))
     write_page(target)
     return target
 
@@ -122,11 +154,11 @@ def _right_entries(path: str | Path, report: dict) -> Iterator[None]:
 
 
 def _compare_checkpoints(report: dict, folder: Path) -> None:
-    """Note where a checkpoint's folder holds other weights than those that were scored."""
+    """Note whether the folder of a checkpoint holds other weights than those that were scored, if it is there."""
     for part in report["checkpoints"]:
         place = found_place(part["path"], folder)
-        if part["sha256"] and place.is_dir():
-            part["changed"] = sha256_of(place.glob(WEIGHTS)) != part["sha256"]
+        if part["sha256"]:
+            part["changed"] = sha256_of(place.glob(WEIGHTS)) != part["sha256"] if place.is_dir() else None
 
 
 def _check_understanding(report: dict, path: Path) -> None:

@@ -276,7 +276,7 @@ def simulated_stamp(preset: TwinPreset, modality: str, seed: int, ceiling: dict,
         "preset": preset.name,
         "seed": seed,
         "sizes": sizes,
-        "dials": asdict(part.dials),
+        "dials": part.dials.as_dict(),
         "calibration": {
             **calibration().get(part.noise_of, {}).get(modality, {}),
             "noise_scale": calibrated_scale(modality, part.noise_of),

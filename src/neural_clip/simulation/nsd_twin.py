@@ -1,8 +1,9 @@
 """Simulated Natural Scenes Dataset: the known generative model in the files and folders of the real one.
 
-Written are design, behaviour and stimulus tables, the stimuli, nsdgeneral masks, betas of every session as NIfTI (and,
-but for the full preset, of the first subject as HDF5 too), COCO annotations of the procedural images, and
-SIMULATED.json. Subjects keep their real numbers; lists of subjects that are not simulated hold 0 instead of ids.
+Written are design, behaviour and stimulus tables, the stimuli, nsdgeneral masks, transforms that place the voxels in
+MNI152, betas of every session as NIfTI (and, but for the full preset, of the first subject as HDF5 too), COCO
+annotations of the procedural images, and SIMULATED.json. Subjects keep their real numbers; lists of subjects that are
+not simulated hold 0 instead of ids.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ _N_NSD_SUBJECTS = 8
 _N_RUNS = 12
 _SCALE = 300  # stored integers per percent signal change
 _VOXEL_MM = 1.8
+# People share tuning at the same fraction of their volumes. A cube in MNI space stands for the volume of everybody, so
+# that distances there are what the tuning goes by: its left, hind, lower corner and its edge, in mm.
+_MNI_CORNER, _MNI_EDGE = np.array([-75.0, -105.0, -60.0]), 150.0
+# In the template's array, counted from 1, whose first axis runs to the left.
+_MNI_ORIGIN = np.array([91.0, 127.0, 73.0])
+_NO_PLACE = 9999.0
 _BATCH = 200  # images rendered, stored and embedded at a time
 _COCO_ASPECT = 1.25  # width over height of the pretended COCO original, cut to a square on both sides
 _COCO_HEIGHT = 512
@@ -76,6 +83,9 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
         mask = model.mask(subject)
         region = np.where(mask, 1, np.where(_brain(mask), 0, -1))  # -1 beyond the brain
         _write_nifti(ppdata / "func1pt8mm" / "roi" / "nsdgeneral.nii.gz", mask.shape, [region])
+        coordinates = _mni_coordinates(model.centres(subject).reshape(*mask.shape, 3), _brain(mask))
+        path = ppdata / "transforms" / "MNI-to-func1pt8.nii.gz"
+        _write_nifti(path, coordinates.shape, [coordinates], "<f4")
         _write_betas(raw_dir, plan, model, sizes, subject, seed, with_hdf5=subject == 0 and preset.name != "full")
     test = plan.latents[plan.shared - 1]
     stamp = simulated_stamp(
@@ -234,12 +244,12 @@ def _write_responses(path: Path, plan: _Plan, sizes: FmriPreset, number: int) ->
             writer.writerow([number, session + 1, run, trial, ids[t], plan.order[t], f"{time:.6f}", *fixed])
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-    """NIfTI-1 header of an int16 volume, up to the first value."""
+def _header(shape: tuple[int, ...], dtype: str) -> bytes:
+    """NIfTI-1 header of a volume, up to the first value."""
     from nibabel import Nifti1Header
 
     header = Nifti1Header()
-    header.set_data_dtype(np.int16)
+    header.set_data_dtype(np.dtype(dtype))
     header.set_data_shape(shape)
     header.set_zooms((_VOXEL_MM,) * 3 + (1.0,) * (len(shape) - 3))
     header.set_sform(np.diag([_VOXEL_MM] * 3 + [1.0]), code=1)
@@ -248,13 +258,24 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return header.binaryblock + b"\0" * 4  # no extensions
 
 
-def _write_nifti(path: Path, shape: tuple[int, ...], blocks) -> None:
-    """Gzipped NIfTI-1 file from int16 blocks whose Fortran order follows each other, without a time stamp."""
+def _write_nifti(path: Path, shape: tuple[int, ...], blocks, dtype: str = "<i2") -> None:
+    """Gzipped NIfTI-1 file from blocks whose Fortran order follows each other, without a time stamp."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
-        stream.write(_header(shape))
+        stream.write(_header(shape, dtype))
         for block in blocks:
-            stream.write(np.asarray(block, "<i2").tobytes(order="F"))
+            stream.write(np.asarray(block, dtype).tobytes(order="F"))
+
+
+def _mni_coordinates(centres: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Where voxels lie in the array of the MNI template, as NSD's transforms say: 1-based, from right to left.
+
+    Args:
+        centres (`np.ndarray` of shape `(X, Y, Z, 3)`): As fractions of the volume, whose axes run right, front and up.
+        brain (`np.ndarray` of shape `(X, Y, Z)`, bool): Voxels that have a place; the others have the mark for none.
+    """
+    mm = _MNI_CORNER + _MNI_EDGE * centres
+    return np.where(brain[..., None], _MNI_ORIGIN + mm * [-1, 1, 1], _NO_PLACE)
 
 
 def _brain(mask: np.ndarray) -> np.ndarray:

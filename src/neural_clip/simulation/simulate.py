@@ -73,6 +73,7 @@ def simulate(
         DataError: If a modality is unknown or a folder is in the way.
     """
     options = replace(options or SimulateOptions(), **changes)
+    preset = options.dialled(preset)
     output_dir, folders, todo = Path(output_dir), {}, []
     for modality in options.corpora:  # all folders are looked at before the first minute is spent
         folders[modality] = folder = output_dir / CORPUS_OF[modality].name

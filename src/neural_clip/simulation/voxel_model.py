@@ -18,6 +18,8 @@ _SMOOTH_SHARE = 0.4  # variance of the noise that neighbouring voxels share
 _SESSION_OFFSET = 0.4  # offset of each voxel in a session and drift within it, in noise amplitudes
 _MEAN_RESPONSE = 1.0  # % signal change to any image
 _SATURATION_SLOPE = 1.5  # tanh(1.5 u): saturates within one standard deviation of its drive
+_N_DRAWS = 4096  # tuning directions by which their moments are known to 2 %
+_MAX_POWER = 200.0  # of the weights of latents: the second is then 1e-7 of the first
 _WANDER_TRIALS = 40.0  # time scale of the noise amplitude
 
 
@@ -43,7 +45,7 @@ class VoxelModel:
         self.n_voxels = preset.n_voxels
         self._seed = [seed, 7921]
 
-    def _centres(self, subject: int) -> np.ndarray:
+    def centres(self, subject: int) -> np.ndarray:
         """All voxel centres of the volume as fractions of its size, `(x * y * z, 3)`, C order."""
         axes = [(np.arange(n) + 0.5) / n for n in self.preset.grid_shapes[subject]]
         return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
@@ -56,7 +58,7 @@ class VoxelModel:
             `np.ndarray` of shape `grid_shapes[subject]`, bool. Axes run to the right, to the front and up.
         """
         check_subject(subject, self.preset.n_subjects)
-        centres = self._centres(subject)
+        centres = self.centres(subject)
         left, right = (np.linalg.norm(centres - (x, 0.3, 0.5), axis=1) for x in (0.33, 0.67))
         bumps = 0.05 * smooth_maps(centres, 1, 0.25, np.random.default_rng([*self._seed, 3, subject]))[:, 0]
         order = np.argsort(np.minimum(left, right) + bumps, kind="stable")
@@ -67,12 +69,13 @@ class VoxelModel:
     @lru_cache(maxsize=16)  # noqa: B019 - a model lives as long as its tuning is needed
     def _tuning(self, subject: int) -> dict[str, np.ndarray]:
         """Tuning of one subject: two `(24, n_voxels)` maps, kind (0 linear, 1 saturating, 2 energy), strength."""
-        centres = self._centres(subject)[self.mask(subject).ravel()]
+        centres = self.centres(subject)[self.mask(subject).ravel()]
         shared, own = (
             smooth_maps(centres, 2 * N_LATENTS, _LENGTH, np.random.default_rng([*self._seed, 1, who]))
             for who in (0, 1 + subject)
         )
-        maps = mix_maps(shared, own, self.dials.subject_deviation).T * np.tile(LATENT_GAIN, 2)[:, None]
+        gains = _gains(self.dials.tuning_dimension) if self.dials.tuning_dimension else LATENT_GAIN
+        maps = mix_maps(shared, own, self.dials.subject_deviation).T * np.tile(gains, 2)[:, None]
         rng = np.random.default_rng([*self._seed, 2, subject])
         place = rng.uniform(size=len(centres))
         kind = np.where(place < self.dials.voxel_energy, 2, 0)
@@ -120,7 +123,7 @@ class VoxelModel:
     @lru_cache(maxsize=16)  # noqa: B019 - a model lives as long as its maps are needed
     def noise_maps(self, subject: int) -> np.ndarray:
         """Maps of a subject's smooth noise, `(n_voxels, n_sources)`, total unit mean square."""
-        centres = self._centres(subject)[self.mask(subject).ravel()]
+        centres = self.centres(subject)[self.mask(subject).ravel()]
         maps = smooth_maps(centres, _N_NOISE_SOURCES, _LENGTH, np.random.default_rng([*self._seed, 4, subject]))
         return maps / np.sqrt(_N_NOISE_SOURCES)
 
@@ -161,3 +164,22 @@ class VoxelModel:
         offset, slope = rng.standard_normal((2, len(maps)), dtype=np.float32) * _SESSION_OFFSET
         noise += offset + np.linspace(-1, 1, n_trials, dtype=np.float32)[:, None] * slope
         return (noise * (self.noise_scale * self.scale)).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _gains(dimension: float) -> np.ndarray:
+    """Weights of the latents, a power of those of the embedding, for which tuning has so many effective dimensions."""
+    from scipy.optimize import brentq
+
+    normal = np.random.default_rng(0).standard_normal((_N_DRAWS, N_LATENTS))
+
+    def participation(power: float) -> float:
+        directions = normal * LATENT_GAIN**power
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)  # as voxels' are, which evens them out
+        moments = (directions**2).mean(axis=0)
+        return moments.sum() ** 2 / (moments**2).sum()
+
+    low, high = participation(_MAX_POWER), participation(0)
+    if not low < dimension < high:  # 1 and 24, which are met within a few thousandths
+        return LATENT_GAIN ** (_MAX_POWER if dimension <= low else 0)
+    return LATENT_GAIN ** brentq(lambda power: participation(power) - dimension, 0, _MAX_POWER)

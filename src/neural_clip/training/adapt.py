@@ -18,6 +18,11 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.validation_predictions import (
+    ValidationPredictions,
+    validation_predictions,
+    write_predictions,
+)
 from neural_clip.files.places import place_line
 from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
@@ -28,16 +33,19 @@ from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, 
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.closed_form import give_closed_forms, leave_to_network
+from neural_clip.training.known_people import KnownPeople
+from neural_clip.training.model import learnt_from
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.options import AdaptOptions
+from neural_clip.training.places_prior import carried_over
 from neural_clip.training.processes import check_one_process
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
 from neural_clip.training.recording_time import minutes_of
-from neural_clip.training.ridge_start import start_by_ridge
+from neural_clip.training.ridge_start import of_subject, start_by_ridge
 from neural_clip.training.run_folder import carry_over, check_place
 from neural_clip.training.splits import check_validation, notes_on_train
-from neural_clip.training.trainer import NeuralClipTrainer, validation_two_way
+from neural_clip.training.trainer import NeuralClipTrainer, neural_embeds, validation_two_way
 
 
 class AdaptationTrainer(NeuralClipTrainer):
@@ -95,6 +103,7 @@ def adapt(
     output_dir: str | Path,
     options: AdaptOptions | None = None,
     *,
+    known: str | Path | PreparedSet | None = None,
     command: str | None = None,
     **changes: Any,
 ) -> Path:
@@ -105,6 +114,8 @@ def adapt(
         folder (`str`, `Path` or [`PreparedSet`]): Data set with recordings of the new subjects, its images embedded.
         output_dir (`str` or `Path`): Folder of the new checkpoint.
         options ([`AdaptOptions`], *optional*): Whom to fit, and how.
+        known (`str`, `Path` or [`PreparedSet`], *optional*): For `prior`: data set with recordings of people whom the
+            checkpoint knows, its images embedded, and the places of their voxels.
         command (`str`, *optional*): What the record says was run.
         **changes: Options by name, in place of those of `options`.
 
@@ -115,41 +126,54 @@ def adapt(
         DataError: If an option, the checkpoint, the data set or the subjects do not fit, or `output_dir` is taken.
     """
     options = replace(options or AdaptOptions(), **changes)
+    check_prior(options, known)
     output_dir, data = Path(output_dir), PreparedSet.open(folder)
+    others = None if known is None else PreparedSet.open(known)
     check_one_process("`neural-clip adapt`")
-    check_place(output_dir, [Path(checkpoint), data.folder])
+    check_place(output_dir, [Path(checkpoint), *(opened.folder for opened in (data, others) if opened)])
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
         data = fitting_data(model, data.verify(), str(checkpoint))
         check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
+        if others is not None and others.folder.resolve() == data.folder.resolve():
+            others = data
+        elif others is not None:
+            others = fitting_data(model, others.verify(), str(checkpoint))
+            check_preparation(processor, others, f"The checkpoint '{checkpoint}'")
         config = getattr(model.config, f"{data.facts.modality}_config")
         chosen = choose_subjects(data, config.subjects, options.subjects)
+        people = None if others is None else KnownPeople.of(others, config, data, chosen)
         set_seed(options.seed)
-        known = list(config.subjects)
+        before = list(config.subjects)
         learnt = add_subjects(model, data.facts, chosen)
         leave_to_network(model, data.facts.modality, chosen)
         train, validation = (
             RecordingDataset(data.split(split, chosen), config.subjects) for split in ("train", "validation")
         )
-        per_trial = choose_recordings(train, options)
+        per_trial = choose_recordings(train, validation, options)
         check_validation(validation)
         for note in notes_on_train(train, options.batch_size):
             print(f"note: {note}", file=sys.stderr)
         if data.facts.modality == "fmri":
             for name in chosen:
-                start_by_ridge(model.eval(), name, known, train, validation, options.seed)
+                start_by_ridge(model.eval(), name, before, train, validation, options.seed)
         scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", options))
         shutil.rmtree(partial / "epochs")
-        closed_forms = give_closed_forms(model, train, validation, chosen) if options.closed_form else {}
+        closed_forms, predictions = fit_closed_forms(model, train, validation, chosen, options, people)
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
         entry |= {"weights": sha256_of(Path(checkpoint).glob("model*.safetensors"))}
         entry |= adaptation_record(train, validation, chosen, options, scores, best)
         if closed_forms:
             entry["closed_form"] = closed_forms
+        if people is not None:
+            entry["known"] = people.record
         if per_trial is not None:
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
+        if config.trained_on is not None:  # else nobody knows of the others
+            config.trained_on = [*config.trained_on, learnt_from(data.facts, chosen)]
         processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
+        write_predictions(partial, [*validation_predictions(checkpoint), predictions])
         write_checkpoint(partial, output_dir.name, model, processor, record)
         carry_over(output_dir, partial)
     print(
@@ -159,6 +183,49 @@ def adapt(
     )
     print(place_line("checkpoint", output_dir))
     return output_dir
+
+
+def check_prior(options: AdaptOptions, known: str | Path | PreparedSet | None) -> None:
+    """Raise a `DataError` unless a prior and the data set that it comes from are both given, or neither is."""
+    if options.prior != "none" and known is None:
+        raise DataError(
+            f"'prior' is {options.prior!r}, but 'known' does not name the prepared data set of known people "
+            "(--known fmri=FOLDER)."
+        )
+    if options.prior == "none" and known is not None:
+        raise DataError("'known' names a data set, but 'prior' is 'none' (--prior places).")
+
+
+def fit_closed_forms(
+    model: NeuralClipModel,
+    train: RecordingDataset,
+    validation: RecordingDataset,
+    subjects: Sequence[str],
+    options: AdaptOptions,
+    people: KnownPeople | None,
+) -> tuple[dict[str, Any], ValidationPredictions]:
+    """Give new subjects closed forms with what is carried over from known people, where these are wanted.
+
+    Returns:
+        `tuple`: What the record says of them, and what was predicted of the validation recordings before they were
+        fitted on these.
+    """
+    found: dict[str, Any] = {}
+    embeds = {
+        name: neural_embeds(model.eval(), of_subject(validation, validation.subjects.index(name))) for name in subjects
+    }
+    if options.closed_form:
+        carried, priors = {}, {}
+        for name in subjects if people is not None else ():
+            function, priors[name] = carried_over(people, train, validation, name, options.seed)
+            if function is not None:
+                carried[name] = function
+        found, embeds = give_closed_forms(model, train, validation, embeds, carried)
+        found = {name: record | ({"prior": priors[name]} if name in priors else {}) for name, record in found.items()}
+    whole = np.empty((len(validation), model.config.projection_dim))
+    for name, own in embeds.items():
+        whole[validation.part.subjects == name] = own
+    return found, ValidationPredictions.of(validation.part, validation.rows, whole)
 
 
 def adaptation_record(

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import RECORD_FILE, check_record, record_files, sealed
+from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, check_record, record_files, sealed
 from neural_clip.files.whole import write_whole
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
-from neural_clip.publishing.model_card import model_card
+from neural_clip.publishing.model_card import configurations, model_card
 
 
 def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProcessor, dict]:
@@ -35,7 +35,8 @@ def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProc
 def write_checkpoint(
     folder: Path, name: str, model: NeuralClipModel, processor: NeuralClipProcessor, record: dict[str, Any]
 ) -> None:
-    """Write model, processor, record and card into a folder that will be called `name` and holds no other files.
+    """Write model, processor, record and card into a folder that will be called `name` and holds no other files
+    but those of `LOCAL_FILES`.
 
     Raises:
         DataError: If a weight is not finite.
@@ -43,9 +44,11 @@ def write_checkpoint(
     check_weights(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    files = record_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
-    write_whole(folder / RECORD_FILE, json.dumps(sealed(record | {"files": files}), indent=2) + "\n")
-    write_whole(folder / "README.md", model_card(name, record))
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    listed = {"files": names.difference(LOCAL_FILES), "local_files": names.intersection(LOCAL_FILES)}
+    record = record | {what: record_files(folder, those) for what, those in listed.items()}
+    write_whole(folder / RECORD_FILE, json.dumps(sealed(record), indent=2) + "\n")
+    write_whole(folder / "README.md", model_card(name, record, None, *configurations(folder)))
 
 
 def check_weights(model: torch.nn.Module) -> None:

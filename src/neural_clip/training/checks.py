@@ -18,10 +18,10 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.push import open_repository
-from neural_clip.publishing.terms import check_terms
 from neural_clip.target_space import TargetSpace
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import CONFIG_KEYS, EncoderIdentity
+from neural_clip.terms import check_terms
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.run_state import BATCHES_FILE, object_in
 

@@ -5,7 +5,8 @@
 2. Network and closed form are blended: w n / s_n + (1 - w) r / s_r, with s the spread of each one's cosines to the
    validation images. w has the lowest cross-entropy on the validation rows, weighed against `PRIOR` where these are
    few.
-3. The scores of network, closed form and blend on the validation rows are recorded.
+3. The scores of network, closed form and blend on the validation rows are recorded, and what the blend predicts of
+   these is kept (`evaluation/validation_predictions.py`).
 4. The closed form is fitted once more, on training and validation rows, with everything that was chosen. From then on
    the validation rows are rows that it has seen.
 """
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from neural_clip.evaluation.baselines.closed_form import (
     cross_entropy,
     decimation_of,
     ready,
+    scores_of,
     spread_of,
     undoing,
 )
@@ -40,17 +43,13 @@ from neural_clip.evaluation.baselines.ridge import one_thread
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split
-from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.batches import RecordingDataset
-from neural_clip.training.folds import HeldOut
 from neural_clip.training.ridge_start import of_subject
-from neural_clip.training.trainer import neural_embeds
 
 WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
 PRIOR, PRIOR_STRENGTH = 0.4, 5.0  # nats a squared difference of w: validation rows of small sets are few
 SAME_SCORE = 1e-4  # 2-way and nats of cross-entropy, below which half of the bits change nothing
-RECORDED = ("two_way", "top1")
 UNFITTED = (DataError, MemoryError, np.linalg.LinAlgError)  # the network stands without it
 
 
@@ -79,6 +78,9 @@ class Blend:
         return first * unit_vectors(network) + second * unit_vectors(closed_form)
 
 
+NETWORK_ALONE = Blend(1.0, 1.0, 1.0)
+
+
 def best_blend(network: np.ndarray, closed_form: np.ndarray, validation: Split) -> Blend:
     """The blend with the lowest cross-entropy on validation rows, weighed against the prior.
 
@@ -100,86 +102,107 @@ def best_blend(network: np.ndarray, closed_form: np.ndarray, validation: Split) 
     return Blend(float(WEIGHTS[int(np.argmin(costs))]), *spreads)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A closed form, and how it was chosen.
+
+    Args:
+        record (`dict`): What was chosen and why, or `left_out` with the reason.
+        embeds (`np.ndarray` of shape `(n_rows, projection_dim)`): What the blend predicts of the rows that it was
+            chosen by, before the last fit; the network alone where there is no closed form.
+        maps ([`Maps`], *optional*): Of all rows; `None` where the network is better alone.
+        blend ([`Blend`]): Of network and maps.
+    """
+
+    record: dict[str, Any]
+    embeds: np.ndarray
+    maps: Maps | None = None
+    blend: Blend = NETWORK_ALONE
+
+
 def add_closed_forms(
     model: NeuralClipModel,
     train: list[RecordingDataset],
     validation: list[RecordingDataset],
-    held_out: HeldOut | None = None,
-) -> dict[str, dict[str, Any]]:
+    network: Mapping[str, np.ndarray],
+    folds: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Fit a closed form for each modality of a trained model, and put it beside the network.
 
     Args:
         model ([`NeuralClipModel`]): Changed in place; it has none yet.
         train, validation (`list[RecordingDataset]`): One entry a modality, validation for those that have such rows.
-        held_out ([`HeldOut`], *optional*): What cross-validation made of the training recordings; it stands in for
-            validation rows.
+        network (`Mapping[str, np.ndarray]`): By modality what the network makes of the validation rows.
+        folds (`Mapping[str, np.ndarray]`, *optional*): Fold of each training row by modality. Training rows then stand
+            in for validation rows, and `network` has what networks that had not seen them make of them.
 
     Returns:
-        `dict`: For the record, by modality: what was chosen and why, or `left_out` with the reason.
+        `tuple` of `dict`: For the record, by modality: what was chosen and why, or `left_out` with the reason; and
+        what was predicted of the rows of `network` before the last fit.
     """
     scored = {part.modality: part for part in validation}
-    found = {}
+    found, embeds = {}, dict(network)
     for part in train:
-        started = time.monotonic()
+        started, name = time.monotonic(), part.modality
         try:
-            found[part.modality] = _add_closed_form(model, part, scored.get(part.modality), held_out)
+            if name not in network:
+                raise DataError("There are no validation recordings, by which it is chosen.")
+            fitted = _fitted(part, scored.get(name), network[name], folds and folds[name])
+            if fitted.maps is not None:
+                fill(model, part, fitted.maps, fitted.blend, fitted.record["dtype"])
+            found[name], embeds[name] = fitted.record, fitted.embeds
         except UNFITTED as error:
-            found[part.modality] = {"left_out": _reason(error)}
-        print(f"closed form of {part.modality}: {_told(found[part.modality], started)}", file=sys.stderr)
-    return found
+            found[name] = {"left_out": reason_of(error)}
+        print(f"closed form of {name}: {_told(found[name], started)}", file=sys.stderr)
+    return found, embeds
 
 
 @one_thread
-def _add_closed_form(
-    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset | None, held_out: HeldOut | None
-) -> dict[str, Any]:
-    """Fit, blend, fit again; what the record says of it."""
-    found, maps, blend = _fitted(model, train, validation, held_out)
-    if maps is not None:
-        fill(model, train, maps, blend, found["dtype"])
-    return found
-
-
 def _fitted(
-    model: NeuralClipModel,
     train: RecordingDataset,
     validation: RecordingDataset | None,
-    held_out: HeldOut | None = None,
-) -> tuple[dict[str, Any], Maps | None, Blend]:
-    """What the record says, the maps of all rows (`None` where the network is better alone), and the blend."""
+    network: np.ndarray,
+    folds: np.ndarray | None = None,
+    carried: Carried | None = None,
+) -> Fitted:
+    """Choose, blend, fit again."""
     fitted = ready(train.part)
-    if held_out is not None:
+    if validation is None:
+        assert folds is not None  # in place of validation rows
         scored = fitted
-        network = held_out.embeds[train.modality]
-        way, relative_alpha, predictions = choose_by_folds(fitted, held_out.folds[train.modality])
+        way, relative_alpha, predictions = choose_by_folds(fitted, folds)
         counts = {"train": len(fitted)}
-    elif validation is not None:
-        scored = ready(validation.part)
-        network = neural_embeds(model.eval(), validation)
-        require_rows(fitted, scored)
-        choice, _ = choose(fitted, scored)
-        way, relative_alpha, predictions = choice.fit.way, choice.relative_alpha, choice.predictions
-        counts = {"train": len(fitted), "validation": len(scored)}
     else:
-        raise DataError("There are no validation recordings, by which it is chosen.")
+        scored = ready(validation.part)
+        require_rows(fitted, scored)
+        choice, transform = choose(fitted, scored)
+        way, relative_alpha, predictions = choice.fit.way, choice.relative_alpha, choice.predictions
+        if carried is not None:
+            predictions = carried(Maps.of(choice.fit, relative_alpha, transform), fitted).predictions(
+                scored, "float32"
+            )
+        counts = {"train": len(fitted), "validation": len(scored)}
     blend = best_blend(network, predictions, scored)
+    embeds = blend(network, predictions)
     chosen = {"way": way.name, "relative_alpha": relative_alpha, "gamma": GAMMA}
-    record = chosen | _scored(blend, {"network": network, "closed form": predictions}, scored)
+    record = chosen | _scored(blend, {"network": network, "closed form": predictions, "blend": embeds}, scored)
     if blend.weight == 1:
-        return record | {"left_out": "The validation split gives it no weight."}, None, blend
-    everything = fitted if validation is None or held_out is not None else ready(joined(train.part, validation.part))
+        return Fitted(record | {"left_out": "The validation split gives it no weight."}, network)
+    everything = fitted if validation is None else ready(joined(train.part, validation.part))
     transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
+    if carried is not None:
+        maps = carried(maps, everything)
     dtype = maps.smallest_dtype(scored, blend, network)
     record |= {
         "refitted_on": counts,
         "dtype": dtype,
         "megabytes": round(maps.n_numbers * (2 if dtype == "float16" else 4) / 1e6, 3),
     }
-    return record, maps, blend
+    return Fitted(record, embeds, maps, blend)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why there is no closed form, for the record."""
     return str(error) if isinstance(error, DataError) else f"It could not be computed ({type(error).__name__})."
 
@@ -191,52 +214,51 @@ def leave_to_network(model: NeuralClipModel, modality: str, subjects: Sequence[s
         closed.layers[name].parts.data.copy_(torch.tensor([1.0, 0.0]))
 
 
-@one_thread
 def give_closed_forms(
-    model: NeuralClipModel, train: RecordingDataset, validation: RecordingDataset, subjects: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+    model: NeuralClipModel,
+    train: RecordingDataset,
+    validation: RecordingDataset,
+    network: Mapping[str, np.ndarray],
+    carried: Mapping[str, Carried] = MappingProxyType({}),
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Fit a map of their own for subjects who are new to a model, and blend it with the network.
 
     Args:
         model ([`NeuralClipModel`]): Changed in place; it has alignment layers of these subjects already.
         train, validation ([`RecordingDataset`]): Their recordings; strength and blend are chosen by the latter.
-        subjects (sequence of `str`): Whose maps.
+        network (`Mapping[str, np.ndarray]`): By subject what the network makes of the validation rows.
+        carried (`Mapping[str, Callable]`): By subject, what is blended with the closed form: it gets the maps of that
+            subject and the rows they were fitted to, and gives other maps.
 
     Returns:
-        `dict`: For the record, by subject, as for [`add_closed_forms`].
+        `tuple` of `dict`: By subject, as for [`add_closed_forms`].
     """
-    modality, found = train.modality, {}
-    leave_to_network(model, modality, subjects)
-    for name in subjects:
+    modality, found, embeds = train.modality, {}, dict(network)
+    leave_to_network(model, modality, list(network))
+    for name in network:
         started = time.monotonic()
         own, scored = (of_subject(part, part.subjects.index(name)) for part in (train, validation))
         try:
-            found[name], maps, blend = _fitted(model, own, scored)
+            fitted = _fitted(own, scored, network[name], carried=carried.get(name))
         except UNFITTED as error:
-            found[name], maps = {"left_out": _reason(error)}, None
-        if maps is not None:
+            fitted = Fitted({"left_out": reason_of(error)}, network[name])
+        found[name], embeds[name] = fitted.record, fitted.embeds
+        if fitted.maps is not None:
             if modality not in model.closed_forms:
                 model.set_closed_form(modality, settings_of(train, own=[]).as_dict())
-            fill_own(model, modality, name, maps, blend)
+            fill_own(model, modality, name, fitted.maps, fitted.blend)
         print(f"closed form of {name}: {_told(found[name], started)}", file=sys.stderr)
-    return found
+    return found, embeds
 
 
 def _scored(blend: Blend, embeds: dict[str, np.ndarray], split: Split) -> dict[str, Any]:
     """The blend, and the scores that it was chosen by."""
-    embeds = {**embeds, "blend": blend(*embeds.values())}
     return {
         "weight_of_network": blend.weight,
         "spread_of_network": blend.network_spread,
         "spread_of_closed_form": blend.closed_form_spread,
         "validation": {name: scores_of(found, split) for name, found in embeds.items()},
     }
-
-
-def scores_of(embeds: np.ndarray, split: Split) -> dict[str, float]:
-    """Cross-entropy in nats, 2-way and top-1 of embeddings among the images of their split."""
-    scores = retrieval_scores(unit_vectors(embeds).astype(np.float32), split.targets, split.image_ids.tolist())
-    return {"cross_entropy": cross_entropy(embeds, split), **{name: float(scores[name]) for name in RECORDED}}
 
 
 def joined(first: Split, second: Split) -> Split:
@@ -307,6 +329,9 @@ class Maps:
             scores_of(blend(network, self.predictions(split, dtype)), split) for dtype in ("float32", "float16")
         )
         return "float16" if all(abs(full[name] - half[name]) <= SAME_SCORE for name in full) else "float32"
+
+
+Carried = Callable[[Maps, Split], Maps]
 
 
 def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.scoring import MIN_CLUSTERS
 from neural_clip.retrieval.uncertainty import bootstrap_interval
 from neural_clip.training.batches import RecordingDataset
-from neural_clip.training.checkpoint import check_weights
-from neural_clip.training.trainer import NeuralClipTrainer, neural_embeds
+from neural_clip.training.trainer import NeuralClipTrainer
 
 
-def end_warnings(trainer: NeuralClipTrainer) -> list[str]:
-    """Sentences for the end of a training, its record and its card; none where there is nothing to say."""
-    return [*_few_steps(trainer), *_at_chance(trainer)]
+def end_warnings(trainer: NeuralClipTrainer, network: Mapping[str, np.ndarray]) -> list[str]:
+    """Sentences for the end of a training, its record and its card; none where there is nothing to say.
+
+    Args:
+        trainer ([`NeuralClipTrainer`]): Has trained.
+        network (`Mapping[str, np.ndarray]`): By modality what its model makes of the validation recordings, with the
+            weights that are kept.
+    """
+    return [*_few_steps(trainer), *_at_chance(trainer, network)]
 
 
 def _few_steps(trainer: NeuralClipTrainer) -> list[str]:
@@ -32,13 +39,11 @@ def _few_steps(trainer: NeuralClipTrainer) -> list[str]:
     return [told] if few else []
 
 
-def _at_chance(trainer: NeuralClipTrainer) -> list[str]:
-    """Modalities whose validation score cannot be told from that of guessing, with the weights that are kept."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    check_weights(model)
+def _at_chance(trainer: NeuralClipTrainer, network: Mapping[str, np.ndarray]) -> list[str]:
+    """Modalities whose validation score cannot be told from that of guessing."""
     scored = [entry for entry in trainer.state.log_history if "eval_two_way" in entry]
     n_chosen_from = len(scored) if trainer.args.load_best_model_at_end else 1
-    found = ((part, chance_of(neural_embeds(model.eval(), part), part, n_chosen_from)) for part in trainer.validation)
+    found = ((part, chance_of(network[part.modality], part, n_chosen_from)) for part in trainer.validation)
     return [
         f"the network of {part.modality} stayed at chance: its validation 2-way accuracy is {score}, and guessing "
         "gives 0.5."

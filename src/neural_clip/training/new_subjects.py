@@ -17,6 +17,8 @@ from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.options import AdaptOptions
 from neural_clip.training.recording_time import first_minutes, trial_seconds
 
+VALIDATION_SHARE = 0.2  # of the images that are used, two at least
+
 
 def choose_subjects(data: PreparedSet, known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """Subjects to fit: those wanted, or all of the data set whom the model does not know; in the data set's order.
@@ -63,11 +65,37 @@ def fraction_rows(subject_ids: np.ndarray, fraction: float, seed: int) -> np.nda
     return np.sort(np.concatenate(kept))
 
 
-def choose_recordings(train: RecordingDataset, options: AdaptOptions) -> float | None:
-    """Keep the share or the minutes that the options ask for; returns the seconds a trial, `None` if unknown."""
+def choose_recordings(train: RecordingDataset, validation: RecordingDataset, options: AdaptOptions) -> float | None:
+    """Keep the share, the minutes or the images that the options ask for.
+
+    A share and minutes are of the training recordings; images are of both splits.
+
+    Returns:
+        `float`, *optional*: Seconds a trial, `None` where they are unknown.
+    """
     per_trial = trial_seconds(train.part.facts, options.seconds_per_trial)
-    if options.minutes is None:
+    if options.images is not None:
+        n_validation = max(round(VALIDATION_SHARE * options.images), 2)
+        for part, n_images in ((train, options.images - n_validation), (validation, n_validation)):
+            part.keep(rows_of_images(part, n_images, options.seed))
+    elif options.minutes is None:
         train.keep(fraction_rows(train.subject_ids, options.train_fraction, options.seed))
     else:
         train.keep(first_minutes(train, options.minutes, per_trial, options.seed))
     return per_trial
+
+
+def rows_of_images(part: RecordingDataset, n_images: int, seed: int) -> np.ndarray:
+    """Rows of so many images of each subject, drawn at random; a `DataError` where a subject has fewer."""
+    kept = []
+    for subject in np.unique(part.subject_ids):
+        rows = np.flatnonzero(part.subject_ids == subject)
+        shown = np.unique(part.part.image_ids[rows])
+        if len(shown) < n_images:
+            raise DataError(
+                f"Invalid value for the 'images' parameter. It takes {n_images} images of the {part.part.name} split, "
+                f"but {part.subjects[subject]!r} has {len(shown)} there in '{part.part.data.name}'."
+            )
+        drawn = np.random.default_rng(seed).permutation(shown)[:n_images]
+        kept.append(rows[np.isin(part.part.image_ids[rows], drawn)])
+    return np.sort(np.concatenate(kept))

@@ -10,6 +10,8 @@ from neural_clip.errors import DataError, check_value
 from neural_clip.options import Options, option
 from neural_clip.prepared.known_corpora import CORPORA
 
+PRIORS = ("none", "places")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions(Options):
@@ -40,6 +42,14 @@ class AdaptOptions(Options):
     seconds_per_trial: float | None = option(
         None, f"from one onset to the next, known for {', '.join(CORPORA)}", type=float, metavar="SECONDS"
     )
+    images: int | None = option(
+        None, "images of each subject, drawn at random from both splits: four fifths for training, the others for "
+        "validation", type=int, least=4, apart="amount",
+    )  # fmt: skip
+    prior: str = option(
+        "none", "what to blend with the closed form of a new fMRI subject where a rehearsal says that it helps: the "
+        "tuning of known subjects, carried over by the places of voxels", choices=PRIORS,
+    )  # fmt: skip
     closed_form: bool = option(True, "a closed form beside the network, as far as validation says that it helps")
     seed: int = option(0, "of the order of batches and of what is drawn", type=int, least=0)
     overwrite: bool = option(False, "replace a checkpoint in the output folder")
@@ -47,11 +57,13 @@ class AdaptOptions(Options):
     def __post_init__(self) -> None:
         """Check the ranges, and that one option alone says how much is used."""
         super().__post_init__()
-        if self.minutes is not None and self.train_fraction != 1:
-            raise DataError(
-                f"'minutes' and 'train_fraction' exclude one another, but got {self.minutes} and "
-                f"{self.train_fraction}."
-            )
+        amounts = {"minutes": None, "images": None, "train_fraction": 1.0}
+        asked = {name: getattr(self, name) for name, unused in amounts.items() if getattr(self, name) != unused}
+        if len(asked) > 1:
+            names = " and ".join(map(repr, asked))
+            raise DataError(f"{names} exclude one another, but got {' and '.join(map(str, asked.values()))}.")
+        if self.prior != "none" and not self.closed_form:
+            raise DataError("'prior' is blended with the closed form, but 'closed_form' is off.")
         fraction = self.train_fraction
         check_value("train_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
         for name in ("learning_rate", "minutes", "seconds_per_trial"):
@@ -59,10 +71,11 @@ class AdaptOptions(Options):
             check_value(name, value, value is None or 0 < value < math.inf, "a number above 0")
 
     @property
-    def settings(self) -> dict[str, float | None]:
+    def settings(self) -> dict[str, float | str | None]:
         """What the record of a checkpoint tells, under the names that `Trainer` has for them."""
         return {
             "num_train_epochs": self.epochs, "learning_rate": self.learning_rate,
             "per_device_train_batch_size": self.batch_size, "train_fraction": self.train_fraction,
-            "minutes": self.minutes, "seconds_per_trial": self.seconds_per_trial, "seed": self.seed,
+            "minutes": self.minutes, "images": self.images, "seconds_per_trial": self.seconds_per_trial,
+            "prior": self.prior, "seed": self.seed,
         }  # fmt: skip

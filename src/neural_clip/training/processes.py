@@ -7,9 +7,11 @@ each of which would train a model of its own into the same folder, or start one 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import is_count
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -24,10 +26,30 @@ NOT_COMPILED = ("no", "")  # `accelerate launch` always names a compiler
 def processes_asked() -> tuple[str, int]:
     """How many processes a launcher asked for, and the environment variable that says so; `("", 1)` without one."""
     counts = [(name, os.environ.get(name, "")) for name in COUNTS]
-    asked = max(((name, int(text)) for name, text in counts if text.isdigit()), key=lambda it: it[1], default=("", 1))
+    asked = max(((name, int(text)) for name, text in counts if is_count(text)), key=lambda it: it[1], default=("", 1))
     if asked[1] < 2 and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         return "MASTER_ADDR", 2  # `accelerate launch --cpu --num_processes N` tells one process no more than that
     return asked
+
+
+def once_a_machine(check: Callable[[], object], arguments: TrainingArguments) -> None:
+    """Run a check in the first process of each machine; what it raises there is raised in every process.
+
+    Args:
+        check (`Callable`): Reads files that the processes of a machine share, and raises a `DataError`.
+        arguments (`TrainingArguments`): Of this process.
+    """
+    from accelerate.utils import gather_object
+
+    found = None
+    if arguments.local_process_index == 0:
+        try:
+            check()
+        except DataError as error:
+            found = str(error)
+    for sentence in gather_object([found]):
+        if sentence is not None:
+            raise DataError(sentence)
 
 
 def check_launch(use_cpu: bool) -> None:
@@ -43,7 +65,7 @@ def check_launch(use_cpu: bool) -> None:
     if count > 1 and not meet:
         raise _alone(variable, count)
     local_rank, n_gpus = os.environ.get("LOCAL_RANK", "0"), torch.cuda.device_count()
-    if local_rank.isdigit() and not use_cpu and 0 < n_gpus <= int(local_rank):
+    if is_count(local_rank) and not use_cpu and 0 < n_gpus <= int(local_rank):
         raise DataError(
             f"Process {local_rank} of this machine has no GPU: it has {n_gpus}. Start as many processes as there are "
             "GPUs, or train on the CPU with `--use-cpu true`."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -28,7 +27,6 @@ MAX_FOLDS = 100
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
 MAX_MIN_STEPS = 100_000  # twice what `base` takes on THINGS-MEG; an epoch's batches are made at once
 DEFAULT = "base"  # the recipe where none is named
-EXPONENT = re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+")
 RECIPES = Path(__file__).parent / "recipes"
 STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub")
@@ -58,7 +56,7 @@ options:
   --data.MODALITY FOLDER          the same of one modality, beside the others of the recipe
   --output-dir FOLDER             folder of the checkpoints
   --closed-form true|false        put a closed form beside the trained network
-  --folds N                       cross-validate over images where there is no validation split; 0 for not
+  --folds N                       cross-validate where there is no validation split; 0 for not
   --resume                        go on from the last checkpoint in the output folder
   --overwrite                     replace an earlier run in the output folder
   --push-to-hub                   send the checkpoint to the Hub, private unless the recipe says otherwise
@@ -104,8 +102,8 @@ class Recipe:
             Modalities differ in how long they take to learn; an epoch of the run is the same for all.
         closed_form (`bool`): Put a closed form beside the trained network, as far as the validation split says that it
             helps.
-        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds (see
-            `training/folds.py`); 0 for not.
+        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds, or
+            over subjects where no test subject is trained on (see `training/folds.py`); 0 for not.
         min_steps (`int`): Optimiser steps that each modality has in the whole run, or more: where its passes give
             fewer, an epoch goes over its recordings more often. `training.max_steps` is followed as it is.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
@@ -151,6 +149,8 @@ class Recipe:
             check_value(f"model.{name}", settings, isinstance(settings, dict | None), "keys with values")
             if "closed_form" in (settings or {}):
                 raise DataError(f"'model.{name}.closed_form' is made by training; '--closed-form true' asks for one.")
+            if "trained_on" in (settings or {}):
+                raise DataError(f"'model.{name}.trained_on' is what the data sets say of their terms; leave it out.")
         for name in ("vision_config", *(f"{modality}_config" for modality in MODALITIES)):
             if name in self.model:
                 raise DataError(
@@ -263,7 +263,6 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     content = read_yaml(path, "recipe")
     if not isinstance(content, dict):
         raise DataError(f"'{path}' must hold the sections {SECTIONS}, but holds {type(content).__name__}.")
-    content = with_exponents(content)
     if not named:
         content["data"] = {}  # not the folders that the file has as examples
     for dotted, value in parse_overrides(argv[named:]):
@@ -299,8 +298,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
                 folders.append(rest.pop(0))
             pairs.append((dotted, _data_sets(folders)))
         else:
-            value = parse_yaml(text, f"The value of the override '--{name}' is no valid YAML")
-            pairs.append((dotted, with_exponents(value)))
+            pairs.append((dotted, parse_yaml(text, f"The value of the override '--{name}' is no valid YAML")))
     return pairs
 
 
@@ -316,18 +314,6 @@ def _data_sets(arguments: Sequence[str]) -> dict[str, str]:
             )
         found[modality] = folder
     return found
-
-
-def with_exponents(value: Any) -> Any:
-    """Read `1e-3` as a number wherever it stands: YAML 1.1 takes it for text, as it has no point."""
-    if isinstance(value, dict):
-        return {key: with_exponents(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_exponents(item) for item in value]
-    if not isinstance(value, str) or not EXPONENT.fullmatch(value):
-        return value
-    number = float(value)
-    return int(number) if number.is_integer() else number
 
 
 def override(content: dict, dotted: list[str], value: Any) -> None:

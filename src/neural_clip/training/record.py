@@ -15,7 +15,8 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.training.recipe import Recipe
 
-RECORDED_FACTS = ("corpus", "fingerprint", "splits", "subjects", "split_protocol", "redistribution")
+RECORDED_FACTS = ("corpus", "fingerprint", "splits", "subjects", "split_protocol", "redistribution", "licence",
+                  "terms")  # fmt: skip
 
 
 def recorded_facts(facts: Facts, subjects: Sequence[str]) -> dict:

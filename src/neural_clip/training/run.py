@@ -18,6 +18,7 @@ import torch
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.validation_predictions import ValidationPredictions, write_predictions
 from neural_clip.files.places import command_line, place_line
 from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -27,7 +28,7 @@ from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.push import push
 from neural_clip.targets.identity import common_identity, common_image_encoder
 from neural_clip.training.batches import JointDataset
-from neural_clip.training.checkpoint import write_checkpoint
+from neural_clip.training.checkpoint import check_weights, write_checkpoint
 from neural_clip.training.checks import (
     check_made_by,
     check_modalities,
@@ -42,14 +43,15 @@ from neural_clip.training.checks import (
 )
 from neural_clip.training.closed_form import add_closed_forms
 from neural_clip.training.end_warnings import end_warnings
-from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, cross_validate, folds_of
+from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, config_of, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
+from neural_clip.training.processes import once_a_machine
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
 from neural_clip.training.run_folder import RunFolder, check_place
 from neural_clip.training.settings import check_metric
 from neural_clip.training.splits import Splits, without_validation
-from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer
+from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer, neural_embeds
 
 
 def train(recipe: Recipe) -> Path:
@@ -78,8 +80,7 @@ def train(recipe: Recipe) -> Path:
     folder = RunFolder(output_dir)
     if not recipe.resume:
         folder.start(resume=False, overwrite=recipe.overwrite, needs_best=False)  # refused before all data are read
-        for opened in data.values():
-            opened.verify()
+        once_a_machine(lambda: [opened.verify() for opened in data.values()], arguments)
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     if tower is not None:
         for opened in data.values():
@@ -108,7 +109,7 @@ def train(recipe: Recipe) -> Path:
     if folds:
 
         def trainer_of(of_fold: TrainingArguments, parts: Splits) -> FoldTrainer:
-            model = build_model(config, None, of_fold.seed)
+            model = build_model(config_of(config, parts), None, of_fold.seed)
             return cast(FoldTrainer, _trainer(of_fold, model, parts, recipe, processor, FoldTrainer))
 
         held_out = cross_validate(trainer_of, arguments, splits.train, folds)
@@ -150,16 +151,7 @@ def _run(
             arguments.output_dir = output_dir
         wait()  # until every process has read the best weights
         if is_first:
-            model, warnings = cast(NeuralClipModel, trainer.model), end_warnings(trainer)
-            record = training_record(recipe, facts, trainer) | {"warnings": warnings}
-            if held_out is not None:
-                record["cross_validation"] = held_out.as_dict()
-            if recipe.closed_form:
-                parts = trainer.recordings.parts
-                record["closed_form"] = add_closed_forms(model, parts, trainer.validation, held_out)
-            write_checkpoint(
-                folder.partial, folder.path.name, model, cast(NeuralClipProcessor, trainer.processor), record
-            )
+            warnings = _save(trainer, folder, recipe, facts, held_out)
             trainer.remove_other_states()
     wait()  # until the checkpoint stands
     if is_first:
@@ -167,6 +159,29 @@ def _run(
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(place_line("checkpoint", output_dir))
+
+
+def _save(
+    trainer: NeuralClipTrainer, folder: RunFolder, recipe: Recipe, facts: dict[str, Facts], held_out: HeldOut | None
+) -> list[str]:
+    """Write what was learnt, with a closed form where the recipe asks for one; returns what is to be warned of."""
+    model = cast(NeuralClipModel, trainer.model)
+    check_weights(model)
+    train, validation = trainer.recordings.parts, trainer.validation
+    network = {part.modality: neural_embeds(model.eval(), part) for part in validation}
+    warnings = end_warnings(trainer, network)
+    record = training_record(recipe, facts, trainer) | {"warnings": warnings}
+    scored, folds, embeds = validation, None, network
+    if held_out is not None:
+        record["cross_validation"] = held_out.as_dict()
+        scored, folds, embeds = train, held_out.folds, held_out.embeds
+    if recipe.closed_form:
+        record["closed_form"], embeds = add_closed_forms(model, train, validation, embeds, folds)
+    predictions = [ValidationPredictions.of(part.part, part.rows, embeds[part.modality]) for part in scored]
+    write_predictions(folder.partial, predictions)
+    processor = cast(NeuralClipProcessor, trainer.processor)
+    write_checkpoint(folder.partial, folder.path.name, model, processor, record)
+    return warnings
 
 
 def _trainer(

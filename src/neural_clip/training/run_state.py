@@ -14,6 +14,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import is_count
 from neural_clip.files.reading import read_text
 from neural_clip.files.record import record_files
 from neural_clip.files.whole import write_whole
@@ -25,7 +26,7 @@ FILES_FILE = "files.json"
 def step_of(state: Path) -> int:
     """Steps that a state was saved after; -1 for a folder of another name."""
     number = state.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-    return int(number) if number.isascii() and number.isdigit() else -1
+    return int(number) if is_count(number) else -1
 
 
 def states_of(folder: Path) -> list[Path]:

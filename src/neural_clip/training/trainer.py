@@ -210,6 +210,22 @@ class NeuralClipTrainer(Trainer):
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Keep the card that this package writes."""
 
+    def push_to_hub(
+        self, commit_message: str | None = "End of training", blocking: bool = True, token: str | None = None,
+        revision: str | None = None, private: bool | None = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Push model and processor as [`~NeuralClipModel.push_to_hub`] does; returns its last commit."""
+        if not self.is_world_process_zero():
+            return None
+        args = self.args
+        given = {"private": args.hub_private_repo if private is None else private}
+        given |= {"token": token or args.hub_token, "revision": revision or args.hub_revision}
+        repo = args.hub_model_id or Path(str(args.output_dir)).absolute().name
+        parts: list[Any] = [self.accelerator.unwrap_model(self.model), self.processor]
+        return [part.push_to_hub(repo, commit_message=commit_message, **given) for part in parts if part is not None][
+            -1
+        ]
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a state, say that it is whole, and only then remove older ones."""
         self.check_steps()
@@ -261,9 +277,6 @@ class NeuralClipTrainer(Trainer):
 
     def init_hf_repo(self, *args: object, **kwargs: object) -> None:
         """Make no repository before there is something to send."""
-
-    def push_to_hub(self, *args: object, **kwargs: object) -> Any:
-        """Send nothing: `train` pushes the finished checkpoint, by the list of files in its record."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the model without `training_args.bin`, a pickle that holds paths, host name and token of the Hub."""

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import is_count
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import place_of, told, write_whole
@@ -63,7 +64,7 @@ def write_record(output_dir: Path, made_from: MadeFrom) -> None:
 def remove_replaced(output_dir: Path) -> None:
     """Remove what was moved aside."""
     for path in output_dir.glob(f"{REPLACED}-*"):
-        if path.name.removeprefix(f"{REPLACED}-").isdecimal():
+        if is_count(path.name.removeprefix(f"{REPLACED}-")):
             shutil.rmtree(path)
 
 
@@ -71,7 +72,9 @@ def check_folder(output_dir: Path) -> None:
     """Raise a `DataError` where a run cannot lie in a folder: a file, or one that holds something else."""
     place = place_of(output_dir)
     with told(place, of_any_kind=True):
-        taken = place.exists() and (not place.is_dir() or bool(_entries(place)))
+        if place.exists() and not place.is_dir():
+            raise DataError(f"'{output_dir}' is a file; name a folder.")
+        taken = place.exists() and bool(_entries(place))
     if taken and not (place / RUN_FILE).is_file():
         raise DataError(
             f"'{output_dir}' is not empty and holds no run of `neural-clip run` (no {RUN_FILE}). Choose another "
@@ -86,8 +89,9 @@ def _read(output_dir: Path, overwrite: bool) -> MadeFrom | None:
         return None
     try:
         record = read_json(path, "record of a run")
-        if isinstance(record, dict) and isinstance(record.get("made_from"), dict) and record == sealed(record):
-            return record["made_from"]
+        found = record.get("made_from") if isinstance(record, dict) and record == sealed(record) else None
+        if isinstance(found, dict) and all(isinstance(part, dict) for part in found.values()):
+            return found
         raise DataError(f"'{path}' was changed since it was written, or is damaged.")
     except DataError as error:
         if overwrite:

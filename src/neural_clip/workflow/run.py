@@ -26,7 +26,7 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import EMBEDDINGS_FILE, REPORT_FILE, WEIGHTS, read_report, why_not_of
 from neural_clip.files.places import command_line
-from neural_clip.files.privacy import shared_value
+from neural_clip.files.privacy import shared_place, shared_value
 from neural_clip.files.reading import read_json
 from neural_clip.files.record import RECORD_FILE, check_record
 from neural_clip.files.whole import check_apart, only_writer, sha256_of, write_whole
@@ -211,7 +211,8 @@ class Workflow:
         name = self.options.gallery
         if name in (None, "all", *SPLITS):
             return {} if name is None else {"the gallery": name}
-        return {"the gallery": name, "the data set of the gallery": PreparedSet.open(name).facts.fingerprint}
+        place = shared_place(name, self.output_dir)
+        return {"the gallery": place, "the data set of the gallery": PreparedSet.open(name).facts.fingerprint}
 
     def _settings(self) -> Iterator[tuple[str, Any]]:
         """Settings of the recipe that decide the checkpoint."""
@@ -334,7 +335,7 @@ class Workflow:
         """Write text, page and pictures."""
         from neural_clip.report.write import write_report
 
-        data = {source.modality: source.folder for source in self.sources}
+        data: dict[str, str | Path | PreparedSet] = {source.modality: source.folder for source in self.sources}
         write_report(self.evaluation / REPORT_FILE, data=data)
 
 

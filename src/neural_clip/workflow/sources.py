@@ -62,6 +62,7 @@ class Source:
             return [self.folder] if Path(self.folder).is_dir() else []
         root, images = Path(self.given).parent, self.manifest.images
         named = [*(entry.file for entry in self.manifest.recordings), images.folder if images else None]
+        named += self.manifest.place_files
         return [self.given, *(root / name for name in named if name)]
 
     def made_from(self) -> dict[str, str | None]:

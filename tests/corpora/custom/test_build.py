@@ -462,8 +462,8 @@ def test_bad_series_files_are_named(tmp_path):
     path.write_bytes(whole)
     for content, message in (
         ("", "is no table"),
-        ("onset\ttrial_type\nsoon\tface\n", "could not convert"),
-        ("onset\ttrial_type\nnan\tface\n", "not finite"),
+        ("onset\ttrial_type\nsoon\tface\n", "'soon' is no finite number"),
+        ("onset\ttrial_type\nnan\tface\n", "'nan' is no finite number"),
         ("time\ttrial_type\n1\tface\n", "no column 'onset'"),
         ("onset\ttrial_type\n1\n", "is no table"),
     ):

@@ -235,8 +235,8 @@ def test_bad_entries_are_named(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        ([1.0, "nan"], "column 'onset', row 2: 'nan' is not finite"),
-        ([1.0, "n/a"], "column 'onset', row 2: could not convert"),
+        ([1.0, "nan"], "column 'onset', row 2: 'nan' is no finite number"),
+        ([1.0, "n/a"], "column 'onset', row 2: 'n/a' is no finite number"),
         ([1.0, 29.7], "lasts 30 s, but the windows of 1 of 2 events reach beyond its ends; the first is row 2"),
         ([1.0, 29.6], "the windows of 1 of 2 events reach beyond its ends"),  # by one sample
         ([0.05, 2.0], "the first is row 0 of '.*events.tsv', at 0.05 s with a window of -0.1 to 0.4 s"),

@@ -13,14 +13,23 @@ import yaml
 from continuous_raw import simulated_raw, write_brainvision
 from custom_raw import rng
 from neural_clip.corpora.custom.build import prepare
-from neural_clip.corpora.custom.manifest import KIND_KEYS, Embeddings, Expect, Images, Manifest, Recording, Splits
+from neural_clip.corpora.custom.manifest import (
+    KIND_KEYS,
+    Embeddings,
+    Expect,
+    Images,
+    Manifest,
+    Places,
+    Recording,
+    Splits,
+)
 from neural_clip.prepared.facts import verify_prepared
 from paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "bring_your_own_recordings.md"
 SECTIONS = {
     "The manifest": Manifest, "Each of `recordings`": Recording, "`images`": Images, "`embeddings`": Embeddings,
-    "`splits`": Splits, "`expect`": Expect,
+    "`splits`": Splits, "`places`": Places, "`expect`": Expect,
 }  # fmt: skip
 COMMON = {"file", "kind", "subject", "session", "run", "split"}
 N = 60  # trials a file
@@ -187,6 +196,7 @@ def my_fmri_runs(folder):
 def my_patterns(folder):
     shown, images = np.tile(np.arange(1, 31), 2), rng(1).integers(0, 255, (30, 4, 4), dtype=np.uint8)
     np.savez(folder / "patterns.npz", betas=rng(0).normal(size=(N, 40)), shown=shown, pictures=images)
+    np.save(folder / "places.npy", rng(2).uniform(-70, 70, (40, 3)))
 
 
 def my_array(folder):

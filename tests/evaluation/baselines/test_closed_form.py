@@ -62,12 +62,39 @@ def test_voxels_of_each_subject_equal_sklearn():
 def test_the_covariance_of_the_targets_is_undone_within_their_span():
     rng = np.random.default_rng(0)
     targets = rng.standard_normal((30, 3)) @ rng.standard_normal((3, 6))  # rank 3 of 6
-    centred = targets - targets.mean(0)
+    targets = centred = targets - targets.mean(0)
     variances, directions = np.linalg.eigh(centred.T @ centred / 30)
     transform = undoing(targets)
     for variance, direction in zip(variances[-3:], directions.T[-3:], strict=True):
         np.testing.assert_allclose(transform @ direction, variance ** (-GAMMA / 2) * direction, atol=1e-8)
     np.testing.assert_allclose(transform @ directions[:, :3], 0, atol=1e-8)
+
+
+def test_what_all_images_share_is_taken_out_of_predictions():
+    """All of it where images share far more than they differ, and some where they share little."""
+    rng = np.random.default_rng(0)
+    for common, share in ((50.0, 1.0), (0.5, 0.25 / (0.25 + 1))):
+        targets = rng.standard_normal((4000, 6)) + np.r_[common, np.zeros(5)]
+        before, after = undoing(targets - targets.mean(0)), undoing(targets)
+        np.testing.assert_allclose(after[:, 0], before[:, 0] * (1 - share), atol=0.03)
+        np.testing.assert_allclose(after[:, 1:], before[:, 1:], atol=0.03)
+
+
+def test_images_that_share_much_find_their_recordings_too():
+    """As well as recordings find their images: no recording is the nearest to all of them."""
+    rng = np.random.default_rng(3)
+    splits = []
+    images = unit(rng.standard_normal((170, WIDTH)) + 10 * unit(rng.standard_normal((1, WIDTH))))  # cosines near 0.9
+    planted_map = rng.standard_normal((WIDTH, 40))
+    for name, rows in (("train", slice(90)), ("validation", slice(90, 130)), ("test", slice(130, 170))):
+        values = (images[rows] - images.mean(0)) @ planted_map * 4 + 0.5 * rng.standard_normal((len(images[rows]), 40))
+        ids = np.array([f"{name}-{number:03d}" for number in range(len(values))])
+        subjects = np.array(["sub-01"] * len(values))
+        splits.append(split_of(list(values.astype(np.float32)), subjects, ids, images[rows], "fmri", name=name))
+    cosines = unit(closed_form(*splits)[0]) @ unit(splits[2].targets).T  # one recording an image, in their order
+    true = np.diag(cosines)
+    from_recordings, from_images = ((cosines < true[:, None]).sum() / (40 * 39), (cosines < true).sum() / (40 * 39))
+    assert from_recordings > 0.9 and from_images > from_recordings - 0.03
 
 
 def test_cross_entropy_equals_a_softmax_by_hand():

@@ -22,6 +22,7 @@ import numpy as np
 from neural_clip.corpora.custom.manifest import KIND_KEYS, Manifest, read_manifest
 from neural_clip.corpora.custom.options import CustomOptions
 from neural_clip.corpora.custom.parts import design_hash, images_of, recording_parts
+from neural_clip.corpora.custom.places import voxel_places
 from neural_clip.corpora.custom.recordings import read_trials
 from neural_clip.corpora.custom.scaling import fit_scaling, scaling_facts, statistics_of, unseen_subjects
 from neural_clip.corpora.custom.splits import assign_splits, check_splits, shared_windows
@@ -66,12 +67,12 @@ def prepare(
     check_splits(chosen, str(manifest_path))
     root = Path(manifest_path).parent if options.raw_dir is None else Path(options.raw_dir)
     pictures = [chosen.images.folder] if chosen.images and chosen.images.folder else []
-    inputs = [root / name for name in [*(entry.file for entry in chosen.recordings), *pictures]]
+    inputs = [root / name for name in [*(entry.file for entry in chosen.recordings), *pictures, *chosen.place_files]]
     check_output(output_dir, [manifest_path, *inputs], options.overwrite)
     stimuli = read_stimuli(chosen, root)
     trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
     facts = _common_facts(trials, chosen)
-    voxels = _voxels(chosen, root)
+    voxels, places = _voxels(chosen, root), voxel_places(chosen, root, trials)
     image_ids = [_shown_ids(trial, stimuli, chosen.category_level) for trial in trials]
     runs = [trial.runs for trial in trials]
     splits = assign_splits(chosen.recordings, image_ids, runs, chosen.splits, category_level=chosen.category_level)
@@ -93,6 +94,7 @@ def prepare(
         fits["mean"] = stimuli.centre(trained)
         extra_files["embedding_mean.npz"] = _npz(fits)
     metadata = _metadata(chosen, stimuli, trials) | facts | {"partial": partial, "declared": _declared(chosen) or None}
+    metadata["places_space"] = chosen.places.space if chosen.places and places else None
     if scaling:
         metadata["scaling"] = scaling_facts(scaling)
         if unseen := unseen_subjects(trials, splits):
@@ -114,6 +116,7 @@ def prepare(
         overwrite=options.overwrite,
         extra_files=extra_files,
         voxels=voxels,
+        places=places,
         num_proc=options.num_proc,
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import number, whole
 from neural_clip.files.reading import begins_like, reading
 
 EDF_SUFFIXES = (".edf", ".bdf", ".gdf")
@@ -60,13 +61,13 @@ def read_header(path: Path) -> EdfHeader:
                 f"{begins_like(head)}."
             )
         if head.startswith(b"GDF"):
-            version = float(head[4:8])
+            version = number(head[4:8])
             count = struct.unpack_from("<I" if version < 1.9 else "<H", head, 252)[0]
             facts: dict = {"seconds": None, "n_records": -1, "interrupted": False, "size": 0, "width": 0}
         else:
-            count, binary = int(head[252:256]), head.startswith(b"\xff")
+            count, binary = whole(head[252:256]), head.startswith(b"\xff")
             facts = {
-                "seconds": float(head[244:252]), "n_records": int(head[236:244]), "size": 256 * (count + 1),
+                "seconds": float(number(head[244:252])), "n_records": whole(head[236:244]), "size": 256 * (count + 1),
                 "interrupted": head[192:197] in (b"EDF+D", b"BDF+D"), "width": 3 if binary else 2,
             }  # fmt: skip
         if count < 1 or 256 + 220 * count > path.stat().st_size:
@@ -78,12 +79,12 @@ def read_header(path: Path) -> EdfHeader:
         if facts["width"]:
             file.seek(256 + 104 * count)
             ranges = [
-                [float(file.read(8)) for _ in range(count)] for _ in range(4)
+                [number(file.read(8)) for _ in range(count)] for _ in range(4)
             ]  # physical and digital, from and to
             unscaled = {label for label, a, b, c, d in zip(labels, *ranges, strict=True) if a == b or c == d}
         file.seek(256 + 216 * count)
         if facts["width"]:
-            samples = [int(file.read(8)) for _ in range(count)]
+            samples = [whole(file.read(8)) for _ in range(count)]
         else:
             samples = list(struct.unpack(f"<{count}i", file.read(4 * count)))
     if min(samples) < 0 or not max(samples):
@@ -155,12 +156,12 @@ def _check_continuous(path: Path, header: EdfHeader) -> None:
     half_sample = 0.5 * header.seconds / max(header.samples)
     before: float | None = None
     with reading(path), path.open("rb") as file:
-        for number in range((path.stat().st_size - header.size) // record):
-            file.seek(header.size + number * record + offset)
-            onset = float(file.read(length).partition(b"\x14")[0])
+        for index in range((path.stat().st_size - header.size) // record):
+            file.seek(header.size + index * record + offset)
+            onset = number(file.read(length).partition(b"\x14")[0])
             if before is not None and abs(onset - before - header.seconds) > half_sample:
                 raise DataError(
-                    f"'{path}' is interrupted: its record {number + 1} begins at {onset:g} s, the one before it ends "
+                    f"'{path}' is interrupted: its record {index + 1} begins at {onset:g} s, the one before it ends "
                     f"at {before + header.seconds:g} s. Save each part as a file of its own."
                 )
             before = onset

@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neural_clip.corpora.custom.sections import built, check_interval, check_unique, checked
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.reading import read_yaml
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.places import SPACES
 from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 
 # What cuts epochs out of a continuous recording.
@@ -65,6 +66,7 @@ CHOICES = {
     "concept": ("none", "folder"),
     "order": ("C", "F"),
     "centre": ("none", "train"),
+    "space": SPACES,
 }
 
 
@@ -230,6 +232,22 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where voxels lie in a space that people share, in mm, so that what is known of one person can serve another.
+
+    Args:
+        space (`str`): `"MNI152"` or `"fsaverage"`.
+        files (`dict`, *optional*): Subject to a file of places in that space: an array `(n_voxels, 3)` (`.npy`, or the
+            only array of an `.npz` or `.mat` file), a row a voxel in the order of the columns; or a NIfTI volume
+            `(x, y, z, 3)` on the grid of the mask. A subject who is not named has no places. Without `files`, the
+            masks themselves lie in MNI152, and their affine gives the places.
+    """
+
+    space: str
+    files: dict | None = None
+
+
+@dataclass(frozen=True)
 class Expect:
     """What the recordings must hold; anything else stops, or with `--allow-partial` marks the data set as partial.
 
@@ -263,6 +281,7 @@ class Manifest:
         recordings (`list`): One [`Recording`] a file.
         defaults (`dict`): Keys that all recordings share unless they say otherwise.
         splits ([`Splits`]), images ([`Images`]), embeddings ([`Embeddings`]), expect ([`Expect`]): Sections.
+        places ([`Places`]): Section of fMRI: where its voxels lie.
         source, licence, redistribution, citation (`str`): Where the recordings come from and what may be done.
         terms (`str`, *optional*): What else their users must know, such as the limits of consent.
         category_level (`bool`): Recordings name categories, not images; the target of a category is the mean of the
@@ -289,6 +308,7 @@ class Manifest:
     terms: str | None = None
     images: Images | None = None
     embeddings: Embeddings | None = None
+    places: Places | None = None
     expect: Expect | None = None
     category_level: bool = False
     block_design: bool = False
@@ -302,8 +322,13 @@ class Manifest:
     known_defects: list = field(default_factory=list)
     defaults: dict = field(default_factory=dict)
 
+    @property
+    def place_files(self) -> list[str]:
+        """Files of places of voxels."""
+        return list(self.places.files.values()) if self.places and self.places.files else []
 
-SECTIONS = {"splits": Splits, "images": Images, "embeddings": Embeddings, "expect": Expect}
+
+SECTIONS = {"splits": Splits, "images": Images, "embeddings": Embeddings, "places": Places, "expect": Expect}
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -357,6 +382,29 @@ def _check_whole(manifest: Manifest, where: str) -> None:
     if sensors and "patterns" in kinds and None in (manifest.sfreq, manifest.tmin):
         raise DataError(f"{where}: EEG and MEG given as arrays need 'sfreq' (Hz) and 'tmin' (s).")
     check_unique(manifest.ch_names, "ch_names", where)
+    if manifest.places is not None:
+        _check_places(manifest, manifest.places, where)
+
+
+def _check_places(manifest: Manifest, places: Places, where: str) -> None:
+    """Check that places can be had for those who are named, or for everybody from their masks."""
+    if MODALITIES[manifest.modality].sensors:
+        raise DataError(f"{where}: 'places' are those of voxels, but the modality is {manifest.modality!r}.")
+    subjects = sorted({entry.subject for entry in manifest.recordings})
+    if places.files is None:
+        if places.space != "MNI152":
+            raise DataError(f"{where}: 'places' in {places.space} need 'files'; masks are volumes in MNI152.")
+        if bare := next((entry.file for entry in manifest.recordings if entry.mask is None), None):
+            raise DataError(f"{where}: 'places' without 'files' are those of the masks, but '{bare}' has no 'mask'.")
+        return
+    if not places.files:
+        raise DataError(f"{where}: 'files' of 'places' is empty; name a file for each subject.")
+    for subject, file in places.files.items():
+        if subject not in subjects:
+            near = did_you_mean(str(subject), subjects)
+            raise DataError(f"{where}: 'places' names {subject!r}, but recordings are of {', '.join(subjects)}.{near}")
+        if not isinstance(file, str):
+            raise DataError(f"{where}: 'places' of {subject} must be the name of a file, but got {file!r}.")
 
 
 def _recording(entry: object, shared: dict, where: str) -> Recording:

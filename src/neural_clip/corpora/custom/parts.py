@@ -58,7 +58,8 @@ def design_hash(
     manifest: Manifest, image_ids: list[list[str]], splits: list[list[str]], arrays: Mapping[str, np.ndarray]
 ) -> str:
     """SHA-256 of what decides the rows beside the files: the manifest, who saw what in which split, and the fits."""
-    content = {"manifest": _without_paths(asdict(manifest)), "images": image_ids, "splits": splits}
+    deciding = {key: value for key, value in asdict(manifest).items() if key != "places"}  # rows are the same anywhere
+    content = {"manifest": _without_paths(deciding), "images": image_ids, "splits": splits}
     total = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     for name in sorted(arrays):
         total.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())

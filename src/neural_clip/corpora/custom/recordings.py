@@ -33,7 +33,7 @@ def read_trials(entry: Recording, manifest: Manifest, root: Path) -> Trials:
 
 
 def raw_files(manifest: Manifest, root: Path) -> dict[str, list[Path]]:
-    """Files that the rows and images of a manifest are made from, by what it names.
+    """Files that a data set is made from, by what the manifest names.
 
     Raises:
         DataError: If one is missing, or a recording cannot be opened.
@@ -46,4 +46,6 @@ def raw_files(manifest: Manifest, root: Path) -> dict[str, list[Path]]:
     for part in (manifest.images, manifest.embeddings):
         if part is not None and part.file is not None:
             found.setdefault(part.file, []).append(existing(root / part.file, "file of images or embeddings"))
+    for name in manifest.place_files:
+        found.setdefault(name, []).append(existing(root / name, "file of places"))
     return found

@@ -8,6 +8,7 @@ the test split. NSD's terms forbid redistribution: what this module writes stays
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,9 @@ import numpy as np
 from neural_clip.corpora.image_parts import image_parts
 from neural_clip.corpora.nsd.betas import mask_file
 from neural_clip.corpora.nsd.categories import annotation_files, coco_categories
+from neural_clip.corpora.nsd.layout import places_file
 from neural_clip.corpora.nsd.options import ANNOTATIONS_DIR, NsdOptions
+from neural_clip.corpora.nsd.places import read_mni_places
 from neural_clip.corpora.nsd.plan import Corpus, open_corpus
 from neural_clip.corpora.nsd.rows import average_rows, image_rows, trial_rows
 from neural_clip.preparation import Preparation, places_of_voxels
@@ -56,7 +59,8 @@ def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | N
 
     Returns:
         `Path`: The folder. Recordings are float32, as long as the subject's region, in C order of its mask, which is
-        in `masks/<subject>.nii.gz`.
+        in `masks/<subject>.nii.gz`. Places in MNI152 are stored of the subjects whose `transforms` folder holds
+        `MNI-to-func1pt8.nii.gz`.
 
     Raises:
         DataError: If a file is absent or damaged, or files contradict each other or the published counts.
@@ -72,10 +76,30 @@ def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | N
     voxels: dict[str, np.ndarray] = {}
     for plan in corpus.plans:
         voxels |= places_of_voxels(f"sub-{plan.subject:02d}", plan.mask)
+    places = _places(corpus)  # may add a defect too
+    metadata = _metadata(corpus, options) | {"places_space": "MNI152" if places else None}
     return write_prepared(
-        output_dir, _metadata(corpus, options), _recording_parts(corpus, options), images,
-        overwrite=options.overwrite, extra_files=masks, voxels=voxels, num_proc=options.num_proc,
+        output_dir, metadata, _recording_parts(corpus, options), images, overwrite=options.overwrite,
+        extra_files=masks, voxels=voxels, places=places, num_proc=options.num_proc,
     )  # fmt: skip
+
+
+def _places(corpus: Corpus) -> dict[str, np.ndarray]:
+    """Places in MNI152 of the subjects whose transforms are there; those with voxels of unknown place go without."""
+    places = {}
+    for plan in corpus.plans:
+        path, name = places_file(corpus.raw_dir, plan.subject), f"sub-{plan.subject:02d}"
+        if not os.path.lexists(path):
+            continue
+        found, unknown = read_mni_places(path, plan.mask)
+        if found is None:
+            corpus.defects.append(
+                f"the places in MNI152 of {unknown} of {int(plan.mask.sum())} voxels of {name} are unknown "
+                f"({path.name} marks them by 9999), so those of {name} are left out"
+            )
+        else:
+            places[name] = found
+    return places
 
 
 def _recording_parts(corpus: Corpus, options: NsdOptions) -> list[Part]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.mat import read_matrices
+from neural_clip.files.numbers import number
 from neural_clip.files.tables import read_columns, whole_number
 
 EXPERIMENT_DIR = "nsddata/experiments/nsd"
@@ -178,7 +179,7 @@ def _crop_box(path: Path, line: int, text: str) -> tuple[float, float, float, fl
     """Four fractions, written like (0, 0, 0.1, 0.1), that leave something of the image."""
     try:
         top, bottom, left, right = (
-            float(part) for part in text.strip().removeprefix("(").removesuffix(")").split(",")
+            number(part) for part in text.strip().removeprefix("(").removesuffix(")").split(",")
         )
     except ValueError:
         top = bottom = left = right = -1.0

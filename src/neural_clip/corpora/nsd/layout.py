@@ -70,6 +70,13 @@ def responses_file(raw_dir: Path, subject: int) -> Path:
     return _ppdata(raw_dir, subject) / "behav" / "responses.tsv"
 
 
+def places_file(raw_dir: Path, subject: int) -> Path:
+    """For each voxel of the 1.8 mm volume, where it lies in MNI space; NSD names such files `SOURCE-to-TARGET`, where
+    the volume of the target says where in the source each of its voxels is to be looked up.
+    """
+    return _ppdata(raw_dir, subject) / "transforms" / "MNI-to-func1pt8.nii.gz"
+
+
 def _ppdata(raw_dir: Path, subject: int) -> Path:
     """Folder of a subject's regions and behaviour."""
     return raw_dir / "nsddata" / "ppdata" / f"subj{subject:02d}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from neural_clip.corpora.things_meg.facts import CorpusFacts
 from neural_clip.errors import DataError
 from neural_clip.files import reading
+from neural_clip.files.numbers import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ ATTRIBUTE_COLUMNS = [
 TRIAL_TYPES = ("exp", "test", "catch")
 MIN_VERSION = (2, 0, 0)  # events come from the optical sensor since then
 POINTER_BYTES = 1024  # a git-annex pointer is one line of text
-RUN_NAME = re.compile(r"sub-BIGMEG(\d+)_ses-(\d+)_task-main_run-(\d+)_(meg\.ds|events\.tsv)")
+RUN_NAME = re.compile(r"sub-BIGMEG([0-9]+)_ses-([0-9]+)_task-main_run-([0-9]+)_(meg\.ds|events\.tsv)")
 HOW_TO_GET = "`datalad get` in its folder, or `openneuro download` (ds004212)"
 
 
@@ -59,7 +60,7 @@ def check_version(raw_dir: Path, *, required: bool) -> str | None:
     if not isinstance(about, dict):
         raise DataError(f"'{path}' should hold a JSON object, but holds {type(about).__name__}.")
     doi = str(about.get("DatasetDOI", ""))
-    found = re.search(r"ds004212\.v(\d+)\.(\d+)\.(\d+)", doi)
+    found = re.search(r"ds004212\.v([0-9]+)\.([0-9]+)\.([0-9]+)", doi)
     if found is None or tuple(map(int, found.groups())) < MIN_VERSION:
         raise DataError(
             f"'{path}': DatasetDOI is '{doi}', but version 2.0.0 or later of ds004212 is needed. Earlier events come "
@@ -236,27 +237,26 @@ def _events(run: Run, facts: CorpusFacts) -> list[tuple]:
 def _parsed(run: Run, lines: Sequence[str], sfreq: float) -> Iterator[tuple]:
     """Rows of a table of events after checks of each."""
     previous = -1
-    for number, line in enumerate(lines, 1):
+    for row, line in enumerate(lines, 1):
         fields = dict(zip(EVENT_COLUMNS, line.split("\t"), strict=False))
         kind = fields.get("trial_type")
         if kind not in TRIAL_TYPES:
             raise DataError(
-                f"'{run.events}', row {number}: allowed trial types are 'exp', 'test' and 'catch', but got {kind!r}."
+                f"'{run.events}', row {row}: allowed trial types are 'exp', 'test' and 'catch', but got {kind!r}."
             )
         try:
-            onset, sample = float(fields["onset"]), int(float(fields["sample"]))
-            value = -1 if kind == "catch" else int(float(fields["value"]))
-            category = -1 if kind == "catch" else int(float(fields["things_category_nr"]))
+            onset, sample = number(fields["onset"]), int(number(fields["sample"]))
+            value = -1 if kind == "catch" else int(number(fields["value"]))
+            category = -1 if kind == "catch" else int(number(fields["things_category_nr"]))
         except (KeyError, ValueError, OverflowError) as error:
             raise DataError(
-                f"'{run.events}', row {number}: '{line}' lacks an onset, a sample or the number of its image "
-                "and concept."
+                f"'{run.events}', row {row}: '{line}' lacks an onset, a sample or the number of its image and concept."
             ) from error
         if not abs(onset * sfreq - sample) <= 1:
-            raise DataError(f"'{run.events}', row {number}: onset {onset} s is not sample {sample} at {sfreq:g} Hz.")
+            raise DataError(f"'{run.events}', row {row}: onset {onset} s is not sample {sample} at {sfreq:g} Hz.")
         if sample <= previous:
             raise DataError(
-                f"'{run.events}', row {number}: sample {sample} comes after {previous}; the rows were reordered."
+                f"'{run.events}', row {row}: sample {sample} comes after {previous}; the rows were reordered."
             )
         previous = sample
         yield run.subject, run.session, run.run, kind, value, category, sample

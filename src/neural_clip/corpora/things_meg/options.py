@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import is_count
 from neural_clip.options import Options, option
 from neural_clip.prepared.splits import check_fraction
 
@@ -21,7 +22,7 @@ SPLIT_PROTOCOLS = {
 def subject_number(text: str) -> int:
     """`"1"`, `"sub-01"`, `"BIGMEG1"` and `"sub-BIGMEG1"` are subject 1."""
     digits = text.removeprefix("sub-").removeprefix("BIGMEG")
-    if not digits.isdigit():
+    if not is_count(digits):
         raise argparse.ArgumentTypeError(f"subjects are given like 1, sub-01 or sub-BIGMEG1, but got '{text}'")
     return int(digits)
 

@@ -3,6 +3,8 @@
 * Ridge regression from recordings to the unit vectors of the images, without the mean of these in the predictions.
 * The covariance of the targets is undone: the predictions are multiplied by the power -`GAMMA` / 2 of it. Ridge
   follows the directions in which images differ most; what tells two images of one kind apart lies in the others.
+* What predictions have along the mean of the targets is taken out, as far as all images share it. It tells no images
+  apart, but of a recording that has more of it than others every image finds that one to be the nearest.
 * Subjects one by one, or pooled (EEG, MEG) after each one's mean was subtracted, or after noise whitening: whichever
   has the lowest cross-entropy on the validation split.
 
@@ -30,6 +32,7 @@ from neural_clip.evaluation.baselines.linear import (
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, one_thread
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet, Split
+from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.retrieval.tiles import unit_vectors
 
 GAMMA = 0.75  # how much of the targets' covariance is undone: 0 none, 1 all
@@ -37,6 +40,7 @@ LEAST_VARIANCE = 1e-6  # relative to the largest: directions with less are outsi
 N_FOLDS = 5
 MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and folds cost their number
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
+RECORDED = ("two_way", "top1")  # beside the cross-entropy
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
 MAX_GRID_SIZE = 1000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
 MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
@@ -44,18 +48,25 @@ MAX_LOADED = 2**27  # numbers of a split that is read once: 0.5 GB
 
 
 def undoing(targets: np.ndarray) -> np.ndarray:
-    """Power -`GAMMA` / 2 of the covariance of target vectors, zero outside their span, `(width, width)`.
+    """What predictions are multiplied by, `(width, width)`.
+
+    The power -`GAMMA` / 2 of the covariance of target vectors, zero outside their span, and then I - k m m^T / |m|^2:
+    m is their mean, and k the share of their mean square along it that the mean has, 0 for centred targets.
 
     Args:
         targets (`np.ndarray` of shape `(n_images, width)`): Of each image once.
     """
-    centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float64)
+    targets = np.asarray(targets, dtype=np.float64)
+    mean = targets.mean(axis=0)
+    centred = targets - mean
     variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
     kept = variances > LEAST_VARIANCE * variances[-1]
     if variances[-1] <= np.finfo(np.float32).eps ** 2:  # of unit vectors
         raise DataError("All training images have the same embedding; nothing can be learnt from them.")
     directions = directions[:, kept]
-    return (directions * variances[kept] ** (-GAMMA / 2)) @ directions.T
+    undone = (directions * variances[kept] ** (-GAMMA / 2)) @ directions.T
+    square = max(((targets @ mean) ** 2).mean(), np.finfo(np.float64).tiny)  # along the mean, times |m|^2
+    return undone - np.outer(undone @ mean, mean) * (mean @ mean) / square
 
 
 def centred_cosines(predictions: np.ndarray, split: Split) -> np.ndarray:
@@ -94,6 +105,12 @@ def cross_entropy(predictions: np.ndarray, split: Split) -> float:
             top = scaled.max(axis=1)
             total[number] += (np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - temperature * true).sum()
     return float(total.min()) / len(own)
+
+
+def scores_of(embeds: np.ndarray, split: Split) -> dict[str, float]:
+    """Cross-entropy in nats, 2-way and top-1 of embeddings among the images of their split."""
+    scores = retrieval_scores(unit_vectors(embeds).astype(np.float32), split.targets, split.image_ids.tolist())
+    return {"cross_entropy": cross_entropy(embeds, split), **{name: float(scores[name]) for name in RECORDED}}
 
 
 @dataclass(frozen=True)
@@ -220,7 +237,8 @@ def choose_by_folds(train: Split, folds: np.ndarray) -> tuple[Way, float, np.nda
         folds (`np.ndarray` of shape `(n_rows,)`): Fold of each row.
 
     Returns:
-        `tuple` of [`Way`], `float` and `np.ndarray` `(n_rows, projection_dim)`.
+        `tuple` of [`Way`], `float` and `np.ndarray` `(n_rows, projection_dim)`: 0 for subjects all of whose rows lie
+        in one fold, where subjects are fitted one by one.
     """
     best: tuple[float, Way, float, np.ndarray] | None = None
     for way, path in _folded_paths(train, folds).items():

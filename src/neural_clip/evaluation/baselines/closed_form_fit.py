@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from neural_clip.evaluation.baselines.whitening import (
     UNWHITENED,
     Standardised,
     WhitenedSensors,
+    average_of,
     mean_of,
     reciprocal,
     row_blocks,
@@ -67,7 +68,8 @@ class Fit:
 
     Args:
         way ([`Way`]): Which.
-        inputs (`Mapping[str, Inputs]`): What each subject's recordings pass through.
+        inputs (`Mapping[str, Inputs]`): What each subject's recordings pass through. The mean of them is for subjects
+            who are not there.
         train ([`Split`]): Its targets are taken as they are.
     """
 
@@ -75,6 +77,11 @@ class Fit:
         self.way, self.inputs, self.train = way, inputs, train
         self.components = None if not way.n_components else self._temporal_components()
         self._ridges: dict[str | None, CholeskyRidge] = {}
+
+    @cached_property
+    def average(self) -> Inputs:
+        """What the recordings of an unknown subject pass through, where subjects are pooled."""
+        return average_of(list(self.inputs.values()))
 
     def _temporal_components(self) -> np.ndarray:
         """The first principal components over time of the training rows, `(n_times, n_components)`."""
@@ -89,11 +96,12 @@ class Fit:
         """Recordings after what each subject's pass through, `(n_rows, n_features)`."""
         values, subjects = stacked(split, rows), split.subjects[rows]
         names = sorted(set(subjects.tolist()))
+        inputs = {name: self.inputs.get(name) or self.average for name in names}
         if len(names) == 1:
-            return self.inputs[names[0]](values)
+            return inputs[names[0]](values)
         found = np.empty((len(rows), values[0].size), dtype=np.float32)
         for name in names:
-            found[subjects == name] = self.inputs[name](values[subjects == name])
+            found[subjects == name] = inputs[name](values[subjects == name])
         return found
 
     def _rows(self, split: Split, rows: np.ndarray) -> np.ndarray:
@@ -133,9 +141,14 @@ class Fit:
         return self.inputs[subject].folded(weights)
 
     def deviations(self, split: Split, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`."""
-        found = np.empty((len(alphas), len(split), self.train.targets.shape[1]), dtype=np.float32)
+        """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`.
+
+        Those of unknown subjects are 0 where subjects are fitted one by one.
+        """
+        found = np.zeros((len(alphas), len(split), self.train.targets.shape[1]), dtype=np.float32)
         names = sorted(set(split.subjects.tolist()))
+        if not self.way.pooled:
+            names = [name for name in names if name in self.inputs]
         for name in names[:1] if self.way.pooled else names:
             rows = np.arange(len(split)) if self.way.pooled else split.rows_of(name)
             blocks = [rows[part] for part in row_blocks(split, rows)]

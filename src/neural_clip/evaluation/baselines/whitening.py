@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -207,6 +207,22 @@ def sensor_whiteners(
         whitener = inverse_square_root(temporal[number] / n_rows, least).astype(np.float32)
         found.append({name: WhitenedSensors(means[name], spatial[number][name], whitener) for name in subjects})
     return found
+
+
+def average_of(inputs: Sequence[Standardised] | Sequence[WhitenedSensors]) -> Any:
+    """What a new subject's recordings pass through: as the average subject of a model, the mean of all.
+
+    The mean is that of what is computed: where channels are mixed, of the mixing and of what the mixing makes of each
+    subject's mean.
+    """
+    mean = np.mean([each.mean for each in inputs], axis=0, dtype=np.float32)
+    first = inputs[0]
+    if isinstance(first, Standardised):
+        return replace(first, mean=mean)
+    whitened = [each for each in inputs if isinstance(each, WhitenedSensors)]
+    spatial = np.mean([each.spatial for each in whitened], axis=0)
+    mixed = np.mean([each.spatial @ each.mean for each in whitened], axis=0)
+    return replace(first, spatial=spatial, mean=np.linalg.solve(spatial, mixed))
 
 
 class _SensorNoise:

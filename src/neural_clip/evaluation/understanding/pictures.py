@@ -13,8 +13,8 @@ import numpy as np
 
 from neural_clip.evaluation.understanding.sensors import SensorPositions, draw_topography
 from neural_clip.evaluation.understanding.voxels import SLICES, cut_planes
-from neural_clip.files.markup import cell
 from neural_clip.files.whole import write_whole
+from neural_clip.markup import cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

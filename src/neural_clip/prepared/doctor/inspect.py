@@ -5,7 +5,7 @@ before it is put in place. Everything is recomputed from the Parquet files: noth
 
 Checked are: images, runs and recordings in several splits; identical recordings and images; concepts shared by
 training and test; values that are not finite, channels that do not move, absurd scales; statistics fitted on the test
-split; block designs; class balance; counts and fingerprint against the metadata; image embeddings.
+split; block designs; class balance; counts and fingerprint against the metadata; image embeddings; places of voxels.
 
 What it cannot see: duplicates that differ in a single bit, such as recordings filtered or scaled again; images of the
 same scene in other files; a choice of channels, voxels or parameters that was made with the test split.
@@ -30,6 +30,7 @@ from neural_clip.prepared.doctor.values import check_fit_scope, check_values
 from neural_clip.prepared.facts import METADATA_FILE, read_metadata
 from neural_clip.prepared.integrity import differences, fingerprint, fingerprint_of
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.places import PLACES_FILE, read_places
 from neural_clip.prepared.splits import SPLITS
 
 __all__ = ["Finding", "inspect"]
@@ -70,6 +71,7 @@ def inspect(folder: str | Path, *, metadata: Mapping | None = None, num_proc: in
         *_check_counts(labels, scan, metadata),
         *_check_files(folder, metadata),
         *_check_statistics(folder, metadata),
+        *_check_places(folder, metadata),
         *_check_stamps(metadata),
     ]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -206,6 +208,19 @@ def _check_statistics(folder: Path, metadata: Mapping) -> Iterator[Finding]:
             f"'{STATISTICS_FILE}' {'is not the file that was written' if file.is_file() else 'is missing'}.",
             "No model can be trained on it: its processor could not scale new recordings as these were.",
         )
+
+
+def _check_places(folder: Path, metadata: Mapping) -> Iterator[Finding]:
+    """Places of voxels that cannot be, and subjects without them where others have some."""
+    space, n_voxels = metadata.get("places_space"), metadata.get("n_voxels") or {}
+    try:
+        places = read_places(folder / PLACES_FILE, space, n_voxels)
+    except DataError as problem:
+        yield error("places", str(problem), "Whatever is carried from person to person by place would go astray.")
+        return
+    if places and (lacking := sorted(set(n_voxels) - set(places))):
+        yield note("places", f"The places of voxels of {examples(lacking)} are not known in {space}.",
+                   "Nothing can be carried over to them by place.")  # fmt: skip
 
 
 def _check_stamps(metadata: Mapping) -> Iterator[Finding]:

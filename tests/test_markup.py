@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from hostile_names import hostile_names
-from neural_clip.files.markup import cell, code, code_block, markdown, markdown_values, one_line, python_text
+from neural_clip.markup import cell, code, code_block, markdown, markdown_values, one_line, python_text
 
 PARSER = MarkdownIt("commonmark").enable("table").enable("strikethrough")
 WRITTEN = {"{}": "p", "# {}": "h1", "## {}\n": "h2", "- {}": "li", "> {}": "blockquote", "| a | {} |\n|---|---|": "th",

@@ -28,6 +28,8 @@ _SPECIAL = re.compile(
     re.VERBOSE,
 )
 
+_SPECIAL_IN_BRACKETS = re.compile(rf"{_SPECIAL.pattern} | [\[\]]", re.VERBOSE)
+
 
 def one_line(text: object) -> str:
     """Text without line ends and control characters; these and other white space become single spaces."""
@@ -37,6 +39,11 @@ def one_line(text: object) -> str:
 def markdown(text: object) -> str:
     """Text in a paragraph, heading, list or table of Markdown."""
     return _SPECIAL.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", one_line(text))
+
+
+def markdown_in_brackets(text: object) -> str:
+    """Text between the brackets of a link or picture of Markdown."""
+    return _SPECIAL_IN_BRACKETS.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", one_line(text))
 
 
 def markdown_values(value: Any) -> Any:
