@@ -125,6 +125,10 @@ calibrate: $(STAMP) ## Fit the noise of the simulated twins again (rewrites cali
 tiny-clip: $(STAMP) ## Train the tiny CLIP again (into runs/tiny_clip/model, to be copied to targets/tiny_clip_model)
 	$(BIN)/python scripts/train_tiny_clip.py --output-dir runs/tiny_clip
 
+.PHONY: sample
+sample: $(STAMP) ## Make the sample that ships again (by way of runs/sample, a quarter of an hour)
+	$(BIN)/python scripts/make_sample.py --work-dir runs/sample
+
 .PHONY: clean
 clean: ## Remove the environment, caches and builds; outputs stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -133,7 +133,7 @@ except DataError as error:
 """
 
 
-@pytest.mark.parametrize("mark", ["", "!"])
+@pytest.mark.parametrize("mark", ["", pytest.param("!", marks=pytest.mark.slow)])
 def test_a_cache_that_takes_no_files_is_named_with_the_variables_that_move_it(tmp_path, ready_folders, mark):
     """Not taken for a damaged data set; with `!` the same disk can be written."""
     done = run_on_small_disk(tmp_path, "16m", READS, mark + ready_folders["fmri"])

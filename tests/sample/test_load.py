@@ -80,6 +80,7 @@ def test_another_modality_is_refused():
         load_sample("fmr")
 
 
+@pytest.mark.slow
 def test_the_first_code_of_the_readme_prints_what_stands_there(tmp_path):
     """In an empty folder; `scripts/try_package.py` runs it from a wheel."""
     code, printed = BLOCK.search((REPOSITORY / "README.md").read_text(encoding="utf-8")).groups()

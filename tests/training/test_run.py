@@ -503,7 +503,7 @@ def test_a_finished_checkpoint_is_pushed_without_the_run_around_it(recipe_file, 
     assert not [name for name in files if "checkpoint-" in name or name.endswith((".bin", ".pt", ".pth"))]
     assert not [name for name, content in files.items() if b"planted-token" in content]
     assert (output / "model.safetensors").read_bytes() == files["model.safetensors"]
-    assert f"{output} is at {hub.endpoint}/lab/model" in capsys.readouterr().err
+    assert capsys.readouterr().out.splitlines()[-1] == f"repository: {hub.endpoint}/lab/model (private)"
     for strategy in ("every_save", "checkpoint", "all_checkpoints"):
         with pytest.raises(DataError, match=r"'training\.hub_strategy' parameter. Allowed is 'end'"):
             read_recipe([recipe_file, "--hub_strategy", strategy]).training_arguments  # noqa: B018

@@ -226,7 +226,7 @@ def _push(recipe: Recipe, checkpoint: Path) -> None:
     except DataError as error:
         again = command_line("neural-clip", "push", checkpoint, "--repo", repo, *["--public"] * is_public(recipe))
         raise DataError(f"{error} The checkpoint stands; {again} sends it.") from error
-    print(place_line("repository", address))
+    print(place_line("repository", f"{address} ({'public' if is_public(recipe) else 'private'})"))
 
 
 def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:
