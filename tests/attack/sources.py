@@ -217,8 +217,8 @@ def things_meg(folder: Path, seed: int) -> None:
 
 
 def sets(folder: Path, seed: int) -> None:
-    """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI, and that of a third person in a set
-    of its own; EEG scaled by statistics.
+    """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI of two, of three; EEG scaled by
+    statistics.
     """
     from planted_data import write_planted
 
