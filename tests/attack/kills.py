@@ -94,6 +94,9 @@ CUSTOM = "prepare custom manifest.yaml --output-dir out"
 IMAGENET = "prepare imagenet_eeg --raw-dir imagenet --output-dir out"
 TRAIN = "train recipe.yaml --output-dir out"
 ADAPT = "adapt --checkpoint trained --data eeg=set_eeg --output-dir out --epochs 2"
+PRIOR = (
+    "adapt --checkpoint trained --data fmri=set_third --known fmri=set_fmri --prior places --output-dir out --epochs 1"
+)
 RUN = "run set_eeg set_fmri --output-dir out --recipe recipe.yaml"
 EVALUATE = (
     "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --no-baselines --no-controls --subjects sub-01"
@@ -114,6 +117,7 @@ WRITERS = [
            before=lambda: shutil.copytree("trained", "out"), again=(line(f"{TRAIN} --resume --seed 7"),)),
     Writer("train again from the start", "trained", line(TRAIN), again=(line(f"{TRAIN} --overwrite"),)),
     Writer("adapt", "trained", line(ADAPT)),
+    Writer("adapt with a prior", "trained", line(PRIOR)),
     Writer("adapt over another", "trained", line(f"{ADAPT} --overwrite"), before=line(f"{ADAPT} --seed 3")),
     Writer("evaluate", "trained", line(EVALUATE), before=line(f"{EVALUATE} --split validation"), by_file=True),
     Writer("save a gallery", "gallery", saved),

@@ -217,11 +217,16 @@ def things_meg(folder: Path, seed: int) -> None:
 
 
 def sets(folder: Path, seed: int) -> None:
-    """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI; EEG scaled by statistics."""
+    """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI of two, of three; EEG scaled by
+    statistics.
+    """
     from planted_data import write_planted
 
     write_planted(folder / "set_eeg", "eeg", n_subjects=3, noise=4.0, seed=seed, counts=COUNTS, repeats=1)
     write_planted(folder / "set_fmri", "fmri", noise=4.0, seed=10 + seed, counts=COUNTS, repeats=1, places=True)
+    write_planted(
+        folder / "set_third", "fmri", n_subjects=3, noise=4.0, seed=20 + seed, counts=COUNTS, repeats=1, places=True
+    )
     (folder / "own").mkdir()
     write_manifest(folder / "own", eeg_manifest(folder / "own", scaling="train")[0])
     command("prepare custom own/manifest.yaml --output-dir set_own")

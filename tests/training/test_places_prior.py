@@ -180,6 +180,8 @@ def test_coordinates_of_images_are_white_and_go_back():
     np.testing.assert_allclose(
         z @ space.back, (targets - targets.mean(axis=0)) @ (vectors * values**-0.375) @ vectors.T
     )
+    with pytest.raises(DataError, match="have the same embedding"):
+        ImageSpace.of(np.tile(targets[:1], (20, 1)), 5)
     assert ImageSpace.of(targets, 2).coordinates(targets).shape == (300, 2)
 
 

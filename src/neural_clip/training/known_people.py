@@ -50,6 +50,10 @@ class ImageSpace:
         targets = np.asarray(targets, dtype=np.float64)
         mean = targets.mean(axis=0)
         variances, directions = np.linalg.eigh((targets - mean).T @ (targets - mean) / len(targets))
+        if variances[-1] <= np.finfo(np.float32).eps ** 2 * (targets**2).sum(axis=1).mean():
+            raise DataError(
+                "The training images of known people have the same embedding; they tell nothing of tuning."
+            )
         kept = np.flatnonzero(variances > LEAST_VARIANCE * variances[-1])[::-1][:most]
         variances, directions = variances[kept], directions[:, kept]
         back = (directions * variances ** ((1 - GAMMA) / 2)).T
@@ -210,7 +214,7 @@ def tuning_of(train: Split, space: ImageSpace, places: np.ndarray, most: int) ->
         values = (stacked(train, rows[part]) - mean) * scale
         products += z[part].T @ values
         sampled[part] = values[:, chosen]
-    inverse = np.linalg.inv(np.asarray(z.T @ z, dtype=np.float64))
+    inverse = np.linalg.pinv(np.asarray(z.T @ z, dtype=np.float64), hermitian=True)  # a person may lack a direction
     weights, share = inverse @ products, float(np.trace(inverse)) / len(inverse)
     left = sampled - z @ weights[:, chosen]
     noise = left.T @ left / (len(rows) - 1 - len(inverse))

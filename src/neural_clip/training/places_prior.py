@@ -59,16 +59,11 @@ class Carried:
     def __call__(self, maps: Maps, train: Split) -> Maps:
         """The blend of a person's closed form with what is carried over, both on the same rows."""
         (name,) = maps.offsets
-        weights, offset = blended(*maps_of_equal_noise(self.prior, self.space, maps, train), self.weight)
+        pair = maps_of_equal_noise(self.prior, self.space, maps, train)
+        weights, offset = (self.weight * one + (1 - self.weight) * other for one, other in zip(*pair, strict=True))
         largest = max(float(np.abs(weights).max()), np.finfo(np.float32).tiny)
         weights, offset = ((each / largest).astype(np.float32) for each in (weights, offset))
         return replace(maps, weights={name: weights}, offsets={name: offset})
-
-
-def blended(carried: Map, own: Map, weight: float) -> Map:
-    """Weighed sum of two maps."""
-    weights, offset = (weight * one + (1 - weight) * other for one, other in zip(carried, own, strict=True))
-    return weights, offset
 
 
 def maps_of_equal_noise(prior: Prior, space: ImageSpace, maps: Maps, train: Split) -> tuple[Map, Map]:
@@ -91,6 +86,7 @@ def scale_of_few(values: np.ndarray) -> np.ndarray:
     return reciprocal(np.sqrt(shrunk))
 
 
+@one_thread
 def carried_over(
     people: KnownPeople, train: RecordingDataset, validation: RecordingDataset, name: str, seed: int
 ) -> tuple[Carried | None, dict[str, Any]]:
@@ -128,7 +124,6 @@ def _prior(people: KnownPeople, name: str) -> Prior:
     return Prior.of(others, Parcels.of(people.places[name], MAX_PARCELS), people.kernels)
 
 
-@one_thread
 def rehearsed(people: KnownPeople, n_train: int, n_validation: int, n_repeats: int, seed: int) -> dict[str, Any]:
     """Take each known person for a new one; the record of it, with the `weight` that is chosen.
 
@@ -152,7 +147,7 @@ def rehearsed(people: KnownPeople, n_train: int, n_validation: int, n_repeats: i
             train, validation = drawn(people.train[name], n_train, n_validation, n_repeats, rng)
             closed = own_closed_form(train, validation)
             pairs = [maps_of_equal_noise(each, people.space, *closed) for each in priors]
-            draws.append([[_scores(blended(*pair, weight), scored) for weight in WEIGHTS] for pair in pairs])
+            draws.append([_scores(pair, scored) for pair in pairs])
         entropies.append(np.mean([[[one for one, _ in row] for row in draw] for draw in draws], axis=0))
         hits.append(np.mean([[[two_way for _, two_way in row] for row in draw] for draw in draws], axis=0))
     found = {"images": {"train": n_train, "validation": n_validation}, "draws": N_DRAWS}
@@ -213,11 +208,14 @@ def own_closed_form(train: Split, validation: Split) -> tuple[Maps, Split]:
     return Maps.of(fit_of(choice.fit.way, everything), choice.relative_alpha, transform), everything
 
 
-def _scores(found: Map, scored: Split) -> tuple[float, np.ndarray]:
-    """Cross-entropy, and 2-way accuracy of each row, of what a map makes of recordings."""
-    weights, offset = found
-    predictions = stacked(scored, np.arange(len(scored))) @ weights + offset
-    entropy = cross_entropy(predictions, scored)
-    units = unit_vectors(predictions).astype(np.float32)
-    own = scored.of_its_images()
-    return entropy, scores_and_contributions(units, own.targets, own.image_ids.tolist())[1]["two_way"]
+def _scores(maps: tuple[Map, Map], scored: Split) -> list[tuple[float, np.ndarray]]:
+    """Cross-entropy, and 2-way accuracy of each row, of what blends of two maps make of recordings; for `WEIGHTS`."""
+    values = stacked(scored, np.arange(len(scored)))
+    carried, own = (values @ weights + offset for weights, offset in maps)
+    found, shown = [], scored.of_its_images()
+    for weight in WEIGHTS:
+        predictions = weight * carried + (1 - weight) * own
+        units = unit_vectors(predictions).astype(np.float32)
+        two_way = scores_and_contributions(units, shown.targets, shown.image_ids.tolist())[1]["two_way"]
+        found.append((cross_entropy(predictions, scored), two_way))
+    return found
