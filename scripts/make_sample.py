@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from neural_clip.training.recipe import Recipe
 ROWS = {"train": 4, "validation": 2, "test": 40}  # a data set must have rows to train on; the test rows are shown
 MAX_BYTES = 10_000_000
 # A twin repeats what holds for its corpus; in the sample there is nothing of anybody else.
-TERMS = {
+TERMS: dict[str, Any] = {
     "licence": "Apache-2.0", "redistribution": "allowed", "declared": None, "known_defects": [],
     "terms": "Simulated recordings and images; no subject was recorded.",
     "source": "simulated by scripts/make_sample.py of neural_clip",

@@ -17,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,7 @@ def added(checkpoint: Path, data: PreparedSet, person: str, n_images: int, seed:
     from neural_clip.training.adapt import adapt
 
     records = []
+    more: dict[str, Any]
     for how, more in (("adapted", {}), ("adapted with a prior", {"prior": "places", "known": data})):
         output = adapt(checkpoint, data, checkpoint.parent / "adapted", subjects=[person], images=n_images, seed=seed,
                        overwrite=True, **more)  # fmt: skip

@@ -80,7 +80,8 @@ def write_predictions(folder: Path, predictions: Sequence[ValidationPredictions]
     """Write predictions into the folder of a checkpoint that is being made; nothing where there are none."""
     from safetensors.numpy import save_file
 
-    tensors, stated = {}, []
+    tensors: dict[str, np.ndarray] = {}
+    stated = []
     for number, found in enumerate(predictions):
         entry = asdict(found)
         tensors |= {f"{number}.{name}": np.ascontiguousarray(entry.pop(name)) for name in ARRAYS}

@@ -72,7 +72,7 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
 
 def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None:
     """Raise a `DataError` where channels, rate, window or voxels of a data set are not those of an encoder."""
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         key: (getattr(data.facts, key), getattr(config, key, None))
         for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")
     }

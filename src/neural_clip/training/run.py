@@ -158,7 +158,7 @@ def _run(
         print(f"kept: {_outcome(trainer, held_out)}", file=sys.stderr)
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print(place_line("checkpoint", output_dir))
+        print(place_line("checkpoint", str(output_dir)))
 
 
 def _save(

@@ -212,13 +212,13 @@ def sensor_whiteners(
     return found
 
 
-def average_of(inputs: Sequence[Standardised] | Sequence[WhitenedSensors]) -> Any:
+def average_of(inputs: Sequence[Standardised | WhitenedSensors]) -> Any:
     """What a new subject's recordings pass through: as the average subject of a model, the mean of all.
 
     The mean is that of what is computed: where channels are mixed, of the mixing and of what the mixing makes of each
     subject's mean.
     """
-    mean = np.mean([each.mean for each in inputs], axis=0, dtype=np.float32)
+    mean: Any = np.mean([each.mean for each in inputs], axis=0, dtype=np.float32)
     first = inputs[0]
     if isinstance(first, Standardised):
         return replace(first, mean=mean)
