@@ -68,8 +68,8 @@ def added(checkpoint: Path, data: PreparedSet, person: str, n_images: int, seed:
     from neural_clip.training.adapt import adapt
 
     records = []
-    more: dict[str, Any]
-    for how, more in (("adapted", {}), ("adapted with a prior", {"prior": "places", "known": data})):
+    ways: dict[str, dict[str, Any]] = {"adapted": {}, "adapted with a prior": {"prior": "places", "known": data}}
+    for how, more in ways.items():
         output = adapt(checkpoint, data, checkpoint.parent / "adapted", subjects=[person], images=n_images, seed=seed,
                        overwrite=True, **more)  # fmt: skip
         found = score(NeuralClipModel.from_pretrained(output), data, split, person)

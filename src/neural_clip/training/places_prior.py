@@ -62,8 +62,8 @@ class Carried:
         pair = maps_of_equal_noise(self.prior, self.space, maps, train)
         weights, offset = (self.weight * one + (1 - self.weight) * other for one, other in zip(*pair, strict=True))
         largest = max(float(np.abs(weights).max()), float(np.finfo(np.float32).tiny))
-        weights, offset = ((each / largest).astype(np.float32) for each in (weights, offset))
-        return replace(maps, weights={name: weights}, offsets={name: offset})
+        scaled, moved = ((each / largest).astype(np.float32) for each in (weights, offset))
+        return replace(maps, weights={name: scaled}, offsets={name: moved})
 
 
 def maps_of_equal_noise(prior: Prior, space: ImageSpace, maps: Maps, train: Split) -> tuple[Map, Map]:
