@@ -17,7 +17,7 @@ from typing import Any
 from .errors import check_option, check_value
 
 MOST = 2**32 - 1  # of whole numbers: the largest seed of NumPy's old generator, which transformers sets
-KINDS: dict[Any, tuple[type, float, str]] = {
+KINDS: dict[Any, tuple[Any, float, str]] = {
     int: (Integral, MOST + 1, f"a whole number up to {MOST:,}"), float: (Real, math.inf, "a finite number"),
 }  # fmt: skip
 

@@ -240,7 +240,7 @@ def _no_number(name: str) -> NoReturn:
 
 def _number(text: str) -> float:
     """A number, unless it is too large for one."""
-    return number if math.isfinite(number := float(text)) else _no_number(text)
+    return value if math.isfinite(value := float(text)) else _no_number(text)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict:
