@@ -125,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 made = alone(data, person, n_images, seed, arguments.split)
                 made += added(checkpoint, data, person, n_images, seed, arguments.split)
                 results["records"] += [{**about, **record} for record in made]
+                scores = ", ".join(f"{record['how']} {record['two_way']:.3f}" for record in made)
+                print(f"{person}, {n_images} images, seed {seed}: 2-way of {scores}", flush=True)
         print(table(results["records"]), flush=True)
     print(f"results in {write_results(results, f'priors_{arguments.name}', arguments)}")
 
