@@ -44,7 +44,9 @@ def write_gallery(
         table = rows.with_format("arrow")[:]
         moved = pa.array([shared[place] for place in places], pa.string())
         table = table.set_column(table.column_names.index("file"), "file", moved)
-        digest = hashlib.sha256(np.ascontiguousarray(vectors_of(rows))).hexdigest()[:16]  # one gallery, the same bytes
+        digest = hashlib.sha256(np.ascontiguousarray(vectors_of(rows)).data).hexdigest()[
+            :16
+        ]  # one gallery, the same bytes
         Dataset(InMemoryTable(table), fingerprint=digest).save_to_disk(partial)
         files = {path.name: sha256_of([path]) for path in sorted(partial.iterdir())}
         content = {
