@@ -26,7 +26,7 @@ REDRAWN = (nn.Linear, nn.Conv1d, nn.Conv2d, TemporalFilter, BraindecodeNet, Clos
 JOINT_PARTS = ("closed_forms", "encoders", "logit_scale", "projections", "vision_model")
 
 
-class WholeModel(PushedByTerms, PreTrainedModel):
+class WholeModel(PushedByTerms, PreTrainedModel):  # type: ignore[misc]  # its own takes anything
     """A model that is loaded whole or not at all."""
 
     config_class: Any

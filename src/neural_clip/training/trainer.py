@@ -218,7 +218,7 @@ class NeuralClipTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         args = self.args
-        given = {"private": args.hub_private_repo if private is None else private}
+        given: dict[str, Any] = {"private": args.hub_private_repo if private is None else private}
         given |= {"token": token or args.hub_token, "revision": revision or args.hub_revision}
         repo = args.hub_model_id or Path(str(args.output_dir)).absolute().name
         parts: list[Any] = [self.accelerator.unwrap_model(self.model), self.processor]
