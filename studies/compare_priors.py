@@ -67,9 +67,9 @@ def added(checkpoint: Path, data: PreparedSet, person: str, n_images: int, seed:
     from neural_clip.training.adapt import adapt
 
     records = []
-    for how, more in (("adapted", {}), ("adapted with a prior", {"prior": "places", "known": data})):
-        output = adapt(checkpoint, data, checkpoint.parent / "adapted", subjects=[person], images=n_images, seed=seed,
-                       overwrite=True, **more)  # fmt: skip
+    for how, prior, known in (("adapted", "none", None), ("adapted with a prior", "places", data)):
+        output = adapt(checkpoint, data, checkpoint.parent / "adapted", known=known, prior=prior, subjects=[person],
+                       images=n_images, seed=seed, overwrite=True)  # fmt: skip
         found = score(NeuralClipModel.from_pretrained(output), data, split, person)
         (entry,) = json.loads((output / "training.json").read_text(encoding="utf-8"))["adaptations"]
         closed = entry["closed_form"].get(person, {})

@@ -197,7 +197,9 @@ def added_closed_forms(
     if not options.closed_form:
         return {}
     carried, priors = {}, {}
-    for name in subjects if people is not None else ():
+    for name in subjects:
+        if people is None:
+            break
         found, priors[name] = carried_over(people, train, validation, name, options.seed)
         if found is not None:
             carried[name] = found
