@@ -17,7 +17,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -68,10 +67,9 @@ def added(checkpoint: Path, data: PreparedSet, person: str, n_images: int, seed:
     from neural_clip.training.adapt import adapt
 
     records = []
-    ways: dict[str, dict[str, Any]] = {"adapted": {}, "adapted with a prior": {"prior": "places", "known": data}}
-    for how, more in ways.items():
-        output = adapt(checkpoint, data, checkpoint.parent / "adapted", subjects=[person], images=n_images, seed=seed,
-                       overwrite=True, **more)  # fmt: skip
+    for how, prior, known in (("adapted", "none", None), ("adapted with a prior", "places", data)):
+        output = adapt(checkpoint, data, checkpoint.parent / "adapted", known=known, prior=prior, subjects=[person],
+                       images=n_images, seed=seed, overwrite=True)  # fmt: skip
         found = score(NeuralClipModel.from_pretrained(output), data, split, person)
         (entry,) = json.loads((output / "training.json").read_text(encoding="utf-8"))["adaptations"]
         closed = entry["closed_form"].get(person, {})

@@ -196,11 +196,14 @@ def test_images_of_both_splits(checkpoint, folders, tmp_path):
     (entry,) = json.loads((output / "training.json").read_text())["adaptations"]
     assert entry["recordings"] == {"train": 20, "validation": 4} and entry["settings"]["images"] == 12
     data = RecordingDataset.open(PreparedSet.open(folders["eeg"]), "train", ["sub-02", "sub-03"])
-    first, again, other = (rows_of_images(data, 5, seed) for seed in (0, 0, 1))
+    held_out = RecordingDataset.open(PreparedSet.open(folders["eeg"]), "validation", ["sub-02", "sub-03"])
+    (first, few), (again, _), (other, _) = (rows_of_images(data, held_out, 7, seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     assert np.bincount(data.subject_ids[first]).tolist() == [10, 10]
-    assert len(set(data.part.image_ids[first[data.subject_ids[first] == 0]])) == 5
-    with pytest.raises(DataError, match=r"takes 64 images of the train split, but 'sub-03' has 40 there"):
+    assert len(set(data.part.image_ids[first[data.subject_ids[first] == 0]])) == 5 and len(few) == 8
+    with pytest.raises(
+        DataError, match=r"takes 68 images of the training split and 12 .* 'sub-03' has 40 and 12 there"
+    ):
         adapting.adapt(checkpoint, folders["eeg"], tmp_path / "more", images=80)
     assert not (tmp_path / "more").exists()
 

@@ -75,9 +75,9 @@ def choose_recordings(train: RecordingDataset, validation: RecordingDataset, opt
     """
     per_trial = trial_seconds(train.part.facts, options.seconds_per_trial)
     if options.images is not None:
-        n_validation = max(round(VALIDATION_SHARE * options.images), 2)
-        for part, n_images in ((train, options.images - n_validation), (validation, n_validation)):
-            part.keep(rows_of_images(part, n_images, options.seed))
+        rows = rows_of_images(train, validation, options.images, options.seed)
+        for part, kept in zip((train, validation), rows, strict=True):
+            part.keep(kept)
     elif options.minutes is None:
         train.keep(fraction_rows(train.subject_ids, options.train_fraction, options.seed))
     else:
@@ -85,17 +85,30 @@ def choose_recordings(train: RecordingDataset, validation: RecordingDataset, opt
     return per_trial
 
 
-def rows_of_images(part: RecordingDataset, n_images: int, seed: int) -> np.ndarray:
-    """Rows of so many images of each subject, drawn at random; a `DataError` where a subject has fewer."""
-    kept = []
-    for subject in np.unique(part.subject_ids):
-        rows = np.flatnonzero(part.subject_ids == subject)
-        shown = np.unique(part.part.image_ids[rows])
-        if len(shown) < n_images:
+def rows_of_images(
+    train: RecordingDataset, validation: RecordingDataset, n_images: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of so many images of each subject, drawn at random from both splits.
+
+    Where the validation split has too few, there are more of the training split.
+
+    Raises:
+        DataError: If a subject has fewer images.
+    """
+    kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for subject in np.unique(train.subject_ids):
+        own = [np.flatnonzero(part.subject_ids == subject) for part in (train, validation)]
+        shown = [part.part.image_ids[rows] for part, rows in zip((train, validation), own, strict=True)]
+        n_train, n_validation = (len(np.unique(ids)) for ids in shown)
+        wanted = min(max(round(VALIDATION_SHARE * n_images), 2), n_validation)
+        if n_train < n_images - wanted:
             raise DataError(
-                f"Invalid value for the 'images' parameter. It takes {n_images} images of the {part.part.name} split, "
-                f"but {part.subjects[subject]!r} has {len(shown)} there in '{part.part.data.name}'."
+                f"Invalid value for the 'images' parameter. It takes {n_images - wanted} images of the training split "
+                f"and {wanted} of the validation split, but {train.subjects[subject]!r} has {n_train} and "
+                f"{n_validation} there in '{train.part.data.name}'."
             )
-        drawn = np.random.default_rng(seed).permutation(shown)[:n_images]
-        kept.append(rows[np.isin(part.part.image_ids[rows], drawn)])
-    return np.sort(np.concatenate(kept))
+        for rows, ids, n, found in zip(own, shown, (n_images - wanted, wanted), kept, strict=True):
+            drawn = np.random.default_rng(seed).permutation(np.unique(ids))[:n]
+            found.append(rows[np.isin(ids, drawn)])
+    first, second = (np.sort(np.concatenate(rows)) for rows in kept)
+    return first, second
