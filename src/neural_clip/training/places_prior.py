@@ -61,9 +61,9 @@ class Carried:
         (name,) = maps.offsets
         pair = maps_of_equal_noise(self.prior, self.space, maps, train)
         weights, offset = (self.weight * one + (1 - self.weight) * other for one, other in zip(*pair, strict=True))
-        largest = max(float(np.abs(weights).max()), np.finfo(np.float32).tiny)
-        weights, offset = ((each / largest).astype(np.float32) for each in (weights, offset))
-        return replace(maps, weights={name: weights}, offsets={name: offset})
+        largest = max(float(np.abs(weights).max()), float(np.finfo(np.float32).tiny))
+        scaled = [np.asarray(each / largest, dtype=np.float32) for each in (weights, offset)]
+        return replace(maps, weights={name: scaled[0]}, offsets={name: scaled[1]})
 
 
 def maps_of_equal_noise(prior: Prior, space: ImageSpace, maps: Maps, train: Split) -> tuple[Map, Map]:
