@@ -17,6 +17,7 @@ from neural_clip.errors import run
 from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import replace_marked
 from neural_clip.publishing.model_card import model_card, score_rows
+from neural_clip.report.summary import best_baseline
 from neural_clip.report.tables import (
     Table,
     as_markdown,
@@ -37,12 +38,9 @@ PICTURES = ("decoding", "conversion", "intervals_decoding")
 def summary_table(report: dict) -> Table:
     """One row a modality: single-trial 2-way accuracy of the first checkpoint, of its best baseline, and chance."""
     rows = []
-    trained = {part["name"] for part in report["checkpoints"]}
     for modality, part in report["decoding"].items():
-        singles = [row for row in part["rows"] if row["aggregation"] == "single trial" and "not_computed" not in row]
-        ours = next(row for row in singles if row["method"] == report["checkpoints"][0]["name"])
-        baselines = [row for row in singles if row["method"] not in trained and "part_of" not in row]
-        best = max(baselines, key=lambda row: row["two_way"])
+        ours, best = part["rows"][0], best_baseline(report, modality)
+        assert best is not None  # published runs have baselines
         cells = [with_interval(row["two_way"], row["two_way_interval"]) for row in (ours, best)]
         cells[1] += f", {best['method']}"
         rows.append([label(report, modality), *cells, score(ours["chance_two_way"])])
