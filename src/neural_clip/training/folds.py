@@ -108,6 +108,7 @@ def cross_validate(
     if arguments.world_size > 1:
         raise DataError("Cross-validation ('folds') runs in one process. Start one, or make a validation split.")
     folds, scores = folds_of(train, n_folds), []
+    print(f"cross-validation: {number_of(folds)} trainings, then one on all recordings", file=sys.stderr)
     kept: list[list[dict[str, np.ndarray]]] = []  # by fold and epoch
     for fold, parts in enumerate(held_out_parts(train, folds)):
         print(f"fold {fold + 1} of {number_of(folds)}", file=sys.stderr)
