@@ -533,7 +533,7 @@ def test_bids_entities_can_differ_from_the_labels(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [({"task": "sea"}, r"has no task 'sea'; it has 'see'\. Did you mean 'see'\?"),
-     ({"bids_subject": "09"}, r"has no subject '09'; it has '01'\."),
+     ({"bids_subject": "x9"}, r"has no subject 'x9'; it has '01'\."),
      ({"session": "ses-b"}, r"has no session 'b'; it has 'a'\."),
      ({"bids_run": "02"}, r"has no run '02'; it has '01'\."),
      ({"datatype": "eeg"}, r"has no datatype 'eeg'; it has 'meg'\.")],
