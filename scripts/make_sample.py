@@ -17,6 +17,7 @@ import pkgutil
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.prepared.writer import write_prepared
+from neural_clip.publishing.model_card import configurations, model_card
 from neural_clip.sample import CHECKPOINT, FOLDERS
 from neural_clip.simulation.presets import TwinPreset, get_preset
 from neural_clip.simulation.simulate import simulate
@@ -144,19 +146,33 @@ def cut(whole: Path, folder: Path) -> None:
 
 
 def copy_checkpoint(whole: Path, folder: Path) -> None:
-    """Copy a checkpoint without the code beside it, which this package has."""
+    """Copy a checkpoint on the sample's terms, without the code beside it, which this package has."""
+    terms = {name: TERMS[name] for name in ("licence", "redistribution", "terms")}
     record = check_record(whole) or {}
-    for part in record["data"].values():
-        part["redistribution"] = TERMS["redistribution"]
+    record = {name: value for name, value in record.items() if name != "local_files"}
+    record["data"] = {modality: part | terms for modality, part in record["data"].items()}
     with whole_folder(folder, holds=RECORD_FILE, what="checkpoint", overwrite=True) as aside:
-        for path in sorted(path for path in whole.iterdir() if path.is_file() and path.suffix != ".py"):
-            shutil.copyfile(path, aside / path.name)
+        names = [name for name in record["files"] if not name.endswith(".py")]
+        for name in names:
+            shutil.copyfile(whole / name, aside / name)
         for name in ("config.json", "processor_config.json"):
             settings = json.loads((aside / name).read_text(encoding="utf-8"))
             settings.pop("auto_map", None)
+            for entry in learnt_from(settings):
+                entry.update(terms)
             (aside / name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        files = record_files(aside, [path.name for path in aside.iterdir() if path.name in record["files"]])
-        write_whole(aside / RECORD_FILE, json.dumps(sealed(record | {"files": files}), indent=2) + "\n")
+        record["files"] = record_files(aside, names)
+        write_whole(aside / RECORD_FILE, json.dumps(sealed(record), indent=2) + "\n")
+        write_whole(aside / "README.md", model_card(CHECKPOINT.name, record, None, *configurations(aside)))
+
+
+def learnt_from(settings: dict) -> Iterator[dict]:
+    """What a configuration says of the data that were learnt from, wherever it does."""
+    for name, value in settings.items():
+        if name == "trained_on":
+            yield from chain.from_iterable(value.values()) if isinstance(value, dict) else value
+        elif isinstance(value, dict):
+            yield from learnt_from(value)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
