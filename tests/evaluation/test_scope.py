@@ -77,6 +77,7 @@ def planted(monkeypatch):
     def make(modalities=("eeg",), n_subjects=2):
         model = PlantedModel(modalities, n_subjects)
         monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: model)
+        monkeypatch.setattr(checkpoints, "check_prepared_alike", lambda checkpoint, data: None)  # it has no processor
         return model
 
     return make

@@ -556,7 +556,8 @@ def test_options_that_are_not_allowed(tmp_path, clip):
         ([name, name], {}, rf"'model' parameter. {clip.name} \(projected\) is given twice"),
         ([name, name, name], {"pooling": ["cls", "projected", "cls"], "blur": 0.1}, r"\(cls, images .* given twice"),
         *((name, {"blur": blur}, rf"'blur' parameter. Allowed is a share in \(0, 1\], but got {blur}")
-          for blur in (0, -0.1, 1.01, float("nan"))),
+          for blur in (0, -0.1, 1.01)),
+        (name, {"blur": float("nan")}, "'blur' parameter. Allowed is a finite number, but got nan"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             embed_images(folder, models, device="cpu", **options)
