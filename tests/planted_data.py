@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from neural_clip.evaluation import checkpoints
 from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.integrity import fingerprint
@@ -33,6 +34,12 @@ def planted_maps(modality, n_subjects, seed=0):
     size = int(np.prod(SHAPES[modality]))
     shared = rng.standard_normal((WIDTH, size))
     return [shared + 0.3 * rng.standard_normal((WIDTH, size)) for _ in range(n_subjects)]
+
+
+def plant(patch, model_of):
+    """Have checkpoints of all names be what `model_of` gives for the name, without a processor."""
+    patch.setattr(checkpoints, "load_model", model_of)
+    patch.setattr(checkpoints, "check_prepared_alike", lambda checkpoint, data: None)
 
 
 def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=0, pixels=True, shuffled=False,

@@ -2,9 +2,8 @@
 
 import pytest
 
-from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation import run as evaluation
-from planted_data import PlantedModel, write_planted
+from planted_data import PlantedModel, plant, write_planted
 
 
 def make_report(root, *, modalities=("eeg", "fmri"), **options):
@@ -13,7 +12,7 @@ def make_report(root, *, modalities=("eeg", "fmri"), **options):
         write_planted(root / m, m, noise=6.0, seed=i, counts=counts, **options) for i, m in enumerate(modalities)
     ]
     patch = pytest.MonkeyPatch()
-    patch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(modalities))
+    plant(patch, lambda checkpoint: PlantedModel(modalities))
     evaluation.evaluate_checkpoints({"neural_clip": "planted"}, folders, root / "out", command="test")
     patch.undo()
     return root / "out"

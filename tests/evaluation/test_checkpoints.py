@@ -3,17 +3,16 @@
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation.checkpoints import open_data
 from neural_clip.evaluation.run import evaluate_checkpoints
-from planted_data import ENCODER, PlantedModel, write_planted
+from planted_data import ENCODER, PlantedModel, plant, write_planted
 
 pytestmark = pytest.mark.numerical
 
 
 def test_the_first_checkpoint_needs_every_encoder_and_others_one(folders, tmp_path, monkeypatch):
     models = {"a": PlantedModel(("eeg",)), "b": PlantedModel(("eeg", "meg")), "c": PlantedModel(("fmri",))}
-    monkeypatch.setattr(checkpoints, "load_model", models.get)
+    plant(monkeypatch, models.get)
     data = [folders["eeg"], folders["meg"]]
     with pytest.raises(DataError, match="the model 'a' has no meg encoder, and the first checkpoint needs one"):
         evaluate_checkpoints({"x": "a", "y": "b"}, data, tmp_path / "out")

@@ -6,9 +6,8 @@ from collections import Counter
 import datasets
 import pytest
 
-from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation.run import evaluate_checkpoints
-from planted_data import SHAPES, PlantedModel, write_planted
+from planted_data import SHAPES, PlantedModel, plant, write_planted
 
 COUNTS = {"train": 14, "validation": 7, "test": 9}
 SUBJECTS = REPEATS = 2
@@ -37,7 +36,7 @@ def reads(monkeypatch):
 
 def test_two_checkpoints_on_three_data_sets(tmp_path, monkeypatch, reads):
     folders = {m: write_planted(tmp_path / m, m, seed=i, pixels=False, counts=COUNTS) for i, m in enumerate(SHAPES)}
-    monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(tuple(SHAPES)))
+    plant(monkeypatch, lambda checkpoint: PlantedModel(tuple(SHAPES)))
     files, tables = reads
     files.clear()
     tables.clear()
@@ -55,7 +54,7 @@ def test_two_checkpoints_on_three_data_sets(tmp_path, monkeypatch, reads):
 
 def test_without_baselines_and_controls_no_split_is_read_whole(tmp_path, monkeypatch, reads):
     folder = write_planted(tmp_path / "meg", "meg", pixels=False, counts=COUNTS)
-    monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(("meg",)))
+    plant(monkeypatch, lambda checkpoint: PlantedModel(("meg",)))
     _, tables = reads
     tables.clear()
     evaluate_checkpoints({"one": "a"}, [folder], tmp_path / "out", baselines=False, controls=False, batch_size=7)

@@ -13,7 +13,6 @@ import torch
 from neural_clip.commands.evaluate import main
 from neural_clip.commands.options import named_checkpoints
 from neural_clip.errors import DataError
-from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.run import evaluate_checkpoints
 from neural_clip.gallery.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, embed_split
@@ -22,7 +21,7 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.report.text import markdown
 from neural_clip.retrieval.scores import retrieval_scores
-from planted_data import ENCODER, WIDTH, PlantedModel, write_planted
+from planted_data import ENCODER, WIDTH, PlantedModel, plant, write_planted
 from saved_models import save_model
 
 pytestmark = pytest.mark.numerical
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.numerical
 def evaluated(folders, tmp_path_factory):
     """Report of the planted model over all three, and the folder it was written to."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(("eeg", "meg", "fmri")))
+    plant(patch, lambda checkpoint: PlantedModel(("eeg", "meg", "fmri")))
     output_dir = tmp_path_factory.mktemp("evaluated")
     report = evaluate_checkpoints({"neural_clip": "planted"}, list(folders.values()), output_dir, command="test")
     patch.undo()
@@ -117,7 +116,7 @@ class Noisy(PlantedModel):
 
 def test_each_checkpoint_is_normalised_by_its_own_decoding(folders, tmp_path, monkeypatch):
     models = {"good": PlantedModel(("eeg", "meg")), "bad": Noisy(("eeg", "meg"))}
-    monkeypatch.setattr(checkpoints, "load_model", models.get)
+    plant(monkeypatch, models.get)
     data = [folders["eeg"], folders["meg"]]
     report = evaluate_checkpoints({"a": "good", "b": "bad"}, data, tmp_path, baselines=False, controls=False)
     for record in report["conversion"]:
@@ -135,7 +134,7 @@ def test_several_checkpoints_stand_in_one_report(folders, tmp_path, monkeypatch)
     models = {
         "planted": PlantedModel(("eeg", "meg")), "copy": PlantedModel(("eeg", "meg")), "noisy": Noisy(("eeg",)),
     }  # fmt: skip
-    monkeypatch.setattr(checkpoints, "load_model", models.get)
+    plant(monkeypatch, models.get)
     names = named_checkpoints(["planted", "again=copy", "spoilt=noisy"])
     data = [folders["eeg"], folders["meg"]]
     report = evaluate_checkpoints(names, data, tmp_path, baselines=False, controls=False)
@@ -178,7 +177,7 @@ def test_baselines_are_compared_with_the_model(evaluated):
 
 def test_same_seed_gives_the_same_report(evaluated, folders, tmp_path, monkeypatch):
     report, _ = evaluated
-    monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(("eeg", "meg", "fmri")))
+    plant(monkeypatch, lambda checkpoint: PlantedModel(("eeg", "meg", "fmri")))
     again = evaluate_checkpoints({"neural_clip": "planted"}, [folders["eeg"]], tmp_path, command="test")
     assert again["decoding"]["eeg"] == report["decoding"]["eeg"]
     assert again["encoding"]["eeg"] == report["encoding"]["eeg"]
@@ -187,7 +186,7 @@ def test_same_seed_gives_the_same_report(evaluated, folders, tmp_path, monkeypat
 
 def test_shuffled_labels_score_chance(tmp_path, monkeypatch):
     folder = write_planted(tmp_path / "eeg", "eeg", n_subjects=3, shuffled=True)
-    monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: PlantedModel(("eeg",), 3))
+    plant(monkeypatch, lambda checkpoint: PlantedModel(("eeg",), 3))
     report = evaluate_checkpoints({"neural_clip": "planted"}, [folder], tmp_path / "out")
     for row in report["decoding"]["eeg"]["rows"]:
         assert row["two_way"] == pytest.approx(0.5, abs=0.2)
@@ -229,7 +228,7 @@ class TwoCategoryModel(PlantedModel):
 
 
 def test_category_level_resamples_recordings_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: TwoCategoryModel(("eeg",)))
+    plant(monkeypatch, lambda checkpoint: TwoCategoryModel(("eeg",)))
     report = evaluate_checkpoints({"neural_clip": "planted"}, [category_folder(tmp_path / "faces")], tmp_path / "out")
     assert report["category_level"] and report["data"]["eeg"]["category_level"]
     row = report["decoding"]["eeg"]["rows"][0]
@@ -307,6 +306,6 @@ def test_a_model_that_gives_nan_raises(folders, tmp_path, monkeypatch):
         def _features(self, modality, values, subject_ids):
             return super()._features(modality, values, subject_ids) * float("nan")
 
-    monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: Broken(("eeg",)))
+    plant(monkeypatch, lambda checkpoint: Broken(("eeg",)))
     with pytest.raises(DataError, match="NaN or infinity"):
         evaluate_checkpoints({"neural_clip": "planted"}, [folders["eeg"]], tmp_path / "out")

@@ -8,7 +8,6 @@ import pytest
 
 from neural_clip.commands.evaluate import main
 from neural_clip.errors import DataError
-from neural_clip.evaluation import checkpoints
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.run import evaluate_checkpoints
 from neural_clip.files.privacy import shared_place
@@ -20,7 +19,7 @@ from neural_clip.report.tables import print_tables
 from neural_clip.report.text import markdown
 from neural_clip.report.write import write_report
 from neural_clip.retrieval.scores import retrieval_scores
-from planted_data import ENCODER, SHAPES, WIDTH, PlantedModel, planted_maps, write_planted
+from planted_data import ENCODER, SHAPES, WIDTH, PlantedModel, plant, planted_maps, write_planted
 from saved_models import save_model
 from slow_scores import cosine
 
@@ -76,8 +75,7 @@ def planted(monkeypatch):
 
     def make(modalities=("eeg",), n_subjects=2):
         model = PlantedModel(modalities, n_subjects)
-        monkeypatch.setattr(checkpoints, "load_model", lambda checkpoint: model)
-        monkeypatch.setattr(checkpoints, "check_prepared_alike", lambda checkpoint, data: None)  # it has no processor
+        plant(monkeypatch, lambda checkpoint: model)
         return model
 
     return make

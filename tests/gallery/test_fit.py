@@ -25,7 +25,7 @@ pytestmark = pytest.mark.numerical
         ({"n_chans": 7}, "n_chans is 6, but the model expects 7"),
         ({"n_times": 12}, "n_times is 10, but the model expects 12"),
         ({"sfreq": 250.0}, "sfreq is 100.0, but the model expects 250.0"),
-        ({"ch_names": [f"C{5 - i}" for i in range(6)]}, "ch_names"),
+        ({"ch_names": [f"C{5 - i}" for i in range(6)]}, "in its channels: its channel 1 is .C0. instead of .C5."),
     ],
 )
 def test_a_data_set_that_does_not_fit_the_model_raises(folders, tmp_path, changes, message):

@@ -103,7 +103,7 @@ def test_a_report_far_from_its_data_says_the_same_of_them(tmp_path):
     (tmp_path / "eeg").rename(tmp_path / "moved")
     away = write_report(folder).read_text().splitlines()
     lost = [line for line in here if line not in away]
-    assert lost and all(line.startswith(("![", "Left: the image behind the query.")) for line in lost)
+    assert lost and all(line.startswith(("![", "Rows of images: left")) for line in lost)
     (added,) = [line for line in away if line not in here]
     assert re.search(r"^No pictures: .*EEG \(there is no folder .*eeg here\)\. Say where the data sets lie", added)
     assert write_report(folder, data={"eeg": tmp_path / "moved"}).read_text().splitlines() == here

@@ -116,7 +116,7 @@ def test_without_validation_training_takes_its_steps_and_says_so(recipe_file, tm
     said = capsys.readouterr().err
     assert "has no validation recordings of ['sub-01', 'sub-02']" in said
     assert "note: without a validation split, training takes 10 steps, and the last weights are kept." in said
-    assert said.rstrip().endswith("(the weights after step 10, unscored)")
+    assert said.rstrip().endswith("kept: the weights after step 10, unscored")
     record = json.loads((output / "training.json").read_text())
     assert record["steps"] == 10 and record["best_validation_two_way"] is None and record["validation"] == []
     assert "10 steps (2 epochs), seed 5. Nothing was scored or chosen" in (output / "README.md").read_text()
