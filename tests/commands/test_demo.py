@@ -60,7 +60,8 @@ def test_demo_leaves_what_it_promises(demo):
     text = (output / "report.md").read_text()
     assert "Table 1" in text and "Table 2" in text and "simulated" in text
     pictures = {path.stem for path in (output / "pictures").glob("*.png")}
-    assert pictures == {"decoding", "encoding", "conversion", "intervals_decoding", "intervals_conversion"}
+    drawn = {"decoding", "encoding", "conversion", "intervals_decoding", "intervals_conversion"}
+    assert pictures == drawn | {f"summary_{name}" for name in MODALITIES}
     assert "Controls beside the scores" in text and (output / "report.html").is_file()
     shown = done.stdout.split("$ neural-clip evaluate")[1]
     assert "Table 1" in shown and "Table 2" in shown and str(output / "report.md") in shown
