@@ -25,10 +25,8 @@ def model_terms(folder: Path) -> dict[str, str | None]:
         learnt = dict(record["data"])
         for entry in record.get("adaptations", []):
             new = ", ".join(entry["subjects"])
-            learnt |= {
-                new: entry["data"],
-                **{f"tuning carried over to {new}": facts for facts in data_carried_over(entry)},
-            }
+            learnt |= {f"tuning carried over to {new}": facts for facts in data_carried_over(entry)}
+            learnt[new] = entry["data"]
         return {f"{facts['corpus']} ({what})": facts.get("redistribution") for what, facts in learnt.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

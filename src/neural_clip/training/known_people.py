@@ -133,7 +133,8 @@ class KnownPeople:
         }
         kernels = Kernels.estimated([sample for _, sample in found.values()])
         record = recorded_facts(known.facts, people) | {
-            "simulated": bool(known.facts.simulated), "space": known.places_space, "n_coordinates": space.into.shape[1], "kernels": kernels.as_dict(),
+            "simulated": bool(known.facts.simulated), "space": known.places_space,
+            "n_coordinates": space.into.shape[1], "kernels": kernels.as_dict(),
             "train_rows": {name: len(split) for name, split in train.items()},
         }  # fmt: skip
         return cls(places, train, validation, space, {name: one for name, (one, _) in found.items()}, kernels, record)
