@@ -68,6 +68,22 @@ TRAINING = {
     "warmup_steps": 0.03, "weight_decay": 0.1, "seed": 0, "disable_tqdm": True,
 }  # fmt: skip
 
+# In place of what the card of other checkpoints says: the code is not beside this one.
+USE = """## Use
+
+It ships with `neural_clip`, whose code loads it:
+
+```python
+from neural_clip import NeuralClipModel, NeuralClipProcessor, load_sample
+
+sample = load_sample("eeg")  # also "meg" and "fmri"
+model = NeuralClipModel.from_pretrained(sample.checkpoint)
+processor = NeuralClipProcessor.from_pretrained(sample.checkpoint)
+inputs = processor(eeg=sample.recordings[:6])
+embeds = model.get_eeg_features(**inputs)  # (6, 64)
+```
+"""
+
 
 def preset() -> TwinPreset:
     """One subject a modality, with more trials than each has in the demo: no other subject's help to learn."""
@@ -163,7 +179,9 @@ def copy_checkpoint(whole: Path, folder: Path) -> None:
             (aside / name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         record["files"] = record_files(aside, names)
         write_whole(aside / RECORD_FILE, json.dumps(sealed(record), indent=2) + "\n")
-        write_whole(aside / "README.md", model_card(CHECKPOINT.name, record, None, *configurations(aside)))
+        card = model_card(CHECKPOINT.name, record, None, *configurations(aside))
+        start, rest = card[: card.index("## Use\n")], card[card.index("## Recordings\n") :]
+        write_whole(aside / "README.md", f"{start}{USE}\n{rest}")
 
 
 def learnt_from(settings: dict) -> Iterator[dict]:

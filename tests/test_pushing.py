@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from hostile_names import HOSTILE, structure
 from loopback_hub import LoopbackHub
-from neural_clip import NeuralClipModel, NeuralClipProcessor
+from neural_clip import NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
 from neural_clip.checkpoint_card import MARK, card_text
 from neural_clip.errors import DataError
 from neural_clip.markup import one_line
@@ -268,6 +268,12 @@ def test_a_checkpoint_that_says_nothing_of_terms_is_unknown_not_free(hub, tmp_pa
             thing.push_to_hub(REPO, private=False)
         thing.push_to_hub(REPO)
     assert "redistribution of the data: not recorded" in card_of(hub.repositories["model", REPO])
+
+
+@pytest.mark.parametrize("files", [(NeuralClipConfig(), None), (None, NeuralClipProcessor())])
+def test_what_has_no_modality_yet_has_a_card(files):
+    text = card_text("lab/empty", *(part and part.to_dict() for part in files))
+    assert "Maps no recordings yet" in text and "## Use" not in text and "license: other" in text
 
 
 def test_names_are_text_in_the_card_whatever_they_hold():

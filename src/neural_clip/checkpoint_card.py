@@ -53,13 +53,15 @@ def card_text(repo: str, config: Mapping | None, processor: Mapping | None, tags
     from huggingface_hub import ModelCard
 
     branches = branches_of(config, processor)
-    about = f"Maps {titles(branches)} recordings of subjects who look at images into the embedding space of a frozen"
+    what = f"{titles(branches)} recordings" if branches else "no recordings yet"
+    about = f"Maps {what} of subjects who look at images into the embedding space of a frozen"
     lines = [MARK, "", f"# {markdown(repo)}", "", f"{about} image encoder"]
     if config and config.get("vision_model_name"):
         lines[-1] += f" ({code(config['vision_model_name'])}, {told(config.get('projection_dim'))} dimensions)"
     lines[-1] += ", after Ferrante et al. 2024 ([arXiv:2411.09723](https://arxiv.org/abs/2411.09723))."
-    lines += ["", use_section(repo, branches, config)]
-    lines += ["", recordings_section(branches), "", people_section(branches), "", "## Scores", ""]
+    if branches:
+        lines += ["", use_section(repo, branches, config), "", recordings_section(branches)]
+    lines += ["", people_section(branches), "", "## Scores", ""]
     lines += ["None were pushed with it. `neural-clip push` sends a checkpoint with its record, `training.json`."]
     data = card_data(branches, tags)
     return str(ModelCard.from_template(data, template_str=TEMPLATE, body="\n".join(lines)).content)

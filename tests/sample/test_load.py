@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from make_sample import MAX_BYTES, TERMS, preset
+from make_sample import MAX_BYTES, TERMS, USE, preset
 from neural_clip import NeuralClipModel, NeuralClipProcessor, NeuralGallery, load_sample
 from neural_clip.errors import DataError
 from neural_clip.files.record import check_record
@@ -62,7 +62,14 @@ def test_the_sample_is_what_its_script_makes_and_says_that_it_is_simulated():
         assert {name: getattr(facts, name) for name in TERMS} == TERMS
         assert "**Simulated recordings.**" in (folder / "README.md").read_text(encoding="utf-8")
         assert str(load_sample(modality)).startswith("SIMULATED ")
-    assert "trained on simulated EEG, MEG and fMRI data" in (CHECKPOINT / "README.md").read_text(encoding="utf-8")
+    card = (CHECKPOINT / "README.md").read_text(encoding="utf-8")
+    assert "trained on simulated EEG, MEG and fMRI data" in card and f"\n{USE}\n## Recordings\n" in card
+
+
+def test_the_code_in_the_card_of_the_sample_runs():
+    found: dict = {}
+    exec(USE.partition("```python\n")[2].partition("```")[0], found)
+    assert found["embeds"].shape == (6, 64)
 
 
 def test_the_sample_is_small_and_names_no_place_of_the_machine_that_made_it():

@@ -1,6 +1,7 @@
 """`neural-clip adapt --prior places`: what known people share is carried over, where rehearsal says that it helps."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import ready
 from neural_clip.evaluation.baselines.whitening import stacked
 from neural_clip.prepared.reader import PreparedSet, Split
+from neural_clip.publishing.terms import model_terms
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.training import places_prior
 from neural_clip.training.batches import RecordingDataset
@@ -121,6 +123,19 @@ def test_what_people_share_at_a_place_is_carried_over(alike, tmp_path, capsys, o
     assert f"of '{folder}' ['{NEW}'] are not used" in told
     before, after = (load_file(path / "model.safetensors") for path in (checkpoint, prior))
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_terms_of_the_known_people_are_remembered(alike, tmp_path):
+    _, folder = alike
+    known = shutil.copytree(folder, tmp_path / "known")
+    metadata = json.loads((known / "neural_clip.json").read_text())
+    (known / "neural_clip.json").write_text(json.dumps(metadata | {"redistribution": "forbidden"}))
+    output = adapted(alike, tmp_path / "new", known=known)
+    assert "forbidden" in model_terms(output).values()
+    assert "redistribution of the data: forbidden" in (output / "README.md").read_text()
+    trained_on = json.loads((output / "config.json").read_text())["fmri_config"]["trained_on"]
+    found = [(entry["subjects"], entry["redistribution"]) for entry in trained_on]
+    assert found == [(list(KNOWN), "allowed"), (list(KNOWN), "forbidden"), ([NEW], "allowed")]
 
 
 def test_what_nobody_shares_switches_it_off_bit_for_bit(unlike, tmp_path):

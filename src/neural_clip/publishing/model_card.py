@@ -22,6 +22,8 @@ from neural_clip.files.record import RECORD_FILE, read_record
 from neural_clip.files.whole import write_whole
 from neural_clip.markup import code, code_block, markdown, one_line, python_text
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.publishing.terms import data_carried_over
+from neural_clip.terms import TRAINED_ON
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -83,7 +85,9 @@ def _branches(record: dict, shapes: dict[str, dict]) -> dict[str, dict]:
     found = {}
     for modality, facts in record["data"].items():
         adapted = [entry for entry in record.get("adaptations", []) if entry["modality"] == modality]
-        learnt = [facts | {"simulated": modality in record["simulated"]}, *(entry["data"] for entry in adapted)]
+        listed = [facts | {"simulated": modality in record["simulated"]}]
+        listed += [each for entry in adapted for each in (*data_carried_over(entry), entry["data"])]
+        learnt = list({str([each.get(name) for name in TRAINED_ON]): each for each in listed}.values())
         found[modality] = {"subjects": facts["subjects"], **shapes.get(modality, {}), "trained_on": learnt}
     return found
 

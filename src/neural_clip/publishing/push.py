@@ -52,7 +52,7 @@ REPORT_FILE, EVAL_RESULTS = "report.json", ".eval_results/neural_clip.yaml"
 ADVICE = {True: "add --public", False: "leave --public away"}
 # Files of an earlier push that this one lacks would be read together with the new ones.
 STALE_FILES = {
-    "dataset": ["data/*", "images/*", "*.npz", "*.safetensors"],
+    "dataset": ["data/*", "images/*", "masks/*", "*.npz", "*.safetensors"],
     "model": ["*.safetensors", "*.safetensors.index.json", ".eval_results/*"],
 }
 

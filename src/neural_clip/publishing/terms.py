@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from neural_clip.errors import DataError
@@ -22,9 +23,19 @@ def model_terms(folder: Path) -> dict[str, str | None]:
         return {"its training data": None}
     try:
         learnt = dict(record["data"])
-        learnt |= {", ".join(entry["subjects"]): entry["data"] for entry in record.get("adaptations", [])}
+        for entry in record.get("adaptations", []):
+            new = ", ".join(entry["subjects"])
+            learnt |= {f"tuning carried over to {new}": facts for facts in data_carried_over(entry)}
+            learnt[new] = entry["data"]
         return {f"{facts['corpus']} ({what})": facts.get("redistribution") for what, facts in learnt.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"'{folder / RECORD_FILE}' is damaged ({error!r}); what the model learnt from cannot be told."
         ) from error
+
+
+def data_carried_over(adaptation: dict) -> Iterator[dict]:
+    """The data set of known people whose tuning an entry of `adaptations` says was carried over; none if none was."""
+    found = adaptation.get("closed_form", {}).values()
+    if any(each.get("prior", {}).get("weight") for each in found):
+        yield adaptation["known"]

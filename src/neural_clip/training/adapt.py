@@ -29,6 +29,7 @@ from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.gallery.fit import check_fit, check_preparation
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.publishing.terms import data_carried_over
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
@@ -171,7 +172,10 @@ def adapt(
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
         if config.trained_on is not None:  # else nobody knows of the others
-            config.trained_on = [*config.trained_on, learnt_from(data.facts, chosen)]
+            learnt = [learnt_from(data.facts, chosen)]
+            if others is not None and people is not None and any(data_carried_over(entry)):
+                learnt.insert(0, learnt_from(others.facts, list(people.tunings)))
+            config.trained_on += [each for each in learnt if each not in config.trained_on]
         processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
         write_predictions(partial, [*validation_predictions(checkpoint), predictions])
         write_checkpoint(partial, output_dir.name, model, processor, record)

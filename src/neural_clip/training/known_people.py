@@ -15,6 +15,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import GAMMA, LEAST_VARIANCE, ready
 from neural_clip.evaluation.baselines.whitening import mean_of, reciprocal, row_blocks, squares_of, stacked
+from neural_clip.gallery.building import SAME_IMAGE_COSINE
 from neural_clip.gallery.fit import check_shape
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scores import nearest_rows
@@ -26,7 +27,6 @@ from neural_clip.training.voxel_prior import Tuning
 MIN_PEOPLE = 2  # what two share cannot be told from what one has
 MAX_KNOWN_PARCELS = 6000  # of all known people: one matrix of 288 MB, which is factored
 IMAGES_A_COORDINATE = 4  # training images of a person for each coordinate of images whose tuning is estimated
-SAME_IMAGE = 1 - 1e-6  # cosine of two embeddings of one picture, but for rounding
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ class KnownPeople:
         }
         kernels = Kernels.estimated([sample for _, sample in found.values()])
         record = recorded_facts(known.facts, people) | {
-            "space": known.places_space, "n_coordinates": space.into.shape[1], "kernels": kernels.as_dict(),
+            "simulated": bool(known.facts.simulated), "space": known.places_space,
+            "n_coordinates": space.into.shape[1], "kernels": kernels.as_dict(),
             "train_rows": {name: len(split) for name, split in train.items()},
         }  # fmt: skip
         return cls(places, train, validation, space, {name: one for name, (one, _) in found.items()}, kernels, record)
@@ -184,7 +185,7 @@ def _without(train: Mapping[str, Split], held_out: Sequence[Split]) -> dict[str,
     for name, split in train.items():
         shown = unit_vectors(split.of_its_images().gallery_embeds)
         nearest = embeds[nearest_rows(shown, embeds)[:, 0]]
-        same = split.shown_ids[(np.einsum("ij,ij->i", shown, nearest) > SAME_IMAGE)]
+        same = split.shown_ids[np.einsum("ij,ij->i", shown, nearest) >= SAME_IMAGE_COSINE]
         found[name] = split.at(np.flatnonzero(~np.isin(split.image_ids, np.concatenate([ids, same]))))
     return found
 
