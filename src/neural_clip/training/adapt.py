@@ -172,10 +172,10 @@ def adapt(
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
         if config.trained_on is not None:  # else nobody knows of the others
-            learnt: list[Any] = [learnt_from(data.facts, chosen)]
+            sources = [learnt_from(data.facts, chosen)]
             if others is not None and people is not None and any(data_carried_over(entry)):
-                learnt.insert(0, learnt_from(others.facts, list(people.tunings)))
-            config.trained_on += [each for each in learnt if each not in config.trained_on]
+                sources.insert(0, learnt_from(others.facts, list(people.tunings)))
+            config.trained_on += [each for each in sources if each not in config.trained_on]
         processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
         write_predictions(partial, [*validation_predictions(checkpoint), predictions])
         write_checkpoint(partial, output_dir.name, model, processor, record)
