@@ -46,9 +46,14 @@ def load_tower(config: Any, dtype: torch.dtype) -> CLIPVisionModelWithProjection
             f"The image encoder {name!r} (revision {revision}) is not part of this checkpoint and cannot be "
             "had from this machine's Hub cache or the Hub. Download it there, or pass 'image_embeds'."
         ) from error
+    return whole_tower(loaded, name, "image")
+
+
+def whole_tower(loaded: Any, name: str, kind: str) -> Any:
+    """The frozen tower of what `from_pretrained` gives with its loading info; a `ValueError` where weights lack."""
     tower, info = loaded
     if info["missing_keys"]:
-        raise ValueError(f"{name!r} lacks weights of a CLIP image tower: {sorted(info['missing_keys'])[:3]} ...")
+        raise ValueError(f"{name!r} lacks weights of a CLIP {kind} tower: {sorted(info['missing_keys'])[:3]} ...")
     freeze(tower)
     return tower
 

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, CLIPTextModelWithProjection
 
 from .image_tower_files import TINY_CLIP
-from .modeling_image_tower import freeze, tiny_clip_of
+from .modeling_image_tower import tiny_clip_of, whole_tower
 from .modeling_pretrained import without_report
 
 
@@ -57,8 +57,4 @@ def load_text_tower(config: Any, dtype: torch.dtype) -> tuple[CLIPTextModelWithP
             f"The text tower of {name!r} (revision {config.vision_revision}) cannot be had from this machine's Hub "
             "cache or the Hub. Download it there."
         ) from error
-    tower, info = loaded
-    if info["missing_keys"]:
-        raise ValueError(f"{name!r} lacks weights of a CLIP text tower: {sorted(info['missing_keys'])[:3]} ...")
-    freeze(tower)
-    return tower, tokenizer
+    return whole_tower(loaded, name, "text"), tokenizer
