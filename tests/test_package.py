@@ -114,10 +114,18 @@ def _normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _needed() -> list[Requirement]:
+    """What the package and its tests name, with the extras of our own among them."""
+    extras, found = PROJECT["project"]["optional-dependencies"], []
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"] + extras["dev"]):
+        own = requirement.name == PROJECT["project"]["name"]
+        found += [Requirement(row) for extra in requirement.extras for row in extras[extra]] if own else [requirement]
+    return found
+
+
 def test_constraints_pin_what_the_package_and_its_tests_need():
     pins = _pins()
-    needed = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
-    for requirement in map(Requirement, needed):
+    for requirement in _needed():
         assert _normal(requirement.name) in pins, f"{requirement.name} is not pinned"
         assert pins[_normal(requirement.name)] in requirement.specifier, (
             f"the pin of {requirement} is out of its range"
@@ -127,8 +135,7 @@ def test_constraints_pin_what_the_package_and_its_tests_need():
 def test_oldest_constraints_are_the_lower_bounds():
     lines = (REPOSITORY / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
     oldest = {_normal(row.split("==")[0]): row.split("==")[1] for row in lines if not row.startswith("#")}
-    needed = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
-    for requirement in map(Requirement, needed):
+    for requirement in _needed():
         if requirement.name in ("ruff", "mypy"):  # tests do not run them
             continue
         (lowest,) = (bound.version for bound in requirement.specifier if bound.operator == ">=")
