@@ -40,6 +40,12 @@ def with_vector(table, row, vector):
                                           enumerate(table["image_embeds"].to_pylist())])  # fmt: skip
 
 
+def with_bytes(table, name):
+    """The table with a text that begins with a byte which begins no character of UTF-8."""
+    rows = [text.encode() for text in table[name].to_pylist()]
+    return column(table, name, pa.array([b"\xe6" + rows[0], *rows[1:]], pa.binary()).view(pa.string()))
+
+
 # What is done to a file, in which set, and what is said of it.
 SPOILT = {
     "another subject's rows": ("eeg", TEST, lambda t: column(t, "subject", ["sub-01"] * len(t)),
@@ -54,6 +60,8 @@ SPOILT = {
     "texts for values": ("fmri", TEST, lambda t: column(t, "fmri", ["x"] * len(t), pa.string()),
                          "column 'fmri' should be|cannot be read"),
     "rows without values": ("fmri", TEST, lambda t: column(t, "fmri", [None] * len(t)), "5 rows without values"),
+    "bytes for names": ("fmri", TEST, lambda t: with_bytes(t, "image_id"), f"{TEST}' holds text that is not UTF-8"),
+    "bytes for concepts": ("eeg", IMAGES, lambda t: with_bytes(t, "concept"), f"{IMAGES}' holds text that is not UTF"),
     "fewer voxels": ("fmri", TEST, lambda t: column(t, "fmri", [v[:-1] for v in t["fmri"].to_pylist()]),
                      "sub-02 has 57 voxels, but a test row has 56"),
     "no rows": ("fmri", TEST, lambda t: t.slice(0, 0), f"{TEST}' holds 0 rows instead of 5"),

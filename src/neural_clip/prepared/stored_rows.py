@@ -96,7 +96,21 @@ def open_rows(
             if (other := found[split].features.get(name)) != feature:
                 stated = "no such column" if other is None else str(other)
                 raise DataError(f"{_named(paths)}: column {name!r} should be {feature}, but is {stated}. {ADVICE}")
+        _check_text(found[split], paths)
     return found
+
+
+def _check_text(rows: datasets.Dataset, paths: list[Path]) -> None:
+    """Raise a `DataError` if a text is not UTF-8: Arrow does not look before somebody asks for it."""
+    import pyarrow as pa
+
+    for column in rows.data.itercolumns():
+        kind = column.type.value_type if pa.types.is_list(column.type) else column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{_named(paths)} {_hold(paths)} text that is not UTF-8. {ADVICE}") from error
 
 
 def check_cache_takes_files(error: BaseException | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import reading
 from neural_clip.prepared.image_rows import decoded_image
 
 ROWS_READ = 64  # images held in memory while they are read
@@ -30,7 +31,7 @@ def read_image_rows(files: list[Path]) -> Iterator[dict]:
     import pyarrow.parquet as pq
 
     for path in files:
-        with pq.ParquetFile(path) as file:
+        with reading(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_READ, columns=["image_id", "concept", "categories", "image"]):
                 yield from batch.to_pylist()
 

@@ -175,6 +175,7 @@ def _scan_recordings(path: Path, scan: RecordingScan, modality: str) -> Recordin
 
     with _opened(path, (*TEXTS, "trial", "categories", "n_repeats", modality)) as file:
         table = file.read(columns=[*TEXTS, "trial", "categories", "n_repeats"], use_threads=False)
+        table.validate(full=True)  # texts too: Arrow does not look at their bytes before somebody asks for them
         repeats = _whole_numbers(table["n_repeats"], path)
         hashes = np.zeros(len(table), dtype=np.uint64)
         row, shape = 0, None
