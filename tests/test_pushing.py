@@ -183,8 +183,17 @@ def test_a_second_push_leaves_nothing_that_tells_of_other_weights(hub):
     assert len([name for name in files if name.endswith(".safetensors")]) > 1 and b"- first" in files["README.md"]
     files |= {"training.json": b"{}", ".eval_results/mine.yaml": b"[]", "notes.txt": b"x"}
     full = files["README.md"] = f"---\nlicense: mit\n---\n{MARK}\n# Scores\n".encode()
-    make_processor(model).push_to_hub(REPO)
-    assert files["README.md"] == full and "training.json" in files  # the weights are those that it tells of
+    model.config.push_to_hub(REPO)  # the same as before
+    assert files["README.md"] == full and "training.json" in files
+    other = make_model().config
+    other.projection_dim += 1
+    for push in (other.push_to_hub, make_processor(model).push_to_hub):  # what the record does not tell of
+        push(REPO)
+        assert b"Scores\n\nNone were pushed" in files["README.md"] and "model.safetensors.index.json" in files
+        assert not files.keys() & {"training.json", ".eval_results/mine.yaml"}
+        files |= {"training.json": b"{}", ".eval_results/mine.yaml": b"[]", "README.md": full}
+        push(REPO)  # the same once more
+        assert files["README.md"] == full and "training.json" in files
     model.push_to_hub(REPO)
     assert [name for name in files if name.endswith(".safetensors")] == ["model.safetensors"]
     assert not files.keys() & {"training.json", ".eval_results/mine.yaml", "model.safetensors.index.json"}

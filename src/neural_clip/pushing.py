@@ -22,14 +22,9 @@ CONFIGURATIONS = ("config.json", "processor_config.json")
 OURS = {*CONFIGURATIONS, "adapter_config.json"}  # one of these lies in a repository that may be pushed to
 # Arguments of a push; all others are of saving.
 OF_PUSH = ("repo_id", "commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
-# Files of an earlier push that would be read together with new weights, or tell of other ones.
-STALE = (
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model*.bin",
-    "training.json",
-    ".eval_results/*",
-)
+# Files of an earlier push: weights that would be read together with new ones, and what tells of another checkpoint.
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin")
+RECORDS = ("training.json", ".eval_results/*")
 
 
 class PushedByTerms:
@@ -141,7 +136,8 @@ class Push:
             self.api.create_branch(self.repo, branch=self.revision, exist_ok=True)
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         there = set(self.api.list_repo_files(self.repo, revision=self.revision)) if self.exists else set()
-        stale = _stale(names, there)
+        is_other = any(self._is_other(folder, name, there) for name in CONFIGURATIONS)
+        stale = _stale(names, there, is_other)
         operations: list[Any] = [CommitOperationDelete(name) for name in stale]
         operations += [CommitOperationAdd(name, folder / name) for name in names]
         if self._writes_card(there, stale):
@@ -169,6 +165,11 @@ class Push:
             return json.loads((folder / name).read_text(encoding="utf-8"))
         return json.loads(self._text(name)) if name in there else None
 
+    def _is_other(self, folder: Path, name: str, there: Collection[str]) -> bool:
+        """Whether a file is sent that the repository does not have as it is."""
+        sent = folder / name
+        return sent.is_file() and (name not in there or self._text(name) != sent.read_text(encoding="utf-8"))
+
     def _text(self, name: str) -> str:
         """A file of the repository."""
         with tempfile.TemporaryDirectory() as folder:
@@ -176,11 +177,10 @@ class Push:
             return Path(path).read_text(encoding="utf-8")
 
 
-def _stale(names: Collection[str], there: Collection[str]) -> list[str]:
-    """Files of a repository that must not stay beside new ones."""
-    found = []
-    if any(fnmatch(name, STALE[0]) for name in names):
-        found += [name for name in there if any(fnmatch(name, pattern) for pattern in STALE)]
+def _stale(names: Collection[str], there: Collection[str], is_other: bool) -> list[str]:
+    """Files of a repository that must not stay beside new ones; a configuration is another than before or is not."""
+    is_new = any(fnmatch(name, WEIGHTS[0]) for name in names)
+    patterns = [*(WEIGHTS if is_new else ()), *(RECORDS if is_new or is_other else ())]
     if "processor_config.json" in names:
-        found += [name for name in there if name == "scaling.safetensors"]
-    return sorted(set(found) - set(names))
+        patterns.append("scaling.safetensors")
+    return sorted({name for name in there if any(fnmatch(name, pattern) for pattern in patterns)} - set(names))
