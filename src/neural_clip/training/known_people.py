@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.closed_form import GAMMA, LEAST_VARIANCE, ready
+from neural_clip.evaluation.baselines.closed_form import LEAST_VARIANCE, ready, undoing
 from neural_clip.evaluation.baselines.whitening import mean_of, reciprocal, row_blocks, squares_of, stacked
 from neural_clip.gallery.building import SAME_IMAGE_COSINE
 from neural_clip.gallery.fit import check_shape
@@ -37,7 +37,7 @@ class ImageSpace:
         mean (`np.ndarray` of shape `(width,)`): Of the embeddings.
         into (`np.ndarray` of shape `(width, n_coordinates)`): From embeddings less their mean to coordinates.
         back (`np.ndarray` of shape `(n_coordinates, width)`): From coordinates to what the closed form predicts:
-            embeddings with the share `GAMMA` of their covariance undone.
+            embeddings with a share of their covariance undone, less what all images share ([`undoing`]).
     """
 
     mean: np.ndarray
@@ -56,7 +56,7 @@ class ImageSpace:
             )
         kept = np.flatnonzero(variances > LEAST_VARIANCE * variances[-1])[::-1][:most]
         variances, directions = variances[kept], directions[:, kept]
-        back = (directions * variances ** ((1 - GAMMA) / 2)).T
+        back = (directions * np.sqrt(variances)).T @ undoing(targets)
         return cls(mean, directions / np.sqrt(variances), back)
 
     def coordinates(self, targets: np.ndarray) -> np.ndarray:
