@@ -48,3 +48,12 @@ def test_top_5_of_a_gallery_of_five_is_left_out(output_dir):
     report = read_report(output_dir)
     report["decoding"]["eeg"]["rows"][0]["gallery_size"] = 5
     assert cells(report_tables.as_markdown(report_tables.decoding_table(report)), "EEG simulated", "chance")[3] == "-"
+
+    def text():
+        return report_tables.as_markdown(report_tables.protocol_table(report))
+
+    entries = report["protocol"]["decoding"]["eeg"]
+    assert any(entry["label"] == "top-5" for entry in entries)
+    assert not any("EEG" in line and "top-5" in line for line in text().splitlines()) and "top-1" in text()
+    report["decoding"]["eeg"]["rows"][0]["gallery_size"] = 6
+    assert any("EEG" in line and "top-5" in line for line in text().splitlines())

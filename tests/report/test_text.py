@@ -60,6 +60,14 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         )
 
 
+def test_a_conversion_without_training_images_says_so(output_dir):
+    report = read_report(output_dir)
+    for part in report["conversion"]:
+        part["n_bank_images"] = 0
+    text = reporting.markdown(report, {})
+    assert "the mean of training images, which are not at hand, weighted" in text and "the 0 images" not in text
+
+
 def test_a_report_of_before_has_one_way_of_conversion(output_dir):
     report = read_report(output_dir)
     assert "## Conversion by three ways" in reporting.markdown(report, {})

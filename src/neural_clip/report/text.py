@@ -52,10 +52,9 @@ CONVERSION_TEXT = (
 WAYS_TEXT = (
     "*Recordings*: single recordings of the target are searched, as in Table 2. *Mean recordings*: the mean of all "
     "recordings of each image is searched. *Images*: single recordings are searched by the image embedding that is to "
-    "be expected: the mean of the {images} images of all training splits, weighted by the softmax of their cosines "
-    "with the query times exp(5); no label takes part.{scored} *By the weaker*: divided by the weaker of the decoding "
-    "scores of source and target in Table 1. What is converted passes through both, so a weak source is no failure of "
-    "conversion."
+    "be expected: the mean of {bank}, weighted by the softmax of their cosines with the query times exp(5); no label "
+    "takes part.{scored} *By the weaker*: divided by the weaker of the decoding scores of source and target in Table "
+    "1. What is converted passes through both, so a weak source is no failure of conversion."
 )
 DIRECT_TEXT = (
     "The query looks for its own image in a gallery of recordings, averaged over all recordings of an image; no image "
@@ -139,7 +138,9 @@ def _ways(report: dict) -> list[str | Callable]:
         return []
     common = max(part["n_bank_scored"] for part in found)
     scored = f" Up to {common} of them are also scored: this way can find the image itself." if common else ""
-    return [ways_table, WAYS_TEXT.format(images=found[0]["n_bank_images"], scored=scored)]
+    n_images = found[0]["n_bank_images"]
+    bank = f"the {n_images} images of all training splits" if n_images else "training images, which are not at hand"
+    return [ways_table, WAYS_TEXT.format(bank=bank, scored=scored)]
 
 
 def _opening(report: dict) -> list[str]:

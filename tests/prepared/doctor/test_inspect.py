@@ -381,7 +381,7 @@ def test_a_set_without_a_validation_split_is_told_how_epochs_are_chosen(tmp_path
     without("validation")(planted)
     found = inspect(planted.write(tmp_path / "set"))
     (consequence,) = [finding.consequence for finding in found if finding.check == "splits"]
-    assert "cross-validation over training images (`folds`)" in consequence
+    assert "cross-validation on the training split (`folds`)" in consequence
 
 
 def test_counts_of_the_metadata_are_compared_only_where_they_are_stated(tmp_path):

@@ -93,7 +93,7 @@ def _check_splits(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
         "train": (error, "There is nothing to train on."),
         "validation": (
             warning,
-            "Training chooses epochs by cross-validation over training images (`folds`), which takes several "
+            "Training chooses epochs by cross-validation on the training split (`folds`), which takes several "
             "trainings; the test split must not choose them.",
         ),
         "test": (error, "There is nothing to score."),
