@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from neural_clip.corpora.stamp import STAMP_FILE, read_stamp
+from neural_clip.corpora.stamp import STAMP_FILE, read_stamp, stamped
 from neural_clip.errors import DataError
 
 
@@ -21,6 +21,28 @@ def test_damaged_mark_is_named(tmp_path, content, message):
     (tmp_path / STAMP_FILE).write_text(content)
     with pytest.raises(DataError, match=message):
         read_stamp(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (int, None),
+        (int, 0),
+        (int, True),
+        (int, 2.0),
+        (int, "2"),
+        (float, 0.5),
+        (float, float("inf")),
+        (list, {}),
+        (dict, []),
+    ],
+)
+def test_an_entry_of_another_kind_is_named(tmp_path, kind, value):
+    for good in {int: [1], float: [1, 1200.0], list: [[]], dict: [{}]}[kind]:
+        assert stamped(tmp_path, {"n": good}, "n", kind) == good
+    for entries in ({}, {"n": value}):
+        with pytest.raises(DataError, match=r"SIMULATED\.json' is damaged: it should have .* as 'n', but has "):
+            stamped(tmp_path, entries, "n", kind)
 
 
 def test_absent_folder_is_named(tmp_path):

@@ -194,6 +194,7 @@ def touch(name):
 CHANGED = [
     (["--epochs", "3"], None, "training.num_train_epochs was 2 and is 3", "checkpoint and evaluation"),
     (["--seed", "6"], None, "training.seed was 5 and is 6", "checkpoint and evaluation"),
+    (["--folds", "3"], None, "folds was 0 and is 3", "checkpoint and evaluation"),
     (["--gallery", "all"], None, "the gallery was not given and is all", "evaluation"),
     (["--recipe", "base"], None, "model.eeg.decimation was not given and is 4", "checkpoint and evaluation"),
     ([], change_manifest, "the eeg manifest has changed", "data and checkpoint and evaluation"),
@@ -333,6 +334,7 @@ def test_an_image_encoder_that_is_not_to_be_had_is_told_at_once(tmp_path, monkey
     [
         (["--recipe", "bsae"], "Did you mean 'base'?"),
         (["--epochs", "0"], "Allowed is 1 and more"),
+        (["--folds", "1"], "'folds' parameter. Allowed is 0, or 2 to"),
         (["--gallery", "al"], "Did you mean 'all'?"),
         (["--output-dir", "stimuli/out"], "lies in 'stimuli', which is read"),
         (["--output-dir", "."], "' is not empty and holds no run of `neural-clip run`"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import read_json
 
 STAMP_FILE = "SIMULATED.json"
+T = TypeVar("T", int, float, list, dict)
 
 
 def read_stamp(raw_dir: Path) -> dict | None:
@@ -25,3 +29,20 @@ def read_stamp(raw_dir: Path) -> dict | None:
     if not isinstance(stamp, dict):
         raise DataError(f"'{path}' should hold a JSON object, but holds {type(stamp).__name__}.")
     return stamp
+
+
+def stamped(raw_dir: Path, entries: Mapping, key: str, kind: type[T]) -> T:
+    """An entry of the mark of a simulated corpus, or of a part of it.
+
+    Raises:
+        DataError: If it is absent or of another type, or is a number below 1.
+    """
+    value = entries.get(key)
+    kinds = (int, float) if kind is float else (kind,)
+    if type(value) not in kinds or (isinstance(value, int | float) and not 1 <= value < math.inf):
+        wanted = {int: "a whole number above 0", float: "a number of 1 or more", dict: "an object", list: "a list"}
+        raise DataError(
+            f"'{raw_dir / STAMP_FILE}' is damaged: it should have {wanted[kind]} as {key!r}, but has {value!r}. "
+            "Simulate the corpus again."
+        )
+    return value

@@ -26,5 +26,9 @@ class RunOptions(Options):
     )  # fmt: skip
     seed: int | None = option(None, "of training; default that of the recipe", type=int, least=0)
     epochs: int | None = option(None, "of training; default those of the recipe", type=int, least=1)
+    folds: int | None = option(
+        None, "of cross-validation where there is no validation split, 0 for not; default those of the recipe",
+        type=int, least=0,
+    )  # fmt: skip
     gallery: str | None = option_of(EvaluateOptions, "gallery")
     overwrite: bool = option(False, "begin anew where the folder holds another run, or this one")

@@ -189,7 +189,7 @@ class Workflow:
 
         words = [self.options.recipe, "--data", *(f"{source.modality}={source.folder}" for source in self.sources)]
         words += ["--output-dir", json.dumps(str(self.checkpoint), ensure_ascii=False)]  # as YAML reads it
-        for name in ("seed", "epochs"):
+        for name in ("seed", "epochs", "folds"):
             value = getattr(self.options, name)
             words += [] if value is None else [f"--{name}", str(value)]
         return read_recipe([*words, "--resume", str(resume).lower(), "--overwrite", "false"])

@@ -500,7 +500,9 @@ def test_a_damaged_stamp_is_named(tmp_path, lost):
     stamp = json.loads((raw_dir / "SIMULATED.json").read_text())
     del stamp[lost]
     (raw_dir / "SIMULATED.json").write_text(json.dumps(stamp))
-    with pytest.raises(DataError, match=rf"SIMULATED\.json' is damaged: .*'{lost}'"):
+    with pytest.raises(
+        DataError, match=rf"SIMULATED\.json' is damaged: it should have an object as '{lost}', but has None"
+    ):
         imagenet_eeg.prepare(raw_dir, tmp_path / "out")
 
 

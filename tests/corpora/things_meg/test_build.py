@@ -460,7 +460,7 @@ def test_53_categories_need_their_table(mini_twin, tmp_path):
 
 def opened(raw, scaling="none"):
     """Reader and trials of a twin, all of it training data."""
-    facts = corpus_facts(read_stamp(raw))
+    facts = corpus_facts(raw, read_stamp(raw))
     sessions = range(1, facts.n_sessions + 1)
     runs, _ = things_meg_files.find_runs(raw, facts.subjects, sessions, facts, allow_partial=False)
     trials = things_meg_files.run_trials(runs, facts)
@@ -511,7 +511,7 @@ def test_a_part_that_is_given_up_leaves_no_temporary_file(twin, tmp_path):
 
 
 def test_parts_of_the_derivative(twin, tmp_path):
-    facts = corpus_facts(read_stamp(twin))
+    facts = corpus_facts(twin, read_stamp(twin))
     reader = open_derivative(twin, facts.subjects, facts)
     trials = things_meg_files.attribute_trials(twin, 1)
     trials["split"], trials["image_id"], trials["concept"] = "train", "x", "y"

@@ -346,6 +346,8 @@ RAW_FAULTS = {
     "bad matrix": (lambda raw: edit(matrix(raw), b"\t0", b"\t2"), "zeros and ones"),
     "shuffled attributes": (lambda raw: shuffle_table(raw), "not in the order of recording|differ, first row"),
     "cut attributes": (lambda raw: truncate(attributes(raw), 3), r"run_nr is 'nan'; expected a whole number"),
+    "another file as stamp": (lambda raw: (raw / "SIMULATED.json").write_text('{"PowerLineFrequency": 50}'),
+                              "it should have an object as 'sizes'"),
     "damaged stamp": (lambda raw: truncate(raw / "SIMULATED.json", 9), "Is it damaged"),
 }  # fmt: skip
 
@@ -546,7 +548,7 @@ def places(n_bytes):
 
 def turn_bits(raw, n_flips, seed):
     """Turn one bit at a time; count how it ended: refused, or the same epochs."""
-    facts = corpus_facts(read_stamp(raw))
+    facts = corpus_facts(raw, read_stamp(raw))
     runs, _ = things_meg_files.find_runs(raw, [1], [1], facts, allow_partial=False)
     trials = things_meg_files.run_trials(runs, facts)
     trials["split"] = "train"

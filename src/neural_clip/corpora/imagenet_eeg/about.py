@@ -39,7 +39,8 @@ def describe(
     """
     is_raw = data.path.name == RAW_FILE
     # only a simulation that says so is free of the confound: its trials follow each other in random order
-    in_blocks = not (stamp and stamp.get("dials", {}).get("block_drift") == 0)
+    dials = (stamp or {}).get("dials")
+    in_blocks = not (isinstance(dials, Mapping) and dials.get("block_drift") == 0)
     defects = ["block design: class and block coincide, see Li et al. 2021"] if in_blocks else []
     return {
         "corpus": "imagenet_eeg", "modality": "eeg", "simulated": stamp, "n_chans": data.n_chans,

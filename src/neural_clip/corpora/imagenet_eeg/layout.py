@@ -25,7 +25,7 @@ import numpy as np
 
 from neural_clip.corpora.imagenet_eeg.images import IMAGE_NAME
 from neural_clip.corpora.imagenet_eeg.options import SPLITS_FILE
-from neural_clip.corpora.stamp import STAMP_FILE
+from neural_clip.corpora.stamp import STAMP_FILE, stamped
 from neural_clip.errors import DataError
 from neural_clip.files.reading import begins_like, check_unpacked, existing, head_of
 
@@ -345,9 +345,7 @@ def declared_facts(raw_dir: Path, stamp: Mapping | None) -> dict:
     """
     if stamp is None:
         return dict(FACTS)
-    counts = stamp.get("counts")
-    if not isinstance(counts, dict):
-        raise DataError(f"'{raw_dir / STAMP_FILE}' is damaged: it has no 'counts'. Simulate the corpus again.")
+    counts = stamped(raw_dir, stamp, "counts", dict)
     facts = {name: counts[name] for name in FACTS if name in counts}
     return facts | {"groups_of_subjects": counts.get("subjects")}
 
@@ -360,8 +358,8 @@ def readable_names(data: Trials, raw_dir: Path, stamp: Mapping | None) -> dict[s
     """
     if stamp is None:
         return SYNSETS
-    names = stamp.get("category_names")
-    if not isinstance(names, dict) or set(data.labels) - set(names):
+    names = stamped(raw_dir, stamp, "category_names", dict)
+    if set(data.labels) - set(names):
         raise DataError(f"'{raw_dir / STAMP_FILE}' is damaged: 'category_names' lacks classes of '{data.path}'.")
     return names
 

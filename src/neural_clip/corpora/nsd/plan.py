@@ -24,7 +24,7 @@ from neural_clip.corpora.nsd.design import (
 )
 from neural_clip.corpora.nsd.layout import STIMULI_FILE, available_sessions, find_subjects, region_file, responses_file
 from neural_clip.corpora.nsd.options import DEFAULT_ROI, N_SESSIONS, NsdOptions
-from neural_clip.corpora.stamp import read_stamp
+from neural_clip.corpora.stamp import read_stamp, stamped
 from neural_clip.errors import DataError, check_value
 from neural_clip.files.hdf5 import check_storage, open_dataset
 from neural_clip.files.nifti import check_same_place, is_nifti, read_affine
@@ -90,7 +90,7 @@ def open_corpus(raw_dir: Path, options: NsdOptions) -> Corpus:
     stamp = read_stamp(raw_dir)
     numbers = find_subjects(raw_dir, options.subjects)
     n_sessions = _n_sessions(raw_dir, options.n_sessions, stamp)
-    per_session = _stamped(raw_dir, stamp, "trials_per_session", TRIALS_PER_SESSION)
+    per_session = TRIALS_PER_SESSION if stamp is None else stamped(raw_dir, stamp, "trials_per_session", int)
     sessions = {subject: _sessions(raw_dir, subject, n_sessions, options) for subject in numbers}
     masks = {subject: region_file(raw_dir, subject, options.roi, len(numbers)) for subject in numbers}
     regions = {subject: _mask(raw_dir, path, subject, options, stamp) for subject, path in masks.items()}
@@ -123,22 +123,9 @@ def open_corpus(raw_dir: Path, options: NsdOptions) -> Corpus:
 def _n_sessions(raw_dir: Path, n_sessions: int | None, stamp: dict | None) -> int:
     """Sessions to use."""
     if n_sessions is None:
-        n_sessions = _stamped(raw_dir, stamp, "n_sessions", N_SESSIONS)
+        n_sessions = N_SESSIONS if stamp is None else stamped(raw_dir, stamp, "n_sessions", int)
     check_value("n_sessions", n_sessions, n_sessions >= 1, "1 and more")
     return n_sessions
-
-
-def _stamped(raw_dir: Path, stamp: dict | None, key: str, real: int) -> int:
-    """A number of the real corpus, or of the mark of a simulated one."""
-    if stamp is None:
-        return real
-    value = stamp.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise DataError(
-            f"'{raw_dir / 'SIMULATED.json'}' should have a number above 0 as {key!r}, but has {value!r}. "
-            "Simulate the corpus again."
-        )
-    return value
 
 
 def _sessions(raw_dir: Path, subject: int, n_sessions: int, options: NsdOptions) -> dict[int, Path]:
@@ -164,9 +151,9 @@ def _mask(raw_dir: Path, path: Path, subject: int, options: NsdOptions, stamp: d
     mask = read_mask(path, roi_values)
     grid = None if stamp else GRIDS.get(subject)
     if options.roi == DEFAULT_ROI and roi_values is None:
-        voxels = stamp.get("n_voxels") if stamp else None
-        voxels = voxels if isinstance(voxels, dict) else {}
-        expected = _stamped(raw_dir, stamp and voxels, f"sub-{subject:02d}", NSDGENERAL_VOXELS[subject])
+        expected = NSDGENERAL_VOXELS[subject]
+        if stamp is not None:
+            expected = stamped(raw_dir, stamped(raw_dir, stamp, "n_voxels", dict), f"sub-{subject:02d}", int)
         if int(mask.sum()) != expected:
             raise DataError(
                 f"nsdgeneral of subj{subject:02d} should mark {expected} voxels with values above 0, but marks "

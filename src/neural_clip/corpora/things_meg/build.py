@@ -113,7 +113,7 @@ def prepare(
     check_output(output_dir, [raw_dir], options.overwrite)
     raw_dir = Path(raw_dir)
     simulated = read_stamp(raw_dir)
-    facts = corpus_facts(simulated)
+    facts = corpus_facts(raw_dir, simulated)
     version = check_version(raw_dir, required=options.route == "raw")
     subjects = _chosen("subjects", options.subjects, facts.subjects)
     sessions = _chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neural_clip.corpora.stamp import stamped
 from neural_clip.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,15 +68,19 @@ REAL = CorpusFacts(
 )  # fmt: skip
 
 
-def corpus_facts(stamp: Mapping | None) -> CorpusFacts:
-    """Facts of the real corpus, or those that the stamp of a twin states."""
+def corpus_facts(raw_dir: Path, stamp: Mapping | None) -> CorpusFacts:
+    """Facts of the real corpus, or those that the stamp of a twin states; a `DataError` if it lacks one."""
     if stamp is None:
         return REAL
-    sizes = stamp["sizes"]
+    sizes = stamped(raw_dir, stamp, "sizes", dict)
+    names = ("n_sessions", "n_runs", "n_concepts", "n_test_images", "n_chans")
+    counts = {name: stamped(raw_dir, sizes, name, int) for name in names}
+    subjects = stamped(raw_dir, sizes, "subjects", list)
+    numbers = {str(subject): subject for subject in subjects}
     return CorpusFacts(
-        subjects=tuple(sizes["subjects"]), n_sessions=sizes["n_sessions"], n_runs=sizes["n_runs"],
-        n_concepts=sizes["n_concepts"], n_test_images=sizes["n_test_images"], n_catch=sizes["n_catch_per_session"],
-        n_chans=sizes["n_chans"] - 1, sfreq=sizes["sfreq"], simulated=True,
+        subjects=tuple(stamped(raw_dir, numbers, name, int) for name in numbers),
+        n_catch=stamped(raw_dir, sizes, "n_catch_per_session", int), sfreq=stamped(raw_dir, sizes, "sfreq", float),
+        simulated=True, **counts | {"n_chans": counts["n_chans"] - 1},
     )  # fmt: skip
 
 
