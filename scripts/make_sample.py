@@ -140,7 +140,7 @@ def images(data: PreparedSet, image_ids: Sequence[str]) -> Iterator[dict]:
     """Images of these names as `write_prepared` takes them."""
     stored = data.stored_images
     rows = [row for row, name in enumerate(stored["image_id"][:]) if name in set(image_ids)]
-    for row, picture in zip(rows, stored_pictures(stored, rows), strict=True):
+    for row, picture in zip(rows, stored_pictures(stored, rows, data.folder), strict=True):
         yield stored.remove_columns("image")[row] | {
             "image": picture,
             "image_embeds": np.asarray(stored[row]["image_embeds"], np.float32),

@@ -70,8 +70,8 @@ def test_a_file_looks_the_same_wherever_it_is_read(kind):
     kept = image_bytes(content, "image 'x'")
     for other in (
         rgb_image(Image.open(io.BytesIO(content)).copy()) if image.mode != "I" else shown,  # as users hand it over
-        decoded({"image_id": "x", "image": {"bytes": content}}),  # data sets that were prepared before
-        decoded({"image_id": "x", "image": {"bytes": kept}}),
+        decoded({"image_id": "x", "image": {"bytes": content}}, "set"),  # data sets that were prepared before
+        decoded({"image_id": "x", "image": {"bytes": kept}}, "set"),
         Image.open(io.BytesIO(kept)).convert("RGB"),  # a plain reader of the prepared data set
         Image.open(io.BytesIO(image_bytes(Image.open(io.BytesIO(content)), "image 'x'"))),
     ):
@@ -90,7 +90,7 @@ def test_the_processor_sees_what_embed_images_sees(processor, kind):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     content = saved(Image.fromarray(COLOURS[:9]), "JPEG", exif=exif) if kind == "turned" else FILES[kind][0]
-    expected = processor(decoded({"image_id": "x", "image": {"bytes": content}}))["pixel_values"]
+    expected = processor(decoded({"image_id": "x", "image": {"bytes": content}}, "set"))["pixel_values"]
     row = datasets.Image().decode_example({"bytes": image_bytes(content, "image 'x'"), "path": None})
     for images in (Image.open(io.BytesIO(content)), [Image.open(io.BytesIO(content))], row):
         assert torch.equal(processor(images)["pixel_values"], expected)
@@ -131,7 +131,7 @@ def test_images_stand_upright(orientation):
     assert upright.getexif().get(ORIENTATION, 1) == 1 and rgb_image(upright).tobytes() == upright.tobytes()
     plain = rgb_image(Image.open(io.BytesIO(image_bytes(content, "image 'x'"))))
     np.testing.assert_array_equal(np.asarray(plain), COLOURS)
-    assert decoded({"image_id": "x", "image": {"bytes": content}}).tobytes() == upright.tobytes()
+    assert decoded({"image_id": "x", "image": {"bytes": content}}, "set").tobytes() == upright.tobytes()
     held = Image.open(io.BytesIO(image_bytes(Image.open(io.BytesIO(content)), "image 'x'")))
     assert held.tobytes() == upright.tobytes()
 

@@ -29,6 +29,7 @@ GUARDS = {
     "footed": {"missing", "cut", "invalid", "valid"},  # sizes and footers are known, pages of rows are not read
     "summed": {"missing", "cut", "bytes", "invalid"},  # the file holds a checksum of itself
     "bare": {"missing", "cut", "invalid"},  # samples without a checksum; their count is declared
+    "optional": {"cut", "bytes", "invalid"},  # the file holds a checksum of itself, and may be absent
     "text": {"missing"},  # written by people: another value is another, valid wish
 }
 EXTREMES = [

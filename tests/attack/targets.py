@@ -231,6 +231,7 @@ def _custom(name: str, guards: dict[str, str]) -> Target:
 NSD = {
     **dict.fromkeys(("*.mat", "*.hdf5"), "bare"),
     "*.nii.gz": "summed",
+    "*/transforms/*.nii.gz": "optional",
     **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text"),
 }
 IMAGENET = {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"}

@@ -12,7 +12,9 @@ import pytest
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.outputs import read_report
+from neural_clip.files.privacy import found_place
 from neural_clip.files.whole import only_writer, sha256_of
+from neural_clip.gallery import panels
 from neural_clip.report.write import write_report
 from planted_data import write_planted
 from planted_reports import make_report
@@ -94,6 +96,30 @@ def test_images_of_a_set_that_was_prepared_again_are_not_drawn(tmp_path):
     for path in (tmp_path / "eeg" / "images").glob("*.parquet"):
         path.write_bytes(path.read_bytes()[:-9])
     assert "No pictures" in write_report(folder).read_text()
+
+
+def test_an_image_that_cannot_be_read_changes_no_picture(output_dir, tmp_path, monkeypatch):
+    """Also where it is the last that is read, and only the last picture shows it."""
+    folder = shutil.copytree(output_dir, tmp_path / "out")
+    shutil.rmtree(folder / "pictures")
+    report, read, calls = read_report(folder), panels.stored_pictures, []
+
+    def failing(images, rows, folder):
+        calls.append(rows)
+        if len(calls) == last:
+            raise DataError("an image cannot be read")
+        return read(images, rows, folder)
+
+    monkeypatch.setattr(panels, "stored_pictures", failing)
+    last = 0
+    assert len(panels.draw_panels(report, output_dir, {})[0]) == 3
+    last = len(calls)
+    calls.clear()
+    with pytest.raises(DataError, match="an image cannot be read"):
+        panels.draw_panels(
+            report, folder, {m: found_place(part["folder"], output_dir) for m, part in report["data"].items()}
+        )
+    assert last > 10 and not (folder / "pictures").exists()
 
 
 def test_a_report_far_from_its_data_says_the_same_of_them(tmp_path):

@@ -322,7 +322,7 @@ def test_latents_of_new_renderings_have_about_unit_variance(tiny_clip):
 
 
 def test_missing_tiny_clip_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+    with pytest.raises(DataError, match=r"model\.safetensors"):
         latent_space.tiny_clip_sha256(tmp_path)
 
 

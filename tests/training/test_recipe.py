@@ -124,7 +124,7 @@ def test_files_that_are_no_recipe(tmp_path):
     path.write_text("dta: {}")
     with pytest.raises(DataError, match="Did you mean 'data'"):
         read_recipe([str(path)])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError):
         read_recipe([str(tmp_path / "absent.yaml")])
 
 
@@ -140,9 +140,9 @@ def test_a_recipe_goes_by_its_name(tmp_path, monkeypatch):
     assert read_recipe(["demo.yaml"]) == shipped
     (tmp_path / "demo.yaml").write_text(mine)
     assert read_recipe(["demo.yaml"]).data == {"eeg": "mine"}
-    with pytest.raises(FileNotFoundError, match=r"no recipe of this package, .* Did you mean 'linear'\?"):
+    with pytest.raises(DataError, match=r"no recipe of this package, .* Did you mean 'linear'\?"):
         read_recipe(["liner"])
-    with pytest.raises(FileNotFoundError, match=r"'configs/demo\.yaml' is no file"):  # a path is no name
+    with pytest.raises(DataError, match=r"'configs/demo\.yaml' is no file"):  # a path is no name
         read_recipe(["configs/demo.yaml"])
 
 

@@ -97,11 +97,13 @@ def draw_panels(
             _conversion_rows,
         ),
     }
+    shown = {name: make_rows(arrays, galleries) for name, (_, make_rows) in tasks.items()}
+    for rows in shown.values():  # all of them before a picture takes the place of an earlier one
+        _load_pixels(rows, galleries, images, {name: part["folder"] for name, part in report["data"].items()})
     drawn = {}
-    for name, (title, make_rows) in tasks.items():
-        rows = make_rows(arrays, galleries)
+    for name, rows in shown.items():
         if rows:
-            _load_pixels(rows, galleries, images)
+            title = tasks[name][0]
             drawn[title.splitlines()[0]] = f"pictures/{name}.png"
             _draw(rows, galleries, title, folder / "pictures" / f"{name}.png")
     return drawn, ""
@@ -199,8 +201,10 @@ def _images_of(data: str | Path | PreparedSet | None, named: dict, beside: Path)
     return images, "" if "image" in images.column_names else f"{folder} {NO_PIXELS}"
 
 
-def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str, Any]) -> None:
-    """Read the images that rows show."""
+def _load_pixels(
+    rows: list[Row], galleries: dict[str, Shown], stored: dict[str, Any], folders: Mapping[str, str]
+) -> None:
+    """Read the images that rows show; `folders` are what the data sets are called."""
     wanted: dict[str, set[int]] = {name: set() for name in galleries}
     for row in rows:
         wanted[row.source].add(row.query)
@@ -211,7 +215,7 @@ def _load_pixels(rows: list[Row], galleries: dict[str, Shown], stored: dict[str,
         index = {image_id: number for number, image_id in enumerate(images["image_id"][:])}
         for position in positions - gallery.pixels.keys():
             found = index.get(str(gallery.images.image_ids[position]))  # none: an image of another data set
-            image = None if found is None else stored_pictures(images, [found])[0]
+            image = None if found is None else stored_pictures(images, [found], folders[name])[0]
             if image is not None:
                 gallery.pixels[position] = thumbnail(image)
 

@@ -57,5 +57,5 @@ class Pictures:
             return None, f"'{folder}' has no image {image_id!r}."
         if "image" not in images.column_names:
             return None, f"'{folder}' has no pixels, only embeddings."
-        picture = stored_pictures(images, [rows[image_id]])[0]
+        picture = stored_pictures(images, [rows[image_id]], folder)[0]
         return picture, "" if picture is not None else f"'{folder}' has no pixels of image {image_id!r}."

@@ -145,8 +145,8 @@ def decoded_image(content: bytes, where: str) -> tuple[PIL.Image.Image, PIL.Imag
         raise DataError(f"{where} is no readable image file: {reason_of(error)}") from error
 
 
-def stored_pictures(images: datasets.Dataset, rows: Sequence[int]) -> list[PIL.Image.Image | None]:
-    """Images of some rows of the `images` config in RGB, `None` where a row has no pixels.
+def stored_pictures(images: datasets.Dataset, rows: Sequence[int], folder: str | Path) -> list[PIL.Image.Image | None]:
+    """Images of some rows of the `images` config of a data set in RGB, `None` where a row has no pixels.
 
     `datasets` would open files of any format that Pillow knows; here they are opened by [`open_image`].
     """
@@ -154,7 +154,8 @@ def stored_pictures(images: datasets.Dataset, rows: Sequence[int]) -> list[PIL.I
 
     chosen = images.select(rows).select_columns(["image_id", "image"]).cast_column("image", Image(decode=False))
     contents = ((row["image_id"], (row["image"] or {}).get("bytes")) for row in chosen)
-    return [decoded_image(content, f"image {name!r}")[1] if content else None for name, content in contents]
+    where = f" of '{folder}'"
+    return [decoded_image(content, f"image {name!r}{where}")[1] if content else None for name, content in contents]
 
 
 def _png(image: PIL.Image.Image) -> bytes:

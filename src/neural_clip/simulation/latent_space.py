@@ -37,11 +37,11 @@ def tiny_clip_sha256(folder: Path | None = None) -> str:
         `str`: SHA-256 of its `model.safetensors`, hexadecimal.
 
     Raises:
-        FileNotFoundError: If the folder holds no weights.
+        DataError: If the folder holds no weights.
     """
     path = Path(folder or tiny_clip.TINY_CLIP_DIR) / "model.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"The tiny CLIP has no weights: {path} does not exist.")
+        raise DataError(f"The tiny CLIP has no weights: {path} does not exist.")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -65,7 +65,7 @@ def image_embeds(images) -> np.ndarray:
         `np.ndarray` of shape `(n, 64)`, float32: Projected image embeddings, L2-normalised.
 
     Raises:
-        FileNotFoundError: If the tiny CLIP is missing.
+        DataError: If the tiny CLIP is missing.
     """
     import torch
 

@@ -185,7 +185,9 @@ def _embed_unique(
             batch = list(islice(firsts, batch_size))
             path = kept / f"{start:09d}.npz"
             found = _kept_batch(path, (len(batch), width))
-            embeds[start : start + batch_size] = _new_batch(path, batch, encoder) if found is None else found
+            embeds[start : start + batch_size] = (
+                _new_batch(path, batch, encoder, files[0].parents[1]) if found is None else found
+            )
             progress.update(len(batch))
     return embeds
 
@@ -200,9 +202,9 @@ def _kept_batch(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     return embeds if embeds.shape == shape and embeds.dtype == np.float32 else None
 
 
-def _new_batch(path: Path, batch: list[dict], encoder: TargetEncoder) -> np.ndarray:
-    """Embed a batch and keep it: written aside, then renamed."""
-    embeds = encoder.encode([decoded(row) for row in batch])
+def _new_batch(path: Path, batch: list[dict], encoder: TargetEncoder, folder: Path) -> np.ndarray:
+    """Embed a batch of a data set and keep it: written aside, then renamed."""
+    embeds = encoder.encode([decoded(row, folder) for row in batch])
     embeds = np.stack(
         [checked_embedding(vector, f"image {row['image_id']!r}") for row, vector in zip(batch, embeds, strict=True)]
     )

@@ -54,7 +54,7 @@ def first_rows(files: list[Path], rows: list[int]) -> Iterator[dict]:
             yield row
 
 
-def decoded(row: dict):
-    """The row's image in RGB, by [`rgb_image`]."""
+def decoded(row: dict, folder: str | Path):
+    """The row's image in RGB, by [`rgb_image`], of a data set."""
     content = (row["image"] or {}).get("bytes") or b""
-    return decoded_image(content, f"image {row['image_id']!r}")[1]
+    return decoded_image(content, f"image {row['image_id']!r} of '{folder}'")[1]

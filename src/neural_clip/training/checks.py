@@ -57,7 +57,7 @@ def check_made_by(tower: ImageEncoder, data: PreparedSet) -> None:
     if "image" not in stored.column_names:
         return
     rows = np.unique(np.linspace(0, len(stored) - 1, N_LOOKED_AT).astype(int))
-    made = tower.encode(stored_pictures(stored, rows.tolist()))
+    made = tower.encode(stored_pictures(stored, rows.tolist(), data.folder))
     raw = data.moved_to(TargetSpace()).images.embeds[rows]
     cosines = (raw * made).sum(axis=1) / np.linalg.norm(raw, axis=1) / np.linalg.norm(made, axis=1)
     if not (cosines >= MADE_COSINE).all():  # NaN fails too

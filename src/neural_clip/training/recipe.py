@@ -229,8 +229,7 @@ def find_recipe(given: str) -> Path:
     """The recipe of that path, or else that name among those of the package.
 
     Raises:
-        DataError: If it is a folder.
-        FileNotFoundError: If there is neither.
+        DataError: If there is neither, or it is a folder.
     """
     if Path(given).is_file():
         return Path(given)
@@ -239,7 +238,7 @@ def find_recipe(given: str) -> Path:
         return shipped[given.removesuffix(".yaml")]
     if Path(given).is_dir():
         raise DataError(f"'{given}' is a folder; a recipe is a YAML file, or one of {', '.join(shipped)}.")
-    raise FileNotFoundError(
+    raise DataError(
         f"'{given}' is no file, and no recipe of this package, which are {', '.join(shipped)}."
         f"{did_you_mean(Path(given).stem, shipped)}"
     )
@@ -251,8 +250,7 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     Without a recipe it is [`DEFAULT`], on the data sets that the arguments name and no others.
 
     Raises:
-        DataError: If the file or an override cannot be used.
-        FileNotFoundError: If there is no such recipe.
+        DataError: If there is no such recipe, or the file or an override cannot be used.
         SystemExit: After printing the usage: with code 0 for `--help`, with 2 where nothing is given.
     """
     if not argv or {"-h", "--help"} & set(argv):

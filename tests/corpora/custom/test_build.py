@@ -269,6 +269,14 @@ def test_bad_manifests_are_named(tmp_path, changes, message):
     assert not (tmp_path / "set").exists() and not (tmp_path / "set.partial").exists()
 
 
+@pytest.mark.parametrize("number", [np.inf, np.nan, 1.5, 0.0])
+def test_positions_of_images_are_whole_numbers(tmp_path, number):
+    manifest, arrays = patterns(tmp_path)
+    np.savez(tmp_path / "p.npz", **arrays | {"shown": np.where(np.arange(12) == 3, number, arrays["shown"])})
+    with pytest.raises(DataError, match=r"p\.npz': array 'shown' must hold whole numbers from 1"):
+        prepared(tmp_path, manifest)
+
+
 def test_a_recording_is_listed_once(tmp_path):
     manifest, _ = patterns(tmp_path)
     manifest["recordings"] += [dict(manifest["recordings"][0])]

@@ -64,6 +64,8 @@ def test_without_transforms_there_are_no_places(raw_dir, own_raw_dir, tmp_path):
     write_transform(own_raw_dir, 5)
     some = PreparedSet.open(nsd.prepare(own_raw_dir, tmp_path / "one"))
     assert some.voxel_places("sub-01") is None and some.voxel_places("sub-05").shape == (11, 3)
+    assert not any("MNI152" in defect for defect in data.facts.known_defects)
+    assert any("there is no MNI-to-func1pt8.nii.gz of sub-01, so" in defect for defect in some.facts.known_defects)
     assert some.facts.fingerprint != data.facts.fingerprint
     files = {name: told["sha256"] for name, told in data.facts.files.items()}
     assert {name: told["sha256"] for name, told in some.facts.files.items() if name in files} == files

@@ -63,7 +63,8 @@ def _image_index(entry: Recording, path: Path) -> list[str | int]:
         raise DataError(
             f"'{path}': array {entry.image_key!r} holds numbers; say by 'index_base' if they begin at 0 or 1."
         )
-    if not index.size or not np.array_equal(index, np.round(index)) or index.min() < entry.index_base:
+    whole = index.dtype.kind in "iuf" and index.size and np.isfinite(index).all() and (index == np.round(index)).all()
+    if not whole or index.min() < entry.index_base:
         raise DataError(f"'{path}': array {entry.image_key!r} must hold whole numbers from {entry.index_base}.")
     return [int(number) - entry.index_base for number in index]
 

@@ -86,10 +86,11 @@ def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | N
 
 def _places(corpus: Corpus) -> dict[str, np.ndarray]:
     """Places in MNI152 of the subjects whose transforms are there; those with voxels of unknown place go without."""
-    places = {}
+    places, lacking = {}, []
     for plan in corpus.plans:
         path, name = places_file(corpus.raw_dir, plan.subject), f"sub-{plan.subject:02d}"
         if not os.path.lexists(path):
+            lacking.append(name)
             continue
         found, unknown = read_mni_places(path, plan.mask)
         if found is None:
@@ -99,6 +100,8 @@ def _places(corpus: Corpus) -> dict[str, np.ndarray]:
             )
         else:
             places[name] = found
+    if places and lacking:
+        corpus.defects.append(f"there is no {path.name} of {', '.join(lacking)}, so they have no places in MNI152")
     return places
 
 
