@@ -31,6 +31,7 @@ GUARDS = {
     "bare": {"missing", "cut", "invalid"},  # samples without a checksum; their count is declared
     "optional": {"cut", "bytes", "invalid"},  # the file holds a checksum of itself, and may be absent
     "text": {"missing"},  # written by people: another value is another, valid wish
+    "note": set(),  # text that may also be absent
 }
 EXTREMES = [
     struct.pack(order + kind, value)

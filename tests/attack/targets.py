@@ -256,7 +256,12 @@ TARGETS = [
     Target("prepare nsd", "nsd", NSD, prepare("nsd --raw-dir nsd"), 2),
     Target("prepare imagenet_eeg", "imagenet_eeg", IMAGENET, prepare("imagenet_eeg --raw-dir imagenet"), 2),
     Target("prepare things_meg", "things_meg", {"*.ds/*": "bare"} | TWIN, prepare(f"{THINGS} raw")),
-    Target("prepare things_meg derivative", "things_meg", {"*.fif": "bare"} | TWIN, prepare(f"{THINGS} derivative")),
+    Target(
+        "prepare things_meg derivative",
+        "things_meg",
+        {"*.fif": "bare"} | TWIN | {"*/dataset_description.json": "note"},
+        prepare(f"{THINGS} derivative"),
+    ),
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
