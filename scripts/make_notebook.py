@@ -24,8 +24,8 @@ METADATA = {
 CELLS = (
     """# From a recording to pictures
 
-**Everything here is simulated**: nobody was recorded, and scores say nothing about real recordings. A raw FIF file of EEG
-is cut, a model is trained on it by the recipe `base`, and pictures are found for trials that it has not seen.
+**Everything here is simulated**: nobody was recorded, and scores say nothing about real recordings. A raw FIF file of
+EEG is cut, a model is trained on it by the recipe `base`, and pictures are found for trials that it has not seen.
 
 In Colab, upload this notebook and a wheel of the package (`pip wheel --no-deps -w dist .` in a checkout). No GPU is
 needed; it takes one or two minutes.""",
@@ -98,9 +98,10 @@ print(f"SIMULATED  {len(epochs)} trials of {unseen['stim_file'].nunique()} pictu
 
 images = NeuralGallery.from_images("model", "stimuli")
 hits = images.decode(epochs, subject="sub-01", top_k=5)
-right = sum(seen in [hit.image_id for hit in found] for seen, found in zip(unseen["stim_file"], hits, strict=True))
-print(f"SIMULATED  the right picture of {len(images)} is among the first five for most trials: {right > len(hits) / 2}")
-print(f"guessing: {5 / len(images):.0%} of the trials")""",
+pairs = zip(unseen["stim_file"], hits, strict=True)
+share = np.mean([seen in [hit.image_id for hit in found] for seen, found in pairs])
+print(f"SIMULATED  {len(images)} pictures; the right one is among the first five of most trials: {share > 0.5}")
+print(f"by guessing: of {5 / len(images):.0%}")""",
     """from IPython.display import Image
 
 images.decode(epochs[:6], subject="sub-01", top_k=5).plot().figure.savefig("hits.png", dpi=60)
@@ -122,9 +123,7 @@ def executed(folder: Path) -> nbformat.NotebookNode:
     made = notebook()
     programs = str(Path(sys.executable).parent)
     surroundings = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-    client = NotebookClient(
-        made, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": str(folder)}}
-    )
+    client = NotebookClient(made, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": str(folder)}})
     client.execute(env=surroundings)
     for cell in made.cells:
         # progress and warnings tell of this machine

@@ -1,7 +1,7 @@
 """Docstrings of this package for mkdocstrings: types in the style of Hugging Face, and links between names.
 
-An entry such as ``x (`torch.Tensor` of shape `(n,)`, *optional*): ...`` may run over several lines. The parser wants its
-name and type on one, without marks. ``[`NeuralGallery`]`` becomes a link where the site has that name, else code.
+An entry such as ``x (`torch.Tensor` of shape `(n,)`, *optional*): ...`` may run over several lines. The parser wants
+its name and type on one, without marks. ``[`NeuralGallery`]`` becomes a link where the site has that name, else code.
 """
 
 from __future__ import annotations

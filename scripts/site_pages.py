@@ -1,8 +1,8 @@
 """Pages of the site that lie outside docs/: README.md, its start, and whatever else of the repository a page links to.
 
-mkdocs calls the functions below (`hooks` in mkdocs.yml). Pages link to files of the repository by relative paths, which
-work where the repository is viewed. On the site such a file is a page of its own: text as it is, code and settings as a
-code block, a notebook with its outputs.
+mkdocs calls the functions below (`hooks` in mkdocs.yml). Pages link to files of the repository by relative paths,
+which work where the repository is viewed. On the site such a file is a page of its own: text as it is, code and
+settings as a code block, a notebook with its outputs.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_blocks_of_a_tutorial_run_in_order(tmp_path, name):
     if "hits.png" in MADE[name]:  # guessing finds one of 138 pictures
         assert len(pairs) == 6 and sum(found == seen for seen, found in pairs) >= 2, printed
     if name == "new_people":
-        right, count = map(int, re.search(r"comes first for (\d+) of (\d+) recordings", printed).groups())
+        right, count = map(int, re.search(r"right one first: (\d+) of (\d+)", printed).groups())
         assert count == 42 and right > 4, printed
 
 
