@@ -86,7 +86,7 @@ citation: none
 !neural-clip embed-images data --model neural_clip/tiny-clip""",
     """%%capture
 # leave --max-steps out for your own recordings
-!neural-clip train --data eeg=data --output-dir model --max-steps 60 --overwrite""",
+!neural-clip train --data eeg=data --output-dir model --max-steps 40 --overwrite""",
     """# trials whose pictures the model was not trained on, cut from the raw file again
 from neural_clip.prepared.reader import PreparedSet
 
@@ -103,8 +103,10 @@ share = np.mean([seen in [hit.image_id for hit in found] for seen, found in pair
 print(f"SIMULATED  {len(images)} pictures; the right one is among the first five of most trials: {share > 0.5}")
 print(f"by guessing: of {5 / len(images):.0%}")""",
     """from IPython.display import Image
+from matplotlib import pyplot
 
-images.decode(epochs[:6], subject="sub-01", top_k=5).plot().figure.savefig("hits.png", dpi=60)
+images.decode(epochs[:5], subject="sub-01", top_k=5).plot().figure.savefig("hits.png", dpi=60)
+pyplot.close()
 Image("hits.png")""",
 )
 

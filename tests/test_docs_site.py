@@ -89,7 +89,7 @@ def test_every_public_name_has_its_entry():
 @pytest.mark.parametrize(
     ("written", "read"),
     [
-        ("x (`torch.Tensor` of shape `(n,)`, *optional*):\n        Rows.", "x (torch.Tensor of shape (n,), optional):\n        Rows."),
+        ("x (`Tensor` of shape `(n,)`, *optional*): Rows.", "x (Tensor of shape (n,), optional): Rows."),
         ("source ([`Split`], or\n        a list): Of it.", "source (Split, or a list): Of it."),
         ("a, b (`int`): Two.", "a, b (int): Two."),
         ("**more (`Any`): Rest.", "**more (Any): Rest."),

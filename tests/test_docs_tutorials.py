@@ -1,4 +1,4 @@
-"""Every block of the tutorials runs, in order, in an empty folder, and ends in the pictures and pages that it promises."""
+"""Every block of the tutorials runs, in order, in an empty folder, and ends in the pictures and pages it promises."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Code blocks of Markdown pages, and what it takes to run them as a reader would, one after the other in one folder."""
+"""Code blocks of Markdown pages, and what it takes to run them as a reader would, one after the other."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from second_process import python
 
-BLOCK = re.compile(r"^```(\w+)(?: title=\"(.+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks_of(page):
