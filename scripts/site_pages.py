@@ -22,6 +22,8 @@ from mkdocs.structure.pages import Page
 REPOSITORY = Path(__file__).resolve().parents[1]
 START = "README.md"
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")  # to a file: neither an address nor a heading of the same page
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+NAMED = re.compile(r"\[[\w./]+\.md\](?=\(([^)\s#:]+\.md)[)#])")  # a link whose words are the name of a page's file
 UNSEARCHED = "---\nsearch: {exclude: true}\n---\n"
 FENCE = "`" * 6  # longer than those within a file
 
@@ -42,7 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
-    """Have links lead to where the files that they name are on the site."""
+    """Have links lead to where the files that they name are on the site, and call a page by its title."""
     name = _name_of(page.file.src_uri)
     here = PurePosixPath(place_of(name)).parent
 
@@ -50,7 +52,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
         target = _target(name, match[1])
         return os.path.relpath(place_of(target), here) if target and not (REPOSITORY / target).is_dir() else match[1]
 
-    return LINK.sub(moved, markdown)
+    def titled(match: re.Match) -> str:
+        target = _target(name, match[1])
+        return f"[{TITLE.search(_text(target))[1]}]" if target else match[0]  # type: ignore[index]
+
+    return LINK.sub(moved, NAMED.sub(titled, markdown))
 
 
 def place_of(name: str) -> str:
@@ -97,7 +103,8 @@ def _linked(name: str, text: str) -> Iterator[str]:
 def _page(name: str) -> str:
     """Text of a file's page."""
     if name.endswith(".ipynb"):
-        return "\n\n".join(_cells(json.loads(_text(name))))
+        download = f'<a href="{Path(name).name}" download>Download this notebook</a>'
+        return "\n\n".join([*_cells(json.loads(_text(name))), download])
     if name.endswith(".md"):
         text = _text(name)
         return text if name == START or text.startswith("---\n") else UNSEARCHED + text
