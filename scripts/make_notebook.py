@@ -31,9 +31,9 @@ In Colab, upload this notebook and a wheel of the package (`pip wheel --no-deps 
 needed; it takes one or two minutes.""",
     """import importlib.util
 
-if importlib.util.find_spec("neural_clip") is None:  # in Colab: the wheel that lies beside this notebook
+if importlib.util.find_spec("neural_clip") is None:  # in Colab: the wheel beside it
     %pip install --quiet neural_clip-*.whl""",
-    """# SIMULATED EEG: each of 138 pictures evokes a pattern of its own over 16 electrodes, in noise
+    """# SIMULATED EEG: each of 138 pictures evokes a pattern of its own, in noise
 from pathlib import Path
 
 import mne
@@ -44,7 +44,8 @@ from neural_clip import load_sample
 
 mne.set_log_level("error")
 rng = np.random.default_rng(0)
-pictures = [row for kind in ("eeg", "meg", "fmri") for row in load_sample(kind).images]
+kinds = ("eeg", "meg", "fmri")
+pictures = [row for kind in kinds for row in load_sample(kind).images]
 vectors = np.array([row["image_embeds"] for row in pictures])
 vectors = (vectors - vectors.mean(0)) / vectors.std(0)
 names = [f"{row['image_id']}.png" for row in pictures]
@@ -52,27 +53,32 @@ Path("stimuli").mkdir(exist_ok=True)
 for name, row in zip(names, pictures, strict=True):
     row["image"].save(Path("stimuli", name))
 
-sfreq, shown = 250, np.concatenate([rng.permutation(len(names)) for _ in range(2)])
+sfreq = 250
+shown = np.concatenate([rng.permutation(len(names)) for _ in range(2)])
 onsets = 2 + 0.8 * np.arange(len(shown))
 signal = rng.normal(size=(16, int((onsets[-1] + 3) * sfreq)))
 wave = np.exp(-0.5 * ((np.arange(0, 0.5, 1 / sfreq) - 0.2) / 0.06) ** 2)
 patterns = vectors @ rng.normal(size=(vectors.shape[1], 16)) / 16
 for onset, picture in zip((onsets * sfreq).astype(int), shown, strict=True):
     signal[:, onset : onset + len(wave)] += 1.6 * np.outer(patterns[picture], wave)
-raw = mne.io.RawArray(signal * 1e-5, mne.create_info([f"E{n}" for n in range(1, 17)], sfreq, "eeg"))  # V
+info = mne.create_info([f"E{number}" for number in range(1, 17)], sfreq, "eeg")
+raw = mne.io.RawArray(signal * 1e-5, info)  # V
 raw.save("sub-01_raw.fif", overwrite=True)
-trials = pandas.DataFrame({"onset": onsets, "stim_file": [names[picture] for picture in shown]})
+shown = [names[picture] for picture in shown]
+trials = pandas.DataFrame({"onset": onsets, "stim_file": shown})
 trials.to_csv("sub-01_events.tsv", sep="\\t", index=False)""",
     """# with your own recordings, begin here
 raw = mne.io.read_raw_fif("sub-01_raw.fif", preload=True)
-print(f"SIMULATED  {len(raw.ch_names)} electrodes, {raw.times[-1]:.0f} s at {raw.info['sfreq']:.0f} Hz")
+sfreq = raw.info["sfreq"]
+print(f"SIMULATED  {len(raw.ch_names)} electrodes, {raw.times[-1]:.0f} s at {sfreq:.0f} Hz")
 trials.head(3)""",
     """Path("manifest.yaml").write_text(\"\"\"
 name: simulated_eeg
 modality: eeg
 recordings:
   - {file: sub-01_raw.fif, events: sub-01_events.tsv, subject: sub-01}
-defaults: {kind: continuous, image_column: stim_file, high_pass: 0.5, low_pass: 40, tmin: -0.1, tmax: 0.5}
+defaults:
+  {kind: continuous, image_column: stim_file, high_pass: 0.5, low_pass: 40, tmin: -0.1, tmax: 0.5}
 images: {folder: stimuli}
 splits: {validation: 0.1, test: 0.15}
 licence: CC0-1.0
@@ -90,9 +96,12 @@ citation: none
     """# trials whose pictures the model was not trained on, cut from the raw file again
 from neural_clip.prepared.reader import PreparedSet
 
-unseen = trials[trials["stim_file"].isin(PreparedSet.open("data").split("test").shown_ids)]
-events = np.column_stack([(unseen["onset"] * sfreq).round(), 0 * unseen["onset"], 0 * unseen["onset"] + 1])
-epochs = mne.Epochs(raw.filter(0.5, 40), events.astype(int), tmin=-0.1, tmax=0.5, baseline=None, preload=True)
+test = PreparedSet.open("data").split("test")
+unseen = trials[trials["stim_file"].isin(test.shown_ids)]
+samples = (unseen["onset"] * sfreq).round().astype(int)
+events = np.column_stack([samples, 0 * samples, 0 * samples + 1])
+raw.filter(0.5, 40)
+epochs = mne.Epochs(raw, events, tmin=-0.1, tmax=0.5, baseline=None, preload=True)
 print(f"SIMULATED  {len(epochs)} trials of {unseen['stim_file'].nunique()} pictures")""",
     """from neural_clip import NeuralGallery
 
@@ -100,8 +109,8 @@ images = NeuralGallery.from_images("model", "stimuli")
 hits = images.decode(epochs, subject="sub-01", top_k=5)
 pairs = zip(unseen["stim_file"], hits, strict=True)
 share = np.mean([seen in [hit.image_id for hit in found] for seen, found in pairs])
-print(f"SIMULATED  {len(images)} pictures; the right one is among the first five of most trials: {share > 0.5}")
-print(f"by guessing: of {5 / len(images):.0%}")""",
+print(f"SIMULATED  {len(images)} pictures; the right one is in the first five of most trials: {share > 0.5}")
+print(f"guessing: in those of {5 / len(images):.0%}")""",
     """from IPython.display import Image
 from matplotlib import pyplot
 

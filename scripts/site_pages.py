@@ -65,7 +65,8 @@ def place_of(name: str) -> str:
         return "index.md"
     if name.startswith("docs/"):
         return re.sub(r"\.ipynb$", ".md", name.removeprefix("docs/"))
-    return f"repository/{name}" if name.endswith(".md") else f"repository/{name}.md"
+    folder = name.removesuffix("/README.md")  # a README would become the page of a section of the navigation
+    return f"repository/{name}" if name.endswith(".md") and folder == name else f"repository/{folder}.md"
 
 
 @cache
@@ -80,7 +81,8 @@ def _name_of(place: str) -> str:
     if not place.startswith("repository/"):
         return f"docs/{place}"
     name = place.removeprefix("repository/")
-    return name if (REPOSITORY / name).is_file() else name.removesuffix(".md")
+    names = (name, name.removesuffix(".md"), f"{name.removesuffix('.md')}/README.md")
+    return next(each for each in names if (REPOSITORY / each).is_file())
 
 
 def _is_asset(name: str) -> bool:

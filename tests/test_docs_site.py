@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,8 +114,21 @@ def test_names_in_docstrings_become_links_where_the_site_has_them():
     [
         ("README.md", "index.md"), ("docs/studies/README.md", "studies/README.md"),
         ("docs/tutorials/a.ipynb", "tutorials/a.md"), ("CHANGELOG.md", "repository/CHANGELOG.md"),
+        ("metrics/image_retrieval/README.md", "repository/metrics/image_retrieval.md"),
         ("src/neural_clip/losses.py", "repository/src/neural_clip/losses.py.md"),
     ],
 )  # fmt: skip
 def test_every_file_has_one_place_on_the_site(name, place):
     assert site_pages.place_of(name) == place
+    if name.startswith(("README", "CHANGELOG", "metrics", "src")):
+        assert site_pages._name_of(place) == name
+
+
+def test_links_lead_to_places_on_the_site_and_call_pages_by_their_titles():
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="studies/results.md"))
+    written = (
+        "[evaluation.md](../evaluation.md#scores) [code](../../src/neural_clip/losses.py) [a.md](https://x.y/a.md)"
+    )
+    found = site_pages.on_page_markdown(written, page, None)
+    code = "../repository/src/neural_clip/losses.py.md"
+    assert found == f"[Evaluation](../evaluation.md#scores) [code]({code}) [a.md](https://x.y/a.md)"
