@@ -17,7 +17,7 @@ PAGES = Path(__file__).resolve().parents[1] / "docs" / "api"
 ENTRY = re.compile(r"^( {4})(\*{0,2}\w[\w, *]*?) \((.+?)\):(?=\s)", re.MULTILINE | re.DOTALL)
 SECTION = re.compile(r"^(Returns|Yields|Raises):\n((?: {4}.*\n?|\n)+)", re.MULTILINE)
 RETURNED = re.compile(r"^ {4}(\S.*?):(?=\s)", re.DOTALL)
-REFERENCE = re.compile(r"\[`([\w.]+)(\(\))?`\](?![\[(])")
+REFERENCE = re.compile(r"\[`~?([\w.]+)(\(\))?`\](?![\[(])")
 
 
 class Docstrings(griffe.Extension):
@@ -45,7 +45,7 @@ def _returned(section: re.Match) -> str:
 
 def _type(words: str) -> str:
     """A type in words, without marks."""
-    return " ".join(re.sub(r"\[`([\w.]+)`\]|`|\*(?=optional)|(?<=optional)\*", r"\1", words).split())
+    return " ".join(re.sub(r"\[`~?([\w.]+)`\]|`|\*(?=optional)|(?<=optional)\*", r"\1", words).split())
 
 
 def _link(name: str, call: str) -> str:

@@ -20,6 +20,7 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from mkdocs.__main__ import cli
 cli(["build", "--strict", "--site-dir", sys.argv[1]])
 """
+FETCHED = ("src", "srcset", "href", "data", "style")  # attributes with addresses
 
 
 class Outside(HTMLParser):
@@ -31,10 +32,9 @@ class Outside(HTMLParser):
         self.feed(page.read_text("utf-8"))
 
     def handle_starttag(self, tag, attributes):
-        if tag != "a":
-            for name, value in attributes:
-                if name in ("src", "srcset", "href", "data", "style") and re.search(r"(https?:)?//", value or ""):
-                    self.found.append(f"{tag} {name} {value}")
+        for name, value in attributes if tag != "a" else ():
+            if name in FETCHED and re.search(r"(^|[\s(,])(https?:)?//", value or ""):
+                self.found.append(f"{tag} {name} {value}")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_types_of_docstrings_stand_on_one_line_without_marks(written, read):
 
 
 def test_names_in_docstrings_become_links_where_the_site_has_them():
-    found = site_docstrings.plain("See [`NeuralGallery.load`] and [`private`], not [`Hit`](x).")
+    found = site_docstrings.plain("See [`~NeuralGallery.load`] and [`private`], not [`Hit`](x).")
     there = "neural_clip.gallery.neural_gallery.NeuralGallery.load"
     assert found == f"See [`NeuralGallery.load`][{there}] and `private`, not [`Hit`](x)."
     assert site_docstrings.plain("Do.\n\nReturns:\n    `dict` of [`Hits`]: All.\n") == (
