@@ -80,6 +80,10 @@ quality: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(STAMP) ## Build the site in build/site, without a network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .PHONY: package
 package: $(STAMP) ## Build sdist and wheel, compare them with what is tracked, and try the wheel alone
 	$(BIN)/python scripts/try_package.py

@@ -331,7 +331,9 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
     siblings = {path.stem for path in _python_files(*folders) if "scripts" in folders}
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu",
                      "mne_bids": "mne-bids", "markdown_it": "markdown-it-py",
-                     "lazy_loader": "lazy-loader"}  # fmt: skip
+                     "lazy_loader": "lazy-loader",
+                     # what these are made of
+                     "mkdocs": "mkdocs-material", "griffe": "mkdocstrings"}  # fmt: skip
     faults = [
         f"{path.relative_to(REPOSITORY)}:{item.line}: {top}"
         for path in _python_files(*folders)
@@ -372,6 +374,10 @@ BESIDE_THE_PACKAGE = {
     "dataset_scripts",
     "docs_guarantees",
     "docs_links",
+    "docs_notebook",
+    "docs_python",
+    "docs_site",
+    "docs_tutorials",
     "format_1",
     "package",
     "public_paths",

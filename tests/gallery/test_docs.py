@@ -1,0 +1,41 @@
+"""Python blocks of docs/galleries.md run, in order, on planted data and a checkpoint with random weights."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from neural_clip.simulation.images import render, sample_specs
+from paths import REPOSITORY
+from tutorial_blocks import blocks_of
+
+BLOCKS = [text for language, _, text in blocks_of(REPOSITORY / "docs" / "galleries.md") if language == "python"]
+
+
+@pytest.fixture
+def names(world, tmp_path, monkeypatch):
+    """What the page names: a folder with a checkpoint and pictures, recordings, a data set of two modalities."""
+    import numpy as np
+    from PIL import Image
+
+    for folder in ("outputs", "photos", "more_photos"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "outputs" / "checkpoint").symlink_to(world.checkpoint)
+    pictures = [Image.fromarray(render(spec)) for spec in sample_specs(9, np.random.default_rng(3))]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / ("photos" if number < 7 else "more_photos") / f"{number}.png")
+    pictures[0].save(tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    class Data:
+        def split(self, name):
+            return [world.data[modality].split(name) for modality in ("eeg", "fmri")]
+
+    epochs = world.data["eeg"].split("test", ["sub-02"]).recordings
+    return {"data": Data(), "epochs": epochs, "checkpoint": str(world.checkpoint)}
+
+
+def test_blocks_of_the_page_run_in_order(names):
+    for number, block in enumerate(BLOCKS):
+        exec(compile(block, f"docs/galleries.md, block {number}", "exec"), names)
+    plt.close("all")
+    assert len(BLOCKS) >= 3 and len(names["images"]) == 9
+    assert set(names["some"].modalities) == {"fmri"}
