@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -19,8 +20,10 @@ ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 NPY_VERSIONS = ((1, 0), (2, 0), (3, 0))
 
 
-def read_array(path: Path, key: str | None = None) -> np.ndarray:
+def read_array(path: Path, key: str | None = None, *, mapped: bool = False) -> np.ndarray:
     """Read one array of a `.npy`, `.npz` or `.mat` file (MATLAB 7.3 as well); pickled objects are refused.
+
+    With `mapped`, that of a `.npy` file stays on disk.
 
     Returns:
         `np.ndarray`: Numbers, or text as `str`, whatever it is stored as. Text of MATLAB has one dimension.
@@ -34,7 +37,7 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
         raise DataError(f"'{path}' has suffix {suffix!r}; allowed are '.npy', '.npz' and '.mat'.")
     if suffix == ".npy" and key is not None:
         raise DataError(f"'{path}' holds one array without a name, but array {key!r} was asked for.")
-    reader = {".npy": _read_npy, ".npz": _read_npz, ".mat": _read_mat}[suffix]
+    reader = {".npy": partial(_read_npy, mapped=mapped), ".npz": _read_npz, ".mat": _read_mat}[suffix]
     with reading(path):
         array = reader(path, key)
     if array.dtype.kind == "S":
@@ -60,7 +63,7 @@ def _decoded(array: np.ndarray, path: Path, key: str | None) -> np.ndarray:
         raise DataError(f"'{path}': the text in array {key!r} is not UTF-8 ({error}). Save it as `str`.") from error
 
 
-def _read_npy(path: Path, key: str | None) -> np.ndarray:
+def _read_npy(path: Path, key: str | None, *, mapped: bool) -> np.ndarray:
     head = head_of(path)
     if not head.startswith(b"\x93NUMPY"):
         raise DataError(f"'{path}' is no .npy file: {begins_like(head)}.")
@@ -68,7 +71,7 @@ def _read_npy(path: Path, key: str | None) -> np.ndarray:
         raise DataError(f"'{path}' is of version {head[6]}.{head[7]} of the .npy format; known are 1.0, 2.0 and 3.0.")
     with path.open("rb") as file:
         _check_announced(file, path.stat().st_size)
-    return np.load(path, allow_pickle=False)
+    return np.load(path, "r" if mapped else None, allow_pickle=False)
 
 
 def _check_announced(file: IO[bytes], size: int) -> None:
