@@ -21,7 +21,7 @@ REQUIRED = {
     "modeling_neural_clip", "modeling_sensors", "processing_neural_clip", "files.whole", "retrieval.image_retrieval",
     "prepared.reader", "prepared.doctor.inspect", "corpora.nsd.build", "corpora.things_meg.build",
     "corpora.custom.build", "corpora.imagenet_eeg.build", "targets.embed_images", "publishing.push", "evaluation.run",
-    "training.run", "report.text", "sample.load", "workflow.run",
+    "training.run", "report.text", "queries.verbs", "sample.load", "workflow.run",
     "simulation.simulate", "commands.main",
 }  # fmt: skip
 HUB = "hub set"

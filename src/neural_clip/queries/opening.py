@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from neural_clip.corpora.custom.epochs import fif_parts, open_epochs
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import ARRAY_SUFFIXES, read_array
-from neural_clip.files.nifti import is_nifti, read_affine
-from neural_clip.files.reading import check_gzip, existing, reading
+from neural_clip.files.nifti import check_nifti, is_nifti
+from neural_clip.files.reading import existing, reading
 from neural_clip.files.volumes import read_mask
 from neural_clip.gallery.embedder import Embedder, modality_of
 from neural_clip.prepared.modalities import MODALITIES
@@ -20,9 +20,6 @@ from neural_clip.queries.bids import BidsPlace, bids_place
 from neural_clip.queries.continuous import open_continuous
 from neural_clip.queries.options import RecordingOptions
 from neural_clip.queries.recorded import RecordingFile, check_repeated, numbered, said_of, sensors_of
-
-if TYPE_CHECKING:
-    import mne
 
 FIF = (".fif", ".fif.gz")
 # What is used of each kind of file; anything else would be ignored in silence.
@@ -97,6 +94,8 @@ def _check_may_be_continuous(path: Path, bids: BidsPlace | None) -> None:
 
 def _epochs(path: Path, embedder: Embedder, options: RecordingOptions) -> RecordingFile:
     """`mne.Epochs`, of which some are loaded at a time."""
+    import mne
+
     check_used(path, EPOCHS, USED[EPOCHS], options)
     epochs, renamed = open_epochs(path)
     modality = sensors_of(path, epochs, embedder, options.modality)
@@ -106,8 +105,8 @@ def _epochs(path: Path, embedder: Embedder, options: RecordingOptions) -> Record
     check_repeated(path, renamed, embedder, modality)
 
     def read(start: int, stop: int) -> mne.Epochs:
-        with reading(path):
-            return epochs[start:stop].load_data(verbose="error")
+        with reading(path), mne.use_log_level("error"):
+            return epochs[start:stop].load_data()
 
     return RecordingFile(str(path), modality, options.subject, names, read, said_of(options))
 
@@ -117,10 +116,7 @@ def _image(path: Path, options: RecordingOptions) -> RecordingFile:
     import nibabel
 
     check_used(path, IMAGE, USED[IMAGE], options)
-    read_affine(path)  # refuses what is no NIfTI file, or is cut off
-    if path.suffix.lower() == ".gz":
-        with reading(path):
-            check_gzip(path)
+    check_nifti(path)
     with reading(path):
         image: Any = nibabel.load(path, keep_file_open=True)  # one that is compressed is read once, from front to end
     said = said_of(options)
