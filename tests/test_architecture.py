@@ -175,7 +175,7 @@ def _is_private(name):
 
 
 def test_table_is_read_whole():
-    assert len(table()) == 15
+    assert len(table()) == 16
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert set(table()) == folders | {HUB}
     assert {"torch", "transformers", "mne", "datasets", "matplotlib", "sklearn"} <= heavy()

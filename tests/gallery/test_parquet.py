@@ -24,7 +24,7 @@ def test_all_rows_of_all_splits_are_written_with_what_stands_behind_them(world, 
     assert np.array_equal(np.array(rows["vector"], np.float32), expected.vectors)
     for name in ("image_id", "concept", "subject", "session", "split", "modality", "categories"):
         assert rows[name][:] == expected.rows[name][:]
-    assert set(rows["file"]) == {"eeg"}  # nothing of this machine
+    assert not any(place.startswith("/") for place in rows["file"])  # where the set lies from here, or its name
     told = json.loads(pq.read_schema(path).metadata[b"neural_clip"])
     assert told["checkpoint"]["sha256"] == expected.checkpoint.sha256
     assert told["data_set"]["fingerprint"] == world.data["eeg"].facts.fingerprint

@@ -1,6 +1,7 @@
 """Real command lines: raw files of each modality to tables, JSON and pictures, equal to searches from Python."""
 
 import json
+import shutil
 from itertools import permutations
 
 import mne
@@ -163,6 +164,15 @@ def test_what_is_simulated_says_so_in_the_line_of_the_scores(capsys):
     assert answer["said"].endswith("; the checkpoint learnt from SIMULATED recordings")
     words = ["search", "an arrow", "--gallery", sample.data, "--checkpoint", sample.checkpoint, "--modality", "meg"]
     assert "among 46 SIMULATED MEG recordings" in answered(capsys, *words)[0]["said"]
+
+
+def test_a_file_of_a_simulated_corpus_is_called_simulated(here, capsys, tmp_path):
+    (tmp_path / "raw").mkdir()
+    shutil.copy("betas.nii.gz", tmp_path / "raw" / "betas.nii.gz")
+    (tmp_path / "raw" / "SIMULATED.json").write_text("{}")
+    words = ["decode", tmp_path / "raw" / "betas.nii.gz", *FILES["fmri"][1:], "--subject", "sub-01", "--gallery"]
+    answer, _ = answered(capsys, *words, "stimuli", "--checkpoint", "checkpoint")
+    assert answer["simulated"] is True and "20 SIMULATED fMRI recordings among 20 images" in answer["said"]
 
 
 def test_json_is_all_that_is_printed_and_the_table_ends_with_the_place(here, capsys, tmp_path):
