@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -37,9 +38,11 @@ def read_array(path: Path, key: str | None = None, *, mapped: bool = False) -> n
         raise DataError(f"'{path}' has suffix {suffix!r}; allowed are '.npy', '.npz' and '.mat'.")
     if suffix == ".npy" and key is not None:
         raise DataError(f"'{path}' holds one array without a name, but array {key!r} was asked for.")
-    reader = {".npy": partial(_read_npy, mapped=mapped), ".npz": _read_npz, ".mat": _read_mat}[suffix]
+    readers: dict[str, Callable[[Path, str | None], np.ndarray]] = {
+        ".npy": partial(_read_npy, mapped=mapped), ".npz": _read_npz, ".mat": _read_mat,
+    }  # fmt: skip
     with reading(path):
-        array = reader(path, key)
+        array = readers[suffix](path, key)
     if array.dtype.kind == "S":
         array = _decoded(array, path, key)
     if array.dtype.kind not in "biufU":
