@@ -36,7 +36,8 @@ def work(tmp_path_factory):
     write_planted(root / "data", "eeg", counts={"train": 6, "validation": 5, "test": 5})
     (root / "report").mkdir()
     (root / "report" / "report.json").write_text(json.dumps(EMPTY_REPORT))
-    places = ("set", "data", "twins/nsd", "scores/report.json", "report/report.json", "demo/raw")
+    places = ("set", "data", "twins/nsd", "scores/report.json", "report/report.json", "demo/raw", "gallery",
+              "rows.parquet")  # fmt: skip
     for folder in ("twins", "scores", "demo"):
         (root / folder).mkdir()
     other = subprocess.Popen(
@@ -57,6 +58,8 @@ def work(tmp_path_factory):
         ("evaluate --checkpoint no --data eeg={}/data --output-dir {}/scores", "scores/report.json"),
         ("report {}/report --no-pictures", "report/report.json"),
         ("demo --output-dir {}/demo", "demo/raw"),
+        ("gallery build {}/data --recordings --checkpoint no --output-dir {}/gallery", "gallery"),
+        ("embed-recordings {}/data --checkpoint no --output-file {}/rows.parquet", "rows.parquet"),
     ],
 )
 def test_a_command_that_writes_where_another_process_does_is_refused(work, command, place):

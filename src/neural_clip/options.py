@@ -52,7 +52,8 @@ class Options:
                     fits = isinstance(one, numbers) and not isinstance(one, bool) and -most < one < most
                     check_value(item.name, one, fits, allowed)
             if least is not None:
-                check_value(item.name, value, value >= least, f"{least} and more")
+                for one in value if isinstance(value, tuple) else (value,):
+                    check_value(item.name, one, one >= least, f"{least} and more")
             if choices:
                 for one in value if "nargs" in item.metadata and isinstance(value, tuple) else (value,):
                     check_option(item.name, one, choices)

@@ -98,6 +98,8 @@ PRIOR = (
     "adapt --checkpoint trained --data fmri=set_third --known fmri=set_fmri --prior places --output-dir out --epochs 1"
 )
 RUN = "run set_eeg set_fmri --output-dir out --recipe recipe.yaml"
+BUILD = "gallery build set_fmri --recordings --checkpoint trained --output-dir out"
+EMBED = "embed-recordings set_fmri --checkpoint trained --output-file out/fmri.parquet --overwrite"
 EVALUATE = (
     "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --no-baselines --no-controls --subjects sub-01"
 )
@@ -122,6 +124,11 @@ WRITERS = [
     Writer("evaluate", "trained", line(EVALUATE), before=line(f"{EVALUATE} --split validation"), by_file=True),
     Writer("save a gallery", "gallery", saved),
     Writer("save a gallery over another", "gallery", saved, before=lambda: saved("fmri")),
+    Writer("gallery build", "trained", line(BUILD)),
+    Writer("gallery build over another", "trained", line(f"{BUILD} --overwrite"),
+           before=line(f"{BUILD} --subjects sub-01")),
+    Writer("embed-recordings over another", "trained", line(EMBED), before=line(f"{EMBED} --dtype float16"),
+           by_file=True),
     Writer("run", "trained", line(RUN), "out/checkpoint"),
     Writer("report", "trained", line("report report"), "report", by_file=True),
 ]  # fmt: skip

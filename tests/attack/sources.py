@@ -17,6 +17,7 @@ from attack.targets import command
 from continuous_raw import simulated_raw, write_brainvision
 from custom_raw import TERMS, eeg_manifest, patterns, rng, series_manifest, write_manifest
 from edf_files import write_edf
+from recorded_lab import make_lab
 
 N_EVENTS = 20
 COUNTS = {"train": 20, "validation": 8, "test": 12}
@@ -263,6 +264,11 @@ def gallery(folder: Path, seed: int) -> None:
     NeuralGallery.from_recordings("trained", [part, "set_fmri"]).save_to_disk("gallery")
 
 
+def recorded(folder: Path, seed: int) -> None:
+    """Raw files of EEG, MEG and fMRI, with a checkpoint of the sets prepared from them."""
+    make_lab(folder)
+
+
 def interrupted(folder: Path, seed: int) -> None:
     """A training that was killed before it wrote its second checkpoint."""
     _recipe(folder, seed)
@@ -281,6 +287,6 @@ SOURCES: dict[str, Callable[[Path, int], None]] = {
     source.__name__: source
     for source in (
         *(epochs, npz, npy, mat, mat_73, series, places, fif, brainvision, edf, bdf, ctf, bids),
-        *(nsd, imagenet_eeg, things_meg, trained, gallery, interrupted),
+        *(nsd, imagenet_eeg, things_meg, trained, gallery, recorded, interrupted),
     )
 }

@@ -224,6 +224,22 @@ def search() -> Results:
     return {"vectors": digest(gallery.vectors), "behind": behind, "rows": digest(rows), "cosines": digest(cosines)}
 
 
+def gallery_info() -> Results:
+    """What a saved gallery tells of itself."""
+    return {"facts": command("gallery info gallery --json")}
+
+
+def decoded(recordings: str, options: str) -> Callable[[], Results]:
+    """A file of recordings of the person whom the checkpoint knows, decoded among the pictures that were shown."""
+
+    def run() -> Results:
+        where = "--gallery stimuli --checkpoint checkpoint --subject sub-01"
+        printed = command(f"decode {recordings} {options} {where} --json")
+        return {"queries": repr(json.loads(printed)["queries"])}
+
+    return run
+
+
 def _custom(name: str, guards: dict[str, str]) -> Target:
     return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom manifest.yaml"))
 
@@ -272,6 +288,22 @@ TARGETS = [
     Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
     Target("report", "trained", REPORT | both("footed"), report, 2),
     Target("search a gallery", "gallery", {"gallery/*": "sealed"}, search),
+    Target("gallery info", "gallery", {"gallery/*": "sealed"}, gallery_info, 0.5),
+    Target(
+        "decode EDF",
+        "recorded",
+        {"rec.edf": "bare", "events.tsv": "text"},
+        decoded("rec.edf", "--events events.tsv --keep trial_type=image"),
+        0.5,
+    ),
+    Target("decode FIF", "recorded", {"rec_raw.fif": "bare"}, decoded("rec_raw.fif", "--keep value=5"), 0.5),
+    Target(
+        "decode NIfTI",
+        "recorded",
+        {"betas.nii.gz": "summed", "mask.nii.gz": "summed"},
+        decoded("betas.nii.gz", "--mask mask.nii.gz"),
+        0.5,
+    ),
     Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
     Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
 ]

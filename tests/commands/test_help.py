@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from neural_clip.commands.main import COMMANDS
+from neural_clip.commands.main import ACTIONS, COMMANDS
 from paths import REPOSITORY
 
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "mne", "pandas", "scipy", "sklearn",
@@ -22,8 +22,9 @@ else:
     from neural_clip.commands.main import entry
     entry()
 """
-COMMAND_LINES = [[name] for name in COMMANDS if name != "prepare"]
+COMMAND_LINES = [[name] for name in COMMANDS if name not in ACTIONS]
 COMMAND_LINES += [["prepare", name] for name in ("imagenet_eeg", "things_meg", "nsd", "custom")]
+COMMAND_LINES += [["gallery", name] for name in ("build", "info")]
 PROGRAMS = [["train.py"], *[[f"dataset_scripts/{name}.py"] for name in ("imagenet_eeg", "nsd", "things_meg")]]
 
 
@@ -42,7 +43,8 @@ def run(words, *, heavy=HEAVY):
 def test_help_loads_nothing_heavy(words):
     code, shown, lines, loaded = run([*words, "--help"])
     assert (code, lines, loaded) == (0, [], [])
-    assert shown.startswith("usage: ") and "Options of" not in shown
+    name = words[0] if words[0].endswith(".py") else " ".join(["neural-clip", *words])
+    assert shown.startswith(f"usage: {name} ") and "Options of" not in shown
     assert shown.split("\n\n")[1].strip(), "it has no description"
 
 
@@ -86,6 +88,21 @@ BAD = [
     (["train", "--seed", "1"], "'data' section is empty", "`--data eeg=FOLDER`"),
     (["train", "--min-steps", "-1", "--data", "eeg=x"], "'min_steps' parameter. Allowed is a whole number", "got -1"),
     (["train", "demo", "--dat", "eeg=x", "meg=y"], "Unexpected argument 'meg=y'", ""),
+    (["decode", "x", "--gallery", "y", "--checkpoint", "z", "--calibrate", "cls"],
+     "argument --calibrate: invalid choice: 'cls'. Allowed values are 'csls'.", "Did you mean 'csls'?"),
+    (["decode", "x", "--galery", "y"], "There is no option '--galery'.", "Did you mean '--gallery'?"),
+    (["decode", "x", "--gallery", "y", "--checkpoint", "z", "--top-k", "0"],
+     "'top_k' parameter. Allowed is 1 and more", "got 0"),
+    (["decode", "x", "--gallery", "y", "--checkpoint", "z", "--rows", "-1"],
+     "'rows' parameter. Allowed is 0 and more", "got -1"),
+    (["convert", "x", "--gallery", "y", "--checkpoint", "z"], "required: --to", ""),
+    (["convert", "x", "--gallery", "y", "--checkpoint", "z", "--to", "mge"], "invalid choice: 'mge'", "'meg'?"),
+    (["encode", "x", "--checkpoint", "z"], "required: --gallery", ""),
+    (["search", "--gallery", "y", "--checkpoint", "z"], "required: TEXT", ""),
+    (["gallery", "build", "x", "--checkpoint", "z", "--output-dir", "y", "--dtype", "float61"],
+     "argument --dtype: invalid choice: 'float61'", "Did you mean 'float16'?"),
+    (["gallery", "inof"], "Invalid value for the 'action' parameter", "Did you mean 'info'?"),
+    (["embed-recordings", "x", "--checkpoint", "z"], "required: --output-file", ""),
     (["evalute"], "but got 'evalute' instead.", "Did you mean 'evaluate'?"),
     (["prepare", "nds"], "but got 'nds' instead.", "Did you mean 'nsd'?"),
 ]  # fmt: skip

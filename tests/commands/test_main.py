@@ -61,12 +61,19 @@ def test_prepare_help_lists_every_corpus(arguments, capsys):
     assert all(f"  {name} " in shown for name in ("imagenet_eeg", "things_meg", "nsd", "custom"))
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "prepare"])
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in cli.ACTIONS])
 def test_arguments_reach_the_program(name, program):
     before = list(sys.argv)
     assert cli.main([name, "--help", "--seed", "3"]) == "done"
     assert program == [cli.COMMANDS[name][0], (["--help", "--seed", "3"], f"neural-clip {name}")]
     assert sys.argv == before
+
+
+@pytest.mark.parametrize("arguments", [["gallery"], ["gallery", "--help"]])
+def test_gallery_help_lists_what_it_does(arguments, capsys):
+    assert cli.main(arguments) is None
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: neural-clip gallery ACTION") and "  build " in shown and "  info " in shown
 
 
 @pytest.mark.parametrize("spelling", ["things_meg", "things-meg"])
@@ -127,7 +134,10 @@ def test_every_listed_corpus_exists():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [[name] for name in cli.COMMANDS] + [["prepare", name] for name in cli.PREPARES])
+@pytest.mark.parametrize(
+    "arguments",
+    [[name] for name in cli.COMMANDS] + [[name, word] for name, (*_, known) in cli.ACTIONS.items() for word in known],
+)
 def test_every_program_explains_itself(arguments):
     done = _shell(*arguments, "--help")
     assert done.returncode == 0, done.stderr
@@ -142,7 +152,12 @@ def test_version_is_the_package_version():
 
 def test_the_package_runs_as_a_module_under_the_name_of_the_command():
     """Where nothing is installed beside it, and with the full name of the command in its usage line."""
-    for words, usage in (((), "COMMAND"), (("prepare", "nsd", "--help"), "prepare nsd"), (("train", "-h"), "train")):
+    for words, usage in (
+        ((), "COMMAND"),
+        (("prepare", "nsd", "--help"), "prepare nsd"),
+        (("train", "-h"), "train"),
+        (("gallery", "build", "-h"), "gallery build"),
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "neural_clip", *words], capture_output=True, text=True, timeout=60
         )

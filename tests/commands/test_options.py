@@ -126,7 +126,8 @@ def _flag(item):
 
 
 def _given(item):
-    return ["x"] if item.metadata.get("positional") else [_flag(item), "x"]
+    value = next(iter(item.metadata.get("choices", ["x"])))
+    return [value] if item.metadata.get("positional") else [_flag(item), value]
 
 
 def test_what_must_be_given_is_named(capsys):

@@ -15,7 +15,7 @@ from neural_clip.errors import check_option, run
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.prepared.known_corpora import CORPORA
 
-# name at the shell -> (module with `main(argv)`, one line of help); that of `prepare` takes the corpus first
+# name at the shell -> (module with `main(argv)`, one line of help); those of `ACTIONS` take a word first
 COMMANDS = {
     "simulate": ("neural_clip.commands.simulate", "write simulated twins of the three corpora in their raw formats"),
     "prepare": ("neural_clip.commands.prepare", "turn a raw corpus folder into a data set for `load_dataset`"),
@@ -25,6 +25,12 @@ COMMANDS = {
     "adapt": ("neural_clip.commands.adapt", "fit alignment layers for new subjects"),
     "evaluate": ("neural_clip.commands.evaluate", "score decoding, encoding and conversion on the test splits"),
     "report": ("neural_clip.commands.report", "write text, page and pictures from report.json"),
+    "decode": ("neural_clip.commands.decode", "find the images that recordings look like"),
+    "encode": ("neural_clip.commands.encode", "find the recordings that answer to images"),
+    "convert": ("neural_clip.commands.convert", "find recordings of another modality that answer to recordings"),
+    "search": ("neural_clip.commands.search", "find images or recordings that answer to words"),
+    "gallery": ("neural_clip.commands.gallery", "embed what is searched once and save it, or tell what is saved"),
+    "embed-recordings": ("neural_clip.commands.embed_recordings", "write vectors of all recordings as Parquet"),
     "run": ("neural_clip.commands.run", "run everything, from a manifest or data sets to a page of scores"),
     "demo": ("neural_clip.commands.demo", "run everything, from raw files to scores, on simulated recordings"),
     "push": (
@@ -34,6 +40,14 @@ COMMANDS = {
 }
 PREPARES = {name: corpus.title for name, corpus in CORPORA.items()}
 PREPARES["custom"] = "your own recordings with images or ready-made embeddings"
+# commands whose first argument says what they do: what stands for it, its name in messages, and all of them
+ACTIONS = {
+    "prepare": ("CORPUS", "corpus", PREPARES),
+    "gallery": (
+        "ACTION", "action",
+        {"build": "embed images or recordings and save them", "info": "tell what a saved gallery holds"},
+    ),
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> object:
@@ -57,20 +71,21 @@ def main(argv: Sequence[str] | None = None) -> object:
         return None
     name, *rest = arguments
     check_option("command", name, COMMANDS)
-    program, corpus = f"neural-clip {name}", []
-    if name == "prepare":
+    program, action = f"neural-clip {name}", []
+    if name in ACTIONS:
+        placeholder, parameter, known = ACTIONS[name]
         if not rest or rest[0] in ("-h", "--help"):
-            print(_listing(program, "CORPUS", PREPARES))
+            print(_listing(program, placeholder, known))
             return None
         given, *rest = rest
-        corpus = [given if given.startswith("-") else given.replace("-", "_")]
-        check_option("corpus", corpus[0], PREPARES)
-        program = f"{program} {corpus[0]}"
+        action = [given if given.startswith("-") else given.replace("-", "_")]
+        check_option(parameter, action[0], known)
+        program = f"{program} {action[0]}"
     before = sys.argv
     sys.argv = [program, *rest]  # argparse reads the program's name there
     try:
         with no_secrets_told(rest), told_how_to_go_on(name):
-            return importlib.import_module(COMMANDS[name][0]).main(*corpus, rest)
+            return importlib.import_module(COMMANDS[name][0]).main(*action, rest)
     finally:
         sys.argv = before
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -19,8 +21,10 @@ ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 NPY_VERSIONS = ((1, 0), (2, 0), (3, 0))
 
 
-def read_array(path: Path, key: str | None = None) -> np.ndarray:
+def read_array(path: Path, key: str | None = None, *, mapped: bool = False) -> np.ndarray:
     """Read one array of a `.npy`, `.npz` or `.mat` file (MATLAB 7.3 as well); pickled objects are refused.
+
+    With `mapped`, that of a `.npy` file stays on disk.
 
     Returns:
         `np.ndarray`: Numbers, or text as `str`, whatever it is stored as. Text of MATLAB has one dimension.
@@ -34,9 +38,11 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
         raise DataError(f"'{path}' has suffix {suffix!r}; allowed are '.npy', '.npz' and '.mat'.")
     if suffix == ".npy" and key is not None:
         raise DataError(f"'{path}' holds one array without a name, but array {key!r} was asked for.")
-    reader = {".npy": _read_npy, ".npz": _read_npz, ".mat": _read_mat}[suffix]
+    readers: dict[str, Callable[[Path, str | None], np.ndarray]] = {
+        ".npy": partial(_read_npy, mapped=mapped), ".npz": _read_npz, ".mat": _read_mat,
+    }  # fmt: skip
     with reading(path):
-        array = reader(path, key)
+        array = readers[suffix](path, key)
     if array.dtype.kind == "S":
         array = _decoded(array, path, key)
     if array.dtype.kind not in "biufU":
@@ -60,7 +66,7 @@ def _decoded(array: np.ndarray, path: Path, key: str | None) -> np.ndarray:
         raise DataError(f"'{path}': the text in array {key!r} is not UTF-8 ({error}). Save it as `str`.") from error
 
 
-def _read_npy(path: Path, key: str | None) -> np.ndarray:
+def _read_npy(path: Path, key: str | None, *, mapped: bool) -> np.ndarray:
     head = head_of(path)
     if not head.startswith(b"\x93NUMPY"):
         raise DataError(f"'{path}' is no .npy file: {begins_like(head)}.")
@@ -68,7 +74,7 @@ def _read_npy(path: Path, key: str | None) -> np.ndarray:
         raise DataError(f"'{path}' is of version {head[6]}.{head[7]} of the .npy format; known are 1.0, 2.0 and 3.0.")
     with path.open("rb") as file:
         _check_announced(file, path.stat().st_size)
-    return np.load(path, allow_pickle=False)
+    return np.load(path, "r" if mapped else None, allow_pickle=False)
 
 
 def _check_announced(file: IO[bytes], size: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import NSD_ADVICE, begins_like, check_unpacked, existing, head_of, reading
+from neural_clip.files.reading import CHUNK, NSD_ADVICE, begins_like, check_unpacked, existing, head_of, reading
 
 _CHUNK = 2**17  # compressed bytes that are inflated at a time; larger ones gain nothing
 _HEADER_SIZE, _HEADER_2_SIZE = 348, 540
@@ -133,6 +133,19 @@ def open_nifti(path: Path) -> Iterator[NiftiStream]:
         yield NiftiStream(path, read)
         if read(1):  # also makes zlib verify the checksum
             raise DataError(f"'{path}' is longer than its header says. Is it damaged?")
+
+
+def check_nifti(path: Path) -> None:
+    """Read a `.nii` or `.nii.gz` file to its end, some at a time.
+
+    Raises:
+        DataError: If it is absent or damaged, does not end where its header says, or its checksum differs.
+    """
+    existing(path, "NIfTI file")
+    with open_nifti(path) as stream:
+        left, step = math.prod(stream.shape), max(CHUNK // stream.dtype.itemsize, 1)
+        while left > 0:
+            left -= len(stream.values(min(left, step)))
 
 
 def read_affine(path: Path) -> np.ndarray | None:

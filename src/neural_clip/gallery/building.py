@@ -113,16 +113,25 @@ def rows_of_recordings(
     embedder: Embedder, data: Any, subject: str | None, dtype: str
 ) -> tuple[datasets.Dataset, EncoderIdentity | None]:
     """Rows of the recordings of splits or data sets, embedded some thousand at a time."""
-    config, parts, encoder = embedder.model.config, [], embedder.encoder
-    for whole in _splits_of(data):
-        whole = replace(whole, data=in_space_of(config, whole.data, f"The model '{embedder.identity.name}'"))
-        encoder = encoder or encoder_of(whole)
-        for start in range(0, len(whole), BLOCK_RECORDINGS):
-            part = whole.at(np.arange(start, min(start + BLOCK_RECORDINGS, len(whole))))
-            parts.append(split_recordings(part, embedder.embed_split(part, subject), dtype))
+    parts, encoder = [], embedder.encoder
+    for part, rows in embedded_parts(embedder, data, subject, dtype):
+        encoder = encoder or encoder_of(part)
+        parts.append(rows)
     if not parts:
         raise DataError("There are no recordings; a gallery needs at least one.")
     return joined(parts), encoder
+
+
+def embedded_parts(
+    embedder: Embedder, data: Any, subject: str | None, dtype: str
+) -> Iterator[tuple[Split, datasets.Dataset]]:
+    """Some thousand recordings of splits or data sets at a time, and their rows."""
+    config = embedder.model.config
+    for whole in _splits_of(data):
+        whole = replace(whole, data=in_space_of(config, whole.data, f"The model '{embedder.identity.name}'"))
+        for start in range(0, len(whole), BLOCK_RECORDINGS):
+            part = whole.at(np.arange(start, min(start + BLOCK_RECORDINGS, len(whole))))
+            yield part, split_recordings(part, embedder.embed_split(part, subject), dtype)
 
 
 def _splits_of(data: Any) -> Iterator[Split]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WAYS = RECORDINGS, MEAN_RECORDINGS, IMAGES = "recordings", "mean recordings", "images"
 # Of the softmax over images: exp(5) for a unit of cosine, chosen on validation recordings; CLIP's limit is 100.
 INVERSE_TEMPERATURE = math.exp(5)
-NAME_ONE = "Name a bank of images: bank=NeuralGallery.from_images(model, FOLDER)"
+NAME_ONE = "Name a bank of images: bank=NeuralGallery.from_images(model, FOLDER), or --bank FOLDER at a shell"
 
 
 def expected_images(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:

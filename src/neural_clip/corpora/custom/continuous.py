@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_clip.corpora.custom.edf import EDF_SUFFIXES, channels_to_read
-from neural_clip.corpora.custom.epochs import EDGE, channels, fif_parts, history_of, strict_mne
+from neural_clip.corpora.custom.epochs import EDGE, channels, history_of, strict_mne
 from neural_clip.corpora.custom.manifest import Recording
+from neural_clip.corpora.custom.opening import Opener, bids_tables, files_beside, open_bids, open_raw
 from neural_clip.corpora.custom.trials import Trials
 from neural_clip.corpora.sensor_places import sensor_places
-from neural_clip.errors import DataError, did_you_mean
-from neural_clip.files.reading import HEAD, check_no_pipe, existing, reading
+from neural_clip.errors import DataError
+from neural_clip.files.reading import reading
 from neural_clip.files.tables import column, kept, numbers, read_table, unit_of_onsets
 from neural_clip.preparation import resampled
 
 if TYPE_CHECKING:
     import mne
-    import mne_bids
 
-
-Opener = Callable[[], "tuple[mne.io.BaseRaw, set[str]]"]  # a recording, and channel names that occur twice in it
 STOPS = re.compile(
     r"New Segment/?.*|((BAD|EDGE)[ _])?boundary|BAD_ACQ_SKIP", re.IGNORECASE
 )  # BrainVision; EEGLAB; mne
-SAMPLE_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # of BrainVision's binary formats
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,9 @@ def read_continuous(entry: Recording, modality: str, path: Path, root: Path) -> 
     Raises:
         DataError: If a file is damaged, the table does not fit the recording, or a filter cannot be had.
     """
-    if not path.exists():
-        raise DataError(f"There is no recording '{path}'.")
     table = root / str(entry.events)
-    # A recording can be a folder (CTF), or several files of one name (BrainVision).
-    beside = path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.stem) + ".*")
-    files = [table, *_files(beside)]
-    return _trials(entry, modality, path, table, partial(_open_raw, path, entry), files)
+    files = [table, *files_beside(path)]
+    return _trials(entry, modality, path, table, partial(open_raw, path, entry), files)
 
 
 def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
@@ -76,148 +66,20 @@ def read_bids(entry: Recording, modality: str, root: Path) -> Trials:
     Raises:
         DataError: As [`read_continuous`], and if mne-bids is not installed or finds no such recording.
     """
-    if not root.is_dir():
-        raise DataError(f"There is no BIDS data set '{root}'.")
-    path = _bids_path(entry, modality, root)
-    _files([*root.glob("*"), *Path(path.directory).glob("*")])
-    with reading(path.basename):
-        table = path.find_matching_sidecar(suffix="events", extension=".tsv", on_error="ignore")
-        sidecar = path.find_matching_sidecar(suffix="channels", extension=".tsv", on_error="ignore")
-    if table is None:
-        raise _no_recording(path, root)
-    files = [Path(table), *([] if sidecar is None else [Path(sidecar)])]
-    return _trials(entry, modality, Path(path.basename), files[0], partial(_open_bids, entry, modality, root), files)
-
-
-def _no_recording(path: mne_bids.BIDSPath, root: Path) -> DataError:
-    """Which entity of a name the data set does not have; or that the recording lacks its events."""
-    import mne_bids
-
-    for name in ("subject", "session", "task", "run", "datatype"):
-        value = path.datatype if name == "datatype" else path.entities[name]
-        known = mne_bids.get_datatypes(root) if name == "datatype" else mne_bids.get_entity_vals(root, name)
-        if value is not None and value not in known:
-            has = f"it has {', '.join(map(repr, known))}" if known else "it has none"
-            return DataError(f"The BIDS data set '{root}' has no {name} '{value}'; {has}.{did_you_mean(value, known)}")
-    return DataError(f"The BIDS data set '{root}' has no events.tsv of '{path.basename}'.")
-
-
-def _files(paths: Iterable[Path]) -> list[Path]:
-    """Those that are files; a `DataError` where one is a pipe, at which mne would wait."""
-    there = [path for path in paths if path.exists()]
-    for path in there:
-        check_no_pipe(path, "recording")
-    return [path for path in there if path.is_file()]
-
-
-def _open_raw(path: Path, entry: Recording) -> tuple[mne.io.BaseRaw, set[str]]:
-    """The recording, not loaded yet, and the names of channels that occur twice in it."""
-    import mne
-
-    with strict_mne(path, " by mne.io.read_raw") as renamed:
-        raw = mne.io.read_raw(path, preload=False, verbose="warning", **_checked_file(path, entry))
-        raw.get_channel_types()  # fails on types that there are not
-    return raw, renamed
-
-
-def _checked_file(path: Path, entry: Recording) -> dict:
-    """Check what mne does not, and give options for its reader."""
-    if path.is_file():
-        existing(path, "recording")
-    fif_parts(path)
-    suffix = path.suffix.lower()
-    options: dict[str, Any] = {}
-    if suffix == ".ds":
-        if lacking := [ending for ending in (".res4", ".meg4") if not any(path.glob(f"*{ending}"))]:
-            raise DataError(f"'{path}' cannot be read: the CTF recording is incomplete, it has no {lacking[0]} file.")
-        # A system clock that stands still does not end a CTF recording: heads may have been localised in between.
-        options = {"system_clock": "ignore"}
-    elif suffix in EDF_SUFFIXES and (names := channels_to_read(path, entry.picks)):
-        options = {"include": names}
-    elif suffix == ".vhdr":
-        _check_brainvision(path)
-    return options
-
-
-def _check_brainvision(header: Path) -> None:
-    """What mne takes from the header in silence: names that occur twice, and a data file that was cut off."""
-    text = existing(header, "recording").read_text(encoding="latin-1")
-    if not re.match(r"\W*Brain ?Vision", text[:HEAD], re.IGNORECASE):
-        raise DataError(f"'{header}' is no header of BrainVision: it begins with {text[:20]!r}.")
-    sections: dict[str, dict[str, str]] = {}
-    section: dict[str, str] = {}
-    for line in text.splitlines():
-        if line.startswith("["):
-            section = sections.setdefault(line.strip("[] \t").casefold(), {})
-        elif not line.startswith(";"):
-            key, _, value = line.partition("=")
-            section[key.strip()] = value.strip()
-    facts = sections.get("common infos", {}) | sections.get("binary infos", {})
-    names = [value.split(",")[0] for value in sections.get("channel infos", {}).values() if value]
-    if facts.get("NumberOfChannels") != str(len(names)):
-        raise DataError(
-            f"'{header}' announces {facts.get('NumberOfChannels')} channels, but names {len(names)}. Is it damaged?"
-        )
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:  # mne cannot read these at all
-        raise DataError(f"'{header}': the channel names are not unique: {', '.join(repeated)}. Rename them in it.")
-    width = SAMPLE_BYTES.get(facts.get("BinaryFormat", ""))
-    data = header.with_name(facts.get("DataFile", "").replace("$b", header.stem))
-    if width is None or not data.is_file():
-        return  # text files, and what mne itself refuses
-    frames, rest = divmod(data.stat().st_size, width * max(len(names), 1))
-    stated = int(facts.get("DataPoints", frames))
-    if rest or stated != frames:
-        raise DataError(
-            f"'{data}' holds {frames} samples and {rest} bytes, but should hold {stated} by its header '{header}'. "
-            "Is it truncated?"
-        )
-
-
-def _bids_path(entry: Recording, modality: str, root: Path) -> mne_bids.BIDSPath:
-    """Where the recording lies."""
-    try:
-        import mne_bids
-    except ImportError as error:
-        raise DataError(
-            "Recordings of kind 'bids' need mne-bids, which is not installed: pip install \"neural_clip[bids]\"."
-        ) from error
-    datatype = entry.datatype or modality
-    with reading(root):
-        return mne_bids.BIDSPath(
-            root=root, subject=entry.bids_subject or entry.subject.removeprefix("sub-"),
-            session=entry.bids_session or entry.session.removeprefix("ses-") or None, task=entry.task,
-            run=entry.bids_run or entry.run.removeprefix("run-") or None, datatype=datatype, suffix=datatype,
-        )  # fmt: skip
-
-
-def _open_bids(entry: Recording, modality: str, root: Path) -> tuple[mne.io.BaseRaw, set[str]]:
-    """The recording with the types and the bad channels of its `channels.tsv`."""
-    path = _bids_path(entry, modality, root)
-    import mne_bids
-
-    with strict_mne(path.basename, f" in the BIDS data set '{root}'") as renamed:
-        options = _checked_file(path.fpath, entry) or None
-        raw = mne_bids.read_raw_bids(path, extra_params=options, verbose="warning")
-    return raw, renamed
+    path, files = bids_tables(entry, modality, root)
+    return _trials(entry, modality, path, files[0], partial(open_bids, entry, modality, root), files)
 
 
 def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Opener, files: list[Path]) -> Trials:
     """Rows of a continuous recording."""
     raw, renamed = opener()
     rows = read_table(table)
-    chosen = np.flatnonzero(kept(rows, entry.keep, table))
-    onsets = numbers([column(rows, "onset", table)[i] for i in chosen], "onset", table, chosen)
     names = column(rows, entry.image_column, table)
     runs = column(rows, entry.run_column, table) if entry.run_column else [entry.run] * len(rows)
     sfreq = float(raw.info["sfreq"])
     window = _window(entry, sfreq, path)
     _check_filters(entry, sfreq, path)
-    samples = np.floor(onsets * sfreq + 0.5).astype(int)
-    _check_covered(raw, samples, onsets, chosen, window, path, table)
-    good = _outside_bad_segments(raw, samples, window, entry, path)
-    dropped = len(chosen) - int(good.sum())
-    chosen, samples = chosen[good], samples[good]
+    chosen, samples, dropped = onset_samples(raw, rows, entry, (window.first, window.last), path, table)
     ch_names = channels(raw, renamed, entry, modality, path)
     facts = {
         "ch_names": ch_names, "sfreq": window.sfreq, "tmin": float(window.kept[0] / sfreq), "n_times": window.n_times,
@@ -243,6 +105,34 @@ def _trials(entry: Recording, modality: str, path: Path, table: Path, opener: Op
         (samples[:, np.newaxis] + [window.first, window.last + 1]) / sfreq,
         str(path),
     )
+
+
+def onset_samples(
+    raw: mne.io.BaseRaw, rows: list[dict[str, str]], entry: Recording, reach: tuple[int, int], path: Path,
+    table: Path | str,
+) -> tuple[np.ndarray, np.ndarray, int]:  # fmt: skip
+    """Where the images of a table appear in a recording.
+
+    Args:
+        raw (`mne.io.BaseRaw`): The recording.
+        rows (`list[dict[str, str]]`): Of the table, with `onset` in s from the first sample on.
+        entry ([`Recording`]): Its `keep` and `bad_segments`.
+        reach (`tuple[int, int]`): First and last sample of a window, from onset, both included.
+        path, table (`Path`): What the two are called in messages.
+
+    Returns:
+        `tuple`: Rows of the table and samples of the recording, int `(n,)`; how many others were left out because of
+        segments marked bad.
+
+    Raises:
+        DataError: If a window reaches beyond the recording or into a segment marked bad, or two events coincide.
+    """
+    chosen = np.flatnonzero(kept(rows, entry.keep, table))
+    onsets = numbers([column(rows, "onset", table)[i] for i in chosen], "onset", table, chosen)
+    samples = np.floor(onsets * raw.info["sfreq"] + 0.5).astype(int)
+    _check_covered(raw, samples, onsets, chosen, reach, path, table)
+    good = _outside_bad_segments(raw, samples, reach, entry, path)
+    return chosen[good], samples[good], len(chosen) - int(good.sum())
 
 
 def _window(entry: Recording, sfreq: float, path: Path) -> Window:
@@ -325,18 +215,18 @@ def _check_filters(entry: Recording, sfreq: float, path: Path) -> None:
 
 
 def _check_covered(
-    raw: mne.io.BaseRaw, samples: np.ndarray, onsets: np.ndarray, rows: np.ndarray, window: Window, path: Path,
-    table: Path,
+    raw: mne.io.BaseRaw, samples: np.ndarray, onsets: np.ndarray, rows: np.ndarray, reach: tuple[int, int], path: Path,
+    table: Path | str,
 ) -> None:  # fmt: skip
     """Every window lies in the recording, and no two events at one moment."""
-    sfreq = raw.info["sfreq"]
-    outside = np.flatnonzero((samples + window.first < 0) | (samples + window.last >= raw.n_times))
+    sfreq, (first, last) = raw.info["sfreq"], reach
+    outside = np.flatnonzero((samples + first < 0) | (samples + last >= raw.n_times))
     if outside.size:
         i = outside[0]
         raise DataError(
             f"'{path}' lasts {raw.n_times / sfreq:g} s, but the windows of {outside.size} of {len(samples)} events "
             f"reach beyond its ends; the first is row {rows[i]} of '{table}', at {onsets[i]:g} s with a window of "
-            f"{window.first / sfreq:g} to {window.last / sfreq:g} s. "
+            f"{first / sfreq:g} to {last / sfreq:g} s. "
             + (unit_of_onsets(onsets, raw.n_times / sfreq, sfreq) or "Is 'onset' in s from the first sample on?")
         )
     order = np.argsort(samples, kind="stable")
@@ -349,20 +239,20 @@ def _check_covered(
 
 
 def _outside_bad_segments(
-    raw: mne.io.BaseRaw, samples: np.ndarray, window: Window, entry: Recording, path: Path
+    raw: mne.io.BaseRaw, samples: np.ndarray, reach: tuple[int, int], entry: Recording, path: Path
 ) -> np.ndarray:
     """Which events' windows overlap no segment marked bad and no moment at which recording stopped; bool `(n,)`."""
-    good = np.ones(len(samples), dtype=bool)
+    good, (first, last) = np.ones(len(samples), dtype=bool), reach
     if any(text.upper().startswith("BAD") for text in raw.annotations.description):
         with strict_mne(path):
             marked = np.isnan(raw.get_data(picks=[0], reject_by_annotation="NaN", verbose="error")[0])
         total = np.concatenate([[0], np.cumsum(marked)])
-        good = total[samples + window.last + 1] == total[samples + window.first]
+        good = total[samples + last + 1] == total[samples + first]
     start = raw.first_time if raw.annotations.orig_time is not None else 0.0
     for text, onset in zip(raw.annotations.description, raw.annotations.onset, strict=True):
         if STOPS.fullmatch(text):  # the sample here is the first after a pause of unknown length
             stop = round((onset - start) * raw.info["sfreq"])
-            good &= (samples + window.first >= stop) | (samples + window.last < stop)
+            good &= (samples + first >= stop) | (samples + last < stop)
     if not good.any():
         raise DataError(f"'{path}': the windows of all {len(good)} events overlap segments marked bad, or pauses.")
     if entry.bad_segments == "refuse" and not good.all():
@@ -374,12 +264,8 @@ def _outside_bad_segments(
     return good
 
 
-def _load(
-    opener: Opener, path: Path, entry: Recording, ch_names: list[str], samples: np.ndarray,
-    window: Window,
-) -> np.ndarray:  # fmt: skip
-    """Filter the whole recording, then cut, subtract the baseline, decimate; float32 `(n, n_chans, n_times)`."""
-    raw, _ = opener()
+def filtered(raw: mne.io.BaseRaw, entry: Recording, ch_names: list[str], path: Path) -> mne.io.BaseRaw:
+    """Some channels of a recording, with the notch and band of its entry, for which it is loaded whole."""
     everything = np.arange(len(ch_names))  # all that was picked, of whatever type
     with strict_mne(path):
         raw.pick(ch_names, verbose="error")
@@ -389,6 +275,15 @@ def _load(
             raw.notch_filter(_notches(entry), picks=everything, verbose="warning")
         if entry.high_pass is not None or entry.low_pass is not None:
             raw.filter(entry.high_pass, entry.low_pass, picks=everything, verbose="warning")
+    return raw
+
+
+def _load(
+    opener: Opener, path: Path, entry: Recording, ch_names: list[str], samples: np.ndarray,
+    window: Window,
+) -> np.ndarray:  # fmt: skip
+    """Filter the whole recording, then cut, subtract the baseline, decimate; float32 `(n, n_chans, n_times)`."""
+    raw = filtered(opener()[0], entry, ch_names, path)
     values = np.empty((len(samples), len(ch_names), window.n_times), dtype=np.float32)
     for i, sample in enumerate(samples):
         with reading(path):

@@ -129,7 +129,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
     Raises:
         DataError: If it is damaged, has no metadata or no epochs, or lacks channels or times.
     """
-    epochs, renamed = _open(path)
+    epochs, renamed = open_epochs(path)
     if epochs.metadata is None:
         raise DataError(
             f"'{path}' has no metadata, so nothing names the images. Set `epochs.metadata` and save again."
@@ -166,7 +166,7 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
 
 def _load(path: Path, n_rows: int, chosen: np.ndarray, ch_names: list[str], times: np.ndarray) -> np.ndarray:
     """Values of the chosen epochs, channels and samples."""
-    epochs, _ = _open(path)
+    epochs, _ = open_epochs(path)
     with reading(path):
         data = epochs.get_data(picks=ch_names, verbose="error")
     if len(data) != n_rows:
@@ -174,8 +174,12 @@ def _load(path: Path, n_rows: int, chosen: np.ndarray, ch_names: list[str], time
     return data[np.ix_(chosen, np.arange(len(ch_names)), times)].astype(np.float32)
 
 
-def _open(path: Path) -> tuple[mne.Epochs, set[str]]:
-    """Epochs, not loaded, and the names of channels that occur twice."""
+def open_epochs(path: Path) -> tuple[mne.Epochs, set[str]]:
+    """Epochs of a file, not loaded, and the names of channels that occur twice.
+
+    Raises:
+        DataError: If the file is damaged, or holds no epochs.
+    """
     import mne
 
     with strict_mne(path, " as mne.Epochs") as renamed:

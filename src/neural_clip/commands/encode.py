@@ -1,0 +1,36 @@
+"""Find the recordings that answer to images, among those of prepared data sets or of a saved gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING
+
+from neural_clip.commands.options import read_options
+from neural_clip.options import option
+from neural_clip.queries.options import AmongOptions, AnswerOptions
+
+if TYPE_CHECKING:
+    from neural_clip.queries.answers import Answer
+
+
+@dataclass
+class Arguments:
+    """What is asked."""
+
+    images: Sequence[str] = option(MISSING, "files, or a folder", positional=True, nargs="+", metavar="IMAGE")
+
+
+def main(argv: Sequence[str] | None = None) -> Answer:
+    """Run `neural-clip encode`."""
+    given, answer, options = read_options("encode", __doc__, argv, Arguments, AnswerOptions, AmongOptions)
+    from datasets.utils.logging import disable_progress_bar
+
+    from neural_clip.queries.answers import check_figure, show_answer
+    from neural_clip.queries.verbs import encode
+
+    disable_progress_bar()
+    check_figure(answer.figure, [*given.images, *answer.gallery])
+    found = encode(given.images, answer.gallery, answer.checkpoint, options)
+    show_answer(found, as_json=answer.json, figure=answer.figure)
+    return found

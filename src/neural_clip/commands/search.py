@@ -1,0 +1,41 @@
+"""Find images or recordings that answer to words, where the checkpoint's image encoder has a text tower.
+
+Of prepared data sets images are searched, or recordings where --modality or --subject names some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING
+
+from neural_clip.commands.options import read_options
+from neural_clip.options import option
+from neural_clip.queries.options import AmongOptions, AnswerOptions
+
+if TYPE_CHECKING:
+    from neural_clip.queries.answers import Answer
+
+
+@dataclass
+class Arguments:
+    """What is asked."""
+
+    text: Sequence[str] = option(
+        MISSING, "words in quotes; each text is a query", positional=True, nargs="+", metavar="TEXT"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> Answer:
+    """Run `neural-clip search`."""
+    given, answer, options = read_options("search", __doc__, argv, Arguments, AnswerOptions, AmongOptions)
+    from datasets.utils.logging import disable_progress_bar
+
+    from neural_clip.queries.answers import check_figure, show_answer
+    from neural_clip.queries.verbs import search
+
+    disable_progress_bar()
+    check_figure(answer.figure, answer.gallery)
+    found = search(given.text, answer.gallery, answer.checkpoint, options)
+    show_answer(found, as_json=answer.json, figure=answer.figure)
+    return found

@@ -1,0 +1,32 @@
+"""Options of what embeds into a folder or a file: `neural-clip gallery build` and `neural-clip embed-recordings`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neural_clip.gallery.columns import DTYPES
+from neural_clip.options import Options, option
+from neural_clip.prepared.splits import SPLITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(Options):
+    """Options of [`build_gallery`]."""
+
+    recordings: bool = option(False, "embed the recordings of prepared data sets, not their images")
+    split: str | None = option(None, "of prepared data sets; default all", choices=SPLITS)
+    subjects: Sequence[str] | None = option(None, "whose recordings; default all", nargs="+")
+    dtype: str = option(DTYPES[0], "of the vectors; float16 takes half the memory", choices=DTYPES)
+    overwrite: bool = option(False, "replace an older gallery")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedRecordingsOptions(Options):
+    """Options of [`write_embeddings`]."""
+
+    subject: str | None = option(
+        None, "average: all recordings go through the mean of the alignment layers (EEG, MEG)", choices=("average",)
+    )
+    dtype: str = option(DTYPES[0], "of the vectors", choices=DTYPES)
+    overwrite: bool = option(False, "replace an older file")

@@ -1,0 +1,114 @@
+"""Galleries from the shell: built whole, told, opened by every verb, and refused where they do not fit."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from folder_contents import contents
+from neural_clip import NeuralGallery
+from neural_clip.commands import main as cli
+from neural_clip.errors import DataError
+from neural_clip.gallery.parquet import PRIVATE
+from neural_clip.prepared.facts import Facts
+
+CHECKPOINT = ["--checkpoint", "checkpoint"]
+
+
+@pytest.fixture
+def here(lab, monkeypatch):
+    monkeypatch.chdir(lab.root)
+    return lab
+
+
+def test_galleries_are_built_and_told(here, capsys, tmp_path):
+    images, signals = tmp_path / "images", tmp_path / "signals"
+    cli.main(["gallery", "build", "stimuli", *CHECKPOINT, "--output-dir", str(images), "--dtype", "float16"])
+    assert capsys.readouterr().out == f"gallery:    {images}\n"
+    cli.main(["gallery", "build", "sets/eeg", "sets/fmri", "--recordings", "--split", "test", "--subjects", "sub-01",
+              *CHECKPOINT, "--output-dir", str(signals)])  # fmt: skip
+    out, err = capsys.readouterr()
+    assert out == f"gallery:    {signals}\n" and PRIVATE in err
+    expected = NeuralGallery.from_recordings("checkpoint", [here.data[name].split("test") for name in ("eeg", "fmri")])
+    built = NeuralGallery.load(signals)
+    assert np.array_equal(built.vectors, expected.vectors) and built.checkpoint == expected.checkpoint
+
+    capsys.readouterr()
+    told = cli.main(["gallery", "info", str(signals), "--json"])
+    assert json.loads(capsys.readouterr().out) == told
+    count = len(here.data["eeg"].split("test"))
+    assert told["rows"] == {"eeg": count, "fmri": count} and told["subjects"] == {"sub-01": 2 * count}
+    assert told["vectors"] == {"dtype": "float32", "projection_dim": 64}
+    assert told["checkpoint"]["sha256"] == expected.checkpoint.sha256
+    cli.main(["gallery", "info", str(images)])
+    lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["rows"].strip() == "20 images" and lines["vectors"].strip() == "64 numbers of float16"
+    assert lines["encoder"].strip().startswith("neural_clip/tiny-clip (projected") and "none" in lines["checkpoint"]
+
+    found = cli.main(["decode", "sets/eeg", "--gallery", str(images), *CHECKPOINT, "--pictures", "stimuli"])
+    again = cli.main(["decode", "sets/eeg", "--gallery", "stimuli", *CHECKPOINT])
+    assert found.hits.rows.tolist() == again.hits.rows.tolist() and found.hits[0].image is not None
+
+
+def test_what_is_there_is_not_lost(here, tmp_path):
+    place = tmp_path / "images"
+    words = ["gallery", "build", "stimuli", *CHECKPOINT, "--output-dir", str(place)]
+    cli.main(words)
+    before = contents(place)
+    with pytest.raises(DataError, match=r"is not empty\. Pass `--overwrite` to replace the gallery"):
+        cli.main(words)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="exists and is no gallery, so it is not overwritten"):
+        cli.main([*words[:-1], str(tmp_path / "mine"), "--overwrite"])
+    with pytest.raises(DataError, match="lies in 'stimuli', which is read"):
+        cli.main([*words[:-1], "stimuli/gallery"])
+    with pytest.raises(DataError, match="There is no folder 'gone'"):
+        cli.main(["gallery", "build", "stimuli", "--checkpoint", "gone", "--output-dir", str(place), "--overwrite"])
+    assert contents(place) == before
+    cli.main([*words, "--overwrite"])
+    assert contents(place) == before
+
+
+def test_wrong_galleries_are_told_in_a_sentence(here, tmp_path, monkeypatch):
+    signals = tmp_path / "signals"
+    NeuralGallery.from_recordings("checkpoint", here.data["fmri"].split("test")).save_to_disk(signals)
+    other = shutil.copytree("checkpoint", tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"vision_revision": "sha256:another"}))
+    (tmp_path / "empty").mkdir()
+    facts = Facts.read(here.sets["eeg"])
+    assert facts.subjects == ["sub-01"]
+    decode, encode = ["decode", "sets/eeg", "--gallery"], ["encode", "stimuli", "--gallery"]
+    for words, message in (
+        ([*decode, "stimuli", "--checkpoint", "no/such/checkpoint"], "There is no folder 'no/such/checkpoint'"),
+        ([*decode, "stimuli", "--checkpoint", "nowhere"], "There is no folder 'nowhere'"),
+        ([*decode, str(tmp_path / "empty"), *CHECKPOINT], "has no files; a gallery needs at least one image"),
+        ([*decode, "gone", *CHECKPOINT], "There is no folder or image 'gone'"),
+        ([*decode, "events.tsv", *CHECKPOINT], "'events.tsv'"),
+        ([*decode, str(signals), *CHECKPOINT], "cannot decode; that takes a gallery of images"),
+        ([*decode, "stimuli", str(signals), *CHECKPOINT], "Images and recordings have galleries of their own"),
+        (
+            [*decode, "stimuli", *CHECKPOINT, "--gallery-split", "test"],
+            "'stimuli' cannot be searched for a test split",
+        ),
+        ([*encode, str(signals), "--checkpoint", str(other)], "they differ in 'revision'"),
+        ([*encode, str(signals), *CHECKPOINT, "--modality", "eeg"], "Allowed is 'fmri', but got 'eeg'"),
+        (["gallery", "info", "stimuli"], "'stimuli' is no gallery: it has no gallery.json"),
+        (["gallery", "build", "stimuli", "--recordings", *CHECKPOINT, "--output-dir", "x"], "stimuli"),
+        (
+            ["gallery", "build", "stimuli", "--subjects", "a", *CHECKPOINT, "--output-dir", "x"],
+            "give --recordings too",
+        ),
+        (["gallery", "bild"], "Did you mean 'build'?"),
+    ):
+        with pytest.raises(DataError) as caught:
+            cli.main(words)
+        assert message in str(caught.value), words
+        assert "huggingface.co" not in str(caught.value)
+    with (signals / "gallery.json").open("a") as file:
+        file.write(" ")
+    (signals / "state.json").write_text("{}")
+    with pytest.raises(DataError, match="is not the file that was written: its SHA-256 differs"):
+        cli.main(["gallery", "info", str(signals)])
