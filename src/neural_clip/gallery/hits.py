@@ -39,8 +39,8 @@ class Hit:
     row: int
     behind: Mapping[str, Any]
     pictures: Pictures
-    query: int
-    confidences: Confidences | str
+    query: int = 0
+    confidences: Confidences | str = NOT_DECODED
 
     def __getattr__(self, name: str) -> str:
         """`image_id`, `concept`, `subject`, `session`, `modality`, `split` and `file`, as `behind` has them."""

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from neural_clip.retrieval.scoring import MIN_CLUSTERS
 from neural_clip.retrieval.tiles import Vectors, steps
 from neural_clip.retrieval.uncertainty import resampled_means, stretch
 
@@ -29,7 +30,8 @@ DIGITS = 9  # of cosines, as in `nearest_rows` of scores.py: equal vectors tie w
 MAX_BINS = 15  # Guo et al. 2017
 MIN_IN_BIN = 20  # queries in a bin on average, below which there are fewer bins
 HIGHEST = 2.0**30  # where cosines differ in their ninth digit, no temperature above tells more apart
-N_DRAWS = 1000  # of what calibrated probabilities would give
+BLOCK_QUERIES, BLOCK_IMAGES = 1024, 2048  # compared at a time: 16 MB of cosines
+N_DRAWS = 200  # of what calibrated probabilities would give; their mean is known to a hundredth of itself then
 
 
 def fit_temperature(cosines: np.ndarray, true: np.ndarray) -> float:
@@ -90,9 +92,9 @@ def log_totals(queries: Vectors, images: Vectors, temperatures: np.ndarray, shar
     from scipy.special import logsumexp
 
     found = np.full(len(queries), -np.inf)
-    for rows in steps(len(queries), 1024):
+    for rows in steps(len(queries), BLOCK_QUERIES):
         asked, t = queries.units(rows), temperatures[rows, None]
-        for block in steps(len(images), 2048):
+        for block in steps(len(images), BLOCK_IMAGES):
             cosines = np.round(asked @ images.units(block).T, DIGITS)  # (queries, images of a block)
             found[rows] = np.logaddexp(found[rows], logsumexp(t * cosines, axis=1, b=shares[block]))
     return found
@@ -129,7 +131,7 @@ def first_hits(
     asked, searched = Vectors(queries, "queries"), Vectors(images, "images")
     units, shares = searched.units(slice(None)), shares_of(images)
     best, right = np.empty(len(asked)), np.empty(len(asked))
-    for rows in steps(len(asked), 1024):
+    for rows in steps(len(asked), BLOCK_QUERIES):
         cosines = np.round(asked.units(rows) @ units.T, DIGITS)  # (queries, images)
         best[rows] = cosines.max(axis=1)
         first = cosines == best[rows, None]
@@ -147,16 +149,6 @@ def bins_of(confidence: np.ndarray, n_bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
 
 
-def gaps(confidence: np.ndarray, right: np.ndarray, n_bins: int) -> np.ndarray:
-    """Right less probable, of each query in the column of its bin, `(n_queries, n_bins)`.
-
-    The sum of the absolute means of the columns is the expected calibration error.
-    """
-    table = np.zeros((len(confidence), n_bins))
-    table[np.arange(len(confidence)), bins_of(confidence, n_bins)] = right - confidence
-    return table
-
-
 def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int) -> float:
     """Expected calibration error: sum over bins of |share of right ones - mean probability| times the bin's share.
 
@@ -170,7 +162,8 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int) ->
 
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
     """
-    return float(np.abs(gaps(confidence, right, n_bins).mean(axis=0)).sum())
+    sums = np.bincount(bins_of(confidence, n_bins), weights=right - confidence, minlength=n_bins)
+    return float(np.abs(sums).sum() / len(confidence))
 
 
 def calibration_record(confidence: np.ndarray, right: np.ndarray, units: Sequence | np.ndarray, seed: int) -> dict:
@@ -184,14 +177,15 @@ def calibration_record(confidence: np.ndarray, right: np.ndarray, units: Sequenc
     Returns:
         `dict`: `ece`; its 95 % interval `ece_interval` (`None` for fewer than five units): images are resampled, and
         the distances are reflected at `ece`, because resampling adds to it as much as few queries did (basic
-        bootstrap); `ece_by_chance`: mean over 1,000 draws of what would be found if all probabilities were right;
+        bootstrap); `ece_by_chance`: mean over 200 draws of what would be found if all probabilities were right;
         `right` and `mean_confidence` of all; `n_queries`, `n_bins`; and `bins`, those that hold queries, each with
         `low`, `high`, `n_queries`, `right` and `confidence`.
     """
     n_bins = n_bins_of(len(confidence))
-    table, places = gaps(confidence, right, n_bins), bins_of(confidence, n_bins)
+    places = bins_of(confidence, n_bins)
     error, interval = calibration_error(confidence, right, n_bins), None
-    if (n_units := len(set(units))) >= 5:
+    if (n_units := len(set(units))) >= MIN_CLUSTERS:
+        table = (right - confidence)[:, None] * (places[:, None] == np.arange(n_bins))  # (n_queries, n_bins)
         drawn = np.abs(resampled_means(table, units, seed)).sum(axis=1)
         low, high = error - stretch(0.95, n_units - 1) * (np.quantile(drawn, [0.025, 0.975]) - error)
         interval = np.clip([high, low], 0.0, 1.0).tolist()
