@@ -22,7 +22,7 @@ def test_bins_are_drawn_where_the_numbers_are():
     assert dots[0].get_sizes()[0] == 3 * dots[0].get_sizes()[1]
     diagonal = axes.lines[0].get_xydata()
     assert np.array_equal(diagonal[:, 0], diagonal[:, 1])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["as often as stated", "a", "b"]
     assert axes.get_title() == "EEG simulated: right as often as stated?"
     assert len({colour for colour, _ in STYLES}) == len({marker for _, marker in STYLES}) == len(STYLES)
     pyplot.close(figure)

@@ -25,18 +25,16 @@ def draw_reliability(axes: Axes, records: Sequence[dict], title: str) -> None:
         records (sequence of `dict`): What [`calibration.calibration_record`] gives, with `method`.
         title (`str`): Above the picture; says what is simulated.
     """
-    axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=0.8)
-    axes.annotate("as often as stated", (0.97, 0.97), ha="right", va="bottom", fontsize=7, rotation=45,
-                  rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
+    axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=0.8, label="as often as stated")
     for number, record in enumerate(records):
         colour, marker = STYLES[number % len(STYLES)]
         confidence, right, counts = ([part[name] for part in record["bins"]]
                                      for name in ("confidence", "right", "n_queries"))  # fmt: skip
-        axes.plot(confidence, right, color=colour, linewidth=1)
+        axes.plot(confidence, right, color=colour, linewidth=0.7)
         areas = [max(LARGEST * count / max(counts), 6.0) for count in counts]
-        axes.scatter(confidence, right, s=areas, color=colour, marker=marker, label=record["method"], zorder=3)
-    if len(records) > 1:
-        axes.legend(fontsize=7, loc="upper left", markerscale=0.6)
+        axes.scatter(confidence, right, areas, colour, marker, label=record["method"], clip_on=False, zorder=3)
+    for handle in axes.legend(fontsize=7, loc="upper left").legend_handles[1:]:
+        handle.set_sizes([25])
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xlabel("confidence in the first hit", fontsize=8)
     axes.set_ylabel("share that is right", fontsize=8)
