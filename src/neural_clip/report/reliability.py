@@ -32,7 +32,8 @@ def draw_reliability(axes: Axes, records: Sequence[dict], title: str) -> None:
                                      for name in ("confidence", "right", "n_queries"))  # fmt: skip
         axes.plot(confidence, right, color=colour, linewidth=0.7)
         areas = [max(LARGEST * count / max(counts), 6.0) for count in counts]
-        axes.scatter(confidence, right, areas, colour, marker, label=record["method"], clip_on=False, zorder=3)
+        dots = {"color": colour, "marker": marker, "label": record["method"], "clip_on": False, "zorder": 3}
+        axes.scatter(confidence, right, s=areas, **dots)
     for handle in axes.legend(fontsize=7, loc="upper left").legend_handles[1:]:
         handle.set_sizes([25])
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
