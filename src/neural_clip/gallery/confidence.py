@@ -85,7 +85,7 @@ class Confidences:
         temperature = self.temperatures.values[query]
         if np.isnan(temperature):
             return None
-        return float(probabilities(np.float64(score), temperature, self._totals[query]))
+        return float(probabilities(score, temperature, self._totals[query]))
 
     def why_not(self, query: int) -> str:
         """Why the hits of a query have no probability; empty where they have."""

@@ -30,12 +30,11 @@ def draw_reliability(axes: Axes, records: Sequence[dict], title: str) -> None:
         colour, marker = STYLES[number % len(STYLES)]
         confidence, right, counts = ([part[name] for part in record["bins"]]
                                      for name in ("confidence", "right", "n_queries"))  # fmt: skip
-        axes.plot(confidence, right, color=colour, linewidth=0.7)
+        line = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 0.7, "label": record["method"]}
+        axes.plot(confidence, right, **line)
         areas = [max(LARGEST * count / max(counts), 6.0) for count in counts]
-        dots = {"color": colour, "marker": marker, "label": record["method"], "clip_on": False, "zorder": 3}
-        axes.scatter(confidence, right, s=areas, **dots)
-    for handle in axes.legend(fontsize=7, loc="upper left").legend_handles[1:]:
-        handle.set_sizes([25])
+        axes.scatter(confidence, right, s=areas, color=colour, marker=marker, clip_on=False, zorder=3)
+    axes.legend(fontsize=7, loc="upper left")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xlabel("confidence in the first hit", fontsize=8)
     axes.set_ylabel("share that is right", fontsize=8)

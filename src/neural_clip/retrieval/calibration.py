@@ -100,7 +100,9 @@ def log_totals(queries: Vectors, images: Vectors, temperatures: np.ndarray, shar
     return found
 
 
-def probabilities(cosines: np.ndarray, temperatures: np.ndarray, totals: np.ndarray) -> np.ndarray:
+def probabilities(
+    cosines: np.ndarray | float, temperatures: np.ndarray | float, totals: np.ndarray | float
+) -> np.ndarray:
     """exp(t c) over its sum, whose logarithms [`log_totals`] gives; all of one shape."""
     return np.minimum(np.exp(temperatures * cosines - totals), 1.0)
 
