@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from checkpoints_of_galleries import save_checkpoint
 from neural_clip import NeuralClipModel, NeuralClipProcessor, NeuralGallery
 from neural_clip.gallery.columns import table_of
 from slow_scores import cosine
@@ -112,6 +113,8 @@ def test_what_is_not_calibrated_has_none_and_says_why(world, model, gallery, row
     assert "an earlier version made it" in reason(plain.decode(own))
     stored = NeuralGallery.load(signals.filter(modality="eeg").save_to_disk(tmp_path / "signals"))
     assert "is not at hand" in reason(NeuralGallery(gallery.rows, gallery.encoder).decode(stored))
+    other = save_checkpoint(tmp_path / "other", world.data, seed=1)  # of the same image encoder
+    assert "is not at hand" in reason(NeuralGallery.from_images(other, world.folders["eeg"]).decode(stored))
 
 
 def test_the_temperature_travels_with_the_model(world, model, gallery, rows, tmp_path):
