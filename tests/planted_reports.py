@@ -12,10 +12,18 @@ def make_report(root, *, modalities=("eeg", "fmri"), **options):
         write_planted(root / m, m, noise=6.0, seed=i, counts=counts, **options) for i, m in enumerate(modalities)
     ]
     patch = pytest.MonkeyPatch()
-    plant(patch, lambda checkpoint: PlantedModel(modalities))
+    plant(patch, lambda checkpoint: calibrated(modalities))
     evaluation.evaluate_checkpoints({"neural_clip": "planted"}, folders, root / "out", command="test")
     patch.undo()
     return root / "out"
+
+
+def calibrated(modalities):
+    """The planted model with temperatures for the first subject of EEG alone."""
+    model = PlantedModel(modalities)
+    if "eeg" in modalities:
+        model.config.eeg_config.confidence_temperature = {"sub-01": 12.0}
+    return model
 
 
 def cells(text, *starts):

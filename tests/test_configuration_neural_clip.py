@@ -131,3 +131,23 @@ def test_numbers_of_another_kind_are_named(changes):
     with pytest.raises(ValueError, match=f"'{name}' parameter. Allowed is .* but got {value!r}"):
         EegConfig(**changes)
     assert EegConfig(decimation=np.int64(2), dropout=np.float32(0.5)).decimation == 2
+
+
+def test_temperatures_of_confidence_are_saved_and_checked(tmp_path):
+    """By subject, in the configuration of the joint model and of one encoder."""
+    temperatures = {"sub-01": 12.5, "average": 0.0}
+    config = NeuralClipConfig(
+        eeg_config={"subjects": ["sub-01"], "confidence_temperature": temperatures},
+        fmri_config={"subjects": ["a"], "n_voxels": {"a": 3}},
+    )
+    config.save_pretrained(tmp_path)
+    read = NeuralClipConfig.from_pretrained(tmp_path)
+    assert read.eeg_config.confidence_temperature == temperatures and read.fmri_config.confidence_temperature is None
+    assert EegConfig.from_pretrained(tmp_path).confidence_temperature == temperatures
+    for wrong, message in (
+        ({"sub-02": 1.0}, "numbers by subject, of"), (3.0, "numbers by subject, of"),
+        ({"sub-01": -1.0}, r"confidence_temperature\.sub-01.*0 and more"), ({"sub-01": math.nan}, "0 and more"),
+        ({"sub-01": True}, "0 and more"), ({"sub-01": "3"}, "0 and more"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            EegConfig(subjects=["sub-01"], confidence_temperature=wrong)

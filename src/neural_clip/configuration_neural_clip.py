@@ -171,6 +171,14 @@ class StrictConfig(PushedByTerms, PreTrainedConfig):
             )
         check_value("subjects", subjects, len(set(subjects)) == len(subjects), "each name once")
 
+    def check_confidence_temperature(self, found: dict | None) -> None:
+        """Raise a `ValueError` unless each temperature is a number of 0 and more, of a subject or of the average."""
+        named = found is None or (isinstance(found, dict) and set(found) <= {*self.subjects, AVERAGE_NAME})
+        check_value("confidence_temperature", found, named, f"numbers by subject, of {[*self.subjects, AVERAGE_NAME]}")
+        for name, value in (found or {}).items():
+            fits = is_number(value) and math.isfinite(value) and value >= 0
+            check_value(f"confidence_temperature.{name}", value, fits, "a number, 0 and more")
+
 
 class SensorConfig(StrictConfig):
     """What EEG and MEG encoders share: the window they read and the layers they are made of.
@@ -220,6 +228,10 @@ class SensorConfig(StrictConfig):
         dropout (`float`): Share of features dropped before the projection while training.
         closed_form (`dict`, *optional*): What the closed form beside the network is made of, as
             [`ClosedFormSettings`] holds it; written by `neural-clip train`.
+        confidence_temperature (`dict[str, float]`, *optional*): By subject (or `"average"`), what cosines with images
+            are multiplied by so that their softmax over a gallery is the probability of each image; 0 and more. Fitted
+            by `neural-clip train` and `adapt` on recordings that the model had not learnt from. Subjects without one
+            have no confidence.
         trained_on (`list[dict]`, *optional*): Data sets that the weights learnt from, written by `neural-clip train`:
             `corpus`, `subjects`, `simulated`, `licence`, `redistribution` (`"allowed"` or `"forbidden"`) and `terms`.
             They decide who may see the model on the Hub. `None` where nobody knows.
@@ -250,12 +262,14 @@ class SensorConfig(StrictConfig):
     num_networks: int = 1
     dropout: float = 0.5
     closed_form: dict | None = None
+    confidence_temperature: dict | None = None
     trained_on: list[dict] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.check_subjects(self.subjects)
         self.subjects = list(self.subjects)
+        self.check_confidence_temperature(self.confidence_temperature)
         check_trained_on(self.trained_on)
         check_positive(
             self, "n_chans", "n_times", "sfreq", "decimation", "hidden_size", "temporal_kernel_size", "n_windows",
@@ -372,6 +386,7 @@ class FmriConfig(StrictConfig):
         dropout (`float`): Share of features dropped after each layer while training.
         closed_form (`dict`, *optional*): What the closed form beside the network is made of, as
             [`ClosedFormSettings`] holds it; written by `neural-clip train`.
+        confidence_temperature (`dict[str, float]`, *optional*): See [`SensorConfig`].
         trained_on (`list[dict]`, *optional*): See [`SensorConfig`].
     """
 
@@ -389,12 +404,14 @@ class FmriConfig(StrictConfig):
     input_dropout: float = 0.0
     dropout: float = 0.5
     closed_form: dict | None = None
+    confidence_temperature: dict | None = None
     trained_on: list[dict] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.check_subjects(self.subjects)
         self.subjects = list(self.subjects)
+        self.check_confidence_temperature(self.confidence_temperature)
         check_trained_on(self.trained_on)
         self.n_voxels = dict(self.n_voxels or {})
         check_positive(self, "alignment_size", "hidden_size", "num_networks")

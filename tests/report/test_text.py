@@ -68,6 +68,34 @@ def test_a_conversion_without_training_images_says_so(output_dir):
     assert "the mean of training images, which are not at hand, weighted" in text and "the 0 images" not in text
 
 
+def test_confidence_is_told_with_its_error_and_with_who_has_none(output_dir, capsys):
+    report, text = read_report(output_dir), (output_dir / "report.md").read_text()
+    (found,) = report["confidence"]["eeg"]
+    assert (found["n_queries"], found["n_left_out"], found["n_bins"]) == (24, 24, 1)
+    section = text.split("## Confidence")[1].split("\n## ")[0]
+    got = cells(section, "EEG simulated", "neural_clip (ours)")
+    low, high = found["ece_interval"]
+    assert got[2:4] == [f"{100 * found[name]:.1f}" for name in ("right", "mean_confidence")]
+    assert got[4:6] == [f"{found['ece']:.3f} [{low:.3f}, {high:.3f}]", f"{found['ece_by_chance']:.3f}"]
+    assert got[6:] == ["1", "24", "12"]
+    assert "24 recordings have none. The checkpoint has no temperature for the EEG of 'sub-02'" in section
+    assert "fMRI simulated, neural_clip (ours): no confidence. The checkpoint has no temperature" in section
+    assert "1706.04599" in section and "takes for granted that the image that was seen is in the gallery" in section
+    told = f"expected calibration error {found['ece']:.3f}"
+    assert (
+        f"right as often as stated? neural_clip (ours): mean confidence {got[3]} %, right {got[2]} %, {told}"
+        in section
+    )
+    with Image.open(output_dir / "pictures" / "confidence_eeg.png") as picture:
+        assert min(picture.size) > 300
+    page = (output_dir / "report.html").read_text()
+    assert f"{told}" in page and "confidence_eeg.png" not in page  # inside, with its words
+    print_tables(report)
+    assert "Confidence of SIMULATED recordings: expected calibration error (ECE)" in capsys.readouterr().out
+    del report["confidence"]  # of before
+    assert "## Confidence" not in reporting.markdown(report, {})
+
+
 def test_a_report_of_before_has_one_way_of_conversion(output_dir):
     report = read_report(output_dir)
     assert "## Conversion by three ways" in reporting.markdown(report, {})

@@ -15,6 +15,7 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.training import folds as module
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.confidence import fit_confidence
 from neural_clip.training.folds import config_of, folds_of, held_out_parts
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
@@ -132,7 +133,13 @@ def test_the_closed_form_is_chosen_by_held_out_recordings(run, small_sets):
     blend /= np.linalg.norm(blend, axis=1, keepdims=True)
     assert kept.split == "train" and kept.subjects == ["sub-01", "sub-02"]
     np.testing.assert_allclose(kept.embeds, blend, atol=1e-2)
-    assert len(NeuralClipModel.from_pretrained(output).closed_forms) == 2
+    model = NeuralClipModel.from_pretrained(output)
+    assert len(model.closed_forms) == 2
+    found = json.loads((output / "training.json").read_text())["confidence"]["fmri"]
+    assert found == fit_confidence(kept, part.part.data.images.embeds)  # of predictions of held-out recordings
+    assert (found["split"], found["n_recordings"], found["n_images"]) == ("train", 96, 24)
+    assert model.config.fmri_config.confidence_temperature == dict.fromkeys(kept.subjects, found["temperature"])
+    assert "training recordings that cross-validation held out" in (output / "README.md").read_text()
 
 
 def test_nothing_is_predicted_of_a_subject_whose_images_lie_in_one_fold(small_sets):
@@ -233,6 +240,8 @@ def test_the_average_subject_is_what_chooses_for_people(people, new_recipe, tmp_
     assert found["validation"]["closed form"]["two_way"] == pytest.approx(score, abs=2e-3)
     model = NeuralClipModel.from_pretrained(output)
     assert model.closed_forms["eeg"].settings.shared  # the average subject has it
+    fitted = json.loads((output / "training.json").read_text())["confidence"]["eeg"]["temperature"]
+    assert model.config.eeg_config.confidence_temperature == {"average": fitted}  # nobody else was predicted so
 
 
 def test_people_who_cannot_be_held_out_are_named(new_recipe, tmp_path):

@@ -118,7 +118,7 @@ def _evaluated(
     }
     report = Report(
         header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol,
-        training_images(parts),
+        training_images(parts), {name: model.config for name, model in models.items()},
     )  # fmt: skip
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
@@ -148,6 +148,7 @@ class Report:
         embedded (`Embedded`): Recordings in the space of each checkpoint, the first the one that is reported.
         protocol (`str`): Key of `PROTOCOLS`.
         bank (`np.ndarray` of shape `(n_images, projection_dim)`): Images for conversion through images.
+        configs (`dict[str, NeuralClipConfig]`): Of each checkpoint, with its temperatures.
 
     The other fields are filled by [`~Report.add_modality`] and [`~Report.add_conversion`].
     """
@@ -156,6 +157,7 @@ class Report:
     embedded: Embedded
     protocol: str
     bank: np.ndarray
+    configs: Mapping[str, Any]
     decoding: dict[str, dict] = field(default_factory=dict)
     encoding: dict[str, dict] = field(default_factory=dict)
     conversion: list[dict] = field(default_factory=list)
@@ -163,12 +165,12 @@ class Report:
     controls: dict[str, list[dict]] = field(default_factory=dict)
     decoding_entries: dict[str, list[dict]] = field(default_factory=dict)
     conversion_entries: dict[str, list[dict]] = field(default_factory=dict)
+    confidence: dict[str, list[dict]] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """As `report.json` holds it."""
-        tasks = {
-            name: getattr(self, name) for name in ("decoding", "encoding", "conversion", "comparisons", "controls")
-        }
+        names = ("decoding", "confidence", "encoding", "conversion", "comparisons", "controls")
+        tasks = {name: getattr(self, name) for name in names}
         entries = {"decoding": self.decoding_entries, "conversion": self.conversion_entries}
         protocol = {"name": self.protocol, "meaning": PROTOCOLS[self.protocol].meaning, **entries}
         return {**self.header, **tasks, "protocol": protocol}
@@ -187,6 +189,7 @@ class Report:
         loaded = {name: found.loaded() for name, found in opened.items()}
         recordings = [loaded[name] for name in names]
         self._add_decoding(modality, recordings if baselines else [])
+        self._add_confidence(modality)
         self._add_encoding(modality)
         if controls:
             times = presentation_times(opened["train"], part) if len(opened["train"]) else None
@@ -220,6 +223,19 @@ class Report:
         self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
         self.decoding_entries[modality] = entries
         self._compare("decoding", [modality], contributions, _units(part), COMPARED)
+
+    def _add_confidence(self, modality: str) -> None:
+        """How well every checkpoint knows when its first hit is right."""
+        from neural_clip.evaluation.tasks import confidence_record
+        from neural_clip.gallery.confidence import Temperatures
+
+        layer = self.header["data"][modality].get("subject")  # the average subject's, or each one's own
+        self.confidence[modality] = []
+        for name, splits in self._with(modality).items():
+            part = splits[modality]
+            subjects = [layer] * len(part) if layer else part.subjects.tolist()
+            temperatures = Temperatures.of(self.configs[name], [modality] * len(part), subjects)
+            self.confidence[modality].append(confidence_record(part, temperatures, name, self.seed))
 
     def _add_encoding(self, modality: str) -> None:
         """Encoding by every checkpoint, and their differences."""

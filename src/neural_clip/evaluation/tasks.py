@@ -22,9 +22,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from neural_clip.gallery.building import SAME_IMAGE_COSINE
+from neural_clip.gallery.confidence import Temperatures
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, expected_images
 from neural_clip.gallery.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.retrieval.calibration import calibration_record, first_hits
 from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.scoring import score_record
 from neural_clip.retrieval.tiles import unit_vectors
@@ -68,6 +70,37 @@ def decoding_rows(data: EmbeddedSplit, embeds: np.ndarray, method: str, seed: in
         rows.append({"method": method, "aggregation": level, **record})
         contributions = contributions or per_query
     return rows, contributions
+
+
+def confidence_record(data: EmbeddedSplit, temperatures: Temperatures, method: str, seed: int) -> dict:
+    """How far the probability of the first hit is from the share of first hits that are right.
+
+    Args:
+        data ([`EmbeddedSplit`]): Single trials and their gallery.
+        temperatures ([`Temperatures`]): Of each recording, from the checkpoint.
+        method (`str`): Its name in the report.
+        seed (`int`): Seed of resampling and drawing.
+
+    Returns:
+        `dict`: What [`calibration.calibration_record`] gives, `gallery_size`, `temperatures` by subject, `n_left_out`:
+        recordings without a temperature, and `why` they have none. Or `not_computed` with the reason, where all lack
+        one.
+    """
+    values, rows = temperatures.values, np.flatnonzero(~np.isnan(temperatures.values))
+    reasons = sorted({reason for reason in temperatures.reasons if reason})
+    if not len(rows):
+        return {"method": method, "not_computed": " ".join(reasons)}
+    confidence, right = first_hits(data.embeds[rows], data.gallery_embeds, data.columns[rows], values[rows])
+    units = rows.tolist() if data.category_level else data.image_ids[rows].tolist()
+    return {
+        "method": method,
+        **calibration_record(confidence, right, units, seed),
+        "gallery_size": len(data.gallery_ids),
+        "resampled_unit": "recording" if data.category_level else "image",
+        "temperatures": dict(zip(data.subjects[rows].tolist(), values[rows].tolist(), strict=True)),
+        "n_left_out": len(values) - len(rows),
+        "why": reasons,
+    }
 
 
 def encoding_record(data: EmbeddedSplit, seed: int) -> tuple[dict, Contributions]:

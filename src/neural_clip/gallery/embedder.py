@@ -163,19 +163,31 @@ class Embedder:
         Returns:
             `tuple` of `str` and `np.ndarray` `(n, projection_dim)`, float32: Unit vectors.
         """
+        return self.embed_with_subjects(recordings, subject, modality, **said)[:2]
+
+    def embed_with_subjects(
+        self, recordings: Any, subject: Any = None, modality: str | None = None, **said: Any
+    ) -> tuple[str, np.ndarray, list[str]]:
+        """As [`embed_recordings`], and whose layer each recording went through, `"average"` for the mean of all."""
+        from neural_clip.configuration_neural_clip import AVERAGE_NAME
+
         for name in said:
             check_option("recordings'", name, SAID)
         if isinstance(recordings, Split):
             check_option("modality", modality or recordings.modality, [recordings.modality])
-            return recordings.modality, self.embed_split(recordings, subject)
+            names = [AVERAGE_NAME] * len(recordings) if subject == AVERAGE_NAME else recordings.subjects.tolist()
+            return recordings.modality, self.embed_split(recordings, subject), names
         modality = modality_of(recordings, self) if modality is None else modality
         check_option("modality", modality, self.modalities)
-        return modality, self._embedded(recordings, subject, modality, said)
+        return modality, *self._embedded(recordings, subject, modality, said)
 
-    def _embedded(self, recordings: Any, subject: Any, modality: str, said: Mapping[str, Any]) -> np.ndarray:
-        """Vectors of recordings that go through the processor."""
+    def _embedded(
+        self, recordings: Any, subject: Any, modality: str, said: Mapping[str, Any]
+    ) -> tuple[np.ndarray, list[str]]:
+        """Vectors of recordings that go through the processor, and whose layers they went through."""
         import torch
 
+        from neural_clip.configuration_neural_clip import AVERAGE_NAME
         from neural_clip.retrieval.tiles import unit_vectors
 
         try:
@@ -186,9 +198,11 @@ class Embedder:
                 rows = slice(start, start + BATCH)
                 with torch.no_grad():
                     found.append(self.model.features(modality, values[rows], subject_ids[rows]).float().cpu().numpy())
-            return unit_vectors(np.concatenate(found), f"{modality} embeddings").astype(np.float32)
+            vectors = unit_vectors(np.concatenate(found), f"{modality} embeddings").astype(np.float32)
         except ValueError as error:
             raise DataError(f"The {MODALITIES[modality].title} recordings cannot be embedded: {error}") from error
+        layers = [*getattr(self.model.config, f"{modality}_config").subjects, AVERAGE_NAME]  # -1 is the average
+        return vectors, [layers[number] for number in subject_ids.tolist()]
 
     def embed_split(self, part: Split, subject: str | None = None) -> np.ndarray:
         """Vectors of the rows of a split, as `evaluate` makes them."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from neural_clip.gallery.confidence import NOT_DECODED, Confidences
 from neural_clip.gallery.pictures import Pictures
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class Hit:
         score (`float`): Cosine with the query.
         row (`int`): Place in the gallery.
         behind (`Mapping`): What stands behind the row: `image_id`, `concept`, `subject`, `session`, `modality` ...
+        pictures ([`Pictures`]): Where its picture is found.
+        query (`int`): Which query found it.
+        confidences ([`Confidences`] or `str`): Probabilities of hits, or why there are none.
     """
 
     rank: int
@@ -35,6 +39,8 @@ class Hit:
     row: int
     behind: Mapping[str, Any]
     pictures: Pictures
+    query: int = 0
+    confidences: Confidences | str = NOT_DECODED
 
     def __getattr__(self, name: str) -> str:
         """`image_id`, `concept`, `subject`, `session`, `modality`, `split` and `file`, as `behind` has them."""
@@ -56,16 +62,31 @@ class Hit:
         """One sentence; empty where there is an image."""
         return self._picture[1]
 
+    @property
+    def confidence(self) -> float | None:
+        """Probability that this is the image that was seen, if the gallery holds it.
+
+        It is the share of this image in the softmax over all images of the gallery. The temperature comes from the
+        checkpoint; `None` where it has none, and where no image is decoded. `why_no_confidence` then says why.
+        """
+        return None if isinstance(self.confidences, str) else self.confidences.of(self.query, self.score)
+
+    @property
+    def why_no_confidence(self) -> str:
+        """One sentence; empty where there is a confidence."""
+        return self.confidences if isinstance(self.confidences, str) else self.confidences.why_not(self.query)
+
     def as_dict(self) -> dict[str, Any]:
-        """Rank, score, row and what stands behind it, without the picture."""
-        return {"rank": self.rank, "score": self.score, "row": self.row} | {n: str(self.behind[n]) for n in SHOWN}
+        """Rank, score, confidence, row and what stands behind it, without the picture."""
+        found = {"rank": self.rank, "score": self.score, "confidence": self.confidence, "row": self.row}
+        return found | {name: str(self.behind[name]) for name in SHOWN}
 
     def __repr__(self) -> str:
         return f"Hit(rank={self.rank}, score={self.score:.3f}, image_id={self.image_id!r}, modality={self.modality!r})"
 
 
 class Ranked(Sequence[Hit]):
-    """The hits of one query, best first; `image`, `score` and the like are those of the best."""
+    """The hits of one query, best first; `image`, `score`, `confidence` and the like are those of the best."""
 
     def __init__(self, hits: list[Hit]) -> None:
         self._hits = hits
@@ -81,7 +102,7 @@ class Ranked(Sequence[Hit]):
         return self._hits[place]
 
     def __getattr__(self, name: str) -> Any:
-        if name in (*SHOWN, "image", "why_no_image", "score", "row"):
+        if name in (*SHOWN, "image", "why_no_image", "score", "confidence", "why_no_confidence", "row"):
             return getattr(self._hits[0], name)
         raise AttributeError(f"The hits of a query have no {name!r}.")
 
@@ -98,11 +119,12 @@ class Hits(Sequence[Ranked]):
         pictures ([`Pictures`]): Where pictures are found.
         titles (`list[str]`): What each query is called.
         asked (`list`, *optional*): Pictures of queries that are images.
+        confidences ([`Confidences`] or `str`): Probabilities of hits, or why there are none.
     """
 
     def __init__(
         self, table: datasets.Dataset, rows: np.ndarray, scores: np.ndarray, pictures: Pictures, titles: list[str],
-        asked: list[Any] | None = None,
+        asked: list[Any] | None = None, confidences: Confidences | str = NOT_DECODED,
     ) -> None:  # fmt: skip
         self.rows, self.scores, self.titles, self.asked = rows, scores, titles, asked
         unique, places = np.unique(rows, return_inverse=True)
@@ -110,10 +132,10 @@ class Hits(Sequence[Ranked]):
         kept = [dict(zip(behind, values, strict=True)) for values in zip(*behind.values(), strict=True)]
         self._ranked = [
             Ranked([
-                Hit(rank + 1, float(score), int(row), kept[place], pictures)
+                Hit(rank + 1, float(score), int(row), kept[place], pictures, query, confidences)
                 for rank, (row, score, place) in enumerate(zip(*found, strict=True))
             ])
-            for found in zip(rows, scores, places.reshape(rows.shape), strict=True)
+            for query, found in enumerate(zip(rows, scores, places.reshape(rows.shape), strict=True))
         ]  # fmt: skip
 
     def __len__(self) -> int:

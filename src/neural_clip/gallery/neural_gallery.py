@@ -22,6 +22,7 @@ from neural_clip.gallery.building import (
     without_repeats,
 )
 from neural_clip.gallery.columns import DTYPES, IMAGE, column_of, joined, masked, table_of, vectors_of
+from neural_clip.gallery.confidence import NO_MODEL, NOT_CSLS, NOT_DECODED, Confidences, Temperatures
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, WAYS, expected_images, training_images
 from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
 from neural_clip.gallery.hits import Hits
@@ -332,7 +333,9 @@ class NeuralGallery:
             **said: What the processor is told: `session`, `unit`, `scaling`, `mask`, `ch_names`, `sfreq`, `tmin`.
 
         Returns:
-            [`Hits`]: `hits[0]` are those of the first recording.
+            [`Hits`]: `hits[0]` are those of the first recording. `hits[0].confidence` is the probability that the
+            first of them is right, if the image that was seen is in this gallery; `None`, with a reason, where the
+            checkpoint has no temperature.
 
         Raises:
             DataError: If this gallery holds recordings, `top_k` is below 1 or above its size, or recordings do not
@@ -340,12 +343,13 @@ class NeuralGallery:
         """
         self._check_kind(images=True, verb="decode")
         check_option("calibrate", calibrate, CALIBRATIONS)
-        queries, titles = self._queries(recordings, subject, modality, said)
-        handicap = None
+        queries, titles, temperatures = self._queries(recordings, subject, modality, said)
         if calibrate:
             asked = Vectors(queries, "queries")
             handicap = local_scaling(asked, self._searched, min(CSLS_NEIGHBOURS, len(asked)))
-        return self._found(queries, top_k, titles, handicap=handicap)
+            return self._found(queries, top_k, titles, handicap=handicap, confidences=NOT_CSLS)
+        confidences = Confidences(queries, self._searched, temperatures)
+        return self._found(queries, top_k, titles, confidences=confidences)
 
     def encode(self, images: Any, *, modality: str | None = None, top_k: int = HITS) -> Hits:
         """Which recordings answer to images?
@@ -390,7 +394,7 @@ class NeuralGallery:
         self._check_kind(images=False, verb="convert")
         check_option("to", to, self.modalities)
         check_option("via", via, WAYS)
-        queries, titles = self._queries(recordings, subject, modality, said)
+        queries, titles, _ = self._queries(recordings, subject, modality, said)
         if via == MEAN_RECORDINGS:
             means = self.filter(modality=to).mean_recordings()
             return means._found(queries, top_k, titles)
@@ -436,20 +440,32 @@ class NeuralGallery:
 
     def _queries(
         self, recordings: Any, subject: Any, modality: str | None, said: dict
-    ) -> tuple[np.ndarray, list[str]]:
-        """Vectors and titles of recordings."""
+    ) -> tuple[np.ndarray, list[str], Temperatures]:
+        """Vectors, titles and temperatures of recordings."""
         if isinstance(recordings, NeuralGallery):
             recordings._check_kind(images=False, verb="be asked for")
             self._require(recordings, "the queries", same_checkpoint=True)
-            names = zip(column_of(recordings.rows, "modality"), recordings.subjects, strict=True)
-            return recordings.vectors, [f"{MODALITIES[name].title}\n{who}" for name, who in names]
-        found, vectors = self._embedder.embed_recordings(recordings, subject, modality, **said)
+            names = column_of(recordings.rows, "modality")
+            titles = [f"{MODALITIES[name].title}\n{who}" for name, who in zip(names, recordings.subjects, strict=True)]
+            return recordings.vectors, titles, self._temperatures(recordings)
+        found, vectors, subjects = self._embedder.embed_with_subjects(recordings, subject, modality, **said)
         who = f"\n{subject}" if isinstance(subject, str) else ""
-        return vectors, [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))]
+        titles = [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))]
+        return vectors, titles, Temperatures.of(self._embedder.model.config, [found] * len(vectors), subjects)
+
+    def _temperatures(self, recordings: NeuralGallery) -> Temperatures:
+        """Temperatures of the recordings of a gallery, where the model that embedded them is at hand."""
+        made_by = recordings.checkpoint
+        for embedder in (recordings.embedder, self.embedder):
+            if made_by is not None and embedder is not None and embedder.identity.sha256 == made_by.sha256:
+                names = column_of(recordings.rows, "modality")
+                return Temperatures.of(embedder.model.config, names, recordings.subjects.tolist())
+        return Temperatures.none(len(recordings), NO_MODEL)
 
     def _found(
         self, queries: np.ndarray, top_k: int, titles: list[str], modality: str | None = None,
         handicap: np.ndarray | None = None, asked: list[Any] | None = None,
+        confidences: Confidences | str = NOT_DECODED,
     ) -> Hits:  # fmt: skip
         """Search among the rows of a modality."""
         size = len(self)
@@ -460,7 +476,7 @@ class NeuralGallery:
         fits = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and 1 <= top_k <= size
         check_value("top_k", top_k, fits, f"1 to {size}, the rows that are searched")
         rows, cosines = self.search(queries, int(top_k), handicap)
-        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked)
+        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked, confidences)
 
     def _training_images(self) -> NeuralGallery:
         """Images of the training split that the model was trained on."""

@@ -165,6 +165,21 @@ def sizes_table(report: dict) -> Table:
     return head, rows
 
 
+def confidence_table(report: dict) -> Table:
+    """How sure methods are of first hits, and how often these are right; nothing where no checkpoint says."""
+    head = ["recordings", "method", "first hit right %", "confidence %", "ECE [95 % CI]", "ECE by chance", "bins"]
+    head += ["queries", "gallery"]
+    rows = []
+    for modality, records in report.get("confidence", {}).items():  # reports of before have none
+        for record in records:
+            if "not_computed" not in record:
+                cells = [method_name(record["method"]), percent(record["right"]), percent(record["mean_confidence"])]
+                cells += [with_interval(record["ece"], record["ece_interval"]), score(record["ece_by_chance"])]
+                cells += [str(record[name]) for name in ("n_bins", "n_queries", "gallery_size")]
+                rows.append([label(report, modality), *cells])
+    return head, rows
+
+
 def encoding_table(report: dict) -> Table:
     """Encoding: image to recordings, scored by the images behind them; ceiling and paper beside the first method."""
     head = ["recordings", "method", "2-way [95 % CI]", "p", "same image % (chance)", "ceiling", "the paper"]
@@ -337,6 +352,8 @@ def print_tables(report: dict, folder: str | Path | None = None) -> None:
         line for note in (*scope_notes(report), *size_notes(report)) for line in ("", fill(one_line(note), COLUMNS))
     ]
     parts += ["", f"Galleries{simulated}", as_text(sizes_table(report))]
+    if (found := confidence_table(report))[1]:
+        parts += ["", f"Confidence{simulated}: expected calibration error (ECE)", as_text(found)]
     parts += ["", f"Encoding{simulated}, image -> recording", as_text(encoding_table(report))]
     if report["conversion"]:
         parts += ["", f"Table 2. Conversion{simulated}", as_text(conversion_table(report))]

@@ -13,6 +13,7 @@ from neural_clip.report.tables import (
     aggregation_table,
     as_markdown,
     comparison_table,
+    confidence_table,
     controls_table,
     conversion_table,
     decoding_table,
@@ -56,6 +57,16 @@ WAYS_TEXT = (
     "takes part.{scored} *By the weaker*: divided by the weaker of the decoding scores of source and target in Table "
     "1. What is converted passes through both, so a weak source is no failure of conversion."
 )
+CONFIDENCE_TEXT = (
+    "*Confidence*: the probability that the first hit is right, by a softmax of the cosines with all images of the "
+    "gallery. Its temperature was fitted before, on recordings that the model had not learnt from; nothing is fitted "
+    "here. It takes for granted that the image that was seen is in the gallery. *ECE*: expected calibration error, "
+    "the mean difference between confidence and share of right hits over bins of equal width (Guo et al. 2017, "
+    "[arXiv:1706.04599](https://arxiv.org/abs/1706.04599), equation 3); 0 is the best. There are 15 bins, fewer where "
+    "they would hold fewer than 20 queries on average. *By chance*: what so many queries would give if each "
+    "confidence were right. The interval resamples images and allows for what chance adds to ECE, so it may lie below "
+    "the score."
+)
 DIRECT_TEXT = (
     "The query looks for its own image in a gallery of recordings, averaged over all recordings of an image; no image "
     "embedding is involved. Conversion has this form where both modalities were recorded with the same images (equal "
@@ -91,7 +102,11 @@ CHANGED = {
 
 
 def markdown(
-    report: dict, pictures: Mapping[str, str], missing: str = "", summaries: Mapping[str, str] | None = None
+    report: dict,
+    pictures: Mapping[str, str],
+    missing: str = "",
+    summaries: Mapping[str, str] | None = None,
+    reliability: Mapping[str, str] | None = None,
 ) -> str:
     """Text of `report.md`.
 
@@ -100,6 +115,7 @@ def markdown(
         pictures (`Mapping`): Title of each picture and its file name beside the report.
         missing (`str`): Why there are no pictures, where there are none.
         summaries (`Mapping`, *optional*): The same of the pictures of the summary.
+        reliability (`Mapping`, *optional*): The same of the pictures of confidence.
 
     Returns:
         `str`: Markdown.
@@ -113,6 +129,7 @@ def markdown(
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
         "Conversion by three ways": _ways(report),
         f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
+        "Confidence: how sure is the first hit?": _confidence(report, reliability or {}),
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
         "Controls beside the scores": [controls_table, _controls_text(report)] if report["controls"] else [],
@@ -141,6 +158,22 @@ def _ways(report: dict) -> list[str | Callable]:
     n_images = found[0]["n_bank_images"]
     bank = f"the {n_images} images of all training splits" if n_images else "training images, which are not at hand"
     return [ways_table, WAYS_TEXT.format(bank=bank, scored=scored)]
+
+
+def _confidence(report: dict, pictures: Mapping[str, str]) -> list[str | Callable]:
+    """Table and pictures of confidence, and who has none; nothing for a report of before."""
+    notes = []
+    for modality, records in report.get("confidence", {}).items():
+        for record in records:
+            name = f"{label(report, modality)}, {method_name(record['method'])}"
+            if "not_computed" in record:
+                notes.append(f"* {name}: no confidence. {record['not_computed']}")
+            elif record["n_left_out"]:
+                notes.append(f"* {name}: {record['n_left_out']} recordings have none. {' '.join(record['why'])}")
+    found: list[str | Callable] = []
+    if confidence_table(report)[1]:
+        found = [confidence_table, CONFIDENCE_TEXT, _side_by_side(pictures)]
+    return found + ["\n".join(notes)] * bool(notes)
 
 
 def _opening(report: dict) -> list[str]:

@@ -14,7 +14,7 @@ from neural_clip.files.whole import only_writer, sha256_of, write_whole
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.page import write_page
 from neural_clip.report.summary import best_baseline
-from neural_clip.report.tables import known_ceiling, label, method_name
+from neural_clip.report.tables import known_ceiling, label, method_name, percent, score
 from neural_clip.report.text import markdown
 
 
@@ -78,6 +78,30 @@ def _draw_summaries(report: dict, folder: Path) -> dict[str, str]:
     return drawn
 
 
+def _draw_reliability(report: dict, folder: Path) -> dict[str, str]:
+    """A small picture of the confidence of each modality: title and file name."""
+    from neural_clip.report.reliability import write_reliability
+
+    drawn = {}
+    for modality, records in report.get("confidence", {}).items():
+        found = [
+            {**record, "method": method_name(record["method"])} for record in records if "not_computed" not in record
+        ]
+        if found:
+            title, name = (
+                f"{label(report, modality)}: right as often as stated?",
+                f"pictures/confidence_{modality}.png",
+            )
+            write_reliability(found, title, folder / name)
+            told = "; ".join(
+                f"{record['method']}: mean confidence {percent(record['mean_confidence'])} %, right "
+                f"{percent(record['right'])} %, expected calibration error {score(record['ece'])}"
+                for record in found
+            )
+            drawn[f"{title} {told}"] = name
+    return drawn
+
+
 def _draw_intervals(report: dict, folder: Path) -> dict[str, str]:
     """Pictures of the intervals: title and file name."""
     from neural_clip.report.intervals import draw_intervals
@@ -122,6 +146,7 @@ def _write(report: dict, folder: Path, pictures: bool, data: Mapping[str, str | 
     """Write pictures, text and page."""
     drawn: dict[str, str] = {}
     summaries: dict[str, str] = {}
+    reliability: dict[str, str] = {}
     missing = "Pictures were not asked for." if not pictures else ""
     if pictures:
         import matplotlib
@@ -132,9 +157,10 @@ def _write(report: dict, folder: Path, pictures: bool, data: Mapping[str, str | 
         with matplotlib.rc_context({"text.parse_math": False}):  # a dollar in a name is no formula
             panels, missing = ({}, f"No pictures: {reason}") if reason else draw_panels(report, folder, data)
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            summaries, drawn = _draw_summaries(report, folder), _draw_intervals(report, folder) | panels
+            summaries, reliability = _draw_summaries(report, folder), _draw_reliability(report, folder)
+            drawn = _draw_intervals(report, folder) | panels
     target = folder / "report.md"
-    write_whole(target, markdown(report, drawn, missing, summaries))
+    write_whole(target, markdown(report, drawn, missing, summaries, reliability))
     write_page(target)
     return target
 

@@ -67,15 +67,32 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     if subjects is None:
         means = _image_resamples(table, images, n, rng)
-        stretch: float | np.ndarray = _stretch(level, int(images.max()))
+        factor: float | np.ndarray = stretch(level, int(images.max()))
     else:
         codes = _codes(subjects, len(values), "subjects")
         means = _crossed_resamples(table, images, codes, n, rng)
-        stretch = _crossed_stretch(level, table, images, codes, means.var(axis=0))
+        factor = _crossed_stretch(level, table, images, codes, means.var(axis=0))
     centre = table.mean(axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    low, high = centre - stretch * (centre - low), centre + stretch * (high - centre)
+    low, high = centre - factor * (centre - low), centre + factor * (high - centre)
     return (float(low[0]), float(high[0])) if values.ndim == 1 else (low, high)
+
+
+def resampled_means(per_query: np.ndarray, image_ids: Sequence | np.ndarray, seed: int, n: int = 2000) -> np.ndarray:
+    """Means of contributions over resampled images, for scores that are no mean over queries themselves.
+
+    Args:
+        per_query (`np.ndarray` of shape `(n_queries, n_scores)`): Contributions of each query.
+        image_ids, seed, n: see [`bootstrap_interval`].
+
+    Returns:
+        `np.ndarray` of shape `(n, n_scores)`.
+
+    Raises:
+        DataError: As [`bootstrap_interval`].
+    """
+    values = _checked(per_query, "per_query")
+    return _image_resamples(values, _codes(image_ids, len(values), "image_ids"), n, np.random.default_rng(seed))
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:
@@ -139,7 +156,7 @@ def _crossed_resamples(
     return totals[:, :-1] / totals[:, -1:]
 
 
-def _stretch(level: float, df: int) -> float:
+def stretch(level: float, df: int) -> float:
     """Factor from percentiles of df + 1 resampled units to Student's t with df degrees of freedom."""
     from scipy.stats import norm, t
 

@@ -34,6 +34,7 @@ from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, 
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.closed_form import give_closed_forms, leave_to_network
+from neural_clip.training.confidence import fit_confidence, keep_temperature
 from neural_clip.training.known_people import KnownPeople
 from neural_clip.training.model import learnt_from
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
@@ -164,6 +165,8 @@ def adapt(
         entry: dict[str, Any] = {"command": command, "checkpoint": Path(checkpoint).resolve().name}
         entry |= {"weights": sha256_of(Path(checkpoint).glob("model*.safetensors"))}
         entry |= adaptation_record(train, validation, chosen, options, scores, best)
+        entry["confidence"] = fit_confidence(predictions, data.images.embeds)
+        keep_temperature(model, data.facts.modality, entry["confidence"], chosen)
         if closed_forms:
             entry["closed_form"] = closed_forms
         if people is not None:

@@ -149,6 +149,11 @@ class Recipe:
             check_value(f"model.{name}", settings, isinstance(settings, dict | None), "keys with values")
             if "closed_form" in (settings or {}):
                 raise DataError(f"'model.{name}.closed_form' is made by training; '--closed-form true' asks for one.")
+            if "confidence_temperature" in (settings or {}):
+                raise DataError(
+                    f"'model.{name}.confidence_temperature' is fitted by training, on recordings that the model has "
+                    "not learnt from; leave it out."
+                )
             if "trained_on" in (settings or {}):
                 raise DataError(f"'model.{name}.trained_on' is what the data sets say of their terms; leave it out.")
         for name in ("vision_config", *(f"{modality}_config" for modality in MODALITIES)):

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from transformers import TrainingArguments
 
+from neural_clip.configuration_neural_clip import AVERAGE_NAME
 from neural_clip.errors import DataError
 from neural_clip.evaluation.validation_predictions import ValidationPredictions, write_predictions
 from neural_clip.files.places import command_line, place_line
@@ -42,6 +43,7 @@ from neural_clip.training.checks import (
     is_public,
 )
 from neural_clip.training.closed_form import add_closed_forms
+from neural_clip.training.confidence import fit_confidence, keep_temperature
 from neural_clip.training.end_warnings import end_warnings
 from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, config_of, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
@@ -178,6 +180,12 @@ def _save(
     if recipe.closed_form:
         record["closed_form"], embeds = add_closed_forms(model, train, validation, embeds, folds)
     predictions = [ValidationPredictions.of(part.part, part.rows, embeds[part.modality]) for part in scored]
+    record["confidence"] = {}
+    for part, found in zip(scored, predictions, strict=True):
+        fitted = fit_confidence(found, part.part.data.images.embeds)
+        held_out_people = held_out is not None and held_out.unit == "subjects"  # the average subject predicted theirs
+        keep_temperature(model, part.modality, fitted, [AVERAGE_NAME] if held_out_people else found.subjects)
+        record["confidence"][part.modality] = fitted
     write_predictions(folder.partial, predictions)
     processor = cast(NeuralClipProcessor, trainer.processor)
     write_checkpoint(folder.partial, folder.path.name, model, processor, record)
