@@ -26,7 +26,7 @@ from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, 
 from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
 from neural_clip.gallery.hits import Hits
 from neural_clip.gallery.index import GalleryIndex, make_index, nearest_by_index
-from neural_clip.gallery.pictures import Pictures
+from neural_clip.gallery.pictures import Pictures, Seen
 from neural_clip.gallery.search import local_scaling, nearest_by_cosine
 from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data
 from neural_clip.gallery.sources import images_in, opened
@@ -428,12 +428,12 @@ class NeuralGallery:
         """
         self._check_kind(images=True, verb="decode")
         check_option("calibrate", calibrate, CALIBRATIONS)
-        queries, titles = self._queries(recordings, subject, modality, said)
+        queries, titles, seen = self._queries(recordings, subject, modality, said)
         handicap = None
         if calibrate:
             asked = Vectors(queries, "queries")
             handicap = local_scaling(asked, self._searched, min(CSLS_NEIGHBOURS, len(asked)))
-        return self._found(queries, top_k, titles, handicap=handicap)
+        return self._found(queries, top_k, titles, handicap=handicap, asked=seen)
 
     def encode(self, images: Any, *, modality: str | None = None, top_k: int = HITS) -> Hits:
         """Which recordings answer to images?
@@ -478,16 +478,16 @@ class NeuralGallery:
         self._check_kind(images=False, verb="convert")
         check_option("to", to, self.modalities)
         check_option("via", via, WAYS)
-        queries, titles = self._queries(recordings, subject, modality, said)
+        queries, titles, seen = self._queries(recordings, subject, modality, said)
         if via == MEAN_RECORDINGS:
             means = self.filter(modality=to).mean_recordings()
-            return means._found(queries, top_k, titles)
+            return means._found(queries, top_k, titles, asked=seen)
         if via == IMAGES:
             bank = self._training_images() if bank is None else bank
             bank._check_kind(images=True, verb="be the bank of 'convert'")
             self._require(bank, "the bank of images", same_checkpoint=False)
             queries = expected_images(queries, bank.vectors)
-        return self._found(queries, top_k, titles, to)
+        return self._found(queries, top_k, titles, to, asked=seen)
 
     def search_text(self, text: str | Sequence[str], *, modality: str | None = None, top_k: int = HITS) -> Hits:
         """Which images, or recordings, answer to words?
@@ -524,20 +524,29 @@ class NeuralGallery:
 
     def _queries(
         self, recordings: Any, subject: Any, modality: str | None, said: dict
-    ) -> tuple[np.ndarray, list[str]]:
-        """Vectors and titles of recordings."""
+    ) -> tuple[np.ndarray, list[str], Seen | None]:
+        """Vectors and titles of recordings, and the images that were seen, where recordings say which."""
+        places = list(self.places)
         if isinstance(recordings, NeuralGallery):
+            places += recordings.places
             recordings._check_kind(images=False, verb="be asked for")
             self._require(recordings, "the queries", same_checkpoint=True)
             names = zip(column_of(recordings.rows, "modality"), recordings.subjects, strict=True)
-            return recordings.vectors, [f"{MODALITIES[name].title}\n{who}" for name, who in names]
+            seen = Seen(recordings.rows.select_columns(["image_id", "file", "pixels"]).with_format(None), places)
+            return recordings.vectors, [f"{MODALITIES[name].title}\n{who}" for name, who in names], seen
         found, vectors = self._embedder.embed_recordings(recordings, subject, modality, **said)
         who = f"\n{subject}" if isinstance(subject, str) else ""
-        return vectors, [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))]
+        rows: Any = None
+        if isinstance(recordings, Split):
+            rows = [{"image_id": name, "file": str(recordings.data.folder)} for name in recordings.image_ids]
+        elif "image_id" in getattr(recordings, "column_names", ()):
+            rows = recordings.select_columns(["image_id"]).with_format(None)
+        seen = None if rows is None else Seen(rows, places)
+        return vectors, [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))], seen
 
     def _found(
         self, queries: np.ndarray, top_k: int, titles: list[str], modality: str | None = None,
-        handicap: np.ndarray | None = None, asked: list[Any] | None = None,
+        handicap: np.ndarray | None = None, asked: Sequence[Any] | None = None,
     ) -> Hits:  # fmt: skip
         """Search among the rows of a modality."""
         size = len(self)
@@ -548,7 +557,8 @@ class NeuralGallery:
         fits = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and 1 <= top_k <= size
         check_value("top_k", top_k, fits, f"1 to {size}, the rows that are searched")
         rows, cosines = self.search(queries, int(top_k), handicap)
-        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked)
+        said = "seen" if isinstance(asked, Seen) else "query"
+        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked, said)
 
     def _training_images(self) -> NeuralGallery:
         """Images of the training split that the model was trained on."""
