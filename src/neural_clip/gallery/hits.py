@@ -138,7 +138,7 @@ class Hits(Sequence[Ranked]):
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the hits, a row for each query, best first: the pictures with their scores.
 
-        The image that is asked for stands left, or the one that was seen, where recordings say which.
+        The image that is asked for stands left, or the one that was seen, where the queries are a split or a gallery.
 
         Args:
             ax (`matplotlib.axes.Axes`, *optional*): Drawn into; by default a new figure of `pyplot`.

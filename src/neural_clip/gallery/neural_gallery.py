@@ -525,24 +525,21 @@ class NeuralGallery:
     def _queries(
         self, recordings: Any, subject: Any, modality: str | None, said: dict
     ) -> tuple[np.ndarray, list[str], Seen | None]:
-        """Vectors and titles of recordings, and the images that were seen, where recordings say which."""
-        places = list(self.places)
+        """Vectors and titles of recordings, and the images that were seen, where it is known."""
         if isinstance(recordings, NeuralGallery):
-            places += recordings.places
             recordings._check_kind(images=False, verb="be asked for")
             self._require(recordings, "the queries", same_checkpoint=True)
             names = zip(column_of(recordings.rows, "modality"), recordings.subjects, strict=True)
-            seen = Seen(recordings.rows.select_columns(["image_id", "file", "pixels"]).with_format(None), places)
+            behind = recordings.rows.select_columns(["image_id", "file", "pixels"]).with_format(None)
+            seen = Seen(behind, list(recordings.places))
             return recordings.vectors, [f"{MODALITIES[name].title}\n{who}" for name, who in names], seen
         found, vectors = self._embedder.embed_recordings(recordings, subject, modality, **said)
         who = f"\n{subject}" if isinstance(subject, str) else ""
-        rows: Any = None
-        if isinstance(recordings, Split):
-            rows = [{"image_id": name, "file": str(recordings.data.folder)} for name in recordings.image_ids]
-        elif "image_id" in getattr(recordings, "column_names", ()):
-            rows = recordings.select_columns(["image_id"]).with_format(None)
-        seen = None if rows is None else Seen(rows, places)
-        return vectors, [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))], seen
+        titles = [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))]
+        if not isinstance(recordings, Split):
+            return vectors, titles, None
+        folder = str(recordings.data.folder)
+        return vectors, titles, Seen([{"image_id": name, "file": folder} for name in recordings.image_ids], [])
 
     def _found(
         self, queries: np.ndarray, top_k: int, titles: list[str], modality: str | None = None,

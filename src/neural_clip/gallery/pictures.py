@@ -65,7 +65,7 @@ class Seen(Sequence[Any]):
     """The images behind recordings (`PIL.Image`, or `None` where one is not at hand), read when they are looked at.
 
     Args:
-        rows (`Sequence`): Of each recording, `image_id`, `file` and `pixels`, or some of these.
+        rows (`Sequence`): Of each recording, `image_id` and `file`; also `pixels` where there are some.
         places (`list[Path]`): As for [`Pictures`].
     """
 
@@ -76,4 +76,4 @@ class Seen(Sequence[Any]):
         return len(self._rows)
 
     def __getitem__(self, number: Any) -> Any:
-        return self._pictures.of({"file": "", "pixels": None} | dict(self._rows[number]))[0]
+        return self._pictures.of({"pixels": None} | dict(self._rows[number]))[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEYS = {"target": "normalised", "weaker": "normalised_by_weaker"}
 DIVISORS = {"target": "decoding of the target", "weaker": "the weaker decoding of source and target"}
 COLOURS, DARKEST = "cividis", 0.5  # a colour map for colour-blind readers; the value of its dark end
-CELL_INCHES, LABEL_INCHES = (1.55, 0.5), 2.6
+CELL_INCHES, LABEL_INCHES = (1.55, 0.5), 3.2
 
 
 def plot_conversion(
@@ -57,7 +57,7 @@ def plot_conversion(
     drawn = ax.imshow(values, cmap=COLOURS, vmin=DARKEST, vmax=highest, aspect="auto")
     for row, column in np.ndindex(values.shape):
         value, interval = values[row, column], intervals[row][column]
-        told = score(None if np.isnan(value) else value) + ("\n[{:.3f}, {:.3f}]".format(*interval) if interval else "")
+        told = _told(value) + ("\n[{:.3f}, {:.3f}]".format(*interval) if interval else "")
         bright = value > DARKEST + 0.55 * (highest - DARKEST) or np.isnan(value)
         ax.text(column, row, told, ha="center", va="center", fontsize=8, color="black" if bright else "white")
     ax.set_xticks(range(len(ways)), [f"via {way}" for way in ways], fontsize=8)
@@ -77,13 +77,18 @@ def conversion_text(report: Mapping[str, Any]) -> str:
     """What [`plot_conversion`] shows, in a sentence: the mean of each way, and the worst and the best direction."""
     directions, ways, values, _ = _cells(report, KEYS["target"], None)
     told = [
-        f"via {way} {score(mean)} (from {score(min(own))} to {score(max(own))})"
+        f"via {way} {_told(mean)} (from {_told(own.min())} to {_told(own.max())})"
         for way, mean, own in zip(ways, values[-1], values[:-1].T, strict=True)
     ]
     return (
         f"Conversion by ways: 2-way scores divided by {DIVISORS['target']}, mean of {len(directions)} directions: "
         f"{'; '.join(told)}"
     )
+
+
+def _told(value: float) -> str:
+    """Three digits, or a dash."""
+    return score(None if np.isnan(value) else value)
 
 
 def has_ways(report: Mapping[str, Any]) -> bool:
@@ -108,5 +113,10 @@ def _cells(
     rows = [[found.get(way, {}).get(key) for way in ways] for found in by_way]
     intervals = [[found.get(way, {}).get(f"{key}_interval") for way in ways] for found in by_way]
     values = np.array(rows, dtype=float)  # None becomes NaN
-    directions = [f"{MODALITIES[part['source']].title} \u2192 {MODALITIES[part['target']].title}" for part in parts]
+    divisor = {"normalised": "denominator_two_way", "normalised_by_weaker": "weaker_two_way"}[key]
+    directions = [
+        f"{MODALITIES[part['source']].title} \u2192 {MODALITIES[part['target']].title}\n"
+        f"chance {score(0.5 / part[divisor] if part[divisor] else None)}, {part['n_recordings']} recordings"
+        for part in parts
+    ]
     return directions, ways, np.vstack([values, values.mean(axis=0)]), [*intervals, [None] * len(ways)]
