@@ -153,6 +153,10 @@ def test_terms_come_from_the_data(signals, images, world):
     part = world.data["eeg"].split("test", subjects=["sub-02"])
     assert NeuralGallery.of_recordings(part, np.eye(len(part), 4)).terms["eeg"][0]["subjects"] == ["sub-02"]
     assert NeuralGallery.of_images(part).terms.keys() == {"image"}
+    other = world.data["eeg"].split("test", subjects=["sub-01"])
+    both = NeuralGallery.from_recordings(world.checkpoint, [part, other])
+    (entry,) = both.terms["eeg"]  # of one data set, whatever its parts
+    assert entry["subjects"] == ["sub-01", "sub-02"]
     unknown = NeuralGallery.of_arrays("eeg", np.eye(3), list("abc"))
     with pytest.raises(DataError, match="not recorded"):
         unknown.push_to_hub(REPO, private=False)

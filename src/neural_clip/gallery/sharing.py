@@ -35,8 +35,19 @@ def joined_terms(parts: Sequence[Terms]) -> dict[str, list[dict] | None]:
     for part in parts:
         for modality, entries in part.items():
             known = found.get(modality, [])
-            same = None if known is None or entries is None else [*known, *(e for e in entries if e not in known)]
-            found[modality] = same
+            found[modality] = None if known is None or entries is None else _merged([*known, *entries])
+    return found
+
+
+def _merged(entries: Sequence[dict]) -> list[dict]:
+    """Entries that differ in their subjects alone become one of all these."""
+    found: list[dict] = []
+    for entry in entries:
+        same = next((one for one in found if one | {"subjects": []} == entry | {"subjects": []}), None)
+        subjects = sorted({*(same or {}).get("subjects", []), *entry.get("subjects", [])})
+        if same is None:
+            found.append(same := dict(entry))
+        same["subjects"] = subjects
     return found
 
 
