@@ -1,7 +1,7 @@
 """Approximate search of large galleries by FAISS: lists around centroids, of which a query looks through the nearest.
 
-What is found there is compared exactly, so cosines are those of an exact search; rows may lack. How many do was
-measured when the index was made.
+What is found there is compared exactly, so cosines equal those of an exact search, but some rows may be missed. The
+share that is found was measured when the index was made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from neural_clip.errors import DataError, check_value
 from neural_clip.gallery.search import BLOCK_ROWS, nearest_by_cosine, ordered
 from neural_clip.retrieval.tiles import Vectors, steps
 
-INSTALL_FAISS = "An index needs FAISS: pip install 'neural_clip[gallery]'. Searches without an index need it not."
+INSTALL_FAISS = "An index needs FAISS: pip install 'neural_clip[gallery]'. Exact searches work without it."
 PER_LIST = 64  # vectors that a centroid is fitted on; FAISS asks for 39 at least
 ITERATIONS = 10  # of k-means, as FAISS has it
 MEASURED = 256  # queries that recall is measured on
@@ -99,7 +99,7 @@ def make_index(gallery: Vectors, queries: np.ndarray | None, *, recall: float, k
 
 
 def _without(found: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Cosines of what was found for rows of the gallery, without themselves: the last goes where they lack."""
+    """Cosines of what was found for rows of the gallery, without themselves, or the last where they are not found."""
     places, cosines = found
     kept = places != rows[:, None]
     kept[kept.all(axis=1), -1] = False

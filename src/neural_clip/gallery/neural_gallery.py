@@ -64,7 +64,7 @@ class NeuralGallery:
         embedder ([`Embedder`], *optional*): The model that makes vectors of queries.
         places (`tuple[Path]`): Folders in which pictures are looked for.
         terms (`dict[str, list[dict]]`): By modality, what the data sets state that rows were made of: corpus, licence,
-            whether they may be redistributed. Nobody knows of a modality that lacks.
+            whether they may be redistributed. Of a modality that is not named nobody knows.
         index ([`GalleryIndex`], *optional*): Of [`NeuralGallery.with_index`]; searches are exact without.
     """
 
@@ -368,9 +368,9 @@ class NeuralGallery:
         """The same gallery with an approximate index, for searches of large galleries in milliseconds (needs FAISS).
 
         Vectors are gathered into lists around centroids (IVF), in one byte a number, and a query looks through the
-        lists that are nearest to it. What it finds there is compared exactly, so scores are the cosines of an exact
-        search, of which some of the rows may lack. `gallery.index.recall` says which share is found. Searches with
-        CSLS or within one modality stay exact, and so does what `filter` and `add` give.
+        lists that are nearest to it. What it finds there is compared exactly, so scores equal those of an exact
+        search, but some rows may be missed: `gallery.index.recall` is the share that is found. Searches with CSLS or
+        within one modality stay exact. `filter` and `add` drop the index, and it is not saved.
 
         Args:
             queries (`np.ndarray` or [`NeuralGallery`], *optional*): On which recall is measured: vectors like those
