@@ -8,17 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from datasets import load_dataset
+from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from checkpoints_of_galleries import save_checkpoint
 from folder_contents import contents
+from hostile_names import hostile_names, structure
 from loopback_hub import LoopbackHub
 from neural_clip import NeuralGallery
 from neural_clip.commands.push import main
 from neural_clip.errors import DataError
 from neural_clip.files.record import sealed
 from neural_clip.gallery.card import card_text
+from neural_clip.gallery.embedder import CheckpointIdentity
+from neural_clip.markup import one_line
 from neural_clip.prepared.facts import Facts
+from neural_clip.targets.identity import EncoderIdentity
 from second_process import python
 
 REPO = "lab/signals"
@@ -238,3 +243,17 @@ def test_a_branch_is_made(hub, signals, tmp_path):
     for branch, expected in (("eeg", ["eeg"]), (None, ["eeg", "fmri"])):
         found = NeuralGallery.from_pretrained(REPO, revision=branch, cache_dir=tmp_path)
         assert found.modalities == expected
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=hostile_names.filter(one_line))
+def test_names_are_text_in_the_card_whatever_they_hold(name):
+    rows = NeuralGallery.of_arrays("eeg", np.eye(3), list("abc"), subject="s").rows
+
+    def card(name):
+        entry = {"corpus": name, "redistribution": "allowed", "licence": name, "terms": name, "subjects": [name, "b"]}
+        encoder = EncoderIdentity(name, name, "projected", 3)
+        return card_text(rows, encoder, CheckpointIdentity(name, "0" * 64), {"eeg": [entry]})
+
+    (plain, _), (found, text) = (structure(card(each).split("---\n", 2)[2]) for each in ("name", name))
+    assert found == plain and text.count(one_line(name)) >= 6
