@@ -55,7 +55,8 @@ def _of_list(images: Sequence[Any]) -> Iterator[Source]:
     if not len(images):
         raise DataError(f"The list is empty; {NO_IMAGES}.")
     paths = [Path(image).absolute() for image in images if isinstance(image, str | Path)]
-    names, above = Counter(path.name for path in paths), os.path.commonpath([path.parent for path in paths] or [Path()])
+    names = Counter(path.name for path in paths)
+    above = os.path.commonpath([path.parent for path in paths] or [Path()])
     for number, image in enumerate(images):
         if isinstance(image, str | Path):
             name = Path(image).name
