@@ -94,7 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(404, b"", {"X-Error-Code": missing})
         else:
             digest = hashlib.sha1(files[file]).hexdigest()
-            self._reply(200, files[file], {"ETag": f'"{digest}"', "X-Repo-Commit": _commit(repository)})
+            self._reply(
+                200,
+                files[file],
+                {"ETag": f'"{digest}"', "X-Repo-Commit": _commit(repository, _branch(repository, revision))},
+            )
 
     def _route(self):
         """Kind and name of the repository, and what is wanted of it."""
@@ -119,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert what in ("", "revision"), wanted
         siblings = [{"rfilename": path} for path in files]
         about = {"id": name, "private": repository["private"], "siblings": siblings, "tags": []}
-        return 200, about | {"sha": _commit(repository)}
+        return 200, about | {"sha": _commit(repository, _branch(repository, revision))}
 
     def _post(self, body):
         kind, name, wanted = self._route()
@@ -168,14 +172,22 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, {"commitUrl": f"{self.hub.endpoint}/{name}/commit/0", "commitOid": _commit(repository)}
 
 
-def _commit(repository):
-    """Number of the last commit."""
-    return f"{len(repository['messages']):040x}"
+def _branch(repository, revision):
+    """Name of a branch by its name or the number of its last commit; the first by every other word."""
+    named = {_commit(repository, branch): branch for branch in repository["branches"]}
+    revision = named.get(revision, revision)
+    return revision if revision in repository["branches"] else "main"
+
+
+def _commit(repository, branch="main"):
+    """Number of the last commit of a branch."""
+    start = f"{len(repository['messages']):032x}"
+    return start + ("0" * 8 if branch == "main" else hashlib.sha1(branch.encode()).hexdigest()[:8])
 
 
 def _files(repository, revision):
-    """Files of a branch; by its number, those of the last commit."""
-    return repository["branches"].get(revision, repository["files"])
+    """Files of a branch, by its name or the number of its last commit."""
+    return repository["branches"].get(_branch(repository, revision), repository["files"])
 
 
 def _tree(files, folder, recursive):

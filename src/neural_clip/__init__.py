@@ -19,6 +19,7 @@ _SOURCES = {
     "modeling_meg": ("MegEncoder",),
     "modeling_neural_clip": ("NeuralClipModel", "NeuralClipOutput"),
     "processing_neural_clip": ("NeuralClipProcessor",),
+    "report.conversion": ("plot_conversion",),
     "sample": ("load_sample",),
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
@@ -36,6 +37,7 @@ __all__ = [
     "NeuralClipProcessor",
     "NeuralGallery",
     "load_sample",
+    "plot_conversion",
     "__version__",
 ]
 

@@ -20,6 +20,7 @@ from checkpoints_of_galleries import compare_with_searches, save_checkpoint
 from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.gallery.cells import thumbnail
 from neural_clip.gallery.conversion import expected_images
 from neural_clip.gallery.embedder import CheckpointIdentity
 from neural_clip.gallery.neural_gallery import NeuralGallery
@@ -174,12 +175,28 @@ def test_recordings_of_every_kind_are_decoded_alike(world, images):
 
 def test_hits_are_drawn(world, images, signals):
     axes = images.decode(part_of(world, "eeg", 2), top_k=3).plot()
-    assert len(axes.images) == 6
+    assert len(axes.images) == 8 and [text.get_text() for text in axes.texts].count("seen") == 2
     figure = Figure()
     picture = world.data["eeg"].stored_images[0]["image"]
     drawn = signals.encode(picture, top_k=2).plot(ax=figure.subplots())
     assert drawn.figure is figure and len(drawn.images) == 3  # the query too
     pyplot.close("all")
+
+
+@pytest.mark.parametrize("via", ["recordings", "mean recordings"])
+def test_conversions_are_drawn_beside_the_image_that_was_seen(world, signals, via):
+    part, data = part_of(world, "meg", 2), world.data["meg"]
+    stored = dict(zip(data.images.image_ids, data.stored_images["image"], strict=True))
+    for asked in (part, NeuralGallery.from_recordings(world.checkpoint, part)):
+        hits = signals.convert(asked, to="fmri", via=via, top_k=2)
+        axes = hits.plot(ax=Figure().subplots())
+        assert len(axes.images) == 2 * 3
+        for number, name in enumerate(part.image_ids):
+            shown = axes.images[3 * number].get_array()
+            np.testing.assert_array_equal(shown, thumbnail(stored[name]))
+            np.testing.assert_array_equal(axes.images[3 * number + 1].get_array(), thumbnail(hits[number].image))
+    unknown = signals.convert(part.values(), "sub-01", modality="meg", to="fmri", via=via, top_k=2)
+    assert unknown.asked is None and len(unknown.plot(ax=Figure().subplots()).images) == 2 * 2
 
 
 def test_csls_equals_its_formula(world, images):

@@ -1,7 +1,7 @@
-"""Upload a prepared data set or a checkpoint to the Hub, private unless you say otherwise.
+"""Upload a prepared data set, a checkpoint or a gallery to the Hub, private unless you say otherwise.
 
-Data whose terms forbid redistribution, and models that learnt from them, never become public. Credentials are those of
-`hf auth login` or `HF_TOKEN`.
+Data whose terms forbid redistribution, models that learnt from them and galleries of them never become public.
+Credentials are those of `hf auth login` or `HF_TOKEN`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from neural_clip.options import option
 class PushOptions:
     """Options of `neural-clip push`; [`push`] explains them."""
 
-    folder: Path = option(MISSING, "prepared data set or checkpoint", type=Path, positional=True)
+    folder: Path = option(MISSING, "prepared data set, checkpoint or gallery", type=Path, positional=True)
     repo: str = option(MISSING, "repository on the Hub; made if missing", metavar="ORG/NAME")
     public: bool = option(False, "make the repository public")
     scores: Path | None = option(

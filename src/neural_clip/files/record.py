@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import read_text
+from neural_clip.files.reading import read_json, read_text
 from neural_clip.files.whole import DATA_FILES, place_of, sha256_of
 
 RECORD_FILE = "training.json"
+GALLERY_FILE, GALLERY_VERSION = "gallery.json", 1  # what a saved gallery says of itself, and its format
 # What loading a checkpoint would read if it were there.
 LOADED = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "adapter_config.json",
           "processor_config.json", "preprocessor_config.json")  # fmt: skip
@@ -21,6 +22,7 @@ LOADED = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "co
 # whole without it.
 PREDICTIONS_FILE = "validation_predictions.safetensors"
 LOCAL_FILES = (PREDICTIONS_FILE,)
+GALLERY_ADVICE = "Copy the whole folder again, or build the gallery anew."
 ADVICE = "Take all files of the checkpoint from where they were written together, or train it again."
 
 
@@ -34,6 +36,29 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     content = json.loads(json.dumps({name: value for name, value in content.items() if name != "sha256"}))
     text = json.dumps(content, sort_keys=True)
     return content | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def check_gallery_files(folder: str | Path) -> Mapping[str, Any]:
+    """What `gallery.json` of a folder says, once the files beside it are known to be those that were written.
+
+    Raises:
+        DataError: If it is damaged, or a file is missing or changed.
+    """
+    path = Path(folder, GALLERY_FILE)
+    content = read_json(path, "gallery")
+    if not isinstance(content, dict) or content != sealed(content):
+        raise DataError(
+            f"'{path}' was changed since it was written, or is damaged: its digest differs. {GALLERY_ADVICE}"
+        )
+    if (version := content.get("format_version")) != GALLERY_VERSION:
+        raise DataError(f"'{path}' has format_version {version!r}; this package reads {GALLERY_VERSION}.")
+    for name, digest in content["files"].items():
+        found = Path(folder, name)
+        if "/" in name or not found.is_file():
+            raise DataError(f"'{found}' is missing, which {GALLERY_FILE} lists. {GALLERY_ADVICE}")
+        if sha256_of([found]) != digest:
+            raise DataError(f"'{found}' is not the file that was written: its SHA-256 differs. {GALLERY_ADVICE}")
+    return content
 
 
 def read_record(folder: str | Path) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from neural_clip.errors import DataError
 from neural_clip.gallery.columns import DTYPES, IMAGE, column_of, joined, table_of, vectors_of
 from neural_clip.gallery.embedder import BATCH, Embedder
 from neural_clip.gallery.embedding import SUBJECT_MEAN, aggregate
+from neural_clip.gallery.sharing import OWN_IMAGES, Terms, joined_terms, terms_of_data
 from neural_clip.gallery.sources import images_in, opened, row_of
 from neural_clip.prepared.facts import METADATA_FILE
 from neural_clip.prepared.reader import PreparedSet, Split
@@ -33,8 +34,9 @@ BLOCK_RECORDINGS = 64 * BATCH  # of a split, in memory at a time
 
 def rows_of_images(
     embedder: Embedder | None, tower: Any, source: Any, dtype: str
-) -> tuple[datasets.Dataset, EncoderIdentity | None]:
-    """Rows of a source of images and what embedded them: a model, or an image encoder alone."""
+) -> tuple[datasets.Dataset, EncoderIdentity | None, Terms]:
+    """Rows of a source of images, what embedded them (a model, or an image encoder alone), and terms of the source."""
+    terms: Terms = {IMAGE: [OWN_IMAGES]}
     if isinstance(source, str | Path) and (Path(source) / METADATA_FILE).is_file():
         source = PreparedSet.open(source)
     elif isinstance(source, str | Path) and not Path(source).exists():
@@ -43,8 +45,9 @@ def rows_of_images(
         source = PreparedSet.open(source)  # a name on the Hub
     if isinstance(source, PreparedSet | Split):
         data = source.data if isinstance(source, Split) else source
+        terms = terms_of_data(IMAGE, data.facts)
         if data.facts.image_encoder:
-            return _stored_images(embedder, tower, source, dtype)
+            return *_stored_images(embedder, tower, source, dtype), terms
         source = data.stored_images.select(_rows_shown(source)) if isinstance(source, Split) else data.stored_images
     embed: Callable = embedder.embed_images if embedder else tower.encode
     parts, sources = [], images_in(source)
@@ -52,7 +55,7 @@ def rows_of_images(
         kept = [row_of(one) for one in some]
         columns = {name: [row[name] for row in kept] for name in kept[0]}
         parts.append(table_of(embed([opened(one) for one in some]), dtype, **columns))
-    return without_repeats(joined(parts)), embedder.encoder if embedder else encoder_of_tower(tower)
+    return without_repeats(joined(parts)), embedder.encoder if embedder else encoder_of_tower(tower), terms
 
 
 def encoder_of_tower(tower: Any) -> EncoderIdentity:
@@ -111,15 +114,16 @@ def split_recordings(part: Split, vectors: np.ndarray, dtype: str = DTYPES[0]) -
 
 def rows_of_recordings(
     embedder: Embedder, data: Any, subject: str | None, dtype: str
-) -> tuple[datasets.Dataset, EncoderIdentity | None]:
-    """Rows of the recordings of splits or data sets, embedded some thousand at a time."""
-    parts, encoder = [], embedder.encoder
+) -> tuple[datasets.Dataset, EncoderIdentity | None, Terms]:
+    """Rows of the recordings of splits or data sets, embedded some thousand at a time, and terms of the data sets."""
+    parts, encoder, terms = [], embedder.encoder, []
     for part, rows in embedded_parts(embedder, data, subject, dtype):
         encoder = encoder or encoder_of(part)
+        terms.append(terms_of_data(part.modality, part.facts, part.subjects))
         parts.append(rows)
     if not parts:
         raise DataError("There are no recordings; a gallery needs at least one.")
-    return joined(parts), encoder
+    return joined(parts), encoder, joined_terms(terms)
 
 
 def embedded_parts(

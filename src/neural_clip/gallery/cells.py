@@ -50,7 +50,7 @@ def draw_frame(axes: Axes, left: float, top: float, size: float, colour: str) ->
 def draw_hits(hits: Any, ax: Axes | None) -> Axes:
     """Draw [`Hits`]: a row for each of the first 50 queries; see [`Hits.plot`]."""
     shown = hits[:MAX_ROWS]
-    first = 1 if hits.asked is not None else 0  # images that are asked for stand left
+    first = 1 if hits.asked is not None else 0  # images that are asked for, or were seen, stand left
     width = LABEL_WIDTH + 1.1 * (first + len(shown[0])) + 0.1
     height = PITCH * len(shown) + 0.1
     if ax is None:
@@ -64,7 +64,7 @@ def draw_hits(hits: Any, ax: Axes | None) -> Axes:
                 parse_math=False)  # fmt: skip
         if hits.asked is not None:
             asked = hits.asked[number]
-            draw_cell(ax, LABEL_WIDTH, top, None if asked is None else thumbnail(asked), QUERY, "query")
+            draw_cell(ax, LABEL_WIDTH, top, None if asked is None else thumbnail(asked), QUERY, hits.asked_as)
         for place, hit in enumerate(ranked):
             caption = f"{hit.score:.2f} {hit.subject or hit.concept or hit.image_id}"
             pixels = None if hit.image is None else thumbnail(hit.image)

@@ -108,8 +108,8 @@ def masked(rows: datasets.Dataset, wanted: Mapping[str, Any]) -> np.ndarray:
         check_option("filter", name, TEXTS)
         texts = [values] if isinstance(values, str) else [str(value) for value in values]
         found = np.array(column_of(rows, name))
-        for text in texts:
-            check_option(name, text, np.unique(found).tolist())
+        if absent := set(texts).difference(known := np.unique(found).tolist()):
+            check_option(name, min(absent), known)
         mask &= np.isin(found, texts)
     if not mask.any():
         raise DataError(f"No row of the gallery has {dict(wanted)}.")

@@ -118,15 +118,17 @@ class Hits(Sequence[Ranked]):
         rows, scores (`np.ndarray` of shape `(n_queries, top_k)`): Places in it, best first, and cosines.
         pictures ([`Pictures`]): Where pictures are found.
         titles (`list[str]`): What each query is called.
-        asked (`list`, *optional*): Pictures of queries that are images.
+        asked (`Sequence`, *optional*): Pictures of queries: images that are asked for, or were seen.
+        asked_as (`str`): What their captions say.
         confidences ([`Confidences`] or `str`): Probabilities of hits, or why there are none.
     """
 
     def __init__(
         self, table: datasets.Dataset, rows: np.ndarray, scores: np.ndarray, pictures: Pictures, titles: list[str],
-        asked: list[Any] | None = None, confidences: Confidences | str = NOT_DECODED,
+        asked: Sequence[Any] | None = None, asked_as: str = "query", confidences: Confidences | str = NOT_DECODED,
     ) -> None:  # fmt: skip
-        self.rows, self.scores, self.titles, self.asked = rows, scores, titles, asked
+        self.rows, self.scores, self.titles = rows, scores, titles
+        self.asked, self.asked_as = asked, asked_as
         unique, places = np.unique(rows, return_inverse=True)
         behind = table.select(unique).remove_columns("vector").with_format(None)[:]
         kept = [dict(zip(behind, values, strict=True)) for values in zip(*behind.values(), strict=True)]
@@ -157,6 +159,8 @@ class Hits(Sequence[Ranked]):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the hits, a row for each query, best first: the pictures with their scores.
+
+        The image that is asked for stands left, or the one that was seen, where the queries are a split or a gallery.
 
         Args:
             ax (`matplotlib.axes.Axes`, *optional*): Drawn into; by default a new figure of `pyplot`.

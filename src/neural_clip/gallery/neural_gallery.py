@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,10 @@ from neural_clip.gallery.confidence import NO_MODEL, NOT_CSLS, NOT_DECODED, Conf
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, WAYS, expected_images, training_images
 from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
 from neural_clip.gallery.hits import Hits
-from neural_clip.gallery.pictures import Pictures
+from neural_clip.gallery.index import GalleryIndex, make_index, nearest_by_index
+from neural_clip.gallery.pictures import Pictures, Seen
 from neural_clip.gallery.search import local_scaling, nearest_by_cosine
+from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data
 from neural_clip.gallery.sources import images_in, opened
 from neural_clip.gallery.stored import read_gallery, write_gallery
 from neural_clip.prepared.modalities import MODALITIES
@@ -62,6 +64,9 @@ class NeuralGallery:
         checkpoint ([`CheckpointIdentity`], *optional*): What embedded the recordings; `None` for images.
         embedder ([`Embedder`], *optional*): The model that makes vectors of queries.
         places (`tuple[Path]`): Folders in which pictures are looked for.
+        terms (`dict[str, list[dict]]`): By modality, what the data sets state that rows were made of: corpus, licence,
+            whether they may be redistributed. Of a modality that is not named nobody knows.
+        index ([`GalleryIndex`], *optional*): Of [`NeuralGallery.with_index`]; searches are exact without.
     """
 
     rows: datasets.Dataset
@@ -69,6 +74,8 @@ class NeuralGallery:
     checkpoint: CheckpointIdentity | None = None
     embedder: Embedder | None = None
     places: tuple[Path, ...] = ()
+    terms: Terms = field(default_factory=dict)
+    index: GalleryIndex | None = None
 
     @classmethod
     def from_images(cls, model: Any, source: Any, *, dtype: str = DTYPES[0], processor: Any = None) -> NeuralGallery:
@@ -87,8 +94,8 @@ class NeuralGallery:
         """
         is_tower = hasattr(model, "encode") and hasattr(model, "description")
         embedder = None if is_tower else Embedder.of(model, processor)
-        rows, encoder = rows_of_images(embedder, model, source, dtype)
-        return cls(rows, encoder, embedder=embedder)
+        rows, encoder, terms = rows_of_images(embedder, model, source, dtype)
+        return cls(rows, encoder, embedder=embedder, terms=terms)
 
     @classmethod
     def from_recordings(
@@ -108,8 +115,8 @@ class NeuralGallery:
                 other steps than the recordings that the model was trained on.
         """
         embedder = Embedder.of(model, processor)
-        rows, encoder = rows_of_recordings(embedder, data, subject, dtype)
-        return cls(rows, encoder, embedder.identity, embedder)
+        rows, encoder, terms = rows_of_recordings(embedder, data, subject, dtype)
+        return cls(rows, encoder, embedder.identity, embedder, terms=terms)
 
     @classmethod
     def of_arrays(
@@ -127,7 +134,7 @@ class NeuralGallery:
             DataError: If another encoder made the images' embeddings than those that the model learnt.
         """
         part = _in_space_of(model, part)
-        return cls(split_images(part, dtype), encoder_of(part))
+        return cls(split_images(part, dtype), encoder_of(part), terms=terms_of_data(IMAGE, part.facts))
 
     @classmethod
     def of_recordings(
@@ -139,12 +146,13 @@ class NeuralGallery:
         Where its `model` is given, the images behind them are checked as in [`of_images`].
         """
         part = _in_space_of(model, part)
-        return cls(split_recordings(part, vectors, dtype), encoder_of(part), checkpoint)
+        terms = terms_of_data(part.modality, part.facts, part.subjects)
+        return cls(split_recordings(part, vectors, dtype), encoder_of(part), checkpoint, terms=terms)
 
     @classmethod
     def of_table(cls, data: PreparedSet, table: ImageTable) -> NeuralGallery:
         """Images of a prepared data set, whose embeddings they have."""
-        return cls(table_images(data, table), identity_of(data.facts))
+        return cls(table_images(data, table), identity_of(data.facts), terms=terms_of_data(IMAGE, data.facts))
 
     @classmethod
     def load(cls, folder: str | Path, model: Any = None, *, pictures: str | Path | None = None) -> NeuralGallery:
@@ -158,10 +166,30 @@ class NeuralGallery:
         Raises:
             DataError: If it is no gallery, is damaged, or was made by another model.
         """
-        rows, encoder, checkpoint = read_gallery(folder)
+        rows, encoder, checkpoint, terms = read_gallery(folder)
         places = (Path(folder), *([] if pictures is None else [Path(pictures)]))
-        found = cls(rows, encoder, checkpoint, places=places)
+        found = cls(rows, encoder, checkpoint, places=places, terms=terms)
         return found if model is None else found.for_model(model)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, model: Any = None, *, revision: str | None = None, token: str | None = None,
+        cache_dir: str | Path | None = None, pictures: str | Path | None = None,
+    ) -> NeuralGallery:  # fmt: skip
+        """Open a gallery that was saved, or pushed to the Hub.
+
+        Args:
+            name (`str` or `Path`): Its folder, or `ORG/NAME`.
+            model, pictures (*optional*): As for [`NeuralGallery.load`].
+            revision (`str`, *optional*): Branch, tag or commit on the Hub.
+            token (`str`, *optional*): Of the Hub, in place of that of `hf auth login` or `HF_TOKEN`.
+            cache_dir (`str` or `Path`, *optional*): Where files from the Hub are kept.
+
+        Raises:
+            DataError: If there is none, the Hub is out of reach, or as for [`NeuralGallery.load`].
+        """
+        folder = name if Path(name).is_dir() else fetched(str(name), revision, token, cache_dir)
+        return cls.load(folder, model, pictures=pictures)
 
     def save_to_disk(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the gallery into a folder, whole or not at all.
@@ -171,7 +199,33 @@ class NeuralGallery:
         Raises:
             DataError: If there is something else, or a gallery without `overwrite`.
         """
-        return write_gallery(folder, self.rows, self.encoder, self.checkpoint, overwrite=overwrite)
+        terms = {modality: self.terms.get(modality) for modality in self.modalities}
+        return write_gallery(folder, self.rows, self.encoder, self.checkpoint, terms, overwrite=overwrite)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, commit_message: str = "Upload gallery",
+        token: str | None = None, revision: str | None = None,
+    ) -> str:  # fmt: skip
+        """Upload to the Hub, with a card; private unless `private=False`. It becomes a repository of a data set.
+
+        Args:
+            repo_id (`str`): `ORG/NAME`, or `NAME` in your own namespace; made if it does not exist.
+            private (`bool`, *optional*): `False` makes a public repository, where the terms of the data allow that.
+            commit_message (`str`): Of the commit.
+            token (`str`, *optional*): Of the Hub, in place of that of `hf auth login` or `HF_TOKEN`.
+            revision (`str`, *optional*): Branch; made if it does not exist.
+
+        Returns:
+            `str`: Address of the repository.
+
+        Raises:
+            DataError: Before anything is sent, if it would become public against the terms of its data, the repository
+                is public and `private=False` was not given or the other way round, or holds something else; also if
+                the Hub is out of reach or refuses.
+        """
+        return push_gallery(
+            self.save_to_disk, repo_id, "This NeuralGallery", private, token, message=commit_message, revision=revision
+        )
 
     def for_model(self, model: Any, processor: Any = None) -> NeuralGallery:
         """The same gallery, searched by queries that this model embeds.
@@ -191,7 +245,9 @@ class NeuralGallery:
 
     def __repr__(self) -> str:
         kinds = ", ".join(MODALITIES[name].title if name in MODALITIES else name for name in self.modalities)
-        return f"NeuralGallery({len(self)} rows: {kinds}; {self.vectors.shape[1]} dimensions, {self.vectors.dtype})"
+        searched = "" if self.index is None else f"; {self.index!r}"
+        width, dtype = self.vectors.shape[1], self.vectors.dtype
+        return f"NeuralGallery({len(self)} rows: {kinds}; {width} dimensions, {dtype}{searched})"
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -247,7 +303,7 @@ class NeuralGallery:
         if function is not None:
             mask &= [bool(function(row)) for row in self.rows.remove_columns(["vector", "pixels"]).with_format(None)]
             check_value("function", function, bool(mask.any()), "one that is true for a row")
-        return replace(self, rows=self.rows.select(np.flatnonzero(mask)))
+        return replace(self, rows=self.rows.select(np.flatnonzero(mask)), index=None)
 
     def add(self, other: NeuralGallery) -> NeuralGallery:
         """The rows of both. An image that both have under one name counts once.
@@ -264,7 +320,9 @@ class NeuralGallery:
             kinds = [f"{one.vectors.shape[1]} numbers of {one.vectors.dtype}" for one in (self, other)]
             raise DataError(f"The galleries have vectors of {kinds[0]} and of {kinds[1]}.")
         self._require(other, "the other gallery", same_checkpoint=True)
-        return replace(self, rows=without_repeats(joined([self.rows, other.rows])), places=self.places + other.places)
+        terms = joined_terms([{name: one.terms.get(name) for name in one.modalities} for one in (self, other)])
+        rows, places = without_repeats(joined([self.rows, other.rows])), self.places + other.places
+        return replace(self, rows=rows, places=places, terms=terms, index=None)
 
     def _require(self, other: NeuralGallery, where: str, *, same_checkpoint: bool) -> None:
         """Raise a `DataError` unless another gallery lies in this space."""
@@ -300,7 +358,37 @@ class NeuralGallery:
             raise DataError(str(error)) from error
         if asked.width != self._searched.width:
             raise DataError(f"The queries have {asked.width} dimensions, but the gallery {self._searched.width}.")
-        return nearest_by_cosine(asked, self._searched, min(k, len(self)), handicap)
+        k = min(k, len(self))
+        if self.index is not None and handicap is None:
+            return nearest_by_index(asked, self._searched, k, self.index)
+        return nearest_by_cosine(asked, self._searched, k, handicap)
+
+    def with_index(
+        self, queries: np.ndarray | NeuralGallery | None = None, *, recall: float = 0.95, k: int = 10, seed: int = 0
+    ) -> NeuralGallery:
+        """The same gallery with an approximate index, for searches of large galleries in milliseconds (needs FAISS).
+
+        Vectors are gathered into lists around centroids (IVF), in one byte a number, and a query looks through the
+        lists that are nearest to it. What it finds there is compared exactly, so scores equal those of an exact
+        search, but some rows may be missed: `gallery.index.recall` is the share that is found. Searches with CSLS or
+        within one modality stay exact. `filter` and `add` drop the index, and it is not saved.
+
+        Args:
+            queries (`np.ndarray` or [`NeuralGallery`], *optional*): On which recall is measured: vectors like those
+                that will be asked for. By default some of the gallery's own, without themselves; recordings lie
+                farther from images than images from one another, so their recall may be lower.
+            recall (`float`, defaults to 0.95): Share of the `k` exact nearest rows that is to be found. The fewest
+                lists are searched that reach it.
+            k (`int`, defaults to 10): Of how many rows.
+            seed (`int`): Of the samples that lists are fitted and measured on.
+
+        Raises:
+            DataError: If FAISS is not installed, or the queries lie in another space.
+        """
+        if isinstance(queries, NeuralGallery):
+            self._require(queries, "the queries", same_checkpoint=False)
+            queries = queries.vectors
+        return replace(self, index=make_index(self._searched, queries, recall=recall, k=k, seed=seed))
 
     def nearest(self, queries: np.ndarray | NeuralGallery, k: int = 1) -> np.ndarray:
         """The rows that [`search`] finds."""
@@ -343,13 +431,13 @@ class NeuralGallery:
         """
         self._check_kind(images=True, verb="decode")
         check_option("calibrate", calibrate, CALIBRATIONS)
-        queries, titles, temperatures = self._queries(recordings, subject, modality, said)
+        queries, titles, seen, temperatures = self._queries(recordings, subject, modality, said)
         if calibrate:
             asked = Vectors(queries, "queries")
             handicap = local_scaling(asked, self._searched, min(CSLS_NEIGHBOURS, len(asked)))
-            return self._found(queries, top_k, titles, handicap=handicap, confidences=NOT_CSLS)
+            return self._found(queries, top_k, titles, handicap=handicap, asked=seen, confidences=NOT_CSLS)
         confidences = Confidences(queries, self._searched, temperatures)
-        return self._found(queries, top_k, titles, confidences=confidences)
+        return self._found(queries, top_k, titles, asked=seen, confidences=confidences)
 
     def encode(self, images: Any, *, modality: str | None = None, top_k: int = HITS) -> Hits:
         """Which recordings answer to images?
@@ -394,16 +482,16 @@ class NeuralGallery:
         self._check_kind(images=False, verb="convert")
         check_option("to", to, self.modalities)
         check_option("via", via, WAYS)
-        queries, titles, _ = self._queries(recordings, subject, modality, said)
+        queries, titles, seen, _ = self._queries(recordings, subject, modality, said)
         if via == MEAN_RECORDINGS:
             means = self.filter(modality=to).mean_recordings()
-            return means._found(queries, top_k, titles)
+            return means._found(queries, top_k, titles, asked=seen)
         if via == IMAGES:
             bank = self._training_images() if bank is None else bank
             bank._check_kind(images=True, verb="be the bank of 'convert'")
             self._require(bank, "the bank of images", same_checkpoint=False)
             queries = expected_images(queries, bank.vectors)
-        return self._found(queries, top_k, titles, to)
+        return self._found(queries, top_k, titles, to, asked=seen)
 
     def search_text(self, text: str | Sequence[str], *, modality: str | None = None, top_k: int = HITS) -> Hits:
         """Which images, or recordings, answer to words?
@@ -422,7 +510,7 @@ class NeuralGallery:
 
     def mean_recordings(self) -> NeuralGallery:
         """The mean of the unit vectors of all recordings of one modality that answered to one image, of each image."""
-        return replace(self, rows=mean_rows(self.rows))
+        return replace(self, rows=mean_rows(self.rows), index=None)
 
     @property
     def _embedder(self) -> Embedder:
@@ -440,18 +528,24 @@ class NeuralGallery:
 
     def _queries(
         self, recordings: Any, subject: Any, modality: str | None, said: dict
-    ) -> tuple[np.ndarray, list[str], Temperatures]:
-        """Vectors, titles and temperatures of recordings."""
+    ) -> tuple[np.ndarray, list[str], Seen | None, Temperatures]:
+        """Vectors, titles and temperatures of recordings, and the images that were seen, where it is known."""
         if isinstance(recordings, NeuralGallery):
             recordings._check_kind(images=False, verb="be asked for")
             self._require(recordings, "the queries", same_checkpoint=True)
-            names = column_of(recordings.rows, "modality")
-            titles = [f"{MODALITIES[name].title}\n{who}" for name, who in zip(names, recordings.subjects, strict=True)]
-            return recordings.vectors, titles, self._temperatures(recordings)
+            names = zip(column_of(recordings.rows, "modality"), recordings.subjects, strict=True)
+            titles = [f"{MODALITIES[name].title}\n{who}" for name, who in names]
+            behind = recordings.rows.select_columns(["image_id", "file", "pixels"]).with_format(None)
+            seen = Seen(behind, list(recordings.places))
+            return recordings.vectors, titles, seen, self._temperatures(recordings)
         found, vectors, subjects = self._embedder.embed_with_subjects(recordings, subject, modality, **said)
         who = f"\n{subject}" if isinstance(subject, str) else ""
         titles = [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))]
-        return vectors, titles, Temperatures.of(self._embedder.model.config, [found] * len(vectors), subjects)
+        temperatures = Temperatures.of(self._embedder.model.config, [found] * len(vectors), subjects)
+        if not isinstance(recordings, Split):
+            return vectors, titles, None, temperatures
+        rows = [{"image_id": name, "file": str(recordings.data.folder)} for name in recordings.image_ids]
+        return vectors, titles, Seen(rows, []), temperatures
 
     def _temperatures(self, recordings: NeuralGallery) -> Temperatures:
         """Temperatures of the recordings of a gallery, where the model that embedded them is at hand."""
@@ -464,7 +558,7 @@ class NeuralGallery:
 
     def _found(
         self, queries: np.ndarray, top_k: int, titles: list[str], modality: str | None = None,
-        handicap: np.ndarray | None = None, asked: list[Any] | None = None,
+        handicap: np.ndarray | None = None, asked: Sequence[Any] | None = None,
         confidences: Confidences | str = NOT_DECODED,
     ) -> Hits:  # fmt: skip
         """Search among the rows of a modality."""
@@ -476,7 +570,8 @@ class NeuralGallery:
         fits = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and 1 <= top_k <= size
         check_value("top_k", top_k, fits, f"1 to {size}, the rows that are searched")
         rows, cosines = self.search(queries, int(top_k), handicap)
-        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked, confidences)
+        said = "seen" if isinstance(asked, Seen) else "query"
+        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked, said, confidences)
 
     def _training_images(self) -> NeuralGallery:
         """Images of the training split that the model was trained on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +59,21 @@ class Pictures:
             return None, f"'{folder}' has no pixels, only embeddings."
         picture = stored_pictures(images, [rows[image_id]], folder)[0]
         return picture, "" if picture is not None else f"'{folder}' has no pixels of image {image_id!r}."
+
+
+class Seen(Sequence[Any]):
+    """The images behind recordings (`PIL.Image`, or `None` where one is not at hand), read when they are looked at.
+
+    Args:
+        rows (`Sequence`): Of each recording, `image_id` and `file`; also `pixels` where there are some.
+        places (`list[Path]`): As for [`Pictures`].
+    """
+
+    def __init__(self, rows: Any, places: list[Path]) -> None:
+        self._rows, self._pictures = rows, Pictures(places)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._pictures.of({"pixels": None} | dict(self._rows[number]))[0]

@@ -47,7 +47,7 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As [`nearest_by_cosine`] for queries that are searched together."""
     last, candidates = _screened(units32, gallery, min(k + SPARE, len(gallery)), handicap)
-    rows, cosines, values = _ordered(units, gallery, candidates, k, handicap)
+    rows, cosines, values = ordered(units, gallery, candidates, k, handicap)
     margin = (gallery.width + 32) * ROUNDING  # bound of the rounding of a sum of so many products
     undecided = np.flatnonzero((last >= values[:, -1] - margin) & (candidates.shape[1] < len(gallery)))
     if len(undecided):
@@ -93,7 +93,7 @@ def _tensor(block: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(block)
 
 
-def _ordered(
+def ordered(
     units: np.ndarray, gallery: Vectors, candidates: np.ndarray, k: int, handicap: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first `k` of the candidates of each query: rows, cosines, and what they are ordered by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,14 +51,17 @@ def _of_folder(folder: Path) -> Iterator[Source]:
 
 
 def _of_list(images: Sequence[Any]) -> Iterator[Source]:
-    """Files go by their name, or their path where two have one name; images by their number."""
+    """Files go by their name, or their path from the folder that holds all where two share it; images by number."""
     if not len(images):
         raise DataError(f"The list is empty; {NO_IMAGES}.")
-    names = Counter(Path(image).name for image in images if isinstance(image, str | Path))
+    paths = [Path(image).absolute() for image in images if isinstance(image, str | Path)]
+    names = Counter(path.name for path in paths)
+    above = os.path.commonpath([path.parent for path in paths] or [Path()])
     for number, image in enumerate(images):
         if isinstance(image, str | Path):
             name = Path(image).name
-            yield Source(name if names[name] == 1 else str(image), Path(image))
+            place = Path(os.path.relpath(Path(image).absolute(), above)).as_posix()
+            yield Source(name if names[name] == 1 else place, Path(image))
         else:
             yield Source(f"{number:06d}", image)
 

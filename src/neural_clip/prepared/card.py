@@ -68,9 +68,14 @@ def _front_matter(metadata: dict) -> dict:
         "license_name": None if known else f"{one_line(metadata['corpus']).replace('_', '-')}-terms",
         "tags": ["neural-clip", metadata["modality"], "brain-decoding"]
         + (["simulated"] if metadata.get("simulated") else []),
-        "size_categories": [next((name for limit, name in SIZE_CATEGORIES if rows < limit), "n>1M")],
+        "size_categories": [size_category(rows)],
         "configs": configs,
     }
+
+
+def size_category(rows: int) -> str:
+    """How the Hub calls a data set of so many rows."""
+    return next((name for limit, name in SIZE_CATEGORIES if rows < limit), "n>1M")
 
 
 def _config(name: str, files: dict[str, str], description: str, default: bool = False) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -133,6 +133,11 @@ class Facts:
             return TargetSpace.of((self.targets or {}).get("space"))
         except ValueError as error:
             raise DataError(f"'targets' in '{METADATA_FILE}' is damaged: {error}") from error
+
+    def stated_terms(self, subjects: Sequence[str]) -> dict[str, Any]:
+        """What is said of this data set where something was made of it: `trained_on`, and the terms of a gallery."""
+        stated = {name: getattr(self, name) for name in ("corpus", "redistribution", "licence", "terms")}
+        return stated | {"subjects": list(subjects), "simulated": bool(self.simulated)}
 
     def as_dict(self) -> dict:
         """As `neural_clip.json` holds them, in its order."""

@@ -1,4 +1,4 @@
-"""Upload a prepared data set or a checkpoint to the Hub.
+"""Upload a prepared data set, a checkpoint or a gallery to the Hub.
 
 What is sent is the list of files that the writer of the folder left in its record, each compared with its digest, and
 nothing else that lies there. Both are done on links to the files, so that a folder that is replaced meanwhile does not
@@ -23,29 +23,43 @@ from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import read_json
-from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, check_record, read_record, sealed
+from neural_clip.files.record import (
+    GALLERY_FILE,
+    LOCAL_FILES,
+    RECORD_FILE,
+    check_gallery_files,
+    check_record,
+    read_record,
+    sealed,
+)
 from neural_clip.files.whole import link_or_copy, sha256_of
 from neural_clip.markup import python_text
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.stored_rows import check_stored
 from neural_clip.publishing.hub import find_repository, hub, hub_errors
 from neural_clip.publishing.model_card import configurations, eval_entries, model_card, renamed, score_rows
-from neural_clip.publishing.terms import data_terms, model_terms
+from neural_clip.publishing.terms import data_terms, gallery_terms, model_terms
 from neural_clip.terms import check_terms, check_visibility
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-# What may belong to a data set or a checkpoint. Whatever is pickled, hidden or unfinished stays here, and so do
+# What may belong to a data set, checkpoint or gallery. Whatever is pickled, hidden or unfinished stays here, and so do
 # intermediate checkpoints, whatever a record says.
 OWN_FILES = {
     "dataset": ("README.md", "*.json", "*.npz", "*.safetensors", "*.csv", "*.tsv", "*.txt", "data/*/*.parquet",
                 "images/*.parquet", "masks/*.nii.gz"),
     "model": ("README.md", "*.json", "*.safetensors"),  # and the code that these name
+    "gallery": ("README.md", GALLERY_FILE, "dataset_info.json", "state.json", "data-*.arrow"),
 }  # fmt: skip
-REQUIRED = {"dataset": ("README.md", METADATA_FILE), "model": ("README.md", "config.json")}
-RECORDS = {"dataset": METADATA_FILE, "model": RECORD_FILE}
+REQUIRED = {
+    "dataset": ("README.md", METADATA_FILE), "model": ("README.md", "config.json"),
+    "gallery": ("README.md", GALLERY_FILE),
+}  # fmt: skip
+RECORDS = {"dataset": METADATA_FILE, "model": RECORD_FILE, "gallery": GALLERY_FILE}
+TERMS = {"dataset": data_terms, "model": model_terms, "gallery": gallery_terms}
+REPOSITORIES = {"dataset": "dataset", "model": "model", "gallery": "dataset"}  # as the Hub calls their kind
 # Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
 REPORT_FILE, EVAL_RESULTS = "report.json", ".eval_results/neural_clip.yaml"
@@ -54,23 +68,29 @@ ADVICE = {True: "add --public", False: "leave --public away"}
 STALE_FILES = {
     "dataset": ["data/*", "images/*", "masks/*", "*.npz", "*.safetensors"],
     "model": ["*.safetensors", "*.safetensors.index.json", ".eval_results/*"],
+    "gallery": ["*.arrow"],
 }
 
 
 def push(
     folder: str | Path, repo: str, *, public: bool = False, message: str | None = None, token: str | None = None,
-    scores: str | Path | None = None,
+    scores: str | Path | None = None, revision: str | None = None, what: str | None = None,
+    advice: Mapping[bool, str] = ADVICE,
 ) -> str:  # fmt: skip
-    """Upload a prepared data set or a checkpoint.
+    """Upload a prepared data set, a checkpoint or a gallery.
 
     Args:
-        folder (`str` or `Path`): Prepared data set (with `neural_clip.json`) or checkpoint (with `config.json`).
+        folder (`str` or `Path`): Prepared data set (with `neural_clip.json`), checkpoint (with `config.json`) or
+            gallery (with `gallery.json`).
         repo (`str`): `ORG/NAME`; made if it does not exist.
         public (`bool`, *optional*, defaults to `False`): Let everyone see it.
         message (`str`, *optional*): Message of the commit.
         token (`str`, *optional*): Of the Hub, in place of the one that `hf auth login` or `HF_TOKEN` gave.
         scores (`str` or `Path`, *optional*): `report.json` of an evaluation of this checkpoint, whose scores the card
             is to state.
+        revision (`str`, *optional*): Branch; made if it does not exist.
+        what (`str`, *optional*): What messages call it; by default its folder.
+        advice (`Mapping[bool, str]`): How messages say to ask for a public repository and for a private one.
 
     Returns:
         `str`: Address of the repository.
@@ -81,13 +101,14 @@ def push(
             belongs to its weights; also if the Hub is out of reach or refuses.
     """
     folder = Path(folder)
+    what = what or f"'{folder}'"
     with _frozen(folder) as frozen:
-        kind = "dataset" if (frozen / METADATA_FILE).is_file() else "model"
+        kind = next((kind for kind in ("dataset", "gallery") if (frozen / RECORDS[kind]).is_file()), "model")
         listed = recorded_files(frozen, kind)
         files = own_files(frozen, kind, listed)
-        terms = data_terms(frozen) if kind == "dataset" else model_terms(frozen)
+        terms = TERMS[kind](frozen)
         if public:
-            check_terms(f"'{folder}'", terms)
+            check_terms(what, terms)
             if kind == "model" and not listed:
                 raise DataError(
                     f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
@@ -95,23 +116,26 @@ def push(
                     "push it to a private repository."
                 )
         scored = None if scores is None else _report_of(frozen, kind, scores)
-        api, known = open_repository(repo, kind, f"'{folder}'", terms, public, token)
+        api, known = open_repository(repo, kind, what, terms, public, token, advice)
         if kind == "dataset":
             _check_data_set(frozen)
         files = [*files, *_tell_of(frozen, kind, repo, scored)]
         _tell_what_stays(folder, kind, files)
         with hub_errors(repo):
             if known is None:
-                api.create_repo(repo, private=not public, repo_type=kind)
+                api.create_repo(repo, private=not public, repo_type=REPOSITORIES[kind])
+            if revision is not None:
+                api.create_branch(repo, branch=revision, repo_type=REPOSITORIES[kind], exist_ok=True)
             api.upload_folder(
                 repo_id=repo,
-                repo_type=kind,
+                repo_type=REPOSITORIES[kind],
+                revision=revision,
                 folder_path=frozen,
                 allow_patterns=[glob.escape(name) for name in files],
                 delete_patterns=STALE_FILES[kind],
                 commit_message=message or f"Upload {folder.absolute().name}, made by neural_clip",
             )
-    return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    return f"{api.endpoint}/{'' if kind == 'model' else 'datasets/'}{repo}"
 
 
 @contextmanager
@@ -125,9 +149,11 @@ def _frozen(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{place.name}.push-", dir=beside) as made:
         frozen = Path(made, place.name)
         frozen.mkdir()
-        for pattern in (*OWN_FILES["dataset"], "*.py"):  # of models there are no others
+        for pattern in (*OWN_FILES["dataset"], *OWN_FILES["gallery"], "*.py"):  # of models there are no others
             for path in filter(Path.is_file, place.glob(pattern)):
                 link, target = frozen / path.relative_to(place), path.resolve()
+                if os.path.lexists(link):
+                    continue
                 link.parent.mkdir(parents=True, exist_ok=True)
                 with suppress(FileNotFoundError):  # replaced just now: missed by the checks
                     # one that leads out of the folder stays a link, which is refused
@@ -157,7 +183,7 @@ def _report_of(folder: Path, kind: str, place: str | Path) -> dict:
 def _tell_of(folder: Path, kind: str, repo: str, report: dict | None) -> list[str]:
     """Have the card name the repository, and tell of an evaluation; returns further files to send."""
     path = folder / "README.md"
-    if kind == "dataset":
+    if kind != "model":
         text = path.read_text(encoding="utf-8").replace('"<this folder>"', python_text(repo))
     elif report is None:
         text = renamed(path.read_text(encoding="utf-8"), repo)
@@ -177,25 +203,27 @@ def _tell_of(folder: Path, kind: str, repo: str, report: dict | None) -> list[st
 
 
 def open_repository(
-    repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool, token: str | None = None
-) -> tuple[HfApi, Any]:
+    repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool, token: str | None = None,
+    advice: Mapping[bool, str] = ADVICE,
+) -> tuple[HfApi, Any]:  # fmt: skip
     """Client of the Hub and what it says of a repository, `None` if there is none; asks, and changes nothing.
 
     Args:
         repo (`str`): `ORG/NAME`.
-        kind (`str`): `"dataset"` or `"model"`.
+        kind (`str`): `"dataset"`, `"model"` or `"gallery"`.
         what (`str`): What is to be sent, for messages.
         terms (`Mapping[str, str]`): See [`check_terms`].
         public (`bool`): Whether it is to be public.
         token (`str`, *optional*): Of the Hub.
+        advice (`Mapping[bool, str]`): How to ask for a public one and for a private one, for messages.
 
     Raises:
         DataError: If it is not what was asked for: its visibility does not change by a push.
     """
     api = hub(repo, token)
-    known = find_repository(api, repo, kind)
+    known = find_repository(api, repo, REPOSITORIES[kind])
     if known is not None:
-        _check_repository(known, repo, kind, what, terms, public)
+        _check_repository(known, repo, kind, what, terms, public, advice)
     return api, known
 
 
@@ -203,9 +231,13 @@ def recorded_files(folder: Path, kind: str) -> list[str]:
     """What the writer of a folder listed as its files, in the record of the folder; empty where it listed none.
 
     Raises:
-        DataError: If the record or a file of a checkpoint was changed, or the list names what is no such file.
+        DataError: If the record or a file of a checkpoint or gallery was changed, or the list names what is no such
+            file.
     """
-    listed = (read_record(folder) or {}).get("files") if kind == "model" else Facts.read(folder).files
+    if kind == "gallery":
+        listed: Any = check_gallery_files(folder)["files"]
+    else:
+        listed = (read_record(folder) or {}).get("files") if kind == "model" else Facts.read(folder).files
     if listed is None:
         return []
     path, patterns = folder / RECORDS[kind], (*OWN_FILES[kind], *(["*.py"] if kind == "model" else []))
@@ -227,10 +259,10 @@ def _matches(parts: Sequence[str], patterns: Iterable[str]) -> bool:
 
 
 def own_files(folder: Path, kind: str, listed: Sequence[str]) -> list[str]:
-    """Paths below `folder` that belong to a `"dataset"` or a `"model"`, and nothing else that lies there.
+    """Paths below `folder` that belong to a `"dataset"`, `"model"` or `"gallery"`, and nothing else that lies there.
 
     Args:
-        folder (`Path`): Data set or checkpoint.
+        folder (`Path`): Data set, checkpoint or gallery.
         kind (`str`): Which of them.
         listed (`Sequence[str]`): Of [`recorded_files`]; record and card go along with them. Folders of earlier
             versions have no list, and of these it is whatever is called as such files are.
@@ -253,8 +285,8 @@ def own_files(folder: Path, kind: str, listed: Sequence[str]) -> list[str]:
         missing.append("model.safetensors")
     if missing:
         raise DataError(
-            f"'{folder}' is neither a prepared data set ({METADATA_FILE}) nor a whole checkpoint (config.json, "
-            f"model.safetensors, README.md): it lacks {', '.join(missing)}."
+            f"'{folder}' is neither a prepared data set ({METADATA_FILE}), a gallery ({GALLERY_FILE}) nor a whole "
+            f"checkpoint (config.json, model.safetensors, README.md): it lacks {', '.join(missing)}."
         )
     if kind == "model":
         code = code_files(folder)
@@ -321,10 +353,11 @@ def _auto_map(path: Path) -> dict[str, Any]:
 
 
 def _check_repository(
-    known: Any, repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool
-) -> None:
+    known: Any, repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool,
+    advice: Mapping[bool, str],
+) -> None:  # fmt: skip
     """Raise where a repository that exists is not what was asked for: its visibility does not change by a push."""
-    check_visibility(repo, bool(known.private), what, terms, public, ADVICE)
+    check_visibility(repo, bool(known.private), what, terms, public, advice)
     names = {file.rfilename for file in known.siblings or []} - {".gitattributes", "README.md"}
     if names and REQUIRED[kind][-1] not in names:
         raise DataError(f"'{repo}' exists and holds something else ({sorted(names)[0]} ...). Choose another name.")

@@ -87,6 +87,7 @@ UNDERSTANDING_TEXT = (
     "The numbers of each picture are saved beside it as CSV, and all of them in `understanding/understanding.json`. "
     "This file also says how well maps from two halves of the images agree: maps that do not agree are noise."
 )
+WAYS_PICTURE = "pictures/conversion_ways.png"  # stands beside its table
 PICTURES_TEXT = (
     "Rows of images: left, the image behind the query; right, the five nearest, best first. Frames: green, the same "
     "image; amber, another image of the same concept or category; red, neither; grey, the labels of the two corpora "
@@ -122,18 +123,20 @@ def markdown(
     """
     named, report = report, markdown_values(report)
     ours = method_name(report["checkpoints"][0]["name"])
+    of_ways = {title: name for title, name in pictures.items() if name == WAYS_PICTURE}
+    others = {title: name for title, name in pictures.items() if name != WAYS_PICTURE}
     sections: dict[str, Sequence[str | Callable]] = {
         "Summary": [summary(report), _side_by_side(summaries or {})],
         "Table 1. Decoding: which image was seen?": [decoding_table, _decoding_text(report), sizes_table],
         "Encoding: which recording answers to this image?": [encoding_table, ENCODING_TEXT],
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
-        "Conversion by three ways": _ways(report),
+        "Conversion by three ways": [*_ways(report), *_pictures(of_ways)],
         f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
         "Confidence: how sure is the first hit?": _confidence(report, reliability or {}),
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
         "Controls beside the scores": [controls_table, _controls_text(report)] if report["controls"] else [],
-        "Pictures": [markdown_text(missing) or PICTURES_TEXT, *_pictures(pictures)],
+        "Pictures": [markdown_text(missing) or PICTURES_TEXT, *_pictures(others)],
         "What was learned": _understanding(report),
         "All aggregations, both directions": [aggregation_table, AGGREGATION_TEXT],
         "Each subject, single trial": [subjects_table],

@@ -10,12 +10,13 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.outputs import EMBEDDINGS_FILE, REPORT_FILE, WEIGHTS, read_report, why_not_of
 from neural_clip.files.privacy import found_place
 from neural_clip.files.reading import read_json
-from neural_clip.files.whole import only_writer, sha256_of, write_whole
+from neural_clip.files.whole import only_writer, sha256_of, whole_file, write_whole
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.report.conversion import conversion_text, has_ways, plot_conversion
 from neural_clip.report.page import write_page
 from neural_clip.report.summary import best_baseline
 from neural_clip.report.tables import known_ceiling, label, method_name, percent, score
-from neural_clip.report.text import markdown
+from neural_clip.report.text import WAYS_PICTURE, markdown
 
 
 def interval_groups(report: dict) -> dict[str, list]:
@@ -102,6 +103,19 @@ def _draw_reliability(report: dict, folder: Path) -> dict[str, str]:
     return drawn
 
 
+def _draw_ways(report: dict, folder: Path) -> dict[str, str]:
+    """The picture of conversion by ways, where the report has them: title and file name."""
+    if not has_ways(report):
+        return {}
+    from matplotlib import pyplot
+
+    figure = plot_conversion(report).figure
+    with whole_file(folder / WAYS_PICTURE) as partial:
+        figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
+    pyplot.close(figure)
+    return {conversion_text(report): WAYS_PICTURE}
+
+
 def _draw_intervals(report: dict, folder: Path) -> dict[str, str]:
     """Pictures of the intervals: title and file name."""
     from neural_clip.report.intervals import draw_intervals
@@ -158,7 +172,7 @@ def _write(report: dict, folder: Path, pictures: bool, data: Mapping[str, str | 
             panels, missing = ({}, f"No pictures: {reason}") if reason else draw_panels(report, folder, data)
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
             summaries, reliability = _draw_summaries(report, folder), _draw_reliability(report, folder)
-            drawn = _draw_intervals(report, folder) | panels
+            drawn = _draw_intervals(report, folder) | _draw_ways(report, folder) | panels
     target = folder / "report.md"
     write_whole(target, markdown(report, drawn, missing, summaries, reliability))
     write_page(target)

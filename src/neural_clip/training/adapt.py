@@ -36,7 +36,6 @@ from neural_clip.training.checkpoint import read_checkpoint, write_checkpoint
 from neural_clip.training.closed_form import give_closed_forms, leave_to_network
 from neural_clip.training.confidence import fit_confidence, keep_temperature
 from neural_clip.training.known_people import KnownPeople
-from neural_clip.training.model import learnt_from
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.options import AdaptOptions
 from neural_clip.training.places_prior import carried_over
@@ -175,9 +174,9 @@ def adapt(
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
         if config.trained_on is not None:  # else nobody knows of the others
-            sources = [learnt_from(data.facts, chosen)]
+            sources = [data.facts.stated_terms(chosen)]
             if others is not None and people is not None and any(data_carried_over(entry)):
-                sources.insert(0, learnt_from(others.facts, list(people.tunings)))
+                sources.insert(0, others.facts.stated_terms(list(people.tunings)))
             config.trained_on += [each for each in sources if each not in config.trained_on]
         processor.add_subjects(config, data.facts.modality, chosen, data.preparation, data.statistics)
         write_predictions(partial, [*validation_predictions(checkpoint), predictions])

@@ -42,7 +42,7 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
         else:
             names = ("n_chans", "n_times", "sfreq", "tmin", "ch_names", "ch_positions")
             shape = {name: getattr(found, name) for name in names}
-        learnt = {"trained_on": [learnt_from(found, kept)]}
+        learnt = {"trained_on": [found.stated_terms(kept)]}
         settings[f"{modality}_config"] = {**shape, "subjects": kept, **per_modality[modality], **learnt}
     if tower is not None:
         # without the place on this machine from where it was loaded
@@ -53,12 +53,6 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
         return NeuralClipConfig(**settings)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
-
-
-def learnt_from(facts: Facts, subjects: Sequence[str]) -> dict[str, Any]:
-    """What the configuration of an encoder says of a data set that it learnt from; see `trained_on` there."""
-    stated = {name: getattr(facts, name) for name in ("corpus", "redistribution", "licence", "terms")}
-    return stated | {"subjects": list(subjects), "simulated": bool(facts.simulated)}
 
 
 def trained_subjects(facts: Facts, modality: str, wanted: Sequence[str] | None = None) -> list[str]:
