@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+
 import numpy as np
 
 from neural_clip.retrieval.tiles import ROUNDING, Vectors, steps
