@@ -251,7 +251,7 @@ def test_a_pipeline_computes_for_one_thread_at_a_time(world, images, rows):
         encoder.register_forward_hook(end)
     with ThreadPoolExecutor(24) as pool:
         found = list(pool.map(pipe, rows["eeg"] + rows["fmri"]))
-    assert most == [1] * 48 == [len(most[:1])] * len(found)
+    assert set(most) == {1} and len(most) >= len(found)
 
 
 def test_200_requests_at_once_give_what_each_gives_alone(world, rows, pictures):

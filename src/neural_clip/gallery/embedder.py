@@ -135,7 +135,8 @@ class Embedder:
             return model
         kind = getattr(getattr(model, "config", None), "model_type", None)  # a remote copy has a class of its own
         if not isinstance(model, str | Path) and kind != NeuralClipConfig.model_type:
-            raise DataError(f"A gallery needs a NeuralClipModel or the folder of a checkpoint, but got {model!r:.80}.")
+            found = f"a {type(model).__name__}" if hasattr(model, "config") else f"{model!r:.80}"
+            raise DataError(f"A gallery needs a NeuralClipModel or the folder of a checkpoint, but got {found}.")
         place = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "")
         try:
             if isinstance(model, str | Path):
