@@ -331,7 +331,7 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
     siblings = {path.stem for path in _python_files(*folders) if "scripts" in folders}
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu",
                      "mne_bids": "mne-bids", "markdown_it": "markdown-it-py",
-                     "lazy_loader": "lazy-loader"}  # fmt: skip
+                     "lazy_loader": "lazy-loader", "sentence_transformers": "sentence-transformers"}  # fmt: skip
     faults = [
         f"{path.relative_to(REPOSITORY)}:{item.line}: {top}"
         for path in _python_files(*folders)
