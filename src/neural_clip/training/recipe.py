@@ -73,7 +73,7 @@ examples:
   accelerate launch train.py configs/base.yaml --data meg=data/things_meg --output-dir outputs/meg
   python train.py base --data.eeg data/mine --training.learning_rate 1e-3 --model.eeg.hidden_size 64"""
 NOTHING = (
-    "Give data sets by `--data MODALITY=FOLDER ...`, or a recipe. (`neural-clip train --help` explains both, and lists "
+    "Give data sets by `--data MODALITY=FOLDER ...`, or a recipe. (`neural-clip train --help` explains both and lists "
     "the recipes.)"
 )
 # What a run of this package needs, unless the recipe says otherwise.
