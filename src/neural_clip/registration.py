@@ -83,7 +83,7 @@ def attach(auto: ModuleType) -> None:
             models = (auto.AutoModel,) if hasattr(auto, "AutoModel") else ()  # there is none without torch
             entry = {"impl": f"{PACKAGE}.gallery.pipelines.{name}", "pt": models, "type": "multimodal"}
             auto.PIPELINE_REGISTRY.supported_tasks[task] = entry
-        auto.pipeline = asking_first(auto.pipeline)
+        vars(auto)["pipeline"] = asking_first(auto.pipeline)
         return
     table, classes = AUTO_MODULES[auto.__name__]
     mapping = getattr(auto, table)

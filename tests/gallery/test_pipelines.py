@@ -254,6 +254,7 @@ def test_a_pipeline_computes_for_one_thread_at_a_time(world, images, rows):
     assert set(most) == {1} and len(most) >= len(found)
 
 
+@pytest.mark.slow
 def test_200_requests_at_once_give_what_each_gives_alone(world, rows, pictures):
     """In bounded memory, and each tower is loaded once."""
     model = NeuralClipModel.from_pretrained(world.checkpoint)  # no tower was asked for yet
