@@ -331,7 +331,7 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
     siblings = {path.stem for path in _python_files(*folders) if "scripts" in folders}
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu",
                      "mne_bids": "mne-bids", "markdown_it": "markdown-it-py",
-                     "lazy_loader": "lazy-loader",
+                     "lazy_loader": "lazy-loader", "sentence_transformers": "sentence-transformers",
                      # what these are made of
                      "mkdocs": "mkdocs-material", "griffe": "mkdocstrings"}  # fmt: skip
     faults = [

@@ -116,6 +116,21 @@ def test_an_interruption_of_what_cannot_raise_is_not_lost(where):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
+def test_an_interruption_that_c_code_prints_and_turns_into_another_error_says_how_to_go_on():
+    """As extension modules do that load NumPy: `PyErr_Print`, then an ImportError of their own."""
+    program = (
+        "import os, signal, sys\nfrom neural_clip.commands.interruption import told_how_to_go_on\n"
+        "from neural_clip.errors import run\ndef load():\n"
+        f" try: {PRESS}\n"
+        " except KeyboardInterrupt: sys.excepthook(*sys.exc_info())\n"
+        " raise ImportError('numpy.core.multiarray failed to import')\n"
+        "def main(argv):\n with told_how_to_go_on('prepare'): load()\nrun(main, [])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heard)
+    said = "interrupted. Give the same command again; what is whole is kept.\n"
+    assert (done.returncode, done.stderr) == (130, said)
+
+
 def test_other_errors_that_cannot_be_raised_are_told():
     program = (
         "from neural_clip.errors import run\nclass Held:\n def __del__(self): 1 / 0\n"

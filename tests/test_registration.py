@@ -36,6 +36,10 @@ ORDERS = {
     "our training first": "from neural_clip.training import train\n" + AUTO,
     "our errors first": "from neural_clip.errors import DataError\n" + AUTO,
 }
+PIPELINE_ORDERS = {
+    "ours first": "import neural_clip\nfrom transformers import pipeline\n",
+    "ours last": "from transformers import pipeline\nimport neural_clip\n",
+}
 # Stands for a machine where the package is not installed.
 WITHOUT_OURS = "import sys\nsys.modules['neural_clip'] = None\n" + AUTO
 # Loads each folder in every way and writes weights and outputs beside it.
@@ -327,6 +331,32 @@ def test_nothing_is_loaded_that_is_not_asked_for():
         "print([name for name in sys.modules if name.startswith('neural_clip.')])"
     )
     assert python("-c", code).stdout.strip() == "['neural_clip.registration']"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import neural_clip\nfrom transformers import pipeline\n",
+        "from transformers import pipeline\nimport neural_clip\n",
+    ],
+    ids=["ours first", "ours last"],
+)
+def test_pipelines_are_known_in_either_order_and_loaded_when_one_is_made(saved, order):
+    code = (
+        "import sys\n"
+        + order
+        + "import importlib\nfrom transformers.pipelines import check_task, get_supported_tasks\n"
+        "tasks = ['neural-decoding', 'neural-encoding', 'neural-conversion']\n"
+        "assert set(tasks) <= set(get_supported_tasks()) and check_task('fill-mask')\n"
+        "assert not [name for name in sys.modules if name.startswith('neural_clip.gallery')]\n"
+        "importlib.reload(neural_clip)\n"
+        "made = [pipeline(task, model=sys.argv[1]) for task in tasks]\n"
+        "print([type(each).__name__ for each in made], type(made[0].model).__module__)"
+    )
+    names = ["NeuralDecodingPipeline", "NeuralEncodingPipeline", "NeuralConversionPipeline"]
+    shown = second_python("-c", code, saved[0]).stdout.splitlines()[-1]
+    assert shown == f"{names} neural_clip.modeling_neural_clip"
 
 
 def test_import_works_where_transformers_is_absent():

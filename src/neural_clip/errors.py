@@ -183,7 +183,8 @@ def _interrupted_anywhere() -> Iterator[None]:
 
     Where it meets code that cannot raise, as `__del__` and callbacks of weak references, Python prints a traceback and
     goes on: it is repeated. Other code turns it into an error of its own, as Arrow where it compares types: whatever
-    fails after Ctrl-C fails because of it. An error whose cause it is, is one too.
+    fails after Ctrl-C fails because of it. An error whose cause it is, is one too. C code that loads NumPy prints it
+    first, by `sys.excepthook`: here it prints nothing. What such an error has as `going_on` is told.
     """
     again = threading.Timer(0, lambda: None)
     came = False
@@ -203,24 +204,27 @@ def _interrupted_anywhere() -> Iterator[None]:
         again.daemon = True
         again.start()
 
+    def shown(kind: Any, error: Any, trace: Any) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            showing(kind, error, trace)
+
     before, sys.unraisablehook = sys.unraisablehook, hook
+    showing, sys.excepthook = sys.excepthook, shown
     is_main = threading.current_thread() is threading.main_thread()  # no other may set what a signal does
     if ours := is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, pressed)
     try:
         yield
     except Exception as error:
-        if came:
-            raise KeyboardInterrupt from None
         cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, KeyboardInterrupt):
-                raise cause from None
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
             cause = cause.__cause__
+        if came or cause is not None:
+            raise KeyboardInterrupt(getattr(error, "going_on", "")) from None
         raise
     finally:
         again.cancel()
-        sys.unraisablehook = before
+        sys.unraisablehook, sys.excepthook = before, showing
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

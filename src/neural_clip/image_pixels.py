@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ WIDE_FORMATS = ("PNG", "PPM")
 WHITE = (255, 255, 255, 255)
 # What collections of photographs hold. Pillow knows more, some by other programs: it gives EPS to Ghostscript.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # JPEG includes MPO
+OPENING = Lock()  # filters of warnings are of the process: two threads that change them would leave them changed
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn; in RGB a quarter of a GiB
 
 
@@ -35,7 +37,7 @@ def open_image(content: bytes) -> Any:
     except ImportError as error:
         raise ImportError("Images need Pillow: pip install pillow.") from error
 
-    with warnings.catch_warnings():
+    with OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
         try:
             image = Image.open(io.BytesIO(content), formats=IMAGE_FORMATS)

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from .target_space import TargetSpace
 ENCODERS = {"eeg": EegEncoder, "meg": MegEncoder, "fmri": FmriEncoder}
 # CLIP never lets the inverse temperature pass 100 (Radford et al. 2021, arXiv:2103.00020, section 2.5).
 MAX_LOGIT_SCALE = math.log(100.0)
+LOADING = RLock()  # threads that ask for a tower at once load it once
 
 
 @dataclass
@@ -321,8 +323,9 @@ class NeuralClipModel(WholeModel):
 
     def text_tower(self) -> tuple[Any, Any]:
         """The frozen text tower and its tokenizer, loaded once; never trained or saved."""
-        if self._external_text_model is None:
-            object.__setattr__(self, "_external_text_model", load_text_tower(self.config, self.dtype))
+        with LOADING:
+            if self._external_text_model is None:
+                object.__setattr__(self, "_external_text_model", load_text_tower(self.config, self.dtype))
         tower, tokenizer = self._external_text_model
         return tower.to(self.device, self.dtype), tokenizer
 
@@ -350,8 +353,9 @@ class NeuralClipModel(WholeModel):
                 "This model was trained on ready-made image embeddings "
                 f"({self.config.vision_model_name}); embed images with that encoder and pass 'image_embeds'."
             )
-        if self._external_vision_model is None:
-            object.__setattr__(self, "_external_vision_model", load_tower(self.config, self.dtype))
+        with LOADING:
+            if self._external_vision_model is None:
+                object.__setattr__(self, "_external_vision_model", load_tower(self.config, self.dtype))
         return self._external_vision_model.to(self.device, self.dtype)
 
     def for_subject(self, name: str, modality: str | None = None) -> SubjectModel:

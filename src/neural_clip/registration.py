@@ -1,8 +1,9 @@
-"""Let `AutoConfig`, `AutoModel` and `AutoProcessor` know our classes, whichever package was imported first.
+"""Let `AutoConfig`, `AutoModel`, `AutoProcessor` and `pipeline` know our classes, whichever package came first.
 
 Each Auto class has a dictionary of registered classes. Once its module is loaded, before or after this package, that
 dictionary is exchanged for one that registers our classes when it is first asked for one of them. So neither package
-loads the other, and nothing is imported while transformers is half loaded.
+loads the other, and nothing is imported while transformers is half loaded. Pipelines are named by their module, as
+transformers names its own, and imported when one is made.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder
+from os import PathLike
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -28,6 +31,13 @@ AUTO_MODULES: dict[str, tuple[str, dict[str, str]]] = {
     "transformers.models.auto.modeling_auto": ("MODEL_MAPPING", MODELS),
     "transformers.models.auto.processing_auto": ("PROCESSOR_MAPPING", {"NeuralClipConfig": "NeuralClipProcessor"}),
 }
+PIPELINES = {
+    "neural-decoding": "NeuralDecodingPipeline",
+    "neural-encoding": "NeuralEncodingPipeline",
+    "neural-conversion": "NeuralConversionPipeline",
+}
+PIPELINE_MODULE = "transformers.pipelines"
+CHANGED = {*AUTO_MODULES, PIPELINE_MODULE}
 _LOCK = RLock()  # a second thread waits until the first has registered
 
 
@@ -67,7 +77,14 @@ for _name in ("__contains__", "__getitem__", "get", "__iter__", "__len__", "keys
 
 
 def attach(auto: ModuleType) -> None:
-    """Exchange the dictionary of registered classes in a loaded module of an Auto class."""
+    """Exchange the dictionary of registered classes in a loaded module of an Auto class, or name our pipelines."""
+    if auto.__name__ == PIPELINE_MODULE:
+        for task, name in PIPELINES.items():
+            models = (auto.AutoModel,) if hasattr(auto, "AutoModel") else ()  # there is none without torch
+            entry = {"impl": f"{PACKAGE}.gallery.pipelines.{name}", "pt": models, "type": "multimodal"}
+            auto.PIPELINE_REGISTRY.supported_tasks[task] = entry
+        vars(auto)["pipeline"] = asking_first(auto.pipeline)
+        return
     table, classes = AUTO_MODULES[auto.__name__]
     mapping = getattr(auto, table)
 
@@ -81,12 +98,27 @@ def attach(auto: ModuleType) -> None:
     mapping._extra_content = LateClasses(mapping._extra_content, register)
 
 
+def asking_first(pipeline: Callable[..., Any]) -> Callable[..., Any]:
+    """`pipeline`, which for our tasks says at once where there is no such model; it would ask the Hub for a minute."""
+
+    @wraps(pipeline)
+    def ask_first(task: Any = None, model: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if task in PIPELINES and (model is None or isinstance(model, str | PathLike)):
+            errors = importlib.import_module(f"{PACKAGE}.errors")
+            if model is None:
+                raise errors.DataError(f"The pipeline '{task}' needs a checkpoint; say model=FOLDER.")
+            errors.check_to_be_had(model, kwargs | (kwargs.get("model_kwargs") or {}))
+        return pipeline(task, model, *args, **kwargs)
+
+    return pipeline if hasattr(pipeline, "__wrapped__") else ask_first
+
+
 class AutoModuleFinder:
-    """Finds the modules of the Auto classes where Python would, and has them changed once they are loaded."""
+    """Finds the modules of [`CHANGED`] where Python would, and has them changed once they are loaded."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """Specification of such a module, `None` for all others."""
-        spec = PathFinder.find_spec(name, path, target) if name in AUTO_MODULES else None
+        spec = PathFinder.find_spec(name, path, target) if name in CHANGED else None
         if spec is not None and spec.loader is not None:
             loader: Any = spec.loader  # made for this module alone
             execute = loader.exec_module
@@ -100,9 +132,9 @@ class AutoModuleFinder:
 
 
 def register_when_asked() -> None:
-    """Prepare the Auto classes, loaded or not; a second call changes nothing."""
+    """Prepare the Auto classes and `pipeline`, loaded or not; a second call changes nothing."""
     if not any(type(finder).__name__ == AutoModuleFinder.__name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, AutoModuleFinder())
-    for name in AUTO_MODULES:
+    for name in CHANGED:
         if name in sys.modules:
             attach(importlib.import_module(name))  # waits where another thread is still loading it

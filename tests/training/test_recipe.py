@@ -328,7 +328,7 @@ def test_a_word_for_a_number_is_refused_before_anything_is_touched(name):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--data=3", "'data' parameter. Allowed is keys with values, but got 3"),
+        ("--data=3", "'data' parameter. Allowed is MODALITY=FOLDER, such as eeg=data/mine, but got 3"),
         ("--data={eeg: 3}", "'data.eeg' parameter. Allowed is the name of a folder"),
         ("--data={eeg: ''}", "'data.eeg' parameter. Allowed is the name of a folder"),
         (

@@ -362,8 +362,10 @@ def test_swapped_modalities_are_noticed(recipe_file, folders):
 
 def test_encoders_that_differ_are_refused():
     facts = {"eeg": facts_of("eeg", image_encoder=READY | {"projection_dim": 4}), "meg": facts_of("meg")}
-    with pytest.raises(DataError, match=r"images of \['meg'\] have no embeddings"):
+    with pytest.raises(DataError, match=r"images of \['meg'\] have no embeddings; run `neural-clip embed-images meg`"):
         common_image_encoder(facts)
+    with pytest.raises(DataError, match="run `neural-clip embed-images 'my set'` first"):
+        common_image_encoder({"my set": facts["meg"]})
     facts["meg"] = facts_of("meg", image_encoder=READY | {"projection_dim": 4, "revision": "other"})
     with pytest.raises(DataError, match="different image encoders"):
         common_image_encoder(facts)

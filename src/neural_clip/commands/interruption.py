@@ -17,7 +17,11 @@ AFTER_INTERRUPTION = {
 @contextmanager
 def told_how_to_go_on(command: str) -> Iterator[None]:
     """Let the last line after Ctrl-C say what to do next; what is kept of the work was told where it is known."""
+    advice = AFTER_INTERRUPTION.get(command, NOTHING_CHANGED)
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(AFTER_INTERRUPTION.get(command, NOTHING_CHANGED)) from None
+        raise KeyboardInterrupt(advice) from None
+    except Exception as error:
+        vars(error)["going_on"] = advice  # told where Ctrl-C was what made this error
+        raise

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +21,14 @@ from neural_clip.prepared.reader import Split
 from neural_clip.targets.identity import EncoderIdentity
 
 if TYPE_CHECKING:
+    import torch
+
     from neural_clip.modeling_neural_clip import NeuralClipModel
     from neural_clip.processing_neural_clip import NeuralClipProcessor
 
 BATCH = 64  # recordings or images a forward pass; another size changes the last bits
+# A tokenizer is set anew for each call, and refuses two threads at once.
+TOKENIZING = Lock()
 # Arguments of the processor that say what recordings are.
 SAID = ("session", "unit", "scaling", "mask", "ch_names", "sfreq", "tmin")
 
@@ -67,6 +73,40 @@ def _bytes() -> Any:
 
 
 @dataclass(frozen=True, eq=False)
+class PreparedQuery:
+    """Recordings of one modality as the processor makes them.
+
+    Args:
+        modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+        values (`torch.FloatTensor` of shape `(n, ...)`), subject_ids (`torch.LongTensor` of shape `(n,)`): For the
+            model.
+    """
+
+    modality: str
+    values: torch.Tensor
+    subject_ids: torch.Tensor
+
+
+@contextmanager
+def telling(modality: str) -> Iterator[None]:
+    """Turn what processor and model say of recordings into a [`DataError`]."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"The {MODALITIES[modality].title} recordings cannot be embedded: {error}") from error
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Recordings one after the other, rows of fMRI followed by zeros where others are longer."""
+    import torch
+
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(part.shape[-1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, longest - part.shape[-1])) for part in parts])
+
+
+@dataclass(frozen=True, eq=False)
 class Embedder:
     """A model with its processor.
 
@@ -87,13 +127,16 @@ class Embedder:
         Raises:
             DataError: If the checkpoint or its processor cannot be read.
         """
+        from neural_clip.configuration_neural_clip import NeuralClipConfig
         from neural_clip.modeling_neural_clip import NeuralClipModel
         from neural_clip.processing_neural_clip import NeuralClipProcessor
 
         if isinstance(model, Embedder):
             return model
-        if not isinstance(model, str | Path) and not hasattr(model, "config"):
-            raise DataError(f"A gallery needs a NeuralClipModel or the folder of a checkpoint, but got {model!r:.80}.")
+        kind = getattr(getattr(model, "config", None), "model_type", None)  # a remote copy has a class of its own
+        if not isinstance(model, str | Path) and kind != NeuralClipConfig.model_type:
+            found = f"a {type(model).__name__}" if hasattr(model, "config") else f"{model!r:.80}"
+            raise DataError(f"A gallery needs a NeuralClipModel or the folder of a checkpoint, but got {found}.")
         place = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "")
         try:
             if isinstance(model, str | Path):
@@ -145,7 +188,8 @@ class Embedder:
         for text in texts:
             check_value("text", text, isinstance(text, str) and bool(text.strip()), "a text that is not empty")
         try:
-            tokens = self.model.tokenizer(list(texts), padding=True, return_tensors="pt")
+            with TOKENIZING:
+                tokens = self.model.tokenizer(list(texts), padding=True, return_tensors="pt")
             longest = self.model.text_tower()[0].config.max_position_embeddings
             if tokens["input_ids"].shape[1] > longest:
                 raise DataError(f"A text has {tokens['input_ids'].shape[1]} tokens; the text tower takes {longest}.")
@@ -171,38 +215,58 @@ class Embedder:
         """As [`embed_recordings`], and whose layer each recording went through, `"average"` for the mean of all."""
         from neural_clip.configuration_neural_clip import AVERAGE_NAME
 
-        for name in said:
-            check_option("recordings'", name, SAID)
         if isinstance(recordings, Split):
             check_option("modality", modality or recordings.modality, [recordings.modality])
             names = [AVERAGE_NAME] * len(recordings) if subject == AVERAGE_NAME else recordings.subjects.tolist()
             return recordings.modality, self.embed_split(recordings, subject), names
+        query = self.prepared(recordings, subject, modality, **said)
+        return query.modality, self.embed([query])[0], self.layers_of(query)
+
+    def layers_of(self, query: PreparedQuery) -> list[str]:
+        """Whose layer each recording of a query goes through, `"average"` for the mean of all."""
+        from neural_clip.configuration_neural_clip import AVERAGE_NAME
+
+        layers = [*getattr(self.model.config, f"{query.modality}_config").subjects, AVERAGE_NAME]  # -1 is the average
+        return [layers[number] for number in query.subject_ids.tolist()]
+
+    def prepared(
+        self, recordings: Any, subject: Any = None, modality: str | None = None, **said: Any
+    ) -> PreparedQuery:
+        """Recordings as tensors, brought to what the model takes; see [`NeuralGallery.decode`]."""
+        for name in said:
+            check_option("recordings'", name, SAID)
         modality = modality_of(recordings, self) if modality is None else modality
         check_option("modality", modality, self.modalities)
-        return modality, *self._embedded(recordings, subject, modality, said)
+        with telling(modality):
+            inputs = self.processor(**{modality: recordings}, subject=subject, **said)
+        return PreparedQuery(modality, inputs[f"{modality}_values"], inputs["subject_ids"])
 
-    def _embedded(
-        self, recordings: Any, subject: Any, modality: str, said: Mapping[str, Any]
-    ) -> tuple[np.ndarray, list[str]]:
-        """Vectors of recordings that go through the processor, and whose layers they went through."""
+    def embed(self, queries: Sequence[PreparedQuery]) -> list[np.ndarray]:
+        """Unit vectors of each query, `(n, projection_dim)` float32; those of one modality are embedded together."""
+        found: list[Any] = [None] * len(queries)
+        for modality in dict.fromkeys(query.modality for query in queries):
+            places = [place for place, query in enumerate(queries) if query.modality == modality]
+            vectors = self._embedded(modality, [queries[place] for place in places])
+            ends = np.cumsum([len(queries[place].values) for place in places])
+            for place, own in zip(places, np.split(vectors, ends[:-1]), strict=True):
+                found[place] = own
+        return found
+
+    def _embedded(self, modality: str, queries: Sequence[PreparedQuery]) -> np.ndarray:
+        """Unit vectors of all recordings of some queries, 64 at a time."""
         import torch
 
-        from neural_clip.configuration_neural_clip import AVERAGE_NAME
         from neural_clip.retrieval.tiles import unit_vectors
 
-        try:
-            inputs = self.processor(**{modality: recordings}, subject=subject, **said).to(self.model.device)
-            values, subject_ids = inputs[f"{modality}_values"], inputs["subject_ids"]
-            found = []
+        values, found = _joined([query.values for query in queries]), []
+        subject_ids = torch.cat([query.subject_ids for query in queries])
+        with telling(modality):
             for start in range(0, len(values), BATCH):
                 rows = slice(start, start + BATCH)
+                inputs = values[rows].to(self.model.device), subject_ids[rows].to(self.model.device)
                 with torch.no_grad():
-                    found.append(self.model.features(modality, values[rows], subject_ids[rows]).float().cpu().numpy())
-            vectors = unit_vectors(np.concatenate(found), f"{modality} embeddings").astype(np.float32)
-        except ValueError as error:
-            raise DataError(f"The {MODALITIES[modality].title} recordings cannot be embedded: {error}") from error
-        layers = [*getattr(self.model.config, f"{modality}_config").subjects, AVERAGE_NAME]  # -1 is the average
-        return vectors, [layers[number] for number in subject_ids.tolist()]
+                    found.append(self.model.features(modality, *inputs).float().cpu().numpy())
+            return unit_vectors(np.concatenate(found), f"{modality} embeddings").astype(np.float32)
 
     def embed_split(self, part: Split, subject: str | None = None) -> np.ndarray:
         """Vectors of the rows of a split, as `evaluate` makes them."""
@@ -227,6 +291,8 @@ def modality_of(recordings: Any, embedder: Embedder) -> str:
         DataError: If several modalities of the model could be meant.
     """
     known = embedder.modalities
+    if isinstance(recordings, str | Path):
+        raise DataError(f"The recordings are the path '{recordings}'; read the file first.")
     if len(known) == 1:
         return known[0]
     found = [name for name in known if _may_be(recordings, name, embedder.model.config)]

@@ -259,6 +259,15 @@ class NeuralGallery:
         return Vectors(self.vectors, "gallery")
 
     @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures(list(self.places))
+
+    @cached_property
+    def _means(self) -> dict[str, NeuralGallery]:
+        """Mean recordings by modality, once they were asked for."""
+        return {}
+
+    @cached_property
     def modalities(self) -> list[str]:
         """`"image"`, or those of the recordings."""
         return sorted(set(column_of(self.rows, "modality")))
@@ -484,10 +493,11 @@ class NeuralGallery:
         check_option("via", via, WAYS)
         queries, titles, seen, _ = self._queries(recordings, subject, modality, said)
         if via == MEAN_RECORDINGS:
-            means = self.filter(modality=to).mean_recordings()
-            return means._found(queries, top_k, titles, asked=seen)
+            if to not in self._means:
+                self._means[to] = self.filter(modality=to).mean_recordings()
+            return self._means[to]._found(queries, top_k, titles, asked=seen)
         if via == IMAGES:
-            bank = self._training_images() if bank is None else bank
+            bank = self._training_images if bank is None else bank
             bank._check_kind(images=True, verb="be the bank of 'convert'")
             self._require(bank, "the bank of images", same_checkpoint=False)
             queries = expected_images(queries, bank.vectors)
@@ -571,8 +581,9 @@ class NeuralGallery:
         check_value("top_k", top_k, fits, f"1 to {size}, the rows that are searched")
         rows, cosines = self.search(queries, int(top_k), handicap)
         said = "seen" if isinstance(asked, Seen) else "query"
-        return Hits(self.rows, rows, cosines, Pictures(list(self.places)), titles, asked, said, confidences)
+        return Hits(self.rows, rows, cosines, self._pictures, titles, asked, said, confidences)
 
+    @cached_property
     def _training_images(self) -> NeuralGallery:
         """Images of the training split that the model was trained on."""
         model = self._embedder.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from neural_clip.errors import DataError
@@ -22,6 +23,7 @@ class Pictures:
     def __init__(self, places: list[Path]) -> None:
         self.places = places
         self._sets: dict[Path, Any] = {}
+        self._opening = Lock()  # threads that want pictures of one data set open it once
 
     def of(self, row: Mapping[str, Any]) -> tuple[Any, str]:
         """The picture behind a row (`PIL.Image`, or `None`), and a sentence on why there is none."""
@@ -49,9 +51,10 @@ class Pictures:
 
     def _stored(self, folder: Path, image_id: str) -> tuple[Any, str]:
         """The picture of a prepared data set."""
-        if folder not in self._sets:
-            images = PreparedSet.open(folder).stored_images
-            self._sets[folder] = images, {name: row for row, name in enumerate(images["image_id"][:])}
+        with self._opening:
+            if folder not in self._sets:
+                images = PreparedSet.open(folder).stored_images
+                self._sets[folder] = images, {name: row for row, name in enumerate(images["image_id"][:])}
         images, rows = self._sets[folder]
         if image_id not in rows:
             return None, f"'{folder}' has no image {image_id!r}."

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from functools import cache
 
 import numpy as np
 
 from neural_clip.retrieval.tiles import ROUNDING, Vectors, steps
-
-if TYPE_CHECKING:
-    import torch
 
 BLOCK_ROWS = 2048  # of a gallery, widened to float32 at a time: 6 MB at 768 dimensions
 BLOCK_QUERIES = 1024
@@ -64,13 +61,14 @@ def _screened(
     """
     import torch
 
+    _without_warning()
     wanted = torch.from_numpy(np.ascontiguousarray(units))
     best, rows = torch.full((len(units), k), -torch.inf), torch.full((len(units), k), -1)
     widened, products = torch.empty(BLOCK_ROWS, gallery.width), torch.empty(len(units), BLOCK_ROWS)
     for block in steps(len(gallery), BLOCK_ROWS):
         size = block.stop - block.start
         values = products[:, :size]  # (n_queries, block)
-        torch.mm(wanted, widened[:size].copy_(_tensor(gallery.array[block])).T, out=values)
+        torch.mm(wanted, widened[:size].copy_(torch.from_numpy(gallery.array[block])).T, out=values)
         values *= torch.from_numpy(gallery.scale[block].astype(np.float32))
         if handicap is not None:
             values -= torch.from_numpy(handicap[block].astype(np.float32))
@@ -84,13 +82,16 @@ def _screened(
     return best.amin(dim=1).numpy(), rows.numpy()
 
 
-def _tensor(block: np.ndarray) -> torch.Tensor:
-    """Some rows of a gallery, not copied and not written."""
+@cache
+def _without_warning() -> None:
+    """Let torch warn unseen, as it does once, of arrays that are not writable: threads share filters of warnings."""
     import torch
 
+    array = np.zeros(1)
+    array.flags.writeable = False
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(block)
+        torch.from_numpy(array)
 
 
 def ordered(

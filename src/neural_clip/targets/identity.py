@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from neural_clip.errors import DataError
+from neural_clip.files.places import command_line
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.target_space import TargetSpace
@@ -141,7 +142,7 @@ def identity_of(facts: Facts) -> EncoderIdentity:
 
 
 def common_image_encoder(facts: Mapping[str, Facts], *, means: bool = True) -> dict:
-    """Return `image_encoder` of data sets that share one.
+    """Return `image_encoder` of data sets that share one; they go by their folders, which messages name.
 
     Raises:
         DataError: If images have no embeddings, or they were made by different encoders; with `means`, also if other
@@ -149,7 +150,8 @@ def common_image_encoder(facts: Mapping[str, Facts], *, means: bool = True) -> d
     """
     encoders = {name: found.image_encoder for name, found in facts.items() if found.image_encoder}
     if lacking := [name for name in facts if name not in encoders]:
-        raise DataError(f"The images of {lacking} have no embeddings; run `neural-clip embed-images FOLDER` first.")
+        commands = " and ".join(command_line("neural-clip", "embed-images", name) for name in lacking)
+        raise DataError(f"The images of {lacking} have no embeddings; run {commands} first.")
     # older data sets and ready-made embeddings have no image processor
     processors = {json.dumps(encoder.get("image_processor"), sort_keys=True) for encoder in encoders.values()}
     identities = {name: identity_of(found) for name, found in facts.items()}

@@ -72,7 +72,10 @@ examples:
   neural-clip train demo --overwrite
   accelerate launch train.py configs/base.yaml --data meg=data/things_meg --output-dir outputs/meg
   python train.py base --data.eeg data/mine --training.learning_rate 1e-3 --model.eeg.hidden_size 64"""
-NOTHING = "Give data sets by `--data MODALITY=FOLDER ...`, or a recipe."
+NOTHING = (
+    "Give data sets by `--data MODALITY=FOLDER ...`, or a recipe. (`neural-clip train --help` explains both and lists "
+    "the recipes.)"
+)
 # What a run of this package needs, unless the recipe says otherwise.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "remove_unused_columns": False,
@@ -122,7 +125,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in (*SECTIONS, "passes"):
-            check_value(name, getattr(self, name), isinstance(getattr(self, name), dict), "keys with values")
+            allowed = "MODALITY=FOLDER, such as eeg=data/mine" if name == "data" else "keys with values"
+            check_value(name, getattr(self, name), isinstance(getattr(self, name), dict), allowed)
             check_finite(name, getattr(self, name))
         self.data, self.training = as_yaml_has(self.data), as_yaml_has(self.training)
         for name in ("closed_form", "resume", "overwrite"):
@@ -255,12 +259,14 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     Without a recipe it is [`DEFAULT`], on the data sets that the arguments name and no others.
 
     Raises:
-        DataError: If there is no such recipe, or the file or an override cannot be used.
-        SystemExit: After printing the usage: with code 0 for `--help`, with 2 where nothing is given.
+        DataError: If there is no such recipe, or the file or an override cannot be used, or nothing is given.
+        SystemExit: With code 0, after printing the usage for `--help`.
     """
-    if not argv or {"-h", "--help"} & set(argv):
-        print(usage() if argv else f"{usage()}\n\nerror: {NOTHING}", file=sys.stdout if argv else sys.stderr)
-        raise SystemExit(0 if argv else 2)
+    if {"-h", "--help"} & set(argv):
+        print(usage())
+        raise SystemExit(0)
+    if not argv:
+        raise DataError(NOTHING)
     named = not argv[0].startswith("-")
     path = find_recipe(argv[0]) if named else RECIPES / f"{DEFAULT}.yaml"
     content = read_yaml(path, "recipe")

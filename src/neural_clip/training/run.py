@@ -77,7 +77,8 @@ def train(recipe: Recipe) -> Path:
     check_modalities(data)
     check_objective(recipe)
     check_push(recipe, facts)
-    encoder, identity = common_image_encoder(facts), common_identity(facts)
+    encoder = common_image_encoder({opened.name: opened.facts for opened in data.values()})
+    identity = common_identity(facts)
     check_named_encoder(recipe, encoder)
     folder = RunFolder(output_dir)
     if not recipe.resume:
