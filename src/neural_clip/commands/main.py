@@ -27,6 +27,7 @@ COMMANDS = {
     "report": ("neural_clip.commands.report", "write text, page and pictures from report.json"),
     "run": ("neural_clip.commands.run", "run everything, from a manifest or data sets to a page of scores"),
     "demo": ("neural_clip.commands.demo", "run everything, from raw files to scores, on simulated recordings"),
+    "app": ("neural_clip.commands.app", "open a page on which a checkpoint is tried"),
     "push": (
         "neural_clip.commands.push",
         "send a data set or a checkpoint to the Hub, private unless you say otherwise",
