@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_clip.app.uploads import one_of, read_recordings, read_region
-from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.errors import check_option
 from neural_clip.gallery.columns import IMAGE
 from neural_clip.gallery.embedder import Embedder, modality_of
 from neural_clip.gallery.hits import Ranked
@@ -82,6 +82,7 @@ class Answers:
     places: list[Any]
     searched: dict[str, Searched] = field(default_factory=dict)
     examples: dict[str, Split] = field(default_factory=dict)
+    _images: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read every place once."""
@@ -101,18 +102,25 @@ class Answers:
         part = data.split(splits[-1])
         name = f"{SIMULATED} {MODALITIES[modality].title}" if simulated else MODALITIES[modality].title
         name += "" if data.folder.name == modality else f" of {data.folder.name}"
-        self.examples[name if name not in self.examples else f"{name} ({data.name})"] = part
-        self._add_gallery(name, NeuralGallery.from_images(self.embedder, data), simulated)
+        name += f" ({data.name})" if name in self.examples else ""
+        self.examples[name] = part
+        self._images[name] = self._add_gallery(name, NeuralGallery.from_images(self.embedder, data), simulated)
         self._add_gallery(name, NeuralGallery.from_recordings(self.embedder, part), simulated)
 
-    def _add_gallery(self, name: str, gallery: NeuralGallery, simulated: bool) -> None:
-        """Each modality of a gallery is searched by itself."""
+    def _add_gallery(self, name: str, gallery: NeuralGallery, simulated: bool) -> str:
+        """Each modality of a gallery is searched by itself; returns the title of the last."""
         for modality in gallery.modalities:
             own = gallery if len(gallery.modalities) == 1 else gallery.filter(modality=modality)
             found = Searched(own, simulated)
             kind = "images" if modality == IMAGE else "recordings"
             title = f"{len(own):,} {kind}: {name}"
-            self.searched[title if title not in self.searched else f"{title} ({len(self.searched) + 1})"] = found
+            title += f" ({len(self.searched) + 1})" if title in self.searched else ""
+            self.searched[title] = found
+        return title
+
+    def images_of(self, name: str) -> str:
+        """What is searched first for a recording of a data set: its images."""
+        return self._images[name]
 
     @property
     def subjects(self) -> list[str]:

@@ -36,7 +36,9 @@ def build(answers: Answers) -> Any:
     import gradio as gr
 
     among = list(answers.searched)
-    with gr.Blocks(title=TITLE, delete_cache=(FORGOTTEN_AFTER // 10, FORGOTTEN_AFTER), analytics_enabled=False) as page:
+    with gr.Blocks(
+        title=TITLE, delete_cache=(FORGOTTEN_AFTER // 10, FORGOTTEN_AFTER), analytics_enabled=False
+    ) as page:
         gr.Markdown(f"# {TITLE}\n\n{ABOUT}")
         target = gr.Dropdown(among, value=among[0], label="Search among")
         if answers.examples:
@@ -44,22 +46,21 @@ def build(answers: Answers) -> Any:
                 name = gr.Dropdown(list(answers.examples), value=next(iter(answers.examples)), label="Data set")
                 number = gr.Number(1, precision=0, minimum=1, label="Number of the recording")
                 name.change(answers.images_of, name, target, queue=False, api_visibility="private")
-                _asks(gr, "Decode the recording", answers.of_example, [name, number, target])
+                _asks(gr, "recording", "Decode the recording", answers.of_example, [name, number, target])
         with gr.Tab("Upload"):
             gr.Markdown(UPLOADED)
             _upload(gr, answers, target)
         if answers.has_text:
             with gr.Tab("Words"):
                 text = gr.Textbox(label="Words", placeholder="a dog on grass", max_length=1000)
-                _asks(gr, "Search by words", answers.of_words, [text, target])
+                _asks(gr, "words", "Search by words", answers.of_words, [text, target])
     return page.queue(max_size=QUEUED, default_concurrency_limit=1)
 
 
 def _upload(gr: Any, answers: Answers, target: Any) -> None:
     """File, mask and what has to be said of them."""
-    file_kind = _own_files(gr)
     with gr.Row():
-        path, mask = file_kind(label="Recordings"), file_kind(label="Mask (NIfTI images need it)")
+        path, mask = gr.File(label="Recordings"), gr.File(label="Mask (NIfTI images need it)")
     with gr.Row():
         kinds = [(MODALITIES[name].title, name) for name in answers.embedder.modalities]
         modality = gr.Dropdown([(ANY, ANY), *kinds], value=ANY, label="Modality")
@@ -80,10 +81,12 @@ def _upload(gr: Any, answers: Answers, target: Any) -> None:
         )
 
     inputs = [path, mask, modality, subject, number, unit, session, target]
-    _asks(gr, "Decode the upload", ask, inputs, uploads=(path, mask))
+    _asks(gr, "upload", "Decode the upload", ask, inputs, uploads=(path, mask))
 
 
-def _asks(gr: Any, label: str, ask: Callable[..., Answer], inputs: list[Any], uploads: tuple[Any, ...] = ()) -> None:
+def _asks(
+    gr: Any, name: str, label: str, ask: Callable[..., Answer], inputs: list[Any], uploads: tuple[Any, ...] = ()
+) -> None:
     """A button, and a place for its answer; one question is answered at a time."""
     button, shown = gr.Button(label, variant="primary"), gr.HTML(label="Answer", elem_classes="answers")
 
@@ -100,7 +103,7 @@ def _asks(gr: Any, label: str, ask: Callable[..., Answer], inputs: list[Any], up
                     path.parent.rmdir()
         return (told, *[None] * len(uploads)) if uploads else told
 
-    button.click(answered, inputs, [shown, *uploads], concurrency_id="the model", concurrency_limit=1)
+    button.click(answered, inputs, [shown, *uploads], api_name=name, concurrency_id="the model", concurrency_limit=1)
 
 
 def _without_places(text: str, paths: list[Path]) -> str:
@@ -108,20 +111,6 @@ def _without_places(text: str, paths: list[Path]) -> str:
     for path in paths:
         text = text.replace(str(path), path.name)
     return text
-
-
-def _own_files(gr: Any) -> Any:
-    """The file component without addresses: by itself it would fetch a file from wherever a visitor says."""
-
-    class File(gr.File):
-        is_template = True  # looks as its base does
-
-        async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> Any:
-            if "://" in str(url_or_file_path):
-                raise gr.Error("Files are uploaded; addresses are not fetched.")
-            return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-    return File
 
 
 class OwnFilesOnly:
@@ -162,7 +151,7 @@ def serve(answers: Answers, place: socket.socket) -> None:
     import gradio as gr
     import uvicorn
 
-    _separate_uploads()
+    _own_uploads_only()
     server = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     fonts = ["system-ui", "sans-serif"]  # by name, so that none is fetched
     gr.mount_gradio_app(
@@ -173,13 +162,22 @@ def serve(answers: Answers, place: socket.socket) -> None:
     uvicorn.Server(settings).run(sockets=[place])
 
 
-def _separate_uploads() -> None:
-    """A folder of its own for each upload: Gradio has one for a content, so deleting one would delete another's."""
-    from gradio import route_utils
+def _own_uploads_only() -> None:
+    """Let Gradio fetch no file by its address, and give each upload a folder of its own.
+
+    By itself it fetches what visitors name, and has one folder for a content: who deletes their upload would delete
+    that of another, too.
+    """
+    import gradio as gr
+    from gradio import processing_utils, route_utils
 
     class Upload(route_utils.GradioUploadFile):
         def __init__(self, *args: Any, **words: Any) -> None:
             super().__init__(*args, **words)
             self.sha.update(secrets.token_bytes(16))
 
+    async def refuse(*args: Any, **words: Any) -> Any:
+        raise gr.Error("Files are uploaded; addresses are not fetched.")
+
     route_utils.GradioUploadFile = Upload  # type: ignore[misc]
+    processing_utils.async_ssrf_protected_download = refuse

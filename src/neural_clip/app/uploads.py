@@ -1,4 +1,4 @@
-"""Files that visitors upload, as recordings that the processor takes; each is read strictly, and one recording of it."""
+"""Files that visitors upload, as recordings that the processor takes, and one recording of many."""
 
 from __future__ import annotations
 

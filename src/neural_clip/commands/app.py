@@ -1,7 +1,7 @@
 """Open a page on which a checkpoint is tried: recordings or words in, ranked images or recordings out.
 
-Without options it shows the SIMULATED sample that ships. It listens on this machine alone, fetches nothing, and deletes
-what is uploaded once its question is answered. Needs Gradio (`pip install "neural_clip[app]"`).
+Without options it shows the SIMULATED sample that ships. It listens on this machine alone, fetches nothing, and
+deletes an upload once its question is answered. Needs Gradio (`pip install "neural_clip[app]"`).
 """
 
 from __future__ import annotations
