@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def _upload(gr: Any, answers: Answers, target: Any) -> None:
     """File, mask and what has to be said of them."""
     with gr.Row():
         path, mask = gr.File(label="Recordings"), gr.File(label="Mask (NIfTI images need it)")
+        for file in (path, mask):  # Gradio's own function leaves an empty file behind at each call
+            file._process_single_file = attrgetter("path")
     with gr.Row():
         kinds = [(MODALITIES[name].title, name) for name in answers.embedder.modalities]
         modality = gr.Dropdown([(ANY, ANY), *kinds], value=ANY, label="Modality")
