@@ -222,6 +222,19 @@ def search() -> Results:
     return {"vectors": digest(gallery.vectors), "behind": behind, "rows": digest(rows), "cosines": digest(cosines)}
 
 
+def uploads() -> Results:
+    """Files as visitors of the page upload them."""
+    from neural_clip.app.uploads import SUFFIXES, read_recordings
+
+    found: Results = {}
+    for path in sorted(path for path in Path().iterdir() if path.name.endswith(SUFFIXES)):
+        recordings = read_recordings(path)
+        epochs = hasattr(recordings, "get_data")
+        values = recordings.get_data() if epochs else np.asarray(getattr(recordings, "dataobj", recordings))
+        found[path.name] = digest(values)
+    return found
+
+
 def _custom(name: str, guards: dict[str, str]) -> Target:
     return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom manifest.yaml"))
 
@@ -264,6 +277,9 @@ TARGETS = [
     Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
     Target("report", "trained", REPORT | both("footed"), report, 2),
     Target("search a gallery", "gallery", {"gallery/*": "sealed"}, search),
+    Target("upload epochs", "epochs", {"*.fif": "bare"}, uploads),
+    Target("upload an array", "npy", {"*.npy": "bare"}, uploads),
+    Target("upload volumes", "series", {"*.nii": "bare", "*.nii.gz": "summed"}, uploads),
     Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
     Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
 ]

@@ -56,7 +56,7 @@ def one_of(recordings: Any, number: int, n_axes: int) -> tuple[Any, int]:
         count = 1 if len(recordings.shape) < 4 else recordings.shape[3]
     else:
         count = 1 if isinstance(recordings, np.ndarray) and recordings.ndim <= n_axes else len(recordings)
-    fits = isinstance(number, int | float) and number == int(number) and 1 <= number <= count
+    fits = isinstance(number, int | float) and 1 <= number <= count and number == int(number)
     check_value("recording", number, fits, f"1 to {count}, the recordings that there are")
     row = int(number) - 1
     if hasattr(recordings, "affine"):
