@@ -61,7 +61,8 @@ def build(answers: Answers) -> Any:
 def _upload(gr: Any, answers: Answers, target: Any) -> None:
     """File, mask and what has to be said of them."""
     with gr.Row():
-        path, mask = gr.File(label="Recordings"), gr.File(label="Mask (NIfTI images need it)")
+        path = gr.File(label="Recordings", height=150)
+        mask = gr.File(label="Mask (NIfTI images need it)", height=150)
         for file in (path, mask):  # Gradio's own function leaves an empty file behind at each call
             file._process_single_file = attrgetter("path")
     with gr.Row():
@@ -155,11 +156,13 @@ def serve(answers: Answers, place: socket.socket) -> None:
     import uvicorn
 
     _own_uploads_only()
-    server = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    server, page = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None), build(answers)
+    page.has_launched = True  # a mounted page that has not would take any file of this machine for an upload
     fonts = ["system-ui", "sans-serif"]  # by name, so that none is fetched
     gr.mount_gradio_app(
-        server, build(answers), path="/", max_file_size=f"{MAX_UPLOAD_MB}mb", ssr_mode=False, footer_links=[],
-        css=STYLE, theme=gr.themes.Default(font=fonts, font_mono=["monospace"]), show_error=False,
+        server, page, path="/", max_file_size=f"{MAX_UPLOAD_MB}mb", footer_links=[], css=STYLE,
+        theme=gr.themes.Default(font=fonts, font_mono=["monospace"]), ssr_mode=False, show_error=False,
+        enable_monitoring=False,
     )  # fmt: skip
     settings = uvicorn.Config(OwnFilesOnly(server), log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(settings).run(sockets=[place])
@@ -180,7 +183,7 @@ def _own_uploads_only() -> None:
             self.sha.update(secrets.token_bytes(16))
 
     async def refuse(*args: Any, **words: Any) -> Any:
-        raise gr.Error("Files are uploaded; addresses are not fetched.")
+        raise gr.Error("Files are uploaded; addresses are not fetched.", print_exception=False)
 
     route_utils.GradioUploadFile = Upload  # type: ignore[misc]
     processing_utils.async_ssrf_protected_download = refuse
