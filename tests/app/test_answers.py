@@ -82,7 +82,7 @@ def test_an_upload_is_decoded_by_its_shape_or_as_it_is_said(modality, answers, t
         (np.zeros((2, 5, 6), np.float32), {"modality": "meg"}, "but got"),
         (np.full((1, 32, 440), np.nan, np.float32), {}, "values that are not finite"),
         (np.zeros((1, 32, 440), np.float32), {"subject": "sub-09"}, "['sub-01'], but got ['sub-09']"),
-        (np.zeros((1, 32, 440), np.float32), {"unit": "kg"}, "kg"),
+        (np.zeros((1, 32, 440), np.float32), {"unit": "kg"}, "Recordings as they were recorded cannot be used"),
         (np.zeros((1, 32, 440), np.float32), {"number": 2}, "Allowed is 1 to 1"),
         (np.zeros((1, 32, 440), np.float32), {"among": "46 images: gone"}, "'search among' parameter"),
         (np.array([["a"]]), {"modality": "eeg"}, "must be numbers"),

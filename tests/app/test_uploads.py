@@ -49,10 +49,10 @@ def test_a_number_that_no_recording_has_is_refused(number):
 
 def test_masks_are_images_or_arrays(tmp_path):
     mask = RNG.random((3, 4, 5)) > 0.5
-    nibabel.Nifti1Image(mask.astype(np.uint8), 2 * np.eye(4)).to_filename(tmp_path / "m.nii")
+    nibabel.Nifti1Image(mask.astype(np.uint8), np.diag([2.0, 2, 2, 1])).to_filename(tmp_path / "m.nii")
     np.save(tmp_path / "m.npy", mask)
     found = read_region(tmp_path / "m.nii")
-    assert np.array_equal(found.get_fdata() > 0, mask) and np.array_equal(found.affine, 2 * np.eye(4))
+    assert np.array_equal(found.get_fdata() > 0, mask) and np.array_equal(found.affine, np.diag([2.0, 2, 2, 1]))
     assert np.array_equal(read_region(tmp_path / "m.npy"), mask)
     with pytest.raises(DataError, match=r"'mask' parameter\. Allowed is a NIfTI file or an array, but got 'm\.fif'"):
         read_region(tmp_path / "m.fif")
@@ -61,7 +61,7 @@ def test_masks_are_images_or_arrays(tmp_path):
 WRONG = {
     "notes.txt": (b"text", "Allowed is a name that ends in .npy, .npz, .mat, .fif, .fif.gz, .nii, .nii.gz"),
     "a.edf": (b"0       ", "but got 'a.edf' instead"),
-    "a.npy": (b"text", "a.npy' cannot be read"),
+    "a.npy": (b"text", "a.npy' is no .npy file"),
     "empty.npy": (b"", "is empty: it has 0 bytes"),
     "a-epo.fif": (b"text", "it is no FIF file, or its header is damaged"),
     "a.nii.gz": (b"text", "not compressed, but its name says otherwise"),
