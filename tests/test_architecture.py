@@ -377,6 +377,7 @@ BESIDE_THE_PACKAGE = {
     "public_paths",
     "writing_commands",
     "publish_results",
+    "make_static_page",
     "shared_files",
     "second_process",
     "tolerances",
