@@ -106,6 +106,8 @@ def write_pictures(folder: Path, data: PreparedSet, images: NeuralGallery) -> li
     stored = {image_id: row for row, image_id in enumerate(data.stored_images["image_id"][:])}
     pictures = stored_pictures(data.stored_images, [stored[image_id] for image_id in images.image_ids])
     for row, picture in enumerate(pictures):
+        if picture is None:
+            raise DataError(f"'{data.name}' has no pixels of image {images.image_ids[row]!r}.")
         picture.thumbnail((SIDE, SIDE))
         picture.save(folder / f"{row:03d}.png")
     return [f"{folder.name}/{row:03d}.png" for row in range(len(pictures))]
