@@ -50,6 +50,22 @@ install: $(STAMP) ## Create or refresh the environment in .venv
 demo: $(STAMP) ## Simulate, prepare, train, evaluate, report: everything into outputs/demo
 	@$(BIN)/neural-clip demo --output-dir $(OUTPUT) $(DEMO_ARGS)
 
+# Chromium and npm where they are missing (as root), and onnxruntime-web as web/package-lock.json pins it.
+NODE_MODULES := web/node_modules/.package-lock.json
+.PHONY: browser
+browser: ## Install what the tests of pages need: Chromium (by apt-get) and onnxruntime-web (by npm)
+	@missing=(); for program in chromium npm; do command -v $$program > /dev/null || missing+=($$program); done; \
+	  [ $${#missing[@]} = 0 ] || { apt-get update && apt-get install --yes --no-install-recommends "$${missing[@]}"; }
+	@$(MAKE) --no-print-directory $(NODE_MODULES)
+
+$(NODE_MODULES): web/package-lock.json
+	npm ci --prefix web --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+.PHONY: page
+page: $(STAMP) $(NODE_MODULES) ## Write the static page into build/page, for any static file server
+	$(BIN)/python scripts/make_static_page.py
+
 .PHONY: test
 test: $(STAMP) ## Run every test, those of the studies too (PYTEST_ARGS="-k losses")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

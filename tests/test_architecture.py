@@ -21,7 +21,7 @@ REQUIRED = {
     "modeling_neural_clip", "modeling_sensors", "processing_neural_clip", "files.whole", "retrieval.image_retrieval",
     "prepared.reader", "prepared.doctor.inspect", "corpora.nsd.build", "corpora.things_meg.build",
     "corpora.custom.build", "corpora.imagenet_eeg.build", "targets.embed_images", "publishing.push", "evaluation.run",
-    "training.run", "report.text", "queries.verbs", "sample.load", "workflow.run",
+    "training.run", "report.text", "queries.verbs", "sample.load", "workflow.run", "app.page",
     "simulation.simulate", "commands.main",
 }  # fmt: skip
 HUB = "hub set"
@@ -175,7 +175,7 @@ def _is_private(name):
 
 
 def test_table_is_read_whole():
-    assert len(table()) == 16
+    assert len(table()) == 17
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert set(table()) == folders | {HUB}
     assert {"torch", "transformers", "mne", "datasets", "matplotlib", "sklearn"} <= heavy()
@@ -383,6 +383,7 @@ BESIDE_THE_PACKAGE = {
     "public_paths",
     "writing_commands",
     "publish_results",
+    "make_static_page",
     "shared_files",
     "second_process",
     "tolerances",

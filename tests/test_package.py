@@ -165,3 +165,17 @@ def test_sockets_are_blocked_but_for_loopback():
         server.bind(("127.0.0.1", 0))
         server.listen()
         client.connect(server.getsockname())
+
+
+def test_the_space_installs_what_the_package_needs():
+    rows = (REPOSITORY / "space" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [row for row in rows if not row.startswith("#")] == PROJECT["project"]["dependencies"]
+
+
+def test_the_head_of_the_space_names_the_page_and_the_tested_gradio():
+    head = yaml.safe_load((REPOSITORY / "space" / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert (REPOSITORY / "space" / head["app_file"]).is_file() and head["sdk"] == "gradio"
+    pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"gradio=={head['sdk_version']}" in pins
+    assert f">={head['python_version']}" in PROJECT["project"]["requires-python"]
+    assert head["license"] == PROJECT["project"]["license"].lower() and len(head["short_description"]) <= 60

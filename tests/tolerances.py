@@ -17,3 +17,16 @@ def assert_same_outputs(found, expected):
     assert expected.size and np.isfinite(expected).all()
     unit = np.finfo(expected.dtype).eps * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=UNITS * unit, equal_nan=False)
+
+
+# Programs that were exported (ONNX) run by other libraries, which join layers and add in an order of their own.
+EXPORTED = 1e-5  # of the largest expected value: onnxruntime in Python; its WebAssembly is held to 1e-4 of cosines
+
+
+def assert_exported_alike(found, expected):
+    """Both of one shape, and equal to `EXPORTED` of the largest expected value."""
+    found, expected = (
+        value.detach().numpy() if hasattr(value, "detach") else np.asarray(value) for value in (found, expected)
+    )
+    assert found.shape == expected.shape and expected.size and np.isfinite(expected).all()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=EXPORTED * np.abs(expected).max(), equal_nan=False)

@@ -10,7 +10,7 @@ from neural_clip.commands.main import ACTIONS, COMMANDS
 from paths import REPOSITORY
 
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "mne", "pandas", "scipy", "sklearn",
-         "matplotlib", "pyarrow", "PIL", "h5py", "nibabel"}  # fmt: skip
+         "matplotlib", "pyarrow", "PIL", "h5py", "nibabel", "gradio"}  # fmt: skip
 RUN = """
 import atexit, runpy, sys
 heavy = set(sys.argv.pop(1).split(","))

@@ -10,6 +10,7 @@ AFTER_INTERRUPTION = {
     "train": "Give the same command again; where finished parts stay, with `--resume` in place of `--overwrite`.",
     **dict.fromkeys(("simulate", "prepare", "embed-images"), "Give the same command again; what is whole is kept."),
     **dict.fromkeys(("run", "demo"), "Give the same command again, without `--overwrite`; what is whole is kept."),
+    "app": "The page is closed, and what was uploaded is deleted.",
     "push": "Give the same command again; it sends what is still missing.",
 }
 

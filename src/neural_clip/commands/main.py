@@ -33,6 +33,7 @@ COMMANDS = {
     "embed-recordings": ("neural_clip.commands.embed_recordings", "write vectors of all recordings as Parquet"),
     "run": ("neural_clip.commands.run", "run everything, from a manifest or data sets to a page of scores"),
     "demo": ("neural_clip.commands.demo", "run everything, from raw files to scores, on simulated recordings"),
+    "app": ("neural_clip.commands.app", "open a page on which a checkpoint is tried"),
     "push": (
         "neural_clip.commands.push",
         "send a data set or a checkpoint to the Hub, private unless you say otherwise",
