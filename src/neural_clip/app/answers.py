@@ -146,7 +146,7 @@ class Answers:
         row = int(number) - 1
         image_id, images = str(part.image_ids[row]), part.data.stored_images
         shown = images["image_id"][:].index(image_id)
-        picture = stored_pictures(images, [shown])[0] if "image" in images.column_names else None
+        picture = stored_pictures(images, [shown], part.data.folder)[0] if "image" in images.column_names else None
         asked = f"{name} of {part.subjects[row]}, recording {int(number)} of {count}"
         return self._answer(
             asked, rows, part.modality, among, simulated=bool(part.facts.simulated), seen=picture,

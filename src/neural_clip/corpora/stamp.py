@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import read_json
@@ -37,7 +37,7 @@ def stamped(raw_dir: Path, entries: Mapping, key: str, kind: type[T]) -> T:
     Raises:
         DataError: If it is absent or of another type, or is a number below 1.
     """
-    value = entries.get(key)
+    value: Any = entries.get(key)
     kinds = (int, float) if kind is float else (kind,)
     if type(value) not in kinds or (isinstance(value, int | float) and not 1 <= value < math.inf):
         wanted = {int: "a whole number above 0", float: "a number of 1 or more", dict: "an object", list: "a list"}

@@ -48,7 +48,7 @@ class GalleryIndex:
         import faiss
 
         asked = np.ascontiguousarray(units, dtype=np.float32)
-        return self.lists.search(asked, count, params=faiss.SearchParametersIVF(nprobe=self.searched))[1]
+        return self.lists.search(asked, count, params=faiss.SearchParametersIVF(nprobe=self.searched))[1]  # type: ignore[call-arg]
 
     def __repr__(self) -> str:
         return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,14 +74,13 @@ def corpus_facts(raw_dir: Path, stamp: Mapping | None) -> CorpusFacts:
     if stamp is None:
         return REAL
     sizes = stamped(raw_dir, stamp, "sizes", dict)
-    names = ("n_sessions", "n_runs", "n_concepts", "n_test_images", "n_chans")
-    counts = {name: stamped(raw_dir, sizes, name, int) for name in names}
-    subjects = stamped(raw_dir, sizes, "subjects", list)
-    numbers = {str(subject): subject for subject in subjects}
+    count = partial(stamped, raw_dir, sizes, kind=int)
+    numbers = {str(subject): subject for subject in stamped(raw_dir, sizes, "subjects", list)}
     return CorpusFacts(
-        subjects=tuple(stamped(raw_dir, numbers, name, int) for name in numbers),
-        n_catch=stamped(raw_dir, sizes, "n_catch_per_session", int), sfreq=stamped(raw_dir, sizes, "sfreq", float),
-        simulated=True, **counts | {"n_chans": counts["n_chans"] - 1},
+        subjects=tuple(stamped(raw_dir, numbers, name, int) for name in numbers), n_sessions=count(key="n_sessions"),
+        n_runs=count(key="n_runs"), n_concepts=count(key="n_concepts"), n_test_images=count(key="n_test_images"),
+        n_catch=count(key="n_catch_per_session"), n_chans=count(key="n_chans") - 1,
+        sfreq=stamped(raw_dir, sizes, "sfreq", float), simulated=True,
     )  # fmt: skip
 
 
