@@ -83,7 +83,7 @@ def test_a_raw_file_becomes_a_table_and_a_picture_as_from_python(here, embedder,
         f"decode: 20 {title} recordings among 20 images; by chance a given image is first in 5 % and among the first "
         "3 in 15 %"
     )
-    assert lines[2].split()[-3:] == ["rank", "score", "image_id"] and len(lines) == 4 + 60 + 2
+    assert lines[2].split()[-4:] == ["rank", "score", "confidence", "image_id"] and len(lines) == 4 + 60 + 2
     assert lines[-1] == f"figure:     {figure}" and Image.open(figure).size[0] > 300
     by_csls = images.decode(recordings, "sub-01", modality=modality, top_k=3, calibrate="csls", **said)
     assert answer.hits.rows.tolist() == by_csls.rows.tolist()
