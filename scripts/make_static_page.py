@@ -104,7 +104,7 @@ def write_pictures(folder: Path, data: PreparedSet, images: NeuralGallery) -> li
     """Small pictures of a gallery; returns their places below the page."""
     folder.mkdir()
     stored = {image_id: row for row, image_id in enumerate(data.stored_images["image_id"][:])}
-    pictures = stored_pictures(data.stored_images, [stored[image_id] for image_id in images.image_ids])
+    pictures = stored_pictures(data.stored_images, [stored[name] for name in images.image_ids], data.folder)
     for row, picture in enumerate(pictures):
         if picture is None:
             raise DataError(f"'{data.name}' has no pixels of image {images.image_ids[row]!r}.")

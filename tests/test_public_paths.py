@@ -12,7 +12,7 @@ from paths import REPOSITORY
 from second_process import python
 
 NAMES = ("EegConfig EegEncoder FmriConfig FmriEncoder MegConfig MegEncoder NeuralClipConfig NeuralClipModel "
-         "NeuralClipOutput NeuralClipProcessor NeuralGallery load_sample")  # fmt: skip
+         "NeuralClipOutput NeuralClipProcessor NeuralGallery load_sample plot_conversion")  # fmt: skip
 CORPORA = ("nsd", "things_meg", "imagenet_eeg", "custom")
 LIGHT = [
     "import neural_clip; assert neural_clip.__version__",

@@ -236,7 +236,9 @@ class Kills:
                 mixed = [
                     key
                     for key, value in state.items()
-                    if value not in (old.get(key, "?"), new.get(key, "?")) and new.get(key, "?") is not None
+                    if value not in (old.get(key, "?"), new.get(key, "?"))
+                    and new.get(key, "?") is not None
+                    and not key.endswith(".partial")  # what was being written
                 ]
                 if mixed:
                     return f"neither the old nor the new: {mixed[:4]}"

@@ -43,7 +43,7 @@ def run(words, *, heavy=HEAVY):
 def test_help_loads_nothing_heavy(words):
     code, shown, lines, loaded = run([*words, "--help"])
     assert (code, lines, loaded) == (0, [], [])
-    name = words[0] if words[0].endswith(".py") else " ".join(["neural-clip", *words])
+    name = words[0].rpartition("/")[2] if words[0].endswith(".py") else " ".join(["neural-clip", *words])
     assert shown.startswith(f"usage: {name} ") and "Options of" not in shown
     assert shown.split("\n\n")[1].strip(), "it has no description"
 

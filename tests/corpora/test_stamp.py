@@ -40,6 +40,7 @@ def test_damaged_mark_is_named(tmp_path, content, message):
 def test_an_entry_of_another_kind_is_named(tmp_path, kind, value):
     for good in {int: [1], float: [1, 1200.0], list: [[]], dict: [{}]}[kind]:
         assert stamped(tmp_path, {"n": good}, "n", kind) == good
+    assert stamped(tmp_path, {"n": 0}, "n", int, least=0) == 0
     for entries in ({}, {"n": value}):
         with pytest.raises(DataError, match=r"SIMULATED\.json' is damaged: it should have .* as 'n', but has "):
             stamped(tmp_path, entries, "n", kind)

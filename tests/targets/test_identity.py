@@ -132,7 +132,7 @@ def test_sets_of_two_clips_of_one_name_are_not_trained_together(sets, tmp_path, 
     data = {"eeg": sets["other eeg"], "fmri": sets["fmri"]}
     with pytest.raises(DataError, match=OTHER.format(clip.name) + "probe image") as caught:
         cli.main(["train", recipe_of(tmp_path / "r.yaml", data, tmp_path / "out")])
-    assert "'eeg' and 'fmri'" in str(caught.value)
+    assert f"'{data['eeg']}' and '{data['fmri']}' name the same image encoder" in str(caught.value)
     with pytest.raises(DataError, match=OTHER.format(clip.name)):
         open_data(list(data.values()))
     assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -376,7 +376,7 @@ def test_transparent_images_are_looked_at_as_they_are_embedded():
     tower = ImageEncoder(TINY_CLIP, device="cpu")
     stored = datasets.Dataset.from_dict({"image_id": list("abcd"), "image": pictures})
     space = SimpleNamespace(images=SimpleNamespace(embeds=tower.encode(pictures)))
-    check_made_by(tower, SimpleNamespace(name="set", stored_images=stored, moved_to=lambda _: space))
+    check_made_by(tower, SimpleNamespace(name="set", folder="set", stored_images=stored, moved_to=lambda _: space))
 
 
 @pytest.mark.parametrize("other", ["raw", "another mean"])

@@ -31,16 +31,17 @@ def read_stamp(raw_dir: Path) -> dict | None:
     return stamp
 
 
-def stamped(raw_dir: Path, entries: Mapping, key: str, kind: type[T]) -> T:
+def stamped(raw_dir: Path, entries: Mapping, key: str, kind: type[T], least: int = 1) -> T:
     """An entry of the mark of a simulated corpus, or of a part of it.
 
     Raises:
-        DataError: If it is absent or of another type, or is a number below 1.
+        DataError: If it is absent or of another type, or is a number below `least`.
     """
     value: Any = entries.get(key)
     kinds = (int, float) if kind is float else (kind,)
-    if type(value) not in kinds or (isinstance(value, int | float) and not 1 <= value < math.inf):
-        wanted = {int: "a whole number above 0", float: "a number of 1 or more", dict: "an object", list: "a list"}
+    if type(value) not in kinds or (isinstance(value, int | float) and not least <= value < math.inf):
+        wanted = {int: f"a whole number from {least} on", float: f"a number from {least} on", dict: "an object",
+                  list: "a list"}  # fmt: skip
         raise DataError(
             f"'{raw_dir / STAMP_FILE}' is damaged: it should have {wanted[kind]} as {key!r}, but has {value!r}. "
             "Simulate the corpus again."

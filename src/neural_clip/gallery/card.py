@@ -82,7 +82,7 @@ def _told(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _licence(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _licence(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The licence that all data share, where the Hub knows it; otherwise the card says what holds."""
     kinds = {str(entry.get("licence")).lower() for entry in entries}
     if len(kinds) == 1 and kinds <= set(HUB_LICENCES):

@@ -60,7 +60,7 @@ class Told:
     said: Mapping[str, str]
 
 
-class NeuralPipeline(PushedByTerms, Pipeline):  # type: ignore[misc]  # as for models
+class NeuralPipeline(PushedByTerms, Pipeline):
     """What the three pipelines share: queries to ranked rows of a gallery, as plain dicts.
 
     One query gives a list of dicts, best first. What holds several queries gives such a list for each: a list,
@@ -79,8 +79,13 @@ class NeuralPipeline(PushedByTerms, Pipeline):  # type: ignore[misc]  # as for m
         top_k (`int`, *optional*): Rows found for each query.
     """
 
+    processor: Any
+    model: Any
     _load_processor = None  # that of a model in memory is found by its name
-    _load_tokenizer = _load_image_processor = _load_feature_extractor = _load_video_processor = False
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_video_processor: Any = False
     searches_images = False
     asks: tuple[str, ...] = ("subject", "modality", *SAID)  # what `preprocess` may be told
     options: tuple[str, ...] = ("gallery", "top_k")  # of the search
@@ -180,14 +185,16 @@ class NeuralPipeline(PushedByTerms, Pipeline):  # type: ignore[misc]  # as for m
         with self._computing:
             return super().forward(model_inputs, **forward_params)
 
-    def _forward(self, input_tensors: dict[str, Any], gallery: NeuralGallery | None = None, **search: Any) -> list:
+    def _forward(  # type: ignore[override]
+        self, input_tensors: dict[str, Any], gallery: NeuralGallery | None = None, **search: Any
+    ) -> list:
         """Hits of each item: [`Ranked`] for one query, a list of them for several."""
         if gallery is None:
             example = "FOLDER_OF_IMAGES" if self.searches_images else "PREPARED_DATA_SET"
             raise DataError(f"The pipeline '{self.task}' has no gallery to search; say gallery={example}.")
         items = input_tensors["items"]
         embedded = self._embedded(items)
-        columns = {"modality": [kind for kind, vectors, _ in embedded for _ in range(len(vectors))]}
+        columns: dict[str, Any] = {"modality": [kind for kind, vectors, _ in embedded for _ in range(len(vectors))]}
         columns["layer"] = [name for _, _, layers in embedded for name in layers]
         made_by = None if IMAGE in columns["modality"] else self.embedder.identity
         vectors = np.concatenate([vectors for _, vectors, _ in embedded])

@@ -12,7 +12,7 @@ model.similarity(model.encode(recordings), model.encode(images))
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class NeuralClipModule(InputModule):
     """
 
     config_file_name = "neural_clip_module.json"
-    config_keys: ClassVar = ["subject", "modality", "unit"]
+    config_keys = ["subject", "modality", "unit"]  # noqa: RUF012  # the base class declares it so
 
     def __init__(
         self, model: Any, processor: Any = None, *, subject: str | None = None, modality: str | None = None,
@@ -98,12 +98,12 @@ class NeuralClipModule(InputModule):
         self.save_config(output_path)
 
     @classmethod
-    def load(
+    def load(  # type: ignore[override]  # others load by themselves, this is a checkpoint
         cls, model_name_or_path: str, subfolder: str = "", token: bool | str | None = None,
         cache_folder: str | None = None, revision: str | None = None, local_files_only: bool = False, **kwargs: Any,
     ) -> NeuralClipModule:  # fmt: skip
         """Load what [`save`] wrote, from a folder or the Hub."""
-        hub = {
+        hub: dict[str, Any] = {
             "token": token,
             "cache_folder": cache_folder,
             "revision": revision,

@@ -17,7 +17,7 @@ from neural_clip.pushing import ADVICE
 
 Terms = Mapping[str, list[dict] | None]  # by modality, what data sets state of themselves; `None`: nobody knows
 # Files, images in memory and data sets of others: whoever asks for a public repository answers for them.
-OWN_IMAGES = {
+OWN_IMAGES: dict[str, Any] = {
     "corpus": "images of whoever made the gallery", "redistribution": "allowed", "licence": None,
     "terms": "those of the images; whoever made the gallery public answers for them", "subjects": [],
     "simulated": False,

@@ -57,7 +57,7 @@ def plot_conversion(
     drawn = ax.imshow(values, cmap=COLOURS, vmin=DARKEST, vmax=highest, aspect="auto")
     for row, column in np.ndindex(values.shape):
         value, interval = values[row, column], intervals[row][column]
-        told = _told(value) + ("\n[{:.3f}, {:.3f}]".format(*interval) if interval else "")
+        told = _told(float(value)) + ("\n[{:.3f}, {:.3f}]".format(*interval) if interval else "")
         bright = value > DARKEST + 0.55 * (highest - DARKEST) or np.isnan(value)
         ax.text(column, row, told, ha="center", va="center", fontsize=8, color="black" if bright else "white")
     ax.set_xticks(range(len(ways)), [f"via {way}" for way in ways], fontsize=8)

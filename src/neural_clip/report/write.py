@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.outputs import EMBEDDINGS_FILE, REPORT_FILE, WEIGHTS, read_report, why_not_of
@@ -109,7 +110,7 @@ def _draw_ways(report: dict, folder: Path) -> dict[str, str]:
         return {}
     from matplotlib import pyplot
 
-    figure = plot_conversion(report).figure
+    figure: Any = plot_conversion(report).figure
     with whole_file(folder / WAYS_PICTURE) as partial:
         figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
     pyplot.close(figure)

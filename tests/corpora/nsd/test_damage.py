@@ -432,7 +432,7 @@ def few_planned_trials(root):
         (fraction_in_design, "damaged.*whole numbers"),
         (not_a_number_in_design, "damaged.*whole numbers"),
         (few_planned_trials, "plans 20 trials"),
-        (damaged_stamp, "SIMULATED.json' is damaged: it should have a whole number above 0 as 'sub-05'"),
+        (damaged_stamp, "SIMULATED.json' is damaged: it should have a whole number from 1 on as 'sub-05'"),
     ],
 )
 def test_damage_is_named_and_changes_nothing(own_raw_dir, complete, tmp_path, damage, message):

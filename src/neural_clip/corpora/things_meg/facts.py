@@ -79,7 +79,7 @@ def corpus_facts(raw_dir: Path, stamp: Mapping | None) -> CorpusFacts:
     return CorpusFacts(
         subjects=tuple(stamped(raw_dir, numbers, name, int) for name in numbers), n_sessions=count(key="n_sessions"),
         n_runs=count(key="n_runs"), n_concepts=count(key="n_concepts"), n_test_images=count(key="n_test_images"),
-        n_catch=count(key="n_catch_per_session"), n_chans=count(key="n_chans") - 1,
+        n_catch=count(key="n_catch_per_session", least=0), n_chans=count(key="n_chans") - 1,
         sfreq=stamped(raw_dir, sizes, "sfreq", float), simulated=True,
     )  # fmt: skip
 
