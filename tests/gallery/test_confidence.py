@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from checkpoints_of_galleries import save_checkpoint
 from neural_clip import NeuralClipModel, NeuralClipProcessor, NeuralGallery
+from neural_clip.errors import DataError
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import sha256_of
 from neural_clip.gallery.columns import table_of
@@ -131,6 +132,19 @@ def test_recordings_that_went_through_the_average_have_its_temperature(world, mo
     own = NeuralGallery.from_recordings(model, rows)
     hits = gallery.decode(own.add(averaged), top_k=1)
     assert [hit.confidence is None for hit in hits] == [False] * len(own) + [True] * len(averaged)
+
+
+def test_vectors_of_nobody_knows_what_are_joined_in_either_order(world, model, gallery, rows):
+    """What is known of one gallery holds for both, and rows of arrays have no confidence."""
+    own = NeuralGallery.from_recordings(model, rows)
+    unknown = NeuralGallery.of_arrays("eeg", own.vectors[:3], list("abc"))
+    for joined, first in ((unknown.add(own), 0), (own.add(unknown), len(own))):
+        assert (joined.encoder, joined.checkpoint) == (own.encoder, own.checkpoint)
+        confidences = [hit.confidence for hit in gallery.decode(joined, top_k=1)]
+        assert [place for place, found in enumerate(confidences) if found is None] == [first, first + 1, first + 2]
+    other = save_checkpoint(world.root / "another", world.data, seed=2)
+    with pytest.raises(DataError, match="Recordings of two checkpoints are not comparable"):
+        unknown.for_model(other).add(own)
 
 
 def test_a_gallery_that_does_not_say_whose_layer_was_used_has_no_confidence(world, model, gallery, rows, tmp_path):

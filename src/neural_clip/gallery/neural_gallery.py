@@ -29,7 +29,7 @@ from neural_clip.gallery.hits import Hits
 from neural_clip.gallery.index import GalleryIndex, make_index, nearest_by_index
 from neural_clip.gallery.pictures import Pictures, Seen
 from neural_clip.gallery.search import local_scaling, nearest_by_cosine
-from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data
+from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data, terms_of_people
 from neural_clip.gallery.sources import images_in, opened
 from neural_clip.gallery.stored import read_gallery, write_gallery
 from neural_clip.prepared.modalities import MODALITIES
@@ -324,7 +324,10 @@ class NeuralGallery:
         if function is not None:
             mask &= [bool(function(row)) for row in self.rows.remove_columns(["vector", "pixels"]).with_format(None)]
             check_value("function", function, bool(mask.any()), "one that is true for a row")
-        return replace(self, rows=self.rows.select(np.flatnonzero(mask)), index=None)
+        found = replace(self, rows=self.rows.select(np.flatnonzero(mask)), index=None)
+        kinds = np.array(column_of(found.rows, "modality"))
+        people = {modality: set(found.subjects[kinds == modality].tolist()) for modality in found.modalities}
+        return replace(found, terms=terms_of_people(self.terms, people))
 
     def add(self, other: NeuralGallery) -> NeuralGallery:
         """The rows of both. An image that both have under one name counts once.
@@ -343,7 +346,11 @@ class NeuralGallery:
         self._require(other, "the other gallery", same_checkpoint=True)
         terms = joined_terms([{name: one.terms.get(name) for name in one.modalities} for one in (self, other)])
         rows, places = without_repeats(joined([self.rows, other.rows])), self.places + other.places
-        return replace(self, rows=rows, places=places, terms=terms, index=None)
+        found = replace(self, rows=rows, places=places, terms=terms, index=None)
+        known = {"encoder": self.encoder or other.encoder, "checkpoint": self.checkpoint or other.checkpoint}
+        if self.embedder is None or known == {"encoder": self.encoder, "checkpoint": self.checkpoint}:
+            return replace(found, **known)
+        return replace(found, **known).for_model(self.embedder)
 
     def _require(self, other: NeuralGallery, where: str, *, same_checkpoint: bool) -> None:
         """Raise a `DataError` unless another gallery lies in this space."""
