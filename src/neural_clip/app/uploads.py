@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from neural_clip.corpora.custom.epochs import fif_parts, strict_mne
+from neural_clip.corpora.custom.epochs import FIF_SUFFIXES, fif_parts, strict_mne
 from neural_clip.errors import DataError, check_value
 from neural_clip.files.arrays import ARRAY_SUFFIXES, read_array
-from neural_clip.files.nifti import is_nifti, read_nifti
+from neural_clip.files.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti
 from neural_clip.files.reading import existing
 from neural_clip.files.volumes import read_mask
 
-FIF_SUFFIXES, NIFTI_SUFFIXES = (".fif", ".fif.gz"), (".nii", ".nii.gz")
 SUFFIXES = (*ARRAY_SUFFIXES, *FIF_SUFFIXES, *NIFTI_SUFFIXES)
 
 

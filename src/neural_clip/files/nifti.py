@@ -18,6 +18,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.reading import CHUNK, NSD_ADVICE, begins_like, check_unpacked, existing, head_of, reading
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _CHUNK = 2**17  # compressed bytes that are inflated at a time; larger ones gain nothing
 _HEADER_SIZE, _HEADER_2_SIZE = 348, 540
 _TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header of unknown unit does not tell the repetition time
@@ -25,7 +26,7 @@ _TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # a header of unknown un
 
 def is_nifti(path: Path) -> bool:
     """Whether the name is a NIfTI file's."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:

@@ -27,6 +27,7 @@ from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, 
 from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
 from neural_clip.gallery.hits import Hits
 from neural_clip.gallery.index import GalleryIndex, make_index, nearest_by_index
+from neural_clip.gallery.options import HITS
 from neural_clip.gallery.pictures import Pictures, Seen
 from neural_clip.gallery.search import local_scaling, nearest_by_cosine
 from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data, terms_of_people
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
     from neural_clip.prepared.image_table import ImageTable
 
-HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
 NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
 CALIBRATIONS = (None, "csls")
 CSLS_NEIGHBOURS = 10  # as in arXiv:1710.04087

@@ -9,6 +9,8 @@ from neural_clip.gallery.columns import DTYPES
 from neural_clip.options import Options, option
 from neural_clip.prepared.splits import SPLITS
 
+HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions(Options):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_clip.corpora.custom.epochs import fif_parts, open_epochs
+from neural_clip.corpora.custom.epochs import FIF_SUFFIXES, fif_parts, open_epochs
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import ARRAY_SUFFIXES, read_array
 from neural_clip.files.nifti import check_nifti, is_nifti
@@ -21,7 +21,6 @@ from neural_clip.queries.continuous import open_continuous
 from neural_clip.queries.options import RecordingOptions
 from neural_clip.queries.recorded import RecordingFile, check_repeated, numbered, said_of, sensors_of
 
-FIF = (".fif", ".fif.gz")
 # What is used of each kind of file; anything else would be ignored in silence.
 EPOCHS, CONTINUOUS, IMAGE, ARRAY = "epochs", "continuous recordings", "an fMRI image", "an array"
 USED = {
@@ -50,7 +49,7 @@ def open_recordings(place: str | Path, embedder: Embedder, options: RecordingOpt
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return _array(path, embedder, options)
     bids = bids_place(path, options)
-    if bids is None and path.name.lower().endswith(FIF) and _kind_of_fif(path) == "epochs":
+    if bids is None and path.name.lower().endswith(FIF_SUFFIXES) and _kind_of_fif(path) == "epochs":
         return _epochs(path, embedder, options)
     check_used(path, CONTINUOUS, USED[CONTINUOUS] if bids else USED[CONTINUOUS] - {"task", "run"}, options)
     _check_may_be_continuous(path, bids)

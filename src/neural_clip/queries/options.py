@@ -7,11 +7,10 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.gallery.conversion import RECORDINGS, WAYS
+from neural_clip.gallery.options import HITS
 from neural_clip.options import Options, option
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
-
-HITS = 5  # images shown beside a query, as in the figures of arXiv 2411.09723
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,13 +212,13 @@ def _answer(
     verb: str, asked: str, names: list[str], shown: list[str], hits: Hits, searched: NeuralGallery, embedder: Embedder,
     simulated: bool = False, how: str = "",
 ) -> Answer:  # fmt: skip
-    """Hits with what was searched; a model of simulated recordings alone makes them simulated, too."""
+    """Hits with what was searched; a model that learnt from simulated recordings makes them simulated, too."""
     images, by_image = len(set(searched.image_ids.tolist())), searched.modalities == [IMAGE]
     also = searched.simulated and not by_image  # pictures of a simulated data set are no simulated ones
     among, simulated = in_words(searched, also), simulated or also
     among += "" if by_image else f" of {_counted(images, 'image')}"
     learnt = [entry for entries in embedder.processor.trained_on.values() for entry in entries or ()]
-    simulated = simulated or (bool(learnt) and all(entry.get("simulated") for entry in learnt))
+    simulated = simulated or any(entry.get("simulated") for entry in learnt)
     return Answer(
         verb, asked, among + how, len(searched), images, names, shown or [""] * len(hits), hits, by_image, simulated,
         _named(embedder.identity),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import mne
 
 
+FIF_SUFFIXES = (".fif", ".fif.gz")
 CHANNEL_TYPES = ("eeg", "meg", "mag", "grad")
 FIRST_TAG = struct.pack(">i", 100)  # the identity of the file
 REF_ROLE, REF_FILE_NUM, REF_FILE_NAME = 115, 117, 118  # tags of FIF, with two values of the first
