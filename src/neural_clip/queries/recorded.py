@@ -58,7 +58,10 @@ class RecordingFile:
         with tqdm(total=len(self.names), desc=f"embed {self.modality}", file=sys.stderr, unit="recording",
                   disable=len(self.names) <= BLOCK) as bar:  # fmt: skip
             for block in self.blocks():
-                found.append(embedder.embed_recordings(block, self.subject, self.modality, **self.said)[1])
+                try:
+                    found.append(embedder.embed_recordings(block, self.subject, self.modality, **self.said)[1])
+                except DataError as error:
+                    raise DataError(f"'{self.place}': {error}") from error
                 bar.update(len(found[-1]))
         return np.concatenate(found)
 
