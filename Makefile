@@ -50,16 +50,23 @@ install: $(STAMP) ## Create or refresh the environment in .venv
 demo: $(STAMP) ## Simulate, prepare, train, evaluate, report: everything into outputs/demo
 	@$(BIN)/neural-clip demo --output-dir $(OUTPUT) $(DEMO_ARGS)
 
-# Chromium and npm where they are missing (as root), and onnxruntime-web as web/package-lock.json pins it.
+# Chromium and npm where they are missing (as root), and onnxruntime-web as web/package-lock.json pins it. Without a
+# network each ends within a minute or so.
 NODE_MODULES := web/node_modules/.package-lock.json
+APT_GET := DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=1 -o Acquire::http::Timeout=20 \
+  -o Acquire::https::Timeout=20
 .PHONY: browser
 browser: ## Install what the tests of pages need: Chromium (by apt-get) and onnxruntime-web (by npm)
 	@missing=(); for program in chromium npm; do command -v $$program > /dev/null || missing+=($$program); done; \
-	  [ $${#missing[@]} = 0 ] || { apt-get update && apt-get install --yes --no-install-recommends "$${missing[@]}"; }
+	  [ $${#missing[@]} = 0 ] || \
+	  { $(APT_GET) update && $(APT_GET) install --yes --no-install-recommends "$${missing[@]}"; } || \
+	  { echo "error: The tests of pages need $${missing[*]}, which apt-get did not install. Install them another way," \
+	  "or run 'make test' without: it skips these tests." >&2; exit 1; }
 	@$(MAKE) --no-print-directory $(NODE_MODULES)
 
 $(NODE_MODULES): web/package-lock.json
-	npm ci --prefix web --ignore-scripts --no-audit --no-fund
+	@npm ci --prefix web --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-timeout=20000 || \
+	  { echo "error: npm did not install onnxruntime-web into web/node_modules. Is there a network?" >&2; exit 1; }
 	@touch $@
 
 .PHONY: page

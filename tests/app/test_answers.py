@@ -126,6 +126,36 @@ def test_a_place_that_holds_nothing_to_search_is_named(place, embedder, tmp_path
         Answers(embedder, [tmp_path / place])
 
 
+def test_a_saved_gallery_of_simulated_recordings_says_so(answers, embedder, tmp_path):
+    answers.searched["40 recordings: SIMULATED EEG"].gallery.save_to_disk(tmp_path / "signals")
+    found = Answers(embedder, [tmp_path / "signals"])
+    told = as_html(found.of_words("an arrow", "40 recordings: signals"))
+    assert told.count("SIMULATED") == 7  # what was asked, chance and five hits
+
+
+def test_the_image_that_was_seen_is_known_however_the_data_set_is_named(embedder):
+    found = Answers(embedder, [f"{FOLDERS['eeg']}/"])
+    answer = found.of_example("SIMULATED EEG", 1, "46 images: SIMULATED EEG")
+    hit = next(iter(found.searched["46 images: SIMULATED EEG"].gallery.rows))
+    assert answer.right[0] == hit["file"]
+
+
+def test_an_answer_tells_no_place_of_this_machine(answers, embedder, tmp_path):
+    (tmp_path / "photos").mkdir()
+    load_sample("eeg").images["image"][0].save(tmp_path / "photos" / "a.png")
+    found = Answers(embedder, [tmp_path / "photos"])
+    (tmp_path / "photos" / "a.png").unlink()
+    told = as_html(found.of_words("an arrow", "1 images: photos"))
+    assert str(tmp_path) not in told and "a.png" in told
+
+
+def test_an_answer_says_how_sure_its_first_image_is(monkeypatch, answers):
+    monkeypatch.setattr(answers.embedder.model.config.eeg_config, "confidence_temperature", {"sub-01": 20.0})
+    answer = answers.of_example("SIMULATED EEG", 1, "46 images: SIMULATED EEG")
+    assert f"SIMULATED · Confidence in the first image: {answer.hits.confidence:.1%}, if" in as_html(answer)
+    assert "onfidence" not in as_html(answers.of_example("SIMULATED EEG", 1, "40 recordings: SIMULATED fMRI"))
+
+
 def test_names_from_files_are_shown_as_text(answers, embedder, tmp_path):
     name = "<img src=x onerror=alert(1)>.png"
     (tmp_path / "photos").mkdir()

@@ -2,12 +2,17 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from checkpoints_of_galleries import save_checkpoint
 from neural_clip import NeuralClipModel, NeuralClipProcessor, NeuralGallery
+from neural_clip.errors import DataError
+from neural_clip.files.record import sealed
+from neural_clip.files.whole import sha256_of
 from neural_clip.gallery.columns import table_of
 from slow_scores import cosine
 
@@ -115,6 +120,49 @@ def test_what_is_not_calibrated_has_none_and_says_why(world, model, gallery, row
     assert "is not at hand" in reason(NeuralGallery(gallery.rows, gallery.encoder).decode(stored))
     other = save_checkpoint(tmp_path / "other", world.data, seed=1)  # of the same image encoder
     assert "is not at hand" in reason(NeuralGallery.from_images(other, world.folders["eeg"]).decode(stored))
+
+
+def test_recordings_that_went_through_the_average_have_its_temperature(world, model, gallery, rows, tmp_path):
+    """Known people, too: their own temperature is that of their own layer."""
+    averaged = NeuralGallery.from_recordings(model, rows, subject="average")
+    stored = NeuralGallery.load(averaged.save_to_disk(tmp_path / "averaged"))
+    for queries in (averaged, stored):
+        hits = gallery.decode(queries, top_k=1)
+        assert {hit.confidence for hit in hits} == {None} and "the EEG of 'average'" in hits[0].why_no_confidence
+    own = NeuralGallery.from_recordings(model, rows)
+    hits = gallery.decode(own.add(averaged), top_k=1)
+    assert [hit.confidence is None for hit in hits] == [False] * len(own) + [True] * len(averaged)
+
+
+def test_vectors_of_nobody_knows_what_are_joined_in_either_order(world, model, gallery, rows):
+    """What is known of one gallery holds for both, and rows of arrays have no confidence."""
+    own = NeuralGallery.from_recordings(model, rows)
+    unknown = NeuralGallery.of_arrays("eeg", own.vectors[:3], list("abc"))
+    for joined, first in ((unknown.add(own), 0), (own.add(unknown), len(own))):
+        assert (joined.encoder, joined.checkpoint) == (own.encoder, own.checkpoint)
+        confidences = [hit.confidence for hit in gallery.decode(joined, top_k=1)]
+        assert [place for place, found in enumerate(confidences) if found is None] == [first, first + 1, first + 2]
+    other = save_checkpoint(world.root / "another", world.data, seed=2)
+    with pytest.raises(DataError, match="Recordings of two checkpoints are not comparable"):
+        unknown.for_model(other).add(own)
+
+
+def test_a_gallery_that_does_not_say_whose_layer_was_used_has_no_confidence(world, model, gallery, rows, tmp_path):
+    """As earlier versions wrote it; it is searched, filtered and joined like others."""
+    own = NeuralGallery.from_recordings(model, rows)
+    folder = own.save_to_disk(tmp_path / "old")
+    stored = Dataset.load_from_disk(folder).remove_columns("layer")
+    stored.save_to_disk(tmp_path / "new")
+    content = json.loads((folder / "gallery.json").read_text())
+    for path in (tmp_path / "new").iterdir():
+        shutil.copy(path, folder / path.name)
+        content["files"][path.name] = sha256_of([path])
+    (folder / "gallery.json").write_text(json.dumps(sealed(content)))
+    old = NeuralGallery.load(folder, model)
+    assert np.array_equal(old.vectors, own.vectors)
+    hits = gallery.decode(old.filter(subject="sub-01").add(own), top_k=1)
+    assert hits[0].confidence is None and "through whose alignment layer" in hits[0].why_no_confidence
+    assert hits[len(hits) - 1].confidence is not None
 
 
 def test_the_temperature_travels_with_the_model(world, model, gallery, rows, tmp_path):

@@ -167,6 +167,17 @@ def test_terms_come_from_the_data(signals, images, world):
         unknown.push_to_hub(REPO, private=False)
 
 
+def test_some_of_the_people_are_named_alone(signals, world, tmp_path):
+    kept = signals.filter(subject="sub-02")
+    assert {entry["subjects"][0] for entries in kept.terms.values() for entry in entries} == {"sub-02"}
+    card = (kept.save_to_disk(tmp_path / "kept") / "README.md").read_text()
+    assert "sub-02" in card and "sub-01" not in card and "sub-01" not in (tmp_path / "kept/gallery.json").read_text()
+    means = signals.mean_recordings()
+    assert means.filter(modality="eeg").terms["eeg"] == signals.terms["eeg"]  # of all
+    entry = {name: value for name, value in kept.terms["eeg"][0].items() if name != "subjects"}
+    assert entry.items() <= signals.terms["eeg"][0].items()
+
+
 def test_pictures_of_ones_own_may_become_public(hub, world, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

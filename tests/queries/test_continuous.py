@@ -23,7 +23,7 @@ def embedder(lab):
 
 
 def vectors(embedder, path, **said):
-    return open_recordings(path, embedder, RecordingOptions(**{"subject": "sub-01"} | said)).embedded(embedder)
+    return open_recordings(path, embedder, RecordingOptions(**{"subject": "sub-01"} | said)).embedded(embedder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_brainvision_with_a_table(lab, embedder, expected, tmp_path):
 def test_triggers_cut_like_a_table_and_each_event_is_named(lab, embedder, expected):
     file = open_recordings(lab.root / "rec_raw.fif", embedder, RecordingOptions(subject="sub-01", keep=("value=5",)))
     assert file.names[:2] == ["1 (1.000 s, 5)", "2 (2.300 s, 5)"] and len(file.names) == 20
-    np.testing.assert_allclose(file.embedded(embedder), expected["meg"], atol=1e-6)
+    np.testing.assert_allclose(file.embedded(embedder)[0], expected["meg"], atol=1e-6)
 
 
 @pytest.mark.parametrize("way", ["file", "root"])
@@ -150,4 +150,4 @@ def test_a_recording_is_read_some_windows_at_a_time(lab, embedder, tmp_path):
     sizes = [len(block) for block in file.blocks()]
     assert sizes == [BLOCK, BLOCK, 560 - 2 * BLOCK]
     whole = embedder.embed_recordings(file.read(0, 560), "sub-01", "meg")[1]
-    assert np.array_equal(file.embedded(embedder), whole)
+    assert np.array_equal(file.embedded(embedder)[0], whole)

@@ -17,7 +17,7 @@ def embedder(lab):
 
 
 def vectors(embedder, path, **said):
-    return open_recordings(path, embedder, RecordingOptions(**{"subject": "sub-01"} | said)).embedded(embedder)
+    return open_recordings(path, embedder, RecordingOptions(**{"subject": "sub-01"} | said)).embedded(embedder)[0]
 
 
 def saved_epochs(lab, path, count=600):
@@ -34,7 +34,7 @@ def test_epochs_are_loaded_some_at_a_time(lab, embedder, tmp_path):
     file = open_recordings(tmp_path / "a-epo.fif", embedder, RecordingOptions(subject="sub-01"))
     assert file.modality == "eeg" and file.names[:2] == ["1 (face)", "2 (house)"]
     assert [len(block) for block in file.blocks()] == [BLOCK, BLOCK, 600 - 2 * BLOCK]
-    assert np.array_equal(file.embedded(embedder), embedder.embed_recordings(epochs, "sub-01", "eeg")[1])
+    assert np.array_equal(file.embedded(embedder)[0], embedder.embed_recordings(epochs, "sub-01", "eeg")[1])
     with pytest.raises(DataError, match=r"holds epochs, of which --keep is not used. Used are --modality, --scaling"):
         vectors(embedder, tmp_path / "a-epo.fif", keep=("a=b",))
     with pytest.raises(DataError, match="Allowed values are"):
@@ -92,7 +92,7 @@ def test_images_are_read_some_volumes_at_a_time(lab, embedder, tmp_path):
         file = open_recordings(tmp_path / name, embedder, options)
         assert [block.shape[3] for block in file.blocks()] == [BLOCK, BLOCK, 600 - 2 * BLOCK]
         whole = embedder.embed_recordings(many, "sub-01", "fmri", mask=mask)[1]
-        assert np.array_equal(file.embedded(embedder), whole)
+        assert np.array_equal(file.embedded(embedder)[0], whole)
     cut = (tmp_path / "many.nii.gz").read_bytes()[:-400]
     (tmp_path / "cut.nii.gz").write_bytes(cut)
     with pytest.raises(DataError, match=r"cut\.nii\.gz' cannot be read"):

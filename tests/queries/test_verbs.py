@@ -83,7 +83,8 @@ def test_a_raw_file_becomes_a_table_and_a_picture_as_from_python(here, embedder,
         f"decode: 20 {title} recordings among 20 images; by chance a given image is first in 5 % and among the first "
         "3 in 15 %"
     )
-    assert lines[2].split()[-4:] == ["rank", "score", "confidence", "image_id"] and len(lines) == 4 + 60 + 2
+    assert lines[2].split()[-3:] == ["rank", "score", "image_id"] and len(lines) == 4 + 60 + 2 + 2
+    assert lines[-3].startswith("20 of 20 without confidence: Confidence is calibrated for the order by cosine")
     assert lines[-1] == f"figure:     {figure}" and Image.open(figure).size[0] > 300
     by_csls = images.decode(recordings, "sub-01", modality=modality, top_k=3, calibrate="csls", **said)
     assert answer.hits.rows.tolist() == by_csls.rows.tolist()
@@ -102,6 +103,31 @@ def test_recordings_of_a_file_have_the_vectors_of_the_rows_that_were_prepared_fr
     assert len(queries.names) == len(rows) == 20
     for row, name in enumerate(rows.image_ids):
         np.testing.assert_allclose(queries.gallery.vectors[int(name[2:4])], rows.vectors[row], atol=2e-4)
+
+
+def test_files_and_rows_have_the_confidence_of_their_subject(here, capsys, tmp_path):
+    shutil.copytree("checkpoint", tmp_path / "calibrated")
+    config = tmp_path / "calibrated" / "config.json"
+    content = json.loads(config.read_text())
+    content["fmri_config"]["confidence_temperature"] = {"sub-01": 9.0}
+    config.write_text(json.dumps(content))
+    words = ["--gallery", "stimuli", "--checkpoint", tmp_path / "calibrated"]
+    images = NeuralGallery.from_images(str(tmp_path / "calibrated"), "stimuli")
+    recordings, said = from_python("fmri", None)
+    expected = images.decode(recordings, "sub-01", modality="fmri", **said)
+    for asked in (["betas.nii.gz", *FILES["fmri"][1:], "--subject", "sub-01"], ["sets/fmri"]):
+        answer, _ = answered(capsys, "decode", *asked, *words)
+        found = [query["hits"][0]["confidence"] for query in answer["queries"]]
+        assert all(1 / 20 < one < 1 for one in found) and answer["queries"][0]["why_no_confidence"] is None
+        if asked[0] == "betas.nii.gz":
+            np.testing.assert_allclose(found, [hit.confidence for hit in expected], rtol=1e-4)
+    cli.main(["decode", "sets/fmri", "--rows", "0", *map(str, words)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["query", "shown", "rank", "score", "confidence", "image_id"]
+    assert lines[-1].startswith("confidence: the probability that this is the image that was seen")
+    cli.main(["decode", "sets/eeg", "--rows", "0", *map(str, words)])
+    lines = capsys.readouterr().out.splitlines()
+    assert "confidence" not in lines[2] and "1 of 1 without confidence: The checkpoint has no temperature" in lines[-1]
 
 
 def test_all_conversions_by_each_way_equal_those_from_python(here, embedder, capsys, tmp_path):

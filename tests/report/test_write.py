@@ -122,6 +122,19 @@ def test_an_image_that_cannot_be_read_changes_no_picture(output_dir, tmp_path, m
     assert last > 10 and not (folder / "pictures").exists()
 
 
+def test_pictures_are_drawn_beside_those_of_a_notebook(output_dir, tmp_path):
+    """The backend that somebody chose stays, and their figures too."""
+    shutil.copytree(output_dir, tmp_path / "out")
+    code = (
+        "import sys, matplotlib\nmatplotlib.use('svg')\nfrom matplotlib import pyplot\npyplot.figure(7)\n"
+        "from neural_clip.report.write import write_report\nwrite_report(sys.argv[1])\n"
+        "print(matplotlib.get_backend(), pyplot.get_fignums())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split("\n")[-2] == "svg [7]"
+
+
 def test_a_report_far_from_its_data_says_the_same_of_them(tmp_path):
     """Its data set and checkpoint are gone, or on another machine; what it says of them is its own."""
     folder = make_report(tmp_path, modalities=("eeg",))

@@ -28,7 +28,11 @@ class Searched:
     """A gallery by the name that the page gives it."""
 
     gallery: NeuralGallery
-    simulated: bool
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is of a simulated data set."""
+        return self.gallery.simulated
 
     @property
     def kind(self) -> str:
@@ -54,7 +58,7 @@ class Answer:
         simulated (`bool`): Whether recordings or the training of the checkpoint are.
         seen (`PIL.Image`, *optional*): The image that was shown, where it is known.
         seen_name (`str`): Its concept or id.
-        right (`tuple[str, str]`, *optional*): Data set and id of the image that was shown.
+        right (`tuple[str, str]`, *optional*): Folder of the data set and id of the image that was shown.
     """
 
     asked: str
@@ -88,11 +92,11 @@ class Answers:
         """Read every place once."""
         for place in self.places:
             if (Path(place) / GALLERY_FILE).is_file():
-                self._add_gallery(Path(place).name, NeuralGallery.load(place, self.embedder), False)
+                self._add_gallery(Path(place).absolute().name, NeuralGallery.load(place, self.embedder))
             elif (Path(place) / METADATA_FILE).is_file() or not Path(place).exists():
                 self._add_set(PreparedSet.open(place))
             else:
-                self._add_gallery(Path(place).name, NeuralGallery.from_images(self.embedder, place), False)
+                self._add_gallery(Path(place).absolute().name, NeuralGallery.from_images(self.embedder, place))
 
     def _add_set(self, data: PreparedSet) -> None:
         """The images of a prepared data set, and the recordings of its test split, or of the last that it has."""
@@ -102,16 +106,16 @@ class Answers:
         part = data.split(splits[-1])
         name = f"{SIMULATED} {MODALITIES[modality].title}" if simulated else MODALITIES[modality].title
         name += "" if data.folder.name == modality else f" of {data.folder.name}"
-        name += f" ({data.name})" if name in self.examples else ""
+        name += f" ({len(self.examples) + 1})" if name in self.examples else ""
         self.examples[name] = part
-        self._images[name] = self._add_gallery(name, NeuralGallery.from_images(self.embedder, data), simulated)
-        self._add_gallery(name, NeuralGallery.from_recordings(self.embedder, part), simulated)
+        self._images[name] = self._add_gallery(name, NeuralGallery.from_images(self.embedder, data))
+        self._add_gallery(name, NeuralGallery.from_recordings(self.embedder, part))
 
-    def _add_gallery(self, name: str, gallery: NeuralGallery, simulated: bool) -> str:
+    def _add_gallery(self, name: str, gallery: NeuralGallery) -> str:
         """Each modality of a gallery is searched by itself; returns the title of the last."""
         for modality in gallery.modalities:
             own = gallery if len(gallery.modalities) == 1 else gallery.filter(modality=modality)
-            found = Searched(own, simulated)
+            found = Searched(own)
             kind = "images" if modality == IMAGE else "recordings"
             title = f"{len(own):,} {kind}: {name}"
             title += f" ({len(self.searched) + 1})" if title in self.searched else ""
@@ -150,7 +154,7 @@ class Answers:
         asked = f"{name} of {part.subjects[row]}, recording {int(number)} of {count}"
         return self._answer(
             asked, rows, part.modality, among, simulated=bool(part.facts.simulated), seen=picture,
-            seen_name=images[shown]["concept"] or image_id, right=(part.data.name, image_id),
+            seen_name=images[shown]["concept"] or image_id, right=(str(part.data.folder), image_id),
         )  # fmt: skip
 
     def of_upload(

@@ -15,6 +15,7 @@ from neural_clip.app.options import MAX_UPLOAD_MB
 from neural_clip.app.shown import STYLE, as_html, refusal
 from neural_clip.app.uploads import SUFFIXES
 from neural_clip.errors import DataError
+from neural_clip.files.privacy import shared_text
 from neural_clip.prepared.modalities import MODALITIES
 
 QUEUED = 256  # questions that wait; one more is refused
@@ -99,7 +100,7 @@ def _asks(
         try:
             told = as_html(ask(*given))
         except (DataError, OSError, ValueError) as error:
-            told = refusal(_without_places(str(error), paths))
+            told = refusal(shared_text(str(error)))
         finally:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -108,13 +109,6 @@ def _asks(
         return (told, *[None] * len(uploads)) if uploads else told
 
     button.click(answered, inputs, [shown, *uploads], api_name=name, concurrency_id="the model", concurrency_limit=1)
-
-
-def _without_places(text: str, paths: list[Path]) -> str:
-    """A message that names files as visitors do."""
-    for path in paths:
-        text = text.replace(str(path), path.name)
-    return text
 
 
 class OwnFilesOnly:

@@ -8,6 +8,7 @@ import io
 from typing import Any
 
 from neural_clip.app.answers import SIMULATED, Answer
+from neural_clip.files.privacy import shared_text
 from neural_clip.gallery.hits import Hit
 from neural_clip.prepared.modalities import MODALITIES
 
@@ -44,6 +45,9 @@ def as_html(answer: Answer) -> str:
         caption = f"<figcaption>{mark}seen: {name}</figcaption>"
         parts.append(f'<figure class="seen">{picture}{caption}</figure>')
     parts.append(f'<p class="chance">{mark}{html.escape(answer.searched.chance)}</p>')
+    if (confidence := answer.hits.confidence) is not None:
+        told = f"Confidence in the first image: {confidence:.1%}, if the image that was seen is among those searched."
+        parts.append(f'<p class="confidence">{mark}{told}</p>')
     parts.append("<ol>" + "".join(_item(hit, answer, mark) for hit in answer.hits) + "</ol>")
     return f'<div class="answer">{"".join(parts)}</div>'
 
@@ -55,7 +59,7 @@ def _item(hit: Hit, answer: Answer, mark: str) -> str:
         who = f", {MODALITIES[hit.modality].title} of {hit.subject}"
     right = answer.right == (hit.file, hit.image_id)
     told = f"{mark}{hit.rank}. cosine {hit.score:.3f}{who}: {name}" + (" (the image that was seen)" if right else "")
-    picture = _picture(hit.image, f"number {hit.rank}: {name}", hit.why_no_image)
+    picture = _picture(hit.image, f"number {hit.rank}: {name}", shared_text(hit.why_no_image))
     kind = ' class="right"' if right else ""
     return (
         f'<li{kind} data-image-id="{html.escape(hit.image_id)}"><figure>{picture}'

@@ -100,15 +100,17 @@ def split_images(part: Split, dtype: str = DTYPES[0]) -> datasets.Dataset:
     )  # fmt: skip
 
 
-def split_recordings(part: Split, vectors: np.ndarray, dtype: str = DTYPES[0]) -> datasets.Dataset:
-    """Rows of the recordings of a split, embedded as `vectors`."""
+def split_recordings(
+    part: Split, vectors: np.ndarray, dtype: str = DTYPES[0], layers: Sequence[str] | str = ""
+) -> datasets.Dataset:
+    """Rows of the recordings of a split, embedded as `vectors` through the alignment layers of these subjects."""
     concepts, categories = part.gallery_concepts, part.gallery_categories
     sessions = part.labels("session")["session"].tolist() if hasattr(part.recordings, "select_columns") else ""
     return table_of(
         vectors, dtype, modality=part.modality, image_id=part.image_ids,
         concept=[concepts[column] for column in part.columns],
         categories=[categories[column] for column in part.columns],
-        subject=part.subjects, session=sessions, split=part.name, file=str(part.data.folder),
+        subject=part.subjects, session=sessions, split=part.name, file=str(part.data.folder), layer=layers,
     )  # fmt: skip
 
 
@@ -135,7 +137,8 @@ def embedded_parts(
         whole = replace(whole, data=in_space_of(config, whole.data, f"The model '{embedder.identity.name}'"))
         for start in range(0, len(whole), BLOCK_RECORDINGS):
             part = whole.at(np.arange(start, min(start + BLOCK_RECORDINGS, len(whole))))
-            yield part, split_recordings(part, embedder.embed_split(part, subject), dtype)
+            _, vectors, layers = embedder.embed_with_layers(part, subject)
+            yield part, split_recordings(part, vectors, dtype, layers)
 
 
 def _splits_of(data: Any) -> Iterator[Split]:
@@ -186,5 +189,5 @@ def mean_rows(rows: datasets.Dataset) -> datasets.Dataset:
         kept: dict[str, Any] = {
             name: column_of(first, name) for name in ("image_id", "concept", "categories", "split", "file")
         }
-        parts.append(table_of(means.astype(np.float32), modality=str(modality), subject="all", **kept))
+        parts.append(table_of(means.astype(np.float32), modality=str(modality), subject="all", layer="all", **kept))
     return joined(parts)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 IMAGE = "image"  # the modality of images
 DTYPES = ("float32", "float16")
 VECTOR, PIXELS = "vector", "pixels"
-TEXTS = ("modality", "image_id", "concept", "subject", "session", "split", "file")
+LAYER = "layer"  # whose alignment layer embedded a recording: a subject, or the average of all
+TEXTS = ("modality", "image_id", "concept", "subject", "session", "split", "file", LAYER)
 
 
 def table_of(vectors: np.ndarray, dtype: str = DTYPES[0], **columns: Any) -> datasets.Dataset:

@@ -207,9 +207,9 @@ class Embedder:
         Returns:
             `tuple` of `str` and `np.ndarray` `(n, projection_dim)`, float32: Unit vectors.
         """
-        return self.embed_with_subjects(recordings, subject, modality, **said)[:2]
+        return self.embed_with_layers(recordings, subject, modality, **said)[:2]
 
-    def embed_with_subjects(
+    def embed_with_layers(
         self, recordings: Any, subject: Any = None, modality: str | None = None, **said: Any
     ) -> tuple[str, np.ndarray, list[str]]:
         """As [`embed_recordings`], and whose layer each recording went through, `"average"` for the mean of all."""

@@ -21,7 +21,7 @@ from neural_clip.gallery.building import (
     table_images,
     without_repeats,
 )
-from neural_clip.gallery.columns import DTYPES, IMAGE, column_of, joined, masked, table_of, vectors_of
+from neural_clip.gallery.columns import DTYPES, IMAGE, LAYER, column_of, joined, masked, table_of, vectors_of
 from neural_clip.gallery.confidence import NO_MODEL, NOT_CSLS, NOT_DECODED, Confidences, Temperatures
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, WAYS, expected_images, training_images
 from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
@@ -29,11 +29,12 @@ from neural_clip.gallery.hits import Hits
 from neural_clip.gallery.index import GalleryIndex, make_index, nearest_by_index
 from neural_clip.gallery.pictures import Pictures, Seen
 from neural_clip.gallery.search import local_scaling, nearest_by_cosine
-from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data
+from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data, terms_of_people
 from neural_clip.gallery.sources import images_in, opened
 from neural_clip.gallery.stored import read_gallery, write_gallery
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet, Split
+from neural_clip.retrieval.calibration import shares_of
 from neural_clip.retrieval.tiles import Vectors
 from neural_clip.targets.identity import EncoderIdentity, identity_of, in_space_of
 
@@ -58,8 +59,9 @@ class NeuralGallery:
     Args:
         rows (`datasets.Dataset`): `vector` (float32 or float16; cosines are compared), `modality` (`"image"`, `"eeg"`,
             `"meg"` or `"fmri"`), `image_id` (the image, or the one that a recording answered to), `concept`,
-            `categories`, `subject`, `session`, `split`, `file` (an image, or the prepared data set it is in) and
-            `pixels` (the file of an image that lies nowhere else).
+            `categories`, `subject`, `session`, `split`, `file` (an image, or the prepared data set it is in),
+            `layer` (the subject whose alignment layer embedded a recording, or `"average"`) and `pixels` (the file of
+            an image that lies nowhere else).
         encoder ([`EncoderIdentity`], *optional*): What embedded the images of this space.
         checkpoint ([`CheckpointIdentity`], *optional*): What embedded the recordings; `None` for images.
         embedder ([`Embedder`], *optional*): The model that makes vectors of queries.
@@ -259,6 +261,11 @@ class NeuralGallery:
         return Vectors(self.vectors, "gallery")
 
     @cached_property
+    def _shares(self) -> np.ndarray:
+        """What each row counts where equal images count once."""
+        return shares_of(self.vectors)
+
+    @cached_property
     def _pictures(self) -> Pictures:
         return Pictures(list(self.places))
 
@@ -271,6 +278,11 @@ class NeuralGallery:
     def modalities(self) -> list[str]:
         """`"image"`, or those of the recordings."""
         return sorted(set(column_of(self.rows, "modality")))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether rows come from simulated data sets, as their terms say."""
+        return any(entry.get("simulated") for name in self.modalities for entry in self.terms.get(name) or ())
 
     @cached_property
     def image_ids(self) -> np.ndarray:
@@ -303,7 +315,7 @@ class NeuralGallery:
         Args:
             function (`Callable`, *optional*): Of a row without its vector and pixels; true for rows that stay.
             **columns: Texts that stay: `subject=["sub-01", "sub-02"]`, `modality="fmri"`, and likewise `image_id`,
-                `concept`, `session`, `split` and `file`.
+                `concept`, `session`, `split`, `file` and `layer`.
 
         Raises:
             DataError: If no row is left, or the gallery does not have one of these texts.
@@ -312,7 +324,10 @@ class NeuralGallery:
         if function is not None:
             mask &= [bool(function(row)) for row in self.rows.remove_columns(["vector", "pixels"]).with_format(None)]
             check_value("function", function, bool(mask.any()), "one that is true for a row")
-        return replace(self, rows=self.rows.select(np.flatnonzero(mask)), index=None)
+        found = replace(self, rows=self.rows.select(np.flatnonzero(mask)), index=None)
+        kinds = np.array(column_of(found.rows, "modality"))
+        people = {modality: set(found.subjects[kinds == modality].tolist()) for modality in found.modalities}
+        return replace(found, terms=terms_of_people(self.terms, people))
 
     def add(self, other: NeuralGallery) -> NeuralGallery:
         """The rows of both. An image that both have under one name counts once.
@@ -331,7 +346,11 @@ class NeuralGallery:
         self._require(other, "the other gallery", same_checkpoint=True)
         terms = joined_terms([{name: one.terms.get(name) for name in one.modalities} for one in (self, other)])
         rows, places = without_repeats(joined([self.rows, other.rows])), self.places + other.places
-        return replace(self, rows=rows, places=places, terms=terms, index=None)
+        found = replace(self, rows=rows, places=places, terms=terms, index=None)
+        known = {"encoder": self.encoder or other.encoder, "checkpoint": self.checkpoint or other.checkpoint}
+        if self.embedder is None or known == {"encoder": self.encoder, "checkpoint": self.checkpoint}:
+            return replace(found, **known)
+        return replace(found, **known).for_model(self.embedder)
 
     def _require(self, other: NeuralGallery, where: str, *, same_checkpoint: bool) -> None:
         """Raise a `DataError` unless another gallery lies in this space."""
@@ -445,7 +464,7 @@ class NeuralGallery:
             asked = Vectors(queries, "queries")
             handicap = local_scaling(asked, self._searched, min(CSLS_NEIGHBOURS, len(asked)))
             return self._found(queries, top_k, titles, handicap=handicap, asked=seen, confidences=NOT_CSLS)
-        confidences = Confidences(queries, self._searched, temperatures)
+        confidences = Confidences(queries, self._searched, lambda: self._shares, temperatures)
         return self._found(queries, top_k, titles, asked=seen, confidences=confidences)
 
     def encode(self, images: Any, *, modality: str | None = None, top_k: int = HITS) -> Hits:
@@ -548,10 +567,10 @@ class NeuralGallery:
             behind = recordings.rows.select_columns(["image_id", "file", "pixels"]).with_format(None)
             seen = Seen(behind, list(recordings.places))
             return recordings.vectors, titles, seen, self._temperatures(recordings)
-        found, vectors, subjects = self._embedder.embed_with_subjects(recordings, subject, modality, **said)
+        found, vectors, layers = self._embedder.embed_with_layers(recordings, subject, modality, **said)
         who = f"\n{subject}" if isinstance(subject, str) else ""
         titles = [f"{MODALITIES[found].title} {number + 1}{who}" for number in range(len(vectors))]
-        temperatures = Temperatures.of(self._embedder.model.config, [found] * len(vectors), subjects)
+        temperatures = Temperatures.of(self._embedder.model.config, [found] * len(vectors), layers)
         if not isinstance(recordings, Split):
             return vectors, titles, None, temperatures
         rows = [{"image_id": name, "file": str(recordings.data.folder)} for name in recordings.image_ids]
@@ -563,7 +582,7 @@ class NeuralGallery:
         for embedder in (recordings.embedder, self.embedder):
             if made_by is not None and embedder is not None and embedder.identity.sha256 == made_by.sha256:
                 names = column_of(recordings.rows, "modality")
-                return Temperatures.of(embedder.model.config, names, recordings.subjects.tolist())
+                return Temperatures.of(embedder.model.config, names, column_of(recordings.rows, LAYER))
         return Temperatures.none(len(recordings), NO_MODEL)
 
     def _found(

@@ -195,7 +195,7 @@ class NeuralPipeline(PushedByTerms, Pipeline):
         items = input_tensors["items"]
         embedded = self._embedded(items)
         columns: dict[str, Any] = {"modality": [kind for kind, vectors, _ in embedded for _ in range(len(vectors))]}
-        columns["subject"] = [name for _, _, subjects in embedded for name in subjects]
+        columns["layer"] = [name for _, _, layers in embedded for name in layers]
         made_by = None if IMAGE in columns["modality"] else self.embedder.identity
         vectors = np.concatenate([vectors for _, vectors, _ in embedded])
         queries = NeuralGallery(table_of(vectors, **columns), None, made_by, self.embedder)
@@ -206,7 +206,7 @@ class NeuralPipeline(PushedByTerms, Pipeline):
     def _embedded(self, items: list[dict]) -> list[tuple[str, np.ndarray, list[str]]]:
         """Modality, vectors, and whose layers they went through, of each item."""
         apart = {
-            place: self.embedder.embed_with_subjects(item["query"], **item["said"])
+            place: self.embedder.embed_with_layers(item["query"], **item["said"])
             for place, item in enumerate(items)
             if isinstance(item["query"], Split)
         }

@@ -39,6 +39,19 @@ def joined_terms(parts: Sequence[Terms]) -> dict[str, list[dict] | None]:
     return found
 
 
+def terms_of_people(terms: Terms, people: Mapping[str, set[str]]) -> Terms:
+    """Terms of some of the rows, which name the people of each modality in these rows alone."""
+
+    def of_those(entry: dict, kept: set[str]) -> dict:
+        named = entry.get("subjects", [])
+        return entry | {"subjects": [name for name in named if name in kept] or named}  # none: means of all people
+
+    return {
+        modality: None if entries is None else [of_those(entry, people.get(modality, set())) for entry in entries]
+        for modality, entries in terms.items()
+    }
+
+
 def _merged(entries: Sequence[dict]) -> list[dict]:
     """Entries that differ in their subjects alone become one of all these."""
     found: list[dict] = []

@@ -16,7 +16,7 @@ from neural_clip.files.reading import reading
 from neural_clip.files.record import GALLERY_ADVICE, GALLERY_FILE, GALLERY_VERSION, check_gallery_files, sealed
 from neural_clip.files.whole import check_apart, sha256_of, whole_folder, write_whole
 from neural_clip.gallery.card import card_text
-from neural_clip.gallery.columns import check_columns, column_of, vectors_of
+from neural_clip.gallery.columns import LAYER, check_columns, column_of, vectors_of
 from neural_clip.gallery.embedder import CheckpointIdentity
 from neural_clip.gallery.sharing import Terms
 from neural_clip.targets.identity import EncoderIdentity
@@ -74,6 +74,8 @@ def read_gallery(
     with reading(folder, " as a gallery"):
         content = check_gallery_files(folder)
         rows: Any = load_from_disk(folder)
+        if LAYER not in rows.column_names:  # an earlier version wrote it
+            rows = rows.add_column(LAYER, [""] * len(rows))
         check_columns(rows)
         encoder = None if content["encoder"] is None else EncoderIdentity.of_settings(content["encoder"])
         checkpoint = None if content["checkpoint"] is None else CheckpointIdentity(**content["checkpoint"])

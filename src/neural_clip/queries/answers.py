@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +17,13 @@ from neural_clip.errors import DataError, check_option
 from neural_clip.files.places import place_line
 from neural_clip.files.whole import check_apart, whole_file
 from neural_clip.gallery.cells import CELL_INCHES, MAX_ROWS
-from neural_clip.gallery.hits import SHOWN, Hits
+from neural_clip.gallery.hits import Hits
 from neural_clip.report.tables import as_text
 
 FORMATS = (".png", ".pdf", ".svg")
 TITLE_WIDTH, TITLE_INCHES = 12, 0.17  # characters to an inch of the picture, and inches a line
+SCORES = ("score", "confidence")
+SURE = "confidence: the probability that this is the image that was seen, if it is among these images"
 NAMED = ("image_id", "concept", "subject", "session")  # columns, where there is something in them
 LEARNT = "; the checkpoint learnt from SIMULATED recordings"
 
@@ -79,7 +82,7 @@ class Answer:
     def text(self) -> str:
         """The table, with `said` above it."""
         rows = [row for found in self._rows for row in found]
-        scores = [name for name in rows[0] if name not in (*SHOWN, "rank", "row")]
+        scores = [name for name in SCORES if any(row[name] is not None for row in rows)]
         columns = [name for name in NAMED if any(row[name] for row in rows)]
         columns += ["modality"] * (len({row["modality"] for row in rows}) > 1)
         seen = ["shown"] if any(self.shown) else []
@@ -88,7 +91,15 @@ class Answer:
             for query, shown, found in zip(self.names, self.shown, self._rows, strict=True)
             for row in found
         ]
-        return f"{self.said}\n\n{as_text((['query', *seen, 'rank', *scores, *columns], table))}"
+        found = f"{self.said}\n\n{as_text((['query', *seen, 'rank', *scores, *columns], table))}"
+        return "\n\n".join([found, *self.sure]) if self.verb == "decode" else found
+
+    @property
+    def sure(self) -> list[str]:
+        """What confidence means, and why queries have none, each reason once."""
+        lacking = Counter(ranked.why_no_confidence for ranked in self.hits)
+        told = [SURE] * (lacking.pop("", 0) > 0)
+        return told + [f"{n} of {len(self.hits)} without confidence: {reason}" for reason, n in lacking.items()]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -96,7 +107,11 @@ class Answer:
         return {
             "verb": self.verb, "said": self.said, "simulated": self.simulated, "checkpoint": self.checkpoint,
             "searched": {"rows": self.n_rows, "images": self.n_images}, "chance": self.chance,
-            "queries": [{"query": name, "shown": shown or None, "hits": found} for name, shown, found in queries],
+            "queries": [
+                {"query": name, "shown": shown or None, "why_no_confidence": ranked.why_no_confidence or None,
+                 "hits": found}
+                for (name, shown, found), ranked in zip(queries, self.hits, strict=True)
+            ],
         }  # fmt: skip
 
     def draw(self, path: Path) -> Path:

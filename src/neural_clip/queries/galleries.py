@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from neural_clip.errors import DataError
 from neural_clip.files.places import place_line
-from neural_clip.files.reading import read_json
 from neural_clip.files.whole import check_apart, check_free, only_writer, place_of
 from neural_clip.gallery.columns import IMAGE, column_of
 from neural_clip.gallery.embedder import Embedder
@@ -77,18 +75,6 @@ def _opened(
             f"'{place}' cannot be searched for {wanted}. {there} gallery or prepared data set of that name."
         )
     return NeuralGallery.from_images(embedder, place)
-
-
-def holds_simulated(gallery: NeuralGallery) -> bool:
-    """Whether recordings of a gallery come from a simulated data set that is at hand."""
-    if gallery.modalities == [IMAGE]:
-        return False
-    names = {name for name in column_of(gallery.rows, "file") if name}
-    for path in (place / name / METADATA_FILE for name in names for place in (Path(), *gallery.places)):
-        with suppress(DataError):
-            if path.is_file() and read_json(path).get("simulated"):
-                return True
-    return False
 
 
 def build_gallery(sources: Sequence[str], checkpoint: str, folder: Path, options: BuildOptions) -> Path:

@@ -44,8 +44,8 @@ class RecordingFile:
         for start in range(0, len(self.names), step):
             yield self.read(start, min(start + step, len(self.names)))
 
-    def embedded(self, embedder: Embedder) -> np.ndarray:
-        """Unit vectors of all recordings, `(n, projection_dim)` float32.
+    def embedded(self, embedder: Embedder) -> tuple[np.ndarray, list[str]]:
+        """Unit vectors of all recordings, `(n, projection_dim)` float32, and whose alignment layer embedded each.
 
         Raises:
             DataError: If there are none, or they do not fit the model.
@@ -54,16 +54,19 @@ class RecordingFile:
 
         if not self.names:
             raise DataError(f"'{self.place}' holds no recordings.")
-        found = []
+        found: list[np.ndarray] = []
+        layers: list[str] = []
         with tqdm(total=len(self.names), desc=f"embed {self.modality}", file=sys.stderr, unit="recording",
                   disable=len(self.names) <= BLOCK) as bar:  # fmt: skip
             for block in self.blocks():
                 try:
-                    found.append(embedder.embed_recordings(block, self.subject, self.modality, **self.said)[1])
+                    _, vectors, own = embedder.embed_with_layers(block, self.subject, self.modality, **self.said)
                 except DataError as error:
                     raise DataError(f"'{self.place}': {error}") from error
+                found.append(vectors)
+                layers += own
                 bar.update(len(found[-1]))
-        return np.concatenate(found)
+        return np.concatenate(found), layers
 
 
 def said_of(options: RecordingOptions, *names: str) -> dict[str, Any]:

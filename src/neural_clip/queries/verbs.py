@@ -11,7 +11,7 @@ import numpy as np
 
 from neural_clip.corpora.stamp import STAMP_FILE
 from neural_clip.errors import DataError
-from neural_clip.gallery.columns import IMAGE, column_of
+from neural_clip.gallery.columns import IMAGE, column_of, table_of
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS
 from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
 from neural_clip.gallery.hits import Hits
@@ -19,7 +19,7 @@ from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.queries.answers import Answer
-from neural_clip.queries.galleries import holds_simulated, is_prepared, is_saved, open_gallery
+from neural_clip.queries.galleries import is_prepared, is_saved, open_gallery
 from neural_clip.queries.opening import check_used, open_recordings
 from neural_clip.queries.options import AmongOptions, ConvertOptions, DecodeOptions, RecordingOptions
 
@@ -131,9 +131,10 @@ def read_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Quer
     if is_prepared(place):
         return _prepared_queries(place, embedder, said)
     found = open_recordings(place, embedder, said)
-    vectors = found.embedded(embedder)
-    behind = {"subject": found.subject or "", "session": said.session or "", "file": place}
-    gallery = NeuralGallery.of_arrays(found.modality, vectors, [""] * len(vectors), embedder.encoder, **behind)
+    vectors, layers = found.embedded(embedder)
+    behind = {"subject": found.subject or "", "session": said.session or "", "file": place, "layer": layers}
+    rows = table_of(vectors, modality=found.modality, **behind)
+    gallery = NeuralGallery(rows, embedder.encoder, embedder.identity, embedder)
     simulated = any((folder / STAMP_FILE).is_file() for folder in Path(place).absolute().parents)
     return Queries(gallery, found.names, simulated)
 
@@ -147,7 +148,7 @@ def _saved_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Qu
         gallery = gallery.filter(**wanted)
     rows = _chosen(said.rows, len(gallery), place)
     kept = replace(gallery, rows=gallery.rows.select(rows))
-    return Queries(kept, [f"row {row}" for row in rows], holds_simulated(kept))
+    return Queries(kept, [f"row {row}" for row in rows], kept.simulated)
 
 
 def _prepared_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Queries:
@@ -213,7 +214,7 @@ def _answer(
 ) -> Answer:  # fmt: skip
     """Hits with what was searched; a model of simulated recordings alone makes them simulated, too."""
     images, by_image = len(set(searched.image_ids.tolist())), searched.modalities == [IMAGE]
-    also = holds_simulated(searched)
+    also = searched.simulated and not by_image  # pictures of a simulated data set are no simulated ones
     among, simulated = in_words(searched, also), simulated or also
     among += "" if by_image else f" of {_counted(images, 'image')}"
     learnt = [entry for entries in embedder.processor.trained_on.values() for entry in entries or ()]

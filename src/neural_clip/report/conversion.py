@@ -15,6 +15,7 @@ from neural_clip.report.tables import method_name, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 KEYS = {"target": "normalised", "weaker": "normalised_by_weaker"}
 DIVISORS = {"target": "decoding of the target", "weaker": "the weaker decoding of source and target"}
@@ -50,9 +51,7 @@ def plot_conversion(
     if ax is None:
         from matplotlib import pyplot
 
-        width = LABEL_INCHES + CELL_INCHES[0] * len(ways)
-        size = (width, 1.2 + CELL_INCHES[1] * len(values))
-        ax = pyplot.subplots(figsize=size, layout="constrained")[1]
+        ax = pyplot.subplots(figsize=_inches(values), layout="constrained")[1]
     highest = max(1.0, float(np.nanmax(values, initial=1.0)))
     drawn = ax.imshow(values, cmap=COLOURS, vmin=DARKEST, vmax=highest, aspect="auto")
     for row, column in np.ndindex(values.shape):
@@ -71,6 +70,20 @@ def plot_conversion(
     title = f"Conversion by {named}{simulated}:\n2-way score divided by {DIVISORS[by]} [95 % interval]"
     ax.set_title(title, fontsize=9, pad=8, parse_math=False)
     return ax
+
+
+def conversion_figure(report: Mapping[str, Any]) -> Figure:
+    """What [`plot_conversion`] shows by default, as a figure that `pyplot` knows nothing of."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_inches(_cells(report, KEYS["target"], None)[2]), layout="constrained")
+    plot_conversion(report, figure.subplots())
+    return figure
+
+
+def _inches(values: np.ndarray) -> tuple[float, float]:
+    """Width and height of the picture of these cells."""
+    return LABEL_INCHES + CELL_INCHES[0] * values.shape[1], 1.2 + CELL_INCHES[1] * len(values)
 
 
 def conversion_text(report: Mapping[str, Any]) -> str:

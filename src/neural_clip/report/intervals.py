@@ -30,13 +30,11 @@ def draw_intervals(
         path (`Path`): PNG file, written aside and renamed.
         width (`float`, defaults to 8): Inches.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     n_lines = sum(len(lines) + 1 for _, lines in groups)
-    figure, axes = pyplot.subplots(figsize=(width, 1.0 + LINE_INCHES * n_lines))
+    figure = Figure(figsize=(width, 1.0 + LINE_INCHES * n_lines))
+    axes = figure.subplots()
     place, ticks, labels = 0.0, [], []
     for heading, lines in groups:
         if heading:
@@ -66,4 +64,3 @@ def draw_intervals(
     axes.set_title(title, fontsize=10, pad=16)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
-    pyplot.close(figure)

@@ -46,13 +46,9 @@ def draw_reliability(axes: Axes, records: Sequence[dict], title: str) -> None:
 
 def write_reliability(records: Sequence[dict], title: str, path: Path) -> None:
     """Draw a modality into a PNG file, written aside and renamed."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(INCHES, INCHES))
-    draw_reliability(axes, records, title)
+    figure = Figure(figsize=(INCHES, INCHES))
+    draw_reliability(figure.subplots(), records, title)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
-    pyplot.close(figure)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.outputs import EMBEDDINGS_FILE, REPORT_FILE, WEIGHTS, read_report, why_not_of
@@ -13,7 +12,7 @@ from neural_clip.files.privacy import found_place
 from neural_clip.files.reading import read_json
 from neural_clip.files.whole import only_writer, sha256_of, whole_file, write_whole
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.report.conversion import conversion_text, has_ways, plot_conversion
+from neural_clip.report.conversion import conversion_figure, conversion_text, has_ways
 from neural_clip.report.page import write_page
 from neural_clip.report.summary import best_baseline
 from neural_clip.report.tables import known_ceiling, label, method_name, percent, score
@@ -108,12 +107,9 @@ def _draw_ways(report: dict, folder: Path) -> dict[str, str]:
     """The picture of conversion by ways, where the report has them: title and file name."""
     if not has_ways(report):
         return {}
-    from matplotlib import pyplot
-
-    figure: Any = plot_conversion(report).figure
+    figure = conversion_figure(report)
     with whole_file(folder / WAYS_PICTURE) as partial:
         figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-    pyplot.close(figure)
     return {conversion_text(report): WAYS_PICTURE}
 
 
