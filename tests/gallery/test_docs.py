@@ -3,8 +3,10 @@
 import matplotlib.pyplot as plt
 import pytest
 
+from loopback_hub import LoopbackHub
 from neural_clip.simulation.images import render, sample_specs
 from paths import REPOSITORY
+from planted_reports import make_report
 from tutorial_blocks import blocks_of
 
 BLOCKS = [text for language, _, text in blocks_of(REPOSITORY / "docs" / "galleries.md") if language == "python"]
@@ -12,17 +14,20 @@ BLOCKS = [text for language, _, text in blocks_of(REPOSITORY / "docs" / "galleri
 
 @pytest.fixture
 def names(world, tmp_path, monkeypatch):
-    """What the page names: a folder with a checkpoint and pictures, recordings, a data set of two modalities."""
+    """What the page names: a folder with a checkpoint, pictures and an evaluation; recordings; data; a Hub."""
     import numpy as np
     from PIL import Image
 
-    for folder in ("outputs", "photos", "more_photos"):
+    for folder in ("outputs", "photos", "more_photos", "data"):
         (tmp_path / folder).mkdir()
+    make_report(tmp_path).rename(tmp_path / "outputs" / "evaluation")
+    (tmp_path / "data" / "things_eeg").symlink_to(world.folders["eeg"])
     (tmp_path / "outputs" / "checkpoint").symlink_to(world.checkpoint)
     pictures = [Image.fromarray(render(spec)) for spec in sample_specs(9, np.random.default_rng(3))]
     for number, picture in enumerate(pictures):
         picture.save(tmp_path / ("photos" if number < 7 else "more_photos") / f"{number}.png")
-    pictures[0].save(tmp_path / "dog.jpg")
+    for name in ("dog.jpg", "cat.jpg"):
+        pictures[0].save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
 
     class Data:
@@ -30,7 +35,10 @@ def names(world, tmp_path, monkeypatch):
             return [world.data[modality].split(name) for modality in ("eeg", "fmri")]
 
     epochs = world.data["eeg"].split("test", ["sub-02"]).recordings
-    return {"data": Data(), "epochs": epochs, "checkpoint": str(world.checkpoint)}
+    recordings = [np.array(row["eeg"], np.float32) for row in epochs]
+    with LoopbackHub() as hub:
+        hub.stand_in(monkeypatch)
+        yield {"data": Data(), "epochs": epochs, "rows": epochs, "recordings": recordings, "pictures": pictures}
 
 
 def test_blocks_of_the_page_run_in_order(names):
