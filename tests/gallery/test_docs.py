@@ -23,9 +23,9 @@ def names(world, tmp_path, monkeypatch):
     make_report(tmp_path).rename(tmp_path / "outputs" / "evaluation")
     (tmp_path / "data" / "things_eeg").symlink_to(world.folders["eeg"])
     (tmp_path / "outputs" / "checkpoint").symlink_to(world.checkpoint)
-    pictures = [Image.fromarray(render(spec)) for spec in sample_specs(9, np.random.default_rng(3))]
+    pictures = [Image.fromarray(render(spec)) for spec in sample_specs(14, np.random.default_rng(3))]
     for number, picture in enumerate(pictures):
-        picture.save(tmp_path / ("photos" if number < 7 else "more_photos") / f"{number}.png")
+        picture.save(tmp_path / ("photos" if number < 12 else "more_photos") / f"{number}.png")
     for name in ("dog.jpg", "cat.jpg"):
         pictures[0].save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -45,5 +45,5 @@ def test_blocks_of_the_page_run_in_order(names):
     for number, block in enumerate(BLOCKS):
         exec(compile(block, f"docs/galleries.md, block {number}", "exec"), names)
     plt.close("all")
-    assert len(BLOCKS) >= 3 and len(names["images"]) == 9
+    assert len(BLOCKS) >= 3 and len(names["images"]) == 14
     assert set(names["some"].modalities) == {"fmri"}
