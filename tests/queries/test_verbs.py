@@ -83,7 +83,10 @@ def test_a_raw_file_becomes_a_table_and_a_picture_as_from_python(here, embedder,
         f"decode: 20 {title} recordings among 20 images; by chance a given image is first in 5 % and among the first "
         "3 in 15 %"
     )
-    assert lines[2].split()[-3:] == ["rank", "score", "image_id"] and len(lines) == 4 + 60 + 2
+    assert lines[2].split()[-3:] == ["rank", "score", "image_id"] and len(lines) == 4 + 60 + 4
+    assert lines[-3].startswith(
+        "Without confidence: 20 of 20. Confidence is calibrated for the order by cosine; 'csls'"
+    )
     assert lines[-1] == f"figure:     {figure}" and Image.open(figure).size[0] > 300
     by_csls = images.decode(recordings, "sub-01", modality=modality, top_k=3, calibrate="csls", **said)
     assert answer.hits.rows.tolist() == by_csls.rows.tolist()
@@ -205,7 +208,7 @@ WRONG = [
     (["encode", "gone.png", "--gallery", "sets/eeg"], "There is no image 'gone.png'"),
     (["encode", "events.tsv", "--gallery", "sets/eeg"], "'events.tsv'"),
     (["encode", "stimuli", "--gallery", "stimuli"], "'stimuli' cannot be searched for recordings. It is no gallery"),
-    (["convert", "sets/eeg", "--to", "meg", "--gallery", "sets/fmri"], "sets/fmri hold fmri, but --to is meg"),
+    (["convert", "sets/eeg", "--to", "meg", "--gallery", "sets/fmri"], "--to is meg, but the recordings"),
     (["convert", "sets/eeg", "--to", "fmri", "--gallery", "sets/fmri", "--via", "images"], "or --bank FOLDER"),
     (["search", " "], "a text that is not empty"),
     (["search", "x", "--gallery", "sets/eeg", "--subject", "sub-07"], "Allowed is 'sub-01', but got 'sub-07'"),

@@ -77,9 +77,10 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The table, with `said` above it."""
+        """The table, with `said` above it, and below it why decodings have no confidence."""
         rows = [row for found in self._rows for row in found]
         scores = [name for name in rows[0] if name not in (*SHOWN, "rank", "row")]
+        scores = [name for name in scores if any(row[name] is not None for row in rows)]
         columns = [name for name in NAMED if any(row[name] for row in rows)]
         columns += ["modality"] * (len({row["modality"] for row in rows}) > 1)
         seen = ["shown"] if any(self.shown) else []
@@ -88,7 +89,14 @@ class Answer:
             for query, shown, found in zip(self.names, self.shown, self._rows, strict=True)
             for row in found
         ]
-        return f"{self.said}\n\n{as_text((['query', *seen, 'rank', *scores, *columns], table))}"
+        return f"{self.said}\n\n{as_text((['query', *seen, 'rank', *scores, *columns], table))}{self._unsure}"
+
+    @property
+    def _unsure(self) -> str:
+        """Why decodings have no confidence; empty where all have one, and for other verbs, which have none."""
+        reasons = [ranked.why_no_confidence for ranked in self.hits] if self.verb == "decode" else []
+        lacking = [reason for reason in reasons if reason]
+        return f"\n\nWithout confidence: {len(lacking)} of {len(reasons)}. {lacking[0]}" if lacking else ""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
