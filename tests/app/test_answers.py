@@ -180,3 +180,8 @@ def test_a_gallery_of_another_checkpoint_is_refused(answers, tmp_path):
     NeuralGallery(gallery.rows, gallery.encoder, other).save_to_disk(tmp_path / "other")
     with pytest.raises(DataError, match="Recordings of two checkpoints are not comparable"):
         Answers(answers.embedder, [tmp_path / "other"])
+
+
+def test_a_folder_that_is_missing_is_called_so(answers, tmp_path):
+    with pytest.raises(DataError, match=r"^There is no folder or image '.*nowhere'\.$"):
+        Answers(answers.embedder, [tmp_path / "nowhere"])

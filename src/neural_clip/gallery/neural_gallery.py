@@ -553,7 +553,8 @@ class NeuralGallery:
         """Raise unless this gallery holds images, or recordings."""
         if (self.modalities == [IMAGE]) != images:
             kind = "images" if images else "recordings"
-            raise DataError(f"A gallery of {self.modalities} cannot {verb}; that takes a gallery of {kind}.")
+            held = " and ".join(f"{modality} rows" for modality in self.modalities)
+            raise DataError(f"A gallery of {held} cannot {verb}; that takes a gallery of {kind}.")
 
     def _queries(
         self, recordings: Any, subject: Any, modality: str | None, said: dict
