@@ -347,7 +347,10 @@ class NeuralGallery:
         terms = joined_terms([{name: one.terms.get(name) for name in one.modalities} for one in (self, other)])
         rows, places = without_repeats(joined([self.rows, other.rows])), self.places + other.places
         found = replace(self, rows=rows, places=places, terms=terms, index=None)
-        known = {"encoder": self.encoder or other.encoder, "checkpoint": self.checkpoint or other.checkpoint}
+        known: dict[str, Any] = {
+            "encoder": self.encoder or other.encoder,
+            "checkpoint": self.checkpoint or other.checkpoint,
+        }
         if self.embedder is None or known == {"encoder": self.encoder, "checkpoint": self.checkpoint}:
             return replace(found, **known)
         return replace(found, **known).for_model(self.embedder)
