@@ -156,7 +156,7 @@ def cut(whole: Path, folder: Path) -> None:
     counts = zip(splits, parts, strict=True)
     partial = {f"{part.name} rows": {"found": len(few), "declared": len(part)} for part, few in counts}
     found = dict.fromkeys(("files", "splits", "subject_splits", "fingerprint")) | {"findings": []}
-    facts = data.facts.as_dict() | TERMS | found | {"partial": partial}
+    facts = data.facts.as_dict() | TERMS | found | {"partial": partial, "places_space": None}
     rows = (row for part in parts for row in recordings(part))
     write_prepared(folder, facts, rows, images(data, shown), voxels=data.statistics)
 

@@ -169,7 +169,8 @@ def test_names_from_files_are_shown_as_text(answers, embedder, tmp_path):
 def test_every_line_of_an_answer_says_that_it_is_simulated_and_pictures_have_words(answers):
     told = as_html(answers.of_example("SIMULATED MEG", 1, "46 images: SIMULATED MEG"))
     lines = [line for line in re.sub("<[^>]+>", "\n", told).splitlines() if line.strip()]
-    assert len(lines) == 8 and all(line.startswith("SIMULATED") for line in lines)
+    assert len(lines) == 9 and all(line.startswith("SIMULATED") for line in lines)
+    assert sum("Confidence in the first image: " in line for line in lines) == 1
     assert told.count("<img alt=") == 6 and told.count('alt=""') == 0
     assert sum("(the image that was seen)" in line for line in lines) == told.count('class="right"') <= 1
 
@@ -180,3 +181,8 @@ def test_a_gallery_of_another_checkpoint_is_refused(answers, tmp_path):
     NeuralGallery(gallery.rows, gallery.encoder, other).save_to_disk(tmp_path / "other")
     with pytest.raises(DataError, match="Recordings of two checkpoints are not comparable"):
         Answers(answers.embedder, [tmp_path / "other"])
+
+
+def test_a_folder_that_is_missing_is_called_so(answers, tmp_path):
+    with pytest.raises(DataError, match=r"^There is no folder or image '.*nowhere'\.$"):
+        Answers(answers.embedder, [tmp_path / "nowhere"])

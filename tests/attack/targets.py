@@ -240,17 +240,21 @@ def decoded(recordings: str, options: str) -> Callable[[], Results]:
     return run
 
 
-def uploads() -> Results:
-    """Files as visitors of the page upload them."""
-    from neural_clip.app.uploads import SUFFIXES, read_recordings
+def uploads(*names: str) -> Callable[[], Results]:
+    """Files as visitors of the page upload them; values that are not finite are refused by the processor."""
 
-    found: Results = {}
-    for path in sorted(path for path in Path().iterdir() if path.name.endswith(SUFFIXES)):
-        recordings = read_recordings(path)
-        epochs = hasattr(recordings, "get_data")
-        values = recordings.get_data() if epochs else np.asarray(getattr(recordings, "dataobj", recordings))
-        found[path.name] = digest(values)
-    return found
+    def run() -> Results:
+        from neural_clip.app.uploads import read_recordings
+
+        found: Results = {}
+        for name in names:
+            recordings = read_recordings(Path(name))
+            of_mne = hasattr(recordings, "info")
+            values = recordings.get_data() if of_mne else np.asarray(getattr(recordings, "dataobj", recordings))
+            found[name] = digest(values) if np.isfinite(values).all() else TOLD
+        return found
+
+    return run
 
 
 def _custom(name: str, guards: dict[str, str]) -> Target:
@@ -317,9 +321,9 @@ TARGETS = [
         decoded("betas.nii.gz", "--mask mask.nii.gz"),
         0.5,
     ),
-    Target("upload epochs", "epochs", {"*.fif": "bare"}, uploads),
-    Target("upload an array", "npy", {"*.npy": "bare"}, uploads),
-    Target("upload volumes", "series", {"*.nii": "bare", "*.nii.gz": "summed"}, uploads),
+    Target("upload epochs", "epochs", {"*.fif": "bare"}, uploads("1-epo.fif", "2-epo.fif")),
+    Target("upload an array", "npy", {"*.npy": "bare"}, uploads("betas.npy")),
+    Target("upload volumes", "series", {"*.nii": "bare", "*.nii.gz": "summed"}, uploads("run3.nii")),
     Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
     Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
 ]

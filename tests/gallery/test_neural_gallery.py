@@ -195,6 +195,8 @@ def test_conversions_are_drawn_beside_the_image_that_was_seen(world, signals, vi
             shown = axes.images[3 * number].get_array()
             np.testing.assert_array_equal(shown, thumbnail(stored[name]))
             np.testing.assert_array_equal(axes.images[3 * number + 1].get_array(), thumbnail(hits[number].image))
+        captions = [text.get_text() for text in axes.texts]  # a mean is of nobody, so its concept is named
+        assert (hits[0].concept if via == "mean recordings" else hits[0].subject) in captions[2]
     unknown = signals.convert(part.values(), "sub-01", modality="meg", to="fmri", via=via, top_k=2)
     assert unknown.asked is None and len(unknown.plot(ax=Figure().subplots()).images) == 2 * 2
 

@@ -93,6 +93,8 @@ def test_a_changed_or_unknown_description_is_refused(saved, tmp_path):
         NeuralGallery.load(folder)
     with pytest.raises(DataError, match=r"is no gallery: it has no gallery\.json"):
         NeuralGallery.load(tmp_path)
+    with pytest.raises(DataError, match=r"^There is no gallery '.*nowhere'\.$"):
+        NeuralGallery.load(tmp_path / "nowhere")
 
 
 def test_no_path_of_this_machine_is_written(world, saved, images, tmp_path):

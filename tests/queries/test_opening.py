@@ -71,6 +71,11 @@ def test_arrays_of_every_file_and_unit(lab, embedder, tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             vectors(embedder, tmp_path / name, **said)
+    np.save(tmp_path / "nan.npy", np.where(np.arange(len(values))[:, None, None] == 1, np.nan, values))
+    with pytest.raises(
+        DataError, match=r"nan\.npy': The EEG recordings cannot be embedded: Recording 1 .* not finite"
+    ):
+        vectors(embedder, tmp_path / "nan.npy", modality="eeg")
     np.save(tmp_path / "none.npy", values[:0])
     with pytest.raises(DataError, match="holds no recordings"):
         vectors(embedder, tmp_path / "none.npy", modality="eeg")

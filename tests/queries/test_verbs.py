@@ -231,7 +231,7 @@ WRONG = [
     (["encode", "gone.png", "--gallery", "sets/eeg"], "There is no image 'gone.png'"),
     (["encode", "events.tsv", "--gallery", "sets/eeg"], "'events.tsv'"),
     (["encode", "stimuli", "--gallery", "stimuli"], "'stimuli' cannot be searched for recordings. It is no gallery"),
-    (["convert", "sets/eeg", "--to", "meg", "--gallery", "sets/fmri"], "sets/fmri hold fmri, but --to is meg"),
+    (["convert", "sets/eeg", "--to", "meg", "--gallery", "sets/fmri"], "--to is meg, but the recordings"),
     (["convert", "sets/eeg", "--to", "fmri", "--gallery", "sets/fmri", "--via", "images"], "or --bank FOLDER"),
     (["search", " "], "a text that is not empty"),
     (["search", "x", "--gallery", "sets/eeg", "--subject", "sub-07"], "Allowed is 'sub-01', but got 'sub-07'"),

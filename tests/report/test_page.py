@@ -72,7 +72,9 @@ class Sections(HTMLParser):
             self.inside.append(tag)
         if "id" in attributes:
             self.folded[attributes["id"]] = "details" in self.inside
-        if tag == "a":
+        if tag == "a" and not attributes["href"].startswith("#"):  # a reference in the text
+            self.tag = ""
+        elif tag == "a":
             self.links[attributes["href"].removeprefix("#")] = ""
 
     def handle_endtag(self, tag):

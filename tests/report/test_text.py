@@ -150,7 +150,7 @@ def test_pictures_show_the_right_images(output_dir):
     assert {(row.source, row.target) for row in conversions} == {("eeg", "fmri"), ("fmri", "eeg")}
     named = report["data"]
     images = {m: pictures._images_of(None, named[m], output_dir)[0] for m in galleries}
-    pictures._load_pixels(rows, galleries, images)
+    pictures._load_pixels(rows, galleries, images, {m: named[m]["folder"] for m in galleries})
     assert all(galleries[row.source].pixels[row.query].shape == (64, 64, 3) for row in rows)
     with Image.open(output_dir / "pictures" / "decoding.png") as image:
         assert image.width > 600 and image.height > 600

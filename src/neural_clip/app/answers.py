@@ -93,7 +93,7 @@ class Answers:
         for place in self.places:
             if (Path(place) / GALLERY_FILE).is_file():
                 self._add_gallery(Path(place).absolute().name, NeuralGallery.load(place, self.embedder))
-            elif (Path(place) / METADATA_FILE).is_file() or not Path(place).exists():
+            elif (Path(place) / METADATA_FILE).is_file() or (not Path(place).exists() and str(place).count("/") == 1):
                 self._add_set(PreparedSet.open(place))
             else:
                 self._add_gallery(Path(place).absolute().name, NeuralGallery.from_images(self.embedder, place))

@@ -36,7 +36,7 @@ COMMANDS = {
     "app": ("neural_clip.commands.app", "open a page on which a checkpoint is tried"),
     "push": (
         "neural_clip.commands.push",
-        "send a data set or a checkpoint to the Hub, private unless you say otherwise",
+        "send a data set, a checkpoint or a gallery to the Hub, private unless you say otherwise",
     ),
 }
 PREPARES = {name: corpus.title for name, corpus in CORPORA.items()}

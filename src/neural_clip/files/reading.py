@@ -65,6 +65,8 @@ def reason_of(error: Exception) -> str:
             "it holds Python objects, which are not read because that could run code. Save numbers, or text by "
             "`np.asarray(names, dtype=str)`."
         )
+    if not str(error).strip():  # of an assertion of a parser, say
+        return f"{reason}. Is it damaged or truncated? It may also be of another format than its name says."
     known = isinstance(error, FileNotFoundError | IsADirectoryError | ImportError | NotImplementedError | MemoryError)
     if known or any(text in reason.lower() for text in SOUND):
         return f"{reason}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 CELL_INCHES = 1.1
 LABEL_WIDTH, PITCH = 1.0, 1.25  # in cells: of row titles, from row to row
 MAX_CAPTION = 21
+EVERYBODY = "all"  # the subject of a mean of recordings
+WORDNET_ID = re.compile(r"\bn\d{8} ")  # before a concept of ImageNet; the word is what tells it apart
 THUMBNAIL = 192  # pixels; more than a cell has
 QUERY, FOUND = "#222222", "#9a9a9a"
 MAX_ROWS = 50  # of one picture
@@ -33,7 +36,7 @@ def draw_cell(axes: Axes, left: float, top: float, pixels: np.ndarray | None, co
         x, y = left + (1 - width) / 2, top + (1 - height) / 2
         axes.imshow(pixels, extent=(x, x + width, y + height, y), interpolation="antialiased")
     draw_frame(axes, left, top, 1.0, colour)
-    caption = caption.replace("_", " ")
+    caption = WORDNET_ID.sub("", caption).replace("_", " ")
     text = caption if len(caption) <= MAX_CAPTION else caption[: MAX_CAPTION - 1] + "…"
     axes.text(left + 0.5, top + 1.05, text, ha="center", va="top", fontsize=6, parse_math=False)
 
@@ -66,7 +69,8 @@ def draw_hits(hits: Any, ax: Axes | None) -> Axes:
             asked = hits.asked[number]
             draw_cell(ax, LABEL_WIDTH, top, None if asked is None else thumbnail(asked), QUERY, hits.asked_as)
         for place, hit in enumerate(ranked):
-            caption = f"{hit.score:.2f} {hit.subject or hit.concept or hit.image_id}"
+            person = "" if hit.subject == EVERYBODY else hit.subject
+            caption = f"{hit.score:.2f} {person or hit.concept or hit.image_id}"
             pixels = None if hit.image is None else thumbnail(hit.image)
             draw_cell(ax, LABEL_WIDTH + 1.1 * (first + place), top, pixels, FOUND, caption)
     ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")

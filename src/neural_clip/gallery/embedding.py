@@ -118,7 +118,7 @@ def embed_recordings(
         subject_ids (`np.ndarray` of shape `(n,)`, int64): As the network counts subjects.
         batch_size (`int`): Recordings a forward pass; another one changes the last bits.
         device (`str` or `torch.device`): Where the network is.
-        progress (`bool`): Show a bar on stderr.
+        progress (`bool`): Show a bar on stderr, where there is more than one batch.
 
     Returns:
         `np.ndarray` of shape `(n, ...)`, float32.
@@ -129,7 +129,7 @@ def embed_recordings(
     found = []
     for rows, values in tqdm(
         part.blocks(batch_size), f"embed {part.modality}", -(-len(part) // batch_size), unit="batch",
-        file=sys.stderr, disable=not progress,
+        file=sys.stderr, disable=not progress or len(part) <= batch_size,
     ):  # fmt: skip
         inputs = {f"{part.modality}_values": padded(values), "subject_ids": subject_ids[rows]}
         with torch.no_grad():

@@ -347,7 +347,10 @@ class NeuralGallery:
         terms = joined_terms([{name: one.terms.get(name) for name in one.modalities} for one in (self, other)])
         rows, places = without_repeats(joined([self.rows, other.rows])), self.places + other.places
         found = replace(self, rows=rows, places=places, terms=terms, index=None)
-        known = {"encoder": self.encoder or other.encoder, "checkpoint": self.checkpoint or other.checkpoint}
+        known: dict[str, Any] = {
+            "encoder": self.encoder or other.encoder,
+            "checkpoint": self.checkpoint or other.checkpoint,
+        }
         if self.embedder is None or known == {"encoder": self.encoder, "checkpoint": self.checkpoint}:
             return replace(found, **known)
         return replace(found, **known).for_model(self.embedder)
@@ -553,7 +556,8 @@ class NeuralGallery:
         """Raise unless this gallery holds images, or recordings."""
         if (self.modalities == [IMAGE]) != images:
             kind = "images" if images else "recordings"
-            raise DataError(f"A gallery of {self.modalities} cannot {verb}; that takes a gallery of {kind}.")
+            held = " and ".join(f"{modality} rows" for modality in self.modalities)
+            raise DataError(f"A gallery of {held} cannot {verb}; that takes a gallery of {kind}.")
 
     def _queries(
         self, recordings: Any, subject: Any, modality: str | None, said: dict

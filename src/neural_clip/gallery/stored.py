@@ -70,7 +70,12 @@ def read_gallery(
 
     folder = Path(folder)
     if not (folder / GALLERY_FILE).is_file():
-        raise DataError(f"'{folder}' is no gallery: it has no {GALLERY_FILE}. `NeuralGallery.save_to_disk` makes one.")
+        if not folder.exists():
+            raise DataError(f"There is no gallery '{folder}'.")
+        raise DataError(
+            f"'{folder}' is no gallery: it has no {GALLERY_FILE}. `neural-clip gallery build` makes one, and so does "
+            "`NeuralGallery.save_to_disk`."
+        )
     with reading(folder, " as a gallery"):
         content = check_gallery_files(folder)
         rows: Any = load_from_disk(folder)

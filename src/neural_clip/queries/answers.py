@@ -80,7 +80,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The table, with `said` above it."""
+        """The table, with `said` above it, and below it why decodings have no confidence."""
         rows = [row for found in self._rows for row in found]
         scores = [name for name in SCORES if any(row[name] is not None for row in rows)]
         columns = [name for name in NAMED if any(row[name] for row in rows)]

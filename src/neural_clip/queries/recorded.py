@@ -59,7 +59,10 @@ class RecordingFile:
         with tqdm(total=len(self.names), desc=f"embed {self.modality}", file=sys.stderr, unit="recording",
                   disable=len(self.names) <= BLOCK) as bar:  # fmt: skip
             for block in self.blocks():
-                _, vectors, own = embedder.embed_with_layers(block, self.subject, self.modality, **self.said)
+                try:
+                    _, vectors, own = embedder.embed_with_layers(block, self.subject, self.modality, **self.said)
+                except DataError as error:
+                    raise DataError(f"'{self.place}': {error}") from error
                 found.append(vectors)
                 layers += own
                 bar.update(len(found[-1]))

@@ -99,7 +99,8 @@ def convert(
     if options.via == IMAGES and options.bank is not None:
         bank = open_gallery([options.bank], embedder, recordings=False)
     if options.to not in signals.modalities:
-        raise DataError(f"{' and '.join(gallery)} hold {', '.join(signals.modalities)}, but --to is {options.to}.")
+        held, place = ", ".join(signals.modalities), "', '".join(gallery)
+        raise DataError(f"--to is {options.to}, but the recordings of '{place}' are {held}.")
     among = signals.filter(modality=options.to)
     searched = among.mean_recordings() if options.via == MEAN_RECORDINGS else among
     top_k = _fitting(options.top_k, searched)

@@ -167,8 +167,8 @@ def sizes_table(report: dict) -> Table:
 
 def confidence_table(report: dict) -> Table:
     """How sure methods are of first hits, and how often these are right; nothing where no checkpoint says."""
-    head = ["recordings", "method", "first hit right %", "confidence %", "ECE [95 % CI]", "ECE by chance", "bins"]
-    head += ["queries", "gallery"]
+    head = ["recordings", "method", "right %", "confidence %", "ECE [95 % CI]", "by chance", "bins"]
+    head += ["n", "gallery"]
     rows = []
     for modality, records in report.get("confidence", {}).items():  # reports of before have none
         for record in records:
