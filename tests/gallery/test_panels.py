@@ -1,8 +1,10 @@
 """Panels of what was found: their frames and which queries they show."""
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from neural_clip.gallery import panels as pictures
+from neural_clip.gallery.cells import draw_cell
 from neural_clip.gallery.neural_gallery import NeuralGallery
 
 
@@ -23,3 +25,11 @@ def test_queries_are_evenly_spaced_and_of_different_images():
     assert pictures.spaced_queries(scores, np.arange(6), 3) == [4, 3, 0]
     assert pictures.spaced_queries(scores, np.array([0, 1, 2, 4, 4, 3]), 3) == [4, 5, 0]
     assert pictures.spaced_queries(np.ones(3), np.zeros(3, int), 3) == [0]
+
+
+def test_captions_show_the_word_of_a_concept_and_not_its_wordnet_number():
+    axes = Figure().subplots()
+    for caption in ("0.61 n03590841 striped arrow", "n02106662 German_shepherd", "n02106662_276.png"):
+        draw_cell(axes, 0, 0, None, "red", caption)
+    drawn = [text.get_text() for text in axes.texts if text.get_text() != "no pixels"]
+    assert drawn == ["0.61 striped arrow", "German shepherd", "n02106662 276.png"]
