@@ -133,7 +133,12 @@ def read_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Quer
         return _prepared_queries(place, embedder, said)
     found = open_recordings(place, embedder, said)
     vectors, layers = found.embedded(embedder)
-    behind: dict[str, Any] = {"subject": found.subject or "", "session": said.session or "", "file": place, "layer": layers}
+    behind: dict[str, Any] = {
+        "subject": found.subject or "",
+        "session": said.session or "",
+        "file": place,
+        "layer": layers,
+    }
     rows = table_of(vectors, modality=found.modality, **behind)
     gallery = NeuralGallery(rows, embedder.encoder, embedder.identity, embedder)
     simulated = any((folder / STAMP_FILE).is_file() for folder in Path(place).absolute().parents)
