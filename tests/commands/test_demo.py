@@ -61,7 +61,12 @@ def test_demo_leaves_what_it_promises(demo):
     assert "Table 1" in text and "Table 2" in text and "simulated" in text
     pictures = {path.stem for path in (output / "pictures").glob("*.png")}
     drawn = {"decoding", "encoding", "conversion", "intervals_decoding", "intervals_conversion"}
-    assert pictures == drawn | {f"summary_{name}" for name in MODALITIES}
+    sure = {
+        f"confidence_{name}"
+        for name, found in read_report(output)["confidence"].items()
+        if any("not_computed" not in record for record in found)
+    }
+    assert pictures == drawn | sure | {"conversion_ways", *(f"summary_{name}" for name in MODALITIES)}
     assert "Controls beside the scores" in text and (output / "report.html").is_file()
     shown = done.stdout.split("$ neural-clip evaluate")[1]
     assert "Table 1" in shown and "Table 2" in shown and str(output / "report.md") in shown
