@@ -241,7 +241,7 @@ def decoded(recordings: str, options: str) -> Callable[[], Results]:
 
 
 def uploads(*names: str) -> Callable[[], Results]:
-    """Files as visitors of the page upload them; values that are not finite are refused by the processor."""
+    """Files as visitors of the page upload them; values that are no finite numbers are refused by the processor."""
 
     def run() -> Results:
         from neural_clip.app.uploads import read_recordings
@@ -251,7 +251,8 @@ def uploads(*names: str) -> Callable[[], Results]:
             recordings = read_recordings(Path(name))
             of_mne = hasattr(recordings, "info")
             values = recordings.get_data() if of_mne else np.asarray(getattr(recordings, "dataobj", recordings))
-            found[name] = digest(values) if np.isfinite(values).all() else TOLD
+            fits = np.issubdtype(values.dtype, np.number) and np.isfinite(values).all()
+            found[name] = digest(values) if fits else TOLD
         return found
 
     return run
