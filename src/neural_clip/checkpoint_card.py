@@ -3,7 +3,7 @@
 `neural-clip train` puts these sections into the card that it writes; a push from Python sends a card made of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .markup import code, markdown, python_text
@@ -99,7 +99,12 @@ def entries_of(facts: Mapping) -> list[dict]:
 
 def titles(modalities: Any) -> str:
     """Modalities as a sentence names them: `"EEG, MEG and fMRI"`."""
-    *first, last = (TITLES[modality] for modality in modalities)
+    return listed(TITLES[modality] for modality in modalities)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence has them: `"a, b and c"`."""
+    *first, last = names
     return " and ".join([", ".join(first), last] if first else [last])
 
 

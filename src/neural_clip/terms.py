@@ -1,6 +1,6 @@
 """What the terms of data allow with what learnt from them: who may see it on the Hub, and under which licence."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .errors import DataError, check_option, check_value
@@ -96,10 +96,20 @@ def model_licence(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     one that the Hub knows. Otherwise `other`: the card says what holds.
     """
     entries = list(entries)
-    kinds = {str(entry.get("licence")).lower() for entry in entries} - set(PERMISSIVE)
-    if entries and all(entry.get("redistribution") == "allowed" for entry in entries):
-        if not kinds:
-            return {"license": MODEL_LICENCE}
-        if len(kinds) == 1 and kinds <= set(HUB_LICENCES):
-            return {"license": kinds.pop()}
-    return {"license": "other", "license_name": "terms-of-the-training-data"}
+    kinds = licences_of(entries) - set(PERMISSIVE)
+    allowed = bool(entries) and all(entry.get("redistribution") == "allowed" for entry in entries)
+    if allowed and not kinds:
+        return {"license": MODEL_LICENCE}
+    return shared_licence(kinds if allowed else set(), "terms-of-the-training-data")
+
+
+def licences_of(entries: Iterable[Mapping[str, Any]]) -> set[str]:
+    """What data sets state as their licence, in lower case; `"none"` where one states nothing."""
+    return {str(entry.get("licence")).lower() for entry in entries}
+
+
+def shared_licence(licences: Collection[str], otherwise: str) -> dict[str, str]:
+    """Front matter of a card for what is under one licence that the Hub knows, or else under terms called so."""
+    if len(licences) == 1 and set(licences) <= set(HUB_LICENCES):
+        return {"license": next(iter(licences))}
+    return {"license": "other", "license_name": otherwise}

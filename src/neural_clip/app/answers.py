@@ -12,7 +12,7 @@ from neural_clip.gallery.columns import IMAGE
 from neural_clip.gallery.embedder import Embedder, modality_of
 from neural_clip.gallery.hits import Ranked
 from neural_clip.gallery.neural_gallery import HITS, NeuralGallery
-from neural_clip.gallery.stored import GALLERY_FILE
+from neural_clip.gallery.stored import is_gallery
 from neural_clip.prepared.facts import METADATA_FILE
 from neural_clip.prepared.image_rows import stored_pictures
 from neural_clip.prepared.modalities import MODALITIES
@@ -91,7 +91,7 @@ class Answers:
     def __post_init__(self) -> None:
         """Read every place once."""
         for place in self.places:
-            if (Path(place) / GALLERY_FILE).is_file():
+            if is_gallery(place):
                 self._add_gallery(Path(place).absolute().name, NeuralGallery.load(place, self.embedder))
             elif (Path(place) / METADATA_FILE).is_file() or (not Path(place).exists() and str(place).count("/") == 1):
                 self._add_set(PreparedSet.open(place))

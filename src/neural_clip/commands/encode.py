@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from neural_clip.commands.options import read_options
@@ -24,13 +25,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> Answer:
     """Run `neural-clip encode`."""
     given, answer, options = read_options("encode", __doc__, argv, Arguments, AnswerOptions, AmongOptions)
-    from datasets.utils.logging import disable_progress_bar
-
-    from neural_clip.queries.answers import check_figure, show_answer
+    from neural_clip.queries.answers import answered
     from neural_clip.queries.verbs import encode
 
-    disable_progress_bar()
-    check_figure(answer.figure, [*given.images, *answer.gallery])
-    found = encode(given.images, answer.gallery, answer.checkpoint, options)
-    show_answer(found, as_json=answer.json, figure=answer.figure)
-    return found
+    find = partial(encode, given.images, answer.gallery, answer.checkpoint, options)
+    return answered(find, answer, given.images)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from neural_clip.commands.options import read_options
@@ -29,13 +30,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> Answer:
     """Run `neural-clip search`."""
     given, answer, options = read_options("search", __doc__, argv, Arguments, AnswerOptions, AmongOptions)
-    from datasets.utils.logging import disable_progress_bar
-
-    from neural_clip.queries.answers import check_figure, show_answer
+    from neural_clip.queries.answers import answered
     from neural_clip.queries.verbs import search
 
-    disable_progress_bar()
-    check_figure(answer.figure, answer.gallery)
-    found = search(given.text, answer.gallery, answer.checkpoint, options)
-    show_answer(found, as_json=answer.json, figure=answer.figure)
-    return found
+    find = partial(search, given.text, answer.gallery, answer.checkpoint, options)
+    return answered(find, answer, [])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.checkpoint_card import listed
 from neural_clip.gallery.columns import IMAGE, PIXELS, VECTOR, column_of
 from neural_clip.markup import code, markdown, one_line
 from neural_clip.prepared.card import size_category
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.terms import HUB_LICENCES, terms_of
+from neural_clip.terms import licences_of, shared_licence, terms_of
 
 if TYPE_CHECKING:
     import datasets
@@ -41,15 +42,16 @@ def card_text(
     kind: Any = rows.features[VECTOR]
     entries = [entry for listed in terms.values() for entry in (UNKNOWN if listed is None else listed)]
     simulated = any(entry.get("simulated") for entry in entries)
-    title = f"Gallery of {_told([_title(name) for name in terms])}"
+    title = f"Gallery of {listed(_title(name) for name in terms)}"
     title += "" if IMAGE in terms else " recordings"
     title += " (simulated)" if simulated else ""
+    licence: dict[str, Any] = {**shared_licence(licences_of(entries), "terms-of-the-data")}
     data = DatasetCardData(
         pretty_name=one_line(title),
         tags=["neural-clip", "neural-clip-gallery", *terms, *(["simulated"] if simulated else [])],
         size_categories=[size_category(len(rows))],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data-*.arrow"}]}],
-        **_licence(entries),
+        **licence,
     )
     card = DatasetCard.from_template(
         data,
@@ -75,19 +77,6 @@ def card_text(
 def _title(modality: str) -> str:
     """As sentences name it."""
     return MODALITIES[modality].title if modality in MODALITIES else "images"
-
-
-def _told(names: Sequence[str]) -> str:
-    """`"EEG, MEG and fMRI"`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _licence(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The licence that all data share, where the Hub knows it; otherwise the card says what holds."""
-    kinds = {str(entry.get("licence")).lower() for entry in entries}
-    if len(kinds) == 1 and kinds <= set(HUB_LICENCES):
-        return {"license": kinds.pop()}
-    return {"license": "other", "license_name": "terms-of-the-data"}
 
 
 def _counts(rows: datasets.Dataset) -> list[tuple[str, int, int, int]]:

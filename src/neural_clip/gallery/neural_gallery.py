@@ -515,9 +515,7 @@ class NeuralGallery:
         check_option("via", via, WAYS)
         queries, titles, seen, _ = self._queries(recordings, subject, modality, said)
         if via == MEAN_RECORDINGS:
-            if to not in self._means:
-                self._means[to] = self.filter(modality=to).mean_recordings()
-            return self._means[to]._found(queries, top_k, titles, asked=seen)
+            return self.means_of(to)._found(queries, top_k, titles, asked=seen)
         if via == IMAGES:
             bank = self._training_images if bank is None else bank
             bank._check_kind(images=True, verb="be the bank of 'convert'")
@@ -539,6 +537,12 @@ class NeuralGallery:
         texts = [text] if isinstance(text, str) else list(text)
         check_value("text", text, bool(texts), "one text or more")
         return self._found(self._embedder.embed_texts(texts), top_k, texts, modality)
+
+    def means_of(self, modality: str) -> NeuralGallery:
+        """The [`mean_recordings`] of a modality, which [`convert`] searches; computed once."""
+        if modality not in self._means:
+            self._means[modality] = self.filter(modality=modality).mean_recordings()
+        return self._means[modality]
 
     def mean_recordings(self) -> NeuralGallery:
         """The mean of the unit vectors of all recordings of one modality that answered to one image, of each image."""

@@ -25,7 +25,7 @@ from neural_clip.gallery.embedder import BATCH, SAID, Embedder
 from neural_clip.gallery.hits import Ranked
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.gallery.sources import Source, images_in, opened
-from neural_clip.gallery.stored import GALLERY_FILE
+from neural_clip.gallery.stored import is_gallery
 from neural_clip.prepared.reader import Split
 from neural_clip.pushing import PushedByTerms
 
@@ -46,7 +46,7 @@ def open_gallery(embedder: Embedder, given: Any, *, images: bool) -> NeuralGalle
     """
     if isinstance(given, NeuralGallery):
         return given.for_model(embedder)
-    if isinstance(given, str | Path) and (Path(given) / GALLERY_FILE).is_file():
+    if isinstance(given, str | Path) and is_gallery(given):
         return NeuralGallery.load(given, embedder)
     make = NeuralGallery.from_images if images else NeuralGallery.from_recordings
     return make(embedder, given)

@@ -58,6 +58,11 @@ def write_gallery(
     return folder
 
 
+def is_gallery(folder: str | Path) -> bool:
+    """Whether a folder is a saved gallery."""
+    return (Path(folder) / GALLERY_FILE).is_file()
+
+
 def read_gallery(
     folder: str | Path,
 ) -> tuple[datasets.Dataset, EncoderIdentity | None, CheckpointIdentity | None, Terms]:
@@ -69,7 +74,7 @@ def read_gallery(
     from datasets import load_from_disk
 
     folder = Path(folder)
-    if not (folder / GALLERY_FILE).is_file():
+    if not is_gallery(folder):
         if not folder.exists():
             raise DataError(f"There is no gallery '{folder}'.")
         raise DataError(

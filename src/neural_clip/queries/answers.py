@@ -7,7 +7,7 @@ import math
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from neural_clip.files.places import place_line
 from neural_clip.files.whole import check_apart, whole_file
 from neural_clip.gallery.cells import CELL_INCHES, MAX_ROWS
 from neural_clip.gallery.hits import Hits
+from neural_clip.queries.options import AnswerOptions
 from neural_clip.report.tables import as_text
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -147,6 +148,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if math.isfinite(value) else ""
     return "" if value is None else str(value)
+
+
+def answered(find: Callable[[], Answer], options: AnswerOptions, inputs: Sequence[str | Path]) -> Answer:
+    """Find and show an answer, once its picture can be written; `inputs` are read beside the gallery."""
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    check_figure(options.figure, [*inputs, *options.gallery])
+    answer = find()
+    show_answer(answer, as_json=options.json, figure=options.figure)
+    return answer
 
 
 def check_figure(path: Path | None, inputs: Sequence[str | Path]) -> None:

@@ -17,16 +17,11 @@ from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.gallery.options import BuildOptions
 from neural_clip.gallery.parquet import NOBODY, PRIVATE
-from neural_clip.gallery.stored import GALLERY_FILE
+from neural_clip.gallery.stored import GALLERY_FILE, is_gallery
 from neural_clip.prepared.facts import METADATA_FILE
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.prepared.splits import SPLITS
-
-
-def is_saved(place: str | Path) -> bool:
-    """Whether a folder is a saved gallery."""
-    return (Path(place) / GALLERY_FILE).is_file()
 
 
 def is_prepared(place: str | Path) -> bool:
@@ -62,7 +57,7 @@ def _opened(
     place: str, embedder: Embedder, recordings: bool, split: str | None, pictures: Path | None
 ) -> NeuralGallery:
     """One of them."""
-    if is_saved(place):
+    if is_gallery(place):
         found = NeuralGallery.load(place, embedder, pictures=pictures)
         return found if split is None else found.filter(split=split)
     if is_prepared(place):

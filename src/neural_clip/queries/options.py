@@ -13,6 +13,16 @@ from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
 
 
+@dataclass
+class Recordings:
+    """What [`decode`] and [`convert`] are asked."""
+
+    recordings: str = option(
+        MISSING, "file of recordings, prepared data set, or saved gallery of recordings", positional=True,
+        metavar="RECORDINGS",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions(Options):
     """What is said of a file of recordings; each kind of file takes some of these (see [`open_recordings`])."""

@@ -13,13 +13,14 @@ from neural_clip.corpora.stamp import STAMP_FILE
 from neural_clip.errors import DataError
 from neural_clip.gallery.columns import IMAGE, column_of, table_of
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS
-from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
+from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.hits import Hits
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.gallery.stored import is_gallery
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.queries.answers import Answer
-from neural_clip.queries.galleries import is_prepared, is_saved, open_gallery
+from neural_clip.queries.galleries import is_prepared, open_gallery
 from neural_clip.queries.opening import check_used, open_recordings
 from neural_clip.queries.options import AmongOptions, ConvertOptions, DecodeOptions, RecordingOptions
 
@@ -101,8 +102,8 @@ def convert(
     if options.to not in signals.modalities:
         held, place = ", ".join(signals.modalities), "', '".join(gallery)
         raise DataError(f"--to is {options.to}, but the recordings of '{place}' are {held}.")
-    among = signals.filter(modality=options.to)
-    searched = among.mean_recordings() if options.via == MEAN_RECORDINGS else among
+    means = options.via == MEAN_RECORDINGS
+    searched = signals.means_of(options.to) if means else signals.filter(modality=options.to)
     top_k = _fitting(options.top_k, searched)
     hits = signals.convert(queries.gallery, to=options.to, via=options.via, bank=bank, top_k=top_k)
     return _answer("convert", queries.said, queries.names, queries.gallery.image_ids.tolist(), hits, searched,
@@ -127,7 +128,7 @@ def read_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Quer
     Raises:
         DataError: If they cannot be read, or do not fit the model.
     """
-    if is_saved(place):
+    if is_gallery(place):
         return _saved_queries(place, embedder, said)
     if is_prepared(place):
         return _prepared_queries(place, embedder, said)
@@ -227,9 +228,5 @@ def _answer(
     simulated = simulated or any(entry.get("simulated") for entry in learnt)
     return Answer(
         verb, asked, among + how, len(searched), images, names, shown or [""] * len(hits), hits, by_image, simulated,
-        _named(embedder.identity),
+        vars(embedder.identity),
     )  # fmt: skip
-
-
-def _named(identity: CheckpointIdentity) -> dict[str, Any]:
-    return {"name": identity.name, "sha256": identity.sha256}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from neural_clip.files.whole import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # colours that stay apart for colour-blind readers; a marker shape goes with each
 STYLES = {
@@ -62,5 +66,10 @@ def draw_intervals(
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.set_title(title, fontsize=10, pad=16)
+    write_picture(figure, path, bbox_inches="tight")
+
+
+def write_picture(figure: Figure, path: Path, **how: Any) -> None:
+    """Write a figure as PNG, aside before it takes its place; without the version of what drew it."""
     with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(partial, format="png", dpi=150, metadata={"Software": None}, **how)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neural_clip.files.whole import whole_file
+from neural_clip.report.intervals import write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,5 +50,4 @@ def write_reliability(records: Sequence[dict], title: str, path: Path) -> None:
 
     figure = Figure(figsize=(INCHES, INCHES))
     draw_reliability(figure.subplots(), records, title)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    write_picture(figure, path, bbox_inches="tight")

@@ -10,7 +10,7 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.outputs import EMBEDDINGS_FILE, REPORT_FILE, WEIGHTS, read_report, why_not_of
 from neural_clip.files.privacy import found_place
 from neural_clip.files.reading import read_json
-from neural_clip.files.whole import only_writer, sha256_of, whole_file, write_whole
+from neural_clip.files.whole import only_writer, sha256_of, write_whole
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.report.conversion import conversion_figure, conversion_text, has_ways
 from neural_clip.report.page import write_page
@@ -107,9 +107,9 @@ def _draw_ways(report: dict, folder: Path) -> dict[str, str]:
     """The picture of conversion by ways, where the report has them: title and file name."""
     if not has_ways(report):
         return {}
-    figure = conversion_figure(report)
-    with whole_file(folder / WAYS_PICTURE) as partial:
-        figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
+    from neural_clip.report.intervals import write_picture
+
+    write_picture(conversion_figure(report), folder / WAYS_PICTURE)
     return {conversion_text(report): WAYS_PICTURE}
 
 
