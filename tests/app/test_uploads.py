@@ -91,3 +91,10 @@ def test_a_file_of_epochs_in_parts_and_one_without_epochs_are_refused(tmp_path):
     assert len(read_recordings(tmp_path / "long-epo.fif")) == 40
     with pytest.raises(DataError, match="was saved in several parts; save the epochs that are asked about in one"):
         read_recordings(tmp_path / "parts-epo.fif")
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 12), (3, 0)])
+def test_an_array_without_values_is_named(shape, tmp_path):
+    np.save(tmp_path / "empty.npy", np.zeros(shape))
+    with pytest.raises(DataError, match="empty.npy' holds no recordings"):
+        read_recordings(tmp_path / "empty.npy")

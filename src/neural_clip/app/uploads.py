@@ -26,7 +26,10 @@ def read_recordings(path: Path) -> Any:
     name = path.name.lower()
     check_value("file", path.name, name.endswith(SUFFIXES), f"a name that ends in {', '.join(SUFFIXES)}")
     if name.endswith(ARRAY_SUFFIXES):
-        return read_array(path)
+        values = read_array(path)
+        if not values.size:
+            raise DataError(f"'{path}' holds no recordings: the array has the shape {values.shape}.")
+        return values
     return _image(path) if is_nifti(path) else _epochs(path)
 
 
