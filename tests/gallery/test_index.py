@@ -75,6 +75,20 @@ def test_all_lists_find_all(gallery):
     assert some.index.searched <= indexed.index.searched and some.index.recall <= indexed.index.recall
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 9, 10, 11])
+def test_small_galleries_have_an_index_too(n_rows):
+    """Recall is of all other rows where there are no more than ten."""
+    gallery = gallery_of(clustered(n_rows))
+    own, given = gallery.with_index(), gallery.with_index(clustered(4, seed=1))
+    assert (own.index.k, given.index.k) == (min(10, n_rows - 1), min(10, n_rows))
+    assert own.index.recall >= 0.95 and given.index.recall >= 0.95
+    queries = clustered(5, seed=2)
+    for one, other in zip(own.search(queries, 1), gallery.search(queries, 1), strict=True):
+        assert one.shape == other.shape
+    for one, other in zip(own.search(queries, n_rows), gallery.search(queries, n_rows), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_recall_is_measured_on_given_queries(gallery):
     far = np.random.default_rng(3).standard_normal((50, 24))  # nothing like the gallery
     own, given = gallery.with_index(recall=0.9), gallery.with_index(far, recall=0.9)
@@ -127,7 +141,7 @@ def test_decoding_goes_through_the_index(images, world):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"recall": 0}, "'recall'"), ({"recall": 1.5}, "'recall'"), ({"k": 0}, "'k'"), ({"k": 3000}, "1 to 2999"),
+    [({"recall": 0}, "'recall'"), ({"recall": 1.5}, "'recall'"), ({"k": 0}, "'k'"),
      ({"queries": np.ones((2, 3))}, "3 dimensions, but the gallery 24"),
      ({"queries": np.full((2, 24), np.nan)}, "finite")],
 )  # fmt: skip

@@ -33,7 +33,7 @@ class GalleryIndex:
         lists (`faiss.IndexIVFScalarQuantizer`): All rows.
         searched (`int`): Lists that a query looks through.
         recall (`float`): Share of the `k` nearest rows that was found.
-        k (`int`): Of how many rows.
+        k (`int`): Of how many rows; all others in a gallery that has no more.
         measured_on (`str`): Which queries.
     """
 
@@ -72,7 +72,7 @@ def nearest_by_index(queries: Vectors, gallery: Vectors, k: int, index: GalleryI
 def make_index(gallery: Vectors, queries: np.ndarray | None, *, recall: float, k: int, seed: int) -> GalleryIndex:
     """Make an index that searches as few lists as reach a recall; see [`NeuralGallery.with_index`]."""
     check_value("recall", recall, 0 < recall <= 1, "a share above 0, at most 1")
-    check_value("k", k, 1 <= k < len(gallery), f"1 to {len(gallery) - 1}, less than the rows of the gallery")
+    check_value("k", k, k >= 1, "1 and more")
     rng = np.random.default_rng(seed)
     own = queries is None
     try:
@@ -85,6 +85,7 @@ def make_index(gallery: Vectors, queries: np.ndarray | None, *, recall: float, k
     sample = Vectors(asked.units(chosen), "queries")
     lists = _filled(gallery, rng, seed)
     extra = int(own)  # each finds itself
+    k = min(k, len(gallery) - extra)
     nearest = nearest_by_cosine(sample, gallery, k + extra)
     exact = _without(nearest, chosen)[:, -1:] if own else nearest[1][:, -1:]
     words = f"{len(chosen)} of its own vectors" if own else f"{len(chosen)} queries"
@@ -92,7 +93,7 @@ def make_index(gallery: Vectors, queries: np.ndarray | None, *, recall: float, k
     while True:
         index = GalleryIndex(lists, min(searched, lists.nlist), 0.0, k, words)
         found = nearest_by_index(sample, gallery, k + extra, index)
-        share = float(((_without(found, chosen) if own else found[1]) >= exact).mean())
+        share = float(((_without(found, chosen) if own else found[1]) >= exact).mean()) if k else 1.0
         if share >= recall or searched >= lists.nlist:
             return GalleryIndex(lists, index.searched, share, k, words)
         searched *= 2
