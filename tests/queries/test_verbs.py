@@ -16,7 +16,7 @@ from neural_clip.errors import DataError
 from neural_clip.gallery.conversion import WAYS
 from neural_clip.gallery.embedder import Embedder
 from neural_clip.queries.options import RecordingOptions
-from neural_clip.queries.verbs import read_queries
+from neural_clip.queries.verbs import open_queries
 
 FILES = {
     "eeg": ["rec.edf", "--events", "events.tsv", "--keep", "trial_type=image"],
@@ -98,7 +98,7 @@ def test_recordings_of_a_file_have_the_vectors_of_the_rows_that_were_prepared_fr
         "eeg": {"events": here.root / "events.tsv", "keep": ("trial_type=image",)}, "meg": {"keep": ("value=5",)},
         "fmri": {"mask": here.root / "mask.nii.gz"},
     }[modality]  # fmt: skip
-    queries = read_queries(FILES[modality][0], embedder, RecordingOptions(subject="sub-01", **said))
+    queries = open_queries(FILES[modality][0], embedder, RecordingOptions(subject="sub-01", **said))()
     rows = NeuralGallery.from_recordings(embedder, here.sets[modality])
     assert len(queries.names) == len(rows) == 20
     for row, name in enumerate(rows.image_ids):

@@ -35,7 +35,7 @@ class BuildArguments:
 class InfoArguments:
     """Which gallery, and how it is told."""
 
-    folder: Path = option(MISSING, "saved gallery", type=Path, positional=True)
+    folder: str = option(MISSING, "saved gallery, or its name on the Hub", positional=True, metavar="GALLERY")
     json: bool = option(False, "print JSON, and nothing else, to stdout")
 
 

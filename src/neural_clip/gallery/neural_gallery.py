@@ -176,8 +176,7 @@ class NeuralGallery(GalleryRows):
         Raises:
             DataError: If there is none, the Hub is out of reach, or as for [`NeuralGallery.load`].
         """
-        folder = name if Path(name).is_dir() else fetched(str(name), revision, token, cache_dir)
-        return cls.load(folder, model, pictures=pictures)
+        return cls.load(fetched(name, revision, token, cache_dir), model, pictures=pictures)
 
     def save_to_disk(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the gallery into a folder, whole or not at all.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.fetched import folder_of
 from neural_clip.files.places import command_line
 from neural_clip.files.volumes import read_mask
 from neural_clip.files.whole import moved_aside, sha256_of
@@ -68,7 +69,9 @@ class PreparedSet:
         """
         if isinstance(folder, PreparedSet):
             return folder
-        local = _local_folder(folder)
+        if moved_aside(folder, METADATA_FILE):
+            read_metadata(folder)  # says where it lies
+        local = folder_of(folder, "data set", "Make a prepared one with `neural-clip prepare` and give its folder.")
         facts = Facts.read(local)
         check_stored(local, facts)
         return cls(str(folder), local, facts)
@@ -490,22 +493,3 @@ def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tup
         return flat, np.full(len(array), int(np.prod(shape)))
     lengths = np.asarray(array.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)
     return array.flatten().to_numpy(zero_copy_only=False), lengths
-
-
-def _local_folder(folder: str | Path) -> Path:
-    """A local prepared data set, or one of that name fetched from the Hub."""
-    if Path(folder).is_dir():
-        return Path(folder)
-    if moved_aside(folder, METADATA_FILE):
-        read_metadata(folder)  # says where it lies
-    if (name := str(folder)).count("/") != 1 or name.startswith((".", "/", "~")):
-        raise DataError(f"'{folder}' is no folder; make a prepared data set with `neural-clip prepare`.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", etag_timeout=5))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"'{folder}' is neither a folder here nor a data set that could be fetched from the Hub "
-            f"({type(error).__name__}). Prepare it with `neural-clip prepare` and give the folder."
-        ) from error
