@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from itertools import permutations
 
 import mne
@@ -236,6 +237,26 @@ WRONG = [
     (["search", " "], "a text that is not empty"),
     (["search", "x", "--gallery", "sets/eeg", "--subject", "sub-07"], "Allowed is 'sub-01', but got 'sub-07'"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["betas.nii.gz", "--subject", "sub-01"], "An fMRI image needs '--mask': an image or array"),
+        (["rec.edf", "--events", "events.tsv"], "'--subject' is missing; say whose recordings these are"),
+        (["sets/eeg", "--top-k", "0"], "Invalid value for the '--top-k' parameter. Allowed is 1 and more"),
+        (
+            ["sets/eeg", "--figure", "hits.doc"],
+            "Invalid value for the '--figure' parameter. Allowed values are '.png'",
+        ),
+    ],
+)
+def test_messages_at_a_shell_call_options_as_they_are_typed(here, words, told, capsys, monkeypatch):
+    words = ["neural-clip", "decode", *words, "--gallery", "stimuli", "--checkpoint", "checkpoint"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="2"):
+        cli.entry()
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(words) for words, _ in WRONG])

@@ -47,11 +47,10 @@ def main(action: str, argv: Sequence[str] | None = None) -> object:
 def build(argv: Sequence[str] | None) -> Path:
     """Embed and save."""
     given, options = read_options("gallery build", ABOUT_BUILD, argv, BuildArguments, BuildOptions)
-    from datasets.utils.logging import disable_progress_bar
-
+    from neural_clip.files.bars import only_our_bars
     from neural_clip.queries.galleries import build_gallery
 
-    disable_progress_bar()
+    only_our_bars()
     folder = build_gallery(given.sources, given.checkpoint, given.output_dir, options)
     print(place_line("gallery", folder))
     return folder

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.bars import only_our_bars
 from neural_clip.files.places import place_line
 from neural_clip.files.whole import check_apart, whole_file
 from neural_clip.gallery.cells import CELL_INCHES, MAX_ROWS
@@ -152,9 +153,7 @@ def _cell(value: Any) -> str:
 
 def answered(find: Callable[[], Answer], options: AnswerOptions, inputs: Sequence[str | Path]) -> Answer:
     """Find and show an answer, once its picture can be written; `inputs` are read beside the gallery."""
-    from datasets.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
+    only_our_bars()
     check_figure(options.figure, [*inputs, *options.gallery])
     answer = find()
     show_answer(answer, as_json=options.json, figure=options.figure)

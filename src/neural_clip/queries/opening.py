@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.corpora.custom.epochs import FIF_SUFFIXES, fif_parts, open_epochs
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.arrays import ARRAY_SUFFIXES, read_array
 from neural_clip.files.nifti import check_nifti, is_nifti
 from neural_clip.files.reading import existing, reading
@@ -83,7 +83,8 @@ def _check_may_be_continuous(path: Path, bids: BidsPlace | None) -> None:
     if bids is not None:
         return
     if not path.exists():
-        raise DataError(f"There is no recording '{path}'.")
+        beside = [other.name for other in path.parent.glob("*")]
+        raise DataError(f"There is no recording '{path}'.{did_you_mean(path.name, beside)}")
     if path.is_dir() and path.suffix.lower() != ".ds":
         raise DataError(
             f"'{path}' is a folder without recordings: it is no prepared data set (neural_clip.json), no gallery "
