@@ -1,7 +1,7 @@
 """Exact search of a gallery against the bare float32 product, and search by an index: seconds, recall, and memory.
 
     OMP_NUM_THREADS=1 python benchmarks/gallery_search.py  # 100 queries, 1,000,000 x 768 in float16, one thread
-    OMP_NUM_THREADS=1 python benchmarks/gallery_search.py --rows 100000 --index
+    OMP_NUM_THREADS=1 python benchmarks/gallery_search.py --index  # and with an index; ten minutes of one processor
 
 The gallery is searched as `NeuralGallery.search` does, top 5. The bare product multiplies the same queries with the
 same vectors widened to float32, in pieces of 100,000 rows that are made before the clock starts. Both use all threads

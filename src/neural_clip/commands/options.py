@@ -75,7 +75,8 @@ def read_options(command: str, about: str | None, argv: Sequence[str] | None, *k
             groups[apart] = parser.add_mutually_exclusive_group()
         names = _add(groups.get(apart, parser), item)
         parser.known += names
-        TYPED.update({item.name: name for name in names[:1]})
+        if names:
+            TYPED[item.name] = names[0]
     found = vars(parser.parse_args(todays_spelling(command, words_of(argv))))
     return tuple(kind(**{item.name: found[item.name] for item in fields(kind)}) for kind in kinds)
 

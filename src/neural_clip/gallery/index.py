@@ -6,7 +6,7 @@ share that is found was measured when the index was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,14 +89,28 @@ def make_index(gallery: Vectors, queries: np.ndarray | None, *, recall: float, k
     nearest = nearest_by_cosine(sample, gallery, k + extra)
     exact = _without(nearest, chosen)[:, -1:] if own else nearest[1][:, -1:]
     words = f"{len(chosen)} of its own vectors" if own else f"{len(chosen)} queries"
-    searched = 1
-    while True:
-        index = GalleryIndex(lists, min(searched, lists.nlist), 0.0, k, words)
-        found = nearest_by_index(sample, gallery, k + extra, index)
+
+    def searching(count: int) -> GalleryIndex:
+        """The index that looks through so many lists, with the share that it finds."""
+        found = nearest_by_index(sample, gallery, k + extra, GalleryIndex(lists, count, 0.0, k, words))
         share = float(((_without(found, chosen) if own else found[1]) >= exact).mean()) if k else 1.0
-        if share >= recall or searched >= lists.nlist:
-            return GalleryIndex(lists, index.searched, share, k, words)
-        searched *= 2
+        return GalleryIndex(lists, count, share, k, words)
+
+    return _fewest(searching, recall, lists.nlist)
+
+
+def _fewest(searching: Callable[[int], GalleryIndex], recall: float, n_lists: int) -> GalleryIndex:
+    """Of indices by the lists that they search, the one of fewest that reaches a recall; of all where none does."""
+    too_few, found = 0, searching(1)
+    while found.recall < recall and found.searched < n_lists:
+        too_few, found = found.searched, searching(min(2 * found.searched, n_lists))
+    while found.recall >= recall and found.searched - too_few > 1:
+        between = searching((too_few + found.searched) // 2)
+        if between.recall >= recall:
+            found = between
+        else:
+            too_few = between.searched
+    return found
 
 
 def _without(found: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> np.ndarray:

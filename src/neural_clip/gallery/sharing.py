@@ -13,7 +13,7 @@ from neural_clip.files.record import GALLERY_FILE
 from neural_clip.prepared.facts import Facts
 from neural_clip.publishing.hub import hub, hub_errors
 from neural_clip.publishing.push import OWN_FILES, push
-from neural_clip.pushing import ADVICE
+from neural_clip.pushing import IN_PYTHON
 
 Terms = Mapping[str, list[dict] | None]  # by modality, what data sets state of themselves; `None`: nobody knows
 # Files, images in memory and data sets of others: whoever asks for a public repository answers for them.
@@ -75,7 +75,7 @@ def push_gallery(
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made, "saved", "gallery")  # so deep that no file of a picture lies beside it
         save(folder)
-        return push(folder, repo_id, public=private is False, token=token, what=what, advice=ADVICE, **told)
+        return push(folder, repo_id, public=private is False, token=token, what=what, advice=IN_PYTHON, **told)
 
 
 def fetched(place: str | Path, revision: str | None, token: str | None, cache_dir: str | Path | None) -> Path:

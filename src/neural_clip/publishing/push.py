@@ -63,7 +63,7 @@ REPOSITORIES = {"dataset": "dataset", "model": "model", "gallery": "dataset"}  #
 # Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
 REPORT_FILE, EVAL_RESULTS = "report.json", ".eval_results/neural_clip.yaml"
-ADVICE = {True: "add --public", False: "leave --public away"}
+AT_A_SHELL = {True: "add --public", False: "leave --public away"}
 # Files of an earlier push that this one lacks would be read together with the new ones.
 STALE_FILES = {
     "dataset": ["data/*", "images/*", "masks/*", "*.npz", "*.safetensors"],
@@ -75,7 +75,7 @@ STALE_FILES = {
 def push(
     folder: str | Path, repo: str, *, public: bool = False, message: str | None = None, token: str | None = None,
     scores: str | Path | None = None, revision: str | None = None, what: str | None = None,
-    advice: Mapping[bool, str] = ADVICE,
+    advice: Mapping[bool, str] = AT_A_SHELL,
 ) -> str:  # fmt: skip
     """Upload a prepared data set, a checkpoint or a gallery.
 
@@ -204,7 +204,7 @@ def _tell_of(folder: Path, kind: str, repo: str, report: dict | None) -> list[st
 
 def open_repository(
     repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool, token: str | None = None,
-    advice: Mapping[bool, str] = ADVICE,
+    advice: Mapping[bool, str] = AT_A_SHELL,
 ) -> tuple[HfApi, Any]:  # fmt: skip
     """Client of the Hub and what it says of a repository, `None` if there is none; asks, and changes nothing.
 
