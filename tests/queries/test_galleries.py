@@ -117,6 +117,7 @@ def test_wrong_galleries_are_told_in_a_sentence(here, tmp_path, monkeypatch):
         cli.main(["gallery", "info", str(signals)])
 
 
+@pytest.mark.slow
 def test_data_galleries_and_checkpoints_are_opened_by_their_names_on_the_hub(here, capsys, tmp_path, monkeypatch):
     """By every verb; later, where the Hub is out of reach, from the cache."""
     signals = NeuralGallery.from_recordings("checkpoint", here.data["fmri"]).save_to_disk(tmp_path / "signals")
@@ -140,8 +141,7 @@ def test_data_galleries_and_checkpoints_are_opened_by_their_names_on_the_hub(her
         cli.main(["gallery", "info", "lab/signals"])
         told = capsys.readouterr().out
         assert "lab/signals" in told and f"{len(NeuralGallery.load(signals))} fMRI recordings" in told
-        with pytest.raises(DataError, match="'lab/gone' is neither a folder here nor a gallery or prepared data set that "
-                                            "the Hub gives: it has none of that name, or none that you may read"):  # fmt: skip
+        with pytest.raises(DataError, match="'lab/gone' is neither a folder here nor .* it has none of that name, or"):
             cli.main(["decode", "lab/eeg", "--gallery", "lab/gone", "--checkpoint", "lab/model"])
     again = [cli.main(line) for line in lines[:2]]
     for ours, theirs in zip(found + again, expected + expected[:2], strict=True):

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from neural_clip.commands.interruption import told_how_to_go_on
-from neural_clip.commands.options import as_typed
 from neural_clip.errors import DataError, check_option, run
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.prepared.known_corpora import CORPORA
@@ -102,6 +101,8 @@ def _typed(argv: Sequence[str] | None) -> object:
     try:
         return main(argv)
     except DataError as error:
+        from neural_clip.commands.options import as_typed
+
         error.args = (as_typed(str(error)),)
         raise
 
