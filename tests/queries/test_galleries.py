@@ -141,7 +141,7 @@ def test_data_galleries_and_checkpoints_are_opened_by_their_names_on_the_hub(her
         cli.main(["gallery", "info", "lab/signals"])
         told = capsys.readouterr().out
         assert "lab/signals" in told and f"{len(NeuralGallery.load(signals))} fMRI recordings" in told
-        with pytest.raises(DataError, match="'lab/gone' is neither a folder here nor .* it has none of that name, or"):
+        with pytest.raises(DataError, match=r"'lab/gone' is neither a folder here nor .* it has none of that name"):
             cli.main(["decode", "lab/eeg", "--gallery", "lab/gone", "--checkpoint", "lab/model"])
     again = [cli.main(line) for line in lines[:2]]
     for ours, theirs in zip(found + again, expected + expected[:2], strict=True):

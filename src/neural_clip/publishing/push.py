@@ -109,33 +109,47 @@ def push(
         terms = TERMS[kind](frozen)
         if public:
             check_terms(what, terms)
-            if kind == "model" and not listed:
-                raise DataError(
-                    f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
-                    "which weights it was written for, so what they learnt from cannot be told. Train it again, or "
-                    "push it to a private repository."
-                )
+            _check_weights_known(folder, kind, listed)
         scored = None if scores is None else _report_of(frozen, kind, scores)
         api, known = open_repository(repo, kind, what, terms, public, token, advice)
         if kind == "dataset":
             _check_data_set(frozen)
         files = [*files, *_tell_of(frozen, kind, repo, scored)]
         _tell_what_stays(folder, kind, files)
-        with hub_errors(repo):
-            if known is None:
-                api.create_repo(repo, private=not public, repo_type=REPOSITORIES[kind])
-            if revision is not None:
-                api.create_branch(repo, branch=revision, repo_type=REPOSITORIES[kind], exist_ok=True)
-            api.upload_folder(
-                repo_id=repo,
-                repo_type=REPOSITORIES[kind],
-                revision=revision,
-                folder_path=frozen,
-                allow_patterns=[glob.escape(name) for name in files],
-                delete_patterns=STALE_FILES[kind],
-                commit_message=message or f"Upload {folder.absolute().name}, made by neural_clip",
-            )
+        told = message or f"Upload {folder.absolute().name}, made by neural_clip"
+        _send(api, repo, kind, frozen, files, told, revision, makes=not public if known is None else None)
     return f"{api.endpoint}/{'' if kind == 'model' else 'datasets/'}{repo}"
+
+
+def _check_weights_known(folder: Path, kind: str, listed: Collection[str]) -> None:
+    """Raise where a checkpoint's record does not say which weights it tells of."""
+    if kind == "model" and not listed:
+        raise DataError(
+            f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
+            "which weights it was written for, so what they learnt from cannot be told. Train it again, or "
+            "push it to a private repository."
+        )
+
+
+def _send(
+    api: HfApi, repo: str, kind: str, folder: Path, files: Iterable[str], message: str, revision: str | None, *,
+    makes: bool | None,
+) -> None:  # fmt: skip
+    """Commit files of a folder; `makes` says whether the repository that is made first is private, if one is."""
+    with hub_errors(repo):
+        if makes is not None:
+            api.create_repo(repo, private=makes, repo_type=REPOSITORIES[kind])
+        if revision is not None:
+            api.create_branch(repo, branch=revision, repo_type=REPOSITORIES[kind], exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type=REPOSITORIES[kind],
+            revision=revision,
+            folder_path=folder,
+            allow_patterns=[glob.escape(name) for name in files],
+            delete_patterns=STALE_FILES[kind],
+            commit_message=message,
+        )
 
 
 @contextmanager
