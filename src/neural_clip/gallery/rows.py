@@ -34,22 +34,7 @@ NEAREST_KEPT = 50  # vectors looked through for five different images: several r
 
 @dataclass(frozen=True, eq=False)
 class GalleryRows:
-    """What a [`NeuralGallery`] holds, and the search among its vectors.
-
-    Args:
-        rows (`datasets.Dataset`): `vector` (float32 or float16; cosines are compared), `modality` (`"image"`, `"eeg"`,
-            `"meg"` or `"fmri"`), `image_id` (the image, or the one that a recording answered to), `concept`,
-            `categories`, `subject`, `session`, `split`, `file` (an image, or the prepared data set it is in),
-            `layer` (the subject whose alignment layer embedded a recording, or `"average"`) and `pixels` (the file of
-            an image that lies nowhere else).
-        encoder ([`EncoderIdentity`], *optional*): What embedded the images of this space.
-        checkpoint ([`CheckpointIdentity`], *optional*): What embedded the recordings; `None` for images.
-        embedder ([`Embedder`], *optional*): The model that makes vectors of queries.
-        places (`tuple[Path]`): Folders in which pictures are looked for.
-        terms (`dict[str, list[dict]]`): By modality, what the data sets state that rows were made of: corpus, licence,
-            whether they may be redistributed. Of a modality that is not named nobody knows.
-        index ([`GalleryIndex`], *optional*): Of [`NeuralGallery.with_index`]; searches are exact without.
-    """
+    """What a [`NeuralGallery`] holds, and the search among its vectors; the fields are told there."""
 
     rows: datasets.Dataset
     encoder: EncoderIdentity | None = None
