@@ -78,6 +78,7 @@ def test_a_raw_file_becomes_a_table_and_a_picture_as_from_python(here, embedder,
     assert answer["simulated"] is False and answer["checkpoint"]["sha256"] == embedder.identity.sha256
 
     answer = cli.main([*words, "--figure", str(figure), "--calibrate", "csls"])
+    assert answer.hits.asked is None  # no column for what was seen, which a raw file does not say
     lines = capsys.readouterr().out.splitlines()
     title = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}[modality]
     assert lines[0] == (

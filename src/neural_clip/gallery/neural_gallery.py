@@ -328,7 +328,7 @@ class NeuralGallery(GalleryRows):
             names = zip(column_of(recordings.rows, "modality"), recordings.subjects, strict=True)
             titles = [f"{MODALITIES[name].title}\n{who}" for name, who in names]
             behind = recordings.rows.select_columns(["image_id", "file", "pixels"]).with_format(None)
-            seen = Seen(behind, list(recordings.places))
+            seen = Seen(behind, list(recordings.places)) if any(recordings.image_ids.tolist()) else None
             return recordings.vectors, titles, seen, self._temperatures(recordings)
         found, vectors, layers = self._embedder.embed_with_layers(recordings, subject, modality, **said)
         who = f"\n{subject}" if isinstance(subject, str) else ""
