@@ -40,6 +40,7 @@ def slow_nearest(queries, vectors, k):
 def test_scores_are_cosines_and_recall_is_what_it_says(gallery):
     indexed, vectors = gallery.with_index(recall=0.9, k=K), gallery.vectors.astype(np.float64)
     assert 0.9 <= indexed.index.recall <= 1 and indexed.index.searched < indexed.index.lists.nlist
+    assert repr(indexed).startswith(f"NeuralGallery(3000 rows: image; 24 dimensions, {gallery.vectors.dtype}; Gallery")
     assert f"recall@10 {indexed.index.recall:.3f} of 256 of its own vectors" in repr(indexed)
     queries = clustered(400, seed=5)
     rows, cosines = indexed.search(queries, K)

@@ -44,7 +44,7 @@ CALIBRATIONS = (None, "csls")
 CSLS_NEIGHBOURS = 10  # as in arXiv:1710.04087
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NeuralGallery(GalleryRows):
     """Vectors of images or recordings in one space. Decoding searches images, encoding and conversion recordings.
 

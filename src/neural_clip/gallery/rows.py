@@ -288,5 +288,5 @@ class GalleryRows:
         """Raise a `DataError` unless this gallery holds images, or recordings, as a verb needs them."""
         if (self.modalities == [IMAGE]) != images:
             kind = "images" if images else "recordings"
-            held = " and ".join(f"{modality} rows" for modality in self.modalities)
+            held = "images" if self.modalities == [IMAGE] else f"recordings ({', '.join(self.modalities)})"
             raise DataError(f"A gallery of {held} cannot {verb}; that takes a gallery of {kind}.")

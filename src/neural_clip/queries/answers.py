@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import textwrap
 from collections import Counter
@@ -168,6 +169,9 @@ def check_figure(path: Path | None, inputs: Sequence[str | Path]) -> None:
     if path.is_dir():
         raise DataError(f"'{path}' is a folder; name a file for the picture.")
     check_apart(path, [place for place in inputs if Path(place).exists()])
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise DataError(f"'{path}' cannot be written: no file can be made in '{there}'.")
 
 
 def show_answer(answer: Answer, *, as_json: bool, figure: Path | None) -> None:
