@@ -244,7 +244,7 @@ def test_damage_and_other_models_are_refused(hub, saved, signals, world, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("lab/nothing", "is no folder here and no gallery that the Hub gives"), ("nowhere", "no name on the Hub"),
+    [("lab/nothing", "is neither a folder here nor a gallery that the Hub gives"), ("nowhere", "no name on the Hub"),
      ("../x/y", "no name on the Hub"), ("lab/other", "'lab/other' on the Hub is no gallery")],
 )  # fmt: skip
 def test_what_is_no_gallery_is_told(hub, tmp_path, name, message):
