@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short enough to wait for
+FILE_SUFFIX = re.compile(  # of recordings, arrays, tables and images: a file of such a name is missing here
+    r"\.(fif|edf|bdf|gdf|vhdr|set|ds|nii|gz|npy|npz|mat|csv|tsv|txt|json|parquet|jpe?g|png|bmp|gif|tiff?|webp)\Z", re.I
+)
 REPEATED_AFTER = 0.02  # s, by when code that cannot raise has ended
 
 
@@ -62,6 +65,13 @@ def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None
         raise DataError(
             f"Invalid value for the {parameter!r} parameter. Allowed is {allowed}, but got {value!r} instead."
         )
+
+
+def is_hub_name(place: object) -> bool:
+    """Whether this is `ORG/NAME` on the Hub: nothing on this machine is called so, and it is not written as a path."""
+    name = str(place)
+    written_so = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII) and not FILE_SUFFIX.search(name)
+    return bool(written_so) and not os.path.lexists(name)
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint_card import MARK, card_text
+from .errors import HUB_TIMEOUT
 from .terms import check_terms, check_visibility
 
-ADVICE = {True: "pass private=False", False: "leave private=False away"}
-HUB_TIMEOUT = 10  # s
+IN_PYTHON = {True: "pass private=False", False: "leave private=False away"}
 CONFIGURATIONS = ("config.json", "processor_config.json")
 OURS = {*CONFIGURATIONS, "adapter_config.json"}  # one of these lies in a repository that may be pushed to
 # Arguments of a push; all others are of saving.
@@ -115,7 +115,7 @@ class Push:
             known = None
         self.exists = known is not None
         if known is not None:
-            check_visibility(self.repo, bool(known.private), what, terms, self.public, ADVICE)
+            check_visibility(self.repo, bool(known.private), what, terms, self.public, IN_PYTHON)
             files = {file.rfilename for file in known.siblings or []} - {".gitattributes", "README.md"}
             if files and not files & OURS:
                 raise ValueError(

@@ -4,6 +4,8 @@ import asyncio
 import re
 import shutil
 import signal
+import threading
+import time
 
 import httpx
 import numpy as np
@@ -12,12 +14,15 @@ import pytest
 from app_process import ask, open_app, upload
 from browser import NARROW, fits, page_at, photograph
 from neural_clip import NeuralGallery, load_sample
+from neural_clip.app import page as page_module
+from neural_clip.app.answers import Answers
 from neural_clip.app.options import MAX_UPLOAD_MB
+from neural_clip.gallery.embedder import Embedder
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.sample import CHECKPOINT, FOLDERS
 from paths import REPOSITORY
 
-pytest.importorskip("gradio", reason="Gradio is not installed")
+gradio = pytest.importorskip("gradio", reason="Gradio is not installed")
 pytestmark = pytest.mark.slow
 EEG_IMAGES, MEG_RECORDINGS = "46 images: SIMULATED EEG", "40 recordings: SIMULATED MEG"
 ROW = re.compile(r'data-image-id="([^"]+)".*?cosine (-?[\d.]+)')
@@ -184,6 +189,66 @@ def test_two_hundred_at_once_are_answered_rightly_in_bounded_memory_and_nothing_
         assert_hits(html, ranked)
     assert app.memory() - before < 300e6  # 200 uploads and answers are some 400 kB each
     assert not app.kept()
+
+
+def test_a_question_is_refused_in_words_where_too_many_wait(monkeypatch):
+    """One is being answered and two may wait; the fourth is refused, and the others get their answers."""
+    import fastapi
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setattr(page_module, "QUEUED", 2)
+    answers, go_on = Answers(Embedder.of(CHECKPOINT), [FOLDERS["eeg"]]), threading.Event()
+    by_words = answers.of_words
+    monkeypatch.setattr(answers, "of_words", lambda *asked: go_on.wait(60) and by_words(*asked))
+    server, blocks = fastapi.FastAPI(), page_module.build(answers)
+    blocks.has_launched = True
+    gradio.mount_gradio_app(server, blocks, path="/", ssr_mode=False)
+    with TestClient(server) as client:
+
+        def started():
+            return client.post("/gradio_api/call/words", json={"data": ["an arrow", EEG_IMAGES]})
+
+        kept = [started()]
+        end = time.monotonic() + 60
+        while len(blocks._queue) and time.monotonic() < end:  # until it is being answered
+            time.sleep(0.05)
+        kept += [started(), started()]
+        refused = started()
+        assert [answer.status_code for answer in kept] == [200] * 3 and refused.status_code == 503
+        assert refused.json()["detail"] == "Queue is full. Max size is 2 and size is 2."
+        go_on.set()
+        for answer in kept:
+            told = client.get(f"/gradio_api/call/words/{answer.json()['event_id']}").text
+            assert "event: complete" in told and "46 images were searched" in told
+
+
+def test_an_upload_is_refused_in_words_where_no_room_is_left(tmp_path):
+    """Bytes that lie there, those that arrive, and those that are announced together count."""
+    (tmp_path / "waits").mkdir()
+    (tmp_path / "waits" / "a.npy").write_bytes(bytes(600))
+    taken = asyncio.Event()
+
+    async def page(scope, receive, send):
+        await taken.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"[]"})
+
+    async def asked():
+        door = page_module.OwnFilesOnly(page, tmp_path, most=1000)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://here") as client:
+            arriving = asyncio.create_task(client.post("/gradio_api/upload", content=bytes(300)))
+            await asyncio.sleep(0.05)
+            refused = await client.post("/gradio_api/upload", content=bytes(200))
+            taken.set()
+            fitting = await arriving, await client.post("/gradio_api/upload", content=bytes(400))
+            (tmp_path / "waits" / "a.npy").unlink()
+            large = await client.post("/gradio_api/upload", content=bytes(1000))
+            other = await client.post("/gradio_api/call/words", content=bytes(2000))
+        return refused, [*fitting, large, other]
+
+    refused, others = asyncio.run(asked())
+    assert refused.status_code == 503 and refused.text == "Too many uploads wait for an answer. Try again in a minute."
+    assert [answer.status_code for answer in others] == [200, 200, 200, 200]
 
 
 def test_another_gallery_and_a_signal(tmp_path, sets):

@@ -7,8 +7,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -240,15 +241,25 @@ def decoded(recordings: str, options: str) -> Callable[[], Results]:
     return run
 
 
-def uploads(*names: str) -> Callable[[], Results]:
+@cache
+def sample_embedder() -> Any:
+    """The checkpoint that ships, of all modalities."""
+    from neural_clip.gallery.embedder import Embedder
+    from neural_clip.sample import CHECKPOINT
+
+    return Embedder.of(CHECKPOINT)
+
+
+def uploads(modality: str, *names: str) -> Callable[[], Results]:
     """Files as visitors of the page upload them; values that are no finite numbers are refused by the processor."""
 
     def run() -> Results:
-        from neural_clip.app.uploads import read_recordings
+        from neural_clip.app.uploads import open_upload
 
         found: Results = {}
         for name in names:
-            recordings = read_recordings(Path(name))
+            file = open_upload(Path(name), None, sample_embedder(), modality=modality)
+            recordings = file.read(0, len(file.names))
             of_mne = hasattr(recordings, "info")
             values = recordings.get_data() if of_mne else np.asarray(getattr(recordings, "dataobj", recordings))
             fits = np.issubdtype(values.dtype, np.number) and np.isfinite(values).all()
@@ -322,9 +333,9 @@ TARGETS = [
         decoded("betas.nii.gz", "--mask mask.nii.gz"),
         0.5,
     ),
-    Target("upload epochs", "epochs", {"*.fif": "bare"}, uploads("1-epo.fif", "2-epo.fif")),
-    Target("upload an array", "npy", {"*.npy": "bare"}, uploads("betas.npy")),
-    Target("upload volumes", "series", {"*.nii": "bare", "*.nii.gz": "summed"}, uploads("run3.nii")),
+    Target("upload epochs", "epochs", {"*.fif": "bare"}, uploads("eeg", "1-epo.fif", "2-epo.fif")),
+    Target("upload an array", "npy", {"*.npy": "bare"}, uploads("fmri", "betas.npy")),
+    Target("upload volumes", "series", {"*.nii": "bare", "*.nii.gz": "summed"}, uploads("fmri", "run3.nii")),
     Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
     Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
 ]

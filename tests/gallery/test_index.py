@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def slow_nearest(queries, vectors, k):
 def test_scores_are_cosines_and_recall_is_what_it_says(gallery):
     indexed, vectors = gallery.with_index(recall=0.9, k=K), gallery.vectors.astype(np.float64)
     assert 0.9 <= indexed.index.recall <= 1 and indexed.index.searched < indexed.index.lists.nlist
+    assert repr(indexed).startswith(f"NeuralGallery(3000 rows: image; 24 dimensions, {gallery.vectors.dtype}; Gallery")
     assert f"recall@10 {indexed.index.recall:.3f} of 256 of its own vectors" in repr(indexed)
     queries = clustered(400, seed=5)
     rows, cosines = indexed.search(queries, K)
@@ -68,11 +70,36 @@ def test_recall_is_that_of_a_slow_count(gallery):
     assert indexed.index.recall == pytest.approx(np.mean(shares), abs=1e-12)
 
 
+def test_the_fewest_lists_that_reach_the_recall_are_searched(gallery):
+    """With one list fewer it is missed, by a slow count."""
+    index, vectors = gallery.with_index(recall=0.9).index, gallery.vectors.astype(np.float64)
+    fewer = replace(gallery, index=replace(index, searched=index.searched - 1))
+    chosen = np.sort(np.random.default_rng(0).choice(len(vectors), 256, replace=False))
+    ours, _ = fewer.search(vectors[chosen], K + 1)
+    theirs = slow_nearest(vectors[chosen], vectors, K + 1)
+    shares = [len(set(a) & set(b) - {row}) / K for row, a, b in zip(chosen, ours, theirs, strict=True)]
+    assert index.searched > 1 and np.mean(shares) < 0.9 <= index.recall
+
+
 def test_all_lists_find_all(gallery):
     indexed = gallery.with_index(recall=1.0, k=5)
     assert indexed.index.recall == 1.0 or indexed.index.searched == indexed.index.lists.nlist
     some = gallery.with_index(recall=0.5, k=5)
     assert some.index.searched <= indexed.index.searched and some.index.recall <= indexed.index.recall
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 9, 10, 11])
+def test_small_galleries_have_an_index_too(n_rows):
+    """Recall is of all other rows where there are no more than ten."""
+    gallery = gallery_of(clustered(n_rows))
+    own, given = gallery.with_index(), gallery.with_index(clustered(4, seed=1))
+    assert (own.index.k, given.index.k) == (min(10, n_rows - 1), min(10, n_rows))
+    assert own.index.recall >= 0.95 and given.index.recall >= 0.95
+    queries = clustered(5, seed=2)
+    for one, other in zip(own.search(queries, 1), gallery.search(queries, 1), strict=True):
+        assert one.shape == other.shape
+    for one, other in zip(own.search(queries, n_rows), gallery.search(queries, n_rows), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_recall_is_measured_on_given_queries(gallery):
@@ -119,7 +146,8 @@ def test_another_process_makes_the_same_index(tmp_path):
 
 def test_decoding_goes_through_the_index(images, world):
     part = world.data["eeg"].split("test")
-    exact, indexed = images.decode(part, top_k=3), images.with_index(recall=1.0, k=3).decode(part, top_k=3)
+    exact, indexed = images.decode(part, top_k=3), images.with_index(recall=1.0, k=3)
+    indexed = replace(indexed, index=replace(indexed.index, searched=indexed.index.lists.nlist)).decode(part, top_k=3)
     np.testing.assert_array_equal(exact.rows, indexed.rows)
     np.testing.assert_array_equal(exact.scores, indexed.scores)
     images.with_index(images.filter(split=""))  # queries of the same space
@@ -127,7 +155,7 @@ def test_decoding_goes_through_the_index(images, world):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"recall": 0}, "'recall'"), ({"recall": 1.5}, "'recall'"), ({"k": 0}, "'k'"), ({"k": 3000}, "1 to 2999"),
+    [({"recall": 0}, "'recall'"), ({"recall": 1.5}, "'recall'"), ({"k": 0}, "'k'"),
      ({"queries": np.ones((2, 3))}, "3 dimensions, but the gallery 24"),
      ({"queries": np.full((2, 24), np.nan)}, "finite")],
 )  # fmt: skip

@@ -167,6 +167,19 @@ def test_terms_come_from_the_data(signals, images, world):
         unknown.push_to_hub(REPO, private=False)
 
 
+def test_the_card_warns_of_people_only_where_some_were_recorded(signals, tmp_path):
+    """With simulated and recorded ones in one gallery it warns."""
+
+    def card(**simulated):
+        terms = {name: [entry | {"simulated": simulated[name]} for entry in signals.terms[name]] for name in simulated}
+        folder = replace(signals, terms=terms).save_to_disk(tmp_path / str(sum(simulated.values())))
+        return (folder / "README.md").read_text()
+
+    assert "may find out by it that this\nperson took part" not in card(eeg=True, fmri=True)
+    assert "may find out by it that this\nperson took part" in card(eeg=True, fmri=False)
+    assert "may find out by it that this\nperson took part" in card(eeg=False, fmri=False)
+
+
 def test_some_of_the_people_are_named_alone(signals, world, tmp_path):
     kept = signals.filter(subject="sub-02")
     assert {entry["subjects"][0] for entries in kept.terms.values() for entry in entries} == {"sub-02"}
@@ -231,7 +244,7 @@ def test_damage_and_other_models_are_refused(hub, saved, signals, world, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("lab/nothing", "is no folder here and no gallery that the Hub gives"), ("nowhere", "no name on the Hub"),
+    [("lab/nothing", "is neither a folder here nor a gallery that the Hub gives"), ("nowhere", "no name on the Hub"),
      ("../x/y", "no name on the Hub"), ("lab/other", "'lab/other' on the Hub is no gallery")],
 )  # fmt: skip
 def test_what_is_no_gallery_is_told(hub, tmp_path, name, message):

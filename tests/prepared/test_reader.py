@@ -102,7 +102,7 @@ def test_bad_input_is_named(ready_folders, tmp_path):
         PreparedSet.open(ready_folders["eeg"]).split("valid")
     with pytest.raises(DataError, match=r"has no subject \['sub-07'\]"):
         PreparedSet.open(ready_folders["eeg"]).split("test", ["sub-07"])
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="There is no folder"):
         PreparedSet.open("some/where/else")
     with pytest.raises(DataError, match="nobody/nothing"):
         PreparedSet.open("nobody/nothing")

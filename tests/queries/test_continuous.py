@@ -1,5 +1,7 @@
 """Continuous recordings: where events are found, which filters are lacking, and what is refused."""
 
+from pathlib import Path
+
 import mne
 import numpy as np
 import pytest
@@ -73,17 +75,23 @@ def test_bids_finds_events_subject_and_session(lab, embedder, expected, tmp_path
     place = mne_bids.BIDSPath(root=tmp_path, subject="01", session="a", task="see", run="01", datatype="meg")
     mne_bids.write_raw_bids(raw, place, overwrite=True, verbose="error")
     given = {"session": "a", "task": "see", "run": "01", "modality": "meg"} if way == "root" else {"subject": None}
-    path = tmp_path if way == "root" else place.find_matching_sidecar(suffix="meg", extension=".fif")
+    path = tmp_path if way == "root" else Path(place.find_matching_sidecar(suffix="meg", extension=".fif"))
     found = vectors(embedder, path, keep=("trial_type=image",), **given)
     np.testing.assert_allclose(found, expected["meg"], atol=1e-6)
     if way == "root":
         with pytest.raises(DataError, match=r"has no task 'sea'; it has 'see'. Did you mean 'see'"):
             vectors(embedder, tmp_path, **given | {"task": "sea"})
-        with pytest.raises(DataError, match="Say which recording by --subject, --task"):
+        events = lab.root / "events.tsv"
+        with pytest.raises(DataError, match=r"has no task 'sea'; it has 'see'"):
+            vectors(embedder, tmp_path, **given | {"task": "sea"}, events=events, keep=("trial_type=image",))
+        with pytest.raises(DataError, match=r"Say which recording by --subject, --task.* Its tasks are 'see'\."):
             vectors(embedder, tmp_path, session="a")
     else:
         with pytest.raises(DataError, match="There is no recording"):
             vectors(embedder, tmp_path / "sub-02" / "meg" / "sub-02_task-see_meg.fif")
+        wrong = path.with_name(path.name.replace("task-see", "task-sea"))
+        with pytest.raises(DataError, match=f"There is no recording .*Did you mean '{path.name}'"):
+            vectors(embedder, wrong)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from folder_contents import contents
+from loopback_hub import LoopbackHub
 from neural_clip import NeuralGallery
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
@@ -112,3 +115,47 @@ def test_wrong_galleries_are_told_in_a_sentence(here, tmp_path, monkeypatch):
     (signals / "state.json").write_text("{}")
     with pytest.raises(DataError, match="is not the file that was written: its SHA-256 differs"):
         cli.main(["gallery", "info", str(signals)])
+
+
+@pytest.mark.slow
+def test_data_galleries_and_checkpoints_are_opened_by_their_names_on_the_hub(here, capsys, tmp_path, monkeypatch):
+    """By every verb; later, where the Hub is out of reach, from the cache."""
+    signals = NeuralGallery.from_recordings("checkpoint", here.data["fmri"]).save_to_disk(tmp_path / "signals")
+    photos = NeuralGallery.from_images("checkpoint", "stimuli").save_to_disk(tmp_path / "photos")
+    folders = {"lab/model": here.checkpoint, "lab/eeg": here.sets["eeg"], "lab/signals": signals, "lab/photos": photos}
+    by_folder = {name: str(folder) for name, folder in folders.items()}
+    lines = [
+        ["decode", "lab/eeg", "--gallery", "lab/photos"], ["decode", "lab/eeg", "--gallery", "lab/eeg"],
+        ["convert", "lab/eeg", "--to", "fmri", "--gallery", "lab/signals", "--via", "images", "--bank", "lab/photos"],
+        ["encode", "stimuli/im03.png", "--gallery", "lab/signals"], ["search", "a dog", "--gallery", "lab/photos"],
+    ]  # fmt: skip
+    lines = [[*line, "--checkpoint", "lab/model"] for line in lines]
+    expected = [cli.main([by_folder.get(word, word) for word in line]) for line in lines]
+    with LoopbackHub() as hub:
+        hub.stand_in(monkeypatch)
+        for name, folder in folders.items():
+            kind = "model" if name == "lab/model" else "dataset"
+            hub.add(kind, name, private=False, files=contents(folder))
+        found = [cli.main(line) for line in lines]
+        capsys.readouterr()
+        cli.main(["gallery", "info", "lab/signals"])
+        told = capsys.readouterr().out
+        assert "lab/signals" in told and f"{len(NeuralGallery.load(signals))} fMRI recordings" in told
+        with pytest.raises(DataError, match=r"'lab/gone' is neither a folder here nor .* it has none of that name"):
+            cli.main(["decode", "lab/eeg", "--gallery", "lab/gone", "--checkpoint", "lab/model"])
+    again = [cli.main(line) for line in lines[:2]]
+    for ours, theirs in zip(found + again, expected + expected[:2], strict=True):
+        np.testing.assert_array_equal(ours.hits.rows, theirs.hits.rows)
+        np.testing.assert_array_equal(ours.hits.scores, theirs.hits.scores)
+    begin = time.monotonic()
+    for line in (["decode", "lab/other", "--gallery", "stimuli"], ["decode", "lab/eeg", "--gallery", "lab/other"]):
+        with pytest.raises(
+            DataError, match=r"the Hub is out of reach, and the cache of this machine does not have it"
+        ):
+            cli.main([*line, "--checkpoint", "checkpoint"])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"HF_HUB_OFFLINE is set, and the cache of this machine does not have it\.$"):
+        cli.main(["decode", "lab/other", "--gallery", "stimuli", "--checkpoint", "checkpoint"])
+    with pytest.raises(DataError, match=r"There is no recording 'lab/other\.npy'|There is no array file"):
+        cli.main(["decode", "lab/other.npy", "--gallery", "stimuli", "--checkpoint", "checkpoint"])
+    assert time.monotonic() - begin < 60

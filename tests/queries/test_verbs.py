@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from itertools import permutations
 
 import mne
@@ -16,7 +17,7 @@ from neural_clip.errors import DataError
 from neural_clip.gallery.conversion import WAYS
 from neural_clip.gallery.embedder import Embedder
 from neural_clip.queries.options import RecordingOptions
-from neural_clip.queries.verbs import read_queries
+from neural_clip.queries.verbs import open_queries
 
 FILES = {
     "eeg": ["rec.edf", "--events", "events.tsv", "--keep", "trial_type=image"],
@@ -77,6 +78,7 @@ def test_a_raw_file_becomes_a_table_and_a_picture_as_from_python(here, embedder,
     assert answer["simulated"] is False and answer["checkpoint"]["sha256"] == embedder.identity.sha256
 
     answer = cli.main([*words, "--figure", str(figure), "--calibrate", "csls"])
+    assert answer.hits.asked is None  # no column for what was seen, which a raw file does not say
     lines = capsys.readouterr().out.splitlines()
     title = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}[modality]
     assert lines[0] == (
@@ -98,7 +100,7 @@ def test_recordings_of_a_file_have_the_vectors_of_the_rows_that_were_prepared_fr
         "eeg": {"events": here.root / "events.tsv", "keep": ("trial_type=image",)}, "meg": {"keep": ("value=5",)},
         "fmri": {"mask": here.root / "mask.nii.gz"},
     }[modality]  # fmt: skip
-    queries = read_queries(FILES[modality][0], embedder, RecordingOptions(subject="sub-01", **said))
+    queries = open_queries(FILES[modality][0], embedder, RecordingOptions(subject="sub-01", **said))()
     rows = NeuralGallery.from_recordings(embedder, here.sets[modality])
     assert len(queries.names) == len(rows) == 20
     for row, name in enumerate(rows.image_ids):
@@ -236,6 +238,26 @@ WRONG = [
     (["search", " "], "a text that is not empty"),
     (["search", "x", "--gallery", "sets/eeg", "--subject", "sub-07"], "Allowed is 'sub-01', but got 'sub-07'"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["betas.nii.gz", "--subject", "sub-01"], "An fMRI image needs '--mask': an image or array"),
+        (["rec.edf", "--events", "events.tsv"], "'--subject' is missing; say whose recordings these are"),
+        (["sets/eeg", "--top-k", "0"], "Invalid value for the '--top-k' parameter. Allowed is 1 and more"),
+        (
+            ["sets/eeg", "--figure", "hits.doc"],
+            "Invalid value for the '--figure' parameter. Allowed values are '.png'",
+        ),
+    ],
+)
+def test_messages_at_a_shell_call_options_as_they_are_typed(here, words, told, capsys, monkeypatch):
+    words = ["neural-clip", "decode", *words, "--gallery", "stimuli", "--checkpoint", "checkpoint"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="2"):
+        cli.entry()
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(words) for words, _ in WRONG])

@@ -343,7 +343,7 @@ def test_an_earlier_run_is_never_overwritten_unasked(recipe_file):
     ("arguments", "message"),
     [
         (["--resume", "true"], "holds no checkpoint to resume from"),
-        (["--data.eeg", "/nowhere/at/all"], "is no folder"),
+        (["--data.eeg", "/nowhere/at/all"], "There is no folder"),
         (["--model.eeg.hiden_size", "3"], "Did you mean 'hidden_size'"),
         (["--model.include_vision_tower", "true"], "targets are ready-made embeddings"),
         (["--resume_from_checkpoint", "elsewhere"], "'training.resume_from_checkpoint' parameter"),

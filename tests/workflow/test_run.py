@@ -352,7 +352,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, mon
 @pytest.mark.parametrize(
     ("sources", "told"),
     [
-        (["gone.yaml"], "gone.yaml"), (["gone"], "'gone' is no folder; make a prepared data set"),
+        (["gone.yaml"], "gone.yaml"), (["gone"], "There is no folder 'gone', and it is no name on the Hub"),
         (["stimuli"], "'stimuli' is no prepared data set"),
         (["manifest.yaml", "manifest.yaml"], "'manifest.yaml' and 'manifest.yaml' both hold eeg; give one."),
     ],

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neural_clip.app.uploads import one_of, read_recordings, read_region
+from neural_clip.app.uploads import open_upload
 from neural_clip.errors import check_option
 from neural_clip.gallery.columns import IMAGE
-from neural_clip.gallery.embedder import Embedder, modality_of
+from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.hits import Ranked
 from neural_clip.gallery.neural_gallery import HITS, NeuralGallery
-from neural_clip.gallery.stored import is_gallery
-from neural_clip.prepared.facts import METADATA_FILE
-from neural_clip.prepared.image_rows import stored_pictures
+from neural_clip.gallery.opening import opened_place
+from neural_clip.gallery.pictures import Pictures
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.prepared.splits import SPLITS
+from neural_clip.queries.recorded import row_of
 
 ANY = "by its shape"  # the modality of an upload
 SIMULATED = "SIMULATED"
@@ -76,7 +76,8 @@ class Answers:
 
     Args:
         embedder ([`Embedder`]): The checkpoint.
-        places (list of `str` or `Path`): Folders of images, saved galleries and prepared data sets.
+        places (list of `str` or `Path`): Folders of images, saved galleries and prepared data sets, these also by
+            their name on the Hub.
 
     Raises:
         DataError: If a place holds nothing of these, or does not fit the checkpoint.
@@ -87,16 +88,17 @@ class Answers:
     searched: dict[str, Searched] = field(default_factory=dict)
     examples: dict[str, Split] = field(default_factory=dict)
     _images: dict[str, str] = field(default_factory=dict)
+    _pictures: Pictures = field(default_factory=lambda: Pictures([]))
 
     def __post_init__(self) -> None:
         """Read every place once."""
         for place in self.places:
-            if is_gallery(place):
-                self._add_gallery(Path(place).absolute().name, NeuralGallery.load(place, self.embedder))
-            elif (Path(place) / METADATA_FILE).is_file() or (not Path(place).exists() and str(place).count("/") == 1):
-                self._add_set(PreparedSet.open(place))
+            found = opened_place(place, self.embedder)
+            if isinstance(found, PreparedSet):
+                self._add_set(found)
             else:
-                self._add_gallery(Path(place).absolute().name, NeuralGallery.from_images(self.embedder, place))
+                gallery = NeuralGallery.from_images(self.embedder, place) if found is None else found
+                self._add_gallery(Path(place).absolute().name, gallery)
 
     def _add_set(self, data: PreparedSet) -> None:
         """The images of a prepared data set, and the recordings of its test split, or of the last that it has."""
@@ -146,15 +148,13 @@ class Answers:
         """Hits of a recording of a data set."""
         check_option("data set", name, self.examples)
         part = self.examples[name]
-        rows, count = one_of(part.recordings, number, 0)
-        row = int(number) - 1
-        image_id, images = str(part.image_ids[row]), part.data.stored_images
-        shown = images["image_id"][:].index(image_id)
-        picture = stored_pictures(images, [shown], part.data.folder)[0] if "image" in images.column_names else None
-        asked = f"{name} of {part.subjects[row]}, recording {int(number)} of {count}"
+        row = row_of(number, len(part))
+        image_id, folder = str(part.image_ids[row]), str(part.data.folder)
+        picture, _ = self._pictures.of({"pixels": None, "file": folder, "image_id": image_id})
+        asked = f"{name} of {part.subjects[row]}, recording {row + 1} of {len(part)}"
         return self._answer(
-            asked, rows, part.modality, among, simulated=bool(part.facts.simulated), seen=picture,
-            seen_name=images[shown]["concept"] or image_id, right=(str(part.data.folder), image_id),
+            asked, part.recordings.select([row]), part.modality, among, simulated=bool(part.facts.simulated),
+            seen=picture, seen_name=part.gallery_concepts[part.columns[row]] or image_id, right=(folder, image_id),
         )  # fmt: skip
 
     def of_upload(
@@ -163,14 +163,11 @@ class Answers:
     ) -> Answer:  # fmt: skip
         """Hits of a recording of a file."""
         check_option("modality", modality, [ANY, *self.embedder.modalities])
-        recordings = read_recordings(path)
-        found = modality_of(recordings, self.embedder) if modality == ANY else modality
-        one, count = one_of(recordings, number, 2 if MODALITIES[found].sensors else 1)
-        told = {name: value for name, value in said.items() if value}
-        if mask is not None:
-            told["mask"] = read_region(mask)
-        asked = f"{MODALITIES[found].title} of '{path.name}', recording {int(number)} of {count}"
-        return self._answer(asked, one, found, among, subject=subject, **told)
+        named = None if modality == ANY else modality
+        file = open_upload(path, mask, self.embedder, modality=named, subject=subject, **said)
+        one = file.one(number)
+        asked = f"{MODALITIES[file.modality].title} of '{path.name}', recording {int(number)} of {len(file.names)}"
+        return self._answer(asked, one, file.modality, among, subject=file.subject, **file.said)
 
     def of_words(self, text: str, among: str) -> Answer:
         """Hits of a text."""

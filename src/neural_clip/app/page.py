@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from neural_clip.files.privacy import shared_text
 from neural_clip.prepared.modalities import MODALITIES
 
 QUEUED = 256  # questions that wait; one more is refused
+MAX_WAITING_MB = 20 * MAX_UPLOAD_MB  # of all uploads about which nobody has an answer yet; another one is refused
 FORGOTTEN_AFTER = 600  # s; an upload about which nobody asks
 # What Gradio reads when it is imported: no analytics, no look at its newest version, no record of runs.
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -29,7 +31,8 @@ ABOUT = (
 )
 UPLOADED = (
     f"One file of up to {MAX_UPLOAD_MB} MB: {', '.join(SUFFIXES)}. Arrays are taken as prepared for the checkpoint "
-    "unless a unit is named. A file is deleted once its question is answered."
+    "unless a unit is named. Continuous recordings say by annotations or triggers when images appeared, and are cut "
+    "there. A file is deleted once its question is answered."
 )
 
 
@@ -112,18 +115,55 @@ def _asks(
 
 
 class OwnFilesOnly:
-    """In front of the page: Gradio would fetch addresses of other machines for whoever asks for them."""
+    """In front of the page: Gradio would fetch addresses of other machines, and take uploads until the disk is full.
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    Args:
+        app: What answers.
+        folder (`Path`): Where uploads lie.
+        most (`int`): Bytes of uploads that may lie there or arrive.
+    """
+
+    def __init__(self, app: Any, folder: Path, most: int = MAX_WAITING_MB * 2**20) -> None:
+        self.app, self.folder, self.most, self.arriving = app, folder, most, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Refuse paths with an address."""
+        """Refuse paths with an address, and uploads for which there is no room."""
         if scope["type"] == "http" and (":/" in scope["path"] or "proxy=" in scope["path"]):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"Addresses are not fetched."})
+            await _refuse(send, 403, "Addresses are not fetched.")
+        elif scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith("/upload"):
+            await self._upload(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
+        """Take a file, if it and those that wait are not too many bytes."""
+        largest = MAX_UPLOAD_MB * 2**20
+        size = min(int(dict(scope["headers"]).get(b"content-length", largest)), largest)
+        if self.arriving + _bytes_in(self.folder) + size > self.most:
+            await _refuse(send, 503, "Too many uploads wait for an answer. Try again in a minute.")
             return
-        await self.app(scope, receive, send)
+        self.arriving += size
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.arriving -= size
+
+
+async def _refuse(send: Any, status: int, sentence: str) -> None:
+    """Answer by a sentence."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": sentence.encode()})
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of all files below a folder; others may delete some meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found += os.stat(os.path.join(place, name)).st_size
+    return found
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -148,6 +188,7 @@ def serve(answers: Answers, place: socket.socket) -> None:
     import fastapi
     import gradio as gr
     import uvicorn
+    from gradio.utils import get_upload_folder
 
     _own_uploads_only()
     server, page = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None), build(answers)
@@ -158,7 +199,9 @@ def serve(answers: Answers, place: socket.socket) -> None:
         theme=gr.themes.Default(font=fonts, font_mono=["monospace"]), ssr_mode=False, show_error=False,
         enable_monitoring=False,
     )  # fmt: skip
-    settings = uvicorn.Config(OwnFilesOnly(server), log_level="warning", timeout_graceful_shutdown=1)
+    settings = uvicorn.Config(
+        OwnFilesOnly(server, Path(get_upload_folder())), log_level="warning", timeout_graceful_shutdown=1
+    )
     uvicorn.Server(settings).run(sockets=[place])
 
 

@@ -30,12 +30,11 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip adapt`; returns the folder of the new checkpoint."""
     given, options = read_options("adapt", __doc__, argv, Arguments, AdaptOptions)
-    from datasets.utils.logging import disable_progress_bar
-
+    from neural_clip.files.bars import only_our_bars
     from neural_clip.files.privacy import shared_command
     from neural_clip.training.adapt import adapt
 
-    disable_progress_bar()
+    only_our_bars()
     command = shared_command("neural-clip adapt", words_of(argv))
     data, known = open_data_set(given.data), given.known and open_data_set(given.known, "--known")
     return adapt(given.checkpoint, data, given.output_dir, options, known=known, command=command)

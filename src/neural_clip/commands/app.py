@@ -36,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             os.environ["HF_DATASETS_CACHE"] = str(Path(folder, "datasets"))
         from neural_clip.app.answers import Answers
         from neural_clip.app.page import serve
+        from neural_clip.files.bars import only_our_bars
         from neural_clip.gallery.embedder import Embedder
         from neural_clip.sample import CHECKPOINT, FOLDERS
 
+        only_our_bars()
         print("reading the checkpoint and what is searched ...", file=sys.stderr, flush=True)
         answers = Answers(Embedder.of(options.checkpoint or CHECKPOINT), list(options.gallery or FOLDERS.values()))
         host, port = place.getsockname()[:2]

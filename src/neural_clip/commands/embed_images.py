@@ -31,9 +31,11 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip embed-images`."""
     given, options = read_options("embed-images", __doc__, argv, Arguments, EmbedOptions)
+    from neural_clip.files.bars import only_our_bars
     from neural_clip.prepared.facts import Facts
     from neural_clip.targets.embed_images import embed_images
 
+    only_our_bars()
     folder = embed_images(given.folder, given.model, options)
     encoder = Facts.read(folder).image_encoder or {}
     print(f"embedded with {encoder['name']} ({encoder['projection_dim']}-d, {encoder['pooling']})", file=sys.stderr)

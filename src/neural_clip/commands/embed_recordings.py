@@ -28,11 +28,10 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip embed-recordings`."""
     given, options = read_options("embed-recordings", __doc__, argv, Arguments, EmbedRecordingsOptions)
-    from datasets.utils.logging import disable_progress_bar
-
+    from neural_clip.files.bars import only_our_bars
     from neural_clip.gallery.parquet import write_embeddings
 
-    disable_progress_bar()
+    only_our_bars()
     path = write_embeddings(given.checkpoint, given.folder, given.output_file, options)
     print(place_line("embeddings", path))
     return path

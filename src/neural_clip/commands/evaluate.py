@@ -35,10 +35,12 @@ def main(argv: Sequence[str] | None = None) -> dict:
     given, options = read_options("evaluate", __doc__, argv, Arguments, EvaluateOptions)
     from neural_clip.evaluation.outputs import REPORT_FILE
     from neural_clip.evaluation.run import evaluate_checkpoints
+    from neural_clip.files.bars import only_our_bars
     from neural_clip.files.privacy import shared_command
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
+    only_our_bars()
     checkpoints, data = named_checkpoints(given.checkpoint), [open_data_set(argument) for argument in given.data]
     command = shared_command("neural-clip evaluate", words_of(argv))
     with only_writer(given.output_dir / REPORT_FILE):

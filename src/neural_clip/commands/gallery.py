@@ -35,7 +35,7 @@ class BuildArguments:
 class InfoArguments:
     """Which gallery, and how it is told."""
 
-    folder: Path = option(MISSING, "saved gallery", type=Path, positional=True)
+    folder: str = option(MISSING, "saved gallery, or its name on the Hub", positional=True, metavar="GALLERY")
     json: bool = option(False, "print JSON, and nothing else, to stdout")
 
 
@@ -47,11 +47,10 @@ def main(action: str, argv: Sequence[str] | None = None) -> object:
 def build(argv: Sequence[str] | None) -> Path:
     """Embed and save."""
     given, options = read_options("gallery build", ABOUT_BUILD, argv, BuildArguments, BuildOptions)
-    from datasets.utils.logging import disable_progress_bar
-
+    from neural_clip.files.bars import only_our_bars
     from neural_clip.queries.galleries import build_gallery
 
-    disable_progress_bar()
+    only_our_bars()
     folder = build_gallery(given.sources, given.checkpoint, given.output_dir, options)
     print(place_line("gallery", folder))
     return folder

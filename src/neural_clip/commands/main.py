@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from neural_clip.commands.interruption import told_how_to_go_on
-from neural_clip.errors import check_option, run
+from neural_clip.errors import DataError, check_option, run
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.prepared.known_corpora import CORPORA
 
@@ -93,7 +93,18 @@ def main(argv: Sequence[str] | None = None) -> object:
 
 def entry() -> None:
     """Console entry point: `main`, with bad input shown as one line on stderr and exit code 2."""
-    run(main)
+    run(_typed)
+
+
+def _typed(argv: Sequence[str] | None) -> object:
+    """As [`main`]; messages call options as they are typed."""
+    try:
+        return main(argv)
+    except DataError as error:
+        from neural_clip.commands.options import as_typed
+
+        error.args = (as_typed(str(error)),)
+        raise
 
 
 def _listing(program: str, placeholder: str, table: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
@@ -36,6 +37,10 @@ OLD_SPELLINGS: dict[str, dict[str, str]] = {
     },
 }
 FIRST_NAME = "neural_clip"  # of the first checkpoint, unless it is given another
+TYPED: dict[str, str] = {}  # of the command that was read last: its options as they are typed, by their Python names
+PYTHON_NAME = re.compile(  # of an argument, in a message
+    r"'(\w+)'(?=(?:(?:,| and) '\w+')* parameters?\b| is missing)|(?<=\bby )'(\w+)'|(?<=\bneeds )'(\w+)'"
+)
 OWN_WORDS = ("help", "flag", "positional", "apart", "least")  # metadata that argparse does not know
 NUMBERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     int: (numbers.whole, "a whole number"), float: (numbers.number, "a number"),
@@ -63,13 +68,27 @@ def read_options(command: str, about: str | None, argv: Sequence[str] | None, *k
         allow_abbrev=False,
     )
     groups: dict[str, Any] = {}
+    TYPED.clear()
     for item in (item for kind in kinds for item in fields(kind)):
         apart = item.metadata.get("apart", "")
         if apart and apart not in groups:
             groups[apart] = parser.add_mutually_exclusive_group()
-        parser.known += _add(groups.get(apart, parser), item)
+        names = _add(groups.get(apart, parser), item)
+        parser.known += names
+        if names:
+            TYPED[item.name] = names[0]
     found = vars(parser.parse_args(todays_spelling(command, words_of(argv))))
     return tuple(kind(**{item.name: found[item.name] for item in fields(kind)}) for kind in kinds)
+
+
+def as_typed(message: str) -> str:
+    """A message of Python with the options of the command that was read last as they are typed: `'--top-k'`."""
+
+    def typed(found: re.Match) -> str:
+        name = next(filter(None, found.groups()))
+        return f"'{TYPED.get(name, name)}'"
+
+    return re.sub(r"('--[\w-]+' parameter) \(--[\w-]+\)", r"\1", PYTHON_NAME.sub(typed, message))
 
 
 def words_of(argv: Sequence[str] | None) -> Sequence[str]:

@@ -31,10 +31,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip run`; returns the folder of everything."""
     given, options = read_options("run", __doc__, argv, Places, RunOptions)
     from neural_clip.evaluation.outputs import read_report
+    from neural_clip.files.bars import only_our_bars
     from neural_clip.files.privacy import shared_command
     from neural_clip.report.tables import print_tables
     from neural_clip.workflow.run import run_workflow
 
+    only_our_bars()
     command = shared_command("neural-clip run", words_of(argv))
     folder = run_workflow(given.sources, given.output_dir, options, command=command)
     print_tables(read_report(folder / "evaluation"), folder / "evaluation")

@@ -16,9 +16,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = todays_spelling("train", sys.argv[1:] if argv is None else argv)
     with no_secrets_told(words), told_how_to_go_on("train"):
         recipe = read_recipe(words)
-        from datasets.utils.logging import disable_progress_bar
-
+        from neural_clip.files.bars import only_our_bars
         from neural_clip.training.run import train
 
-        disable_progress_bar()  # opening a prepared data set is quick; the bar that matters is the training's
+        only_our_bars()
         train(recipe)

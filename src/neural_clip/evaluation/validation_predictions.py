@@ -20,11 +20,11 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import scores_of
-from neural_clip.files.record import ADVICE, PREDICTIONS_FILE, check_local_file
+from neural_clip.files.record import CHECKPOINT_ADVICE, PREDICTIONS_FILE, check_local_file
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.tiles import unit_vectors
 
-SAME_SCORE = 1e-3  # by which half of the bits may change 2-way, top-1 and cross-entropy in nats
+HALF_MAY_CHANGE = 1e-3  # by which half of the bits may change 2-way, top-1 and cross-entropy in nats
 ARRAYS = ("embeds", "rows", "subject_ids", "image_rows")
 
 
@@ -70,7 +70,7 @@ class ValidationPredictions:
         full = unit_vectors(embeds).astype(np.float32)
         half = full.astype(np.float16)
         scores = [scores_of(found.astype(np.float32), part) for found in (full, half)]
-        same = all(abs(scores[0][name] - scores[1][name]) <= SAME_SCORE for name in scores[0])
+        same = all(abs(scores[0][name] - scores[1][name]) <= HALF_MAY_CHANGE for name in scores[0])
         subjects, subject_ids = np.unique(part.subjects, return_inverse=True)
         where = (part.modality, part.name, part.facts.fingerprint, subjects.tolist())
         return cls(*where, half if same else full, np.asarray(rows), subject_ids.ravel(), part.image_rows)
@@ -119,4 +119,4 @@ def validation_predictions(checkpoint: str | Path) -> list[ValidationPredictions
                 for number, entry in enumerate(about["predictions"])
             ]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"'{path}' is damaged: {error}. {ADVICE}") from error
+        raise DataError(f"'{path}' is damaged: {error}. {CHECKPOINT_ADVICE}") from error

@@ -60,7 +60,7 @@ def reason_of(error: Exception) -> str:
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, PermissionError):
         return "permission denied."
-    if "allow_pickle" in reason:
+    if "allow_pickle" in reason or "Python objects in dtype" in reason:  # read whole, and mapped into memory
         return (
             "it holds Python objects, which are not read because that could run code. Save numbers, or text by "
             "`np.asarray(names, dtype=str)`."

@@ -23,7 +23,7 @@ LOADED = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "co
 PREDICTIONS_FILE = "validation_predictions.safetensors"
 LOCAL_FILES = (PREDICTIONS_FILE,)
 GALLERY_ADVICE = "Copy the whole folder again, or build the gallery anew."
-ADVICE = "Take all files of the checkpoint from where they were written together, or train it again."
+CHECKPOINT_ADVICE = "Take all files of the checkpoint from where they were written together, or train it again."
 
 
 def record_files(folder: str | Path, names: Iterable[str]) -> dict[str, str | None]:
@@ -73,14 +73,14 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     try:
         record = json.loads(read_text(path, "record of a checkpoint"))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"'{path}' is damaged: it is no JSON ({error}). {ADVICE}") from error
+        raise DataError(f"'{path}' is damaged: it is no JSON ({error}). {CHECKPOINT_ADVICE}") from error
     for name in ("files", "local_files"):
         files = record.get(name, {}) if isinstance(record, dict) else None
         if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
-            raise DataError(f"'{path}' is damaged: it is no record with a list of '{name}'. {ADVICE}")
+            raise DataError(f"'{path}' is damaged: it is no record with a list of '{name}'. {CHECKPOINT_ADVICE}")
     files = record.get("files", {})
     if "sha256" in record and record != sealed(record):
-        raise DataError(f"'{path}' was changed since it was written: its digest differs. {ADVICE}")
+        raise DataError(f"'{path}' was changed since it was written: its digest differs. {CHECKPOINT_ADVICE}")
     if foreign := [name for name in files if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name]:
         raise DataError(f"'{path}' is damaged: its 'files' name {foreign[0]!r}, which is no file beside it.")
     return record
@@ -100,7 +100,7 @@ def check_record(folder: str | Path) -> dict[str, Any] | None:
         return record
     for name, digest in files.items():
         if not (folder / name).is_file():
-            raise DataError(f"'{folder / name}' is missing, which {RECORD_FILE} lists. {ADVICE}")
+            raise DataError(f"'{folder / name}' is missing, which {RECORD_FILE} lists. {CHECKPOINT_ADVICE}")
         _check_digest(folder / name, digest)
     for name in LOCAL_FILES:
         check_local_file(folder, name, record)
@@ -134,12 +134,14 @@ def check_local_file(folder: str | Path, name: str, record: dict[str, Any] | Non
 def _check_digest(path: Path, digest: str) -> None:
     """Raise a `DataError` where a file is not the one that was written."""
     if sha256_of([path]) != digest:
-        raise DataError(f"'{path}' is not the file that {RECORD_FILE} was written for: its SHA-256 differs. {ADVICE}")
+        raise DataError(
+            f"'{path}' is not the file that {RECORD_FILE} was written for: its SHA-256 differs. {CHECKPOINT_ADVICE}"
+        )
 
 
 def _added(path: Path) -> DataError:
     """What is wrong with a file that no record lists."""
-    return DataError(f"'{path}' was added to a checkpoint whose {RECORD_FILE} does not list it. {ADVICE}")
+    return DataError(f"'{path}' was added to a checkpoint whose {RECORD_FILE} does not list it. {CHECKPOINT_ADVICE}")
 
 
 def check_takes_files(path: str | Path) -> None:

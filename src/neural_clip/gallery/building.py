@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, is_hub_name
 from neural_clip.gallery.columns import DTYPES, IMAGE, column_of, joined, table_of, vectors_of
 from neural_clip.gallery.embedder import BATCH, Embedder
 from neural_clip.gallery.embedding import SUBJECT_MEAN, aggregate
@@ -37,12 +37,11 @@ def rows_of_images(
 ) -> tuple[datasets.Dataset, EncoderIdentity | None, Terms]:
     """Rows of a source of images, what embedded them (a model, or an image encoder alone), and terms of the source."""
     terms: Terms = {IMAGE: [OWN_IMAGES]}
-    if isinstance(source, str | Path) and (Path(source) / METADATA_FILE).is_file():
-        source = PreparedSet.open(source)
-    elif isinstance(source, str | Path) and not Path(source).exists():
-        if str(source).count("/") != 1:
+    if isinstance(source, str | Path):
+        if is_hub_name(source) or (Path(source) / METADATA_FILE).is_file():
+            source = PreparedSet.open(source)
+        elif not Path(source).exists():
             raise DataError(f"There is no folder or image '{source}'.")
-        source = PreparedSet.open(source)  # a name on the Hub
     if isinstance(source, PreparedSet | Split):
         data = source.data if isinstance(source, Split) else source
         terms = terms_of_data(IMAGE, data.facts)

@@ -67,11 +67,17 @@ def card_text(
         checkpoint=checkpoint,
         n_pictures=sum(one is not None for one in column_of(rows, PIXELS)),
         sources=[(_title(name), UNKNOWN if listed is None else listed) for name, listed in terms.items()],
-        people=checkpoint is not None,
+        people=checkpoint is not None and not _nobody(terms),
         markdown=markdown,
         code=code,
     )
     return card.content + "\n"
+
+
+def _nobody(terms: Mapping[str, list[dict] | None]) -> bool:
+    """Whether all recordings are known to be simulated."""
+    recorded = [entries for modality, entries in terms.items() if modality != IMAGE]
+    return all(entries and all(entry.get("simulated") for entry in entries) for entries in recorded)
 
 
 def _title(modality: str) -> str:

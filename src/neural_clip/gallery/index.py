@@ -6,7 +6,7 @@ share that is found was measured when the index was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ INSTALL_FAISS = "An index needs FAISS: pip install 'neural_clip[gallery]'. Exact
 PER_LIST = 64  # vectors that a centroid is fitted on; FAISS asks for 39 at least
 ITERATIONS = 10  # of k-means, as FAISS has it
 MEASURED = 256  # queries that recall is measured on
-SPARE = 2  # times as many candidates as rows wanted: one byte a number orders them almost right
+SPARE = 4  # times as many candidates as rows wanted: half a byte a number orders them roughly
 ADD_ROWS = 16 * BLOCK_ROWS  # of the gallery in float32 at a time
 
 
@@ -33,7 +33,7 @@ class GalleryIndex:
         lists (`faiss.IndexIVFScalarQuantizer`): All rows.
         searched (`int`): Lists that a query looks through.
         recall (`float`): Share of the `k` nearest rows that was found.
-        k (`int`): Of how many rows.
+        k (`int`): Of how many rows; all others in a gallery that has no more.
         measured_on (`str`): Which queries.
     """
 
@@ -72,7 +72,7 @@ def nearest_by_index(queries: Vectors, gallery: Vectors, k: int, index: GalleryI
 def make_index(gallery: Vectors, queries: np.ndarray | None, *, recall: float, k: int, seed: int) -> GalleryIndex:
     """Make an index that searches as few lists as reach a recall; see [`NeuralGallery.with_index`]."""
     check_value("recall", recall, 0 < recall <= 1, "a share above 0, at most 1")
-    check_value("k", k, 1 <= k < len(gallery), f"1 to {len(gallery) - 1}, less than the rows of the gallery")
+    check_value("k", k, k >= 1, "1 and more")
     rng = np.random.default_rng(seed)
     own = queries is None
     try:
@@ -85,17 +85,32 @@ def make_index(gallery: Vectors, queries: np.ndarray | None, *, recall: float, k
     sample = Vectors(asked.units(chosen), "queries")
     lists = _filled(gallery, rng, seed)
     extra = int(own)  # each finds itself
+    k = min(k, len(gallery) - extra)
     nearest = nearest_by_cosine(sample, gallery, k + extra)
     exact = _without(nearest, chosen)[:, -1:] if own else nearest[1][:, -1:]
     words = f"{len(chosen)} of its own vectors" if own else f"{len(chosen)} queries"
-    searched = 1
-    while True:
-        index = GalleryIndex(lists, min(searched, lists.nlist), 0.0, k, words)
-        found = nearest_by_index(sample, gallery, k + extra, index)
-        share = float(((_without(found, chosen) if own else found[1]) >= exact).mean())
-        if share >= recall or searched >= lists.nlist:
-            return GalleryIndex(lists, index.searched, share, k, words)
-        searched *= 2
+
+    def searching(count: int) -> GalleryIndex:
+        """The index that looks through so many lists, with the share that it finds."""
+        found = nearest_by_index(sample, gallery, k + extra, GalleryIndex(lists, count, 0.0, k, words))
+        share = float(((_without(found, chosen) if own else found[1]) >= exact).mean()) if k else 1.0
+        return GalleryIndex(lists, count, share, k, words)
+
+    return _fewest(searching, recall, lists.nlist)
+
+
+def _fewest(searching: Callable[[int], GalleryIndex], recall: float, n_lists: int) -> GalleryIndex:
+    """Of indices by the lists that they search, the one of fewest that reaches a recall; of all where none does."""
+    too_few, found = 0, searching(1)
+    while found.recall < recall and found.searched < n_lists:
+        too_few, found = found.searched, searching(min(2 * found.searched, n_lists))
+    while found.recall >= recall and found.searched - too_few > 1:
+        between = searching((too_few + found.searched) // 2)
+        if between.recall >= recall:
+            found = between
+        else:
+            too_few = between.searched
+    return found
 
 
 def _without(found: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -114,7 +129,7 @@ def _filled(gallery: Vectors, rng: np.random.Generator, seed: int) -> Any:
         raise DataError(INSTALL_FAISS) from error
     n_lists = max(1, min(len(gallery), round(2 * len(gallery) ** 0.5)))
     lists = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(gallery.width), gallery.width, n_lists, faiss.ScalarQuantizer.QT_8bit,
+        faiss.IndexFlatIP(gallery.width), gallery.width, n_lists, faiss.ScalarQuantizer.QT_4bit,
         faiss.METRIC_INNER_PRODUCT,
     )  # fmt: skip
     lists.cp.seed, lists.cp.niter, lists.cp.spherical = seed, ITERATIONS, True

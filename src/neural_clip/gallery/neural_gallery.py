@@ -2,56 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.errors import check_option, check_value
 from neural_clip.gallery.building import (
     encoder_of,
-    mean_rows,
     rows_of_images,
     rows_of_recordings,
     split_images,
     split_recordings,
     table_images,
-    without_repeats,
 )
-from neural_clip.gallery.columns import DTYPES, IMAGE, LAYER, column_of, joined, masked, table_of, vectors_of
-from neural_clip.gallery.confidence import NO_MODEL, NOT_CSLS, NOT_DECODED, Confidences, Temperatures
+from neural_clip.gallery.columns import DTYPES, IMAGE, LAYER, column_of, joined, table_of
+from neural_clip.gallery.confidence import NO_MODEL, NOT_CSLS, Confidences, Temperatures
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, WAYS, expected_images, training_images
 from neural_clip.gallery.embedder import CheckpointIdentity, Embedder
 from neural_clip.gallery.hits import Hits
-from neural_clip.gallery.index import GalleryIndex, make_index, nearest_by_index
 from neural_clip.gallery.options import HITS
-from neural_clip.gallery.pictures import Pictures, Seen
-from neural_clip.gallery.search import local_scaling, nearest_by_cosine
-from neural_clip.gallery.sharing import Terms, fetched, joined_terms, push_gallery, terms_of_data, terms_of_people
+from neural_clip.gallery.pictures import Seen
+from neural_clip.gallery.rows import GalleryRows
+from neural_clip.gallery.search import local_scaling
+from neural_clip.gallery.sharing import fetched, push_gallery, terms_of_data
 from neural_clip.gallery.sources import images_in, opened
 from neural_clip.gallery.stored import read_gallery, write_gallery
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet, Split
-from neural_clip.retrieval.calibration import shares_of
 from neural_clip.retrieval.tiles import Vectors
 from neural_clip.targets.identity import EncoderIdentity, identity_of, in_space_of
 
 if TYPE_CHECKING:
-    import datasets
-
     from neural_clip.modeling_neural_clip import NeuralClipModel
     from neural_clip.prepared.image_table import ImageTable
 
-NEAREST_KEPT = 50  # vectors looked through for five different images: several recordings show the same one
 CALIBRATIONS = (None, "csls")
 CSLS_NEIGHBOURS = 10  # as in arXiv:1710.04087
 
 
-@dataclass(frozen=True, eq=False)
-class NeuralGallery:
+@dataclass(frozen=True, eq=False, repr=False)
+class NeuralGallery(GalleryRows):
     """Vectors of images or recordings in one space. Decoding searches images, encoding and conversion recordings.
 
     Make one with [`NeuralGallery.from_images`], [`NeuralGallery.from_recordings`] or [`NeuralGallery.load`].
@@ -70,14 +64,6 @@ class NeuralGallery:
             whether they may be redistributed. Of a modality that is not named nobody knows.
         index ([`GalleryIndex`], *optional*): Of [`NeuralGallery.with_index`]; searches are exact without.
     """
-
-    rows: datasets.Dataset
-    encoder: EncoderIdentity | None = None
-    checkpoint: CheckpointIdentity | None = None
-    embedder: Embedder | None = None
-    places: tuple[Path, ...] = ()
-    terms: Terms = field(default_factory=dict)
-    index: GalleryIndex | None = None
 
     @classmethod
     def from_images(cls, model: Any, source: Any, *, dtype: str = DTYPES[0], processor: Any = None) -> NeuralGallery:
@@ -190,8 +176,7 @@ class NeuralGallery:
         Raises:
             DataError: If there is none, the Hub is out of reach, or as for [`NeuralGallery.load`].
         """
-        folder = name if Path(name).is_dir() else fetched(str(name), revision, token, cache_dir)
-        return cls.load(folder, model, pictures=pictures)
+        return cls.load(fetched(name, revision, token, cache_dir), model, pictures=pictures)
 
     def save_to_disk(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the gallery into a folder, whole or not at all.
@@ -229,211 +214,6 @@ class NeuralGallery:
             self.save_to_disk, repo_id, "This NeuralGallery", private, token, message=commit_message, revision=revision
         )
 
-    def for_model(self, model: Any, processor: Any = None) -> NeuralGallery:
-        """The same gallery, searched by queries that this model embeds.
-
-        Raises:
-            DataError: If the gallery lies in another space, or holds recordings of another checkpoint.
-        """
-        embedder = Embedder.of(model, processor)
-        if self.encoder is not None and embedder.encoder is not None:
-            self.encoder.require(embedder.encoder, "The gallery", f"the model '{embedder.identity.name}'")
-        if self.checkpoint is not None:
-            self.checkpoint.require(embedder.identity, "The gallery", "the model")
-        return replace(self, embedder=embedder)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __repr__(self) -> str:
-        kinds = ", ".join(MODALITIES[name].title if name in MODALITIES else name for name in self.modalities)
-        searched = "" if self.index is None else f"; {self.index!r}"
-        width, dtype = self.vectors.shape[1], self.vectors.dtype
-        return f"NeuralGallery({len(self)} rows: {kinds}; {width} dimensions, {dtype}{searched})"
-
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """`(n, projection_dim)`, in the type that they are kept in."""
-        return vectors_of(self.rows)
-
-    @cached_property
-    def _searched(self) -> Vectors:
-        return Vectors(self.vectors, "gallery")
-
-    @cached_property
-    def _shares(self) -> np.ndarray:
-        """What each row counts where equal images count once."""
-        return shares_of(self.vectors)
-
-    @cached_property
-    def _pictures(self) -> Pictures:
-        return Pictures(list(self.places))
-
-    @cached_property
-    def _means(self) -> dict[str, NeuralGallery]:
-        """Mean recordings by modality, once they were asked for."""
-        return {}
-
-    @cached_property
-    def modalities(self) -> list[str]:
-        """`"image"`, or those of the recordings."""
-        return sorted(set(column_of(self.rows, "modality")))
-
-    @property
-    def simulated(self) -> bool:
-        """Whether rows come from simulated data sets, as their terms say."""
-        return any(entry.get("simulated") for name in self.modalities for entry in self.terms.get(name) or ())
-
-    @cached_property
-    def image_ids(self) -> np.ndarray:
-        """`(n,)`, str."""
-        return np.array(column_of(self.rows, "image_id"))
-
-    @cached_property
-    def concepts(self) -> np.ndarray:
-        """`(n,)`, str; may be empty."""
-        return np.array(column_of(self.rows, "concept"))
-
-    @cached_property
-    def subjects(self) -> np.ndarray:
-        """`(n,)`, str; empty for images."""
-        return np.array(column_of(self.rows, "subject"))
-
-    @cached_property
-    def categories(self) -> list[list[str]]:
-        """Of each row."""
-        return column_of(self.rows, "categories")
-
-    @cached_property
-    def labels(self) -> set[str]:
-        """All concepts and categories."""
-        return {str(concept) for concept in self.concepts}.union(*self.categories) - {""}
-
-    def filter(self, function: Callable[[dict], bool] | None = None, **columns: str | Sequence[str]) -> NeuralGallery:
-        """Some of the rows.
-
-        Args:
-            function (`Callable`, *optional*): Of a row without its vector and pixels; true for rows that stay.
-            **columns: Texts that stay: `subject=["sub-01", "sub-02"]`, `modality="fmri"`, and likewise `image_id`,
-                `concept`, `session`, `split`, `file` and `layer`.
-
-        Raises:
-            DataError: If no row is left, or the gallery does not have one of these texts.
-        """
-        mask = masked(self.rows, columns)
-        if function is not None:
-            mask &= [bool(function(row)) for row in self.rows.remove_columns(["vector", "pixels"]).with_format(None)]
-            check_value("function", function, bool(mask.any()), "one that is true for a row")
-        found = replace(self, rows=self.rows.select(np.flatnonzero(mask)), index=None)
-        kinds = np.array(column_of(found.rows, "modality"))
-        people = {modality: set(found.subjects[kinds == modality].tolist()) for modality in found.modalities}
-        return replace(found, terms=terms_of_people(self.terms, people))
-
-    def add(self, other: NeuralGallery) -> NeuralGallery:
-        """The rows of both. An image that both have under one name counts once.
-
-        Raises:
-            DataError: If they hold images and recordings, lie in different spaces, have recordings of two
-                checkpoints, vectors of two types, or one name for two images.
-        """
-        if (self.modalities == [IMAGE]) != (other.modalities == [IMAGE]):
-            raise DataError(
-                f"Images and recordings have galleries of their own: {self.modalities}, {other.modalities}."
-            )
-        if self.rows.features["vector"] != other.rows.features["vector"]:
-            kinds = [f"{one.vectors.shape[1]} numbers of {one.vectors.dtype}" for one in (self, other)]
-            raise DataError(f"The galleries have vectors of {kinds[0]} and of {kinds[1]}.")
-        self._require(other, "the other gallery", same_checkpoint=True)
-        terms = joined_terms([{name: one.terms.get(name) for name in one.modalities} for one in (self, other)])
-        rows, places = without_repeats(joined([self.rows, other.rows])), self.places + other.places
-        found = replace(self, rows=rows, places=places, terms=terms, index=None)
-        known: dict[str, Any] = {
-            "encoder": self.encoder or other.encoder,
-            "checkpoint": self.checkpoint or other.checkpoint,
-        }
-        if self.embedder is None or known == {"encoder": self.encoder, "checkpoint": self.checkpoint}:
-            return replace(found, **known)
-        return replace(found, **known).for_model(self.embedder)
-
-    def _require(self, other: NeuralGallery, where: str, *, same_checkpoint: bool) -> None:
-        """Raise a `DataError` unless another gallery lies in this space."""
-        if self.encoder is not None and other.encoder is not None:
-            self.encoder.require(other.encoder, "The gallery", where)
-        if same_checkpoint and self.checkpoint is not None and other.checkpoint is not None:
-            self.checkpoint.require(other.checkpoint, "The gallery", where)
-
-    def search(
-        self, queries: np.ndarray | NeuralGallery, k: int = 1, handicap: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows most alike to queries by cosine, best first, ties in order of the gallery.
-
-        Args:
-            queries (`np.ndarray` of shape `(n_queries, projection_dim)` or [`NeuralGallery`]): Vectors of this space,
-                or another gallery, whose encoder is then compared with this one's.
-            k (`int`): Rows wanted of each; no more than there are.
-            handicap (`np.ndarray` of shape `(n,)`, *optional*): Subtracted from cosines for the order; infinite for
-                rows that are left out.
-
-        Returns:
-            `tuple` of `np.ndarray` `(n_queries, k)`: Rows (int64) and cosines.
-
-        Raises:
-            DataError: If the two galleries lie in different spaces, or queries are no vectors of this width.
-        """
-        if isinstance(queries, NeuralGallery):
-            self._require(queries, "the queries", same_checkpoint=False)
-            queries = queries.vectors
-        try:
-            asked = Vectors(queries, "queries")
-        except ValueError as error:
-            raise DataError(str(error)) from error
-        if asked.width != self._searched.width:
-            raise DataError(f"The queries have {asked.width} dimensions, but the gallery {self._searched.width}.")
-        k = min(k, len(self))
-        if self.index is not None and handicap is None:
-            return nearest_by_index(asked, self._searched, k, self.index)
-        return nearest_by_cosine(asked, self._searched, k, handicap)
-
-    def with_index(
-        self, queries: np.ndarray | NeuralGallery | None = None, *, recall: float = 0.95, k: int = 10, seed: int = 0
-    ) -> NeuralGallery:
-        """The same gallery with an approximate index, for searches of large galleries in milliseconds (needs FAISS).
-
-        Vectors are gathered into lists around centroids (IVF), in one byte a number, and a query looks through the
-        lists that are nearest to it. What it finds there is compared exactly, so scores equal those of an exact
-        search, but some rows may be missed: `gallery.index.recall` is the share that is found. Searches with CSLS or
-        within one modality stay exact. `filter` and `add` drop the index, and it is not saved.
-
-        Args:
-            queries (`np.ndarray` or [`NeuralGallery`], *optional*): On which recall is measured: vectors like those
-                that will be asked for. By default some of the gallery's own, without themselves; recordings lie
-                farther from images than images from one another, so their recall may be lower.
-            recall (`float`, defaults to 0.95): Share of the `k` exact nearest rows that is to be found. The fewest
-                lists are searched that reach it.
-            k (`int`, defaults to 10): Of how many rows.
-            seed (`int`): Of the samples that lists are fitted and measured on.
-
-        Raises:
-            DataError: If FAISS is not installed, or the queries lie in another space.
-        """
-        if isinstance(queries, NeuralGallery):
-            self._require(queries, "the queries", same_checkpoint=False)
-            queries = queries.vectors
-        return replace(self, index=make_index(self._searched, queries, recall=recall, k=k, seed=seed))
-
-    def nearest(self, queries: np.ndarray | NeuralGallery, k: int = 1) -> np.ndarray:
-        """The rows that [`search`] finds."""
-        return self.search(queries, k)[0]
-
-    def hits(self, queries: np.ndarray | NeuralGallery, count: int = HITS) -> np.ndarray:
-        """Nearest rows, the first of each image, `(n_queries, count)`; -1 where there are not so many."""
-        hits = np.full((len(queries), count), -1)
-        for query, rows in enumerate(self.nearest(queries, NEAREST_KEPT)):
-            _, first = np.unique(self.image_ids[rows], return_index=True)
-            kept = rows[np.sort(first)][:count]
-            hits[query, : len(kept)] = kept
-        return hits
-
     def decode(
         self, recordings: Any, subject: Any = None, *, top_k: int = HITS, modality: str | None = None,
         calibrate: str | None = None, **said: Any,
@@ -460,7 +240,7 @@ class NeuralGallery:
             DataError: If this gallery holds recordings, `top_k` is below 1 or above its size, or recordings do not
                 fit the model.
         """
-        self._check_kind(images=True, verb="decode")
+        self.check_kind(images=True, verb="decode")
         check_option("calibrate", calibrate, CALIBRATIONS)
         queries, titles, seen, temperatures = self._queries(recordings, subject, modality, said)
         if calibrate:
@@ -481,9 +261,9 @@ class NeuralGallery:
         Raises:
             DataError: If this gallery holds images, has no such modality, or an image cannot be read.
         """
-        self._check_kind(images=False, verb="encode")
+        self.check_kind(images=False, verb="encode")
         if isinstance(images, NeuralGallery):
-            images._check_kind(images=True, verb="be asked for by 'encode'")
+            images.check_kind(images=True, verb="be asked for by 'encode'")
             self._require(images, "the queries", same_checkpoint=False)
             return self._found(images.vectors, top_k, images.image_ids.tolist(), modality)
         sources = list(images_in(images))
@@ -510,7 +290,7 @@ class NeuralGallery:
         Raises:
             DataError: If this gallery holds images or no such modality, or the bank is not at hand.
         """
-        self._check_kind(images=False, verb="convert")
+        self.check_kind(images=False, verb="convert")
         check_option("to", to, self.modalities)
         check_option("via", via, WAYS)
         queries, titles, seen, _ = self._queries(recordings, subject, modality, said)
@@ -518,7 +298,7 @@ class NeuralGallery:
             return self.means_of(to)._found(queries, top_k, titles, asked=seen)
         if via == IMAGES:
             bank = self._training_images if bank is None else bank
-            bank._check_kind(images=True, verb="be the bank of 'convert'")
+            bank.check_kind(images=True, verb="be the bank of 'convert'")
             self._require(bank, "the bank of images", same_checkpoint=False)
             queries = expected_images(queries, bank.vectors)
         return self._found(queries, top_k, titles, to, asked=seen)
@@ -538,42 +318,17 @@ class NeuralGallery:
         check_value("text", text, bool(texts), "one text or more")
         return self._found(self._embedder.embed_texts(texts), top_k, texts, modality)
 
-    def means_of(self, modality: str) -> NeuralGallery:
-        """The [`mean_recordings`] of a modality, which [`convert`] searches; computed once."""
-        if modality not in self._means:
-            self._means[modality] = self.filter(modality=modality).mean_recordings()
-        return self._means[modality]
-
-    def mean_recordings(self) -> NeuralGallery:
-        """The mean of the unit vectors of all recordings of one modality that answered to one image, of each image."""
-        return replace(self, rows=mean_rows(self.rows), index=None)
-
-    @property
-    def _embedder(self) -> Embedder:
-        if self.embedder is None:
-            raise DataError(
-                "The gallery knows no model that embeds queries; say which: gallery.for_model(CHECKPOINT)."
-            )
-        return self.embedder
-
-    def _check_kind(self, *, images: bool, verb: str) -> None:
-        """Raise unless this gallery holds images, or recordings."""
-        if (self.modalities == [IMAGE]) != images:
-            kind = "images" if images else "recordings"
-            held = " and ".join(f"{modality} rows" for modality in self.modalities)
-            raise DataError(f"A gallery of {held} cannot {verb}; that takes a gallery of {kind}.")
-
     def _queries(
         self, recordings: Any, subject: Any, modality: str | None, said: dict
     ) -> tuple[np.ndarray, list[str], Seen | None, Temperatures]:
         """Vectors, titles and temperatures of recordings, and the images that were seen, where it is known."""
         if isinstance(recordings, NeuralGallery):
-            recordings._check_kind(images=False, verb="be asked for")
+            recordings.check_kind(images=False, verb="be asked for")
             self._require(recordings, "the queries", same_checkpoint=True)
             names = zip(column_of(recordings.rows, "modality"), recordings.subjects, strict=True)
             titles = [f"{MODALITIES[name].title}\n{who}" for name, who in names]
             behind = recordings.rows.select_columns(["image_id", "file", "pixels"]).with_format(None)
-            seen = Seen(behind, list(recordings.places))
+            seen = Seen(behind, list(recordings.places)) if any(recordings.image_ids.tolist()) else None
             return recordings.vectors, titles, seen, self._temperatures(recordings)
         found, vectors, layers = self._embedder.embed_with_layers(recordings, subject, modality, **said)
         who = f"\n{subject}" if isinstance(subject, str) else ""
@@ -592,23 +347,6 @@ class NeuralGallery:
                 names = column_of(recordings.rows, "modality")
                 return Temperatures.of(embedder.model.config, names, column_of(recordings.rows, LAYER))
         return Temperatures.none(len(recordings), NO_MODEL)
-
-    def _found(
-        self, queries: np.ndarray, top_k: int, titles: list[str], modality: str | None = None,
-        handicap: np.ndarray | None = None, asked: Sequence[Any] | None = None,
-        confidences: Confidences | str = NOT_DECODED,
-    ) -> Hits:  # fmt: skip
-        """Search among the rows of a modality."""
-        size = len(self)
-        if modality is not None:
-            check_option("modality", modality, self.modalities)
-            among = masked(self.rows, {"modality": modality})
-            size, handicap = int(among.sum()), np.where(among, 0.0, np.inf)
-        fits = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and 1 <= top_k <= size
-        check_value("top_k", top_k, fits, f"1 to {size}, the rows that are searched")
-        rows, cosines = self.search(queries, int(top_k), handicap)
-        said = "seen" if isinstance(asked, Seen) else "query"
-        return Hits(self.rows, rows, cosines, self._pictures, titles, asked, said, confidences)
 
     @cached_property
     def _training_images(self) -> NeuralGallery:

@@ -24,8 +24,8 @@ from neural_clip.gallery.columns import IMAGE, table_of
 from neural_clip.gallery.embedder import BATCH, SAID, Embedder
 from neural_clip.gallery.hits import Ranked
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.gallery.opening import opened_place
 from neural_clip.gallery.sources import Source, images_in, opened
-from neural_clip.gallery.stored import is_gallery
 from neural_clip.prepared.reader import Split
 from neural_clip.pushing import PushedByTerms
 
@@ -37,17 +37,17 @@ def open_gallery(embedder: Embedder, given: Any, *, images: bool) -> NeuralGalle
 
     Args:
         embedder ([`Embedder`]): The model.
-        given: A [`NeuralGallery`], the folder of a saved one, or whatever [`NeuralGallery.from_images`] or
+        given: A [`NeuralGallery`], the folder or Hub name of a saved one, or whatever [`NeuralGallery.from_images`] or
             [`NeuralGallery.from_recordings`] takes.
         images (`bool`): Whether images are searched, or recordings.
 
     Raises:
         DataError: If it is none, or one of another model.
     """
+    if isinstance(given, str | Path):
+        given = opened_place(given, embedder) or given
     if isinstance(given, NeuralGallery):
         return given.for_model(embedder)
-    if isinstance(given, str | Path) and is_gallery(given):
-        return NeuralGallery.load(given, embedder)
     make = NeuralGallery.from_images if images else NeuralGallery.from_recordings
     return make(embedder, given)
 

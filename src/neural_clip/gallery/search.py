@@ -57,7 +57,7 @@ def _screened(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The value of the last of the best `k` rows of each query in float32, and these rows; -1 where there are fewer.
 
-    Only queries for which a block holds something better than their last row so far are looked at more closely.
+    Of a block only values above a query's last one so far are looked at: after a few blocks hardly any are.
     """
     import torch
 
@@ -72,13 +72,16 @@ def _screened(
         values *= torch.from_numpy(gallery.scale[block].astype(np.float32))
         if handicap is not None:
             values -= torch.from_numpy(handicap[block].astype(np.float32))
-        better = (values.amax(dim=1) > best.amin(dim=1)).nonzero()[:, 0]
-        if len(better):
-            found, places = values[better].topk(min(k, size), dim=1, sorted=False)
-            joined = torch.cat([best[better], found], dim=1)
-            best[better], kept = joined.topk(k, dim=1, sorted=False)
-            rows[better] = torch.cat([rows[better], places + block.start], dim=1).gather(1, kept)
-    rows[best == -torch.inf] = -1
+        above = np.flatnonzero((values > best.amin(dim=1, keepdim=True)).numpy())  # NumPy's is six times as fast
+        if len(above):
+            query, column = map(torch.from_numpy, divmod(above, size))
+            counts = torch.bincount(query, minlength=len(units))
+            place = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]  # among those of its query
+            found = torch.full((len(units), int(counts.max())), -torch.inf)
+            names = torch.full(found.shape, -1)
+            found[query, place], names[query, place] = values[query, column], column + block.start
+            best, kept = torch.cat([best, found], dim=1).topk(k, dim=1, sorted=False)
+            rows = torch.cat([rows, names], dim=1).gather(1, kept)
     return best.amin(dim=1).numpy(), rows.numpy()
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neural_clip.errors import HUB_TIMEOUT, DataError
-from neural_clip.files.privacy import without_secrets
+from neural_clip.errors import DataError, is_hub_name
+from neural_clip.files.fetched import folder_of
 from neural_clip.files.record import GALLERY_FILE
 from neural_clip.prepared.facts import Facts
 from neural_clip.publishing.hub import hub, hub_errors
 from neural_clip.publishing.push import OWN_FILES, push
-from neural_clip.pushing import ADVICE
+from neural_clip.pushing import IN_PYTHON
 
 Terms = Mapping[str, list[dict] | None]  # by modality, what data sets state of themselves; `None`: nobody knows
 # Files, images in memory and data sets of others: whoever asks for a public repository answers for them.
@@ -75,27 +75,19 @@ def push_gallery(
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made, "saved", "gallery")  # so deep that no file of a picture lies beside it
         save(folder)
-        return push(folder, repo_id, public=private is False, token=token, what=what, advice=ADVICE, **told)
+        return push(folder, repo_id, public=private is False, token=token, what=what, advice=IN_PYTHON, **told)
 
 
-def fetched(repo_id: str, revision: str | None, token: str | None, cache_dir: str | Path | None) -> Path:
-    """The folder of a gallery from the Hub, or of its cache on this machine.
+def fetched(place: str | Path, revision: str | None, token: str | None, cache_dir: str | Path | None) -> Path:
+    """The folder of a gallery: one of this machine, or from the Hub, or its cache on this machine.
 
     Raises:
         DataError: If there is none, or the Hub is out of reach.
     """
-    from huggingface_hub import snapshot_download
-
-    if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
-        raise DataError(f"There is no folder '{repo_id}', and it is no name on the Hub (ORG/NAME).")
-    try:
-        folder = snapshot_download(
-            repo_id, repo_type="dataset", revision=revision, token=token, cache_dir=cache_dir,
-            allow_patterns=list(OWN_FILES["gallery"]), etag_timeout=HUB_TIMEOUT,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        reason = " ".join(without_secrets(str(error)).split()) or type(error).__name__
-        raise DataError(f"'{repo_id}' is no folder here and no gallery that the Hub gives ({reason}).") from None
-    if not Path(folder, GALLERY_FILE).is_file():
-        raise DataError(f"'{repo_id}' on the Hub is no gallery: it has no {GALLERY_FILE}.")
-    return Path(folder)
+    folder = folder_of(
+        place, "gallery", revision=revision, token=token, cache_dir=cache_dir,
+        allow_patterns=list(OWN_FILES["gallery"]),
+    )  # fmt: skip
+    if is_hub_name(place) and not (folder / GALLERY_FILE).is_file():
+        raise DataError(f"'{place}' on the Hub is no gallery: it has no {GALLERY_FILE}.")
+    return folder

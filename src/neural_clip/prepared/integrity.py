@@ -19,7 +19,7 @@ from neural_clip.files.whole import sha256_of
 FINGERPRINT_VERSION = 2  # of all files; 1: of the Parquet files
 NOT_LISTED = ("README.md", "neural_clip.json")  # a card may be improved by hand; the facts hold the list
 READ = ("**/*.parquet", "masks/**/*", "*.safetensors")  # an added file of these would be taken for one of the set
-ADVICE = "Copy the data set again, or prepare it again."
+DATA_ADVICE = "Copy the data set again, or prepare it again."
 
 
 def files_below(folder: Path, patterns: Iterable[str] = ("**/*",)) -> list[str]:
@@ -95,7 +95,7 @@ def differences(folder: Path, files: Mapping[str, Mapping], *, contents: bool) -
 def check_files(folder: Path, files: Mapping[str, Mapping], *, contents: bool) -> None:
     """Raise a `DataError` on the first of the [`differences`]."""
     for sentence in differences(folder, files, contents=contents):
-        raise DataError(f"{sentence} {ADVICE}")
+        raise DataError(f"{sentence} {DATA_ADVICE}")
 
 
 def _difference(path: Path, told: Mapping, contents: bool) -> str | None:

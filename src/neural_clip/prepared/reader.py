@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.fetched import folder_of
 from neural_clip.files.places import command_line
 from neural_clip.files.volumes import read_mask
 from neural_clip.files.whole import moved_aside, sha256_of
@@ -26,7 +27,7 @@ from neural_clip.preparation import STATISTICS_FILE, Preparation
 from neural_clip.prepared.facts import METADATA_FILE, Facts, read_metadata, verify_prepared
 from neural_clip.prepared.image_rows import image_features
 from neural_clip.prepared.image_table import ImageTable
-from neural_clip.prepared.integrity import ADVICE
+from neural_clip.prepared.integrity import DATA_ADVICE
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.places import PLACES_FILE, in_mm, read_places
 from neural_clip.prepared.recording_rows import recording_features
@@ -68,7 +69,9 @@ class PreparedSet:
         """
         if isinstance(folder, PreparedSet):
             return folder
-        local = _local_folder(folder)
+        if moved_aside(folder, METADATA_FILE):
+            read_metadata(folder)  # says where it lies
+        local = folder_of(folder, "data set", "Make a prepared one with `neural-clip prepare` and give its folder.")
         facts = Facts.read(local)
         check_stored(local, facts)
         return cls(str(folder), local, facts)
@@ -106,7 +109,7 @@ class PreparedSet:
         try:
             table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
         except DataError as error:
-            raise DataError(f"The images of '{self.name}' are damaged: {error} {ADVICE}") from error
+            raise DataError(f"The images of '{self.name}' are damaged: {error} {DATA_ADVICE}") from error
         written = self.facts.targets or {}
         if self.facts.format_version > 1 and written.get("sha256") != table.sha256:
             raise DataError(
@@ -193,9 +196,9 @@ class PreparedSet:
             return None
         mask, affine = read_mask(path)
         if (found := int(mask.sum())) != (stated := self.facts.n_voxels[subject]):
-            raise DataError(f"'{path}' holds {found} voxels, but the recordings have {stated}. {ADVICE}")
+            raise DataError(f"'{path}' holds {found} voxels, but the recordings have {stated}. {DATA_ADVICE}")
         if affine is None or not np.isfinite(affine).all():
-            raise DataError(f"'{path}' does not tell where its voxels lie: its affine is not finite. {ADVICE}")
+            raise DataError(f"'{path}' does not tell where its voxels lie: its affine is not finite. {DATA_ADVICE}")
         return in_mm(np.argwhere(mask), affine).astype(np.float32)
 
     @cached_property
@@ -204,7 +207,7 @@ class PreparedSet:
         path, facts = self.folder / PLACES_FILE, self.facts
         told = (facts.files or {}).get(PLACES_FILE, {}).get("sha256")
         if told is not None and path.is_file() and sha256_of([path]) != told:
-            raise DataError(f"'{path}' is not the file that was written. {ADVICE}")
+            raise DataError(f"'{path}' is not the file that was written. {DATA_ADVICE}")
         return read_places(path, facts.places_space, facts.n_voxels)
 
     def _known(self, subject: str) -> str:
@@ -244,7 +247,7 @@ class PreparedSet:
         if labels["image_id"].null_count or not np.array_equal(subjects_found, stated):
             raise DataError(
                 f"The {name} rows of '{self.name}' are damaged: some have no image, or lie in the folder of another "
-                f"subject. {ADVICE}"
+                f"subject. {DATA_ADVICE}"
             )
         return Split(self, name, recordings, subjects_found, image_ids)
 
@@ -421,7 +424,7 @@ class Split:
             row = int(np.argmax(lengths != stated))
             raise DataError(
                 f"'{self.data.folder}/{METADATA_FILE}' says that {self.subjects[rows][row]} has {stated[row]} voxels, "
-                f"but a {self.name} row has {lengths[row]}. {ADVICE}"
+                f"but a {self.name} row has {lengths[row]}. {DATA_ADVICE}"
             )
         return np.split(flat, np.cumsum(lengths)[:-1])
 
@@ -490,22 +493,3 @@ def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tup
         return flat, np.full(len(array), int(np.prod(shape)))
     lengths = np.asarray(array.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)
     return array.flatten().to_numpy(zero_copy_only=False), lengths
-
-
-def _local_folder(folder: str | Path) -> Path:
-    """A local prepared data set, or one of that name fetched from the Hub."""
-    if Path(folder).is_dir():
-        return Path(folder)
-    if moved_aside(folder, METADATA_FILE):
-        read_metadata(folder)  # says where it lies
-    if (name := str(folder)).count("/") != 1 or name.startswith((".", "/", "~")):
-        raise DataError(f"'{folder}' is no folder; make a prepared data set with `neural-clip prepare`.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", etag_timeout=5))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"'{folder}' is neither a folder here nor a data set that could be fetched from the Hub "
-            f"({type(error).__name__}). Prepare it with `neural-clip prepare` and give the folder."
-        ) from error

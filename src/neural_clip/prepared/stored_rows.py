@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing, reading, reason_of
 from neural_clip.prepared.facts import METADATA_FILE, Facts
-from neural_clip.prepared.integrity import ADVICE, check_files
+from neural_clip.prepared.integrity import DATA_ADVICE, check_files
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def check_stored(folder: Path, facts: Facts) -> None:
     kind = ("n_chans", "n_times", "sfreq", "tmin") if MODALITIES[facts.modality].sensors else ("n_voxels",)
     needed = ("subjects", "splits", "subject_splits", "fingerprint", *kind)
     if lacking := [repr(name) for name in needed if getattr(facts, name) is None]:
-        raise DataError(f"'{folder / METADATA_FILE}' is damaged: it lacks {', '.join(lacking)}. {ADVICE}")
+        raise DataError(f"'{folder / METADATA_FILE}' is damaged: it lacks {', '.join(lacking)}. {DATA_ADVICE}")
     if facts.files is not None:
         check_files(folder, facts.files, contents=False)
         return
@@ -44,7 +44,7 @@ def check_stored(folder: Path, facts: Facts) -> None:
 def check_rows(paths: list[Path], found: int, stated: int) -> None:
     """Raise a `DataError` unless Parquet files hold as many rows as the facts say."""
     if found != stated:
-        raise DataError(f"{_named(paths)} {_hold(paths)} {found} rows instead of {stated}. {ADVICE}")
+        raise DataError(f"{_named(paths)} {_hold(paths)} {found} rows instead of {stated}. {DATA_ADVICE}")
 
 
 def _n_rows(path: Path) -> int:
@@ -60,7 +60,7 @@ def files_of(folder: Path, pattern: str) -> list[Path]:
     """Parquet files below a data set, sorted; a `DataError` if there is none."""
     if paths := sorted(folder.glob(pattern)):
         return paths
-    raise DataError(f"'{folder}' has no files '{pattern}'. {ADVICE}")
+    raise DataError(f"'{folder}' has no files '{pattern}'. {DATA_ADVICE}")
 
 
 def open_rows(
@@ -95,7 +95,9 @@ def open_rows(
         for name, feature in columns.items():
             if (other := found[split].features.get(name)) != feature:
                 stated = "no such column" if other is None else str(other)
-                raise DataError(f"{_named(paths)}: column {name!r} should be {feature}, but is {stated}. {ADVICE}")
+                raise DataError(
+                    f"{_named(paths)}: column {name!r} should be {feature}, but is {stated}. {DATA_ADVICE}"
+                )
         _check_text(found[split], paths)
     return found
 
@@ -110,7 +112,7 @@ def _check_text(rows: datasets.Dataset, paths: list[Path]) -> None:
             try:
                 column.validate(full=True)
             except pa.ArrowInvalid as error:
-                raise DataError(f"{_named(paths)} {_hold(paths)} text that is not UTF-8. {ADVICE}") from error
+                raise DataError(f"{_named(paths)} {_hold(paths)} text that is not UTF-8. {DATA_ADVICE}") from error
 
 
 def check_cache_takes_files(error: BaseException | None) -> None:
@@ -136,7 +138,7 @@ def _name_damaged(paths: Iterable[Path], columns: Mapping[str, Any]) -> None:
         with reading(path), pq.ParquetFile(path) as file:
             for name in columns:
                 if name not in file.schema_arrow.names:
-                    raise DataError(f"'{path}' has no column {name!r}. {ADVICE}")
+                    raise DataError(f"'{path}' has no column {name!r}. {DATA_ADVICE}")
             for _ in file.iter_batches(ROWS_READ):
                 pass
 

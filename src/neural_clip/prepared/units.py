@@ -12,7 +12,7 @@ from neural_clip.preparation import RAW_SPREAD, UNITS
 # Least and largest deviation of the median channel. Z-scores vary by 1, a little less or more when averaged or scaled
 # by a baseline.
 PLAUSIBLE_SPREAD = RAW_SPREAD | {"z": (0.1, 10.0)}
-ADVICE = {
+LIKELIER = {
     "V": ": are they in microvolt (multiply by 1e-6) or in counts of the amplifier?",
     "T": ": are they in femtotesla (multiply by 1e-15) or in counts of the amplifier?",
     "z": ": were they not standardised?",
@@ -57,5 +57,5 @@ def check_unit(values: np.ndarray, unit: str | None, where: str, ch_names: Seque
         named = "" if ch_names is None else f", for example that of {ch_names[nearest]!r},"
         raise DataError(
             f"{where}: the unit is {unit}, but a median {kind}{named} is {middle:.3g} {unit}; plausible are {low:g} "
-            f"to {high:g}. Do the values have another unit{ADVICE.get(str(unit), '?')}{way_out}"
+            f"to {high:g}. Do the values have another unit{LIKELIER.get(str(unit), '?')}{way_out}"
         )

@@ -63,7 +63,7 @@ REPOSITORIES = {"dataset": "dataset", "model": "model", "gallery": "dataset"}  #
 # Which classes load a checkpoint, by the file that must name them; the processor's only where there is one.
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
 REPORT_FILE, EVAL_RESULTS = "report.json", ".eval_results/neural_clip.yaml"
-ADVICE = {True: "add --public", False: "leave --public away"}
+AT_A_SHELL = {True: "add --public", False: "leave --public away"}
 # Files of an earlier push that this one lacks would be read together with the new ones.
 STALE_FILES = {
     "dataset": ["data/*", "images/*", "masks/*", "*.npz", "*.safetensors"],
@@ -75,7 +75,7 @@ STALE_FILES = {
 def push(
     folder: str | Path, repo: str, *, public: bool = False, message: str | None = None, token: str | None = None,
     scores: str | Path | None = None, revision: str | None = None, what: str | None = None,
-    advice: Mapping[bool, str] = ADVICE,
+    advice: Mapping[bool, str] = AT_A_SHELL,
 ) -> str:  # fmt: skip
     """Upload a prepared data set, a checkpoint or a gallery.
 
@@ -109,33 +109,47 @@ def push(
         terms = TERMS[kind](frozen)
         if public:
             check_terms(what, terms)
-            if kind == "model" and not listed:
-                raise DataError(
-                    f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
-                    "which weights it was written for, so what they learnt from cannot be told. Train it again, or "
-                    "push it to a private repository."
-                )
+            _check_weights_known(folder, kind, listed)
         scored = None if scores is None else _report_of(frozen, kind, scores)
         api, known = open_repository(repo, kind, what, terms, public, token, advice)
         if kind == "dataset":
             _check_data_set(frozen)
         files = [*files, *_tell_of(frozen, kind, repo, scored)]
         _tell_what_stays(folder, kind, files)
-        with hub_errors(repo):
-            if known is None:
-                api.create_repo(repo, private=not public, repo_type=REPOSITORIES[kind])
-            if revision is not None:
-                api.create_branch(repo, branch=revision, repo_type=REPOSITORIES[kind], exist_ok=True)
-            api.upload_folder(
-                repo_id=repo,
-                repo_type=REPOSITORIES[kind],
-                revision=revision,
-                folder_path=frozen,
-                allow_patterns=[glob.escape(name) for name in files],
-                delete_patterns=STALE_FILES[kind],
-                commit_message=message or f"Upload {folder.absolute().name}, made by neural_clip",
-            )
+        told = message or f"Upload {folder.absolute().name}, made by neural_clip"
+        _send(api, repo, kind, frozen, files, told, revision, makes=not public if known is None else None)
     return f"{api.endpoint}/{'' if kind == 'model' else 'datasets/'}{repo}"
+
+
+def _check_weights_known(folder: Path, kind: str, listed: Collection[str]) -> None:
+    """Raise where a checkpoint's record does not say which weights it tells of."""
+    if kind == "model" and not listed:
+        raise DataError(
+            f"'{folder}' must not become public: its {RECORD_FILE} is of an earlier version and does not say "
+            "which weights it was written for, so what they learnt from cannot be told. Train it again, or "
+            "push it to a private repository."
+        )
+
+
+def _send(
+    api: HfApi, repo: str, kind: str, folder: Path, files: Iterable[str], message: str, revision: str | None, *,
+    makes: bool | None,
+) -> None:  # fmt: skip
+    """Commit files of a folder; `makes` says whether the repository that is made first is private, if one is."""
+    with hub_errors(repo):
+        if makes is not None:
+            api.create_repo(repo, private=makes, repo_type=REPOSITORIES[kind])
+        if revision is not None:
+            api.create_branch(repo, branch=revision, repo_type=REPOSITORIES[kind], exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type=REPOSITORIES[kind],
+            revision=revision,
+            folder_path=folder,
+            allow_patterns=[glob.escape(name) for name in files],
+            delete_patterns=STALE_FILES[kind],
+            commit_message=message,
+        )
 
 
 @contextmanager
@@ -204,7 +218,7 @@ def _tell_of(folder: Path, kind: str, repo: str, report: dict | None) -> list[st
 
 def open_repository(
     repo: str, kind: str, what: str, terms: Mapping[str, str | None], public: bool, token: str | None = None,
-    advice: Mapping[bool, str] = ADVICE,
+    advice: Mapping[bool, str] = AT_A_SHELL,
 ) -> tuple[HfApi, Any]:  # fmt: skip
     """Client of the Hub and what it says of a repository, `None` if there is none; asks, and changes nothing.
 

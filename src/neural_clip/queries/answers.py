@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import textwrap
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.bars import only_our_bars
 from neural_clip.files.places import place_line
 from neural_clip.files.whole import check_apart, whole_file
 from neural_clip.gallery.cells import CELL_INCHES, MAX_ROWS
@@ -152,9 +154,7 @@ def _cell(value: Any) -> str:
 
 def answered(find: Callable[[], Answer], options: AnswerOptions, inputs: Sequence[str | Path]) -> Answer:
     """Find and show an answer, once its picture can be written; `inputs` are read beside the gallery."""
-    from datasets.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
+    only_our_bars()
     check_figure(options.figure, [*inputs, *options.gallery])
     answer = find()
     show_answer(answer, as_json=options.json, figure=options.figure)
@@ -169,6 +169,9 @@ def check_figure(path: Path | None, inputs: Sequence[str | Path]) -> None:
     if path.is_dir():
         raise DataError(f"'{path}' is a folder; name a file for the picture.")
     check_apart(path, [place for place in inputs if Path(place).exists()])
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise DataError(f"'{path}' cannot be written: no file can be made in '{there}'.")
 
 
 def show_answer(answer: Answer, *, as_json: bool, figure: Path | None) -> None:

@@ -41,9 +41,11 @@ def bids_place(path: Path, options: RecordingOptions) -> BidsPlace | None:
     """
     if (path / DESCRIPTION).is_file():
         if options.subject in (None, "average") or options.task is None:
+            names = (ENTITY.findall(file.name) for file in path.glob("sub-*/**/*_task-*"))
+            tasks = sorted({value for found in names for name, value in found if name == "task"})
             raise DataError(
                 f"'{path}' is a BIDS data set. Say which recording by --subject, --task and, where it has them, "
-                "--session and --run; or name its file."
+                f"--session and --run; or name its file. Its tasks are {', '.join(map(repr, tasks)) or 'not named'}."
             )
         named = (options.subject, options.session, options.task, options.run)
         subject, session, task, run = (name and PREFIX.sub("", name) for name in named)

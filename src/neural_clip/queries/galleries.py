@@ -15,21 +15,13 @@ from neural_clip.files.whole import check_apart, check_free, only_writer, place_
 from neural_clip.gallery.columns import IMAGE, column_of
 from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.gallery.opening import opened_place
 from neural_clip.gallery.options import BuildOptions
 from neural_clip.gallery.parquet import NOBODY, PRIVATE
-from neural_clip.gallery.stored import GALLERY_FILE, is_gallery
-from neural_clip.prepared.facts import METADATA_FILE
+from neural_clip.gallery.stored import GALLERY_FILE
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.prepared.splits import SPLITS
-
-
-def is_prepared(place: str | Path) -> bool:
-    """Whether this is the folder of a prepared data set, or may be its name on the Hub."""
-    return (Path(place) / METADATA_FILE).is_file() or (
-        not Path(place).exists() and str(place).count("/") == 1 and not str(place).startswith((".", "/", "~"))
-        and not Path(place).suffix
-    )  # fmt: skip
 
 
 def open_gallery(
@@ -57,11 +49,11 @@ def _opened(
     place: str, embedder: Embedder, recordings: bool, split: str | None, pictures: Path | None
 ) -> NeuralGallery:
     """One of them."""
-    if is_gallery(place):
-        found = NeuralGallery.load(place, embedder, pictures=pictures)
+    found = opened_place(place, embedder, pictures)
+    if isinstance(found, NeuralGallery):
         return found if split is None else found.filter(split=split)
-    if is_prepared(place):
-        data: Any = PreparedSet.open(place) if split is None else PreparedSet.open(place).split(split)
+    if found is not None:
+        data = found if split is None else found.split(split)
         return (NeuralGallery.from_recordings if recordings else NeuralGallery.from_images)(embedder, data)
     if recordings or split is not None:
         wanted = "recordings" if recordings else f"a {split} split"
@@ -120,21 +112,22 @@ def _images(source: str, options: BuildOptions) -> Any:
     """A folder of images, a prepared data set or a split of it."""
     if options.split is None:
         return source
-    if not is_prepared(source):
+    found = opened_place(source)
+    if not isinstance(found, PreparedSet):
         raise DataError(f"'{source}' is no prepared data set, so it has no {options.split} split.")
-    return PreparedSet.open(source).split(options.split)
+    return found.split(options.split)
 
 
-def facts_of_gallery(folder: Path) -> dict[str, Any]:
-    """What a saved gallery holds and what made it, once its files are those that were written.
+def facts_of_gallery(place: str | Path) -> dict[str, Any]:
+    """What a gallery, saved or on the Hub, holds and what made it, once its files are those that were written.
 
     Raises:
         DataError: If it is no gallery, or a file of it is damaged or missing.
     """
-    gallery = NeuralGallery.load(folder)
+    gallery = NeuralGallery.from_pretrained(place)
     rows = Counter(column_of(gallery.rows, "modality"))
     return {
-        "gallery": str(folder),
+        "gallery": str(place),
         "rows": dict(rows),
         "images": len(set(gallery.image_ids.tolist())),
         "subjects": dict(sorted(Counter(name for name in gallery.subjects.tolist() if name).items())),

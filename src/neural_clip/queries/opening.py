@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.corpora.custom.epochs import FIF_SUFFIXES, fif_parts, open_epochs
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.arrays import ARRAY_SUFFIXES, read_array
 from neural_clip.files.nifti import check_nifti, is_nifti
 from neural_clip.files.reading import existing, reading
@@ -48,6 +48,9 @@ def open_recordings(place: str | Path, embedder: Embedder, options: RecordingOpt
         return _image(path, options)
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return _array(path, embedder, options)
+    if not path.exists():
+        beside = [other.name for other in path.parent.glob("*")]
+        raise DataError(f"There is no recording '{path}'.{did_you_mean(path.name, beside)}")
     bids = bids_place(path, options)
     if bids is None and path.name.lower().endswith(FIF_SUFFIXES) and _kind_of_fif(path) == "epochs":
         return _epochs(path, embedder, options)
@@ -79,11 +82,9 @@ def _kind_of_fif(path: Path) -> str:
 
 
 def _check_may_be_continuous(path: Path, bids: BidsPlace | None) -> None:
-    """Raise a `DataError` for what is neither a file nor a folder of recordings."""
+    """Raise a `DataError` for a folder without recordings."""
     if bids is not None:
         return
-    if not path.exists():
-        raise DataError(f"There is no recording '{path}'.")
     if path.is_dir() and path.suffix.lower() != ".ds":
         raise DataError(
             f"'{path}' is a folder without recordings: it is no prepared data set (neural_clip.json), no gallery "

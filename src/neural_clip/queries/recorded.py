@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 from neural_clip.gallery.embedder import BATCH, Embedder, modality_of
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.queries.options import RecordingOptions
@@ -44,6 +44,11 @@ class RecordingFile:
         for start in range(0, len(self.names), step):
             yield self.read(start, min(start + step, len(self.names)))
 
+    def one(self, number: Any) -> Any:
+        """The recording of a number, from 1, as a batch of one."""
+        row = row_of(number, len(self.names))
+        return self.read(row, row + 1)
+
     def embedded(self, embedder: Embedder) -> tuple[np.ndarray, list[str]]:
         """Unit vectors of all recordings, `(n, projection_dim)` float32, and whose alignment layer embedded each.
 
@@ -67,6 +72,13 @@ class RecordingFile:
                 layers += own
                 bar.update(len(found[-1]))
         return np.concatenate(found), layers
+
+
+def row_of(number: Any, count: int) -> int:
+    """Place of a recording that is called by its number, from 1; a `DataError` where there is none."""
+    fits = isinstance(number, int | float) and 1 <= number <= count and number == int(number)
+    check_value("recording", number, fits, f"1 to {count}, the recordings that there are")
+    return int(number) - 1
 
 
 def said_of(options: RecordingOptions, *names: str) -> dict[str, Any]:

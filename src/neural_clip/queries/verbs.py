@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS
 from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.hits import Hits
 from neural_clip.gallery.neural_gallery import NeuralGallery
-from neural_clip.gallery.stored import is_gallery
+from neural_clip.gallery.opening import opened_place
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.queries.answers import Answer
-from neural_clip.queries.galleries import is_prepared, open_gallery
+from neural_clip.queries.galleries import open_gallery
 from neural_clip.queries.opening import check_used, open_recordings
 from neural_clip.queries.options import AmongOptions, ConvertOptions, DecodeOptions, RecordingOptions
+from neural_clip.queries.recorded import RecordingFile
 
 AVERAGE = "average"
 
@@ -63,8 +65,10 @@ def decode(
         DataError: If something cannot be read, or does not fit the checkpoint.
     """
     embedder = Embedder.of(checkpoint)
-    queries = read_queries(recordings, embedder, said)
+    embed = open_queries(recordings, embedder, said)
     images = open_gallery(gallery, embedder, recordings=False, split=options.gallery_split, pictures=options.pictures)
+    images.check_kind(images=True, verb="decode")
+    queries = embed()
     hits = images.decode(queries.gallery, top_k=_fitting(options.top_k, images), calibrate=options.calibrate)
     return _answer("decode", queries.said, queries.names, queries.gallery.image_ids.tolist(), hits, images,
                    embedder, queries.simulated)  # fmt: skip
@@ -94,7 +98,7 @@ def convert(
         gallery (`Sequence[str]`): Prepared data sets, or saved galleries of recordings.
     """
     embedder = Embedder.of(checkpoint)
-    queries = read_queries(recordings, embedder, said)
+    embed = open_queries(recordings, embedder, said)
     signals = open_gallery(gallery, embedder, recordings=True, split=options.gallery_split, pictures=options.pictures)
     bank = None
     if options.via == IMAGES and options.bank is not None:
@@ -102,6 +106,7 @@ def convert(
     if options.to not in signals.modalities:
         held, place = ", ".join(signals.modalities), "', '".join(gallery)
         raise DataError(f"--to is {options.to}, but the recordings of '{place}' are {held}.")
+    queries = embed()
     means = options.via == MEAN_RECORDINGS
     searched = signals.means_of(options.to) if means else signals.filter(modality=options.to)
     top_k = _fitting(options.top_k, searched)
@@ -122,17 +127,22 @@ def search(text: Sequence[str], gallery: Sequence[str], checkpoint: str, options
     return _answer("search", _counted(len(hits), "text"), list(text), [], hits, among, embedder)
 
 
-def read_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Queries:
-    """Recordings of a file, a prepared data set or a saved gallery, embedded.
+def open_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Callable[[], Queries]:
+    """What embeds the recordings of a file, a prepared data set or a saved gallery, which is opened here.
 
     Raises:
         DataError: If they cannot be read, or do not fit the model.
     """
-    if is_gallery(place):
-        return _saved_queries(place, embedder, said)
-    if is_prepared(place):
-        return _prepared_queries(place, embedder, said)
-    found = open_recordings(place, embedder, said)
+    opened = opened_place(place, embedder)
+    if isinstance(opened, NeuralGallery):
+        return partial(_saved_queries, place, opened, said)
+    if opened is not None:
+        return _prepared_queries(opened, embedder, said)
+    return partial(_queries_of_file, place, open_recordings(place, embedder, said), embedder, said)
+
+
+def _queries_of_file(place: str, found: RecordingFile, embedder: Embedder, said: RecordingOptions) -> Queries:
+    """Recordings of a file."""
     vectors, layers = found.embedded(embedder)
     behind: dict[str, Any] = {
         "subject": found.subject or "",
@@ -146,10 +156,9 @@ def read_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Quer
     return Queries(gallery, found.names, simulated)
 
 
-def _saved_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Queries:
+def _saved_queries(place: str, gallery: NeuralGallery, said: RecordingOptions) -> Queries:
     """Rows of a gallery of recordings."""
     check_used(place, "a gallery", {"split", "rows"}, said)
-    gallery = NeuralGallery.load(place, embedder)
     wanted = {name: getattr(said, name) for name in ("modality", "subject", "session", "split")}
     if wanted := {name: value for name, value in wanted.items() if value is not None}:
         gallery = gallery.filter(**wanted)
@@ -158,10 +167,10 @@ def _saved_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Qu
     return Queries(kept, [f"row {row}" for row in rows], kept.simulated)
 
 
-def _prepared_queries(place: str, embedder: Embedder, said: RecordingOptions) -> Queries:
-    """Rows of a split of a prepared data set."""
+def _prepared_queries(data: PreparedSet, embedder: Embedder, said: RecordingOptions) -> Callable[[], Queries]:
+    """What embeds rows of a split of a prepared data set."""
+    place, name = data.name, said.split or "test"
     check_used(place, "a prepared data set", {"split", "rows"}, said)
-    data, name = PreparedSet.open(place), said.split or "test"
     if said.modality not in (None, data.facts.modality):
         raise DataError(f"'{place}' holds {data.facts.modality} recordings, but --modality is {said.modality}.")
     person = None if said.subject in (None, AVERAGE) else [str(said.subject)]
@@ -174,9 +183,14 @@ def _prepared_queries(place: str, embedder: Embedder, said: RecordingOptions) ->
         part = part.at(rows)
     rows = _chosen(said.rows, len(part), place)
     part = part.at(rows)
-    gallery = NeuralGallery.from_recordings(embedder, part, subject=AVERAGE if said.subject == AVERAGE else None)
     names = [f"{name} {row} ({who})" for row, who in zip(rows, part.subjects, strict=True)]
-    return Queries(gallery, names, bool(data.facts.simulated))
+
+    def embed() -> Queries:
+        layer = AVERAGE if said.subject == AVERAGE else None
+        gallery = NeuralGallery.from_recordings(embedder, part, subject=layer)
+        return Queries(gallery, names, bool(data.facts.simulated))
+
+    return embed
 
 
 def _chosen(rows: Sequence[int] | None, count: int, place: str) -> np.ndarray:

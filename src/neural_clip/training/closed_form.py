@@ -49,7 +49,7 @@ from neural_clip.training.ridge_start import of_subject
 
 WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
 PRIOR, PRIOR_STRENGTH = 0.4, 5.0  # nats a squared difference of w: validation rows of small sets are few
-SAME_SCORE = 1e-4  # 2-way and nats of cross-entropy, below which half of the bits change nothing
+HALF_CHANGES_NOTHING = 1e-4  # 2-way and nats of cross-entropy, below which half of the bits change nothing
 UNFITTED = (DataError, MemoryError, np.linalg.LinAlgError)  # the network stands without it
 
 
@@ -163,7 +163,7 @@ def _fitted(
     validation: RecordingDataset | None,
     network: np.ndarray,
     folds: np.ndarray | None = None,
-    carried: Carried | None = None,
+    carried: Blend | None = None,
 ) -> Fitted:
     """Choose, blend, fit again."""
     fitted = ready(train.part)
@@ -219,7 +219,7 @@ def give_closed_forms(
     train: RecordingDataset,
     validation: RecordingDataset,
     network: Mapping[str, np.ndarray],
-    carried: Mapping[str, Carried] = MappingProxyType({}),
+    carried: Mapping[str, Blend] = MappingProxyType({}),
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Fit a map of their own for subjects who are new to a model, and blend it with the network.
 
@@ -328,10 +328,10 @@ class Maps:
         full, half = (
             scores_of(blend(network, self.predictions(split, dtype)), split) for dtype in ("float32", "float16")
         )
-        return "float16" if all(abs(full[name] - half[name]) <= SAME_SCORE for name in full) else "float32"
+        return "float16" if all(abs(full[name] - half[name]) <= HALF_CHANGES_NOTHING for name in full) else "float32"
 
 
-Carried = Callable[[Maps, Split], Maps]
+Blend = Callable[[Maps, Split], Maps]
 
 
 def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:

@@ -28,7 +28,9 @@ from neural_clip.training.splits import Splits
 from neural_clip.training.trainer import NeuralClipTrainer, neural_embeds
 
 MIN_HELD_OUT = 2  # images of a fold, which are told apart
-ADVICE = "Choose fewer with 'folds', or 0 for the last weights of a training on all, which nothing was chosen for."
+FEWER_FOLDS = (
+    "Choose fewer with 'folds', or 0 for the last weights of a training on all, which nothing was chosen for."
+)
 
 
 class FoldTrainer(NeuralClipTrainer):
@@ -166,7 +168,7 @@ def folds_of(train: list[RecordingDataset], n_folds: int) -> dict[str, np.ndarra
             few = f"{subjects} training subjects" if people else f"{shown} training images"
             raise DataError(
                 f"'{part.part.data.name}' has no validation recordings, and its {few} are too few for {n_folds} folds "
-                f"of two {'images ' * people}or more. {ADVICE}"
+                f"of two {'images ' * people}or more. {FEWER_FOLDS}"
             )
     return {part.modality: folds for part, folds in zip(train, found, strict=True)}
 

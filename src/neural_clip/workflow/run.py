@@ -301,13 +301,10 @@ class Workflow:
 
     def train(self) -> None:
         """Train, from the last state of an interrupted training on if there is one."""
-        from datasets.utils.logging import disable_progress_bar
-
         from neural_clip.evaluation.scope import scored_parts
         from neural_clip.training.run import train
         from neural_clip.training.run_folder import RunFolder
 
-        disable_progress_bar()  # as `neural-clip train` does
         scored_parts({source.modality: PreparedSet.open(source.folder) for source in self.sources}, self.scored())
         train(self.recipe(resume=bool(RunFolder(self.checkpoint).interrupted())))
 

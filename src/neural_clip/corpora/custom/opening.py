@@ -129,7 +129,8 @@ def bids_tables(entry: Recording, modality: str, root: Path, *, needs_events: bo
     """Name of a recording of the BIDS data set at `root`, and its `events.tsv` and `channels.tsv` where it has them.
 
     Raises:
-        DataError: If mne-bids is not installed, or there is no such recording or no `events.tsv` of it.
+        DataError: If mne-bids is not installed, or there is no such recording, or no `events.tsv` where that is
+            needed.
     """
     if not root.is_dir():
         raise DataError(f"There is no BIDS data set '{root}'.")
@@ -140,13 +141,14 @@ def bids_tables(entry: Recording, modality: str, root: Path, *, needs_events: bo
             path.find_matching_sidecar(suffix=suffix, extension=".tsv", on_error="ignore")
             for suffix in ("events", "channels")
         )
-    if table is None and needs_events:
+        there = Path(path.fpath).exists()
+    if not there or (table is None and needs_events):
         raise _no_recording(path, root)
     return Path(path.basename), [Path(found) for found in (table, sidecar) if found is not None]
 
 
 def _no_recording(path: mne_bids.BIDSPath, root: Path) -> DataError:
-    """Which entity of a name the data set does not have; or that the recording lacks its events."""
+    """Which entity of a name the data set does not have; or that it lacks the recording, or the events of it."""
     import mne_bids
 
     for name in ("subject", "session", "task", "run", "datatype"):
@@ -155,7 +157,8 @@ def _no_recording(path: mne_bids.BIDSPath, root: Path) -> DataError:
         if value is not None and value not in known:
             has = f"it has {', '.join(map(repr, known))}" if known else "it has none"
             return DataError(f"The BIDS data set '{root}' has no {name} '{value}'; {has}.{did_you_mean(value, known)}")
-    return DataError(f"The BIDS data set '{root}' has no events.tsv of '{path.basename}'.")
+    lacking = "events.tsv of" if Path(path.fpath).exists() else "recording"
+    return DataError(f"The BIDS data set '{root}' has no {lacking} '{path.basename}'.")
 
 
 def checked_files(paths: Iterable[Path]) -> list[Path]:
