@@ -26,9 +26,9 @@ REQUIRED = {
 }  # fmt: skip
 HUB = "hub set"
 EVERYBODY = {
-    *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options"),
+    *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options", "parallel"),
 }  # imported by all folders
-STAYS = {"__init__", "__main__", "options", "registration"}  # of the root, and does not travel
+STAYS = {"__init__", "__main__", "options", "parallel", "registration"}  # of the root, and does not travel
 TRAVELS = {f"retrieval.{name}" for name in ("image_retrieval", "scores", "tiles", "task")}
 
 
