@@ -1,4 +1,4 @@
-"""The programs of the three corpora on simulated raw files: killed half-way, started again, with two processes, on a cluster."""
+"""The programs of the three corpora on simulated raw files: killed half-way, started again, on a cluster."""
 
 import os
 import signal

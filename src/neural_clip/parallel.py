@@ -16,7 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from typing import Any
 
 from .errors import DataError
@@ -129,7 +129,11 @@ def _parallel(work: Callable, units: Mapping[str, Any], num_proc: int, stopped: 
     if hasattr(found, "client") and not isinstance(found, _cluster_backend()):
         found = _cluster_backend()(client=found.client)
     parent = os.getpid() if isinstance(found, joblib.parallel.LokyBackend) else 0
-    tasks = (joblib.delayed(_outcome)(work, name, unit, parent) for name, unit in units.items() if not stopped())
+    tasks = (
+        joblib.delayed(_outcome)(work, name, unit, parent, os.getcwd())
+        for name, unit in units.items()
+        if not stopped()
+    )
     # arrays as they are: those that joblib maps from files are of another type, and a unit is known by its pickle
     return joblib.Parallel(
         configured if num_proc == 1 else num_proc, backend=found, batch_size=1, pre_dispatch="n_jobs",
@@ -137,11 +141,11 @@ def _parallel(work: Callable, units: Mapping[str, Any], num_proc: int, stopped: 
     )(tasks)  # fmt: skip
 
 
-def _outcome(work: Callable, name: str, unit: Any, parent: int) -> tuple[str, Any, Exception | None]:
+def _outcome(work: Callable, name: str, unit: Any, parent: int, cwd: str) -> tuple[str, Any, Exception | None]:
     """Do one unit in a worker; an error is handed over, since one that is raised would end the other workers."""
     _begin(parent)
     try:
-        with ONE_AT_A_TIME:
+        with ONE_AT_A_TIME, chdir(cwd):  # for names that are not absolute
             return name, work(unit), None
     except Exception as error:
         if not isinstance(error, DataError):

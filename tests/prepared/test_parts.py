@@ -135,7 +135,8 @@ def test_a_part_that_another_process_still_writes_is_left_to_it(tmp_path):
         write(tmp_path / "set", raw)
     (raw / "raw_2_2.txt").write_text("1")
     mark = tmp_path / "set.partial" / MARKS_DIR / "recordings-0003.json"
-    code = "import sys; from neural_clip.files.whole import only_writer\nwith only_writer(sys.argv[1]): print(flush=True); input()"
+    code = "import sys; from neural_clip.files.whole import only_writer\n"
+    code += "with only_writer(sys.argv[1]): print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(mark)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:

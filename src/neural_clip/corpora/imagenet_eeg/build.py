@@ -96,9 +96,7 @@ def prepare(
     images = image_parts(
         listed, partial(_image_rows, readable=readable), lambda some: sorted({file.path for _, file in some})
     )
-    if (
-        n_processes(options.num_proc) > 1
-    ):  # an old file is not mapped, and each process that writes holds it for itself
+    if n_processes(options.num_proc) > 1:  # an old file is not mapped: each process holds it for itself
         del release
         forget_recordings()
     if not stamp:
