@@ -85,5 +85,5 @@ def test_an_interrupted_run_goes_on_with_the_blocks_that_are_missing(world, tmp_
 
 
 def test_another_process_must_find_the_same_checkpoint_and_data(world):
-    with pytest.raises(DataError, match="Another process finds another checkpoint '.*', or another data set"):
+    with pytest.raises(DataError, match=r"another checkpoint '.*', or another data set"):
         _opened(str(world.checkpoint), "other weights", str(world.folders["eeg"]), "other rows")
