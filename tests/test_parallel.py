@@ -65,7 +65,7 @@ def name_of_thread(number):
 
 def test_a_cluster_of_one_core_does_the_work_not_this_process():
     with cluster_here(1, 1) as cluster, on_cluster(cluster.scheduler_address):
-        assert dict(run_units(name_of_thread, {"a": 3}))["a"].startswith("Dask")
+        assert dict(run_units(name_of_thread, {"a": 3}))["a"].count("Dask")
 
 
 def fails(unit):
@@ -173,39 +173,55 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from neural_clip.errors import run
-from neural_clip.parallel import run_units
+from neural_clip.parallel import on_cluster, run_units
 
 def work(unit):
     Path(unit[1], f"begun {unit[0]}").touch()
-    time.sleep(60)
+    time.sleep(unit[2])
+
+def main(argv):
+    folder, seconds, *cluster = sys.argv[1:]
+    with on_cluster(*cluster or [None]):
+        list(run_units(work, {str(i): (i, folder, float(seconds)) for i in range(4)}, num_proc=2))
 
 if __name__ == "__main__":
-    folder = sys.argv[1]
-    run(lambda argv: list(run_units(work, {str(i): (i, folder) for i in range(4)}, num_proc=2)))
+    run(main)
 """
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_processes_end_with_the_program_that_started_them(tmp_path, stop):
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
-    places = {"PYTHONPATH": f"{REPOSITORY / 'src'}"}
+def stopped(folder, stop, *words):
+    """A program of two processes that is stopped once both work."""
+    (folder / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(folder / "program.py"), str(folder), *words]
     with subprocess.Popen(
-        command, env=os.environ | places, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+        command, env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("begun *"))) < 2:
+        while len(list(folder.glob("begun *"))) < 2:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
         # a terminal sends Ctrl-C to all processes of a group; the system kills one
         (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
         told = process.communicate(timeout=30)[1]
+    return process, told
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_processes_end_with_the_program_that_started_them(tmp_path, stop):
+    process, told = stopped(tmp_path, stop, "60")
     if stop == signal.SIGINT:
         assert process.returncode == 130 and told == "interrupted\n"
     deadline = time.monotonic() + 10
     while left := _processes_of(process.pid):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+
+
+def test_ctrl_c_leaves_a_cluster_in_one_line(tmp_path):
+    process, told = stopped(tmp_path, signal.SIGINT, "2", local_cluster())
+    assert process.returncode == 130 and told == "interrupted\n"
+    assert everywhere("cluster", square_and_process, {"a": 2, "b": 3})["b"][0] == 9
 
 
 def _processes_of(session):

@@ -11,7 +11,7 @@ from local_cluster import local_cluster
 from neural_clip import NeuralGallery
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
-from neural_clip.gallery.embedder import BATCH, Embedder
+from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.parquet import NOBODY, _opened, write_embeddings
 
 
@@ -51,7 +51,6 @@ def test_all_rows_of_all_splits_are_written_with_what_stands_behind_them(world, 
 def test_two_processes_and_a_cluster_write_the_same_bytes(world, tmp_path, monkeypatch):
     """Names that are not absolute; workers of a cluster were started in another folder."""
     monkeypatch.chdir(world.root)
-    monkeypatch.setattr("neural_clip.gallery.building.BLOCK_RECORDINGS", BATCH)  # more blocks than splits
     files = []
     for name, more in (("one", []), ("two", ["--num-proc", "2"]), ("cluster", ["--cluster", local_cluster()])):
         files.append(tmp_path / f"{name}.parquet")
