@@ -125,7 +125,8 @@ def dies(number):
 
 
 @pytest.mark.parametrize("way", ["two processes", pytest.param("cluster", marks=pytest.mark.slow)])
-def test_a_process_that_dies_is_told_with_the_unit(way):
+def test_a_process_that_dies_is_told_with_the_unit(way, monkeypatch):
+    monkeypatch.setattr("neural_clip.parallel.CONNECT_S", 60)  # a cluster starts workers anew, which takes its time
     with pytest.raises(DataError, match=r"'unit 2'.* was killed, probably because memory.*kept.*--num-proc"):
         everywhere(way, dies, {f"unit {i}": i for i in range(4)})
     assert everywhere(way, square_and_process, {"a": 2, "b": 3})["b"][0] == 9  # others work as before

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import pickle
-import signal
 import threading
 import time
 import traceback
@@ -121,7 +120,7 @@ def run_units(work: Callable[[Any], Any], units: Mapping[str, Any], *, num_proc:
         raise failure
 
 
-def _parallel(work: Callable, units: Mapping[str, Any], num_proc: int, stopped: Callable[[], bool]) -> Iterator[Any]:
+def _parallel(work: Callable, units: Mapping[str, Any], num_proc: int, stopped: Callable[[], bool]) -> Any:
     """Name, result and error of each unit, as they are finished; none is handed out once the work is stopped."""
     import joblib
 
@@ -158,11 +157,9 @@ def _outcome(work: Callable, name: str, unit: Any, parent: int, cwd: str) -> tup
 
 @functools.cache
 def _begin(parent: int) -> None:
-    """Make a worker of this machine end with the process that gave it work, which alone answers to Ctrl-C."""
+    """Make a worker of this machine end with the process that gave it work."""
     if parent == 0 or parent == os.getpid():
         return
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
