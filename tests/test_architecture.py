@@ -26,9 +26,9 @@ REQUIRED = {
 }  # fmt: skip
 HUB = "hub set"
 EVERYBODY = {
-    *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options"),
+    *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options", "parallel"),
 }  # imported by all folders
-STAYS = {"__init__", "__main__", "options", "registration"}  # of the root, and does not travel
+STAYS = {"__init__", "__main__", "options", "parallel", "registration"}  # of the root, and does not travel
 TRAVELS = {f"retrieval.{name}" for name in ("image_retrieval", "scores", "tiles", "task")}
 
 
@@ -155,12 +155,13 @@ def _import_faults(module, item, ours, place):
     top = item.target.split(".")[0]
     if ours or item.level or top in sys.stdlib_module_names:
         return faults
-    if hub and top not in rule.third_parties:
+    travels = hub and module not in STAYS
+    if travels and top not in rule.third_parties:
         if top not in rule.guarded:
             faults.append(f"{place}: {module} may not import {top}, which the table does not list for it")
         elif item.on_load or not item.in_try:
             faults.append(f"{place}: {top} belongs inside a function and a `try` block")
-    elif not hub and item.on_load and top in heavy() - rule.third_parties:
+    elif not travels and item.on_load and top in heavy() - rule.third_parties:
         faults.append(f"{place}: {top} is heavy; import it inside the functions that need it")
     return faults
 

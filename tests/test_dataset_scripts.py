@@ -1,4 +1,4 @@
-"""The programs of the three corpora on simulated raw files: killed half-way, started again, with two processes."""
+"""The programs of the three corpora on simulated raw files: killed half-way, started again, on a cluster."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
+from local_cluster import local_cluster
 from neural_clip.prepared.doctor.inspect import inspect
 from neural_clip.prepared.facts import fingerprint, read_metadata
 from neural_clip.simulation.presets import get_preset
@@ -61,6 +62,8 @@ def test_killed_program_goes_on_where_it_stopped(raw, tmp_path, corpus):
     assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept  # not written again
     run(corpus, raw[CORPORA[corpus]], tmp_path / "fresh", "--num-proc", "2")
     assert fingerprint(output) == fingerprint(tmp_path / "fresh") == read_metadata(output)["fingerprint"]
+    run(corpus, raw[CORPORA[corpus]], tmp_path / "cluster", "--cluster", local_cluster())
+    assert fingerprint(output) == fingerprint(tmp_path / "cluster")
     assert not partial.exists()
 
 

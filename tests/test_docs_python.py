@@ -16,6 +16,7 @@ ELSEWHERE = {
     "docs/galleries.md": "tests/gallery/test_docs.py",
     "docs/checkpoints.md": "tests/test_docs_guarantees.py, tests/test_modeling_neural_clip.py",
     "docs/training.md": "tests/evaluation/test_validation_predictions.py",
+    "docs/scale.md": "needs a cluster of machines; tests/test_parallel.py starts one on this machine",
     "docs/hub.md": "sends to the Hub; tests/test_pushing.py does so against one on this machine",
     "model_cards/demo.md": "names a repository on the Hub; tests/publishing/test_model_card.py loads such a copy",
 }

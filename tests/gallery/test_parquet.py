@@ -7,10 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
+from local_cluster import local_cluster
 from neural_clip import NeuralGallery
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
-from neural_clip.gallery.parquet import NOBODY
+from neural_clip.gallery.embedder import Embedder
+from neural_clip.gallery.parquet import NOBODY, _opened, write_embeddings
 
 
 def test_all_rows_of_all_splits_are_written_with_what_stands_behind_them(world, tmp_path, capsys):
@@ -43,3 +45,44 @@ def test_all_rows_of_all_splits_are_written_with_what_stands_behind_them(world, 
     assert path.read_bytes() == before and not list(tmp_path.glob("*.partial"))
     cli.main([*words, str(path), "--overwrite", "--dtype", "float16"])
     assert pq.read_table(path)["vector"].type.value_type == "halffloat"
+
+
+@pytest.mark.slow
+def test_two_processes_and_a_cluster_write_the_same_bytes(world, tmp_path, monkeypatch):
+    """Names that are not absolute; workers of a cluster were started in another folder."""
+    monkeypatch.chdir(world.root)
+    files = []
+    for name, more in (("one", []), ("two", ["--num-proc", "2"]), ("cluster", ["--cluster", local_cluster()])):
+        files.append(tmp_path / f"{name}.parquet")
+        words = ["eeg", "--checkpoint", "checkpoint", "--output-file", f"{tmp_path}/{name}.parquet"]
+        cli.main(["embed-recordings", *words, *more])
+    one, two, cluster = (path.read_bytes() for path in files)
+    assert one == two == cluster and sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_an_interrupted_run_goes_on_with_the_blocks_that_are_missing(world, tmp_path, monkeypatch, capsys):
+    path, embed, done = tmp_path / "eeg.parquet", Embedder.embed_split, []
+
+    def embed_split(self, part, subject=None, **how):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(part.name)
+        return embed(self, part, subject, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "embed_split", embed_split)
+        with pytest.raises(KeyboardInterrupt):
+            write_embeddings(world.checkpoint, world.folders["eeg"], path)
+        kept = tmp_path / "eeg.parquet.blocks-partial"
+        assert [entry.name for entry in tmp_path.iterdir()] == [kept.name]
+        assert f"2 embedded blocks of recordings stay in '{kept}'" in capsys.readouterr().err
+        done.clear()
+        write_embeddings(world.checkpoint, world.folders["eeg"], path)
+        assert done == ["test"] and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    other = write_embeddings(world.checkpoint, world.folders["eeg"], tmp_path / "whole.parquet")
+    assert path.read_bytes() == other.read_bytes()
+
+
+def test_another_process_must_find_the_same_checkpoint_and_data(world):
+    with pytest.raises(DataError, match=r"another checkpoint '.*', or another data set"):
+        _opened(str(world.checkpoint), "other weights", str(world.folders["eeg"]), "other rows")

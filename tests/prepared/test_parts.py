@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from datasets import load_dataset
 
+from local_cluster import local_cluster
 from neural_clip.errors import DataError
+from neural_clip.parallel import on_cluster
 from neural_clip.prepared.facts import fingerprint, read_metadata
 from neural_clip.prepared.parts import MARKS_DIR, Part, _Job
 from neural_clip.prepared.writer import write_prepared
@@ -109,7 +111,40 @@ def test_parts_hold_what_one_stream_holds(tmp_path):
 def test_processes_write_the_same_bytes(tmp_path):
     raw = make_raw(tmp_path / "raw")
     one, two = write(tmp_path / "one", raw), write(tmp_path / "two", raw, num_proc=2)
-    assert fingerprint(one) == fingerprint(two)
+    with on_cluster(local_cluster()):
+        cluster = write(tmp_path / "cluster", raw)
+    assert fingerprint(one) == fingerprint(two) == fingerprint(cluster)
+    assert {path.name: path.read_bytes() for path in one.rglob("*.*")} == {
+        path.name: path.read_bytes() for path in cluster.rglob("*.*")
+    }
+
+
+def test_a_part_that_another_machine_wrote_elsewhere_is_told(tmp_path, monkeypatch):
+    """As where a worker has a folder of that name on its own disk; here the mark is not looked for."""
+    monkeypatch.setattr("neural_clip.prepared.parts.SEEN_S", 0.2)
+    monkeypatch.setattr(_Job, "kept", lambda job: None)
+    with pytest.raises(DataError, match=r"'images_.' was written by another process, but is not in '.*set.partial'"):
+        write(tmp_path / "set", make_raw(tmp_path / "raw"), num_proc=2)
+
+
+def test_a_part_that_another_process_still_writes_is_left_to_it(tmp_path):
+    """A worker of a cluster goes on when the command that gave it work was killed."""
+    raw = make_raw(tmp_path / "raw")
+    (raw / "raw_2_2.txt").write_text("damaged")
+    with pytest.raises(DataError):
+        write(tmp_path / "set", raw)
+    (raw / "raw_2_2.txt").write_text("1")
+    mark = tmp_path / "set.partial" / MARKS_DIR / "recordings-0003.json"
+    code = "import sys; from neural_clip.files.whole import only_writer\n"
+    code += "with only_writer(sys.argv[1]): print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(mark)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(DataError, match=r"Another process is writing '.*recordings-0003.json'. Wait until"):
+            write(tmp_path / "set", raw)
+        other.communicate(b"\n")
+    assert fingerprint(write(tmp_path / "set", raw)) == fingerprint(write(tmp_path / "fresh", raw))
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from folder_contents import contents
+from local_cluster import local_cluster
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands import main as cli
 from neural_clip.commands.embed_images import main
@@ -227,6 +228,33 @@ def test_error_while_the_folder_is_written_keeps_the_embeddings(tmp_path, clip, 
     assert calls == [2, 2, 2, 1]
     embed_images(folder, str(clip), batch_size=2, device="cpu")
     assert calls == [2, 2, 2, 1]
+    assert contents(folder) == whole
+
+
+@pytest.mark.slow
+def test_two_processes_and_a_cluster_write_the_same_bytes(tmp_path, clip, whole, monkeypatch):
+    """At a shell, with names that are not absolute; workers of a cluster were started in another folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(clip, "clip")
+    for name, words in (("two", ["--num-proc", "2"]), ("cluster", ["--cluster", local_cluster()])):
+        make_set(tmp_path / name / "set")
+        main([f"{name}/set", "--model", "clip", "--batch-size", "2", "--device", "cpu", *words])
+        found = contents(tmp_path / name / "set")
+        different = {key for key in whole | found if whole.get(key) != found.get(key)}
+        assert all("image_encoder" in key or "README" in key for key in different), different  # the model's name
+
+
+@pytest.mark.slow
+def test_processes_keep_their_batches_and_name_what_they_cannot_embed(tmp_path, clip, calls, whole, capsys):
+    folder, meant = make_set(tmp_path / "set"), TargetEncoder([str(clip)], device="cpu").description
+    with pytest.raises(DataError, match="Another process has another image encoder under the name 'clip0'"):
+        embedding._opened(((str(clip),), ("projected",), (None,), "cpu", None), json.dumps(meant | {"revision": "x"}))
+    calls.clear()
+    calls.fail = {2: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(folder, str(clip), batch_size=2, device="cpu")
+    embed_images(folder, str(clip), batch_size=2, device="cpu", num_proc=2)
+    assert calls == [2, 2]  # those that were missing are embedded by other processes
     assert contents(folder) == whole
 
 

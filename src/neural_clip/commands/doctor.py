@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options
+from neural_clip.commands.options import ClusterOptions, read_options
 from neural_clip.options import option
+from neural_clip.parallel import on_cluster
 from neural_clip.prepared.doctor.findings import Finding, counts_of, in_words
 
 
@@ -28,10 +29,11 @@ class DoctorOptions:
 
 def main(argv: Sequence[str] | None = None) -> list[Finding]:
     """Run `neural-clip doctor`; the exit status is 1 if there is an error."""
-    (options,) = read_options("doctor", __doc__, argv, DoctorOptions)
+    options, where = read_options("doctor", __doc__, argv, DoctorOptions, ClusterOptions)
     from neural_clip.prepared.doctor.inspect import inspect
 
-    findings = inspect(options.folder, num_proc=options.num_proc)
+    with on_cluster(where.cluster):
+        findings = inspect(options.folder, num_proc=options.num_proc)
     counts = counts_of(findings)
     if options.json:
         told = {"folder": str(options.folder), "counts": counts, "findings": [asdict(f) for f in findings]}

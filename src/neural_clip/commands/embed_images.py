@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options
+from neural_clip.commands.options import ClusterOptions, read_options
 from neural_clip.files.places import place_line
 from neural_clip.options import option
+from neural_clip.parallel import on_cluster
 from neural_clip.targets.options import EmbedOptions
 
 
@@ -30,13 +31,14 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip embed-images`."""
-    given, options = read_options("embed-images", __doc__, argv, Arguments, EmbedOptions)
+    given, options, where = read_options("embed-images", __doc__, argv, Arguments, EmbedOptions, ClusterOptions)
     from neural_clip.files.bars import only_our_bars
     from neural_clip.prepared.facts import Facts
     from neural_clip.targets.embed_images import embed_images
 
     only_our_bars()
-    folder = embed_images(given.folder, given.model, options)
+    with on_cluster(where.cluster):
+        folder = embed_images(given.folder, given.model, options)
     encoder = Facts.read(folder).image_encoder or {}
     print(f"embedded with {encoder['name']} ({encoder['projection_dim']}-d, {encoder['pooling']})", file=sys.stderr)
     print(place_line("data", folder))

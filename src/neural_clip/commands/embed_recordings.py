@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options
+from neural_clip.commands.options import ClusterOptions, read_options
 from neural_clip.files.places import place_line
 from neural_clip.gallery.options import EmbedRecordingsOptions
 from neural_clip.options import option
+from neural_clip.parallel import on_cluster
 
 
 @dataclass
@@ -27,11 +28,14 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip embed-recordings`."""
-    given, options = read_options("embed-recordings", __doc__, argv, Arguments, EmbedRecordingsOptions)
+    given, options, where = read_options(
+        "embed-recordings", __doc__, argv, Arguments, EmbedRecordingsOptions, ClusterOptions
+    )
     from neural_clip.files.bars import only_our_bars
     from neural_clip.gallery.parquet import write_embeddings
 
     only_our_bars()
-    path = write_embeddings(given.checkpoint, given.folder, given.output_file, options)
+    with on_cluster(where.cluster):
+        path = write_embeddings(given.checkpoint, given.folder, given.output_file, options)
     print(place_line("embeddings", path))
     return path

@@ -1,7 +1,8 @@
 """Score checkpoints on the test splits of prepared data sets: decoding, encoding and conversion.
 
 With several checkpoints the first is the one that the report is about: it must have an encoder for every data set, the
-controls and pictures are its own, and the others are compared with it, query by query.
+controls and pictures are its own, and the others are compared with it, query by query. `torchrun --nproc_per_node 2
+--no-python neural-clip evaluate ...` embeds the recordings in two processes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     """Run `neural-clip evaluate`; returns the report."""
     given, options = read_options("evaluate", __doc__, argv, Arguments, EvaluateOptions)
     from neural_clip.evaluation.outputs import REPORT_FILE
+    from neural_clip.evaluation.processes import rank_and_count
     from neural_clip.evaluation.run import evaluate_checkpoints
     from neural_clip.files.bars import only_our_bars
     from neural_clip.files.privacy import shared_command
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     only_our_bars()
     checkpoints, data = named_checkpoints(given.checkpoint), [open_data_set(argument) for argument in given.data]
     command = shared_command("neural-clip evaluate", words_of(argv))
+    if rank_and_count()[0] > 0:  # the first process of a launcher writes and prints
+        return evaluate_checkpoints(checkpoints, data, given.output_dir, options)
     with only_writer(given.output_dir / REPORT_FILE):
         report = evaluate_checkpoints(checkpoints, data, given.output_dir, options, command=command)
         opened = {found.facts.modality: found for found in data}

@@ -13,13 +13,14 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
 from neural_clip.errors import DataError, check_value, did_you_mean
 from neural_clip.files import numbers
+from neural_clip.options import option
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 
@@ -45,6 +46,16 @@ OWN_WORDS = ("help", "flag", "positional", "apart", "least")  # metadata that ar
 NUMBERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     int: (numbers.whole, "a whole number"), float: (numbers.number, "a number"),
 }  # fmt: skip
+
+
+@dataclass
+class ClusterOptions:
+    """Where the units of the work are done; see [`on_cluster`]."""
+
+    cluster: str | None = option(
+        None, "address of a Dask scheduler, such as tcp://host:8786; its workers do the work (docs/scale.md)",
+        metavar="ADDRESS",
+    )  # fmt: skip
 
 
 def read_options(command: str, about: str | None, argv: Sequence[str] | None, *kinds: Any) -> tuple[Any, ...]:

@@ -8,9 +8,10 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.commands.interruption import told_how_to_go_on
-from neural_clip.commands.options import read_options
+from neural_clip.commands.options import ClusterOptions, read_options
 from neural_clip.files.places import place_line
 from neural_clip.options import option
+from neural_clip.parallel import on_cluster
 from neural_clip.prepared.known_corpora import CORPORA
 
 ABOUT_CUSTOM = """Prepare your own recordings, with images or ready-made embeddings, as a manifest lists them.
@@ -45,8 +46,10 @@ def main(name: str, argv: Sequence[str] | None = None) -> Path:
     else:
         about, places = ABOUT_CUSTOM, ManifestPlaces
         kind, function = "neural_clip.corpora.custom.options.CustomOptions", "neural_clip.corpora.custom.prepare"
-    given, options = read_options(f"prepare {name}", about, argv, places, pkgutil.resolve_name(kind))
-    with told_how_to_go_on("prepare"):
+    given, options, where = read_options(
+        f"prepare {name}", about, argv, places, pkgutil.resolve_name(kind), ClusterOptions
+    )
+    with told_how_to_go_on("prepare"), on_cluster(where.cluster):
         folder = pkgutil.resolve_name(function)(*vars(given).values(), options)
     print(place_line("data", folder))
     return folder

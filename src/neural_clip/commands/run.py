@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options, words_of
+from neural_clip.commands.options import ClusterOptions, read_options, words_of
 from neural_clip.files.places import place_line
 from neural_clip.options import option
+from neural_clip.parallel import on_cluster
 from neural_clip.workflow.options import RunOptions
 
 
@@ -29,7 +30,7 @@ class Places:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run `neural-clip run`; returns the folder of everything."""
-    given, options = read_options("run", __doc__, argv, Places, RunOptions)
+    given, options, where = read_options("run", __doc__, argv, Places, RunOptions, ClusterOptions)
     from neural_clip.evaluation.outputs import read_report
     from neural_clip.files.bars import only_our_bars
     from neural_clip.files.privacy import shared_command
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     only_our_bars()
     command = shared_command("neural-clip run", words_of(argv))
-    folder = run_workflow(given.sources, given.output_dir, options, command=command)
+    with on_cluster(where.cluster):
+        folder = run_workflow(given.sources, given.output_dir, options, command=command)
     print_tables(read_report(folder / "evaluation"), folder / "evaluation")
     for path in sorted((folder / "data").glob("*/neural_clip.json")):
         print(place_line("data", path.parent))

@@ -18,11 +18,12 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, header, write_outputs
+from neural_clip.evaluation.processes import embed_together, joined
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
-from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit, embed_split
+from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.target_space import TargetSpace
@@ -57,7 +58,8 @@ def evaluate_checkpoints(
         **changes: Options by name, in place of those of `options`.
 
     Returns:
-        `dict`: What `report.json` holds.
+        `dict`: What `report.json` holds. Where a launcher started several processes, each embeds a share of the
+        recordings; the first goes on alone, and the others return an empty one.
 
     Raises:
         DataError: If an option is not allowed, there is no checkpoint, one cannot be read or has the name of a
@@ -78,8 +80,13 @@ def evaluate_checkpoints(
     opened = open_data(data)
     output_dir = Path(output_dir)
     check_takes_files(output_dir)
-    with only_writer(output_dir / REPORT_FILE):  # as `report` does
-        return _evaluated(checkpoints, opened, output_dir, options, command)
+    with joined() as is_first:
+        if not is_first:
+            _embedded(checkpoints, opened, options)
+            return {}
+        with only_writer(output_dir / REPORT_FILE):  # as `report` does
+            return _evaluated(checkpoints, opened, output_dir, options, command)
+    return {}  # another process than the first, where something went wrong
 
 
 def _evaluated(
@@ -90,25 +97,7 @@ def _evaluated(
     from neural_clip.evaluation.understanding.run import UNDERSTANDING_FILE
     from neural_clip.evaluation.understanding.run import understand as analyse
 
-    check_protocol(options.protocol, list(opened.values()))
-    models: dict[str, NeuralClipModel] = {}
-    for name, path in checkpoints.items():
-        models[name] = fitting_model(path, opened, first=not models)
-        space = TargetSpace.of(getattr(models[name].config, "target_space", None))
-        opened = {modality: found.moved_to(space) for modality, found in opened.items()}
-    for data_set in opened.values():
-        data_set.verify()
-    parts = scored_parts(opened, options)
-    embedded = {
-        name: {
-            modality: embed_split(
-                model, part, batch_size=options.batch_size, device=options.device, subject=options.subject
-            )
-            for modality, part in parts.items()
-            if getattr(model.config, f"{modality}_config", None) is not None
-        }
-        for name, model in models.items()
-    }
+    models, parts, embedded = _embedded(checkpoints, opened, options)
     first, splits = next(iter(embedded.items()))
     unseen = {
         modality: sorted(
@@ -137,6 +126,32 @@ def _evaluated(
             )  # fmt: skip
     write_outputs(output_dir, found, splits)
     return found
+
+
+def _embedded(
+    checkpoints: Mapping[str, str | Path], opened: dict[str, PreparedSet], options: EvaluateOptions
+) -> tuple[dict[str, NeuralClipModel], dict[str, Split], Embedded]:
+    """Checkpoints by name, what is scored by modality, and the recordings in the space of each checkpoint."""
+    check_protocol(options.protocol, list(opened.values()))
+    models: dict[str, NeuralClipModel] = {}
+    for name, path in checkpoints.items():
+        models[name] = fitting_model(path, opened, first=not models)
+        space = TargetSpace.of(getattr(models[name].config, "target_space", None))
+        opened = {modality: found.moved_to(space) for modality, found in opened.items()}
+    for data_set in opened.values():
+        data_set.verify()
+    parts = scored_parts(opened, options)
+    embedded = {
+        name: {
+            modality: embed_together(
+                model, part, batch_size=options.batch_size, device=options.device, subject=options.subject
+            )
+            for modality, part in parts.items()
+            if getattr(model.config, f"{modality}_config", None) is not None
+        }
+        for name, model in models.items()
+    }
+    return models, parts, embedded
 
 
 @dataclass

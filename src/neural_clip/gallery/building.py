@@ -131,13 +131,18 @@ def embedded_parts(
     embedder: Embedder, data: Any, subject: str | None, dtype: str
 ) -> Iterator[tuple[Split, datasets.Dataset]]:
     """Some thousand recordings of splits or data sets at a time, and their rows."""
-    config = embedder.model.config
+    for part in blocks_of(embedder, data):
+        _, vectors, layers = embedder.embed_with_layers(part, subject)
+        yield part, split_recordings(part, vectors, dtype, layers)
+
+
+def blocks_of(embedder: Embedder, data: Any) -> Iterator[Split]:
+    """Some thousand recordings of splits or data sets at a time, with images in the space of a model."""
     for whole in _splits_of(data):
-        whole = replace(whole, data=in_space_of(config, whole.data, f"The model '{embedder.identity.name}'"))
+        in_space = in_space_of(embedder.model.config, whole.data, f"The model '{embedder.identity.name}'")
+        whole = replace(whole, data=in_space)
         for start in range(0, len(whole), BLOCK_RECORDINGS):
-            part = whole.at(np.arange(start, min(start + BLOCK_RECORDINGS, len(whole))))
-            _, vectors, layers = embedder.embed_with_layers(part, subject)
-            yield part, split_recordings(part, vectors, dtype, layers)
+            yield whole.at(np.arange(start, min(start + BLOCK_RECORDINGS, len(whole))))
 
 
 def _splits_of(data: Any) -> Iterator[Split]:

@@ -268,7 +268,7 @@ class Embedder:
                     found.append(self.model.features(modality, *inputs).float().cpu().numpy())
             return unit_vectors(np.concatenate(found), f"{modality} embeddings").astype(np.float32)
 
-    def embed_split(self, part: Split, subject: str | None = None) -> np.ndarray:
+    def embed_split(self, part: Split, subject: str | None = None, *, progress: bool = True) -> np.ndarray:
         """Vectors of the rows of a split, as `evaluate` makes them."""
         from neural_clip.configuration_neural_clip import AVERAGE_NAME
 
@@ -281,7 +281,9 @@ class Embedder:
         check_preparation(self.processor, part.data, "The model")
         device = str(self.model.device)
         average = subject if subject == AVERAGE_NAME else None
-        return embed_split(self.model, part, batch_size=BATCH, device=device, subject=average).embeds
+        return embed_split(
+            self.model, part, batch_size=BATCH, device=device, subject=average, progress=progress
+        ).embeds
 
 
 def modality_of(recordings: Any, embedder: Embedder) -> str:

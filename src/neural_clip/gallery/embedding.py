@@ -45,8 +45,9 @@ class EmbeddedSplit(Split):
 
 
 def embed_split(
-    model: NeuralClipModel, part: Split, *, batch_size: int = 64, device: str = "cpu", subject: str | None = None
-) -> EmbeddedSplit:
+    model: NeuralClipModel, part: Split, *, batch_size: int = 64, device: str = "cpu", subject: str | None = None,
+    progress: bool = True,
+) -> EmbeddedSplit:  # fmt: skip
     """Embed the recordings of one split of a prepared data set.
 
     Args:
@@ -56,6 +57,7 @@ def embed_split(
         device (`str`): Where to compute.
         subject (`str`, *optional*): `"average"` takes the mean of all alignment layers for all recordings (EEG, MEG);
             by default each goes through the layer of its own subject.
+        progress (`bool`): Show a bar on stderr.
 
     Raises:
         DataError: If the model has no such modality or subject, or no average subject, the channels, voxels or the
@@ -75,7 +77,7 @@ def embed_split(
         (values,) = inputs.values()
         return torch.stack([*model.each_features(modality, values, subject_ids).values()], dim=1)
 
-    found = embed_recordings(forward, part, subject_ids, batch_size, device, progress=True)
+    found = embed_recordings(forward, part, subject_ids, batch_size, device, progress=progress)
     try:
         embeds = unit_vectors(found[:, -1], f"{modality} embeddings").astype(np.float32)
     except ValueError as error:

@@ -31,4 +31,5 @@ class EmbedRecordingsOptions(Options):
         None, "average: all recordings go through the mean of the alignment layers (EEG, MEG)", choices=("average",)
     )
     dtype: str = option(DTYPES[0], "of the vectors", choices=DTYPES)
+    num_proc: int = option(1, "processes, each with the model in memory", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an older file")

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
+from neural_clip.files.kept import kept_pieces, read_piece, write_piece
 from neural_clip.files.privacy import shared_place
-from neural_clip.files.whole import check_apart, whole_file
-from neural_clip.gallery.building import embedded_parts
+from neural_clip.files.whole import check_apart, only_writer, whole_file
+from neural_clip.gallery.building import blocks_of, split_recordings
 from neural_clip.gallery.columns import PIXELS
 from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.options import EmbedRecordingsOptions
+from neural_clip.parallel import n_processes, run_units
 from neural_clip.prepared.facts import Facts
-from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.reader import PreparedSet, Split
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 METADATA_KEY, FORMAT_VERSION = b"neural_clip", 1  # of the file's own metadata
@@ -50,23 +56,71 @@ def write_embeddings(
         raise DataError(f"'{path}' has suffix {path.suffix!r}; allowed is '.parquet'.")
     opened = PreparedSet.open(data)
     check_apart(path, [opened.folder])
-    with whole_file(path) as partial:
+    with only_writer(path):
         if path.exists() and not (options.overwrite and path.is_file()):
             raise DataError(f"'{path}' exists. Pass `--overwrite` to replace the file, or choose another name.")
-        embedder, writer = Embedder.of(checkpoint), None
-        try:
-            for _, rows in embedded_parts(embedder, opened, options.subject, options.dtype):
-                table = _shared(rows.remove_columns(PIXELS).with_format("arrow")[:], path.absolute().parent)
-                table = table.replace_schema_metadata({METADATA_KEY: _described(embedder, opened.facts)})
-                writer = writer or pq.ParquetWriter(partial, table.schema)
+        embedder = Embedder.of(checkpoint)
+        described = {METADATA_KEY: _described(embedder, opened.facts)}
+        key = {"fingerprint": opened.facts.fingerprint, "checkpoint": embedder.identity.sha256,
+               "subject": options.subject, "device": embedder.model.device.type}  # fmt: skip
+        place, what = path.with_name(path.name + ".blocks-partial"), "blocks of recordings"
+        with kept_pieces(place, key, what) as kept, whole_file(path) as aside, ExitStack() as held:
+            writer = None
+            for part, vectors in _embedded_blocks(checkpoint, embedder, opened, options, kept):
+                layers = [options.subject] * len(part) if options.subject else part.subjects.tolist()
+                rows = split_recordings(part, vectors, options.dtype, layers).remove_columns(PIXELS)
+                table = _shared(rows.with_format("arrow")[:], path.absolute().parent)
+                table = table.replace_schema_metadata(described)
+                writer = writer or held.enter_context(pq.ParquetWriter(aside, table.schema))
                 writer.write_table(table)
-        finally:
-            if writer is not None:
-                writer.close()
-        if writer is None:
-            raise DataError(f"'{opened.name}' has no recordings.")
+            if writer is None:
+                raise DataError(f"'{opened.name}' has no recordings.")
     print(NOBODY if opened.facts.simulated else PRIVATE, file=sys.stderr)
     return path
+
+
+def _embedded_blocks(
+    checkpoint: Any, embedder: Embedder, data: PreparedSet, options: EmbedRecordingsOptions, kept: Path
+) -> Iterator[tuple[Split, np.ndarray]]:
+    """Blocks of recordings in their order, and their vectors; those in `kept` stay."""
+    from tqdm import tqdm
+
+    width, blocks = embedder.model.config.projection_dim, list(blocks_of(embedder, data))
+    paths = [kept / f"{number:06d}.npz" for number in range(len(blocks))]
+    missing = {
+        f"block {number} of {len(blocks)} of the recordings": (number, path)
+        for number, (path, part) in enumerate(zip(paths, blocks, strict=True))
+        if read_piece(path, (len(part), width)) is None
+    }
+    here = n_processes(options.num_proc) == 1
+    opened = (lambda: (embedder, blocks)) if here else partial(
+        _opened, checkpoint if isinstance(checkpoint, str | Path) else embedder, embedder.identity.sha256,
+        str(data.folder), data.facts.fingerprint,
+    )  # fmt: skip
+    work = partial(_embed_block, opened, options.subject, here)
+    with tqdm(total=len(missing), desc="embedding recordings", unit="block", disable=here) as bar:
+        for _ in run_units(work, missing, num_proc=options.num_proc):
+            bar.update()
+    for path, part in zip(paths, blocks, strict=True):
+        vectors = read_piece(path, (len(part), width))
+        if vectors is None:
+            raise DataError(f"'{path}' was written by another process, but is not there as this one sees it.")
+        yield part, vectors
+
+
+@lru_cache(maxsize=1)  # once a process, not once a block
+def _opened(checkpoint: Any, sha256: str, folder: str, fingerprint: str) -> tuple[Embedder, list[Split]]:
+    """Model and blocks in another process, which must be the same ones."""
+    embedder, data = Embedder.of(checkpoint), PreparedSet.open(folder)
+    if (embedder.identity.sha256, data.facts.fingerprint) != (sha256, fingerprint):
+        raise DataError(f"Another process finds another checkpoint '{checkpoint}', or another data set '{folder}'.")
+    return embedder, list(blocks_of(embedder, data))
+
+
+def _embed_block(opened: Callable, subject: str | None, progress: bool, unit: tuple[int, Path]) -> None:
+    """Embed a block of recordings and keep the vectors."""
+    (embedder, blocks), (number, path) = opened(), unit
+    write_piece(path, embedder.embed_split(blocks[number], subject, progress=progress))
 
 
 def _shared(table: pa.Table, folder: Path) -> pa.Table:

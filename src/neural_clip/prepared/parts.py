@@ -13,20 +13,20 @@ import os
 import pickle
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 from neural_clip.errors import DataError
-from neural_clip.files.whole import write_whole
+from neural_clip.files.whole import only_writer, write_whole
+from neural_clip.parallel import n_processes, run_units
 
 MARKS_DIR = ".parts"
 FOLDERS = {"images": "images", "recordings": "data"}
+SEEN_S = 60  # within which a file system shared by machines shows what another one wrote
 PART_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -90,6 +90,7 @@ def run_parts(
         with tqdm(desc=kind, unit="row") as progress:
             return [write(folder, source, "", progress.update)]
     _check_names(parts)
+    (folder / MARKS_DIR).mkdir(exist_ok=True)
     jobs = [_Job(folder, kind, number, part, write, key or {}) for number, part in enumerate(parts)]
     results: dict[int, dict] = {}
     total = sum(part.n_rows or 0 for part in parts) or None
@@ -100,10 +101,14 @@ def run_parts(
                 results[job.number] = kept
                 progress.update(job.part.n_rows or 0)
         todo = [job for job in jobs if job.number not in results]
-        if num_proc == 1 or len(todo) < 2:
+        if n_processes(num_proc) == 1:
             results |= {job.number: job.run(progress.update) for job in todo}
         else:
-            results |= _run_in_processes(todo, num_proc, progress.update)
+            for name, summary in run_units(_Job.run, {job.part.name: job for job in todo}, num_proc=num_proc):
+                job = next(job for job in todo if job.part.name == name)
+                _await(job)
+                results[job.number] = summary
+                progress.update(job.part.n_rows or 0)
     _remove_strangers(root, jobs)
     return [results[job.number] for job in jobs]
 
@@ -124,24 +129,17 @@ def remove_marks(folder: Path) -> None:
     shutil.rmtree(folder / MARKS_DIR, ignore_errors=True)
 
 
-def _run_in_processes(jobs: list[_Job], num_proc: int, tick: Callable[[int], object]) -> dict[int, dict]:
-    """Run jobs in fresh processes; after an error those under way are finished, so that nothing done is lost."""
-    results = {}
-    # spawned, not forked: threads of the numerical libraries do not survive a fork
-    pool = ProcessPoolExecutor(min(num_proc, len(jobs)), mp_context=get_context("spawn"))
-    try:
-        futures = {pool.submit(job.run): job for job in jobs}
-        for future in as_completed(futures):
-            results[futures[future].number] = future.result()
-            tick(futures[future].part.n_rows or 0)
-    except BrokenProcessPool as error:
-        raise DataError(
-            "A process that wrote a part of the data set was killed, probably because memory ran out. Use a lower "
-            "'num_proc' (--num-proc)."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results
+def _await(job: _Job) -> None:
+    """Wait until what a process wrote, perhaps on another machine, is seen by this one."""
+    until = time.monotonic() + SEEN_S
+    while job.kept() is None:
+        if time.monotonic() > until:
+            raise DataError(
+                f"The part {job.part.name!r} was written by another process, but is not in '{job.folder}' as this one "
+                "sees it. All machines need the same folders under the same names, and the same version of "
+                "neural_clip."
+            )
+        time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -184,17 +182,19 @@ class _Job:
 
     def run(self, tick: Callable[[int], object] = lambda rows: None) -> dict:
         """Write the part and its mark."""
-        self.mark.unlink(missing_ok=True)
-        for path in self.files():
-            path.unlink()  # of a run that was killed, or of other parameters
-        identity = self.identity()
-        summary = self.write(self.folder, self.part.rows(), self.label, tick)
-        if identity != self.identity():
-            raise DataError(f"Raw files of '{self.part.name}' changed while they were read. Run the command again.")
-        files = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in self.files()}
-        self.mark.parent.mkdir(exist_ok=True)
-        write_whole(self.mark, json.dumps({"identity": identity, "files": files, "summary": summary}))
-        return summary
+        with only_writer(self.mark):  # a worker of a cluster goes on with its unit when the command was killed
+            self.mark.unlink(missing_ok=True)
+            for path in self.files():
+                path.unlink()  # of a run that was killed, or of other parameters
+            identity = self.identity()
+            summary = self.write(self.folder, self.part.rows(), self.label, tick)
+            if identity != self.identity():
+                raise DataError(
+                    f"Raw files of '{self.part.name}' changed while they were read. Run the command again."
+                )
+            files = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in self.files()}
+            write_whole(self.mark, json.dumps({"identity": identity, "files": files, "summary": summary}))
+            return summary
 
     def files(self) -> list[Path]:
         """Parquet files of this part."""

@@ -137,6 +137,8 @@ def _array(path: Path, embedder: Embedder, options: RecordingOptions) -> Recordi
     """An array of recordings, or of one; that of a `.npy` file stays on disk."""
     check_used(path, ARRAY, USED[ARRAY], options)
     values = read_array(path, options.key, mapped=True)
+    if not values.size:
+        raise DataError(f"'{path}' holds no recordings: its array has the shape {values.shape}.")
     modality = modality_of(values, embedder) if options.modality is None else options.modality
     single = values.ndim == (2 if MODALITIES[modality].sensors else 1)
     names = numbered([""] * (1 if single or not values.ndim else len(values)))

@@ -4,35 +4,25 @@ What is stored is the projected embedding (the image side of CLIP's shared space
 token, several of them side by side, or those of blurred images ([`TargetEncoder`]).
 
 Finished batches lie in `<folder>.embeds-partial` until all are there, so that a run that was interrupted, even killed,
-goes on where it stopped.
+goes on where it stopped. They are what several processes work on.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-import sys
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.whole import (
-    link_or_copy,
-    moved_aside,
-    only_writer,
-    place_of,
-    restore,
-    whole_file,
-    whole_folder,
-)
+from neural_clip.files.kept import kept_pieces, read_piece, write_piece
+from neural_clip.files.whole import link_or_copy, moved_aside, only_writer, place_of, restore, whole_folder
+from neural_clip.parallel import n_processes, run_units
 from neural_clip.prepared.facts import METADATA_FILE, Facts, verify_prepared
 from neural_clip.prepared.image_rows import checked_embedding, image_features
 from neural_clip.prepared.integrity import NOT_LISTED, READ, described, files_below
@@ -42,7 +32,7 @@ from neural_clip.targets.encoder import TargetEncoder
 from neural_clip.targets.options import EmbedOptions
 from neural_clip.targets.probes import space_of
 from neural_clip.targets.tiny_clip import TINY_CLIP
-from neural_clip.targets.unique_images import decoded, first_rows, image_files, read_image_rows, unique_images
+from neural_clip.targets.unique_images import decoded, image_files, read_image_rows, rows_at, unique_images
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"  # the tower of the paper (arXiv 2411.09723): projected, 768-d
 SHARD_ROWS = 2000
@@ -78,19 +68,18 @@ def embed_images(
     with only_writer(place_of(folder)):
         restore(folder, METADATA_FILE)
         facts = _facts(folder, options)
-        models = _listed(model or default_model(bool(facts.simulated)))
-        revisions = [name or None for name in _listed(options.revision)]
-        encoder = TargetEncoder(models, _listed(options.pooling), revisions, options.device, options.blur)
+        models = tuple(_listed(model or default_model(bool(facts.simulated))))
+        revisions = tuple(name or None for name in _listed(options.revision))
+        arguments = (models, tuple(_listed(options.pooling)), revisions, options.device, options.blur)
+        encoder = TargetEncoder(*arguments)
         files = image_files(folder)
         rows = unique_images(files)
-        kept = _kept_folder(folder, encoder, facts.fingerprint, options.batch_size)
-        try:
-            embeds = _embed_unique(files, rows, encoder, options.batch_size, kept)
+        key = {"fingerprint": facts.fingerprint, "image_encoder": encoder.description,
+               "batch_size": options.batch_size, "device": encoder.device.type}  # fmt: skip
+        place = folder.absolute().with_name(folder.absolute().name + ".embeds-partial")
+        with kept_pieces(place, key, "batches") as kept:
+            embeds = _embed_unique(files, rows, encoder, arguments, options, kept)
             _replace(folder, facts, files, [embeds[unique] for unique in rows], encoder)
-        except BaseException:
-            _leave(kept)
-            raise
-        shutil.rmtree(kept)
     return folder
 
 
@@ -146,68 +135,51 @@ def _not_carried(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if _is_written_anew(name) or name.startswith(".cache")]
 
 
-def _kept_folder(folder: Path, encoder: TargetEncoder, fingerprint: str, batch_size: int) -> Path:
-    """Folder of the batches embedded so far; emptied when they are of other images or would be other numbers."""
-    path = folder.absolute().with_name(folder.absolute().name + ".embeds-partial")
-    packages = {name: version(name) for name in ("torch", "transformers", "pillow", "numpy")}
-    key = {"fingerprint": fingerprint, "image_encoder": encoder.description, "batch_size": batch_size,
-           "device": encoder.device.type, "versions": packages}  # fmt: skip
-    text = json.dumps(key, indent=2, sort_keys=True)
-    key_file = path / "key.json"
-    if key_file.is_file() and key_file.read_bytes() == text.encode():
-        print(f"going on from the batches in '{path}'", file=sys.stderr)
-        return path
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir()
-    key_file.write_bytes(text.encode())
-    return path
-
-
-def _leave(kept: Path) -> None:
-    """Say what an interrupted run leaves, or leave nothing."""
-    if count := len(list(kept.glob("*.npz"))):
-        print(f"{count} embedded batches stay in '{kept}'; the same command goes on from there.", file=sys.stderr)
-    else:
-        shutil.rmtree(kept)
-
-
 def _embed_unique(
-    files: list[Path], rows: list[int], encoder: TargetEncoder, batch_size: int, kept: Path
+    files: list[Path], rows: list[int], encoder: TargetEncoder, arguments: tuple, options: EmbedOptions, kept: Path
 ) -> np.ndarray:
     """Embeddings `(n_unique_images, projection_dim)`, in batches of fixed images; those in `kept` stay."""
     from tqdm import tqdm
 
-    total, width = max(rows) + 1, encoder.description["projection_dim"]
-    embeds = np.empty((total, width), dtype=np.float32)
-    firsts = first_rows(files, rows)
-    with tqdm(total=total, desc=f"embedding images with {encoder.description['name']}", unit="image") as progress:
-        for start in range(0, total, batch_size):
-            batch = list(islice(firsts, batch_size))
-            path = kept / f"{start:09d}.npz"
-            found = _kept_batch(path, (len(batch), width))
-            embeds[start : start + batch_size] = (
-                _new_batch(path, batch, encoder, files[0].parents[1]) if found is None else found
-            )
-            progress.update(len(batch))
-    return embeds
+    firsts = np.unique(rows, return_index=True)[1].tolist()  # the first row of each unique image
+    batches = {f"images {start} to {start + len(some) - 1}": (kept / f"{start:09d}.npz", some)
+               for start in range(0, len(firsts), options.batch_size)
+               for some in [firsts[start : start + options.batch_size]]}  # fmt: skip
+    width, found = encoder.description["projection_dim"], {}
+    with tqdm(total=len(firsts), desc=f"embedding images with {encoder.description['name']}", unit="image") as bar:
+        for name, (path, some) in batches.items():
+            if (embeds := read_piece(path, (len(some), width))) is not None:
+                found[name] = embeds
+                bar.update(len(some))
+        missing = {name: batch for name, batch in batches.items() if name not in found}
+        here, description = n_processes(options.num_proc) == 1, json.dumps(encoder.description)
+        opened = (lambda: encoder) if here else functools.partial(_opened, arguments, description)
+        work = functools.partial(_embed_batch, files, opened)
+        for name, embeds in run_units(work, missing, num_proc=options.num_proc):
+            found[name] = embeds
+            bar.update(len(embeds))
+    return np.concatenate([found[name] for name in batches])
 
 
-def _kept_batch(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """A batch of an earlier run, or nothing if there is none or its checksum (of the zip file) fails."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            embeds = file["embeds"]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
-        return None
-    return embeds if embeds.shape == shape and embeds.dtype == np.float32 else None
+@functools.lru_cache(maxsize=1)  # once a process, not once a batch
+def _opened(arguments: tuple, description: str) -> TargetEncoder:
+    """The image encoder in another process, which must be the same one."""
+    encoder = TargetEncoder(*arguments)
+    if json.dumps(encoder.description) != description:
+        raise DataError(
+            f"Another process has another image encoder under the name {encoder.description['name']!r}: "
+            f"{json.dumps(encoder.description)}, not {description}."
+        )
+    return encoder
 
 
-def _new_batch(path: Path, batch: list[dict], encoder: TargetEncoder, folder: Path) -> np.ndarray:
-    """Embed a batch of a data set and keep it: written aside, then renamed."""
-    embeds = encoder.encode([decoded(row, folder) for row in batch])
+def _embed_batch(files: list[Path], opened: Callable[[], TargetEncoder], batch: tuple[Path, list[int]]) -> np.ndarray:
+    """Embed a batch of a data set and keep it."""
+    encoder, (path, numbers) = opened(), batch
+    rows = rows_at(files, numbers)
+    embeds = encoder.encode([decoded(row, files[0].parents[1]) for row in rows])
     embeds = np.stack(
-        [checked_embedding(vector, f"image {row['image_id']!r}") for row, vector in zip(batch, embeds, strict=True)]
+        [checked_embedding(vector, f"image {row['image_id']!r}") for row, vector in zip(rows, embeds, strict=True)]
     )
-    with whole_file(path) as aside, aside.open("wb") as file:
-        np.savez(file, embeds=embeds)
+    write_piece(path, embeds)
     return embeds

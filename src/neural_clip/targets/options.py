@@ -35,4 +35,5 @@ class EmbedOptions(Options):
     )
     batch_size: int = option(64, "images a forward pass", type=int, least=1)
     device: str | None = option(None, "where the tower computes; default cuda where there is one, else cpu")
+    num_proc: int = option(1, "processes, each with the tower in memory", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace embeddings that are already there")

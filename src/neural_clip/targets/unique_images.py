@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from neural_clip.errors import DataError
@@ -26,14 +27,20 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_image_rows(files: list[Path]) -> Iterator[dict]:
-    """Rows of the `images` config without embeddings."""
+def read_image_rows(files: list[Path], first: int = 0) -> Iterator[dict]:
+    """Rows of the `images` config without embeddings, from the first of those that are wanted."""
     import pyarrow.parquet as pq
 
+    columns = ["image_id", "concept", "categories", "image"]
     for path in files:
         with reading(path), pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS_READ, columns=["image_id", "concept", "categories", "image"]):
-                yield from batch.to_pylist()
+            groups = [*range(file.num_row_groups)]
+            while groups and first >= (n_rows := file.metadata.row_group(groups[0]).num_rows):
+                first -= n_rows
+                groups.pop(0)
+            for batch in file.iter_batches(ROWS_READ, row_groups=groups, columns=columns) if groups else ():
+                yield from batch.to_pylist()[first:]
+                first = max(first - len(batch), 0)
 
 
 def unique_images(files: list[Path]) -> list[int]:
@@ -45,13 +52,10 @@ def unique_images(files: list[Path]) -> list[int]:
     ]
 
 
-def first_rows(files: list[Path], rows: list[int]) -> Iterator[dict]:
-    """The first row of each unique image."""
-    new = 0
-    for row, unique in zip(read_image_rows(files), rows, strict=True):
-        if unique == new:
-            new += 1
-            yield row
+def rows_at(files: list[Path], numbers: Sequence[int]) -> list[dict]:
+    """Rows of these numbers, which increase."""
+    rows, wanted = enumerate(read_image_rows(files, numbers[0]), numbers[0]), set(numbers)
+    return list(islice((row for number, row in rows if number in wanted), len(wanted)))
 
 
 def decoded(row: dict, folder: str | Path):

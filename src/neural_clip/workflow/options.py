@@ -31,4 +31,5 @@ class RunOptions(Options):
         type=int, least=0,
     )  # fmt: skip
     gallery: str | None = option_of(EvaluateOptions, "gallery")
+    num_proc: int = option(1, "processes that prepare and embed", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "begin anew where the folder holds another run, or this one")

@@ -239,7 +239,7 @@ class Workflow:
 
         for source in self.sources:
             if not source.is_there:
-                prepare(source.given, source.folder)
+                prepare(source.given, source.folder, num_proc=self.options.num_proc)
 
     def is_embedded(self) -> bool:
         """Whether all images have embeddings."""
@@ -251,7 +251,7 @@ class Workflow:
 
         for source in self.sources:
             if not source.is_embedded:
-                embed_images(source.folder, self.model)
+                embed_images(source.folder, self.model, num_proc=self.options.num_proc)
         write_record(self.output_dir, self.made_from())
 
     @property
@@ -279,7 +279,7 @@ class Workflow:
 
         told = {}
         for source in self.sources:
-            findings = inspect(PreparedSet.open(source.folder).folder)
+            findings = inspect(PreparedSet.open(source.folder).folder, num_proc=self.options.num_proc)
             print(in_words(source.folder, findings))
             if counts_of(findings)["error"]:
                 raise DataError(f"'{source.folder}' has errors, so its scores would be wrong. They are listed above.")

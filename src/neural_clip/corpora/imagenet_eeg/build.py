@@ -47,6 +47,7 @@ from neural_clip.errors import DataError, check_option
 from neural_clip.files.names import plain_name
 from neural_clip.files.reading import read_text
 from neural_clip.files.whole import write_whole
+from neural_clip.parallel import n_processes
 from neural_clip.preparation import Statistics
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.units import check_unit
@@ -95,7 +96,7 @@ def prepare(
     images = image_parts(
         listed, partial(_image_rows, readable=readable), lambda some: sorted({file.path for _, file in some})
     )
-    if options.num_proc > 1:  # an old file is not mapped, and each process that writes holds it for itself
+    if n_processes(options.num_proc) > 1:  # an old file is not mapped: each process holds it for itself
         del release
         forget_recordings()
     if not stamp:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +14,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import existing
+from neural_clip.parallel import run_units
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.moments import RowMoments, block_moments
 from neural_clip.prepared.splits import SPLITS
@@ -104,28 +103,22 @@ def scan_folder(folder: Path, modality: str, num_proc: int = 1) -> Scan:
     from tqdm import tqdm
 
     paths = [existing(path, "Parquet file") for path in sorted(folder.rglob("*.parquet"))]
-    scans: list = []
-    with tqdm(total=sum(path.stat().st_size for path in paths), unit="B", unit_scale=True, desc="checking",
-              disable=None) as bar:  # fmt: skip
-        scanned = _in_processes(paths, partial(_scan_file, folder, modality), num_proc)
-        for path, scan in zip(paths, scanned, strict=True):
-            scans.append(scan)
-            bar.update(path.stat().st_size)
+    sizes = {str(path): path.stat().st_size for path in paths}
+    num_proc = num_proc if sum(sizes.values()) >= PROCESS_BYTES else 1
+    found: dict = {}
+    with tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, desc="checking", disable=None) as bar:
+        for name, scan in run_units(
+            partial(_scan_file, folder, modality), {str(p): p for p in paths}, num_proc=num_proc
+        ):
+            found[name] = scan
+            bar.update(sizes[name])
+    scans = [found[name] for name in sizes]
     recordings = [scan for scan in scans if isinstance(scan, RecordingScan)]
-    found = Scan(recordings, [scan for scan in scans if isinstance(scan, ImageScan)])
-    for kind, parts in (("recordings", found.recordings), ("images", found.images)):
+    whole = Scan(recordings, [scan for scan in scans if isinstance(scan, ImageScan)])
+    for kind, parts in (("recordings", whole.recordings), ("images", whole.images)):
         if not parts:
             raise DataError(f"'{folder}' has no {kind}. Prepare the data set again.")
-    return found
-
-
-def _in_processes(paths: list[Path], scan: partial, num_proc: int) -> Iterator:
-    """Scans in the order of the paths."""
-    if num_proc == 1 or len(paths) < 2 or sum(path.stat().st_size for path in paths) < PROCESS_BYTES:
-        yield from map(scan, paths)
-        return
-    with ProcessPoolExecutor(min(num_proc, len(paths)), multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(scan, paths)
+    return whole
 
 
 def _scan_file(folder: Path, modality: str, path: Path) -> RecordingScan | ImageScan:
