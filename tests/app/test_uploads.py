@@ -144,5 +144,5 @@ def test_a_file_of_epochs_in_parts_is_refused(tmp_path, opened):
 @pytest.mark.parametrize("shape", [(0,), (0, 12), (3, 0)])
 def test_an_array_without_values_is_named(shape, tmp_path, opened):
     np.save(tmp_path / "none.npy", np.zeros(shape))
-    with pytest.raises(DataError, match="none.npy' holds no recordings: its array has the shape"):
+    with pytest.raises(DataError, match=r"none\.npy' holds no recordings: its array has the shape"):
         opened(tmp_path / "none.npy", modality="fmri")
