@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 scores = ", ".join(f"{record['how']} {record['two_way']:.3f}" for record in made)
                 print(f"{person}, {n_images} images, seed {seed}: 2-way of {scores}", flush=True)
         print(table(results["records"]), flush=True)
-    print(f"results in {write_results(results, f'priors_{arguments.name}', arguments)}")
+        print(f"results in {write_results(results, f'priors_{arguments.name}', arguments)}", flush=True)
 
 
 if __name__ == "__main__":
