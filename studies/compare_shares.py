@@ -2,9 +2,9 @@
 
     python studies/compare_shares.py --data outputs/demo/data --shares 0.05 0.1 0.3 1 --seeds 0 1 2 3 4
 
-For each share a data set is written with so many training images, drawn at random (seed 0), and all recordings of
-these; validation and test splits stay as they are, or `--cut train validation` leaves a share of both. The recipe is
-trained once for each share and seed, and kept while recipe, data and code stay the same. Its single trials of the test
+For each share a data set is written with so many of the training and of the validation images, drawn at random
+(seed 0), and all recordings of these; the test split stays as it is. (`--cut train` leaves the validation split whole,
+which favours the recipe: its closed form is fitted to both in the end.) The recipe is trained once for each share and seed, and kept while recipe, data and code stay the same. Its single trials of the test
 split are compared with each linear baseline of `neural-clip evaluate` on the same trials: for each seed, and for the
 mean over seeds of what each trial contributes. Results go to `studies/results/shares_<name>.json`, and their table to
 docs/studies/ridge.md. `--add` keeps what earlier results tell of other shares and seeds.
@@ -163,7 +163,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", default="demo", help="of the results (default: demo)")
     parser.add_argument("--recipe", default="demo", help="file of configs/ by name (default: demo)")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.05, 0.1, 0.3, 1.0])
-    parser.add_argument("--cut", nargs="+", choices=("train", "validation"), default=["train"], help="splits that are")
+    parser.add_argument("--cut", nargs="+", choices=("train", "validation"), default=["train", "validation"],
+                        metavar="SPLIT", help="splits of which a share is left (default: train validation)")  # fmt: skip
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of training")
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/shares"), help="data sets and runs")
@@ -179,12 +180,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         before = json.loads(file.read_text(encoding="utf-8"))
         results["command"] = f"{before['command']}; {results['command']}"
         results["records"] = [record for record in before["records"] if record["share"] not in arguments.shares]
-    for share in arguments.shares:
-        place = arguments.output_dir / arguments.name / f"{share:g}"
-        for name in data_folders(place).values():
-            write_share(arguments.data / name.name, name, share, arguments.cut)
-        for seed in arguments.seeds:
+    places = {share: arguments.output_dir / arguments.name / f"{share:g}" for share in arguments.shares}
+    for share, place in places.items():
+        for folder in data_folders(place).values():
+            write_share(arguments.data / folder.name, folder, share, arguments.cut)
+    for seed in arguments.seeds:  # so that an interrupted study has all shares of the first seeds
+        for place in places.values():
             trained(seed, place, source, arguments)
+    for share, place in places.items():
         about = {"share": share, "seeds": arguments.seeds, "commit": commit()}
         for modality in MODALITIES:
             results["records"] += [about | record for record in compared(modality, place, arguments)]
