@@ -4,10 +4,11 @@
 
 For each share a data set is written with so many of the training and of the validation images, drawn at random
 (seed 0), and all recordings of these; the test split stays as it is. (`--cut train` leaves the validation split whole,
-which favours the recipe: its closed form is fitted to both in the end.) The recipe is trained once for each share and seed, and kept while recipe, data and code stay the same. Its single trials of the test
-split are compared with each linear baseline of `neural-clip evaluate` on the same trials: for each seed, and for the
-mean over seeds of what each trial contributes. Results go to `studies/results/shares_<name>.json`, and their table to
-docs/studies/ridge.md. `--add` keeps what earlier results tell of other shares and seeds.
+which favours the recipe: its closed form is fitted to both in the end.) The recipe is trained once for each share and
+seed, and kept while recipe, data and code stay the same. Its single trials of the test split are compared with each
+linear baseline of `neural-clip evaluate` on the same trials: for each seed, and for the mean over seeds of what each
+trial contributes. Results go to `studies/results/shares_<name>.json`, and their table to docs/studies/ridge.md.
+`--add` keeps what earlier results tell of other shares.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", default="demo", help="file of configs/ by name (default: demo)")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.05, 0.1, 0.3, 1.0])
     parser.add_argument("--cut", nargs="+", choices=("train", "validation"), default=["train", "validation"],
-                        metavar="SPLIT", help="splits of which a share is left (default: train validation)")  # fmt: skip
+                        help="splits of which a share is left (default: both)")  # fmt: skip
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of training")
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/shares"), help="data sets and runs")
