@@ -103,7 +103,8 @@ def section(results: dict) -> str:
     people, seeds = (list(dict.fromkeys(record[key] for record in records)) for key in ("person", "seed"))
     made = f"2-way / top-1 in %, single trials of the {results['split']} split, "
     made += f"{'simulated recordings' if results['simulated'] else 'recordings'}, recipe `{results['recipe']}`. Means "
-    made += f"over {', '.join(people)}, each left out in turn, and seeds {', '.join(map(str, seeds))} of the images. "
+    made += f"over whoever was left out ({', '.join(people)}, one at a time) and seeds of the images "
+    made += f"({', '.join(map(str, seeds))}). "
     made += f"Chance is 50 / {100 * records[0]['chance_top1']:.1f} ({records[0]['gallery_size']} images). "
     return f"{table(records)}\n\n{made}Made by `{results['command']}` at commit {results['commit']}."
 
