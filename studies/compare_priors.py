@@ -85,7 +85,7 @@ def added(checkpoint: Path, data: PreparedSet, person: str, n_images: int, seed:
 def table(records: Sequence[dict]) -> str:
     """Means over people and seeds, in percent."""
     ways = list(dict.fromkeys(record["how"] for record in records))
-    lines = ["| images | " + " | ".join(ways) + " | weight of the prior |", "|---" * (len(ways) + 2) + "|"]
+    lines = ["| images | " + " | ".join(ways) + " | weight of the prior | left out |", "|---" * (len(ways) + 3) + "|"]
     for n_images in sorted({record["images"] for record in records}):
         rows = [record for record in records if record["images"] == n_images]
         cells = []
@@ -93,18 +93,18 @@ def table(records: Sequence[dict]) -> str:
             means = [100 * np.mean([row[name] for row in rows if row["how"] == how]) for name in SHOWN]
             cells.append(" / ".join(f"{mean:.1f}" for mean in means))
         weights = [row["prior"]["weight"] for row in rows if row.get("prior")]
-        lines.append(f"| {n_images} | {' | '.join(cells)} | {np.mean(weights):.2f} |")
+        people = ", ".join(dict.fromkeys(row["person"] for row in rows))
+        lines.append(f"| {n_images} | {' | '.join(cells)} | {np.mean(weights):.2f} | {people} |")
     return "\n".join(lines)
 
 
 def section(results: dict) -> str:
     """Table and where it is from."""
     records = results["records"]
-    people, seeds = (list(dict.fromkeys(record[key] for record in records)) for key in ("person", "seed"))
+    seeds = ", ".join(dict.fromkeys(str(record["seed"]) for record in records))
     made = f"2-way / top-1 in %, single trials of the {results['split']} split, "
     made += f"{'simulated recordings' if results['simulated'] else 'recordings'}, recipe `{results['recipe']}`. Means "
-    made += f"over whoever was left out ({', '.join(people)}, one at a time) and seeds of the images "
-    made += f"({', '.join(map(str, seeds))}). "
+    made += f"over those who were left out, one at a time, and seeds of the images ({seeds}). "
     made += f"Chance is 50 / {100 * records[0]['chance_top1']:.1f} ({records[0]['gallery_size']} images). "
     return f"{table(records)}\n\n{made}Made by `{results['command']}` at commit {results['commit']}."
 
