@@ -5,7 +5,9 @@
 Each person is left out of a training of all others and then added by `neural-clip adapt --images N`, without a prior
 and with `--prior places`. Beside them stand ridge regression and the closed form alone, on the same images. Scores are
 those of single recordings of that person among all images of the split. A training is done once for each person left
-out, and kept. Choose on `--split validation`: its scores stay in the output folder.
+out, and kept; so is, with `--add`, what earlier results tell of a person, images and seed. Results go to
+`studies/results/priors_<name>.json` after each of these, and their table to docs/new_subjects.md. Choose on `--split
+validation`: its scores stay in the output folder.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from collected import write_results
+from collected import results_file, write_results
 from compare_people import only, recipe_words, score, scores_of
 from neural_clip.errors import run
+from neural_clip.files.whole import replace_marked
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.recipe import read_recipe
@@ -37,8 +41,8 @@ def trained(data: PreparedSet, person: str, arguments: argparse.Namespace) -> Pa
     from neural_clip.training.run import train
 
     others = [name for name in data.facts.subjects if name != person]
-    words = recipe_words(arguments.recipe, 0, {"fmri": data.folder}, arguments.output_dir / person, arguments.epochs)
-    checkpoint = arguments.output_dir / person
+    checkpoint = arguments.output_dir / arguments.name / person
+    words = recipe_words(arguments.recipe, 0, {"fmri": data.folder}, checkpoint, arguments.epochs)
     if (checkpoint / "training.json").is_file():
         return checkpoint
     return train(read_recipe([*words, *only("fmri", others)]))
@@ -81,7 +85,7 @@ def added(checkpoint: Path, data: PreparedSet, person: str, n_images: int, seed:
 def table(records: Sequence[dict]) -> str:
     """Means over people and seeds, in percent."""
     ways = list(dict.fromkeys(record["how"] for record in records))
-    lines = ["| images | " + " | ".join(ways) + " | weight of the prior |", "|---" * (len(ways) + 2) + "|"]
+    lines = ["| images | " + " | ".join(ways) + " | weight of the prior | left out |", "|---" * (len(ways) + 3) + "|"]
     for n_images in sorted({record["images"] for record in records}):
         rows = [record for record in records if record["images"] == n_images]
         cells = []
@@ -89,8 +93,20 @@ def table(records: Sequence[dict]) -> str:
             means = [100 * np.mean([row[name] for row in rows if row["how"] == how]) for name in SHOWN]
             cells.append(" / ".join(f"{mean:.1f}" for mean in means))
         weights = [row["prior"]["weight"] for row in rows if row.get("prior")]
-        lines.append(f"| {n_images} | {' | '.join(cells)} | {np.mean(weights):.2f} |")
+        people = ", ".join(dict.fromkeys(row["person"] for row in rows))
+        lines.append(f"| {n_images} | {' | '.join(cells)} | {np.mean(weights):.2f} | {people} |")
     return "\n".join(lines)
+
+
+def section(results: dict) -> str:
+    """Table and where it is from."""
+    records = results["records"]
+    seeds = ", ".join(dict.fromkeys(str(record["seed"]) for record in records))
+    made = f"2-way / top-1 in %, single trials of the {results['split']} split, "
+    made += f"{'simulated recordings' if results['simulated'] else 'recordings'}, recipe `{results['recipe']}`. Means "
+    made += f"over those who were left out, one at a time, and seeds of the images ({seeds}). "
+    made += f"Chance is 50 / {100 * records[0]['chance_top1']:.1f} ({records[0]['gallery_size']} images). "
+    return f"{table(records)}\n\n{made}Made by `{results['command']}` at commit {results['commit']}."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--epochs", type=int, help="training epochs, instead of the recipe's")
     parser.add_argument("--results-dir", type=Path, default=Path("studies/results"), help="of priors_<name>.json")
+    parser.add_argument("--add", action="store_true", help="keep the earlier results and do what they lack")
+    parser.add_argument("--page", type=Path, default=Path("docs/new_subjects.md"), help="page with the table")
     arguments = parser.parse_args(argv)
     os.chdir(REPOSITORY)
     disable_progress_bar()
@@ -115,18 +133,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     results: dict = {"name": arguments.name, "recipe": arguments.recipe, "split": arguments.split}
     results |= {"fingerprint": data.facts.fingerprint, "simulated": bool(data.facts.simulated), "commit": commit()}
     results |= {"command": shlex.join(["python", *sys.argv]), "records": []}
+    title = f"priors_{arguments.name}"
+    if arguments.add:
+        before = json.loads(results_file(title, arguments).read_text(encoding="utf-8"))
+        results |= {"records": before["records"], "command": f"{before['command']}; {results['command']}"}
+    done = {(record["person"], record["images"], record["seed"]) for record in results["records"]}
     for person in arguments.people or data.facts.subjects:
         checkpoint = trained(data, person, arguments)
-        for n_images in arguments.images:
-            for seed in arguments.seeds:
-                about = {"person": person, "images": n_images, "seed": seed}
-                made = alone(data, person, n_images, seed, arguments.split)
-                made += added(checkpoint, data, person, n_images, seed, arguments.split)
-                results["records"] += [{**about, **record} for record in made]
-                scores = ", ".join(f"{record['how']} {record['two_way']:.3f}" for record in made)
-                print(f"{person}, {n_images} images, seed {seed}: 2-way of {scores}", flush=True)
+        for n_images, seed in product(arguments.images, arguments.seeds):
+            if (person, n_images, seed) in done:
+                continue
+            made = alone(data, person, n_images, seed, arguments.split)
+            made += added(checkpoint, data, person, n_images, seed, arguments.split)
+            results["records"] += [{"person": person, "images": n_images, "seed": seed, **record} for record in made]
+            write_results(results, title, arguments)
+            scores = ", ".join(f"{record['how']} {record['two_way']:.3f}" for record in made)
+            print(f"{person}, {n_images} images, seed {seed}: 2-way of {scores}", flush=True)
         print(table(results["records"]), flush=True)
-    print(f"results in {write_results(results, f'priors_{arguments.name}', arguments)}")
+    if arguments.split == "test":
+        replace_marked(arguments.page, title, section(results))
+    print(f"results in {results_file(title, arguments)}")
 
 
 if __name__ == "__main__":

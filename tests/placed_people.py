@@ -32,14 +32,20 @@ def tuning(person, shared):
     return np.sqrt(shared) * smooth(places, WIDTH, 4) + np.sqrt(1 - shared) * own
 
 
-def write_people(folder, shared=0.8, *, people=PEOPLE, noise=6.0, seed=0, repeats=1, images=IMAGES, **changes):
-    """Write a prepared data set of some of `PEOPLE`; `changes` are keywords of the writer and facts by name."""
+def write_people(folder, shared=0.8, *, people=PEOPLE, noise=6.0, seed=0, repeats=1, images=IMAGES, rank=WIDTH,
+                 **changes):  # fmt: skip
+    """Write a prepared data set of some of `PEOPLE`; `changes` are keywords of the writer and facts by name.
+
+    Embeddings of images differ in `rank` directions.
+    """
     rng = np.random.default_rng([seed, 11])
     pool = [("test", f"all-{number:03d}", None) for number in range(images["test"])]
     for person in people:
         for split in ("train", "validation"):
             pool += [(split, f"{person}-{split}-{number:03d}", person) for number in range(images[split])]
     vectors = rng.standard_normal((len(pool), WIDTH)).astype(np.float32)
+    if rank < WIDTH:
+        vectors = vectors[:, :rank] @ vectors[:rank] + vectors[-1]
     rows = [
         {"image_id": image_id, "concept": "thing", "categories": ["thing"], "image_embeds": vector}
         for (_, image_id, _), vector in zip(pool, vectors, strict=True)

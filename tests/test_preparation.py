@@ -323,7 +323,7 @@ def test_sets_of_other_voxels_do_not_fit_a_checkpoint(tmp_path):
     shifted = np.roll(np.asanyarray(image.dataobj).ravel(), 1).reshape(image.shape)  # as many voxels
     nibabel.save(nibabel.Nifti1Image(shifted, image.affine), region)
     other = PreparedSet.open(prepare_nsd(raw, tmp_path / "other"))
-    with pytest.raises(DataError, match=r"the model and '.*' do not fit: the voxels of sub-05 lie in other places"):
+    with pytest.raises(DataError, match=r"the model does not fit '.*': the voxels of sub-05 lie in other places"):
         check_preparation(processor, other, "the model")
     check_preparation(processor, PreparedSet.open(tmp_path / "set"), "the model")
 

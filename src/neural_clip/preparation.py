@@ -38,6 +38,12 @@ RAW_SPREAD = {"V": (1e-9, 1e-2), "T": (1e-17, 1e-9), "T/m": (1e-16, 1e-7), "perc
 # Two rates or times are the same when they differ by less than this share of a sample: files store rounded values.
 SAMPLE_TOLERANCE = 0.01
 BAND_TOLERANCE = 0.01  # of a frequency, and 0.01 Hz: FIF files keep 24 bits
+# What a step is, for messages; values stand in the braces.
+STEPS = {
+    "unit": "the unit is {}", "scaling": "the scaling is {}", "scope": "the scaling is fitted to each {}",
+    "bands": "the pass band is {}", "baseline": "the baseline is {}", "reference": "the reference is {}",
+    "projectors": "the projectors are {}", "spatial_filters": "the spatial filters are {}",
+}  # fmt: skip
 EDGE = 1e-6  # s; times are sums of rounded decimals
 EXAMPLES = 5
 MEG_KINDS = (1, 301)  # of sensors and reference sensors in `mne.Info`
@@ -114,19 +120,34 @@ class Preparation:
         return self.unit if self.scaling == "none" else "z"
 
     def differences(self, other: "Preparation") -> list[str]:
-        """What two preparations do differently, in words; facts that one of them does not know are passed over."""
+        """What the other one does instead, in words; facts that one of the two does not know are passed over.
+
+        >>> one = Preparation(scaling="z-score", scope="session")
+        >>> Preparation(scaling="z-score", scope="subject").differences(one)
+        ['the scaling is fitted to each session instead of subject']
+        """
         mine, theirs = ({entry.name: getattr(one, entry.name) for entry in fields(one)} for one in (self, other))
         for content, one in ((mine, self), (theirs, other)):
             content["unit"] = one.prepared_unit  # of the rows: a z-score takes the unit out
-        known = [key for key in mine if key not in ("obstacle", "rate")]
+        known = [key for key in STEPS if key != "scope" or self.scaling == other.scaling]
         known = [key for key in known if key == "scaling" or UNKNOWN not in (mine[key], theirs[key])]
         known = [key for key in known if key not in ("unit", "bands") or None not in (mine[key], theirs[key])]
         same = {"bands": _same_bands, "baseline": _same_times}
         return [
-            f"{key} is {mine[key]!r} and {theirs[key]!r}"
+            f"{STEPS[key].format(_shown(key, theirs[key]))} instead of {_shown(key, mine[key])}"
             for key in known
             if mine[key] != theirs[key] and not (key in same and same[key](mine[key], theirs[key]))
         ]
+
+
+def _shown(key: str, value: Any) -> str:
+    """Value of a step, for messages."""
+    if not value:
+        return "none"
+    if key in ("bands", "baseline"):
+        pairs, unit = (value, "Hz") if key == "bands" else ([value], "s")
+        return " and ".join(f"{low:g} to {high:g} {unit}" for low, high in pairs)
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _same_band(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -55,7 +55,8 @@ def test_rows_that_went_through_something_else_raise(folders, tmp_path):
     """Other numbers of the same method are what new days and subjects have; another method is not."""
     checkpoint = save_model(tmp_path / "model")
     config = NeuralClipConfig.from_pretrained(checkpoint)
-    trained = {"unit": "V", "scaling": "z-score", "scope": "subject", "baseline": None, "bands": [[0.1, 40.0]]}
+    trained = {"unit": "V", "scaling": "z-score", "scope": "subject", "baseline": None, "bands": [[0.1, 40.0]],
+               "spatial_filters": []}  # fmt: skip
     arrays = Statistics("sub-01", "", np.zeros(6), np.ones(6)).arrays()
     NeuralClipProcessor.from_config(
         config, None, {"eeg": Preparation(**trained)}, {"eeg": arrays}
@@ -73,12 +74,18 @@ def test_rows_that_went_through_something_else_raise(folders, tmp_path):
     evaluate("same", {"unit": "uV"})
     evaluate("unknown", None)
     for name, changes, message in [
-        ("unscaled", {"scaling": "none", "scope": None}, "scaling is 'z-score' and 'none'"),
-        ("sessions", {"scope": "session"}, "scope is 'subject' and 'session'"),
-        ("others", {"scaling": "unknown", "scope": None}, "scaling is 'z-score' and 'unknown'"),
-        ("band", {"bands": [[1.0, 40.0]]}, "bands is"),
-        ("baseline", {"baseline": [-0.1, 0.0]}, "baseline is None and"),
+        (
+            "unscaled",
+            {"scaling": "none", "scope": None},
+            "the unit is V instead of z; the scaling is none instead of z-score",
+        ),
+        ("sessions", {"scope": "session"}, "the scaling is fitted to each session instead of subject"),
+        ("others", {"scaling": "unknown", "scope": None}, "the scaling is unknown instead of z-score"),
+        ("band", {"bands": [[1.0, 40.0]]}, "the pass band is 1 to 40 Hz instead of 0.1 to 40 Hz"),
+        ("baseline", {"baseline": [-0.1, 0.0]}, "the baseline is -0.1 to 0 s instead of none"),
+        ("filters", {"spatial_filters": ["Maxwell filter"]}, "the spatial filters are Maxwell filter instead of none"),
     ]:
-        with pytest.raises(DataError, match=f"'{checkpoint}' and '.*{name}' do not fit: .*{re.escape(message)}"):
+        told = f"'{checkpoint}' does not fit '.*{name}', whose recordings were prepared differently: "
+        with pytest.raises(DataError, match=f"{told}{re.escape(message)}[.] Prepare the data set as"):
             evaluate(name, changes)
         assert not (tmp_path / f"{name}-out").exists()

@@ -299,7 +299,13 @@ def test_real_command_line(checkpoint, folders, tmp_path):
         ),
         (["--minutes", "0.1", "--seconds-per-trial", "4"], "Two recordings of 'sub-03' at least must fit"),
         (["--images", "3"], "'images' parameter. Allowed is 4 and more, but got 3"),
-        (["--train-fraction", "0"], "'train_fraction' parameter. Allowed is above 0 and at most 1, but got 0.0"),
+        (
+            ["--images", "0"],
+            "'images' is 0, but adapting learns from recordings of the new subjects. .*--subject average",
+        ),
+        (["--minutes", "0"], "'minutes' is 0, but adapting learns from recordings .*; fMRI has no average subject"),
+        (["--train-fraction", "0"], "'train_fraction' is 0, but adapting learns from recordings of the new subjects"),
+        (["--train-fraction", "-1"], "'train_fraction' parameter. Allowed is above 0 and at most 1, but got -1.0"),
         (["--train-fraction", "1.5"], "above 0 and at most 1, but got 1.5"),
         (["--epochs", "0"], "'epochs' parameter. Allowed is 1 and more, but got 0"),
         (["--batch-size", "1"], "'batch_size' parameter. Allowed is 2 and more"),
@@ -325,7 +331,8 @@ def test_bad_arguments_are_named(checkpoint, folders, tmp_path, more, message):
         ("image_encoder", READY | {"projection_dim": 16, "revision": "1"}, "differ in 'revision'"),
         ("image_encoder", None, "have no embeddings"),
         ("subjects", ["sub-01", "sub-02"], "knows every subject"),
-        ("subject_splits", {"sub-03": {"train": 80}}, "has no validation recordings of 'sub-03'"),
+        ("subject_splits", {"sub-03": {"train": 80}}, "no validation recordings of 'sub-03', but adapting chooses"),
+        ("subject_splits", {"sub-03": {"validation": 8}}, "no train recordings of 'sub-03', .* --subject average"),
     ],
 )
 def test_data_that_do_not_fit(checkpoint, folders, tmp_path, monkeypatch, key, value, message):

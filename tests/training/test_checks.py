@@ -6,57 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from edge_sets import CASES, FEW, PEOPLE, SPLITS, embeddings, rows, write_set
 from neural_clip import NeuralClipModel
 from neural_clip.commands.adapt import main as adapt
+from neural_clip.commands.evaluate import main as evaluate
 from neural_clip.commands.train import main as train
 from neural_clip.errors import DataError
 from neural_clip.evaluation.validation_predictions import validation_predictions
-from neural_clip.prepared.writer import write_prepared
-from planted_data import READY
 
 pytestmark = pytest.mark.numerical
 
-WIDTH, FOLDED = 16, ["--folds", "3"]
-SPLITS = {"train": range(16), "validation": range(16, 20), "test": range(20, 24)}
-FEW = {"train": range(4), "validation": range(4, 6), "test": range(6, 8)}
-PEOPLE = ("sub-01", "sub-02")
-
-
-def embeddings(n=24, seed=1):
-    return np.random.default_rng(seed).standard_normal((n, WIDTH))
-
-
-def rows(people=PEOPLE, splits=SPLITS, shift=0):
-    """Subject, number of the image and split of each recording; `shift` gives the second subject images of its own."""
-    return [
-        (name, number + shift * person, split)
-        for person, name in enumerate(people)
-        for split, numbers in splits.items()
-        for number in numbers
-    ]
-
-
-def line(n=24):
-    """Embeddings on one line, which differ in one direction."""
-    return embeddings(1) + np.linspace(-2, 2, n)[:, None] * embeddings(1, seed=2)
-
-
-ONE_ROW = [*rows(PEOPLE[:1]), ("sub-02", 0, "train"), ("sub-02", 20, "test")]
-CASES = {
-    "one person": (embeddings(), rows(PEOPLE[:1])),
-    "the same images for both under other names": (np.tile(embeddings(), (2, 1)), rows(shift=24)),
-    "targets of rank 1": (line(), rows()),
-    "two vectors and their signs": (np.linspace(-2, 2, 24)[:, None] * embeddings(1), rows()),
-    "a subject with one row": (embeddings(), ONE_ROW),
-    "subjects with one row each": (
-        embeddings(8), [("sub-01", 0, "train"), ("sub-02", 1, "train"), *rows(splits={**FEW, "train": []})]
-    ),
-    "more dimensions than images": (embeddings(8), rows(splits=FEW)),
-    "two training images": (embeddings(8), rows(splits={**FEW, "train": range(2)})),
-    "a subject without validation": (
-        embeddings(), [*rows(PEOPLE[:1]), *(("sub-02", number, "train") for number in range(16))]
-    ),
-}  # fmt: skip
+FOLDED = ["--folds", "3"]
 TOO_FEW = ("subjects with one row each", "two training images")  # for folds
 TRIED = [
     pytest.param(name, folded, marks=[] if name == "a subject with one row" and not folded else pytest.mark.slow)
@@ -66,29 +26,6 @@ TRIED = [
 ]
 
 
-def write_set(folder, modality, embeds, recordings, constant=None):
-    """A prepared data set whose recordings are linear in the embedding; one value of each can be constant."""
-    rng = np.random.default_rng(0)
-    size = (30,) if modality == "fmri" else (4, 6)
-    maps = rng.standard_normal((WIDTH, int(np.prod(size))))
-    named = {"concept": "c", "categories": []}
-    images = [{"image_id": f"im{n:03d}", "image_embeds": row, **named} for n, row in enumerate(np.float32(embeds))]
-
-    def written():
-        for subject, number, split in recordings:
-            values = (embeds[number] @ maps + rng.standard_normal(maps.shape[1])).reshape(size)
-            if constant is not None:
-                values[constant] = 0.37
-            yield {"subject": subject, "image_id": images[number]["image_id"], "split": split, modality: values}
-
-    stated = dict.fromkeys(("corpus", "split_protocol", "licence", "citation", "source"), "planted")
-    metadata = stated | {"modality": modality, "split_unit": "image", "redistribution": "allowed"}
-    metadata |= {"image_encoder": READY}
-    if modality != "fmri":
-        metadata |= {"sfreq": 100.0, "tmin": 0.0, "ch_names": list("abcd")}
-    return str(write_prepared(folder, metadata, written(), images))
-
-
 def trained(new_recipe, tmp_path, modality, folder, *more):
     """What training wrote: numbers alone, no NaN."""
     recipe = str(new_recipe(tmp_path, {modality: folder}))
@@ -96,11 +33,29 @@ def trained(new_recipe, tmp_path, modality, folder, *more):
     return checked(tmp_path / "out")
 
 
-def checked(output):
-    def refuse(constant):
-        raise AssertionError(f"the record holds {constant}")
+def read_numbers(path):
+    """What a JSON file holds, in which NaN and infinity have no place."""
 
-    record = json.loads((output / "training.json").read_text(), parse_constant=refuse)
+    def refuse(constant):
+        raise AssertionError(f"'{path}' holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def evaluated(checkpoint, modality, folder):
+    """Rows of single trials by method, those that were computed; the others say why not."""
+    output = checkpoint.with_name("report")
+    evaluate(["--checkpoint", str(checkpoint), "--data", f"{modality}={folder}", "--output-dir", str(output),
+              "--no-pictures"])  # fmt: skip
+    rows = read_numbers(output / "report.json")["decoding"][modality]["rows"]
+    assert {"per-subject ridge", "pooled whitened ridge", "closed form"} <= {row["method"] for row in rows}
+    for row in rows:
+        assert 0 <= row["two_way"] <= 1 if "not_computed" not in row else len(row["not_computed"].split()) > 4
+    return {row["method"]: row for row in rows if row["aggregation"] == "single trial" and "not_computed" not in row}
+
+
+def checked(output):
+    record = read_numbers(output / "training.json")
     for value in NeuralClipModel.from_pretrained(output).state_dict().values():
         assert torch.isfinite(value).all()
     for found in validation_predictions(output):
@@ -119,8 +74,30 @@ def test_sets_at_the_edge_give_numbers(new_recipe, tmp_path, name, modality, fol
     assert ("cross_validation" in record) == folded
     found = record["closed_form"][modality]
     assert "could not be computed" not in found.get("left_out", "")
+    rows = evaluated(tmp_path / "out", modality, folder)
     if name in ("one person", "a subject with one row"):
         assert found["validation"]["closed form"]["two_way"] > 0.8  # the signal is found
+    if name == "one person" and not folded:
+        assert all(rows[ridge]["two_way"] > 0.8 for ridge in ("per-subject ridge", "closed form"))
+
+
+ADAPTED = ("the same images for both under other names", "targets of rank 1", "two vectors and their signs",
+           "more dimensions than images", "two training images")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+@pytest.mark.parametrize("name", [*ADAPTED, "a constant channel or voxel"])
+def test_new_subjects_at_the_edge_give_numbers(new_recipe, tmp_path, name, modality):
+    embeds, recordings = CASES.get(name, (embeddings(), rows()))
+    constant = None if name in CASES else 0
+    folder = write_set(tmp_path / "set", modality, embeds, recordings, constant)
+    trained(new_recipe, tmp_path, modality, folder, f"--model.{modality}.subjects", "[sub-01]")
+    output = adapt(["--checkpoint", str(tmp_path / "out"), "--data", f"{modality}={folder}", "--epochs", "1",
+                    "--output-dir", str(tmp_path / "adapted")])  # fmt: skip
+    (entry,) = checked(output)["adaptations"]
+    assert "could not be computed" not in entry["closed_form"]["sub-02"].get("left_out", "")
+    evaluated(output, modality, folder)
 
 
 @pytest.mark.slow

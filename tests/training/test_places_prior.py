@@ -150,6 +150,16 @@ def test_what_nobody_shares_switches_it_off_bit_for_bit(unlike, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 2])
+def test_targets_of_low_rank_give_numbers(tmp_path, rank):
+    world = checkpoint_of(write_people(tmp_path / "set", rank=rank), tmp_path)
+    output = adapted(world, tmp_path / "new")
+    assert 0 <= entry_of(output)["closed_form"][NEW]["prior"]["weight"] <= 1
+    assert "NaN" not in (output / "training.json").read_text()
+    assert all(torch.isfinite(value).all() for value in load_file(output / "model.safetensors").values())
+
+
+@pytest.mark.slow
 def test_people_whose_places_are_shuffled_share_nothing(tmp_path_factory, tmp_path):
     """The same tuning; what is known of places is wrong."""
     rng = np.random.default_rng(0)

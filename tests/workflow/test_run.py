@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from custom_raw import eeg_manifest, patterns, write_manifest
+from edge_sets import CASES, embeddings, rows, write_set
 from folder_contents import contents
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
@@ -400,6 +401,29 @@ def test_a_set_without_a_validation_split_is_trained_to_its_end(tmp_path, monkey
     cli.main([*RUN, "--epochs", "1"])
     assert json.loads(Path("out/checkpoint/training.json").read_text())["best_step"] is None
     assert Path("out/evaluation/report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one person", "targets of rank 1", "the same images for both under other names"])
+def test_sets_at_the_edge_are_cross_validated_and_scored(tmp_path, monkeypatch, name):
+    embeds, recordings = CASES[name]
+    recordings = [(who, number, split.replace("validation", "train")) for who, number, split in recordings]
+    write_set(tmp_path / "set", "fmri", embeds, recordings)
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"closed_form": True}))
+    cli.main(["run", "set", *RUN[2:6], "--folds", "3", "--epochs", "1"])
+    record = json.loads(Path("out/checkpoint/training.json").read_text())
+    assert record["cross_validation"]["n_folds"] == 3 and "fmri" in record["closed_form"]
+    assert "NaN" not in Path("out/evaluation/report.json").read_text()
+
+
+def test_fewer_images_than_folds_are_told_before_training(tmp_path, monkeypatch):
+    write_set(tmp_path / "set", "fmri", embeddings(8), rows(splits={"train": range(5), "test": range(6, 8)}))
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    with pytest.raises(DataError, match="its 5 training images are too few for 3 folds"):
+        cli.main(["run", "set", *RUN[2:6], "--folds", "3", "--epochs", "1"])
+    assert not list(Path("out").glob("checkpoint*"))
 
 
 @pytest.mark.slow

@@ -54,8 +54,8 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
     for name, places in processor.statistics_of(data.facts.modality).items():
         if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):
             raise DataError(
-                f"{by} and '{data.name}' do not fit: the voxels of {name.split('/')[0]} lie in other places, or are "
-                "in another order. Prepare the data set with the mask of the checkpoint's."
+                f"{by} does not fit '{data.name}': the voxels of {name.split('/')[0]} lie in other places, or are in "
+                "another order. Prepare the data set with the mask of the checkpoint's."
             )
     groups = processor.recordings.get(data.facts.modality, [])
     known = [Preparation.of(group.get("preparation")) for group in groups]
@@ -65,8 +65,8 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
     differences = [one.differences(found) for one in known if one is not None]
     if all(differences):
         raise DataError(
-            f"{by} and '{data.name}' do not fit: {'; '.join(differences[0])}. Prepare the data set as that of the "
-            "checkpoint was."
+            f"{by} does not fit '{data.name}', whose recordings were prepared differently: "
+            f"{'; '.join(differences[0])}. Prepare the data set as that of the checkpoint was."
         )
 
 

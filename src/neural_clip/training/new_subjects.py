@@ -14,7 +14,7 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.batches import RecordingDataset
-from neural_clip.training.options import AdaptOptions
+from neural_clip.training.options import WITHOUT, AdaptOptions
 from neural_clip.training.recording_time import first_minutes, trial_seconds
 
 VALIDATION_SHARE = 0.2  # of the images that are used, two at least
@@ -40,9 +40,9 @@ def choose_subjects(data: PreparedSet, known: Sequence[str], wanted: Sequence[st
         if name not in present:
             raise DataError(f"'--subjects' names {name!r}, but '{data.name}' has {present}.")
     for name in new:
-        for split in ("train", "validation"):
+        for split, use in (("train", "learns from them"), ("validation", "chooses the epoch by them")):
             if not data.facts.subject_splits[name].get(split):
-                raise DataError(f"'{data.name}' has no {split} recordings of {name!r}; adapting needs some.")
+                raise DataError(f"'{data.name}' has no {split} recordings of {name!r}, but adapting {use}. {WITHOUT}")
     return new
 
 

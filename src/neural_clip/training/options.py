@@ -11,6 +11,10 @@ from neural_clip.options import Options, option
 from neural_clip.prepared.known_corpora import CORPORA
 
 PRIORS = ("none", "places")
+WITHOUT = (
+    "`neural-clip evaluate --subject average` scores EEG and MEG of new subjects without any fit; fMRI has no average "
+    "subject, because the voxels of two subjects do not correspond."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +60,11 @@ class AdaptOptions(Options):
 
     def __post_init__(self) -> None:
         """Check the ranges, and that one option alone says how much is used."""
-        super().__post_init__()
         amounts = {"minutes": None, "images": None, "train_fraction": 1.0}
+        for name in amounts:
+            if getattr(self, name) == 0:
+                raise DataError(f"{name!r} is 0, but adapting learns from recordings of the new subjects. {WITHOUT}")
+        super().__post_init__()
         asked = {name: getattr(self, name) for name, unused in amounts.items() if getattr(self, name) != unused}
         if len(asked) > 1:
             names = " and ".join(map(repr, asked))

@@ -137,9 +137,32 @@ def test_few_rows_choose_their_strength_without_the_validation_split():
     shuffled = validation.at(np.random.default_rng(0).permutation(len(validation)))
     wrong = split_of(list(shuffled.recordings), validation.subjects, validation.image_ids, validation.targets)
     strengths = module._folded_strengths(train)
-    allowed = {module.RELATIVE_ALPHAS[number] for number in strengths.values()}
+    allowed = {module.RELATIVE_ALPHAS[number] for number, _ in strengths.values()}
     assert len(strengths) == 5 and choose(train, validation)[0].relative_alpha in allowed
     assert choose(train, wrong)[0].relative_alpha in allowed
+
+
+@pytest.mark.parametrize("n_images", [2, 12])
+def test_few_rows_choose_their_way_by_all_rows_that_were_held_out(n_images):
+    """Each way's strength by folds, by hand; two validation images do not decide against the training images."""
+    train, validation, _ = (with_unit_targets(split) for split in planted("sensors", noise=6.0))
+    few = validation.at(np.flatnonzero(np.isin(validation.image_ids, validation.shown_ids[:n_images])))
+    folds, transform = image_folds(train.image_ids, module.N_FOLDS), undoing(train.of_its_images().gallery_embeds)
+    nats, on_few = {}, {}
+    for fit in fits(train):
+        held_out = np.empty((len(module.RELATIVE_ALPHAS), *train.targets.shape))
+        for fold in range(module.N_FOLDS):
+            fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
+            part = next(one for one in fits(fitted) if one.way == fit.way)
+            undone = undoing(fitted.of_its_images().gallery_embeds)
+            held_out[:, folds == fold] = part.deviations(left, module.RELATIVE_ALPHAS) @ undone
+        entropies = [cross_entropy(path, train) for path in held_out]
+        alpha = module.RELATIVE_ALPHAS[int(np.argmin(entropies))]
+        on_few[fit.way] = cross_entropy(fit.deviations(few, [alpha])[0] @ transform, few)
+        nats[fit.way, alpha] = len(train) * min(entropies) + len(few) * on_few[fit.way]
+    best, _ = choose(train, few)
+    assert (best.fit.way, best.relative_alpha) == min(nats, key=nats.__getitem__)
+    assert best.cross_entropy == pytest.approx(on_few[best.fit.way])
 
 
 def test_many_rows_choose_their_strength_on_the_validation_split(monkeypatch):

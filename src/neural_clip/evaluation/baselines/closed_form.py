@@ -6,11 +6,12 @@
 * What predictions have along the mean of the targets is taken out, as far as all images share it. It tells no images
   apart, but of a recording that has more of it than others every image finds that one to be the nearest.
 * Subjects one by one, or pooled (EEG, MEG) after each one's mean was subtracted, or after noise whitening: whichever
-  has the lowest cross-entropy on the validation split.
+  has the lowest cross-entropy on rows that it was not fitted to.
 
-EEG and MEG are decimated first where their rate is twice `MAX_RATE` or more. The strength of a way of fitting is
-chosen by five-fold cross-validation over images on the training rows where these are few, and on the validation split
-otherwise. The criterion is a cross-entropy, not the 2-way score: it moves with every row, and small sets have few.
+EEG and MEG are decimated first where their rate is twice `MAX_RATE` or more. Where training rows are few, the strength
+of a way of fitting is chosen by five-fold cross-validation over their images, and the way by these held-out rows and
+those of the validation split together, of which such sets have next to none. Otherwise the validation split chooses
+both. The criterion is a cross-entropy, not the 2-way score: it moves with every row, and small sets have few.
 """
 
 from __future__ import annotations
@@ -161,14 +162,16 @@ def choose(train: Split, validation: Split) -> tuple[Choice, np.ndarray]:
         train, validation ([`Split`]): Their targets have unit length.
     """
     transform = undoing(train.data.images.of(train.shown_ids).embeds)
-    strengths = _folded_strengths(train)
-    best: Choice | None = None
+    folded = _folded_strengths(train)
+    best, least = None, np.inf
     for fit in fits(train):
-        found = _tried(fit, validation, transform, strengths.get(fit.way))
+        only, held_out = folded.get(fit.way, (None, 0.0))
+        found = _tried(fit, validation, transform, only)
         fit.forget()
         number = _lowest({number: entropy for number, (entropy, _) in found.items()})
-        if best is None or found[number][0] < best.cross_entropy:
-            best = Choice(fit, float(RELATIVE_ALPHAS[number]), *found[number])
+        nats = len(validation) * found[number][0] + len(train) * held_out
+        if best is None or nats < least:
+            best, least = Choice(fit, float(RELATIVE_ALPHAS[number]), *found[number]), nats
     assert best is not None  # every recording can be fitted one way
     return best, transform
 
@@ -205,16 +208,20 @@ def _lowest(entropies: Mapping[int, float]) -> int:
     return min(entropies, key=lambda number: (entropies[number], -number))
 
 
-def _folded_strengths(train: Split) -> dict[Way, int]:
-    """Position of each way's strength by cross-validation over images; empty where rows are many or images too few."""
+def _folded_strengths(train: Split) -> dict[Way, tuple[int, float]]:
+    """Position of each way's strength by cross-validation over images, and its cross-entropy on the held-out rows.
+
+    Empty where rows are many or images too few.
+    """
     shown = [len(set(train.image_ids[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
     if len(train) > MAX_FOLDED_ROWS or min(shown) < 2 * N_FOLDS:
         return {}
     paths = _folded_paths(train, image_folds(train.image_ids, N_FOLDS))
-    return {
-        way: _lowest({number: cross_entropy(one, train) for number, one in enumerate(path)})
-        for way, path in paths.items()
-    }
+    found = {}
+    for way, path in paths.items():
+        entropies = {number: cross_entropy(one, train) for number, one in enumerate(path)}
+        found[way] = (best := _lowest(entropies)), entropies[best]
+    return found
 
 
 def _folded_paths(train: Split, folds: np.ndarray) -> dict[Way, np.ndarray]:

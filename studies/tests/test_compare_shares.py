@@ -1,0 +1,102 @@
+"""Tests of studies/compare_shares.py: what a share holds, what is compared, what is kept and shown."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compare_shares
+from neural_clip.prepared.known_corpora import CORPUS_OF
+from neural_clip.prepared.reader import PreparedSet
+from paths import REPOSITORY
+from planted_data import write_planted
+
+SPLITS = ("train", "validation", "test")
+
+
+def n_images(folder):
+    return [len(PreparedSet.open(folder).split(name).shown_ids) for name in SPLITS]
+
+
+def test_a_share_holds_all_recordings_of_some_images(tmp_path):
+    whole = write_planted(tmp_path / "whole", "fmri", pixels=False)
+    for cut, expected in ((["train", "validation"], [10, 3, 24]), (["train"], [10, 12, 24])):
+        folder = tmp_path / "-".join(cut)
+        compare_shares.write_share(whole, folder, 0.25, cut)
+        assert n_images(folder) == expected
+        for name in SPLITS:
+            part, before = (PreparedSet.open(place).split(name) for place in (folder, whole))
+            rows = np.flatnonzero(np.isin(before.image_ids, part.shown_ids))
+            assert part.image_ids.tolist() == before.image_ids[rows].tolist()
+            assert part.subjects.tolist() == before.subjects[rows].tolist()
+            for found, planted in zip(part.values(), before.values(rows), strict=True):
+                np.testing.assert_array_equal(found, planted)
+            np.testing.assert_array_equal(part.gallery_embeds, before.data.images.of(part.gallery_ids).embeds)
+
+
+def test_best_baseline_and_what_is_behind():
+    def pair(seed, score, difference, half):
+        interval = [difference - half, difference + half]
+        return {"seed": seed, "score": score, "difference": difference, "interval": interval, "p": 0.5}
+
+    about = {"share": 0.05, "seeds": [0, 1], "modality": "fmri", "simulated": True, "training_images": 27}
+    own = about | {"method": "demo", "two_way": [0.6, 0.7], "top1": [0.02, 0.04]}
+    weak = about | {"method": "ridge", "two_way": 0.5, "top1": 0.05}
+    weak["ahead"] = [pair(0, "two_way", 0.1, 0.05), pair(1, "two_way", 0.2, 0.05), pair("mean", "two_way", 0.15, 0.05),
+                     pair(0, "top1", -0.03, 0.01), pair(1, "top1", -0.01, 0.02),
+                     pair("mean", "top1", -0.02, 0.01)]  # fmt: skip
+    strong = about | {"method": "closed form", "two_way": 0.66, "top1": 0.01}
+    strong["ahead"] = [pair(0, "two_way", -0.06, 0.05), pair(1, "two_way", 0.04, 0.05),
+                       pair("mean", "two_way", -0.01, 0.05), pair(0, "top1", 0.01, 0.02),
+                       pair(1, "top1", 0.03, 0.02), pair("mean", "top1", 0.02, 0.02)]  # fmt: skip
+    _, lines = compare_shares.shares_table([own, weak, strong])
+    assert lines == [
+        ["fMRI simulated", "27 (5%)", "2-way", "0.650", "closed form", "0.660", "-0.010 [-0.060, +0.040]", "1 of 2",
+         "0 of 2"],
+        ["fMRI simulated", "27 (5%)", "top-1", "0.030", "ridge", "0.050", "-0.020 [-0.030, -0.010]", "1 of 2",
+         "1 of 2"],
+    ]  # fmt: skip
+
+
+def test_page_and_committed_results_agree():
+    file = REPOSITORY / "studies" / "results" / "shares_demo.json"
+    page = (REPOSITORY / "docs" / "studies" / "ridge.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- results: demo -->(.*?)<!-- end -->", page, re.DOTALL).group(1).strip()
+    assert shown == compare_shares.section(json.loads(file.read_text(encoding="utf-8")))
+    assert "simulated" in shown and "Chance is 0.5" in shown
+
+
+@pytest.mark.slow
+def test_shares_are_written_trained_and_compared(tmp_path, capsys):
+    for modality, corpus in CORPUS_OF.items():
+        write_planted(tmp_path / "data" / corpus.name, modality, pixels=False)
+    page = tmp_path / "page.md"
+    page.write_text("# page\n\n<!-- results: planted -->\n<!-- end -->\n")
+    words = ["--data", str(tmp_path / "data"), "--name", "planted", "--seeds", "0", "1", "--epochs", "1"]
+    words += ["--output-dir", str(tmp_path / "out"), "--results-dir", str(tmp_path / "results"), "--page", str(page)]
+    here = Path.cwd()
+    try:
+        compare_shares.main([*words, "--shares", "0.5"])
+        assert capsys.readouterr().out.count("started") == 2
+        compare_shares.main([*words, "--shares", "0.5", "1", "--add"])
+        told = capsys.readouterr().out
+        assert (told.count("started"), told.count("kept")) == (2, 2)
+    finally:
+        os.chdir(here)
+    records = json.loads((tmp_path / "results" / "shares_planted.json").read_text())["records"]
+    assert [record["share"] for record in records] == sorted(record["share"] for record in records)
+    recipe = [record for record in records if record["method"] == "demo"]
+    assert [(record["modality"], record["training_images"]) for record in recipe] == [
+        (modality, n) for n in (20, 40) for modality in ("eeg", "meg", "fmri")
+    ]
+    ridge = next(record for record in records if record["method"] == "per-subject ridge")
+    assert {(pair["seed"], pair["score"]) for pair in ridge["ahead"]} == {
+        (seed, score) for seed in (0, 1, "mean") for score in ("two_way", "top1")
+    }
+    for score in ("two_way", "top1"):  # the mean over seeds of what trials contribute is the mean of the scores
+        (pair,) = (pair for pair in ridge["ahead"] if (pair["seed"], pair["score"]) == ("mean", score))
+        assert pair["difference"] == pytest.approx(np.mean(recipe[0][score]) - ridge[score], abs=1e-9)
+    assert page.read_text().count("| EEG simulated | 20 (50%) |") == 2
