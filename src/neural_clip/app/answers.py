@@ -149,11 +149,12 @@ class Answers:
         check_option("data set", name, self.examples)
         part = self.examples[name]
         row = row_of(number, len(part))
+        recordings: Any = part.recordings
         image_id, folder = str(part.image_ids[row]), str(part.data.folder)
         picture, _ = self._pictures.of({"pixels": None, "file": folder, "image_id": image_id})
         asked = f"{name} of {part.subjects[row]}, recording {row + 1} of {len(part)}"
         return self._answer(
-            asked, part.recordings.select([row]), part.modality, among, simulated=bool(part.facts.simulated),
+            asked, recordings.select([row]), part.modality, among, simulated=bool(part.facts.simulated),
             seen=picture, seen_name=part.gallery_concepts[part.columns[row]] or image_id, right=(folder, image_id),
         )  # fmt: skip
 

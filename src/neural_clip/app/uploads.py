@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from neural_clip.corpora.custom.edf import EDF_SUFFIXES
 from neural_clip.corpora.custom.epochs import FIF_SUFFIXES, fif_parts
@@ -39,5 +40,5 @@ def open_upload(path: Path, mask: Path | None, embedder: Embedder, **said: str |
             raise DataError(f"A mask belongs to a NIfTI image, but '{path}' is none.")
     if name.endswith(FIF_SUFFIXES) and len(fif_parts(existing(path, "FIF file"))) > 1:
         raise DataError(f"'{path}' was saved in several parts; save what is asked about in one file.")
-    told = {name: value or None for name, value in said.items()}
+    told: dict[str, Any] = {name: value or None for name, value in said.items()}
     return open_recordings(path, embedder, RecordingOptions(mask=mask, **told))

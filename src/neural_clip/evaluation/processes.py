@@ -72,7 +72,8 @@ def embed_together(model: Any, part: Split, *, batch_size: int, device: str, **o
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     n_batches = -(-len(part) // batch_size)
     first, end = (min(share * n_batches // count * batch_size, len(part)) for share in (rank, rank + 1))
-    own, arrays, failure = part.at(np.arange(first, end)), None, None
+    own: Any = part.at(np.arange(first, end))
+    arrays, failure = None, None
     try:
         if len(own):
             own = embed_split(model, own, batch_size=batch_size, device=device, **options)
@@ -94,8 +95,8 @@ def embed_together(model: Any, part: Split, *, batch_size: int, device: str, **o
         if failure is not None:
             raise _ToldByTheFirst
         return own
-    for _, error in gathered:
-        if error is not None:
-            raise error
+    for _, told in gathered:
+        if told is not None:
+            raise told
     embeds, parts = (np.concatenate(arrays) for arrays in zip(*(found for found, _ in gathered if found), strict=True))
     return EmbeddedSplit(**part.as_fields(), embeds=embeds, parts=parts)

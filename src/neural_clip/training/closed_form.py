@@ -163,7 +163,7 @@ def _fitted(
     validation: RecordingDataset | None,
     network: np.ndarray,
     folds: np.ndarray | None = None,
-    carried: Blend | None = None,
+    carried: CarryOver | None = None,
 ) -> Fitted:
     """Choose, blend, fit again."""
     fitted = ready(train.part)
@@ -219,7 +219,7 @@ def give_closed_forms(
     train: RecordingDataset,
     validation: RecordingDataset,
     network: Mapping[str, np.ndarray],
-    carried: Mapping[str, Blend] = MappingProxyType({}),
+    carried: Mapping[str, CarryOver] = MappingProxyType({}),
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Fit a map of their own for subjects who are new to a model, and blend it with the network.
 
@@ -331,7 +331,7 @@ class Maps:
         return "float16" if all(abs(full[name] - half[name]) <= HALF_CHANGES_NOTHING for name in full) else "float32"
 
 
-Blend = Callable[[Maps, Split], Maps]
+CarryOver = Callable[[Maps, Split], Maps]  # maps of known people, as a new person has them
 
 
 def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:
