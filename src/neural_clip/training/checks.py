@@ -76,7 +76,8 @@ def data_places(recipe: Recipe) -> str:
 
 def check_objective(recipe: Recipe) -> None:
     """Raise a `DataError` for batches of one recording where the loss compares the recordings of a batch."""
-    size = recipe.training_arguments.train_batch_size
+    arguments = recipe.training_arguments
+    size = arguments.train_batch_size * arguments.world_size
     if recipe.model.get("objective", "infonce") == "infonce":
         check_value("training.per_device_train_batch_size", size, size > 1, "2 and more for the contrastive loss")
 
@@ -102,6 +103,11 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> int:
     processes = {"num_processes": max(len(list(Path(checkpoint).glob("rng_state_*.pth"))), 1)}
     before = {"min_steps": 0, "min_batches": 0} | (object_in(Path(checkpoint, BATCHES_FILE)) or processes)
     min_batches = before.pop("min_batches")
+    if (several := before.pop("num_processes", 1)) != 1:
+        raise DataError(
+            f"'{checkpoint}' cannot be resumed from: its {several} processes each compared recordings of their own, "
+            "as no run does any more. Train anew with `--overwrite`."
+        )
     changed = {name: (value, batches.get(name)) for name, value in before.items() if batches.get(name) != value}
     if changed:
         told = "; ".join(f"'{name}' was {old} and is {new}" for name, (old, new) in changed.items())

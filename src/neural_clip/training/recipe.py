@@ -25,6 +25,7 @@ SECTIONS = ("data", "model", "training")
 MAX_NAME = 255  # bytes, of file systems
 MAX_FOLDS = 100
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
+MAX_MINI_BATCH = 2**20
 MAX_MIN_STEPS = 100_000  # twice what `base` takes on THINGS-MEG; an epoch's batches are made at once
 DEFAULT = "base"  # the recipe where none is named
 RECIPES = Path(__file__).parent / "recipes"
@@ -32,9 +33,10 @@ STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub")
 # Words of the other commands for settings of `training`.
 SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
-SETTINGS = ("closed_form", "folds", "min_steps", "passes", "resume", "overwrite")  # beside the sections
+# Beside the sections.
+SETTINGS = ("closed_form", "folds", "min_steps", "mini_batch_size", "passes", "resume", "overwrite")
 OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "min-steps", "batch-size",
-           "closed-form", "folds")  # fmt: skip
+           "mini-batch-size", "closed-form", "folds")  # fmt: skip
 USAGE = """usage: {program} [RECIPE] [--data MODALITY=FOLDER ...] [--output-dir FOLDER] [--SECTION.KEY VALUE ...] ...
 
 Train a model as a recipe says: by `base`, on the data sets of `--data`, unless another recipe is named.
@@ -47,8 +49,9 @@ It holds three sections:
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
 and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
 otherwise), `min_steps` (optimiser steps that each modality has in all, or more: an epoch goes more often over a small
-data set), `closed_form` (put one beside the network), `folds` (of cross-validation, where there is no validation
-split), `resume` and `overwrite`. Every value can be overridden.
+data set), `mini_batch_size` (recordings of a batch whose activations are kept at a time), `closed_form` (put one beside
+the network), `folds` (of cross-validation, where there is no validation split), `resume` and `overwrite`. Every value
+can be overridden.
 
 options:
   -h, --help                      show this help message and exit
@@ -64,6 +67,7 @@ options:
   --epochs N                      training.num_train_epochs
   --min-steps N                   optimiser steps that each modality has in all, or more; 0 for as many as come
   --batch-size N                  training.per_device_train_batch_size
+  --mini-batch-size N             embed each batch in parts of so many recordings, in the memory of one part; 0 for not
   --SECTION.KEY VALUE             any value of the recipe, as YAML
   --KEY VALUE                     any value of its `training` section
 
@@ -109,6 +113,8 @@ class Recipe:
             over subjects where no test subject is trained on (see `training/folds.py`); 0 for not.
         min_steps (`int`): Optimiser steps that each modality has in the whole run, or more: where its passes give
             fewer, an epoch goes over its recordings more often. `training.max_steps` is followed as it is.
+        mini_batch_size (`int`): Recordings of a process whose activations are kept at a time: a batch is embedded in
+            such parts, twice (GradCache, see `training/batch_loss.py`). 0 for the whole batch at once.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
         overwrite (`bool`): Replace an earlier run there.
     """
@@ -120,6 +126,7 @@ class Recipe:
     closed_form: bool = False
     folds: int = 0
     min_steps: int = 0
+    mini_batch_size: int = 0
     resume: bool = False
     overwrite: bool = False
 
@@ -174,6 +181,8 @@ class Recipe:
             check_value(f"passes.{name}", count, whole, f"a whole number from 1 to {MAX_PASSES:,}")
         whole = type(self.min_steps) is int and 0 <= self.min_steps <= MAX_MIN_STEPS
         check_value("min_steps", self.min_steps, whole, f"a whole number from 0 to {MAX_MIN_STEPS:,}")
+        whole = type(self.mini_batch_size) is int and 0 <= self.mini_batch_size <= MAX_MINI_BATCH
+        check_value("mini_batch_size", self.mini_batch_size, whole, f"a whole number from 0 to {MAX_MINI_BATCH:,}")
         self._arguments: TrainingArguments | None = None
 
     @property

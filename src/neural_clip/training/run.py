@@ -1,9 +1,8 @@
 """Training on `transformers.Trainer`: from a recipe and prepared data sets to a checkpoint.
 
 Start it with `accelerate launch train.py RECIPE.yaml`, `python train.py ...`, `torchrun ... train.py ...` or
-`neural-clip train RECIPE.yaml`. See [`Recipe`] for what a recipe holds. With several processes each compares its own
-recordings with its own images: negatives are not gathered, so two processes with batches of 64 are not one with 128,
-but one that accumulates the gradients of two batches of 64.
+`neural-clip train RECIPE.yaml`. See [`Recipe`] for what a recipe holds. Several processes share each batch: two with
+batches of 64 compute what one computes with batches of 128.
 """
 
 from __future__ import annotations
@@ -53,7 +52,8 @@ from neural_clip.training.record import training_record
 from neural_clip.training.run_folder import RunFolder, check_place
 from neural_clip.training.settings import check_metric
 from neural_clip.training.splits import Splits, without_validation
-from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer, neural_embeds
+from neural_clip.training.termination import EXIT_CODE, SaveOnTermination, Terminated
+from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer, OwnNoise, neural_embeds
 
 
 def train(recipe: Recipe) -> Path:
@@ -90,7 +90,7 @@ def train(recipe: Recipe) -> Path:
             check_made_by(tower, opened)
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
-    splits = Splits.open(data, subjects, arguments.train_batch_size)
+    splits = Splits.open(data, subjects, arguments.train_batch_size * arguments.world_size)
     folds = recipe.folds if not splits.validation else 0
     if folds:
         folds_of(splits.train, folds)  # refused before anything is read
@@ -140,15 +140,19 @@ def _run(
     output_dir = arguments.output_dir
     wait()  # until every process has looked where to start
     opened: Any = folder.opened(start, replaces=recipe.resume or recipe.overwrite) if is_first else nullcontext()
-    with opened:
+    termination = SaveOnTermination()
+    trainer.add_callback(termination)
+    with opened, termination:
         wait()  # until the folder is there
         arguments.output_dir = str(folder.partial)
         try:
             trainer.train(resume_from_checkpoint=str(folder.partial / start.name) if start else None)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as stop:
             if is_first:
                 steps = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
-                print(f"training was interrupted after {steps}", file=sys.stderr)
+                print(f"training was interrupted after {steps}{_advice(stop)}", file=sys.stderr)
+            if isinstance(stop, Terminated):
+                raise SystemExit(EXIT_CODE) from None
             raise
         finally:
             arguments.output_dir = output_dir
@@ -162,6 +166,13 @@ def _run(
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(place_line("checkpoint", str(output_dir)))
+
+
+def _advice(stop: BaseException) -> str:
+    """What is to be done after an interruption that no command tells of."""
+    if not isinstance(stop, Terminated):
+        return ""
+    return ", which was saved. Give the same command again with `--resume`, in place of `--overwrite`, to go on."
 
 
 def _save(
@@ -211,8 +222,9 @@ def _trainer(
             validation=splits.validation,
             passes=recipe.passes,
             min_steps=recipe.min_steps,
+            mini_batch_size=recipe.mini_batch_size,
             processor=processor,
-            callbacks=[KeepTowerInEval(), BestState()],
+            callbacks=[KeepTowerInEval(), BestState(), OwnNoise()],
         )
         # now, so that what cannot be had is known before anything is written
         trainer.create_optimizer()
