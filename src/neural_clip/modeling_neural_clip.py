@@ -510,7 +510,7 @@ class NeuralClipModel(WholeModel):
         Args:
             features (`torch.FloatTensor` of shape `(num_networks, batch_size, projection_dim)`): L2-normalised.
             image_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`): L2-normalised.
-            image_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Equal ones are positives of each other.
+            image_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Equal ones are positives.
         """
         logit_scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE)
         return torch.stack([self.loss_of(part, image_embeds, logit_scale, image_ids) for part in features]).mean()

@@ -68,27 +68,33 @@ def test_each_pass_goes_over_all_recordings_in_an_order_of_its_own():
     assert list(ModalityBatchSampler([40, 24], 8, seed=0, passes=[1, 1])) == list(ModalityBatchSampler([40, 24], 8, 0))
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
-    batch_size=st.integers(1, 9),
-    n_processes=st.integers(1, 4),
-    epoch=st.integers(0, 2),
-)
-def test_processes_share_the_batches_of_one(sizes, batch_size, n_processes, epoch):
-    """In turn and each as many, short batches of small modalities included; what is left over is left out."""
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("n_rows", [7, 1])  # fewer than processes: some have no row, of the same widths
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+def test_processes_share_each_batch(ready_folders, modality, n_rows, stored):
+    """In its order, none more than one row more than another, whether recordings are read at once or when needed."""
+    opened = [PreparedSet.open(ready_folders[name]) for name in ("eeg", "fmri")]
+    joint = JointDataset([RecordingDataset.open(data, "train", ["sub-01", "sub-02"]) for data in opened])
+    offset = int(joint.offsets[["eeg", "fmri"].index(modality)])
+    rows = [offset + row for row in (90, 3, 81, 0, 7, 100, 2)[:n_rows]]
+    whole = joint.__getitems__(rows)
+    joint.stored, shares = stored, []
+    for index in range(3):
+        joint.share = (index, 3)
+        shares.append(joint.__getitems__(rows))
+        if stored:
+            recordings = shares[-1].pop("recordings")
+            assert recordings.modality == modality
+            shares[-1][f"{modality}_values"] = recordings.read(slice(None))
+    assert [len(share["image_ids"]) for share in shares] == ([3, 2, 2] if n_rows == 7 else [1, 0, 0])
+    for name, expected in whole.items():
+        width = expected.shape[1] if expected.ndim == 2 else None  # fMRI: that of the widest row of a share
+        parts = [share[name] if width is None else _wide(share[name], width) for share in shares]
+        assert torch.equal(torch.cat(parts), expected)
 
-    def batches(*process):
-        sampler = ModalityBatchSampler(sizes, batch_size, 3, None, *process)
-        sampler.set_epoch(epoch)
-        assert len(list(sampler)) == len(sampler)
-        return list(sampler)
 
-    alone = batches()
-    dealt = [batches(n_processes, index) for index in range(n_processes)]
-    assert {len(part) for part in dealt} == {len(alone) // n_processes}
-    together = [batch for step in zip(*dealt, strict=True) for batch in step]
-    assert together == alone[: len(alone) // n_processes * n_processes]
+def _wide(values, width):
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
 def batches_of_passes(sizes, batch_size, seed, passes, epoch):
@@ -139,24 +145,21 @@ def test_a_modality_with_few_batches_has_more_passes_and_the_others_stay(
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
-    n_processes=st.integers(1, 4),
     accumulated=st.integers(1, 3),
     epochs=st.integers(1, 5),
     min_steps=st.integers(1, 50),
 )
-def test_every_modality_has_its_steps_whatever_is_left_over(sizes, n_processes, accumulated, epochs, min_steps):
-    """Counted over whole runs of all processes, each step of which takes `accumulated` batches of each of them."""
-    least = least_batches(min_steps, epochs, accumulated, n_processes)
+def test_every_modality_has_its_steps(sizes, accumulated, epochs, min_steps):
+    """Counted over whole runs, each step of which takes `accumulated` batches."""
+    least = least_batches(min_steps, epochs, accumulated)
     batches = np.zeros(len(sizes))
-    for index in range(n_processes):
-        sampler = ModalityBatchSampler(sizes, 4, 3, None, n_processes, index, least)
-        for epoch in range(epochs):
-            sampler.set_epoch(epoch)
-            for batch in sampler:
-                batches[np.searchsorted(np.cumsum(sizes), batch[0], side="right")] += 1
-    assert (batches / n_processes / accumulated >= min_steps).all()
-    if n_processes == 1:  # and no more than that, but for what an epoch rounds up
-        assert least <= min_steps * accumulated / epochs + 1
+    sampler = ModalityBatchSampler(sizes, 4, 3, min_batches=least)
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            batches[np.searchsorted(np.cumsum(sizes), batch[0], side="right")] += 1
+    assert (batches / accumulated >= min_steps).all()
+    assert least <= min_steps * accumulated / epochs + 1  # and no more than that, but for what an epoch rounds up
 
 
 def test_further_passes_are_in_an_order_of_their_own():
@@ -167,10 +170,10 @@ def test_further_passes_are_in_an_order_of_their_own():
 
 
 def test_no_steps_asked_for_no_batches_more():
-    assert least_batches(0, 3, 2, 4) == 0
-    assert least_batches(300, 16, 1, 1) == 19
-    assert least_batches(300, 2.5, 1, 1) == 150  # the half epoch may hold other modalities
-    assert least_batches(300, 0.1, 1, 1) == least_batches(300, -1, 1, 1) == 300
+    assert least_batches(0, 3, 2) == 0
+    assert least_batches(300, 16, 1) == 19
+    assert least_batches(300, 2.5, 1) == 150  # the half epoch may hold other modalities
+    assert least_batches(300, 0.1, 1) == least_batches(300, -1, 1) == 300
 
 
 def test_order_changes_with_epoch_and_seed():

@@ -232,15 +232,17 @@ def prepared_as(folder, **facts):
     )
 
 
-def test_a_checkpoint_of_several_processes_is_not_resumed_by_one(recipe_file, tmp_path):
-    """Also one of before the batches were recorded, which has as many random states as there were processes."""
+def test_a_checkpoint_of_processes_that_shared_no_batch_is_not_resumed(recipe_file, tmp_path):
+    """One of before the batches were recorded, which has as many random states as there were processes."""
     output = train(read_recipe([recipe_file, "--max_steps", "1"]))
     checkpoint = output / "checkpoint-1"
     (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
     shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")
     for name in ("batches.json", "files.json"):
         (checkpoint / name).unlink()
-    with pytest.raises(DataError, match="'num_processes' was 2 and is 1"):
+    with pytest.raises(
+        DataError, match="cannot be resumed from: its 2 processes each compared recordings of their own"
+    ):
         train(read_recipe([recipe_file, "--resume", "true"]))
 
 

@@ -37,6 +37,8 @@ class RecordingDataset(Dataset):
         for subject in np.unique(self.subject_ids):
             own = self.subject_ids == subject
             self.rows[own] = np.arange(own.sum())
+        self._read = list(dict.fromkeys(part.subjects.tolist()))  # whose files are read
+        self._kept = np.arange(len(part))  # of their rows
 
     @classmethod
     def open(cls, data: PreparedSet, split: str, subjects: Sequence[str]) -> RecordingDataset:
@@ -50,8 +52,14 @@ class RecordingDataset(Dataset):
         """`"eeg"`, `"meg"` or `"fmri"`."""
         return self.part.modality
 
+    @property
+    def groups(self) -> np.ndarray:
+        """Number of the Parquet row group of each recording, `(n,)` int."""
+        return self.part.data.row_groups(self.part.name, self._read)[self._kept]
+
     def keep(self, rows: np.ndarray) -> None:
         """Leave out every recording but these rows, `(n_kept,)` int."""
+        self._kept = self._kept[rows]
         self.part, self.subject_ids, self.rows = self.part.at(rows), self.subject_ids[rows], self.rows[rows]
 
     def __len__(self) -> int:
@@ -147,7 +155,9 @@ class JointDataset(Dataset):
     def __getitems__(self, rows: list[int]) -> dict:
         part = int(np.searchsorted(self.offsets, rows[0], side="right")) - 1
         index, count = self.share
-        own = np.array_split(np.subtract(rows, self.offsets[part]), count)[index].tolist()
+        rows = [row - int(self.offsets[part]) for row in rows]
+        # sorted, so that each process needs few of the row groups that the batch lies in
+        own = rows if count == 1 else np.array_split(np.sort(rows), count)[index].tolist()
         if self.stored:
             return {"recordings": StoredRecordings(self.parts[part], own), **self.parts[part].labels(own)}
         return self.parts[part].__getitems__(own)
@@ -178,6 +188,9 @@ class ModalityBatchSampler:
             default. Each pass has an order of its own.
         min_batches (`int`): Batches that each modality has in an epoch, or more. One whose passes give fewer has more
             passes, the last of which may be cut short; the batches of the others stay what they are.
+        shuffle_buffer_size (`int`): A pass over more recordings than these goes from row group to row group of their
+            files, in random order, and shuffles so many recordings at a time; 0 shuffles all at once.
+        groups (sequence of `np.ndarray`, *optional*): The row group of each recording of each modality, for that.
     """
 
     def __init__(
@@ -187,11 +200,13 @@ class ModalityBatchSampler:
         seed: int,
         passes: Sequence[int] | None = None,
         min_batches: int = 0,
+        shuffle_buffer_size: int = 0,
+        groups: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.sizes, self.passes = list(sizes), [1] * len(sizes) if passes is None else list(passes)
         self.batch_size = batch_size
         self.seed = seed
-        self.min_batches = min_batches
+        self.min_batches, self.shuffle_buffer_size, self.groups = min_batches, shuffle_buffer_size, groups
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -214,16 +229,37 @@ class ModalityBatchSampler:
             more = np.random.default_rng([self.seed, self.epoch, 1 + number])  # a 0 would repeat `rng`
             in_pass = max(size // self.batch_size, 1)
             for first in range(0, count, in_pass):
-                order = offset + (rng if first < n_passes * in_pass else more).permutation(size)
+                order = offset + self._pass_over(number, rng if first < n_passes * in_pass else more)
                 starts = range(0, min(in_pass, count - first) * self.batch_size, self.batch_size)
                 batches += [order[start : start + self.batch_size].tolist() for start in starts]
             offset += size
-        for index in rng.permutation(len(batches)):
+        order, modality = rng.permutation(len(batches)), np.repeat(np.arange(len(self.counts)), self.counts)
+        for number in filter(self._by_groups, range(len(self.sizes))):
+            order[modality[order] == number] = np.flatnonzero(modality == number)  # one row group after the other
+        for index in order:
             yield batches[index]
+
+    def _by_groups(self, number: int) -> bool:
+        """Whether a modality has more recordings than are shuffled at a time."""
+        return 0 < self.shuffle_buffer_size < self.sizes[number]
+
+    def _pass_over(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """The recordings of a modality in the order of a pass, `(size,)`."""
+        if not self._by_groups(number) or self.groups is None:
+            return rng.permutation(self.sizes[number])
+        first = np.flatnonzero(np.diff(self.groups[number], prepend=-1))
+        parts = np.split(np.arange(self.sizes[number]), first[1:])
+        order, buffer = [], np.zeros(0, np.int64)
+        for index in rng.permutation(len(parts)):
+            buffer = np.concatenate([buffer, parts[index]])
+            if len(buffer) >= self.shuffle_buffer_size:
+                order.append(rng.permutation(buffer))
+                buffer = buffer[:0]
+        return np.concatenate([*order, rng.permutation(buffer)])
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the batches, whatever the number of processes."""
-        names = ("sizes", "passes", "min_batches", "batch_size", "seed")
+        names = ("sizes", "passes", "min_batches", "batch_size", "seed", "shuffle_buffer_size")
         return {name: getattr(self, name) for name in names}
 
 

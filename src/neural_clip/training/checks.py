@@ -82,6 +82,13 @@ def check_objective(recipe: Recipe) -> None:
         check_value("training.per_device_train_batch_size", size, size > 1, "2 and more for the contrastive loss")
 
 
+def check_streaming(recipe: Recipe) -> None:
+    """Raise a `DataError` where processes that load recordings would each keep row groups of their own."""
+    workers = recipe.training_arguments.dataloader_num_workers
+    allowed = "0 where recordings are streamed: the training process reads them itself"
+    check_value("training.dataloader_num_workers", workers, not (recipe.streaming and workers), allowed)
+
+
 def check_modalities(data: dict[str, PreparedSet]) -> None:
     """Raise a `DataError` when a folder holds another modality than the one it is given for."""
     for modality, opened in data.items():
@@ -101,7 +108,9 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> int:
             keeps those that it began with.
     """
     processes = {"num_processes": max(len(list(Path(checkpoint).glob("rng_state_*.pth"))), 1)}
-    before = {"min_steps": 0, "min_batches": 0} | (object_in(Path(checkpoint, BATCHES_FILE)) or processes)
+    before = {"min_steps": 0, "min_batches": 0, "shuffle_buffer_size": 0} | (
+        object_in(Path(checkpoint, BATCHES_FILE)) or processes
+    )
     min_batches = before.pop("min_batches")
     if (several := before.pop("num_processes", 1)) != 1:
         raise DataError(

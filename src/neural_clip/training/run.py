@@ -38,11 +38,13 @@ from neural_clip.training.checks import (
     check_resumed_batches,
     check_resumed_encoder,
     check_resumed_weights,
+    check_streaming,
     data_places,
     is_public,
 )
 from neural_clip.training.closed_form import add_closed_forms
 from neural_clip.training.confidence import fit_confidence, keep_temperature
+from neural_clip.training.dry_run import estimate
 from neural_clip.training.end_warnings import end_warnings
 from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, config_of, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
@@ -51,7 +53,7 @@ from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
 from neural_clip.training.run_folder import RunFolder, check_place
 from neural_clip.training.settings import check_metric
-from neural_clip.training.splits import Splits, without_validation
+from neural_clip.training.splits import Splits, notes_on_streaming, without_validation
 from neural_clip.training.termination import EXIT_CODE, SaveOnTermination, Terminated
 from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer, OwnNoise, neural_embeds
 
@@ -68,14 +70,19 @@ def train(recipe: Recipe) -> Path:
 
     Raises:
         DataError: If the recipe or a data set cannot be used; nothing is overwritten.
+
+    With `recipe.dry_run` it prints what the run would take, and writes nothing.
     """
     arguments = recipe.training_arguments
+    if recipe.dry_run:
+        arguments.report_to, arguments.push_to_hub = [], False
     output_dir = Path(str(arguments.output_dir))
-    data = {modality: PreparedSet.open(folder) for modality, folder in recipe.data.items()}
+    data = {name: PreparedSet.open(folder, recipe.streaming) for name, folder in recipe.data.items()}
     check_place(output_dir, [opened.folder for opened in data.values()])
     facts = {modality: opened.facts for modality, opened in data.items()}
     check_modalities(data)
     check_objective(recipe)
+    check_streaming(recipe)
     check_push(recipe, facts)
     encoder = common_image_encoder({opened.name: opened.facts for opened in data.values()})
     identity = common_identity(facts)
@@ -83,6 +90,7 @@ def train(recipe: Recipe) -> Path:
     folder = RunFolder(output_dir)
     if not recipe.resume:
         folder.start(resume=False, overwrite=recipe.overwrite, needs_best=False)  # refused before all data are read
+    if not (recipe.resume or recipe.dry_run or recipe.streaming):
         once_a_machine(lambda: [opened.verify() for opened in data.values()], arguments)
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     if tower is not None:
@@ -109,7 +117,7 @@ def train(recipe: Recipe) -> Path:
         check_resumed_encoder(str(start), recipe, identity)
         check_prepared_alike(start, list(data.values()))
     held_out = None
-    if folds:
+    if folds and not recipe.dry_run:
 
         def trainer_of(of_fold: TrainingArguments, parts: Splits) -> FoldTrainer:
             model = build_model(config_of(config, parts), None, of_fold.seed)
@@ -124,7 +132,13 @@ def train(recipe: Recipe) -> Path:
         trainer.min_batches = check_resumed_batches(str(start), trainer.deciding_batches())
         check_resumed_weights(start, model)
     if trainer.is_world_process_zero():
-        _print_notes([*splits.notes, *folder.notes], trainer)
+        streaming = notes_on_streaming(splits.train, recipe.shuffle_buffer_size)
+        _print_notes([*splits.notes, *folder.notes, *streaming], trainer)
+    if recipe.dry_run:
+        lines = estimate(trainer, output_dir, 1 + folds)
+        if trainer.is_world_process_zero():
+            print("\n".join(["dry run: nothing is kept or written", *lines]))
+        return output_dir
     _run(trainer, folder, start, recipe, facts, held_out)
     if arguments.push_to_hub and trainer.is_world_process_zero():
         _push(recipe, output_dir)
@@ -223,6 +237,7 @@ def _trainer(
             passes=recipe.passes,
             min_steps=recipe.min_steps,
             mini_batch_size=recipe.mini_batch_size,
+            shuffle_buffer_size=recipe.shuffle_buffer_size,
             processor=processor,
             callbacks=[KeepTowerInEval(), BestState(), OwnNoise()],
         )

@@ -50,6 +50,7 @@ class NeuralClipTrainer(Trainer):
         passes (`dict[str, int]`, *optional*): How often an epoch goes over the recordings of a modality.
         min_steps (`int`): Optimiser steps that each modality has in a whole run, or more.
         mini_batch_size (`int`): Rows of a process whose activations are kept at a time; 0 for all of a batch.
+        shuffle_buffer_size (`int`): Recordings that are shuffled at a time, row group after row group; 0 for all.
         processor ([`NeuralClipProcessor`], *optional*): Saved with each state, so that it can be used as it is.
         kwargs: Everything else that `Trainer` takes.
     """
@@ -61,11 +62,13 @@ class NeuralClipTrainer(Trainer):
         passes: dict[str, int] | None = None,
         min_steps: int = 0,
         mini_batch_size: int = 0,
+        shuffle_buffer_size: int = 0,
         processor: NeuralClipProcessor | None = None,
         **kwargs: Any,
     ) -> None:
         self.recordings, self.validation, self.passes = recordings, validation, passes or {}
-        self.processor = processor
+        self.processor, self.shuffle_buffer_size = processor, shuffle_buffer_size
+        self.groups = [part.groups for part in recordings.parts] if shuffle_buffer_size else None
         self.warned: set[str] = set()  # modalities that were said to have collapsed
         # steps that were not looked at yet: number, whether loss and gradient are finite, batch
         self.unseen: list[tuple[int, torch.Tensor, dict[str, Any]]] = []
@@ -83,7 +86,9 @@ class NeuralClipTrainer(Trainer):
         seed = args.seed if args.data_seed is None else args.data_seed
         sizes = [len(part) for part in self.recordings.parts]
         passes = [self.passes.get(part.modality, 1) for part in self.recordings.parts]
-        return ModalityBatchSampler(sizes, args.train_batch_size * args.world_size, seed, passes, self.min_batches)
+        shuffled = (self.shuffle_buffer_size, self.groups)
+        size = args.train_batch_size * args.world_size
+        return ModalityBatchSampler(sizes, size, seed, passes, self.min_batches, *shuffled)
 
     def deciding_batches(self) -> dict[str, Any]:
         """What decides the batches of a run and the state of its optimiser; a resumed one must agree."""
