@@ -278,11 +278,11 @@ class PreparedSet:
         patterns = [f"data/{subject}/{name}-*.parquet" for subject in subjects]
         if self.folder == Path(self.name):
             return ParquetFiles([str(path) for each in patterns for path in files_of(self.folder, each)])
-        system, place = hub_files(self.name, self.folder.name)
+        open_file, place = hub_files(self.name, self.folder.name)
         listed = self.facts.files or {}
         names = [file for each in patterns for file in sorted(listed) if fnmatchcase(file, each)]
         told = {f"{place}/{file}": listed[file] for file in names}
-        return ParquetFiles(list(told), system, told)
+        return ParquetFiles(list(told), open_file, told)
 
     def _of_subject(self, subject: str) -> datasets.DatasetDict:
         """All splits of a subject, opened once."""

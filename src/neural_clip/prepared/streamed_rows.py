@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -34,22 +34,27 @@ class ParquetFiles:
 
     Args:
         paths (sequence of `str`): In the order of the rows.
-        opened (`Any`): A file system of `fsspec`; this machine's by default.
+        open_file (`Callable`, *optional*): Opens one of them to be read; by default as a file of this machine.
         told (`Mapping`, *optional*): What `neural_clip.json` says of each path: `bytes` and `footer_sha256`.
 
     Raises:
         DataError: If a file cannot be read or is not the one that was written, by its size and footer.
     """
 
-    def __init__(self, paths: Sequence[str], opened: Any = None, told: Mapping[str, Mapping] | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        open_file: Callable[[str], Any] | None = None,
+        told: Mapping[str, Mapping] | None = None,
+    ) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
-        from fsspec.implementations.local import LocalFileSystem
 
-        self.paths, self.system = list(paths), opened or LocalFileSystem()
+        self.paths, open_file = list(paths), open_file or pa.OSFile
         self.files: list[pq.ParquetFile] = []
         for path in self.paths:
             try:
-                source = self.system.open(path)
+                source = open_file(path)
                 _check_footer(source, path, (told or {}).get(path, {}))
                 self.files.append(pq.ParquetFile(source, pre_buffer=True))
             except (OSError, ValueError) as error:  # of the file system, and of Arrow
@@ -157,11 +162,11 @@ class StreamedRows:
         return self[:].to_pandas()
 
 
-def hub_files(name: str, revision: str) -> tuple[Any, str]:
-    """The file system of the Hub, and where the files of a data set lie in it at a commit."""
+def hub_files(name: str, revision: str) -> tuple[Callable[[str], Any], str]:
+    """What opens a file of the Hub, and where those of a data set lie at a commit."""
     from huggingface_hub import HfFileSystem, constants
 
-    return HfFileSystem(endpoint=constants.ENDPOINT), f"datasets/{name}@{revision}"
+    return HfFileSystem(endpoint=constants.ENDPOINT).open, f"datasets/{name}@{revision}"
 
 
 def fetched_without_recordings(name: str) -> Path:
