@@ -40,7 +40,7 @@ def gathered(rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
         rows (`torch.Tensor` of shape `(n_rows, ...)`): Of this process.
         counts (`list[int]`): As [`row_counts`] tells them.
     """
-    return rows if len(counts) == 1 else _Gathered.apply(rows, counts)  # type: ignore[no-any-return]
+    return rows if len(counts) == 1 else _Gathered.apply(rows, counts)
 
 
 class _Gathered(torch.autograd.Function):
