@@ -39,7 +39,8 @@ def write_data(folder: Path, modality: str, n_rows: int) -> None:
 
     def recordings() -> Iterator[dict]:
         for number in range(n_rows + 2):
-            split, image = ("train", number % (n_rows // 2)) if number < n_rows else ("test", number - n_rows + n_rows // 2)
+            learnt = number < n_rows
+            split, image = "train" if learnt else "test", number % (n_rows // 2) if learnt else number - n_rows // 2
             values = np.roll(pool[number % len(pool)], number)
             yield {"subject": "sub-01", "image_id": f"{image:06d}", "split": split, modality: values}
 

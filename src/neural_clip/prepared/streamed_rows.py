@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -53,12 +54,10 @@ class ParquetFiles:
         self.paths, open_file = list(paths), open_file or pa.OSFile
         self.files: list[pq.ParquetFile] = []
         for path in self.paths:
-            try:
+            with _streaming(path):
                 source = open_file(path)
                 _check_footer(source, path, (told or {}).get(path, {}))
                 self.files.append(pq.ParquetFile(source, pre_buffer=True))
-            except (OSError, ValueError) as error:  # of the file system, and of Arrow
-                raise DataError(f"'{path}' cannot be streamed: {reason_of(error)}") from error
         counts = [[file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] for file in self.files]
         self.groups = [(file, number) for file, own in enumerate(counts) for number in range(len(own))]
         self.n_rows = np.array([count for own in counts for count in own], dtype=np.int64)
@@ -82,10 +81,8 @@ class ParquetFiles:
         key = (group, *columns)
         if key not in self.kept:
             file, number = self.groups[group]
-            try:
+            with _streaming(self.paths[file]):
                 self.kept[key] = self.files[file].read_row_group(number, columns=list(columns))
-            except (OSError, ValueError) as error:
-                raise DataError(f"'{self.paths[file]}' cannot be streamed: {reason_of(error)}") from error
             while len(self.kept) > 1 and sum(table.nbytes for table in self.kept.values()) > self.most_bytes:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(key)
@@ -95,7 +92,12 @@ class ParquetFiles:
         """Small columns of all rows."""
         import pyarrow as pa
 
-        return pa.concat_tables([file.read(columns=list(columns)) for file in self.files])
+        found = []
+        for path, file in zip(self.paths, self.files, strict=True):
+            with _streaming(path):
+                found.append(file.read(columns=list(columns)))
+                found[-1].validate(full=True)  # whether texts are UTF-8: Arrow does not look before somebody asks
+        return pa.concat_tables(found)
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,17 @@ def fetched_without_recordings(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, repo_type="dataset", etag_timeout=5, ignore_patterns="data/*"))
+
+
+@contextmanager
+def _streaming(path: str) -> Iterator[None]:
+    """Turn errors of the file system and of Arrow into one that names the file."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"'{path}' cannot be streamed: {reason_of(error)}") from error
 
 
 def _check_footer(source: Any, path: str, told: Mapping) -> None:
