@@ -18,6 +18,7 @@ class LoopbackHub:
         repositories (`dict`): By `(kind, name)`: `private`, `files` (content by path), `messages` of commits, and
             `branches` (files by name) beside the first.
         requests (`list`): Method and path of every request.
+        ranges (`list`): File, first and last byte of every request for a part of a file.
         created (`list`): Content of every request to make a repository.
         denied (`int`): Status with which requests that write are refused, 0 for none.
         meanwhile (`dict`): What is called, once, before the first request for something is answered, by what is wanted
@@ -26,7 +27,7 @@ class LoopbackHub:
 
     def __init__(self):
         self.repositories, self.requests, self.created, self.denied = {}, [], [], 0
-        self.meanwhile = {}
+        self.meanwhile, self.ranges = {}, []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -94,11 +95,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(404, b"", {"X-Error-Code": missing})
         else:
             digest = hashlib.sha1(files[file]).hexdigest()
-            self._reply(
-                200,
-                files[file],
-                {"ETag": f'"{digest}"', "X-Repo-Commit": _commit(repository, _branch(repository, revision))},
-            )
+            headers = {"ETag": f'"{digest}"', "X-Repo-Commit": _commit(repository, _branch(repository, revision))}
+            if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                self.hub.ranges.append((file, *map(int, asked.groups())))
+                self._reply(206, files[file][int(asked[1]) : int(asked[2]) + 1], headers)
+            else:
+                self._reply(200, files[file], headers)
 
     def _route(self):
         """Kind and name of the repository, and what is wanted of it."""

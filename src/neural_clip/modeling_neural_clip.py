@@ -463,11 +463,7 @@ class NeuralClipModel(WholeModel):
         logits = logit_scale.exp() * neural_embeds @ image_embeds.T  # (batch_size, n_images)
         loss = None
         if return_loss or (return_loss is None and image_ids is not None):
-            each = [
-                self.loss_of(part, image_embeds, logit_scale, image_ids)
-                for part in functional.normalize(features, dim=-1)
-            ]
-            loss = torch.stack(each).mean()
+            loss = self.mean_loss(functional.normalize(features, dim=-1), image_embeds, image_ids)
         return NeuralClipOutput(
             loss=loss,
             logits_per_neural=logits,
@@ -505,6 +501,19 @@ class NeuralClipModel(WholeModel):
             for name, _ in closed.named_parameters()
         }
         return {name for name in names if name.endswith(".weight")}
+
+    def mean_loss(
+        self, features: torch.Tensor, image_embeds: torch.Tensor, image_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The mean over networks of the loss of what each makes of recordings.
+
+        Args:
+            features (`torch.FloatTensor` of shape `(num_networks, batch_size, projection_dim)`): L2-normalised.
+            image_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`): L2-normalised.
+            image_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Equal ones are positives.
+        """
+        logit_scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE)
+        return torch.stack([self.loss_of(part, image_embeds, logit_scale, image_ids) for part in features]).mean()
 
     def loss_of(
         self, neural_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor, image_ids: Any

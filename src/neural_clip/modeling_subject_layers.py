@@ -61,6 +61,9 @@ def rows_by_subject(subject_ids: torch.Tensor) -> list[tuple[int, torch.Tensor]]
 def apply_by_subject(layer_of: Callable[[int, torch.Tensor], torch.Tensor], subject_ids: torch.Tensor) -> torch.Tensor:
     """Compute `layer_of(subject, rows)` for each subject present and return the results in the order of the batch."""
     groups = rows_by_subject(subject_ids)
+    if len(subject_ids) == 0:
+        with torch.no_grad():  # no layer learns from a batch without recordings
+            return layer_of(*groups[0])
     order = torch.cat([rows for _, rows in groups])
     return torch.cat([layer_of(subject, rows) for subject, rows in groups])[order.argsort()]
 

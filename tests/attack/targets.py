@@ -122,13 +122,13 @@ def prepare(arguments: str) -> Callable[[], Results]:
     return run
 
 
-def read_set(folder: str) -> Callable[[], Results]:
+def read_set(folder: str, streaming: bool = False) -> Callable[[], Results]:
     """All that a prepared set holds, read as training does."""
 
     def run() -> Results:
         from neural_clip.prepared.reader import PreparedSet, padded
 
-        data = PreparedSet.open(folder)
+        data = PreparedSet.open(folder, streaming)
         found: Results = {
             "ids": data.images.image_ids,
             "embeds": digest(data.images.embeds),
@@ -310,6 +310,8 @@ TARGETS = [
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
+    Target("stream EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg", streaming=True)),
+    Target("stream fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri", streaming=True)),
     Target("doctor", "trained", files_of("set_own", "sealed"), doctor("set_own"), 2),
     Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir out", "out"), 2),
     Target("train --resume", "interrupted", {"trained*/checkpoint-2/*": "sealed"}, train("--resume", "trained")),

@@ -1,5 +1,6 @@
 """Batches of training: rows as the files hold them, one modality each, every recording once in a pass."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neural_clip.errors import DataError
+from neural_clip.prepared import parquet
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.batches import JointDataset, ModalityBatchSampler, RecordingDataset, least_batches, named
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
+from neural_clip.training.splits import notes_on_streaming
+from planted_data import READY, write_planted
 from spoiled_rows import spoil
 
 
@@ -68,27 +74,33 @@ def test_each_pass_goes_over_all_recordings_in_an_order_of_its_own():
     assert list(ModalityBatchSampler([40, 24], 8, seed=0, passes=[1, 1])) == list(ModalityBatchSampler([40, 24], 8, 0))
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
-    batch_size=st.integers(1, 9),
-    n_processes=st.integers(1, 4),
-    epoch=st.integers(0, 2),
-)
-def test_processes_share_the_batches_of_one(sizes, batch_size, n_processes, epoch):
-    """In turn and each as many, short batches of small modalities included; what is left over is left out."""
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("n_rows", [7, 1])  # fewer than processes: some have no row, of the same widths
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+def test_processes_share_each_batch(ready_folders, modality, n_rows, stored):
+    """In its order, none more than one row more than another, whether recordings are read at once or when needed."""
+    opened = [PreparedSet.open(ready_folders[name]) for name in ("eeg", "fmri")]
+    joint = JointDataset([RecordingDataset.open(data, "train", ["sub-01", "sub-02"]) for data in opened])
+    offset = int(joint.offsets[["eeg", "fmri"].index(modality)])
+    rows = [offset + row for row in (90, 3, 81, 0, 7, 100, 2)[:n_rows]]
+    whole = joint.__getitems__(rows)
+    joint.stored, shares = stored, []
+    for index in range(3):
+        joint.share = (index, 3)
+        shares.append(joint.__getitems__(rows))
+        if stored:
+            recordings = shares[-1].pop("recordings")
+            assert recordings.modality == modality
+            shares[-1][f"{modality}_values"] = recordings.read(slice(None))
+    assert [len(share["image_ids"]) for share in shares] == ([3, 2, 2] if n_rows == 7 else [1, 0, 0])
+    for name, expected in whole.items():
+        width = expected.shape[1] if expected.ndim == 2 else None  # fMRI: that of the widest row of a share
+        parts = [share[name] if width is None else _wide(share[name], width) for share in shares]
+        assert torch.equal(torch.cat(parts), expected)
 
-    def batches(*process):
-        sampler = ModalityBatchSampler(sizes, batch_size, 3, None, *process)
-        sampler.set_epoch(epoch)
-        assert len(list(sampler)) == len(sampler)
-        return list(sampler)
 
-    alone = batches()
-    dealt = [batches(n_processes, index) for index in range(n_processes)]
-    assert {len(part) for part in dealt} == {len(alone) // n_processes}
-    together = [batch for step in zip(*dealt, strict=True) for batch in step]
-    assert together == alone[: len(alone) // n_processes * n_processes]
+def _wide(values, width):
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
 def batches_of_passes(sizes, batch_size, seed, passes, epoch):
@@ -139,24 +151,21 @@ def test_a_modality_with_few_batches_has_more_passes_and_the_others_stay(
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
-    n_processes=st.integers(1, 4),
     accumulated=st.integers(1, 3),
     epochs=st.integers(1, 5),
     min_steps=st.integers(1, 50),
 )
-def test_every_modality_has_its_steps_whatever_is_left_over(sizes, n_processes, accumulated, epochs, min_steps):
-    """Counted over whole runs of all processes, each step of which takes `accumulated` batches of each of them."""
-    least = least_batches(min_steps, epochs, accumulated, n_processes)
+def test_every_modality_has_its_steps(sizes, accumulated, epochs, min_steps):
+    """Counted over whole runs, each step of which takes `accumulated` batches."""
+    least = least_batches(min_steps, epochs, accumulated)
     batches = np.zeros(len(sizes))
-    for index in range(n_processes):
-        sampler = ModalityBatchSampler(sizes, 4, 3, None, n_processes, index, least)
-        for epoch in range(epochs):
-            sampler.set_epoch(epoch)
-            for batch in sampler:
-                batches[np.searchsorted(np.cumsum(sizes), batch[0], side="right")] += 1
-    assert (batches / n_processes / accumulated >= min_steps).all()
-    if n_processes == 1:  # and no more than that, but for what an epoch rounds up
-        assert least <= min_steps * accumulated / epochs + 1
+    sampler = ModalityBatchSampler(sizes, 4, 3, min_batches=least)
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            batches[np.searchsorted(np.cumsum(sizes), batch[0], side="right")] += 1
+    assert (batches / accumulated >= min_steps).all()
+    assert least <= min_steps * accumulated / epochs + 1  # and no more than that, but for what an epoch rounds up
 
 
 def test_further_passes_are_in_an_order_of_their_own():
@@ -167,10 +176,10 @@ def test_further_passes_are_in_an_order_of_their_own():
 
 
 def test_no_steps_asked_for_no_batches_more():
-    assert least_batches(0, 3, 2, 4) == 0
-    assert least_batches(300, 16, 1, 1) == 19
-    assert least_batches(300, 2.5, 1, 1) == 150  # the half epoch may hold other modalities
-    assert least_batches(300, 0.1, 1, 1) == least_batches(300, -1, 1, 1) == 300
+    assert least_batches(0, 3, 2) == 0
+    assert least_batches(300, 16, 1) == 19
+    assert least_batches(300, 2.5, 1) == 150  # the half epoch may hold other modalities
+    assert least_batches(300, 0.1, 1) == least_batches(300, -1, 1) == 300
 
 
 def test_order_changes_with_epoch_and_seed():
@@ -220,3 +229,90 @@ def test_an_embedding_that_is_not_finite_is_found(ready_folders):
 def test_many_recordings_are_named_in_part():
     text = named(["s"] * 12, [f"i{n}" for n in range(12)])
     assert text.startswith("s (image 'i0'), s (image 'i1')") and text.endswith("(image 'i7') and 4 more")
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """Sets with several row groups a file."""
+    root = tmp_path_factory.mktemp("grouped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "ROW_GROUP_BYTES", 6000)
+        return {name: str(write_planted(root / name, name, pixels=False, encoder=READY)) for name in ("eeg", "fmri")}
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("shuffled", [0, 50])
+def test_streamed_training_ends_with_the_same_weights(grouped, new_recipe, tmp_path, monkeypatch, shuffled):
+    recipe = [str(new_recipe(tmp_path, grouped)), "--shuffle-buffer-size", str(shuffled), "--epochs", "1"]
+    expected = train(read_recipe([*recipe, "--output_dir", str(tmp_path / "mapped")]))
+    monkeypatch.setattr(PreparedSet, "_of_subject", lambda *_: pytest.fail("recordings were written as Arrow"))
+    found = train(read_recipe([*recipe, "--streaming", "--output_dir", str(tmp_path / "streamed")]))
+    assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+    records = [json.loads((folder / "training.json").read_text()) for folder in (found, expected)]
+    scores = [[{key: entry[key] for key in entry if "two_way" in key} for entry in r["validation"]] for r in records]
+    assert scores[0] == scores[1] and records[0]["recipe"]["streaming"] is True
+
+
+def test_what_was_shuffled_in_parts_does_not_go_on_otherwise(grouped, new_recipe, tmp_path):
+    recipe = [str(new_recipe(tmp_path, grouped)), "--epochs", "1", "--max-steps", "1"]
+    train(read_recipe([*recipe, "--shuffle-buffer-size", "50"]))
+    with pytest.raises(DataError, match="'shuffle_buffer_size' was 50 and is 0"):
+        train(read_recipe([*recipe, "--resume"]))
+
+
+def test_processes_that_load_recordings_are_refused(grouped, new_recipe, tmp_path):
+    recipe = [str(new_recipe(tmp_path, grouped)), "--streaming", "--dataloader_num_workers", "2"]
+    with pytest.raises(DataError, match=r"'training.dataloader_num_workers'.*0 where recordings are streamed"):
+        train(read_recipe(recipe))
+
+
+def test_a_set_that_is_larger_than_the_memory_is_told_of(grouped):
+    part = RecordingDataset.open(PreparedSet.open(grouped["eeg"], streaming=True), "train", ["sub-01", "sub-02"])
+    assert notes_on_streaming([part], 0) == []
+    part.part.recordings.files.most_bytes = part.part.recordings.files.n_bytes / 2
+    (note,) = notes_on_streaming([part], 0)
+    assert "are read again and again. `--shuffle-buffer-size" in note
+    assert notes_on_streaming([part], 50) == []
+
+
+def groups_of(sizes):
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def test_rows_are_shuffled_group_after_group():
+    """Each once in a pass, and no batch from row groups that are not in memory together."""
+    groups = [groups_of([7, 9, 4] * 12), groups_of([30])]
+    sampler = ModalityBatchSampler([240, 30], 8, 3, [2, 1], 0, 40, groups)
+    batches = list(sampler)
+    first = [batch for batch in batches if batch[0] < 240]
+    assert len(batches) == len(sampler) and len(first) == 60
+    for one_pass in (first[:30], first[30:]):
+        assert sorted(np.concatenate(one_pass).tolist()) == list(range(240))
+        groups_in_turn = [groups[0][batch] for batch in one_pass]
+        for start in range(0, 30, 6):
+            assert (
+                len(np.unique(np.concatenate(groups_in_turn[start : start + 6]))) <= 17
+            )  # of 36: those of two buffers
+    assert first[:30] != first[30:]
+    others = [batch for batch in batches if batch[0] >= 240]
+    assert len(np.unique(np.concatenate(others))) == 24  # fewer than are shuffled at a time
+    again = ModalityBatchSampler([240, 30], 8, 3, [2, 1], 0, 40, groups)
+    assert list(again) == batches
+    again.set_epoch(1)
+    assert list(again) != batches
+
+
+def test_a_buffer_that_holds_all_changes_nothing():
+    groups = [groups_of([10] * 4), groups_of([30])]
+    plain = list(ModalityBatchSampler([40, 30], 8, 3))
+    assert list(ModalityBatchSampler([40, 30], 8, 3, None, 0, 40, groups)) == plain
+
+
+def test_row_groups_are_those_of_the_rows_that_are_kept(grouped):
+    data = PreparedSet.open(grouped["eeg"])
+    part = RecordingDataset.open(data, "train", ["sub-02", "sub-01"])
+    every = part.groups
+    assert len(every) == len(part) and (np.diff(every) >= 0).all()
+    part.keep(np.array([150, 3, 80]))
+    part.keep(np.array([0, 2]))
+    assert part.groups.tolist() == every[[150, 80]].tolist()

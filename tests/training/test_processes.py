@@ -1,5 +1,7 @@
 """Several processes: they train one model, or the run is refused; a resumed run ends with the same weights."""
 
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
 
 from neural_clip.errors import DataError
@@ -26,6 +30,7 @@ from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.run_state import is_finished
 from paths import REPOSITORY
+from planted_data import READY, write_planted
 from second_process import python
 
 LAUNCHERS = {1: ["train.py"], 2: ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]}
@@ -164,7 +169,7 @@ def test_killed_in_an_epoch_and_resumed_ends_with_the_same_weights(recipe_file, 
     while not is_finished(partial / "checkpoint-4"):
         assert running.poll() is None, running.communicate()[0][-3000:]
         time.sleep(0.01)
-    running.send_signal(signal.SIGINT if n_processes == 2 else signal.SIGKILL)
+    os.kill(running.pid if n_processes == 1 else children(running.pid)[0], signal.SIGKILL)
     running.communicate(timeout=300)
     reached = max(int(path.name.split("-")[1]) for path in partial.glob("checkpoint-*"))
     assert running.returncode != 0 and 4 <= reached < last
@@ -174,18 +179,174 @@ def test_killed_in_an_epoch_and_resumed_ends_with_the_same_weights(recipe_file, 
     assert not partial.exists()
 
 
+def children(pid):
+    """Processes that one has started, the oldest first."""
+    found = [path.parent for path in Path("/proc").glob("[0-9]*/stat") if f" {pid} " in stat_of(path)]
+    return sorted(int(path.name) for path in found)
+
+
+def stat_of(path):
+    """State and parent of a process; nothing of one that has ended meanwhile."""
+    try:
+        state, parent = path.read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return ""
+    return f"{state} {parent} "
+
+
+STILL = ["--model.eeg.dropout", "0", "--model.fmri.dropout", "0", "--optim", "sgd", "--learning-rate", "0.3"]
+
+
 @pytest.mark.slow
 @pytest.mark.numerical
-def test_two_processes_are_one_that_accumulates_two_batches(recipe_file, tmp_path):
-    """No noise and no statistics of batches, which differ by design: then both sum the same gradients."""
-    still = ["--model.eeg", "{encoder_type: linear, dropout: 0}", "--model.fmri.dropout", "0"]
-    two, one = tmp_path / "two", tmp_path / "one"
-    run(2, recipe_file, *still, "--output-dir", two)
-    train(read_recipe([recipe_file, *still, "--gradient_accumulation_steps", "2", "--output_dir", str(one)]))
-    together, alone = (load_file(folder / "model.safetensors") for folder in (two, one))
-    apart = load_file(
-        train(read_recipe([recipe_file, *still, "--output_dir", str(tmp_path / "x")])) / "model.safetensors"
-    )
-    for name, value in alone.items():
-        assert (together[name] - value).abs().max() < 1e-5
-    assert max((apart[name] - value).abs().max() for name, value in alone.items()) > 1e-3
+def test_two_processes_are_one_with_batches_of_twice_the_size(recipe_file, tmp_path):
+    """Two of 24 rows and one of 48, on two modalities of unequal length, one of them shorter than a batch."""
+    recipe = yaml.safe_load(Path(recipe_file).read_text())
+    few = {"n_subjects": 1, "repeats": 1, "counts": {"train": 25, "validation": 6, "test": 6}}
+    recipe["data"]["fmri"] = str(write_planted(tmp_path / "few", "fmri", pixels=False, encoder=READY, **few))
+    Path(recipe_file).write_text(yaml.safe_dump(recipe))
+    still = [recipe_file, *STILL, "--min-steps", "9", "--epochs", "1"]
+    run(2, *still, "--batch-size", "24", "--output-dir", tmp_path / "two")
+    one = train(read_recipe([*still, "--batch_size", "48", "--output_dir", str(tmp_path / "one")]))
+    assert_same_run(tmp_path / "two", one)
+    other = train(read_recipe([*still, "--batch_size", "24", "--output_dir", str(tmp_path / "other")]))
+    weights = [load_file(folder / "model.safetensors") for folder in (one, other)]
+    assert max((weights[1][name] - value).abs().max() for name, value in weights[0].items()) > 1e-3
+
+
+def assert_same_run(found, expected):
+    """Weights, and losses of each epoch."""
+    weights = [load_file(folder / "model.safetensors") for folder in (found, expected)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[1].items():
+        assert (weights[0][name] - value).abs().max() < 1e-4, name
+    steps, scores = zip(*(steps_and_scores(folder) for folder in (found, expected)), strict=True)
+    assert steps[0] == steps[1] and scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def steps_and_scores(folder):
+    record = json.loads((folder / "training.json").read_text())
+    return record["steps"], [entry["eval_two_way"] for entry in record["validation"]]
+
+
+@pytest.mark.slow
+@pytest.mark.numerical
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_two_processes_told_to_end_save_and_one_goes_on(recipe_file, tmp_path):
+    """Slurm sends SIGTERM, and `torchrun` hands it on; the run ends as one that nothing interrupted."""
+    never = ["--save-strategy", "no", "--eval-strategy", "no", "--load-best-model-at-end", "false"]
+    still = [recipe_file, *STILL, *never, "--max-steps", "300", "--learning-rate", "0.05"]
+    logged = ["--logging-strategy", "steps", "--logging-steps", "1"]
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    running = start(2, *still, *logged, "--batch-size", "8", "--output-dir", str(part))
+    while "'loss'" not in (line := running.stdout.readline()):
+        assert line, "it ended"
+    running.send_signal(signal.SIGTERM)
+    told = running.communicate(timeout=300)[0]
+    (state,) = part.with_name("part.partial").glob("checkpoint-*")
+    step = int(state.name.split("-")[1])
+    assert running.returncode != 0 and is_finished(state) and 0 < step < 300
+    advice = "which was saved. Give the same command again with `--resume`, in place of `--overwrite`, to go on."
+    assert f"training was interrupted after step {step} of 300, {advice}" in told
+    train(read_recipe([*still, "--batch_size", "16", "--output_dir", str(part), "--resume"]))
+    train(read_recipe([*still, "--batch_size", "16", "--output_dir", str(whole)]))
+    assert_same_run(part, whole)
+
+
+ACCELERATE = REPOSITORY / "configs" / "accelerate"
+EXPECTED = {  # processes, machines, on CPUs
+    "cpu": (1, 1, True),
+    "one_gpu": (1, 1, False),
+    "eight_gpus": (8, 1, False),
+    "two_nodes_slurm": (16, 2, False),
+}
+
+
+def test_each_configuration_is_expected():
+    assert sorted(path.stem for path in ACCELERATE.glob("*.yaml")) == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_accelerate_reads_it(name):
+    found = load_config_from_file(str(ACCELERATE / f"{name}.yaml"))
+    assert (found.num_processes, found.num_machines, found.use_cpu) == EXPECTED[name]
+    assert str(found.distributed_type.value) == ("NO" if found.num_processes == 1 else "MULTI_GPU")
+    assert found.mixed_precision == "no" and not found.dynamo_config  # the recipe's, and refused
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_its_comment_is_a_command_of_accelerate(name):
+    """The launcher's own checks, as far as they need no GPU."""
+    lines = [
+        line[2:] for line in (ACCELERATE / f"{name}.yaml").read_text().splitlines() if line.startswith("# accelerate")
+    ]
+    if name == "two_nodes_slurm":
+        return  # its sbatch script below
+    (command,) = lines
+    arguments = launched(command.split()[2:])
+    assert arguments.config_file == f"configs/accelerate/{name}.yaml" and Path(REPOSITORY, "train.py").is_file()
+    assert arguments.num_processes == EXPECTED[name][0] and arguments.training_script == "train.py"
+
+
+def launched(words):
+    """What `accelerate launch WORDS` would start."""
+    folder = os.getcwd()
+    os.chdir(REPOSITORY)
+    try:
+        arguments = launch_command_parser().parse_args(words)
+        return _validate_launch_command(arguments)[0]
+    finally:
+        os.chdir(folder)
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Programs in place of Slurm's: both nodes run here, and `accelerate` says what it was given."""
+    programs = {
+        "scontrol": 'printf "node7\\nnode8\\n"',
+        "srun": 'shift; for node in 0 1; do SLURM_NODEID=$node "$@" || exit 1; done',
+        "accelerate": 'python3 -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[7-8]")
+    monkeypatch.setenv("SLURM_JOB_ID", "1234567")
+
+
+def submit(*words):
+    script = str(ACCELERATE / "two_nodes_slurm.sbatch")
+    return subprocess.run(["bash", script, *words], capture_output=True, text=True, timeout=60)
+
+
+def test_the_job_script_starts_a_launcher_on_each_node(slurm, tmp_path):
+    words = ["configs/base.yaml", "--data", "meg=data with space", "--output-dir", str(tmp_path / "out")]
+    done = submit(*words)
+    assert done.returncode == 0, done.stderr
+    for node, line in enumerate(done.stdout.splitlines()):
+        command, *given = json.loads(line)
+        assert command == "launch"
+        arguments = launched(given)
+        assert (arguments.num_processes, arguments.num_machines, arguments.machine_rank) == (16, 2, node)
+        assert (arguments.main_process_ip, arguments.main_process_port) == ("node7", 24567)
+        assert arguments.multi_gpu and arguments.training_script == "train.py"
+        assert arguments.training_script_args == words
+    assert node == 1
+
+
+def test_the_job_script_goes_on_where_a_run_was_interrupted(slurm, tmp_path):
+    (tmp_path / "out.partial" / "checkpoint-5").mkdir(parents=True)
+    done = submit("configs/base.yaml", "--output-dir", str(tmp_path / "out"))
+    assert json.loads(done.stdout.splitlines()[0])[-1] == "--resume"
+    done = submit("configs/base.yaml")
+    assert done.returncode == 2 and "give --output-dir" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_one_for_cpus_trains(recipe_file, tmp_path):
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / "cpu.yaml"), "train.py"]
+    done = python(*launcher, recipe_file, "--output-dir", tmp_path / "out", "--max-steps", "2", cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert (record["processes"], record["device"], record["steps"]) == (1, "cpu", 2)

@@ -34,7 +34,7 @@ from neural_clip.training.checks import check_named_encoder, check_push
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
-from neural_clip.training.run_state import is_finished, mark_finished
+from neural_clip.training.run_state import is_finished, mark_finished, states_of
 from neural_clip.training.trainer import BestState, NeuralClipTrainer, validation_two_way
 from paths import REPOSITORY
 from planted_data import READY, facts_of
@@ -107,17 +107,34 @@ def test_two_epochs_and_two_more_equal_four(recipe_file, tmp_path):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Press Ctrl-C after a step of the next training."""
+    """Press Ctrl-C, or send another signal, after a step of the next training."""
 
-    def press(step):
+    def press(step, sent=signal.SIGINT):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == step:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), sent)
 
         monkeypatch.setattr(BestState, "on_step_end", on_step_end)
 
     yield press
     monkeypatch.undo()
+
+
+@pytest.mark.numerical
+def test_told_to_end_it_saves_the_step_at_hand_and_goes_on_from_there(recipe_file, tmp_path, interrupt, capsys):
+    """States are saved at the end of an epoch; the signal comes in the middle of the second one."""
+    before = signal.getsignal(signal.SIGTERM)
+    whole = train(read_recipe([recipe_file, "--output_dir", str(tmp_path / "whole")]))
+    interrupt(27, signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        train(read_recipe([recipe_file, "--output_dir", str(tmp_path / "part")]))
+    assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in states_of(tmp_path / "part.partial")][-1] == "checkpoint-27"
+    told = "training was interrupted after step 27 of 40, which was saved. Give the same command again with `--resume`"
+    assert told in capsys.readouterr().err
+    interrupt(-1)
+    part = train(read_recipe([recipe_file, "--output_dir", str(tmp_path / "part"), "--resume", "true"]))
+    assert (part / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 @pytest.mark.numerical
@@ -232,15 +249,17 @@ def prepared_as(folder, **facts):
     )
 
 
-def test_a_checkpoint_of_several_processes_is_not_resumed_by_one(recipe_file, tmp_path):
-    """Also one of before the batches were recorded, which has as many random states as there were processes."""
+def test_a_checkpoint_of_processes_that_shared_no_batch_is_not_resumed(recipe_file, tmp_path):
+    """One of before the batches were recorded, which has as many random states as there were processes."""
     output = train(read_recipe([recipe_file, "--max_steps", "1"]))
     checkpoint = output / "checkpoint-1"
     (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
     shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")
     for name in ("batches.json", "files.json"):
         (checkpoint / name).unlink()
-    with pytest.raises(DataError, match="'num_processes' was 2 and is 1"):
+    with pytest.raises(
+        DataError, match="cannot be resumed from: its 2 processes each compared recordings of their own"
+    ):
         train(read_recipe([recipe_file, "--resume", "true"]))
 
 

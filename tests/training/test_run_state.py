@@ -79,6 +79,6 @@ def test_states_are_sorted_by_their_steps(tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", ""])
 def test_damaged_batches_of_an_older_state_tell_nothing(tmp_path, content):
     (tmp_path / "batches.json").write_text(content)
-    check_resumed_batches(str(tmp_path), {"num_processes": 1, "seed": 3, "min_steps": 0})
-    with pytest.raises(DataError, match="'num_processes' was 1 and is 2"):
-        check_resumed_batches(str(tmp_path), {"num_processes": 2, "min_steps": 0})
+    check_resumed_batches(str(tmp_path), {"seed": 3, "min_steps": 0, "shuffle_buffer_size": 0})
+    with pytest.raises(DataError, match="'min_steps' was 0 and is 2"):
+        check_resumed_batches(str(tmp_path), {"min_steps": 2, "shuffle_buffer_size": 0})

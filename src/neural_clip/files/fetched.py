@@ -16,7 +16,7 @@ def folder_of(place: str | Path, what: str, advice: str = "", **asked: Any) -> P
         place (`str` or `Path`): The folder, or `ORG/NAME`.
         what (`str`): What is looked for, for messages: `"gallery"`.
         advice (`str`): What messages end with.
-        **asked: What `snapshot_download` is told besides: `revision`, `token`, `cache_dir`, `allow_patterns`.
+        **asked: What `snapshot_download` is told besides: `revision`, `token`, `cache_dir`, `ignore_patterns`.
 
     Raises:
         DataError: Within seconds, where there is no such folder and the Hub does not give it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -33,6 +34,7 @@ from neural_clip.prepared.places import PLACES_FILE, in_mm, read_places
 from neural_clip.prepared.recording_rows import recording_features
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.prepared.stored_rows import check_rows, check_stored, files_of, open_rows
+from neural_clip.prepared.streamed_rows import ParquetFiles, StreamedRows, hub_files
 from neural_clip.target_space import TargetSpace
 
 if TYPE_CHECKING:
@@ -52,16 +54,24 @@ class PreparedSet:
         folder (`Path`): Where it lies on this machine.
         facts ([`Facts`]): What its `neural_clip.json` says.
         images ([`ImageTable`], *optional*): Read from the folder when first used unless given.
+        streaming (`bool`): Read recordings from their Parquet files a row group at a time.
     """
 
-    def __init__(self, name: str, folder: Path, facts: Facts, images: ImageTable | None = None) -> None:
-        self.name, self.folder, self.facts = name, folder, facts
+    def __init__(
+        self, name: str, folder: Path, facts: Facts, images: ImageTable | None = None, streaming: bool = False
+    ) -> None:
+        self.name, self.folder, self.facts, self.streaming = name, folder, facts, streaming
         self._images = images
         self._recordings: dict[str, datasets.DatasetDict] = {}
 
     @classmethod
-    def open(cls, folder: str | Path | PreparedSet) -> PreparedSet:
+    def open(cls, folder: str | Path | PreparedSet, streaming: bool = False) -> PreparedSet:
         """Open a folder, or fetch a data set of that name from the Hub; an open one is returned as it is.
+
+        Args:
+            folder (`str`, `Path` or [`PreparedSet`]): Which.
+            streaming (`bool`): Read recordings a row group at a time, those of the Hub from there; nothing is copied
+                or written but what is beside the recordings.
 
         Raises:
             DataError: If it is no prepared data set of this machine and cannot be had from the Hub, its facts are
@@ -71,10 +81,11 @@ class PreparedSet:
             return folder
         if moved_aside(folder, METADATA_FILE):
             read_metadata(folder)  # says where it lies
-        local = folder_of(folder, "data set", "Make a prepared one with `neural-clip prepare` and give its folder.")
+        advice = "Make a prepared one with `neural-clip prepare` and give its folder."
+        local = folder_of(folder, "data set", advice, ignore_patterns="data/*" if streaming else None)
         facts = Facts.read(local)
-        check_stored(local, facts)
-        return cls(str(folder), local, facts)
+        check_stored(local, facts, recordings=not streaming or local == Path(folder))
+        return cls(str(folder), local, facts, streaming=streaming)
 
     def verify(self) -> PreparedSet:
         """The same data set, once its files are read whole and known to be those that were written.
@@ -130,7 +141,7 @@ class PreparedSet:
             return self
         images = replace(self.images, embeds=mine.moved(self.images.embeds, space))
         targets = {**(self.facts.targets or {}), "space": replace(mine, mean=space.mean).as_dict()}
-        return PreparedSet(self.name, self.folder, replace(self.facts, targets=targets), images)
+        return PreparedSet(self.name, self.folder, replace(self.facts, targets=targets), images, self.streaming)
 
     @cached_property
     def preparation(self) -> Preparation | None:
@@ -231,8 +242,6 @@ class PreparedSet:
         Raises:
             DataError: If there is no such split or subject, or nothing was recorded of these subjects in it.
         """
-        from datasets import concatenate_datasets
-
         check_option("split", name, SPLITS)
         wanted = asked = list(self.facts.subjects if subjects is None else subjects)
         if unknown := sorted(set(wanted) - set(self.facts.subjects)):
@@ -240,7 +249,7 @@ class PreparedSet:
         wanted = [subject for subject in wanted if self.facts.subject_splits[subject].get(name)]
         if not wanted:
             raise DataError(f"'{self.name}' has no {name} recordings of {asked}.")
-        recordings = concatenate_datasets([self._of_subject(subject)[name] for subject in wanted])
+        recordings: Any = self._streamed(name, wanted) if self.streaming else self._mapped(name, wanted)
         labels = recordings.select_columns(["subject", "image_id"]).with_format("arrow")[:]
         subjects_found, image_ids = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
         stated = np.repeat(wanted, [self.facts.subject_splits[subject][name] for subject in wanted])
@@ -250,6 +259,34 @@ class PreparedSet:
                 f"subject. {DATA_ADVICE}"
             )
         return Split(self, name, recordings, subjects_found, image_ids)
+
+    def row_groups(self, name: str, subjects: Sequence[str]) -> np.ndarray:
+        """Number of the Parquet row group of each recording of a split, of these subjects, `(n,)` int."""
+        return self._parquet(name, subjects).group_of_row
+
+    def _mapped(self, name: str, subjects: Sequence[str]) -> datasets.Dataset:
+        """Rows of a split, memory-mapped."""
+        from datasets import concatenate_datasets
+
+        return concatenate_datasets([self._of_subject(subject)[name] for subject in subjects])
+
+    def _streamed(self, name: str, subjects: Sequence[str]) -> StreamedRows:
+        """Rows of a split, read when asked."""
+        files = self._parquet(name, subjects)
+        stated = sum(self.facts.subject_splits[subject][name] for subject in subjects)
+        check_rows([Path(path) for path in files.paths], int(files.n_rows.sum()), stated)
+        return StreamedRows.of(files)
+
+    def _parquet(self, name: str, subjects: Sequence[str]) -> ParquetFiles:
+        """Files of a split, here or on the Hub, in the order of its rows."""
+        patterns = [f"data/{subject}/{name}-*.parquet" for subject in subjects]
+        if self.folder == Path(self.name):
+            return ParquetFiles([str(path) for each in patterns for path in files_of(self.folder, each)])
+        open_file, place = hub_files(self.name, self.folder.name)
+        listed = self.facts.files or {}
+        names = [file for each in patterns for file in sorted(listed) if fnmatchcase(file, each)]
+        told = {f"{place}/{file}": listed[file] for file in names}
+        return ParquetFiles(list(told), open_file, told)
 
     def _of_subject(self, subject: str) -> datasets.DatasetDict:
         """All splits of a subject, opened once."""

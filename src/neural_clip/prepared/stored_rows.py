@@ -21,8 +21,13 @@ ROWS_READ = 64  # at once, when a damaged file is looked for
 TAKES_NO_FILES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
-def check_stored(folder: Path, facts: Facts) -> None:
+def check_stored(folder: Path, facts: Facts, recordings: bool = True) -> None:
     """Compare the files of a data set with its facts, without reading their rows.
+
+    Args:
+        folder (`Path`): The data set.
+        facts ([`Facts`]): What it says of itself.
+        recordings (`bool`): Whether the recordings are there too.
 
     Raises:
         DataError: If a fact is absent without which no rows can be read, a file has another size or footer than was
@@ -33,8 +38,11 @@ def check_stored(folder: Path, facts: Facts) -> None:
     if lacking := [repr(name) for name in needed if getattr(facts, name) is None]:
         raise DataError(f"'{folder / METADATA_FILE}' is damaged: it lacks {', '.join(lacking)}. {DATA_ADVICE}")
     if facts.files is not None:
-        check_files(folder, facts.files, contents=False)
+        files = {name: told for name, told in facts.files.items() if recordings or not name.startswith("data/")}
+        check_files(folder, files, contents=False)
         return
+    if not recordings:
+        raise DataError(f"'{folder / METADATA_FILE}' lists no files, so that they cannot be streamed. {DATA_ADVICE}")
     for subject, counts in facts.subject_splits.items():
         for split, count in counts.items():
             paths = files_of(folder, f"data/{subject}/{split}-*.parquet")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.reader import PreparedSet, Split, padded
+from neural_clip.training.termination import ignore_termination
 
 N_NAMED = 8  # recordings that a message names
 
@@ -35,6 +37,8 @@ class RecordingDataset(Dataset):
         for subject in np.unique(self.subject_ids):
             own = self.subject_ids == subject
             self.rows[own] = np.arange(own.sum())
+        self._read = list(dict.fromkeys(part.subjects.tolist()))  # whose files are read
+        self._kept = np.arange(len(part))  # of their rows
 
     @classmethod
     def open(cls, data: PreparedSet, split: str, subjects: Sequence[str]) -> RecordingDataset:
@@ -48,8 +52,14 @@ class RecordingDataset(Dataset):
         """`"eeg"`, `"meg"` or `"fmri"`."""
         return self.part.modality
 
+    @property
+    def groups(self) -> np.ndarray:
+        """Number of the Parquet row group of each recording, `(n,)` int."""
+        return self.part.data.row_groups(self.part.name, self._read)[self._kept]
+
     def keep(self, rows: np.ndarray) -> None:
         """Leave out every recording but these rows, `(n_kept,)` int."""
+        self._kept = self._kept[rows]
         self.part, self.subject_ids, self.rows = self.part.at(rows), self.subject_ids[rows], self.rows[rows]
 
     def __len__(self) -> int:
@@ -59,22 +69,33 @@ class RecordingDataset(Dataset):
         return self.__getitems__([row])
 
     def __getitems__(self, rows: list[int]) -> dict:
+        return {f"{self.modality}_values": self.values(rows), **self.labels(rows)}
+
+    def values(self, rows: list[int]) -> torch.Tensor:
+        """Recordings, `(n_rows, ...)`; rows of subjects with fewer voxels end in zeros."""
+        if not rows:
+            return self.values([0])[:0]
+        values = padded(self.part.values(rows))
+        self._check_finite("Recordings", values, rows)
+        return torch.from_numpy(values)
+
+    def labels(self, rows: list[int]) -> dict:
+        """Of a batch all but the recordings."""
         image_rows = self.part.image_rows[rows]
-        values, embeds = padded(self.part.values(rows)), self.part.data.images.embeds[image_rows]
-        for what, numbers in (("Recordings", values), ("Image embeddings", embeds)):
-            finite = np.isfinite(numbers).reshape(len(rows), -1).all(axis=1)
-            if not finite.all():
-                self._refuse(what, [row for row, fine in zip(rows, finite, strict=True) if not fine])
+        embeds = self.part.data.images.embeds[image_rows]
+        self._check_finite("Image embeddings", embeds, rows)
         return {
-            f"{self.modality}_values": torch.from_numpy(values),
             "subject_ids": torch.from_numpy(self.subject_ids[rows]),
             "image_embeds": torch.from_numpy(embeds),
             "image_ids": torch.from_numpy(image_rows),
         }
 
-    def _refuse(self, what: str, rows: list[int]) -> NoReturn:
-        """Name rows whose values are not finite."""
-        part = self.part
+    def _check_finite(self, what: str, numbers: np.ndarray, rows: list[int]) -> None:
+        """Raise a `DataError` that names the rows whose values are not finite."""
+        finite = np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
+        if finite.all():
+            return
+        rows, part = [row for row, fine in zip(rows, finite, strict=True) if not fine], self.part
         listed = named(part.subjects[rows].tolist(), part.image_ids[rows].tolist(), self.rows[rows].tolist())
         raise DataError(
             f"{what} in the {part.name} split of '{part.data.name}' hold NaN or infinity: {listed}. Prepare the data "
@@ -91,22 +112,58 @@ def named(subjects: Sequence[str], images: Sequence[str], rows: Sequence[int] | 
     return ", ".join(texts[:N_NAMED]) + more
 
 
+@dataclass(frozen=True)
+class StoredRecordings:
+    """Recordings of a batch that are read a part at a time, whenever they are needed.
+
+    Args:
+        dataset ([`RecordingDataset`]): Where they are.
+        rows (`list[int]`): Which.
+    """
+
+    dataset: RecordingDataset
+    rows: list[int]
+
+    @property
+    def modality(self) -> str:
+        """`"eeg"`, `"meg"` or `"fmri"`."""
+        return self.dataset.modality
+
+    def read(self, which: slice) -> torch.Tensor:
+        """Some of them, `(n_rows, ...)`."""
+        return self.dataset.values(self.rows[which])
+
+
 class JointDataset(Dataset):
-    """Several modalities end to end; each batch comes from one of them (see [`ModalityBatchSampler`])."""
+    """Several modalities end to end; each batch comes from one of them (see [`ModalityBatchSampler`]).
+
+    Args:
+        parts (sequence of [`RecordingDataset`]): One entry a modality.
+
+    `share` is which of how many equal parts of each batch this process reads: `(process_index, num_processes)`. With
+    `stored`, a batch holds its recordings as [`StoredRecordings`].
+    """
 
     def __init__(self, parts: Sequence[RecordingDataset]) -> None:
         self.parts = list(parts)
         self.offsets = np.cumsum([0] + [len(part) for part in self.parts])
+        self.share, self.stored = (0, 1), False
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
     def __getitems__(self, rows: list[int]) -> dict:
         part = int(np.searchsorted(self.offsets, rows[0], side="right")) - 1
-        return self.parts[part].__getitems__([row - int(self.offsets[part]) for row in rows])
+        index, count = self.share
+        rows = [row - int(self.offsets[part]) for row in rows]
+        # sorted, so that each process needs few of the row groups that the batch lies in
+        own = rows if count == 1 else np.array_split(np.sort(rows), count)[index].tolist()
+        if self.stored:
+            return {"recordings": StoredRecordings(self.parts[part], own), **self.parts[part].labels(own)}
+        return self.parts[part].__getitems__(own)
 
 
-def least_batches(min_steps: int, epochs: float, accumulated: int, num_processes: int) -> int:
+def least_batches(min_steps: int, epochs: float, accumulated: int) -> int:
     """Batches of a modality that an epoch needs, so that a run has so many optimiser steps of it.
 
     Args:
@@ -114,27 +171,26 @@ def least_batches(min_steps: int, epochs: float, accumulated: int, num_processes
             the step.
         epochs (`float`): Of the run. The whole ones must do, since a part of one may lack any of its batches; a run of
             less than one has fewer steps.
-        accumulated (`int`): Batches whose gradients each process adds up in a step.
-        num_processes (`int`): Processes. Up to one batch less than these may be left out of an epoch.
+        accumulated (`int`): Batches whose gradients are added up in a step.
     """
-    needed = math.ceil(min_steps * accumulated * num_processes / max(int(epochs), 1))
-    return needed and needed + num_processes - 1
+    return math.ceil(min_steps * accumulated / max(int(epochs), 1))
 
 
 class ModalityBatchSampler:
-    """Shuffled batches, each from one modality, the modalities in random order; those of one process.
+    """Shuffled batches, each from one modality, the modalities in random order.
 
     Args:
         sizes (sequence of `int`): Recordings of each modality.
-        batch_size (`int`): Recordings a batch; a modality that has fewer makes one batch of all.
+        batch_size (`int`): Recordings a batch, over all processes, each of which has a part of it; a modality that
+            has fewer makes one batch of all.
         seed (`int`): With the epoch it decides the order, so that a resumed run sees the same batches.
         passes (sequence of `int`, *optional*): How often an epoch goes over the recordings of each modality; once by
             default. Each pass has an order of its own.
-        num_processes (`int`): Processes that the batches are dealt to in turn, each as many; what is left over is left
-            out of the epoch.
-        process_index (`int`): Which of these this is.
         min_batches (`int`): Batches that each modality has in an epoch, or more. One whose passes give fewer has more
             passes, the last of which may be cut short; the batches of the others stay what they are.
+        shuffle_buffer_size (`int`): A pass over more recordings than these goes from row group to row group of their
+            files, in random order, and shuffles so many recordings at a time; 0 shuffles all at once.
+        groups (sequence of `np.ndarray`, *optional*): The row group of each recording of each modality, for that.
     """
 
     def __init__(
@@ -143,15 +199,14 @@ class ModalityBatchSampler:
         batch_size: int,
         seed: int,
         passes: Sequence[int] | None = None,
-        num_processes: int = 1,
-        process_index: int = 0,
         min_batches: int = 0,
+        shuffle_buffer_size: int = 0,
+        groups: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.sizes, self.passes = list(sizes), [1] * len(sizes) if passes is None else list(passes)
         self.batch_size = batch_size
         self.seed = seed
-        self.num_processes, self.process_index = num_processes, process_index
-        self.min_batches = min_batches
+        self.min_batches, self.shuffle_buffer_size, self.groups = min_batches, shuffle_buffer_size, groups
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -160,17 +215,12 @@ class ModalityBatchSampler:
 
     @property
     def counts(self) -> list[int]:
-        """Batches of each modality in an epoch, over all processes."""
+        """Batches of each modality in an epoch."""
         passes = zip(self.sizes, self.passes, strict=True)
         return [max(n * max(size // self.batch_size, 1), self.min_batches) for size, n in passes]
 
-    @property
-    def n_batches(self) -> int:
-        """Batches of an epoch, over all processes."""
-        return sum(self.counts)
-
     def __len__(self) -> int:
-        return self.n_batches // self.num_processes
+        return sum(self.counts)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -179,17 +229,37 @@ class ModalityBatchSampler:
             more = np.random.default_rng([self.seed, self.epoch, 1 + number])  # a 0 would repeat `rng`
             in_pass = max(size // self.batch_size, 1)
             for first in range(0, count, in_pass):
-                order = offset + (rng if first < n_passes * in_pass else more).permutation(size)
+                order = offset + self._pass_over(number, rng if first < n_passes * in_pass else more)
                 starts = range(0, min(in_pass, count - first) * self.batch_size, self.batch_size)
                 batches += [order[start : start + self.batch_size].tolist() for start in starts]
             offset += size
-        order = rng.permutation(len(batches))[: len(self) * self.num_processes]
-        for index in order[self.process_index :: self.num_processes]:
+        order, modality = rng.permutation(len(batches)), np.repeat(np.arange(len(self.counts)), self.counts)
+        for number in filter(self._by_groups, range(len(self.sizes))):
+            order[modality[order] == number] = np.flatnonzero(modality == number)  # one row group after the other
+        for index in order:
             yield batches[index]
 
+    def _by_groups(self, number: int) -> bool:
+        """Whether a modality has more recordings than are shuffled at a time."""
+        return 0 < self.shuffle_buffer_size < self.sizes[number]
+
+    def _pass_over(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """The recordings of a modality in the order of a pass, `(size,)`."""
+        if not self._by_groups(number) or self.groups is None:
+            return rng.permutation(self.sizes[number])
+        first = np.flatnonzero(np.diff(self.groups[number], prepend=-1))
+        parts = np.split(np.arange(self.sizes[number]), first[1:])
+        order, buffer = [], np.zeros(0, np.int64)
+        for index in rng.permutation(len(parts)):
+            buffer = np.concatenate([buffer, parts[index]])
+            if len(buffer) >= self.shuffle_buffer_size:
+                order.append(rng.permutation(buffer))
+                buffer = buffer[:0]
+        return np.concatenate([*order, rng.permutation(buffer)])
+
     def as_dict(self) -> dict[str, Any]:
-        """What decides the batches, the same for all processes."""
-        names = ("sizes", "passes", "min_batches", "batch_size", "seed", "num_processes")
+        """What decides the batches, whatever the number of processes."""
+        names = ("sizes", "passes", "min_batches", "batch_size", "seed", "shuffle_buffer_size")
         return {name: getattr(self, name) for name in names}
 
 
@@ -198,7 +268,9 @@ class BatchLoader(DataLoader):
 
     def __init__(self, recordings: JointDataset, batches: ModalityBatchSampler, **kwargs: Any) -> None:
         self.batches = batches
-        super().__init__(recordings, batch_sampler=batches, collate_fn=whole_batch, **kwargs)
+        super().__init__(
+            recordings, batch_sampler=batches, collate_fn=whole_batch, worker_init_fn=ignore_termination, **kwargs
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch."""

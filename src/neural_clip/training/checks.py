@@ -76,9 +76,17 @@ def data_places(recipe: Recipe) -> str:
 
 def check_objective(recipe: Recipe) -> None:
     """Raise a `DataError` for batches of one recording where the loss compares the recordings of a batch."""
-    size = recipe.training_arguments.train_batch_size
+    arguments = recipe.training_arguments
+    size = arguments.train_batch_size * arguments.world_size
     if recipe.model.get("objective", "infonce") == "infonce":
         check_value("training.per_device_train_batch_size", size, size > 1, "2 and more for the contrastive loss")
+
+
+def check_streaming(recipe: Recipe) -> None:
+    """Raise a `DataError` where processes that load recordings would each keep row groups of their own."""
+    workers = recipe.training_arguments.dataloader_num_workers
+    allowed = "0 where recordings are streamed: the training process reads them itself"
+    check_value("training.dataloader_num_workers", workers, not (recipe.streaming and workers), allowed)
 
 
 def check_modalities(data: dict[str, PreparedSet]) -> None:
@@ -100,8 +108,15 @@ def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> int:
             keeps those that it began with.
     """
     processes = {"num_processes": max(len(list(Path(checkpoint).glob("rng_state_*.pth"))), 1)}
-    before = {"min_steps": 0, "min_batches": 0} | (object_in(Path(checkpoint, BATCHES_FILE)) or processes)
+    before = {"min_steps": 0, "min_batches": 0, "shuffle_buffer_size": 0} | (
+        object_in(Path(checkpoint, BATCHES_FILE)) or processes
+    )
     min_batches = before.pop("min_batches")
+    if (several := before.pop("num_processes", 1)) != 1:
+        raise DataError(
+            f"'{checkpoint}' cannot be resumed from: its {several} processes each compared recordings of their own, "
+            "as no run does any more. Train anew with `--overwrite`."
+        )
     changed = {name: (value, batches.get(name)) for name, value in before.items() if batches.get(name) != value}
     if changed:
         told = "; ".join(f"'{name}' was {old} and is {new}" for name, (old, new) in changed.items())

@@ -25,16 +25,20 @@ SECTIONS = ("data", "model", "training")
 MAX_NAME = 255  # bytes, of file systems
 MAX_FOLDS = 100
 MAX_PASSES = 10_000  # over the recordings of a modality in an epoch
+MAX_AT_ONCE = 2**31 - 1  # recordings
 MAX_MIN_STEPS = 100_000  # twice what `base` takes on THINGS-MEG; an epoch's batches are made at once
 DEFAULT = "base"  # the recipe where none is named
 RECIPES = Path(__file__).parent / "recipes"
 STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
-SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub")
+SWITCHES = ("closed_form", "resume", "overwrite", "push_to_hub", "dry_run", "streaming")
 # Words of the other commands for settings of `training`.
 SAME_AS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
-SETTINGS = ("closed_form", "folds", "min_steps", "passes", "resume", "overwrite")  # beside the sections
+# Beside the sections.
+SETTINGS = ("closed_form", "folds", "min_steps", "mini_batch_size", "passes", "resume", "overwrite",
+            "dry_run", "streaming", "shuffle_buffer_size")  # fmt: skip
 OPTIONS = ("data", "output-dir", "resume", "overwrite", "push-to-hub", "seed", "epochs", "min-steps", "batch-size",
-           "closed-form", "folds")  # fmt: skip
+           "mini-batch-size", "closed-form", "folds", "dry-run", "streaming",
+           "shuffle-buffer-size")  # fmt: skip
 USAGE = """usage: {program} [RECIPE] [--data MODALITY=FOLDER ...] [--output-dir FOLDER] [--SECTION.KEY VALUE ...] ...
 
 Train a model as a recipe says: by `base`, on the data sets of `--data`, unless another recipe is named.
@@ -47,8 +51,9 @@ It holds three sections:
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
 and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
 otherwise), `min_steps` (optimiser steps that each modality has in all, or more: an epoch goes more often over a small
-data set), `closed_form` (put one beside the network), `folds` (of cross-validation, where there is no validation
-split), `resume` and `overwrite`. Every value can be overridden.
+data set), `mini_batch_size` (recordings of a batch whose activations are kept at a time), `closed_form` (put one
+beside the network), `folds` (of cross-validation, where there is no validation split), `streaming`,
+`shuffle_buffer_size`, `resume`, `overwrite` and `dry_run`. Every value can be overridden.
 
 options:
   -h, --help                      show this help message and exit
@@ -59,11 +64,15 @@ options:
   --folds N                       cross-validate where there is no validation split; 0 for not
   --resume                        go on from the last checkpoint in the output folder
   --overwrite                     replace an earlier run in the output folder
+  --dry-run                       check all, measure a few steps, tell what the run takes, and write nothing
   --push-to-hub                   send the checkpoint to the Hub, private unless the recipe says otherwise
   --seed N                        of initial weights and the order of batches
   --epochs N                      training.num_train_epochs
   --min-steps N                   optimiser steps that each modality has in all, or more; 0 for as many as come
   --batch-size N                  training.per_device_train_batch_size
+  --mini-batch-size N             embed each batch in parts of so many recordings, in the memory of one part; 0 for not
+  --streaming                     read recordings from their Parquet files, here or on the Hub, without copies of them
+  --shuffle-buffer-size N         shuffle so many recordings at a time, row group after row group; 0 for all
   --SECTION.KEY VALUE             any value of the recipe, as YAML
   --KEY VALUE                     any value of its `training` section
 
@@ -109,8 +118,15 @@ class Recipe:
             over subjects where no test subject is trained on (see `training/folds.py`); 0 for not.
         min_steps (`int`): Optimiser steps that each modality has in the whole run, or more: where its passes give
             fewer, an epoch goes over its recordings more often. `training.max_steps` is followed as it is.
+        mini_batch_size (`int`): Recordings of a process whose activations are kept at a time: a batch is embedded in
+            such parts, twice (GradCache, see `training/batch_loss.py`). 0 for the whole batch at once.
         resume (`bool`): Go on from the last checkpoint in `training.output_dir`.
         overwrite (`bool`): Replace an earlier run there.
+        streaming (`bool`): Read recordings from their Parquet files a row group at a time, those of a data set of the
+            Hub from there, in the order that they have without it.
+        shuffle_buffer_size (`int`): Recordings of a modality that are shuffled at a time, row group after row group
+            (see `training/batches.py`); 0 for all. For data sets that are larger than the memory, and streamed.
+        dry_run (`bool`): Check everything, take a few steps, tell what the run would take, and write nothing.
     """
 
     data: dict[str, str] = field(default_factory=dict)
@@ -120,8 +136,12 @@ class Recipe:
     closed_form: bool = False
     folds: int = 0
     min_steps: int = 0
+    mini_batch_size: int = 0
     resume: bool = False
     overwrite: bool = False
+    dry_run: bool = False
+    streaming: bool = False
+    shuffle_buffer_size: int = 0
 
     def __post_init__(self) -> None:
         for name in (*SECTIONS, "passes"):
@@ -129,7 +149,7 @@ class Recipe:
             check_value(name, getattr(self, name), isinstance(getattr(self, name), dict), allowed)
             check_finite(name, getattr(self, name))
         self.data, self.training = as_yaml_has(self.data), as_yaml_has(self.training)
-        for name in ("closed_form", "resume", "overwrite"):
+        for name in ("closed_form", "resume", "overwrite", "dry_run", "streaming"):
             check_value(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         for name in STRATEGIES:  # YAML 1.1 takes `no` for false
             if self.training.get(name) is False:
@@ -174,6 +194,9 @@ class Recipe:
             check_value(f"passes.{name}", count, whole, f"a whole number from 1 to {MAX_PASSES:,}")
         whole = type(self.min_steps) is int and 0 <= self.min_steps <= MAX_MIN_STEPS
         check_value("min_steps", self.min_steps, whole, f"a whole number from 0 to {MAX_MIN_STEPS:,}")
+        for name in ("mini_batch_size", "shuffle_buffer_size"):
+            whole = type(size := getattr(self, name)) is int and 0 <= size <= MAX_AT_ONCE
+            check_value(name, size, whole, f"a whole number from 0 to {MAX_AT_ONCE:,}")
         self._arguments: TrainingArguments | None = None
 
     @property

@@ -1,9 +1,8 @@
 """Training on `transformers.Trainer`: from a recipe and prepared data sets to a checkpoint.
 
 Start it with `accelerate launch train.py RECIPE.yaml`, `python train.py ...`, `torchrun ... train.py ...` or
-`neural-clip train RECIPE.yaml`. See [`Recipe`] for what a recipe holds. With several processes each compares its own
-recordings with its own images: negatives are not gathered, so two processes with batches of 64 are not one with 128,
-but one that accumulates the gradients of two batches of 64.
+`neural-clip train RECIPE.yaml`. See [`Recipe`] for what a recipe holds. Several processes share each batch: two with
+batches of 64 compute what one computes with batches of 128.
 """
 
 from __future__ import annotations
@@ -39,11 +38,13 @@ from neural_clip.training.checks import (
     check_resumed_batches,
     check_resumed_encoder,
     check_resumed_weights,
+    check_streaming,
     data_places,
     is_public,
 )
 from neural_clip.training.closed_form import add_closed_forms
 from neural_clip.training.confidence import fit_confidence, keep_temperature
+from neural_clip.training.dry_run import estimate
 from neural_clip.training.end_warnings import end_warnings
 from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, config_of, cross_validate, folds_of
 from neural_clip.training.model import build_model, load_tower, model_config
@@ -52,8 +53,9 @@ from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
 from neural_clip.training.run_folder import RunFolder, check_place
 from neural_clip.training.settings import check_metric
-from neural_clip.training.splits import Splits, without_validation
-from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer, neural_embeds
+from neural_clip.training.splits import Splits, notes_on_streaming, without_validation
+from neural_clip.training.termination import EXIT_CODE, SaveOnTermination, Terminated
+from neural_clip.training.trainer import BestState, KeepTowerInEval, NeuralClipTrainer, OwnNoise, neural_embeds
 
 
 def train(recipe: Recipe) -> Path:
@@ -68,14 +70,19 @@ def train(recipe: Recipe) -> Path:
 
     Raises:
         DataError: If the recipe or a data set cannot be used; nothing is overwritten.
+
+    With `recipe.dry_run` it prints what the run would take, and writes nothing.
     """
     arguments = recipe.training_arguments
+    if recipe.dry_run:
+        arguments.report_to, arguments.push_to_hub = [], False
     output_dir = Path(str(arguments.output_dir))
-    data = {modality: PreparedSet.open(folder) for modality, folder in recipe.data.items()}
+    data = {name: PreparedSet.open(folder, recipe.streaming) for name, folder in recipe.data.items()}
     check_place(output_dir, [opened.folder for opened in data.values()])
     facts = {modality: opened.facts for modality, opened in data.items()}
     check_modalities(data)
     check_objective(recipe)
+    check_streaming(recipe)
     check_push(recipe, facts)
     encoder = common_image_encoder({opened.name: opened.facts for opened in data.values()})
     identity = common_identity(facts)
@@ -83,6 +90,7 @@ def train(recipe: Recipe) -> Path:
     folder = RunFolder(output_dir)
     if not recipe.resume:
         folder.start(resume=False, overwrite=recipe.overwrite, needs_best=False)  # refused before all data are read
+    if not (recipe.resume or recipe.dry_run or recipe.streaming):
         once_a_machine(lambda: [opened.verify() for opened in data.values()], arguments)
     tower = load_tower(encoder, bool(recipe.model.get("include_vision_tower")), identity.space)
     if tower is not None:
@@ -90,7 +98,7 @@ def train(recipe: Recipe) -> Path:
             check_made_by(tower, opened)
     config = model_config(recipe, facts, tower)
     subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
-    splits = Splits.open(data, subjects, arguments.train_batch_size)
+    splits = Splits.open(data, subjects, arguments.train_batch_size * arguments.world_size)
     folds = recipe.folds if not splits.validation else 0
     if folds:
         folds_of(splits.train, folds)  # refused before anything is read
@@ -109,7 +117,7 @@ def train(recipe: Recipe) -> Path:
         check_resumed_encoder(str(start), recipe, identity)
         check_prepared_alike(start, list(data.values()))
     held_out = None
-    if folds:
+    if folds and not recipe.dry_run:
 
         def trainer_of(of_fold: TrainingArguments, parts: Splits) -> FoldTrainer:
             model = build_model(config_of(config, parts), None, of_fold.seed)
@@ -124,7 +132,13 @@ def train(recipe: Recipe) -> Path:
         trainer.min_batches = check_resumed_batches(str(start), trainer.deciding_batches())
         check_resumed_weights(start, model)
     if trainer.is_world_process_zero():
-        _print_notes([*splits.notes, *folder.notes], trainer)
+        streaming = notes_on_streaming(splits.train, recipe.shuffle_buffer_size)
+        _print_notes([*splits.notes, *folder.notes, *streaming], trainer)
+    if recipe.dry_run:
+        lines = estimate(trainer, output_dir, 1 + folds)
+        if trainer.is_world_process_zero():
+            print("\n".join(["dry run: nothing is kept or written", *lines]))
+        return output_dir
     _run(trainer, folder, start, recipe, facts, held_out)
     if arguments.push_to_hub and trainer.is_world_process_zero():
         _push(recipe, output_dir)
@@ -140,15 +154,19 @@ def _run(
     output_dir = arguments.output_dir
     wait()  # until every process has looked where to start
     opened: Any = folder.opened(start, replaces=recipe.resume or recipe.overwrite) if is_first else nullcontext()
-    with opened:
+    termination = SaveOnTermination()
+    trainer.add_callback(termination)
+    with opened, termination:
         wait()  # until the folder is there
         arguments.output_dir = str(folder.partial)
         try:
             trainer.train(resume_from_checkpoint=str(folder.partial / start.name) if start else None)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as stop:
             if is_first:
                 steps = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
-                print(f"training was interrupted after {steps}", file=sys.stderr)
+                print(f"training was interrupted after {steps}{_advice(stop)}", file=sys.stderr)
+            if isinstance(stop, Terminated):
+                raise SystemExit(EXIT_CODE) from None
             raise
         finally:
             arguments.output_dir = output_dir
@@ -162,6 +180,13 @@ def _run(
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(place_line("checkpoint", str(output_dir)))
+
+
+def _advice(stop: BaseException) -> str:
+    """What is to be done after an interruption that no command tells of."""
+    if not isinstance(stop, Terminated):
+        return ""
+    return ", which was saved. Give the same command again with `--resume`, in place of `--overwrite`, to go on."
 
 
 def _save(
@@ -211,8 +236,10 @@ def _trainer(
             validation=splits.validation,
             passes=recipe.passes,
             min_steps=recipe.min_steps,
+            mini_batch_size=recipe.mini_batch_size,
+            shuffle_buffer_size=recipe.shuffle_buffer_size,
             processor=processor,
-            callbacks=[KeepTowerInEval(), BestState()],
+            callbacks=[KeepTowerInEval(), BestState(), OwnNoise()],
         )
         # now, so that what cannot be had is known before anything is written
         trainer.create_optimizer()

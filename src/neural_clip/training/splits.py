@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.streamed_rows import StreamedRows
 from neural_clip.training.batches import RecordingDataset
 
 
@@ -71,6 +72,19 @@ def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
             f"{batch_size}: each of its batches holds all of them."
         ]
     return []
+
+
+def notes_on_streaming(train: list[RecordingDataset], shuffle_buffer_size: int) -> list[str]:
+    """What is to be said where streamed row groups leave the memory before they are needed again."""
+    files = [part.part.recordings.files for part in train if isinstance(part.part.recordings, StreamedRows)]
+    n_bytes, most = sum(each.n_bytes for each in files), sum(each.most_bytes for each in files)
+    if shuffle_buffer_size or n_bytes <= most:
+        return []
+    return [
+        f"the recordings take {n_bytes / 2**30:.1f} GB, of which {most / 2**30:.1f} GB are kept in memory: row groups "
+        "are read again and again. `--shuffle-buffer-size 10000` shuffles so many recordings at a time and reads each "
+        "row group once in a pass."
+    ]
 
 
 def check_validation(part: RecordingDataset) -> None:

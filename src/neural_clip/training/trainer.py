@@ -21,6 +21,8 @@ from neural_clip.files.whole import write_whole
 from neural_clip.gallery.embedding import embed_recordings
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
+from neural_clip.training.across_processes import average_gradients, share_batch_norms
+from neural_clip.training.batch_loss import batch_loss
 from neural_clip.training.batches import (
     BatchLoader,
     JointDataset,
@@ -47,6 +49,8 @@ class NeuralClipTrainer(Trainer):
         validation (`list[RecordingDataset]`): Validation recordings, one entry a modality.
         passes (`dict[str, int]`, *optional*): How often an epoch goes over the recordings of a modality.
         min_steps (`int`): Optimiser steps that each modality has in a whole run, or more.
+        mini_batch_size (`int`): Rows of a process whose activations are kept at a time; 0 for all of a batch.
+        shuffle_buffer_size (`int`): Recordings that are shuffled at a time, row group after row group; 0 for all.
         processor ([`NeuralClipProcessor`], *optional*): Saved with each state, so that it can be used as it is.
         kwargs: Everything else that `Trainer` takes.
     """
@@ -57,34 +61,34 @@ class NeuralClipTrainer(Trainer):
         validation: list[RecordingDataset],
         passes: dict[str, int] | None = None,
         min_steps: int = 0,
+        mini_batch_size: int = 0,
+        shuffle_buffer_size: int = 0,
         processor: NeuralClipProcessor | None = None,
         **kwargs: Any,
     ) -> None:
         self.recordings, self.validation, self.passes = recordings, validation, passes or {}
-        self.processor = processor
+        self.processor, self.shuffle_buffer_size = processor, shuffle_buffer_size
+        self.groups = [part.groups for part in recordings.parts] if shuffle_buffer_size else None
         self.warned: set[str] = set()  # modalities that were said to have collapsed
         # steps that were not looked at yet: number, whether loss and gradient are finite, batch
         self.unseen: list[tuple[int, torch.Tensor, dict[str, Any]]] = []
         super().__init__(train_dataset=recordings, eval_dataset=validation, **kwargs)
-        args, self.min_steps = self.args, min_steps
-        per_step = (args.gradient_accumulation_steps, args.world_size)
-        self.min_batches = least_batches(min_steps, args.num_train_epochs, *per_step)  # of a modality in an epoch
+        args, self.min_steps, self.mini_batch_size = self.args, min_steps, mini_batch_size
+        # of a modality in an epoch
+        self.min_batches = least_batches(min_steps, args.num_train_epochs, args.gradient_accumulation_steps)
+        recordings.share, recordings.stored = (args.process_index, args.world_size), bool(mini_batch_size)
+        if args.world_size > 1:
+            share_batch_norms(self.accelerator.unwrap_model(self.model))
 
     def batches(self) -> ModalityBatchSampler:
-        """Batches of this process, in an order that depends on seed and epoch alone."""
+        """Batches over all processes, in an order that depends on seed and epoch alone."""
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         sizes = [len(part) for part in self.recordings.parts]
         passes = [self.passes.get(part.modality, 1) for part in self.recordings.parts]
-        processes = (args.world_size, args.process_index)
-        batches = ModalityBatchSampler(sizes, args.train_batch_size, seed, passes, *processes, self.min_batches)
-        if len(batches) == 0:
-            raise DataError(
-                f"An epoch has {batches.n_batches} batches of {batches.batch_size} recordings, but there are "
-                f"{batches.num_processes} processes, each of which needs one or more. Start fewer, or give smaller "
-                "batches by 'training.per_device_train_batch_size'."
-            )
-        return batches
+        shuffled = (self.shuffle_buffer_size, self.groups)
+        size = args.train_batch_size * args.world_size
+        return ModalityBatchSampler(sizes, size, seed, passes, self.min_batches, *shuffled)
 
     def deciding_batches(self) -> dict[str, Any]:
         """What decides the batches of a run and the state of its optimiser; a resumed one must agree."""
@@ -129,6 +133,8 @@ class NeuralClipTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """A step of `Trainer`; every few steps it is looked whether loss and gradients are finite."""
         loss = super().training_step(model, inputs, *args, **kwargs)
+        if self.accelerator.sync_gradients and self.args.world_size > 1:
+            average_gradients(self.accelerator.unwrap_model(model))
         finite = torch.isfinite(loss)
         if self.accelerator.sync_gradients and self.accelerator.scaler is None:  # a scaler looks for itself
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -137,6 +143,13 @@ class NeuralClipTrainer(Trainer):
         if len(self.unseen) >= LOOK_EVERY.get(finite.device.type, LOOK_EVERY_ELSEWHERE):
             self.check_steps()
         return loss
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss of a batch, which several processes may share, or which is embedded in parts."""
+        if self.args.world_size == 1 and not self.mini_batch_size:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        with self.accelerator.autocast():
+            return batch_loss(self.accelerator.unwrap_model(model), inputs, self.mini_batch_size).float()
 
     def check_steps(self) -> None:
         """Raise a `DataError` that names the recordings of the first step whose loss or gradient is not finite."""
@@ -152,9 +165,13 @@ class NeuralClipTrainer(Trainer):
 
     def _recordings_of(self, inputs: dict[str, Any]) -> str:
         """Which recordings a batch holds, and how large their values are."""
+        if (stored := inputs.get("recordings")) is not None:
+            inputs = {f"{stored.modality}_values": stored.read(slice(None)), **inputs}
         part = next(part for part in self.recordings.parts if f"{part.modality}_values" in inputs)
         subjects = [part.subjects[number] for number in inputs["subject_ids"].tolist()]
         images = [part.part.data.images.image_ids[row] for row in inputs["image_ids"].tolist()]
+        if not subjects:
+            return "It lies in the recordings of another process."
         largest = inputs[f"{part.modality}_values"].abs().amax()
         return (
             f"Its batch holds these recordings of '{part.part.data.name}', with values up to {float(largest):.3g}: "
@@ -166,7 +183,7 @@ class NeuralClipTrainer(Trainer):
     ) -> dict[str, float]:
         """Score the validation split: 2-way accuracy (definition A) of each modality and their mean.
 
-        The first process scores for all: the statistics of the network are its own until the next step.
+        The first process scores for all, so that none reads what another has read.
         """
         from accelerate.utils import broadcast_object_list
 
@@ -293,6 +310,15 @@ class KeepTowerInEval(TrainerCallback):
         tower = getattr(kwargs.get("model"), "vision_model", None)
         if tower is not None and (tower.training or any(p.requires_grad for p in tower.parameters())):
             raise RuntimeError("The frozen vision tower was switched to training.")
+
+
+class OwnNoise(TrainerCallback):
+    """Let each process draw dropout and shifts of its own; the first draws what a single one would."""
+
+    def on_train_begin(self, args: TrainingArguments, state: object, control: object, **kwargs: Any) -> None:
+        """Seed all but the first."""
+        if args.process_index:
+            torch.manual_seed(args.seed + args.process_index)
 
 
 class BestState(TrainerCallback):

@@ -1,0 +1,194 @@
+"""Recordings read from Parquet files a row group at a time, on this machine or on the Hub; nothing is written.
+
+[`StreamedRows`] stands where a `Dataset` of `datasets` does, which would copy the files of the Hub and write them a
+second time as Arrow. The row groups used last are kept in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.files.reading import reason_of
+from neural_clip.prepared.integrity import DATA_ADVICE
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+    import pyarrow as pa
+
+KEPT_SHARE = 0.25  # of the memory of this machine, for the row groups that all its processes keep
+LABELS = ("subject", "image_id")
+
+
+class ParquetFiles:
+    """Parquet files and their row groups.
+
+    Args:
+        paths (sequence of `str`): In the order of the rows.
+        open_file (`Callable`, *optional*): Opens one of them to be read; by default as a file of this machine.
+        told (`Mapping`, *optional*): What `neural_clip.json` says of each path: `bytes` and `footer_sha256`.
+
+    Raises:
+        DataError: If a file cannot be read or is not the one that was written, by its size and footer.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        open_file: Callable[[str], Any] | None = None,
+        told: Mapping[str, Mapping] | None = None,
+    ) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.paths, open_file = list(paths), open_file or pa.OSFile
+        self.files: list[pq.ParquetFile] = []
+        for path in self.paths:
+            with _streaming(path):
+                source = open_file(path)
+                _check_footer(source, path, (told or {}).get(path, {}))
+                self.files.append(pq.ParquetFile(source, pre_buffer=True))
+        counts = [[file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] for file in self.files]
+        self.groups = [(file, number) for file, own in enumerate(counts) for number in range(len(own))]
+        self.n_rows = np.array([count for own in counts for count in own], dtype=np.int64)
+        self.starts = np.cumsum([0, *self.n_rows])
+        self.kept: OrderedDict[tuple, pa.Table] = OrderedDict()
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.most_bytes = KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes
+
+    @property
+    def n_bytes(self) -> int:
+        """What all row groups take in memory."""
+        return sum(self.files[file].metadata.row_group(number).total_byte_size for file, number in self.groups)
+
+    @property
+    def group_of_row(self) -> np.ndarray:
+        """Number of the row group of each row, `(n_rows,)` int."""
+        return np.repeat(np.arange(len(self.n_rows)), self.n_rows)
+
+    def read(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """Columns of a row group, from memory where they are kept."""
+        key = (group, *columns)
+        if key not in self.kept:
+            file, number = self.groups[group]
+            with _streaming(self.paths[file]):
+                self.kept[key] = self.files[file].read_row_group(number, columns=list(columns))
+            while len(self.kept) > 1 and sum(table.nbytes for table in self.kept.values()) > self.most_bytes:
+                self.kept.popitem(last=False)
+        self.kept.move_to_end(key)
+        return self.kept[key]
+
+    def column(self, columns: Sequence[str]) -> pa.Table:
+        """Small columns of all rows."""
+        import pyarrow as pa
+
+        found = []
+        for path, file in zip(self.paths, self.files, strict=True):
+            with _streaming(path):
+                found.append(file.read(columns=list(columns)))
+                found[-1].validate(full=True)  # whether texts are UTF-8: Arrow does not look before somebody asks
+        return pa.concat_tables(found)
+
+
+@dataclass(frozen=True)
+class StreamedRows:
+    """Some rows and columns of Parquet files, as much like a `Dataset` of `datasets` as a split needs.
+
+    Args:
+        files ([`ParquetFiles`]): Where they are.
+        rows (`np.ndarray` of shape `(n,)`, int): Which.
+        columns (`tuple[str, ...]`): Which.
+    """
+
+    files: ParquetFiles
+    rows: np.ndarray
+    columns: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(cls, files: ParquetFiles) -> StreamedRows:
+        """All of them."""
+        return cls(files, np.arange(int(files.n_rows.sum())), tuple(files.files[0].schema_arrow.names))
+
+    @property
+    def features(self) -> datasets.Features:
+        """Types of the columns, as `datasets` has them."""
+        from datasets import Features
+
+        found = Features.from_arrow_schema(self.files.files[0].schema_arrow)
+        return Features({name: found[name] for name in self.columns})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: Any) -> pa.Table:
+        import pyarrow as pa
+
+        rows = self.rows[which]
+        groups = np.searchsorted(self.files.starts, rows, side="right") - 1
+        if set(self.columns) <= set(LABELS) and len(rows) == self.files.starts[-1]:
+            return self.files.column(self.columns).take(rows)
+        parts, places = [], []
+        for group in np.unique(groups):
+            place = np.flatnonzero(groups == group)
+            places.append(place)
+            parts.append(self.files.read(int(group), self.columns).take(rows[place] - self.files.starts[group]))
+        order = np.argsort(np.concatenate([*places, np.zeros(0, np.int64)]))
+        if not parts:
+            return self.files.read(0, self.columns)[:0]
+        return pa.concat_tables(parts).take(order)
+
+    def select_columns(self, columns: Sequence[str]) -> Self:
+        """The same rows with fewer columns."""
+        return replace(self, columns=tuple(columns))
+
+    def with_format(self, kind: str) -> Self:
+        """Rows are always given as Arrow."""
+        return self
+
+    def select(self, rows: np.ndarray) -> Self:
+        """Some of the rows."""
+        return replace(self, rows=self.rows[rows])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All as a table of pandas."""
+        return self[:].to_pandas()
+
+
+def hub_files(name: str, revision: str) -> tuple[Callable[[str], Any], str]:
+    """What opens a file of the Hub, and where those of a data set lie at a commit."""
+    from huggingface_hub import HfFileSystem, constants
+
+    return HfFileSystem(endpoint=constants.ENDPOINT).open, f"datasets/{name}@{revision}"
+
+
+@contextmanager
+def _streaming(path: str) -> Iterator[None]:
+    """Turn errors of the file system and of Arrow into one that names the file."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"'{path}' cannot be streamed: {reason_of(error)}") from error
+
+
+def _check_footer(source: Any, path: str, told: Mapping) -> None:
+    """Raise a `DataError` where a file is not the one that was written, by its size and footer."""
+    if "footer_sha256" not in told:
+        return
+    size = source.seek(0, 2)
+    source.seek(max(size - 8, 0))
+    length = int.from_bytes(source.read(4), "little")
+    source.seek(max(size - 8 - length, 0))
+    if size != told["bytes"] or hashlib.sha256(source.read()).hexdigest() != told["footer_sha256"]:
+        raise DataError(f"'{path}' is not the file that was written: it has another size or footer. {DATA_ADVICE}")
+    source.seek(0)
