@@ -52,6 +52,7 @@ def write_prepared(
     voxels: Mapping[str, np.ndarray] | None = None,
     places: Mapping[str, np.ndarray] | None = None,
     num_proc: int = 1,
+    made_from: str | Path | None = None,
 ) -> Path:
     """Write a prepared data set in one pass, completely or not at all.
 
@@ -76,6 +77,7 @@ def write_prepared(
         places (`Mapping[str, np.ndarray]`, *optional*): Where the voxels of subjects lie in the space that the fact
             `places_space` names: `(n_voxels, 3)` in mm, in the order of the recordings' columns.
         num_proc (`int`, *optional*, defaults to 1): Processes that write parts at the same time.
+        made_from (`str` or `Path`, *optional*): File or folder that the rows come from, for messages.
 
     Returns:
         `Path`: The folder.
@@ -102,7 +104,7 @@ def write_prepared(
         space, n_voxels = metadata["places_space"], metadata["n_voxels"]
         if located := checked_set(places or {}, space, n_voxels, f"'{output_dir}'"):
             (folder / PLACES_FILE).write_bytes(save(located))
-        metadata["findings"] = _examined(folder, metadata, num_proc)
+        metadata["findings"] = _examined(folder, metadata, num_proc, f"of '{made_from}' " if made_from else "")
         for name, content in (extra_files or {}).items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
@@ -121,7 +123,7 @@ def check_output(output_dir: str | Path, inputs: Iterable[str | Path], overwrite
         check_free(place, holds=METADATA_FILE, what="prepared data set", overwrite=overwrite)
 
 
-def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
+def _examined(folder: Path, metadata: dict, num_proc: int, of: str) -> list[dict]:
     """Findings of the doctor; an error refuses the data set, a warning is shown."""
     from neural_clip.prepared.doctor.inspect import inspect
 
@@ -129,7 +131,7 @@ def _examined(folder: Path, metadata: dict, num_proc: int) -> list[dict]:
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         listed = "; ".join(f"{finding.check}: {finding.message} ({finding.consequence})" for finding in errors)
-        raise DataError(f"The data set is not written, because its scores would be wrong. {listed}")
+        raise DataError(f"The data set {of}is not written, because its scores would be wrong. {listed}")
     for finding in findings:
         if finding.severity == "warning":
             print(f"{finding.check}: {finding.message} {finding.consequence}", file=sys.stderr)

@@ -329,6 +329,15 @@ def test_nan_patterns_are_named(tmp_path):
         prepared(tmp_path, manifest)
 
 
+def test_recordings_that_repeat_across_splits_are_refused_by_the_name_of_the_manifest(tmp_path):
+    manifest, arrays = patterns(tmp_path)
+    arrays["betas"][:] = arrays["betas"][0]
+    np.savez(tmp_path / "p.npz", **arrays)
+    with pytest.raises(DataError, match=r"The data set of '.*manifest\.yaml' is not written.*identical recordings"):
+        prepared(tmp_path, manifest)
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_array_files_are_named(tmp_path):
     manifest, _ = patterns(tmp_path)
     whole = (tmp_path / "p.npz").read_bytes()

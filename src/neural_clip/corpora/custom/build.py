@@ -118,6 +118,7 @@ def prepare(
         voxels=voxels,
         places=places,
         num_proc=options.num_proc,
+        made_from=manifest_path,
     )
 
 

@@ -104,6 +104,7 @@ def prepare(
     try:
         return write_prepared(
             output_dir, about, recordings, images, overwrite=options.overwrite, num_proc=options.num_proc,
+            made_from=raw_dir,
             extra_files={MISSING_IMAGES_FILE: _listed(absent)} if absent else None,
         )  # fmt: skip
     finally:

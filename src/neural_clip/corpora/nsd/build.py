@@ -80,7 +80,7 @@ def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | N
     metadata = _metadata(corpus, options) | {"places_space": "MNI152" if places else None}
     return write_prepared(
         output_dir, metadata, _recording_parts(corpus, options), images, overwrite=options.overwrite,
-        extra_files=masks, voxels=voxels, places=places, num_proc=options.num_proc,
+        extra_files=masks, voxels=voxels, places=places, num_proc=options.num_proc, made_from=raw_dir,
     )  # fmt: skip
 
 

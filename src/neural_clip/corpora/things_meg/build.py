@@ -142,7 +142,7 @@ def prepare(
     parts = image_parts(used, iter, lambda rows: [*(row["image"] for row in rows), *stimuli.tables])
     return write_prepared(
         output_dir, metadata, recordings, parts, overwrite=options.overwrite,
-        num_proc=options.num_proc, extra_files=_listed(raw_dir, lacking),
+        num_proc=options.num_proc, made_from=raw_dir, extra_files=_listed(raw_dir, lacking),
     )  # fmt: skip
 
 
