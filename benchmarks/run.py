@@ -233,7 +233,7 @@ def _readers(preset: Preset) -> dict[str, float]:
 
 
 def memory(preset: Preset, folders: dict[str, str]) -> Iterator[Ratio]:
-    """Peak memory of a process that reads and embeds 4 and 16 times the rows, against that of once; no mapped files."""
+    """Peak memory of a process that reads and embeds 4 and 16 times the rows, against that of once."""
     modality = "meg"
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
@@ -293,11 +293,11 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     preset, began, ratios = PRESETS[given.preset], time.time(), []
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"
-        folders = {
-            name: str(write_data("benchmark", plan, Path(folder) / name)) for name, plan in preset.plans.items()
-        }
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
+        plans = preset.plans.items()
+        folders = {name: str(write_data("benchmark", plan, Path(folder) / name)) for name, plan in plans}
         for section in given.only:
             for ratio in SECTIONS[section](preset, folders):
                 ratios.append(ratio)

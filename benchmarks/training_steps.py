@@ -21,8 +21,8 @@ from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import find_recipe, read_recipe
 from neural_clip.training.trainer import NeuralClipTrainer
 
-# How often a step passes over memory as large as the weights, beside its products: the norm of the gradient 1, clipping
-# 2, AdamW 7 (reads weight, gradient and two moments, writes all but the gradient).
+# How often a step passes over memory as large as the weights, beside its products: norm of the gradient 1, clipping 2,
+# AdamW 7 (reads weight, gradient and two moments, writes all but the gradient).
 PASSES = 10
 SETTINGS: dict[str, Any] = {"lr": 1e-4, "weight_decay": 0.1}
 
