@@ -275,6 +275,11 @@ def machine() -> dict[str, Any]:
             "system": platform.system(), "python": platform.python_version()}  # fmt: skip
 
 
+def versions() -> dict[str, str]:
+    """Of the packages that were measured."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
 def table(ratios: list[Ratio]) -> str:
     """The lines of the table, as Markdown."""
     lines = ["| ratio | modality | measured | target | of these seconds | also |", "|---|---|---|---|---|---|"]
@@ -304,8 +309,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{ratio.name}, {ratio.modality}: {ratio.ratio:.2f} ({ratio.target})", file=sys.stderr)
     print(table(ratios))
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    content = {"date": date, "preset": given.preset, "machine": machine(), "versions": versions,
+    content = {"date": date, "preset": given.preset, "machine": machine(), "versions": versions(),
                "minutes": round((time.time() - began) / 60, 1), "load": round(os.getloadavg()[0], 1),
                "ratios": [asdict(each) | {"ratio": each.ratio} for each in ratios]}  # fmt: skip
     output = given.output or (RESULTS / f"{date}.json" if given.preset == "real" else None)

@@ -52,9 +52,11 @@ class Case:
         return self.recordings.__getitems__(rows.tolist())
 
 
-def step(model: nn.Module, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """One step, optimiser included, as `Trainer` takes it."""
-    model(**batch).loss.backward()
+def step(
+    model: nn.Module, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, forward: Any = None
+) -> None:
+    """One step, optimiser included, as `Trainer` takes it; `forward` is the model itself by default."""
+    (forward or model)(**batch).loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     model.zero_grad()
