@@ -264,6 +264,7 @@ def _memory(folder: str, preset: Preset) -> float:
 SECTIONS: dict[str, Callable[[Preset, dict[str, str]], Iterator[Ratio]]] = {
     work.__name__: work for work in (steps, loops, loader, evaluation, metric, readers, memory)
 }
+NEED_DATA = {"steps", "loops", "loader", "evaluation"}
 
 
 def machine() -> dict[str, Any]:
@@ -301,7 +302,7 @@ def main(argv: list[str] | None = None) -> None:
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
-        plans = preset.plans.items()
+        plans = preset.plans.items() if set(given.only) & NEED_DATA else ()
         folders = {name: str(write_data("benchmark", plan, Path(folder) / name)) for name, plan in plans}
         for section in given.only:
             for ratio in SECTIONS[section](preset, folders):
