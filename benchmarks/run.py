@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ TOY = {
     "meg": replace(PLANS["things_meg"].of_size(2, 24), shape=(10, 141)),
     "fmri": replace(PLANS["nsd"].of_size(2, 24), shape=(60, 80)),
 }
-PRESETS = {"real": Preset(REAL, 256, 5, 2048, 10_000, 100), "toy": Preset(TOY, 16, 1, 128, 200, 2)}
+PRESETS = {"real": Preset(REAL, 256, 5, 2048, 10_000, 50), "toy": Preset(TOY, 16, 1, 128, 200, 2)}
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class Ratio:
 
 def apart(work: Callable[..., Any], *arguments: Any) -> Any:
     """What a function returns in a process of its own, whose memory no other work has touched."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(work, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(work, *arguments).result()  # an error where the system has ended the process
 
 
 def steps(preset: Preset, folders: dict[str, str]) -> Iterator[Ratio]:
