@@ -128,7 +128,7 @@ class Turns:
 
 def trainer_loop(case: Case, rounds: int) -> dict[str, float]:
     """Seconds of a step in the loop of training, batches read, and of a bare one."""
-    from transformers import TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
     turns = Turns(case)
 
@@ -152,6 +152,7 @@ def trainer_loop(case: Case, rounds: int) -> dict[str, float]:
         model=case.model(), args=arguments, recordings=JointDataset([case.recordings]), validation=[],
         callbacks=[Watch()],
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # the table stands alone on standard output
     trainer.train()
     return {name: min(times[1:]) for name, times in turns.took.items()}
 
