@@ -20,6 +20,8 @@ MUTATION_SEED ?= 0
 # processes that tests start compile our modules once, also where the environment says that nothing is kept
 unexport PYTHONDONTWRITEBYTECODE
 DEMO_ARGS ?=
+# of `make bench`: --preset toy, --only steps metric, --output FILE
+BENCH_ARGS ?=
 ATTACK_SECONDS ?= 300
 ATTACK_SEED ?= 0
 # such as --from 2000 --from-kill 40, to go on where a run of this seed ended; --only evaluate
@@ -88,6 +90,10 @@ test-numerical: $(STAMP) ## Run the tests of models and linear algebra as a proc
 .PHONY: attack
 attack: $(STAMP) ## Damage inputs and kill commands, for ATTACK_SECONDS=300 from ATTACK_SEED=0 on
 	PYTHONPATH=tests $(BIN)/python -m attack.run --seconds $(ATTACK_SECONDS) --seed $(ATTACK_SEED) $(ATTACK_ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Compare speed and memory with what the machine can do (BENCH_ARGS="--preset toy")
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 .PHONY: coverage
 coverage: $(STAMP) ## Run every test and show what of the package they do not run, by line and branch

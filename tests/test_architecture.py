@@ -368,10 +368,11 @@ def test_loading_dataset_scripts_leaves_torch_alone():
 
 
 # Files of tests that are about more than one module, or about files beside the package.
-NOT_OF_ONE_MODULE = {"damage", "docs", "help", "reads"}
+NOT_OF_ONE_MODULE = {"damage", "docs", "help", "precision", "reads"}
 BESIDE_THE_PACKAGE = {
     "architecture",
     "attack",
+    "benchmarks",
     "dataset_scripts",
     "docs_guarantees",
     "docs_links",

@@ -15,7 +15,9 @@ from transformers import AutoModel, AutoProcessor, Trainer, TrainingArguments, d
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.errors import DataError
 from neural_clip.modeling_neural_clip import MAX_LOGIT_SCALE
+from neural_clip.training import run as run_module
 from neural_clip.training import trainer as trainer_module
+from neural_clip.training.model import build_model
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from small_models import small_config
@@ -220,6 +222,24 @@ def test_steps_that_are_looked_at_later_as_on_a_gpu_are_named_all_the_same(
         told.append(str(caught.value))
         assert not list(tmp_path.glob("out*"))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(("accumulated", "clipped"), [("1", "1.0"), ("2", "1.0"), ("1", "0.0")])
+def test_a_gradient_that_is_not_finite_stops_training_though_the_loss_is(
+    recipe_file, tmp_path, monkeypatch, accumulated, clipped
+):
+    """With and without clipping, by whose norm the gradients are judged, and where several batches make a step."""
+
+    def spoilt(*given):
+        model = build_model(*given)
+        model.logit_scale.register_hook(lambda gradient: gradient * float("nan"))
+        return model
+
+    monkeypatch.setattr(run_module, "build_model", spoilt)
+    given = ["--gradient_accumulation_steps", accumulated, "--max_grad_norm", clipped]
+    with pytest.raises(DataError, match=r"^Training diverged: loss or gradient of step 1 is NaN or infinite\. Its"):
+        train(read_recipe([recipe_file, *given]))
+    assert not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.parametrize("save", ["steps", "no"])

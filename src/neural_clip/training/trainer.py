@@ -33,6 +33,7 @@ from neural_clip.training.batches import (
 )
 from neural_clip.training.checkpoint import check_weights
 from neural_clip.training.collapse import collapse_of, spread_of
+from neural_clip.training.freed_memory import freed_memory_kept
 from neural_clip.training.run_state import BATCHES_FILE, mark_finished, mark_unfinished, states_of
 
 VALIDATION_BATCH = 256
@@ -79,6 +80,11 @@ class NeuralClipTrainer(Trainer):
         recordings.share, recordings.stored = (args.process_index, args.world_size), bool(mini_batch_size)
         if args.world_size > 1:
             share_batch_norms(self.accelerator.unwrap_model(self.model))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer` does; memory that a step frees is kept for the next one."""
+        with freed_memory_kept():
+            return super().train(*args, **kwargs)
 
     def batches(self) -> ModalityBatchSampler:
         """Batches over all processes, in an order that depends on seed and epoch alone."""
@@ -135,13 +141,9 @@ class NeuralClipTrainer(Trainer):
         loss = super().training_step(model, inputs, *args, **kwargs)
         if self.accelerator.sync_gradients and self.args.world_size > 1:
             average_gradients(self.accelerator.unwrap_model(model))
-        finite = torch.isfinite(loss)
-        if self.accelerator.sync_gradients and self.accelerator.scaler is None:  # a scaler looks for itself
-            gradients = [p.grad for p in model.parameters() if p.grad is not None]
-            finite = finite & torch.isfinite(torch.stack(torch._foreach_norm(gradients, torch.inf))).all()
-        self.unseen.append((self.state.global_step + 1, finite, inputs))
-        if len(self.unseen) >= LOOK_EVERY.get(finite.device.type, LOOK_EVERY_ELSEWHERE):
-            self.check_steps()
+        self.unseen.append((self.state.global_step + 1, torch.isfinite(loss), inputs))
+        if not self.accelerator.sync_gradients:  # or else the gradients are looked at too, once they are complete
+            self._look()
         return loss
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -150,6 +152,20 @@ class NeuralClipTrainer(Trainer):
             return super().compute_loss(model, inputs, *args, **kwargs)
         with self.accelerator.autocast():
             return batch_loss(self.accelerator.unwrap_model(model), inputs, self.mini_batch_size).float()
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of all gradients, which is finite where they are; `Trainer` asks for it before each step."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None:  # a scaler looks for itself
+            step, finite, inputs = self.unseen[-1]
+            self.unseen[-1] = step, finite & torch.isfinite(norm), inputs
+        self._look()
+        return norm
+
+    def _look(self) -> None:
+        """Look at the steps that were not looked at, where they are many enough."""
+        if len(self.unseen) >= LOOK_EVERY.get(self.args.device.type, LOOK_EVERY_ELSEWHERE):
+            self.check_steps()
 
     def check_steps(self) -> None:
         """Raise a `DataError` that names the recordings of the first step whose loss or gradient is not finite."""
