@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.linear import per_subject_ridge, require_rows
+from neural_clip.evaluation.baselines.linear import per_subject_ridge
+from neural_clip.evaluation.baselines.strengths import require_rows
 from neural_clip.evaluation.overlap import overlap_records
 from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.modalities import MODALITIES
