@@ -5,9 +5,11 @@ What the three tasks are stands in `tasks.py`; intervals resample images, p-valu
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +18,9 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
+from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.evaluation.outputs import REPORT_FILE, header, write_outputs
+from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, version_of, write_outputs
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
 from neural_clip.files.record import check_takes_files
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
+MAX_LOADED = 2**26  # numbers of a split that is read once: 0.25 GB
 
 
 def evaluate_checkpoints(
@@ -98,12 +102,10 @@ def _evaluated(
         opened = {modality: found.moved_to(space) for modality, found in opened.items()}
     for data_set in opened.values():
         data_set.verify()
-    parts = scored_parts(opened, options)
+    parts, kept = scored_parts(opened, options), FinishedParts(output_dir / PARTS_DIR)
     embedded = {
         name: {
-            modality: embed_split(
-                model, part, batch_size=options.batch_size, device=options.device, subject=options.subject
-            )
+            modality: _embedded(model, part, options, kept.of(model=model_digest(checkpoints[name])))
             for modality, part in parts.items()
             if getattr(model.config, f"{modality}_config", None) is not None
         }
@@ -118,10 +120,10 @@ def _evaluated(
     }
     report = Report(
         header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol,
-        training_images(parts), {name: model.config for name, model in models.items()},
+        training_images(parts), {name: model.config for name, model in models.items()}, kept,
     )  # fmt: skip
     for modality, part in parts.items():
-        report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
+        report.add_modality(modality, part, baselines=options.wanted_baselines, controls=options.controls)
     for source in splits:
         for target in splits:
             if source != target:
@@ -136,7 +138,22 @@ def _evaluated(
                 seed=options.seed, device=options.device, max_recordings=options.understand,
             )  # fmt: skip
     write_outputs(output_dir, found, splits)
+    kept.remove()
     return found
+
+
+def _embedded(model: NeuralClipModel, part: Split, options: EvaluateOptions, parts: FinishedParts) -> EmbeddedSplit:
+    """Recordings in the space of a checkpoint, from their part where they are finished."""
+
+    def compute() -> dict[str, np.ndarray]:
+        found = embed_split(model, part, batch_size=options.batch_size, device=options.device, subject=options.subject)
+        return {"embeds": found.embeds, "parts": found.parts}
+
+    if parts.key["model"] is None:  # not a folder: what a name of the Hub stands for may change
+        parts = FinishedParts()
+    asked = {"subject": options.subject, "batch_size": options.batch_size, "device": options.device}
+    found = parts.of(**_content([part]), **asked).arrays(f"{part.modality} embeddings", compute)
+    return EmbeddedSplit(**part.as_fields(), embeds=found["embeds"], parts=found["parts"])
 
 
 @dataclass
@@ -149,6 +166,7 @@ class Report:
         protocol (`str`): Key of `PROTOCOLS`.
         bank (`np.ndarray` of shape `(n_images, projection_dim)`): Images for conversion through images.
         configs (`dict[str, NeuralClipConfig]`): Of each checkpoint, with its temperatures.
+        parts ([`FinishedParts`]): Where baselines and controls are kept when they are finished.
 
     The other fields are filled by [`~Report.add_modality`] and [`~Report.add_conversion`].
     """
@@ -158,6 +176,7 @@ class Report:
     protocol: str
     bank: np.ndarray
     configs: Mapping[str, Any]
+    parts: FinishedParts = field(default_factory=FinishedParts)
     decoding: dict[str, dict] = field(default_factory=dict)
     encoding: dict[str, dict] = field(default_factory=dict)
     conversion: list[dict] = field(default_factory=list)
@@ -176,28 +195,36 @@ class Report:
         return {**self.header, **tasks, "protocol": protocol}
 
     @property
+    def scored_by(self) -> str | None:
+        """Weights of the first checkpoint."""
+        return self.header["checkpoints"][0]["sha256"]
+
+    @property
     def seed(self) -> int:
         """Of intervals, p-values and sampled scores."""
         return self.header["seed"]
 
-    def add_modality(self, modality: str, part: Split, *, baselines: bool, controls: bool) -> None:
-        """Decoding and encoding of one modality, with baselines and controls, which share one copy in memory."""
+    def add_modality(self, modality: str, part: Split, *, baselines: Sequence[str], controls: bool) -> None:
+        """Decoding and encoding of one modality, with baselines and controls, which read recordings by blocks."""
         from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
 
         names = ("train", "validation", part.name) if baselines or controls else ()
-        opened = {name: part if name == part.name else other_split(part, name) for name in names}
-        loaded = {name: found.loaded() for name, found in opened.items()}
-        recordings = [loaded[name] for name in names]
-        self._add_decoding(modality, recordings if baselines else [])
+        splits = [part if name == part.name else other_split(part, name) for name in names]
+        held = [small(split) for split in splits]
+        self._add_decoding(modality, held, baselines)
         self._add_confidence(modality)
         self._add_encoding(modality)
         if controls:
-            times = presentation_times(opened["train"], part) if len(opened["train"]) else None
-            train, validation, scored = recordings
-            looked_at = ControlData(self._first(modality), train, validation, scored, times)
-            self.controls[modality] = run_controls(looked_at, self.seed)
+            train, validation, scored = held
+            looked_at = ControlData(
+                self._first(modality), train, validation, scored,
+                presentation_times(splits[0], part) if len(train) else None,
+            )  # fmt: skip
+            own = self.parts.of(**_content(splits), scored_by=self.scored_by, seed=self.seed)
+            own = own if self.scored_by else FinishedParts()
+            self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
 
-    def _add_decoding(self, modality: str, recordings: Sequence[Split]) -> None:
+    def _add_decoding(self, modality: str, recordings: Sequence[Split], baselines: Sequence[str]) -> None:
         """Rows of every checkpoint and baseline, what the protocol makes of them, and their differences."""
         from neural_clip.evaluation.paper_figures import PAPER
         from neural_clip.evaluation.tasks import decoding_rows
@@ -215,8 +242,10 @@ class Report:
                 rows += [{**row, "part_of": name} for row in scored_alone]
             entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
         part = self._first(modality)
-        if recordings:
-            scored, theirs = baseline_rows(part, [found.from_onset() for found in recordings], self.seed)
+        if baselines:
+            fitted = [found.from_onset() for found in recordings]
+            kept = self.parts.of(**_content(recordings))
+            scored, theirs = baseline_rows(part, fitted, self.seed, baselines, kept)
             rows += scored
             contributions |= theirs
         ceiling = (part.facts.simulated or {}).get("ceiling")
@@ -305,10 +334,25 @@ def _units(queries: EmbeddedSplit) -> Sequence:
     return range(len(queries.image_ids)) if queries.category_level else queries.image_ids.tolist()
 
 
+def small(split: Split) -> Split:
+    """A split whose recordings are read once, where they need little memory."""
+    facts = split.facts
+    size = max(facts.n_voxels.values()) if facts.n_voxels else facts.n_chans * facts.n_times
+    return split.loaded() if len(split) * size <= MAX_LOADED else split
+
+
+def _content(splits: Sequence[Split]) -> dict[str, Any]:
+    """What decides the numbers of baselines, as the key of finished parts has it."""
+    data = splits[-1].data
+    scored = hashlib.sha256("\n".join([*splits[-1].subjects, *splits[-1].image_ids]).encode()).hexdigest()
+    return {"fingerprint": data.facts.fingerprint, "targets": data.images.sha256, "scored": scored,
+            "split": splits[-1].name, "neural_clip": version_of("neural_clip")}  # fmt: skip
+
+
 def baseline_rows(
-    data: EmbeddedSplit, splits: Sequence[Split], seed: int
+    data: EmbeddedSplit, splits: Sequence[Split], seed: int, names: Sequence[str], parts: FinishedParts
 ) -> tuple[list[dict], dict[str, Contributions]]:
-    """Scores of the linear baselines on the same recordings and gallery, and the contributions of single trials.
+    """Scores of linear baselines on the same recordings and gallery, and the contributions of single trials.
 
     One that cannot be computed says why.
     """
@@ -318,9 +362,11 @@ def baseline_rows(
     rows: list[dict] = []
     contributions: dict[str, Contributions] = {}
     for name, fit in BASELINES:
-        started = time.monotonic()
+        if name not in names:
+            continue
+        started, own = time.monotonic(), parts.of(baseline=name)
         try:
-            predictions, chosen = fit(*splits)
+            predictions, chosen = _predicted(fit, splits, own)
         except DataError as error:
             rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
             continue
@@ -328,3 +374,14 @@ def baseline_rows(
         rows += [{**row, "fit": chosen} for row in scored]
         print(f"{data.modality}: {name} in {time.monotonic() - started:.1f} s", file=sys.stderr)
     return rows, contributions
+
+
+def _predicted(fit: Callable[..., Any], splits: Sequence[Split], parts: FinishedParts) -> tuple[np.ndarray, dict]:
+    """Predictions of a baseline and what was chosen, from their part where they are finished."""
+
+    def compute() -> dict[str, np.ndarray]:
+        predictions, chosen = fit(*splits, parts=parts)
+        return {"predictions": predictions, "chosen": np.frombuffer(json.dumps(chosen).encode(), dtype=np.uint8)}
+
+    found = parts.arrays("predictions", compute)
+    return found["predictions"], json.loads(found["chosen"].tobytes())
