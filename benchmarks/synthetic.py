@@ -195,6 +195,7 @@ def write_untrained(data: Sequence[str], output_dir: Path) -> Path:
     from neural_clip.files.whole import whole_folder
     from neural_clip.prepared.reader import PreparedSet
     from neural_clip.processing_neural_clip import NeuralClipProcessor
+    from neural_clip.targets.identity import common_image_encoder
     from neural_clip.training.checkpoint import write_checkpoint
     from neural_clip.training.model import build_model, model_config
     from neural_clip.training.recipe import find_recipe, read_recipe
@@ -211,9 +212,10 @@ def write_untrained(data: Sequence[str], output_dir: Path) -> Path:
         config, None, {name: found.preparation for name, found in opened.items()},
         {name: found.statistics for name, found in opened.items()},
     )  # fmt: skip
-    record = {"command": "benchmarks/synthetic.py checkpoint", "recipe": recipe.as_dict(), "untrained": True,
+    record = {"seed": recipe.training_arguments.seed, "steps": 0, "epochs": 0.0, "best_validation_two_way": None,
+              "command": "benchmarks/synthetic.py checkpoint", "recipe": recipe.as_dict(), "untrained": True,
               "data": {name: recorded_facts(found, found.subjects) for name, found in facts.items()},
-              "simulated": list(facts), "image_encoder": ENCODER}  # fmt: skip
+              "simulated": list(facts), "image_encoder": common_image_encoder(facts)}  # fmt: skip
     with whole_folder(output_dir, holds="training.json", what="checkpoint") as folder:
         write_checkpoint(folder, output_dir.name, model, processor, record)
     return output_dir

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,16 @@ class FinishedParts:
     Args:
         folder (`Path`, *optional*): `None` keeps nothing on disk.
         key (`Mapping`): What decides the content of all parts, as JSON knows it.
+        tick (`Callable`): Called when a step of the work is done, for a progress bar.
     """
 
     folder: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
+    tick: Callable[[], object] = int
 
     def of(self, **key: Any) -> FinishedParts:
         """The same folder for parts that more is needed to tell apart."""
-        return FinishedParts(self.folder, {**self.key, **key})
+        return replace(self, key={**self.key, **key})
 
     def has(self, name: str) -> bool:
         """Whether a part is finished."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
+LONG = 60.0  # s of one core, beyond which the cost of baselines is told before they are fitted
 MAX_LOADED = 2**26  # numbers of a split that is read once: 0.25 GB
 
 
@@ -356,23 +357,36 @@ def baseline_rows(
 
     One that cannot be computed says why.
     """
+    from tqdm import tqdm
+
+    from neural_clip.evaluation.baselines.cost import cost_of, told
     from neural_clip.evaluation.baselines.rows import BASELINES
     from neural_clip.evaluation.tasks import decoding_rows
 
     rows: list[dict] = []
     contributions: dict[str, Contributions] = {}
-    for name, fit in BASELINES:
-        if name not in names:
-            continue
-        started, own = time.monotonic(), parts.of(baseline=name)
-        try:
-            predictions, chosen = _predicted(fit, splits, own)
-        except DataError as error:
-            rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
-            continue
-        scored, contributions[name] = decoding_rows(data, predictions, name, seed)
-        rows += [{**row, "fit": chosen} for row in scored]
-        print(f"{data.modality}: {name} in {time.monotonic() - started:.1f} s", file=sys.stderr)
+    wanted = {name: fit for name, fit in BASELINES if name in names}
+    costs = {name: cost_of(name, splits[0]) for name in wanted}
+    long = sum(cost.seconds for cost in costs.values()) > LONG
+    if long:
+        print(told(data.modality, list(costs.values())), file=sys.stderr)
+    with tqdm(
+        total=sum(cost.ridges for cost in costs.values()), desc=f"{data.modality} baselines", unit="ridge",
+        file=sys.stderr, disable=not long,
+    ) as progress:  # fmt: skip
+        for name, fit in wanted.items():
+            started, before = time.monotonic(), progress.n
+            own = replace(parts.of(baseline=name), tick=progress.update)
+            try:
+                predictions, chosen = _predicted(fit, splits, own)
+            except DataError as error:
+                rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
+                continue
+            finally:
+                progress.update(max(before + costs[name].ridges - progress.n, 0))
+            scored, contributions[name] = decoding_rows(data, predictions, name, seed)
+            rows += [{**row, "fit": chosen} for row in scored]
+            print(f"{data.modality}: {name} in {time.monotonic() - started:.1f} s", file=sys.stderr)
     return rows, contributions
 
 

@@ -233,6 +233,7 @@ def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarra
             if len(rows):
                 kept = parts.of(fold=fold, of=N_FOLDS)
                 made[rows] = paths_of(of_fold, subject, [part], [number], kept)[number]["0"]
+            parts.tick()
         held_out[left] = made
         predicted |= left
     return held_out, predicted

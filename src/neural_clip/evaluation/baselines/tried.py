@@ -76,6 +76,7 @@ def tried(
     between = range(min(best), max(best) + 1) if best and max(sizes.values()) > MAX_GRID_SIZE else everything
     for subject, own in owns.items():
         compute(subject, own, between if only is None else [only])
+        parts.tick()
     fit.forget()
 
     def predictions(number: int, which: int) -> np.ndarray:
