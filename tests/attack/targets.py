@@ -179,7 +179,7 @@ def adapt() -> Results:
 def evaluate() -> Results:
     """Scores of the checkpoint."""
     command(
-        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --no-baselines --no-pictures "
+        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --baselines none --no-pictures "
         "--subjects sub-01 sub-02"
     )
     return contents("out")
