@@ -179,8 +179,8 @@ def adapt() -> Results:
 def evaluate() -> Results:
     """Scores of the checkpoint."""
     command(
-        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --baselines none --no-pictures "
-        "--subjects sub-01 sub-02"
+        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --baselines none "
+        "--no-pictures --subjects sub-01 sub-02"
     )
     return contents("out")
 

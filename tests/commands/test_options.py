@@ -152,7 +152,12 @@ def test_help_shows_defaults(capsys):
     ("command", "old", "today", "told"),
     [
         ("evaluate", ["--no-audits"], ["--no-controls"], "'--no-audits' is an old spelling .* write '--no-controls'"),
-        ("evaluate", ["--no-baselines"], ["--baselines=none"], "'--no-baselines' is an old .* write '--baselines=none'"),
+        (
+            "evaluate",
+            ["--no-baselines"],
+            ["--baselines=none"],
+            "'--no-baselines' is an old .* write '--baselines=none'",
+        ),
         ("evaluate", ["--no_audits"], ["--no-controls"], "'--no_audits' is an old spelling .* write '--no-controls'"),
         ("push", ["--revision-message", "a b"], ["--message", "a b"], "write '--message'"),
         ("push", ["--revision-message=a_b"], ["--message=a_b"], "write '--message'"),

@@ -12,8 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines import closed_form as closed_form_module
 from neural_clip.evaluation.baselines import linear as baselines
-from neural_clip.evaluation.baselines import strengths, tried
+from neural_clip.evaluation.baselines import strengths, tried, whitening
 from neural_clip.evaluation.baselines.closed_form import closed_form
 from neural_clip.evaluation.baselines.linear import (
     frozen_identity_alignment,
@@ -29,6 +30,7 @@ from neural_clip.evaluation.baselines.whitening import (
     residual_noise,
     shrinkage_of,
 )
+from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_data import split_of
 from planted_splits import WIDTH, planted, two_way
 from tolerances import assert_same_outputs
@@ -341,3 +343,46 @@ def test_a_subject_with_next_to_nothing_leaves_the_others_their_signal(method, f
         others = test.subjects != "sub-00"
         if method != "ridge, random alignment":
             assert two_way(predictions[others], test.at(np.flatnonzero(others))) > 0.8
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+@pytest.mark.parametrize(("method", "fit"), BASELINES, ids=[name for name, _ in BASELINES])
+def test_large_recordings_are_fitted_by_blocks_with_few_strengths_and_the_same_scores(
+    method, fit, modality, monkeypatch, tmp_path
+):
+    """Blocks of seven recordings, strengths that are walked to, and predictions kept in files."""
+    if method == "ridge, identity alignment" and modality == "voxels":
+        pytest.skip("voxels have none")
+    splits = planted(modality, noise=4.0)
+    monkeypatch.setattr(closed_form_module, "MAX_FOLDED_ROWS", 0)
+    whole, chosen = fit(*splits)
+    monkeypatch.setattr(whitening, "BLOCK_NUMBERS", 7 * 30)
+    for module in (strengths, tried):
+        monkeypatch.setattr(module, "MAX_GRID_SIZE", 0)
+    parts = FinishedParts(tmp_path / "parts")
+    predictions, again = fit(*splits, parts=parts)
+    # 48 validation recordings: neighbours of the best strength are hardly told apart
+    assert two_way(predictions, splits[2]) == pytest.approx(two_way(whole, splits[2]), abs=1e-2)
+    score = next(name for name in ("validation_cross_entropy", "validation_two_way") if name in chosen)
+    assert again[score] == pytest.approx(chosen[score], abs=1e-2)
+    kept = sorted((tmp_path / "parts").iterdir())
+    monkeypatch.setattr(CholeskyRidge, "__init__", None)  # nothing is fitted twice, but for the small shared map
+    if not (modality == "voxels" and fit is pooled_whitened_ridge):
+        np.testing.assert_array_equal(fit(*splits, parts=parts)[0], predictions)
+    assert sorted((tmp_path / "parts").iterdir()) == kept
+
+
+def test_other_people_with_another_best_strength_are_filled_in(monkeypatch):
+    """One person's recordings are nearly noise, so that the best strength is far from the other's."""
+    train, validation, test = planted("sensors", n_subjects=2, noise=0.3)
+    rng = np.random.default_rng(0)
+    for split in (train, validation, test):
+        for name, recording in zip(split.subjects, split.recordings, strict=True):
+            if name == "sub-01":
+                recording += 15 * rng.standard_normal(recording.shape).astype(np.float32)
+    whole, chosen = per_subject_ridge(train, validation, test)
+    for module in (strengths, tried):
+        monkeypatch.setattr(module, "MAX_GRID_SIZE", 0)
+    predictions, again = per_subject_ridge(train, validation, test)
+    assert again == pytest.approx(chosen) and again["validation_two_way"] > 0.6
+    assert_same_outputs(predictions, whole)

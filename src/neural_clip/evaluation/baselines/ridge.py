@@ -19,6 +19,7 @@ RELATIVE_ALPHAS = np.logspace(-3, 3, 13)
 MAX_SIZE = 30_000
 # Where the matrix is in rows, these are read again for each pair of blocks, so that a few more features cost less.
 DUAL_SHARE = 0.8
+MOST_AT_ONCE = 4  # strengths whose weights of all features are held
 PANEL = 256  # columns of a matrix that are copied at a time
 
 
@@ -210,9 +211,14 @@ class CholeskyRidge:
         Returns:
             `list[np.ndarray]`: For each of `others`, `(n_alphas, n_rows, projection_dim)`.
         """
+        across = self.is_dual and len(self.blocks) == 1
+        if self.is_dual and not across and len(relative_alphas) > MOST_AT_ONCE:
+            few = [relative_alphas[i : i + MOST_AT_ONCE] for i in range(0, len(relative_alphas), MOST_AT_ONCE)]
+            return [
+                np.concatenate(paths) for paths in zip(*(self.deviations(others, each) for each in few), strict=True)
+            ]
         width = self.known.shape[1]
         solutions = np.hstack([self.solution(alpha) for alpha in relative_alphas])  # (size, n_alphas * width)
-        across = self.is_dual and len(self.blocks) == 1
         if self.is_dual and not across:
             solutions = self._in_features(solutions)
         found = []

@@ -15,7 +15,7 @@ from neural_clip.retrieval.tiles import unit_vectors
 ROWS_LOOKED_AT, RUN = 256, 32  # in stretches, of which each is read at once
 LEAST_DEVIATION, MOST_DEVIATION = 1e-16, 1e16  # MEG in T deviates by 1e-13
 FOLD_SEED = 0
-MAX_GRID_SIZE = 1000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
+MAX_GRID_SIZE = 4000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
 FIRST_TRIED = 7  # of `RELATIVE_ALPHAS`, with its neighbours: 10^0.5, about where single trials have their best
 MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
 
