@@ -131,10 +131,14 @@ def test_arrow_slices_keep_their_rows():
     assert lengths.tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("most", [0, 2**30])
 @pytest.mark.parametrize("shape", [None, (2, 3)])
-def test_columns_of_several_chunks_are_read_one_by_one(shape):
-    """Combined, they would have more numbers than the offsets of a list can count; sliced chunks begin elsewhere."""
+def test_columns_of_several_chunks_are_read_one_by_one(shape, most, monkeypatch):
+    """Combined, they could have more numbers than the offsets of a list can count; sliced chunks begin elsewhere."""
+    from neural_clip.prepared import reader
     from neural_clip.prepared.reader import column_arrays
+
+    monkeypatch.setattr(reader, "MAX_COMBINED", most)
 
     rows = np.arange(30, dtype=np.float32).reshape(5, *(shape or (6,)))
     kind = pa.list_(pa.float32()) if shape is None else pa.list_(pa.list_(pa.float32()))

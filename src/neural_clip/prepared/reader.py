@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 Values = np.ndarray | list[np.ndarray]  # recordings of EEG and MEG, and of fMRI, where subjects differ in voxels
 Rows = slice | Sequence[int] | np.ndarray
+MAX_COMBINED = 2**30  # bytes of a column that becomes one array: the offsets of Arrow's lists end at 2^31 numbers
 
 
 class PreparedSet:
@@ -488,7 +489,7 @@ def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tup
     Going through Arrow's buffers is several times quicker than the numpy and torch formats of `datasets`.
     """
     flat, lengths = [], []
-    for chunk in column.chunks:  # never as one: the offsets of Arrow's lists end at 2^31 numbers
+    for chunk in column.chunks if column.nbytes > MAX_COMBINED else [column.combine_chunks()]:
         array = getattr(chunk, "storage", chunk)
         values = array.flatten() if shape is None else array.flatten().flatten()
         flat.append(values.to_numpy(zero_copy_only=False))
