@@ -209,7 +209,7 @@ def test_equal_targets_are_refused():
         closed_form(same, validation, test)
 
 
-@pytest.mark.parametrize("n_features", [30, 90])
+@pytest.mark.parametrize("n_features", [30, 66, 90])  # 66: in features though these are more, as rows are 60
 @pytest.mark.parametrize("least", [1.0, 0.1])
 def test_ridge_by_blocks_equals_an_eigendecomposition_of_all_rows(n_features, least):
     """In rows and in features, as it is and whitened over features; float32 moves predictions by 1e-4 at most."""
@@ -223,11 +223,13 @@ def test_ridge_by_blocks_equals_an_eigendecomposition_of_all_rows(n_features, le
     other = rng.standard_normal((20, n_features)).astype(np.float32)
     blocks, others = np.array_split(np.arange(60), 4), np.array_split(np.arange(20), 3)
     ridge = CholeskyRidge(lambda block: rows[block], blocks, targets, least)
+    assert ridge.is_dual == (n_features == 90)
     whole = KernelRidge(white(rows).astype(np.float64), targets)
     found = ridge.deviations([(lambda block: other[block], others)], module.RELATIVE_ALPHAS)[0]
     expected = whole.deviations(white(other), module.RELATIVE_ALPHAS)
+    share = 1e-3 if n_features == 66 else 1e-4  # fewer rows than features leave the weakest ridge worse conditioned
     for one, wanted in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, wanted, atol=1e-4 * np.abs(wanted).max())
+        np.testing.assert_allclose(one, wanted, atol=share * np.abs(wanted).max())
     np.testing.assert_allclose(other @ ridge.weights(1.0), found[6], atol=1e-4 * np.abs(found[6]).max())
 
 

@@ -125,8 +125,9 @@ class CholeskyRidge:
                 f"{n_features}."
             )
         centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float32)
-        self.is_dual = n_rows <= n_features * (DUAL_SHARE if len(blocks) > 1 else 1)
-        size = min(n_rows, n_features)
+        share = DUAL_SHARE if len(blocks) > 1 and n_features <= MAX_SIZE else 1
+        self.is_dual = n_rows <= n_features * share
+        size = n_rows if self.is_dual else n_features
         self.gram = np.zeros((size, size), dtype=np.float32, order="F")
         self.known = centred if self.is_dual else np.zeros((size, centred.shape[1]), dtype=np.float32)
         self._add_blocks(centred)

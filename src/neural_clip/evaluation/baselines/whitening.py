@@ -24,7 +24,8 @@ def row_blocks(split: Split, rows: np.ndarray) -> list[slice]:
     """Parts of some rows of a split, each few enough to be read at once."""
     if not len(rows):
         return []
-    n_rows = int(np.clip(BLOCK_NUMBERS // max(split.values(rows[:1])[0].size, 1), 1, BLOCK_ROWS))
+    read = replace(split, change=None).values(rows[:1])[0].size
+    n_rows = int(np.clip(BLOCK_NUMBERS // max(read, 1), 1, BLOCK_ROWS))
     return [slice(start, start + n_rows) for start in range(0, len(rows), n_rows)]
 
 
