@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -78,7 +77,7 @@ class Plan:
         """Of one recording."""
         if self.modality != "fmri":
             return self.shape
-        return (int(np.linspace(*self.shape, 8)[subject % 8]),)
+        return (int(np.linspace(self.shape[0], self.shape[1], 8)[subject % 8]),)
 
     def ids(self, subject: int) -> dict[str, list[str]]:
         """Images of each split that a person sees."""
@@ -248,4 +247,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -97,7 +97,7 @@ def walked(score: Callable[[list[int]], list[float]], size: int) -> dict[int, fl
         score (`Callable`): Gives the scores of strengths by their positions.
         size (`int`): Rows of the matrix that is factored for each.
     """
-    last, found = len(RELATIVE_ALPHAS) - 1, {}
+    last, found = len(RELATIVE_ALPHAS) - 1, dict[int, float]()
     middle = min(FIRST_TRIED, max(last - 1, 0))
     wanted = list(range(last + 1)) if size <= MAX_GRID_SIZE else [middle - 1, middle, middle + 1]
     while wanted := [number for number in wanted if 0 <= number <= last and number not in found]:

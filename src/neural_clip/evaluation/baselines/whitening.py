@@ -267,7 +267,7 @@ def average_of(inputs: Sequence[Standardised | WhitenedSensors | Mixed]) -> Any:
     whitened = [each for each in inputs if isinstance(each, WhitenedSensors)]
     spatial = np.mean([each.spatial for each in whitened], axis=0)
     mixed = np.mean([each.spatial @ each.mean for each in whitened], axis=0)
-    return replace(first, spatial=spatial, mean=np.linalg.solve(spatial, mixed))
+    return replace(whitened[0], spatial=spatial, mean=np.linalg.solve(spatial, mixed))
 
 
 class _SensorNoise:
