@@ -116,6 +116,7 @@ class Turns:
         self.model, self.batch = case.model(), case.batch()
         self.optimizer = fused(self.model)
         self.took: dict[str, list[float]] = {"loop": [], "step": []}
+        self.mark = 0.0  # end of the last turn
 
     def on_step_end(self) -> None:
         """Note the time since the last turn, and take one."""

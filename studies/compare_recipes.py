@@ -124,7 +124,7 @@ def evaluate_seed(
     together = {name: record for name, record in runs.items() if not is_alone(name)}
     folder = twin / "-".join([split, *([name] if name else []), str(seed)])
     command = [NEURAL_CLIP, "evaluate", "--output-dir", folder, "--split", split, "--no-controls", "--no-pictures"]
-    command += [] if baselines else ["--no-baselines"]
+    command += [] if baselines else ["--baselines", "none"]
     command += ["--data", *[f"{m}={path}" for m, path in data_folders(twin).items()]]
     command += ["--checkpoint", *[f"{name}={run_folder(name, seed, twin)}" for name in together]]
     record = once(folder, evaluation_key(together, split, baselines, source, data_state(twin)), command)

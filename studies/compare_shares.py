@@ -84,6 +84,8 @@ def trained(seed: int, place: Path, source: str, arguments: argparse.Namespace) 
 
 def compared(modality: str, place: Path, arguments: argparse.Namespace) -> list[dict]:
     """What each linear baseline and the recipe score on the test split, and how far the recipe is ahead of each."""
+    from neural_clip.evaluation.baselines.rows import BASELINES
+    from neural_clip.evaluation.finished_parts import FinishedParts
     from neural_clip.evaluation.run import baseline_rows
     from neural_clip.evaluation.tasks import decoding_rows
     from neural_clip.gallery.embedding import embed_split
@@ -100,7 +102,7 @@ def compared(modality: str, place: Path, arguments: argparse.Namespace) -> list[
         weights[seed] = chosen.get("weight_of_network", 1.0)
     own[MEAN] = {name: np.mean([own[seed][name] for seed in arguments.seeds], axis=0) for name in SCORES}
     splits = [data.split(name).loaded().from_onset() for name in ("train", "validation", "test")]
-    fitted, theirs = baseline_rows(part, splits, 0)
+    fitted, theirs = baseline_rows(part, splits, 0, list(dict(BASELINES)), FinishedParts())
     about = {"modality": modality, "simulated": bool(data.facts.simulated), "fingerprint": data.facts.fingerprint}
     about |= {"training_images": len(splits[0].shown_ids), "training_recordings": len(splits[0])}
     scores = {name: [rows[seed][name] for seed in arguments.seeds] for name in SCORES}

@@ -386,6 +386,7 @@ BESIDE_THE_PACKAGE = {
     "writing_commands",
     "publish_results",
     "make_static_page",
+    "synthetic",
     "shared_files",
     "second_process",
     "tolerances",

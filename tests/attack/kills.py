@@ -101,7 +101,8 @@ RUN = "run set_eeg set_fmri --output-dir out --recipe recipe.yaml"
 BUILD = "gallery build set_fmri --recordings --checkpoint trained --output-dir out"
 EMBED = "embed-recordings set_fmri --checkpoint trained --output-file out/fmri.parquet --overwrite"
 EVALUATE = (
-    "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --no-baselines --no-controls --subjects sub-01"
+    "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --baselines none --no-controls "
+    "--subjects sub-01"
 )
 WRITERS = [
     Writer("prepare custom", "series", line(CUSTOM), read=read_set("out")),

@@ -249,7 +249,7 @@ def trained(folder: Path, seed: int) -> None:
     _recipe(folder, seed)
     command("train recipe.yaml")
     command(
-        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir report --no-baselines "
+        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir report --baselines none "
         "--subjects sub-01 sub-02"
     )
 

@@ -74,11 +74,14 @@ def command(line: str) -> str:
 
 
 def contents(folder: str | Path) -> Results:
-    """What a folder holds: a digest of each file, each entry of JSON by its place. Pages and locks are left out."""
+    """What a folder holds: a digest of each file, each entry of JSON by its place.
+
+    Left out are pages, locks, and what an evaluation that was killed keeps for the next.
+    """
     found: Results = {}
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file():  # a folder, or a link whose other end was renamed
+        if "unfinished" in path.parts or not path.is_file():  # a folder, or a link whose other end was renamed
             continue
         if path.suffix == ".json":
             found |= dict(leaves(json.loads(path.read_text()), name))
@@ -180,8 +183,8 @@ def adapt() -> Results:
 def evaluate() -> Results:
     """Scores of the checkpoint."""
     command(
-        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --no-baselines --no-pictures "
-        "--subjects sub-01 sub-02"
+        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --baselines none "
+        "--no-pictures --subjects sub-01 sub-02"
     )
     return contents("out")
 

@@ -94,7 +94,7 @@ def test_printed_commands_can_be_copied(demo):
         assert todays_spelling(f"prepare {own[0]}" if name == "prepare" else name, own) == own
     program = {"neural-clip": "neural_clip.commands.main", "accelerate": "accelerate.commands.accelerate_cli"}
     name, *words = commands[-1]
-    words += ["--output-dir", str(output.parent / "again"), "--no-baselines", "--no-controls", "--no-pictures"]
+    words += ["--output-dir", str(output.parent / "again"), "--baselines=none", "--no-controls", "--no-pictures"]
     done = python("-m", program[name], *words)
     assert done.returncode == 0, done.stderr[-4000:]
     again, before = (json.loads((place / "report.json").read_text()) for place in (output.parent / "again", output))

@@ -188,16 +188,16 @@ def test_leaked_test_images_show_in_the_overlap_and_not_in_shuffled_labels(plant
 
 
 def test_most_rows_of_a_person_are_drawn_before_they_are_copied(planted, monkeypatch):
-    """Drawn from all other people together, as if they were one; the same rows each time."""
+    """Drawn from all other people together; the same rows each time."""
     data = planted("post", n_subjects=3)
     monkeypatch.setattr(controls, "MAX_TRAIN_ROWS", 50)
     scales = {name: controls._channel_scale(data.train, name) for name in ("sub-01", "sub-02", "sub-03")}
-    drawn = controls._as_one(data.train, scales, ["sub-01", "sub-03"], 4)
-    assert set(drawn.subjects) == {"anyone"} and len(drawn.subjects) == 50
+    drawn = controls._scaled(data.train, scales, ["sub-01", "sub-03"], 4)
+    assert set(drawn.subjects) == {"sub-01", "sub-03"} and len(drawn.subjects) == 50
     others = np.flatnonzero(data.train.subjects != "sub-02")
     expected = np.sort(np.random.default_rng(4).permutation(np.arange(len(others)))[:50])
     np.testing.assert_array_equal(drawn.image_ids, data.train.image_ids[others[expected]])
-    for row, recording in zip(others[expected], drawn.recordings, strict=True):
+    for row, recording in zip(others[expected], drawn.values(), strict=True):
         own = data.train.recordings[data.train.subjects == data.train.subjects[row]]
         centred = data.train.recordings[row] - own.mean(axis=(0, 2))[:, None]
         np.testing.assert_allclose(recording, centred / own.std(axis=(0, 2))[:, None], rtol=1e-5, atol=1e-6)

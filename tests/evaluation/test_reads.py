@@ -6,6 +6,8 @@ from collections import Counter
 import datasets
 import pytest
 
+from neural_clip.evaluation import run
+from neural_clip.evaluation.baselines import closed_form, strengths, whitening
 from neural_clip.evaluation.run import evaluate_checkpoints
 from planted_data import SHAPES, PlantedModel, plant, write_planted
 
@@ -60,6 +62,21 @@ def test_without_baselines_and_controls_no_split_is_read_whole(tmp_path, monkeyp
     evaluate_checkpoints({"one": "a"}, [folder], tmp_path / "out", baselines=False, controls=False, batch_size=7)
     found = [rows for columns, rows in tables if columns == ("meg",)]
     assert max(found) == 7 and sum(found) == ROWS["test"]
+
+
+def test_baselines_and_controls_read_large_splits_by_blocks(tmp_path, monkeypatch, reads):
+    folder = write_planted(tmp_path / "meg", "meg", pixels=False, counts=COUNTS)
+    plant(monkeypatch, lambda checkpoint: PlantedModel(("meg",)))
+    for module in (run, closed_form):
+        monkeypatch.setattr(module, "MAX_LOADED", 0)
+    monkeypatch.setattr(strengths, "ROWS_LOOKED_AT", 4)
+    monkeypatch.setattr(whitening, "BLOCK_NUMBERS", 8 * 56)  # eight recordings of 8 x 7 numbers
+    _, tables = reads
+    tables.clear()
+    report = evaluate_checkpoints({"one": "a"}, [folder], tmp_path / "out", batch_size=7)
+    found = [rows for columns, rows in tables if columns == ("meg",)]
+    assert max(found) == 8 and sum(found) > 10 * sum(ROWS.values())
+    assert all("not_computed" not in row for row in report["decoding"]["meg"]["rows"])
 
 
 def test_a_second_look_is_counted(tmp_path, reads):

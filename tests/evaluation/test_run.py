@@ -243,7 +243,7 @@ def test_the_command_evaluates_a_saved_model(folders, tmp_path, capsys):
     output_dir = tmp_path / "out"
     named = f"never trained={checkpoint}"
     arguments = ["--checkpoint", named, "--data", f"eeg={folders['eeg']}", "--output-dir", str(output_dir)]
-    report = main([*arguments, "--no-baselines", "--no-pictures", "--no-controls", "--understand", "6"])
+    report = main([*arguments, "--baselines", "none", "--no-pictures", "--no-controls", "--understand", "6"])
     assert report["controls"] == {}
     # as a shell reads it, and of absolute paths the last part
     assert report["command"].startswith("neural-clip evaluate --checkpoint 'never trained=model' --data eeg=eeg ")

@@ -151,7 +151,7 @@ def test_known_subjects_by_the_average_are_called_known(folders, planted, tmp_pa
 def test_the_command_scores_new_subjects(held_out, tmp_path):
     checkpoint = save_model(tmp_path / "model")
     arguments = ["--checkpoint", str(checkpoint), "--data", f"eeg={held_out}", "--output-dir", str(tmp_path / "out")]
-    report = main([*arguments, "--subject", "average", "--subjects", "sub-03", "--no-baselines", "--no-controls"])
+    report = main([*arguments, "--subject", "average", "--subjects", "sub-03", "--baselines", "none", "--no-controls"])
     assert report["data"]["eeg"]["scored_subjects"] == ["sub-03"]
     assert "sub-03: never seen in training" in (tmp_path / "out" / "report.html").read_text()
     with pytest.raises(SystemExit):

@@ -42,7 +42,7 @@ def test_embeddings_of_another_encoder_than_the_models_raise(folders, tmp_path, 
     checkpoint = save_model(tmp_path / "model")
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | named))
-    arguments = ["--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "out"), "--no-baselines"]
+    arguments = ["--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "out"), "--baselines=none"]
     main([*arguments, "--no-pictures", "--data", f"eeg={folders['eeg']}"])
     folder = write_planted(tmp_path / "again", "eeg", encoder=ENCODER | {key: value})
     with pytest.raises(DataError) as caught:

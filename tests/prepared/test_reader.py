@@ -131,6 +131,25 @@ def test_arrow_slices_keep_their_rows():
     assert lengths.tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("most", [0, 2**30])
+@pytest.mark.parametrize("shape", [None, (2, 3)])
+def test_columns_of_several_chunks_are_read_one_by_one(shape, most, monkeypatch):
+    """Combined, they could have more numbers than the offsets of a list can count; sliced chunks begin elsewhere."""
+    from neural_clip.prepared import reader
+    from neural_clip.prepared.reader import column_arrays
+
+    monkeypatch.setattr(reader, "MAX_COMBINED", most)
+
+    rows = np.arange(30, dtype=np.float32).reshape(5, *(shape or (6,)))
+    kind = pa.list_(pa.float32()) if shape is None else pa.list_(pa.list_(pa.float32()))
+    column = pa.chunked_array([pa.array(part.tolist(), kind) for part in (rows[:2], rows[2:2], rows[2:])]).slice(1)
+    flat, lengths = column_arrays(column, shape)
+    np.testing.assert_array_equal(flat, rows[1:].ravel())
+    assert lengths.tolist() == [6] * 4 and flat.dtype == np.float32
+    empty, none = column_arrays(pa.chunked_array([], kind), shape)
+    assert len(empty) == len(none) == 0
+
+
 def test_rows_prepared_again_with_the_same_times_are_not_those_of_the_cache(tmp_path):
     found = []
     for seed in (1, 2):

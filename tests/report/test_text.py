@@ -164,3 +164,20 @@ def test_the_command_reads_a_report_and_redraws(output_dir, tmp_path, capsys):
     assert (output_dir / "pictures" / "encoding.png").read_bytes() == before
     assert "Table 1" in capsys.readouterr().out
     assert not list(output_dir.rglob("*.partial"))
+
+
+def test_what_recordings_were_reduced_to_is_told(output_dir):
+    report = read_report(output_dir)
+    assert "reduced to" not in reporting.markdown(report, {})
+    methods = {"per-subject ridge": {"reduced_to": "271 channels x 80 temporal components"},
+               "closed form": {"reduced_to": "271 channels x 80 temporal components"},
+               "ridge, random alignment": {"rows_fitted": "at most 30,000 of each ridge"}}  # fmt: skip
+    for row in report["decoding"]["eeg"]["rows"]:
+        if row["method"] in methods:
+            row["fit"] = row["fit"] | methods[row["method"]]
+    text = reporting.markdown(report, {})
+    assert (
+        "EEG simulated: fitted on recordings reduced to 271 channels x 80 temporal components: per-subject ridge, "
+        "closed form." in text
+    )
+    assert "EEG simulated: fitted on a part of the rows, at most 30,000 of each ridge: ridge, random" in text

@@ -679,7 +679,7 @@ def test_a_model_of_class_tokens_makes_them_itself(tmp_path):
     encoder = read_metadata(folder)["image_encoder"]
     assert load_tower(encoder, required=True).description == encoder
     words = ["evaluate", "--checkpoint", str(output), "--data", f"fmri={folder}", "--output-dir", str(tmp_path / "ev")]
-    cli.main([*words, "--no-controls", "--no-pictures", "--no-baselines"])
+    cli.main([*words, "--no-controls", "--no-pictures", "--baselines=none"])
     report = json.loads((tmp_path / "ev" / "report.json").read_text())
     assert report["decoding"]["fmri"]["rows"][0]["gallery_size"] == 4
     embed_images(folder, overwrite=True, device="cpu")

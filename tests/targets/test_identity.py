@@ -149,7 +149,7 @@ def test_a_run_does_not_go_on_with_another_clip_of_the_name(sets, checkpoint, tm
 
 def test_a_checkpoint_does_not_score_another_clip_of_the_name(sets, checkpoint, tmp_path):
     words = ["evaluate", "--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "ev")]
-    quick = ["--no-controls", "--no-pictures", "--no-baselines"]
+    quick = ["--no-controls", "--no-pictures", "--baselines=none"]
     with pytest.raises(DataError, match=r"The checkpoint '.*its vectors are others.*embed-images"):
         cli.main([*words, *quick, "--data", f"fmri={sets['other fmri']}"])
     cli.main([*words, *quick, "--data", f"fmri={sets['fmri']}"])
@@ -240,7 +240,7 @@ def test_a_changed_image_table_is_noticed(sets, checkpoint, tmp_path, change):
         _ = PreparedSet.open(folder).images
     words = ["evaluate", "--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "ev")]
     with pytest.raises(DataError, match="are not those that were written"):
-        cli.main([*words, "--data", f"fmri={folder}", "--no-controls", "--no-pictures", "--no-baselines"])
+        cli.main([*words, "--data", f"fmri={folder}", "--no-controls", "--no-pictures", "--baselines=none"])
     with pytest.raises(DataError, match="are not those that were written"):
         cli.main(["train", recipe_of(tmp_path / "r.yaml", {"fmri": str(folder)}, tmp_path / "out")])
 
@@ -397,7 +397,7 @@ def test_galleries_get_the_mean_of_the_checkpoint(centred, tmp_path, other):
     with pytest.raises(DataError, match=r"The gallery and the queries have image embeddings .* other means"):
         recordings.nearest(NeuralGallery.of_images(part))
     words = ["evaluate", "--checkpoint", str(checkpoint), "--data", f"fmri={second}", "--output-dir", str(tmp_path)]
-    cli.main([*words, "--no-controls", "--no-pictures", "--no-baselines"])
+    cli.main([*words, "--no-controls", "--no-pictures", "--baselines=none"])
     with np.load(tmp_path / "embeddings.npz") as file:
         ids, scored = file["fmri_gallery_ids"], file["fmri_gallery_embeds"]
     cosines = (unit(scored) * unit(raw[[int(name[-5:]) for name in ids]] - mean)).sum(axis=1)

@@ -278,7 +278,7 @@ def test_real_command_line(checkpoint, folders, tmp_path):
     data = f"eeg={folders['eeg']}"
     report = evaluate(
         ["--checkpoint", str(tmp_path / "new"), "--data", data, "--split", "validation",
-         "--output-dir", str(tmp_path / "report"), "--no-baselines", "--no-controls", "--no-pictures"]
+         "--output-dir", str(tmp_path / "report"), "--baselines=none", "--no-controls", "--no-pictures"]
     )  # fmt: skip
     assert report["decoding"]["eeg"]["rows"][0]["two_way"] > 0.7
 

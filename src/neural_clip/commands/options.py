@@ -27,7 +27,7 @@ from neural_clip.prepared.reader import PreparedSet
 # What is written otherwise since version 0.2, by command; the old spellings work until version 0.3. Besides these,
 # underscores in long options became dashes (`--output_dir`); dotted names of settings in a recipe keep theirs.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
-    "evaluate": {"--no-audits": "--no-controls"},
+    "evaluate": {"--no-audits": "--no-controls", "--no-baselines": "--baselines=none"},
     "prepare imagenet_eeg": {"--image-dir": "--images-dir"},
     "prepare things_meg": {"--split": "--split-protocol"},
     "push": {"--revision-message": "--message"},

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.linear import per_subject_ridge, require_rows
+from neural_clip.evaluation.baselines.linear import frozen_identity_alignment, per_subject_ridge
+from neural_clip.evaluation.baselines.strengths import require_rows
+from neural_clip.evaluation.baselines.whitening import mean_of, squares_of
 from neural_clip.evaluation.overlap import overlap_records
 from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.modalities import MODALITIES
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 MAX_TRAIN_ROWS = 4000  # a subject's training rows that controls are fitted on; keeps each fit below a minute
+ROUNDING = 1e-6  # of float32, relative to a mean
 NEIGHBOURS = 5  # training trials whose mean image is the guess from time alone; blocks last 10 trials and more
 KEPT = ("two_way", "n_queries", "gallery_size", "chance_two_way", "resampled_unit")
 
@@ -37,7 +40,7 @@ class ControlData:
 
     Args:
         scored (`EmbeddedSplit`): Recordings of the scored split in the model's space.
-        train, validation, test ([`Split`]): The recordings themselves, in memory.
+        train, validation, test ([`Split`]): The recordings themselves.
         times (`dict[str, tuple]`, *optional*): For `"train"` and `"test"`, `(n,)` names of subject and session, and
             `(n,)` numbers that grow with the time of presentation within them; `None` if that is not known.
     """
@@ -131,11 +134,11 @@ def _kept(subjects: np.ndarray, seed: int) -> np.ndarray:
 
 def _ridge_on(data: ControlData, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Per-subject ridge on changed recordings; predictions for the scored split."""
-    splits = (
-        replace(split, recordings=[change(np.asarray(recording)) for recording in split.values()])
+    train, validation, test = (
+        replace(split, change=lambda values, subjects: change(values))
         for split in (data.train, data.validation, data.test)
     )
-    return per_subject_ridge(*splits)[0]
+    return per_subject_ridge(train, validation, test)[0]
 
 
 def _shuffled_labels(data: ControlData, seed: int) -> np.ndarray:
@@ -177,7 +180,7 @@ def _slow_drift(data: ControlData, seed: int) -> np.ndarray:
     require_rows(data.train, data.validation)
     times = np.linspace(-1.0, 1.0, np.shape(data.train.values([0]))[2])
     slope = times / (times**2).sum()  # least squares on a centred axis
-    return _ridge_on(data, lambda recording: np.stack([recording.mean(axis=1), recording @ slope], axis=1))
+    return _ridge_on(data, lambda values: np.stack([values.mean(axis=2), values @ slope], axis=2))
 
 
 def _before_onset(data: ControlData, seed: int) -> np.ndarray:
@@ -186,7 +189,7 @@ def _before_onset(data: ControlData, seed: int) -> np.ndarray:
     if facts.tmin is None or not facts.sfreq or facts.tmin >= 0:
         raise DataError(f"the window begins at {facts.tmin} s from onset, so it holds no sample before it")
     count = facts.samples_before_onset
-    return _ridge_on(data, lambda recording: recording[:, :count])
+    return _ridge_on(data, lambda values: values[:, :, :count])
 
 
 def _leave_one_out(data: ControlData, seed: int) -> np.ndarray:
@@ -201,32 +204,35 @@ def _leave_one_out(data: ControlData, seed: int) -> np.ndarray:
     predictions = np.zeros((len(data.test.subjects), data.train.targets.shape[1]))
     for subject in subjects:
         others = [name for name in trained if name != subject]
-        predictions[data.test.subjects == subject], _ = per_subject_ridge(
-            _as_one(data.train, scales, others, seed),
-            _as_one(data.validation, scales, others),
-            _as_one(data.test, scales, [subject]),
+        predictions[data.test.subjects == subject], _ = frozen_identity_alignment(
+            _scaled(data.train, scales, others, seed),
+            _scaled(data.validation, scales, others),
+            _scaled(data.test, scales, [subject]),
         )
     return predictions
 
 
 def _channel_scale(split: Split, subject: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of a subject's channels over recordings, `(n_chans, 1)` each."""
-    recordings = split.of_subject(subject)
-    deviation = recordings.std(axis=(0, 2))[:, None]
-    return recordings.mean(axis=(0, 2))[:, None], np.where(deviation > 0, deviation, 1.0)
+    rows = split.rows_of(subject)
+    mean = mean_of(split, rows).mean(axis=1, keepdims=True)
+    spread = squares_of(split, rows, np.broadcast_to(mean, split.values(rows[:1])[0].shape))
+    deviation = np.sqrt(spread.mean(axis=1, keepdims=True) / len(rows))
+    return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0).astype(np.float32)
 
 
-def _as_one(split: Split, scales: dict, subjects: Sequence[str], seed: int | None = None) -> Split:
-    """Rows of some subjects, each by that subject's own scale, as if they were one subject's; with a seed a subset."""
+def _scaled(split: Split, scales: dict, subjects: Sequence[str], seed: int | None = None) -> Split:
+    """Rows of some subjects, each by that subject's own scale; with a seed a subset."""
     rows = np.flatnonzero(np.isin(split.subjects, list(subjects)))
     if seed is not None:
         rows = rows[_kept(np.full(len(rows), "anyone"), seed)]
-    chosen = split.at(rows)
-    recordings = []
-    for subject, recording in zip(chosen.subjects, chosen.values(), strict=True):
-        mean, deviation = scales[subject]
-        recordings.append((np.asarray(recording) - mean) / deviation)
-    return replace(chosen, recordings=recordings, subjects=np.full(len(rows), "anyone"))
+
+    def change(values: np.ndarray, whose: np.ndarray) -> np.ndarray:
+        """Recordings by the scale of their subject."""
+        means, deviations = (np.stack([scales[name][which] for name in whose]) for which in (0, 1))
+        return (values - means) / deviations
+
+    return replace(split.at(rows), change=change)
 
 
 def _by_repeats(scored: EmbeddedSplit, seed: int) -> list[dict]:

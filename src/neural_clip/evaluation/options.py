@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from neural_clip.errors import check_option, check_value
 from neural_clip.evaluation.protocols import PROTOCOLS
 from neural_clip.options import Options, option
 from neural_clip.prepared.splits import SPLITS
+
+BASELINE_NAMES = {
+    "ridge": "per-subject ridge",
+    "whitened": "pooled whitened ridge",
+    "closed_form": "closed form",
+    "identity": "ridge, identity alignment",
+    "random": "ridge, random alignment",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +28,8 @@ class EvaluateOptions(Options):
         subject (`str`, *optional*): `"average"`, or by default each subject's own layer.
         gallery (`str`, *optional*): `"all"`, `"train"`, `"validation"`, `"test"`, or a prepared data set whose images
             join those that were shown (see [`searched_images`]). It must hold every image that was shown.
+        baselines (`Sequence[str]` or `bool`): Keys of `BASELINE_NAMES`, `"all"` or `"none"`; `True` and `False` mean
+            these two.
         controls (`bool`): Also run the controls of `controls.py` for the first checkpoint.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
             [`understand`]), with maps over so many recordings; needs captum.
@@ -40,7 +51,11 @@ class EvaluateOptions(Options):
         metavar="{all,SPLIT,FOLDER}",
     )
     protocol: str = option("strict", "which scores the report puts first", choices=tuple(PROTOCOLS))
-    baselines: bool = option(True, "linear baselines beside the checkpoints")
+    baselines: Sequence[str] = option(
+        ("all",),
+        "linear baselines beside the checkpoints: " + ", ".join(BASELINE_NAMES) + ", or none",
+        nargs="+", metavar="NAME",
+    )  # fmt: skip
     controls: bool = option(True, "controls beside the scores")
     understand: int | None = option(
         None, "also show what was learned: similarity, time, sensor and voxel maps over N recordings, 64 unless given",
@@ -49,3 +64,27 @@ class EvaluateOptions(Options):
     seed: int = option(0, "of intervals and p-values", type=int, least=0)
     batch_size: int = option(64, "recordings a forward pass", type=int, least=1)
     device: str = option("cpu", "where the model computes, cpu or cuda")
+
+    def __post_init__(self) -> None:
+        """Check, and take names of baselines that stand in one text apart."""
+        given: object = self.baselines
+        if isinstance(given, bool):
+            given = "all" if given else "none"
+        texts = (given,) if isinstance(given, str) else tuple(self.baselines)
+        names = tuple(name for text in texts for name in str(text).split(","))
+        for name in names:
+            check_option("baselines", name, ("all", "none", *BASELINE_NAMES))
+        alone = len(names) == 1 or not {"all", "none"} & set(names)
+        check_value(
+            "baselines", " ".join(names), bool(names) and alone, "'all' or 'none' alone, or names of baselines"
+        )
+        object.__setattr__(self, "baselines", names)
+        super().__post_init__()
+
+    @property
+    def wanted_baselines(self) -> tuple[str, ...]:
+        """The baselines as tables call them."""
+        if self.baselines == ("none",):
+            return ()
+        names = BASELINE_NAMES if self.baselines == ("all",) else self.baselines
+        return tuple(BASELINE_NAMES[name] for name in names)

@@ -70,9 +70,14 @@ def header(
         "split": options.split,
         "seed": options.seed,
         "command": shared_text(command),
-        "versions": {name: _version(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
+        "versions": {name: version_of(name) for name in ("neural_clip", "torch", "transformers", "datasets", "numpy")},
         "data": data,
     }
+
+
+def model_digest(checkpoint: str | Path) -> str | None:
+    """Digest of weights and configuration in a folder; `None` of a name on the Hub."""
+    return sha256_of([*Path(checkpoint).glob(WEIGHTS), *Path(checkpoint).glob("config.json")])
 
 
 def _repository(data: PreparedSet) -> dict:
@@ -112,7 +117,7 @@ def _gallery_of(gallery: str, output_dir: Path) -> dict:
     }  # fmt: skip
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
     """Installed version, or nothing where the package is only on the path."""
     try:
         return version(package)

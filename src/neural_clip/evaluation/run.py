@@ -5,9 +5,11 @@ What the three tasks are stands in `tasks.py`; intervals resample images, p-valu
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +18,10 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
+from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.evaluation.outputs import REPORT_FILE, header, write_outputs
-from neural_clip.evaluation.processes import embed_together, joined
+from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, version_of, write_outputs
+from neural_clip.evaluation.processes import embed_together, joined, rank_and_count
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
 from neural_clip.files.record import check_takes_files
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
+LONG = 60.0  # s of one core, beyond which the cost of baselines is told before they are fitted
+MAX_LOADED = 2**26  # numbers of a split that is read once: 0.25 GB
 
 
 def evaluate_checkpoints(
@@ -82,7 +87,7 @@ def evaluate_checkpoints(
     check_takes_files(output_dir)
     with joined() as is_first:
         if not is_first:
-            _embedded(checkpoints, opened, options)
+            _embedded(checkpoints, opened, options, FinishedParts())
             return {}
         with only_writer(output_dir / REPORT_FILE):  # as `report` does
             return _evaluated(checkpoints, opened, output_dir, options, command)
@@ -97,7 +102,8 @@ def _evaluated(
     from neural_clip.evaluation.understanding.run import UNDERSTANDING_FILE
     from neural_clip.evaluation.understanding.run import understand as analyse
 
-    models, parts, embedded = _embedded(checkpoints, opened, options)
+    kept = FinishedParts(output_dir / PARTS_DIR)
+    models, parts, embedded = _embedded(checkpoints, opened, options, kept)
     first, splits = next(iter(embedded.items()))
     unseen = {
         modality: sorted(
@@ -107,10 +113,10 @@ def _evaluated(
     }
     report = Report(
         header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol,
-        training_images(parts), {name: model.config for name, model in models.items()},
+        training_images(parts), {name: model.config for name, model in models.items()}, kept,
     )  # fmt: skip
     for modality, part in parts.items():
-        report.add_modality(modality, part, baselines=options.baselines, controls=options.controls)
+        report.add_modality(modality, part, baselines=options.wanted_baselines, controls=options.controls)
     for source in splits:
         for target in splits:
             if source != target:
@@ -125,11 +131,15 @@ def _evaluated(
                 seed=options.seed, device=options.device, max_recordings=options.understand,
             )  # fmt: skip
     write_outputs(output_dir, found, splits)
+    kept.remove()
     return found
 
 
 def _embedded(
-    checkpoints: Mapping[str, str | Path], opened: dict[str, PreparedSet], options: EvaluateOptions
+    checkpoints: Mapping[str, str | Path],
+    opened: dict[str, PreparedSet],
+    options: EvaluateOptions,
+    kept: FinishedParts,
 ) -> tuple[dict[str, NeuralClipModel], dict[str, Split], Embedded]:
     """Checkpoints by name, what is scored by modality, and the recordings in the space of each checkpoint."""
     check_protocol(options.protocol, list(opened.values()))
@@ -143,15 +153,32 @@ def _embedded(
     parts = scored_parts(opened, options)
     embedded = {
         name: {
-            modality: embed_together(
-                model, part, batch_size=options.batch_size, device=options.device, subject=options.subject
-            )
+            modality: _one_embedded(model, part, options, kept.of(model=model_digest(checkpoints[name])))
             for modality, part in parts.items()
             if getattr(model.config, f"{modality}_config", None) is not None
         }
         for name, model in models.items()
     }
     return models, parts, embedded
+
+
+def _one_embedded(model: NeuralClipModel, part: Split, options: EvaluateOptions, kept: FinishedParts) -> EmbeddedSplit:
+    """Recordings in the space of a checkpoint, from their part where they are finished."""
+    asked: dict[str, Any] = {"subject": options.subject, "batch_size": options.batch_size, "device": options.device}
+
+    def compute() -> EmbeddedSplit:
+        return embed_together(model, part, **asked)
+
+    # of several processes each embeds its share again; what a name of the Hub stands for may change
+    if rank_and_count()[1] > 1 or kept.key["model"] is None:
+        return compute()
+
+    def arrays() -> dict[str, np.ndarray]:
+        found = compute()
+        return {"embeds": found.embeds, "parts": found.parts}
+
+    found = kept.of(**_content([part]), **asked).arrays(f"{part.modality} embeddings", arrays)
+    return EmbeddedSplit(**part.as_fields(), embeds=found["embeds"], parts=found["parts"])
 
 
 @dataclass
@@ -164,6 +191,7 @@ class Report:
         protocol (`str`): Key of `PROTOCOLS`.
         bank (`np.ndarray` of shape `(n_images, projection_dim)`): Images for conversion through images.
         configs (`dict[str, NeuralClipConfig]`): Of each checkpoint, with its temperatures.
+        parts ([`FinishedParts`]): Where baselines and controls are kept when they are finished.
 
     The other fields are filled by [`~Report.add_modality`] and [`~Report.add_conversion`].
     """
@@ -173,6 +201,7 @@ class Report:
     protocol: str
     bank: np.ndarray
     configs: Mapping[str, Any]
+    parts: FinishedParts = field(default_factory=FinishedParts)
     decoding: dict[str, dict] = field(default_factory=dict)
     encoding: dict[str, dict] = field(default_factory=dict)
     conversion: list[dict] = field(default_factory=list)
@@ -191,28 +220,36 @@ class Report:
         return {**self.header, **tasks, "protocol": protocol}
 
     @property
+    def scored_by(self) -> str | None:
+        """Weights of the first checkpoint."""
+        return self.header["checkpoints"][0]["sha256"]
+
+    @property
     def seed(self) -> int:
         """Of intervals, p-values and sampled scores."""
         return self.header["seed"]
 
-    def add_modality(self, modality: str, part: Split, *, baselines: bool, controls: bool) -> None:
-        """Decoding and encoding of one modality, with baselines and controls, which share one copy in memory."""
+    def add_modality(self, modality: str, part: Split, *, baselines: Sequence[str], controls: bool) -> None:
+        """Decoding and encoding of one modality, with baselines and controls, which read recordings by blocks."""
         from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
 
         names = ("train", "validation", part.name) if baselines or controls else ()
-        opened = {name: part if name == part.name else other_split(part, name) for name in names}
-        loaded = {name: found.loaded() for name, found in opened.items()}
-        recordings = [loaded[name] for name in names]
-        self._add_decoding(modality, recordings if baselines else [])
+        splits = [part if name == part.name else other_split(part, name) for name in names]
+        held = [small(split) for split in splits]
+        self._add_decoding(modality, held, baselines)
         self._add_confidence(modality)
         self._add_encoding(modality)
         if controls:
-            times = presentation_times(opened["train"], part) if len(opened["train"]) else None
-            train, validation, scored = recordings
-            looked_at = ControlData(self._first(modality), train, validation, scored, times)
-            self.controls[modality] = run_controls(looked_at, self.seed)
+            train, validation, scored = held
+            looked_at = ControlData(
+                self._first(modality), train, validation, scored,
+                presentation_times(splits[0], part) if len(train) else None,
+            )  # fmt: skip
+            own = self.parts.of(**_content(splits), scored_by=self.scored_by, seed=self.seed)
+            own = own if self.scored_by else FinishedParts()
+            self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
 
-    def _add_decoding(self, modality: str, recordings: Sequence[Split]) -> None:
+    def _add_decoding(self, modality: str, recordings: Sequence[Split], baselines: Sequence[str]) -> None:
         """Rows of every checkpoint and baseline, what the protocol makes of them, and their differences."""
         from neural_clip.evaluation.paper_figures import PAPER
         from neural_clip.evaluation.tasks import decoding_rows
@@ -230,8 +267,10 @@ class Report:
                 rows += [{**row, "part_of": name} for row in scored_alone]
             entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
         part = self._first(modality)
-        if recordings:
-            scored, theirs = baseline_rows(part, [found.from_onset() for found in recordings], self.seed)
+        if baselines:
+            fitted = [found.from_onset() for found in recordings]
+            kept = self.parts.of(**_content(recordings))
+            scored, theirs = baseline_rows(part, fitted, self.seed, baselines, kept)
             rows += scored
             contributions |= theirs
         ceiling = (part.facts.simulated or {}).get("ceiling")
@@ -320,26 +359,68 @@ def _units(queries: EmbeddedSplit) -> Sequence:
     return range(len(queries.image_ids)) if queries.category_level else queries.image_ids.tolist()
 
 
+def small(split: Split) -> Split:
+    """A split whose recordings are read once, where they need little memory."""
+    facts = split.facts
+    size = max(facts.n_voxels.values()) if facts.n_voxels else facts.n_chans * facts.n_times
+    return split.loaded() if len(split) * size <= MAX_LOADED else split
+
+
+def _content(splits: Sequence[Split]) -> dict[str, Any]:
+    """What decides the numbers of baselines, as the key of finished parts has it."""
+    data = splits[-1].data
+    scored = hashlib.sha256("\n".join([*splits[-1].subjects, *splits[-1].image_ids]).encode()).hexdigest()
+    return {"fingerprint": data.facts.fingerprint, "targets": data.images.sha256, "scored": scored,
+            "split": splits[-1].name, "neural_clip": version_of("neural_clip")}  # fmt: skip
+
+
 def baseline_rows(
-    data: EmbeddedSplit, splits: Sequence[Split], seed: int
+    data: EmbeddedSplit, splits: Sequence[Split], seed: int, names: Sequence[str], parts: FinishedParts
 ) -> tuple[list[dict], dict[str, Contributions]]:
-    """Scores of the linear baselines on the same recordings and gallery, and the contributions of single trials.
+    """Scores of linear baselines on the same recordings and gallery, and the contributions of single trials.
 
     One that cannot be computed says why.
     """
+    from tqdm import tqdm
+
+    from neural_clip.evaluation.baselines.cost import cost_of, told
     from neural_clip.evaluation.baselines.rows import BASELINES
     from neural_clip.evaluation.tasks import decoding_rows
 
     rows: list[dict] = []
     contributions: dict[str, Contributions] = {}
-    for name, fit in BASELINES:
-        started = time.monotonic()
-        try:
-            predictions, chosen = fit(*splits)
-        except DataError as error:
-            rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
-            continue
-        scored, contributions[name] = decoding_rows(data, predictions, name, seed)
-        rows += [{**row, "fit": chosen} for row in scored]
-        print(f"{data.modality}: {name} in {time.monotonic() - started:.1f} s", file=sys.stderr)
+    wanted = {name: fit for name, fit in BASELINES if name in names}
+    costs = {name: cost_of(name, splits[0]) for name in wanted}
+    long = sum(cost.seconds for cost in costs.values()) > LONG
+    if long:
+        print(told(data.modality, list(costs.values())), file=sys.stderr)
+    with tqdm(
+        total=sum(cost.ridges for cost in costs.values()), desc=f"{data.modality} baselines", unit="ridge",
+        file=sys.stderr, disable=not long,
+    ) as progress:  # fmt: skip
+        for name, fit in wanted.items():
+            started, before, seconds = time.monotonic(), progress.n, time.process_time()
+            own = replace(parts.of(baseline=name), tick=progress.update)
+            try:
+                predictions, chosen = _predicted(fit, splits, own)
+            except DataError as error:
+                rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
+                continue
+            finally:
+                progress.update(max(before + costs[name].ridges - progress.n, 0))
+            scored, contributions[name] = decoding_rows(data, predictions, name, seed)
+            rows += [{**row, "fit": chosen} for row in scored]
+            took = f"{time.monotonic() - started:.1f} s, {time.process_time() - seconds:.1f} s of the processor"
+            print(f"{data.modality}: {name} in {took}", file=sys.stderr)
     return rows, contributions
+
+
+def _predicted(fit: Callable[..., Any], splits: Sequence[Split], parts: FinishedParts) -> tuple[np.ndarray, dict]:
+    """Predictions of a baseline and what was chosen, from their part where they are finished."""
+
+    def compute() -> dict[str, np.ndarray]:
+        predictions, chosen = fit(*splits, parts=parts)
+        return {"predictions": predictions, "chosen": np.frombuffer(json.dumps(chosen).encode(), dtype=np.uint8)}
+
+    found = parts.arrays("predictions", compute)
+    return found["predictions"], json.loads(found["chosen"].tobytes())

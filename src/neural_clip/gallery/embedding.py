@@ -128,7 +128,7 @@ def embed_recordings(
     import torch
     from tqdm import tqdm
 
-    found = []
+    found = np.empty(0, dtype=np.float32)
     for rows, values in tqdm(
         part.blocks(batch_size), f"embed {part.modality}", -(-len(part) // batch_size), unit="batch",
         file=sys.stderr, disable=not progress or len(part) <= batch_size,
@@ -136,8 +136,10 @@ def embed_recordings(
         inputs = {f"{part.modality}_values": padded(values), "subject_ids": subject_ids[rows]}
         with torch.no_grad():
             output = forward(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
-        found.append(output.float().cpu().numpy())
-    return np.concatenate(found)
+        made = output.float().cpu().numpy()
+        found = found if len(found) else np.empty((len(part), *made.shape[1:]), dtype=np.float32)
+        found[rows] = made
+    return found
 
 
 def aggregate(

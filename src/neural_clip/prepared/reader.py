@@ -10,7 +10,7 @@ for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 Values = np.ndarray | list[np.ndarray]  # recordings of EEG and MEG, and of fMRI, where subjects differ in voxels
 Rows = slice | Sequence[int] | np.ndarray
+MAX_COMBINED = 2**30  # bytes of a column that becomes one array: the offsets of Arrow's lists end at 2^31 numbers
 
 
 class PreparedSet:
@@ -316,6 +317,8 @@ class Split:
         first_sample (`int`): Samples of EEG and MEG that are left out at the start whenever recordings are read.
         decimation (`int`): Consecutive samples of EEG and MEG that are then averaged into one; what remains is left
             out.
+        change (`Callable`, *optional*): What recordings of one shape pass through last: called with those that were
+            read, `(n_rows, ...)`, and whose they are, `(n_rows,)`.
     """
 
     data: PreparedSet
@@ -326,6 +329,7 @@ class Split:
     searched: ImageTable | None = field(default=None, kw_only=True)
     first_sample: int = field(default=0, kw_only=True)
     decimation: int = field(default=1, kw_only=True)
+    change: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = field(default=None, kw_only=True)
 
     by_row: ClassVar[tuple[str, ...]] = ("subjects", "image_ids")  # arrays with an entry for each recording
 
@@ -430,14 +434,15 @@ class Split:
             shape `(n_voxels,)` for fMRI.
         """
         values = self._read(rows)
-        if not isinstance(values, np.ndarray) or values.ndim != 3:
+        if isinstance(values, np.ndarray) and values.ndim == 3:
+            values = values[:, :, self.first_sample :]
+            if self.decimation > 1:
+                n_times = values.shape[2] // self.decimation
+                whole = values[:, :, : n_times * self.decimation]
+                values = whole.reshape(*values.shape[:2], n_times, self.decimation).mean(axis=3)
+        if self.change is None:
             return values
-        values = values[:, :, self.first_sample :]
-        if self.decimation == 1:
-            return values
-        n_times = values.shape[2] // self.decimation
-        whole = values[:, :, : n_times * self.decimation]
-        return whole.reshape(*values.shape[:2], n_times, self.decimation).mean(axis=3)
+        return self.change(np.asarray(values), self.subjects[rows])
 
     def _read(self, rows: Rows) -> Values:
         """Recordings as they lie on disk or in memory."""
@@ -475,7 +480,7 @@ class Split:
         """The same split with all its recordings in memory."""
         values = self.values()
         values = np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
-        return replace(self, recordings=values, first_sample=0, decimation=1)
+        return replace(self, recordings=values, first_sample=0, decimation=1, change=None)
 
     def rows_of(self, subject: str) -> np.ndarray:
         """Rows of a subject, `(n_rows,)`."""
@@ -523,10 +528,13 @@ def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tup
 
     Going through Arrow's buffers is several times quicker than the numpy and torch formats of `datasets`.
     """
-    array = column.combine_chunks()
-    array = getattr(array, "storage", array)
-    if shape is not None:
-        flat = array.flatten().flatten().to_numpy(zero_copy_only=False)
-        return flat, np.full(len(array), int(np.prod(shape)))
-    lengths = np.asarray(array.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)
-    return array.flatten().to_numpy(zero_copy_only=False), lengths
+    flat, lengths = [], []
+    for chunk in column.chunks if column.nbytes > MAX_COMBINED else [column.combine_chunks()]:
+        array = getattr(chunk, "storage", chunk)
+        values = array.flatten() if shape is None else array.flatten().flatten()
+        flat.append(values.to_numpy(zero_copy_only=False))
+        known = np.full(len(array), int(np.prod(shape or 0)))
+        lengths.append(known if shape else np.asarray(array.value_lengths().to_numpy(zero_copy_only=False), np.int64))
+    if len(flat) == 1:
+        return flat[0], lengths[0]
+    return np.concatenate([*flat, np.zeros(0, np.float32)]), np.concatenate([*lengths, np.zeros(0, np.int64)])

@@ -253,13 +253,27 @@ def _decoding_text(report: dict) -> str:
             for row in part["rows"]
             if "not_computed" in row
         ]
-    lines += size_notes(report)
+    lines += [*_reduced(report), *size_notes(report)]
     if any(known_ceiling(part["ceiling"], "two_way") is not None for part in report["decoding"].values()):
         lines.append(
             "Known-model ceiling: an observer of the simulation that knows its generative model. It was computed when "
             "the recordings were simulated, over a gallery of its own; real recordings have none."
         )
     return "\n\n".join(lines)
+
+
+def _reduced(report: dict) -> list[str]:
+    """To what recordings were reduced before baselines were fitted on them, where they were."""
+    found: dict[str, list[str]] = {}
+    for modality, part in report["decoding"].items():
+        for row in part["rows"]:
+            fit = row.get("fit", {})
+            said = [f"recordings reduced to {fit['reduced_to']}"] if "reduced_to" in fit else []
+            said += [f"a part of the rows, {fit['rows_fitted']}"] if "rows_fitted" in fit else []
+            if said:
+                methods = found.setdefault(f"{label(report, modality)}: fitted on {', and on '.join(said)}", [])
+                methods += [row["method"]] * (row["method"] not in methods)
+    return [f"{what}: {', '.join(methods)}." for what, methods in found.items()]
 
 
 def _direct_text(report: dict) -> str:

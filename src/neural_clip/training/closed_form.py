@@ -38,8 +38,8 @@ from neural_clip.evaluation.baselines.closed_form import (
     undoing,
 )
 from neural_clip.evaluation.baselines.closed_form_fit import Fit, fit_of
-from neural_clip.evaluation.baselines.linear import require_rows
 from neural_clip.evaluation.baselines.ridge import one_thread
+from neural_clip.evaluation.baselines.strengths import require_rows
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split

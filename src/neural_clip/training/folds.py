@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from neural_clip.configuration_neural_clip import AVERAGE_SUBJECT, NeuralClipConfig
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.linear import image_folds
+from neural_clip.evaluation.baselines.strengths import image_folds
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.splits import Splits

@@ -12,8 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines import closed_form as closed_form_module
 from neural_clip.evaluation.baselines import linear as baselines
-from neural_clip.evaluation.baselines import ridge
+from neural_clip.evaluation.baselines import strengths, tried, whitening
 from neural_clip.evaluation.baselines.closed_form import closed_form
 from neural_clip.evaluation.baselines.linear import (
     frozen_identity_alignment,
@@ -29,6 +30,7 @@ from neural_clip.evaluation.baselines.whitening import (
     residual_noise,
     shrinkage_of,
 )
+from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_data import split_of
 from planted_splits import WIDTH, planted, two_way
 from tolerances import assert_same_outputs
@@ -135,7 +137,7 @@ def test_constant_features_do_not_break_ridge():
         assert np.isfinite(fit(train, validation, test)[0]).all()
 
 
-def test_unknown_subject_and_too_many_rows_raise(monkeypatch):
+def test_unknown_subject_raises():
     train, validation, test = planted("sensors")
     keep = train.subjects != "sub-01"
     short = train.at(np.flatnonzero(keep))
@@ -148,12 +150,14 @@ def test_unknown_subject_and_too_many_rows_raise(monkeypatch):
         with pytest.raises(DataError, match="'sub-01' has no training rows"):
             fit(short, validation, test)
     frozen_identity_alignment(train, validation, test)
-    monkeypatch.setattr(ridge, "MAX_TRAIN_ROWS", 29)  # of 120 rows of 30 features
-    with pytest.raises(DataError, match="at most 29 training rows of more features, but got 120 rows of 30"):
-        pooled_whitened_ridge(train, validation, test)
 
 
 FEW_ALPHAS = np.array([0.01, 0.3, 10.0])
+
+
+def few_alphas(monkeypatch):
+    for module in (strengths, tried):
+        monkeypatch.setattr(module, "RELATIVE_ALPHAS", FEW_ALPHAS)
 
 
 def pooled_oracle(train, validation, test, align):
@@ -178,7 +182,7 @@ def pooled_oracle(train, validation, test, align):
 
 @pytest.mark.parametrize("modality", ["sensors", "voxels"])
 def test_frozen_random_alignment_equals_sklearn_behind_the_same_layers(modality, monkeypatch):
-    monkeypatch.setattr(baselines, "RELATIVE_ALPHAS", FEW_ALPHAS)
+    few_alphas(monkeypatch)
     splits = planted(modality)
     names = sorted(set(splits[0].subjects))
 
@@ -202,17 +206,16 @@ def test_random_layers_are_drawn_as_torch_draws_them():
     for modality, layer in (("sensors", torch.nn.Conv1d(400, 400, 1)), ("voxels", torch.nn.Linear(400, 1024))):
         seen = {}
 
-        def spy(align, train, *others, modality=modality, seen=seen):
-            unit = np.eye(400, dtype=np.float32)
-            for subject in ("a", "b"):
-                seen[subject] = align(subject, unit if modality == "voxels" else unit[None])
-            return np.zeros((1, 1)), {}
+        def spy(train, layers, seen=seen):
+            seen |= layers
+            raise DataError("enough")
 
         size = (400, 1) if modality == "sensors" else (400,)
         split = split_of(np.zeros((2, *size), np.float32), np.array(["a", "b"]), np.array(["x", "y"]), np.eye(2))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(baselines, "_pooled", spy)
-            frozen_random_alignment(split, split, split)
+            patch.setattr(baselines, "aligned_fit", spy)
+            with pytest.raises(DataError, match="enough"):
+                frozen_random_alignment(split, split, split)
         drawn = layer.weight.detach().numpy().ravel()
         for weights in seen.values():
             assert np.abs(weights).max() == pytest.approx(np.abs(drawn).max(), rel=1e-3)
@@ -221,7 +224,7 @@ def test_random_layers_are_drawn_as_torch_draws_them():
 
 
 def test_frozen_identity_alignment_equals_sklearn_on_recordings_as_they_are(monkeypatch):
-    monkeypatch.setattr(baselines, "RELATIVE_ALPHAS", FEW_ALPHAS)
+    few_alphas(monkeypatch)
     splits = planted("sensors")
     score, expected, relative = pooled_oracle(*splits, lambda subject, recording: recording)
     predictions, chosen = frozen_identity_alignment(*splits)
@@ -278,28 +281,24 @@ def test_whitening_is_shared_between_shrinkages_but_equals_each_alone(monkeypatc
 def test_unwhitened_voxels_equal_whitening_with_the_whole_share(monkeypatch):
     """At 1 the whitener multiplies all voxels by one number, which the strength takes out."""
     splits = planted("voxels", noise=6.0)
-    plain, chosen = baselines._pooled_voxels(*splits, 1.0)
-    just_below = 1.0 - 1e-12  # takes the way through the noise covariance
-    scaled, also = baselines._pooled_voxels(*splits, just_below)
-    assert chosen == pytest.approx(also)
-    np.testing.assert_allclose(plain, scaled, atol=1e-4)
-    calls = []
-    monkeypatch.setattr(WhitenedVoxels, "fitted", lambda *args, **kw: calls.append(1))
-    baselines._pooled_voxels(*splits, 1.0)
-    assert not calls
+    monkeypatch.setattr(baselines, "LEAST_SHRINKAGES", (1.0,))
+    plain, chosen = pooled_whitened_ridge(*splits)
+    monkeypatch.setattr(baselines, "LEAST_SHRINKAGES", (1.0 - 1e-6,))  # takes the way through the noise covariance
+    scaled, also = pooled_whitened_ridge(*splits)
+    assert chosen == pytest.approx(also, abs=1e-4)
+    np.testing.assert_allclose(plain, scaled, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "fit"), BASELINES)
 def test_fits_hold_blas_to_one_thread(name, fit, monkeypatch):
     """Whatever is allowed outside; what a second thread does to sums is seen in two processes, in test_controls.py."""
-    ridge = CholeskyRidge if fit is closed_form else KernelRidge
-    seen, fitted = [], ridge.__init__
+    seen, fitted = [], CholeskyRidge.__init__
 
-    def spy(*arguments):
+    def spy(*arguments, **settings):
         seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
-        fitted(*arguments)
+        fitted(*arguments, **settings)
 
-    monkeypatch.setattr(ridge, "__init__", spy)
+    monkeypatch.setattr(CholeskyRidge, "__init__", spy)
     with threadpool_limits(limits=2, user_api="blas"):
         fit(*planted("sensors", rows=20))
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
@@ -344,3 +343,46 @@ def test_a_subject_with_next_to_nothing_leaves_the_others_their_signal(method, f
         others = test.subjects != "sub-00"
         if method != "ridge, random alignment":
             assert two_way(predictions[others], test.at(np.flatnonzero(others))) > 0.8
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+@pytest.mark.parametrize(("method", "fit"), BASELINES, ids=[name for name, _ in BASELINES])
+def test_large_recordings_are_fitted_by_blocks_with_few_strengths_and_the_same_scores(
+    method, fit, modality, monkeypatch, tmp_path
+):
+    """Blocks of seven recordings, strengths that are walked to, and predictions kept in files."""
+    if method == "ridge, identity alignment" and modality == "voxels":
+        pytest.skip("voxels have none")
+    splits = planted(modality, noise=4.0)
+    monkeypatch.setattr(closed_form_module, "MAX_FOLDED_ROWS", 0)
+    whole, chosen = fit(*splits)
+    monkeypatch.setattr(whitening, "BLOCK_NUMBERS", 7 * 30)
+    for module in (strengths, tried):
+        monkeypatch.setattr(module, "MAX_GRID_SIZE", 0)
+    parts = FinishedParts(tmp_path / "parts")
+    predictions, again = fit(*splits, parts=parts)
+    # 48 validation recordings: neighbours of the best strength are hardly told apart
+    assert two_way(predictions, splits[2]) == pytest.approx(two_way(whole, splits[2]), abs=1e-2)
+    score = next(name for name in ("validation_cross_entropy", "validation_two_way") if name in chosen)
+    assert again[score] == pytest.approx(chosen[score], abs=1e-2)
+    kept = sorted((tmp_path / "parts").iterdir())
+    monkeypatch.setattr(CholeskyRidge, "__init__", None)  # nothing is fitted twice, but for the small shared map
+    if not (modality == "voxels" and fit is pooled_whitened_ridge):
+        np.testing.assert_array_equal(fit(*splits, parts=parts)[0], predictions)
+    assert sorted((tmp_path / "parts").iterdir()) == kept
+
+
+def test_other_people_with_another_best_strength_are_filled_in(monkeypatch):
+    """One person's recordings are nearly noise, so that the best strength is far from the other's."""
+    train, validation, test = planted("sensors", n_subjects=2, noise=0.3)
+    rng = np.random.default_rng(0)
+    for split in (train, validation, test):
+        for name, recording in zip(split.subjects, split.recordings, strict=True):
+            if name == "sub-01":
+                recording += 15 * rng.standard_normal(recording.shape).astype(np.float32)
+    whole, chosen = per_subject_ridge(train, validation, test)
+    for module in (strengths, tried):
+        monkeypatch.setattr(module, "MAX_GRID_SIZE", 0)
+    predictions, again = per_subject_ridge(train, validation, test)
+    assert again == pytest.approx(chosen) and again["validation_two_way"] > 0.6
+    assert_same_outputs(predictions, whole)

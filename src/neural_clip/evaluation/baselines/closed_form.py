@@ -16,21 +16,24 @@ both. The criterion is a cross-entropy, not the 2-way score: it moves with every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.closed_form_fit import Fit, Way, fits, size_of
-from neural_clip.evaluation.baselines.linear import (
+from neural_clip.evaluation.baselines.closed_form_fit import Fit, Way, fits
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, one_thread
+from neural_clip.evaluation.baselines.strengths import (
+    MAX_CHUNK,
     image_folds,
     require_rows,
     subjects_of,
     validation_two_way,
 )
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, one_thread
+from neural_clip.evaluation.baselines.tried import NOT_KEPT, tried
+from neural_clip.evaluation.finished_parts import FinishedParts
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scores import retrieval_scores
@@ -43,8 +46,6 @@ MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and fol
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
 RECORDED = ("two_way", "top1")  # beside the cross-entropy
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
-MAX_GRID_SIZE = 1000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
-MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
 MAX_LOADED = 2**27  # numbers of a split that is read once: 0.5 GB
 
 
@@ -123,12 +124,14 @@ class Choice:
         relative_alpha (`float`): Strength, relative to the mean eigenvalue of the kernel.
         cross_entropy (`float`): On the validation split.
         predictions (`np.ndarray` of shape `(n_validation, projection_dim)`): For it, the covariance undone.
+        others (`tuple[np.ndarray, ...]`): The same for further splits.
     """
 
     fit: Fit
     relative_alpha: float
     cross_entropy: float
     predictions: np.ndarray
+    others: tuple[np.ndarray, ...] = ()
 
 
 def ready(split: Split) -> Split:
@@ -155,52 +158,33 @@ def decimation_of(facts: Facts) -> int:
     return max(int((facts.sfreq or 0) // MAX_RATE), 1)
 
 
-def choose(train: Split, validation: Split) -> tuple[Choice, np.ndarray]:
+def choose(
+    train: Split, validation: Split, others: Sequence[Split] = (), parts: FinishedParts = NOT_KEPT
+) -> tuple[Choice, np.ndarray]:
     """The way of fitting and the strength by training and validation rows, and what undoes the targets' covariance.
 
     Args:
         train, validation ([`Split`]): Their targets have unit length.
+        others (sequence of [`Split`]): Further splits that are predicted.
+        parts ([`FinishedParts`]): Where the predictions of each subject's ridge are kept.
     """
     transform = undoing(train.data.images.of(train.shown_ids).embeds)
     folded = _folded_strengths(train)
+
+    def score(path: np.ndarray, split: Split) -> float:
+        return -cross_entropy(path @ transform, split)
+
     best, least = None, np.inf
     for fit in fits(train):
         only, held_out = folded.get(fit.way, (None, 0.0))
-        found = _tried(fit, validation, transform, only)
-        fit.forget()
-        number = _lowest({number: entropy for number, (entropy, _) in found.items()})
-        nats = len(validation) * found[number][0] + len(train) * held_out
+        found = tried(fit, [validation, *others], parts, score, only)
+        number, entropy = found.best, -found.scores[found.best]
+        nats = len(validation) * entropy + len(train) * held_out
         if best is None or nats < least:
-            best, least = Choice(fit, float(RELATIVE_ALPHAS[number]), *found[number]), nats
+            made, *rest = (found.predictions(number, which) @ transform for which in range(1 + len(others)))
+            best, least = Choice(fit, float(RELATIVE_ALPHAS[number]), entropy, made, tuple(rest)), nats
     assert best is not None  # every recording can be fitted one way
     return best, transform
-
-
-def _tried(
-    fit: Fit, validation: Split, transform: np.ndarray, only: int | None
-) -> dict[int, tuple[float, np.ndarray]]:
-    """Cross-entropy and predictions on the validation split, by position of the strength.
-
-    All strengths, or `only` one; with a large matrix those around the lowest cross-entropy, which is walked to.
-    """
-    found: dict[int, tuple[float, np.ndarray]] = {}
-    last = len(RELATIVE_ALPHAS) - 1
-    wanted = (
-        list(range(last + 1))
-        if size_of(fit.way, fit.train) <= MAX_GRID_SIZE
-        else [last // 2 + step for step in (-1, 0, 1)]
-    )
-    if only is not None:
-        wanted = [only]
-    while wanted:
-        for number, path in zip(wanted, fit.deviations(validation, RELATIVE_ALPHAS[wanted]), strict=True):
-            predictions = path @ transform
-            found[number] = cross_entropy(predictions, validation), predictions
-        if only is not None:
-            break
-        best = _lowest({number: entropy for number, (entropy, _) in found.items()})
-        wanted = [number for number in (best - 1, best + 1) if 0 <= number <= last and number not in found]
-    return found
 
 
 def _lowest(entropies: Mapping[int, float]) -> int:
@@ -258,11 +242,13 @@ def choose_by_folds(train: Split, folds: np.ndarray) -> tuple[Way, float, np.nda
 
 
 @one_thread
-def closed_form(train: Split, validation: Split, test: Split) -> tuple[np.ndarray, dict[str, Any]]:
+def closed_form(
+    train: Split, validation: Split, test: Split, *, parts: FinishedParts = NOT_KEPT
+) -> tuple[np.ndarray, dict[str, Any]]:
     """The closed form on training rows.
 
     Args:
-        train, validation, test ([`Split`]): As for [`per_subject_ridge`].
+        train, validation, test, parts: As for [`per_subject_ridge`].
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `way`, `relative_alpha`,
@@ -270,12 +256,10 @@ def closed_form(train: Split, validation: Split, test: Split) -> tuple[np.ndarra
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
-    train, validation, test = ready(train), ready(validation), ready(test)
-    choice, transform = choose(train, validation)
-    predictions = choice.fit.deviations(test, [choice.relative_alpha])[0] @ transform
+    choice, _ = choose(ready(train), ready(validation), [ready(test)], parts)
     chosen = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
     found = {
         "validation_cross_entropy": choice.cross_entropy,
-        "validation_two_way": validation_two_way(choice.predictions, validation),
+        "validation_two_way": validation_two_way(choice.predictions, ready(validation)),
     }
-    return predictions, chosen | found
+    return choice.others[0], chosen | found | choice.fit.reductions

@@ -9,31 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
-from neural_clip.evaluation.baselines.linear import are_voxels, subjects_of
+from neural_clip.evaluation.baselines import ridge as limits
 from neural_clip.evaluation.baselines.ridge import CholeskyRidge
+from neural_clip.evaluation.baselines.strengths import are_voxels, subjects_of
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
     UNWHITENED,
+    Mixed,
     Standardised,
     WhitenedSensors,
     average_of,
     mean_of,
+    mixed,
     reciprocal,
     row_blocks,
     sensor_whiteners,
     squares_of,
-    stacked,
+    stacked_rows,
 )
 from neural_clip.prepared.reader import Split
 
 MAX_FEATURES = 21_700  # of sensors; more of them lose time first, the channels are what tells images apart
 MAX_WHITENED_SIZE = 18_000  # of voxels; two or three such matrices take 3.9 GB
+ROUNDING = 1e-6  # of float32, relative to a mean
 MAX_KEPT = 2**27  # numbers that the ridges of subjects may hold before they make room for the next: 0.5 GB
 
-Inputs = Standardised | WhitenedSensors
+Inputs = Standardised | WhitenedSensors | Mixed
 
 
 @dataclass(frozen=True)
@@ -94,14 +99,16 @@ class Fit:
 
     def _transformed(self, split: Split, rows: np.ndarray) -> np.ndarray:
         """Recordings after what each subject's pass through, `(n_rows, n_features)`."""
-        values, subjects = stacked(split, rows), split.subjects[rows]
-        names = sorted(set(subjects.tolist()))
-        inputs = {name: self.inputs.get(name) or self.average for name in names}
-        if len(names) == 1:
-            return inputs[names[0]](values)
-        found = np.empty((len(rows), values[0].size), dtype=np.float32)
-        for name in names:
-            found[subjects == name] = inputs[name](values[subjects == name])
+        values, subjects = split.values(rows), split.subjects[rows]
+        found = np.empty((len(rows), 0), dtype=np.float32)
+        for name in sorted(set(subjects.tolist())):
+            own = np.flatnonzero(subjects == name)
+            inputs: Any = self.inputs.get(name) or self.average
+            if len(own) == len(rows):
+                return inputs(stacked_rows(values))
+            part = inputs(stacked_rows([values[row] for row in own]))
+            found = found if found.size else np.empty((len(rows), part.shape[1]), dtype=np.float32)
+            found[own] = part
         return found
 
     def _rows(self, split: Split, rows: np.ndarray) -> np.ndarray:
@@ -117,11 +124,46 @@ class Fit:
         if key not in self._ridges:
             if sum(found.n_numbers for found in self._ridges.values()) > MAX_KEPT:
                 self._ridges.clear()
-            rows = np.arange(len(self.train)) if self.way.pooled else self.train.rows_of(subject)
+            rows = self.rows_fitted(subject)
             blocks = [rows[part] for part in row_blocks(self.train, rows)]
             least = self.way.least_shrinkage if are_voxels(self.train) else UNWHITENED  # sensors are white by now
             self._ridges[key] = CholeskyRidge(partial(self._rows, self.train), blocks, self.train.targets[rows], least)
         return self._ridges[key]
+
+    def rows_fitted(self, subject: str) -> np.ndarray:
+        """Training rows of a subject's ridge, as many as a matrix may have where there are more features too."""
+        rows = np.arange(len(self.train)) if self.way.pooled else self.train.rows_of(subject)
+        most = limits.MAX_SIZE
+        if len(rows) <= most or self._rows(self.train, rows[:1]).shape[1] <= most:
+            return rows
+        return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+
+    @property
+    def reductions(self) -> dict[str, str]:
+        """To what recordings and rows were reduced, in words; nothing where they were taken whole."""
+        found = {}
+        if self.way.n_components:
+            n_chans = self.train.values([0])[0].shape[0]
+            found["reduced_to"] = f"{n_chans} channels x {self.way.n_components} temporal components"
+        for name in self.groups:
+            fitted, there = len(self.rows_fitted(name)), len(self.rows_of(self.train, name))
+            if fitted < there:
+                found["rows_fitted"] = f"at most {fitted:,} of each ridge"
+        return found
+
+    @property
+    def groups(self) -> list[str]:
+        """A subject of each ridge."""
+        return list(self.inputs)[:1] if self.way.pooled else list(self.inputs)
+
+    def size_of(self, subject: str) -> int:
+        """Rows of the matrix of a subject's ridge."""
+        rows = self.rows_fitted(subject)
+        return min(len(rows), self._rows(self.train, rows[:1]).shape[1])
+
+    def rows_of(self, split: Split, subject: str) -> np.ndarray:
+        """Rows of a split that a subject's ridge predicts."""
+        return np.arange(len(split)) if self.way.pooled else split.rows_of(subject)
 
     def forget(self) -> None:
         """Drop the matrices; they are built again when they are needed."""
@@ -140,19 +182,28 @@ class Fit:
             weights = (self.components @ by_chan).reshape(-1, weights.shape[1])
         return self.inputs[subject].folded(weights)
 
+    def paths(self, subject: str, splits: Sequence[Split], alphas: Sequence[float] | np.ndarray) -> list[np.ndarray]:
+        """Predictions of a subject's ridge without the target mean, for the rows of each split that it predicts.
+
+        Returns:
+            `list[np.ndarray]`: For each split `(n_alphas, n_rows, projection_dim)`.
+        """
+        others = []
+        for split in splits:
+            rows = self.rows_of(split, subject)
+            others.append((partial(self._rows, split), [rows[part] for part in row_blocks(split, rows)]))
+        return self.ridge(subject).deviations(others, alphas)
+
     def deviations(self, split: Split, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`.
 
         Those of unknown subjects are 0 where subjects are fitted one by one.
         """
         found = np.zeros((len(alphas), len(split), self.train.targets.shape[1]), dtype=np.float32)
-        names = sorted(set(split.subjects.tolist()))
-        if not self.way.pooled:
-            names = [name for name in names if name in self.inputs]
-        for name in names[:1] if self.way.pooled else names:
-            rows = np.arange(len(split)) if self.way.pooled else split.rows_of(name)
-            blocks = [rows[part] for part in row_blocks(split, rows)]
-            found[:, rows] = self.ridge(name).deviations(partial(self._rows, split), blocks, alphas)
+        present = set(split.subjects.tolist())
+        for name in self.groups:
+            if self.way.pooled or name in present:
+                found[:, self.rows_of(split, name)] = self.paths(name, [split], alphas)[0]
         return found
 
 
@@ -176,10 +227,34 @@ def fit_of(way: Way, train: Split) -> Fit:
     return Fit(way, _inputs_of(way, train, subjects_of(train)), train)
 
 
+def aligned_fit(train: Split, layers: Mapping[str, np.ndarray] | None = None) -> Fit:
+    """One ridge for all subjects, whose recordings pass through fixed layers, or through none, and one scaling.
+
+    Args:
+        train ([`Split`]): Its targets are taken as they are.
+        layers (`Mapping[str, np.ndarray]`, *optional*): Of each subject, `(n_out, n_in)`: a mixture of the channels,
+            or a projection of the voxels.
+    """
+    subjects = subjects_of(train)
+    changes: dict[str, Any] = {name: partial(mixed, (layers or {}).get(name)) for name in subjects}
+    rows = {name: train.rows_of(name) for name in subjects}
+    means = {name: mean_of(train, own, changes[name]) for name, own in rows.items()}
+    mean = sum(len(own) * means[name].astype(np.float64) for name, own in rows.items()) / len(train)
+    squares = sum(
+        squares_of(train, own, means[name], changes[name]) + len(own) * (means[name] - mean) ** 2
+        for name, own in rows.items()
+    )
+    deviation = np.sqrt(np.asarray(squares) / len(train))
+    deviation[deviation <= ROUNDING * np.abs(mean)] = 0  # a constant, less what rounding made of its mean
+    scaling = Standardised(np.asarray(mean, np.float32).ravel(), reciprocal(deviation).ravel().astype(np.float32))
+    inputs = {name: Mixed(layers[name], scaling) if layers else scaling for name in subjects}
+    return Fit(Way(True, n_components=n_components(train)), inputs, train)
+
+
 def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, Mapping[str, Inputs]]]:
     """Ways of fitting, and what recordings pass through in each."""
     shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
-    alone = Way(False, n_components=_n_components(train))
+    alone = Way(False, n_components=n_components(train))
     inputs = _inputs_of(alone, train, subjects)
     yield alone, inputs
     if are_voxels(train):
@@ -192,7 +267,7 @@ def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, Mapping[str,
         yield replace(pooled, least_shrinkage=least), whitened
 
 
-def _n_components(train: Split) -> int:
+def n_components(train: Split) -> int:
     """Principal components over time that recordings are reduced to; 0 keeps all samples."""
     shape = train.values([0])[0].shape
     return max(MAX_FEATURES // shape[0], 1) if len(shape) == 2 and np.prod(shape) > MAX_FEATURES else 0

@@ -14,11 +14,12 @@ from neural_clip.evaluation.baselines.whitening import UNWHITENED, whiten_featur
 
 # Ridge strengths relative to the mean eigenvalue of the kernel: from nearly interpolating to nearly constant.
 RELATIVE_ALPHAS = np.logspace(-3, 3, 13)
-# Largest number of training rows, unless features are fewer: the kernel of 20,000 takes 3.2 GB in float64 and its
-# eigenvectors as much again.
-MAX_TRAIN_ROWS = 20_000
-# The same for a matrix in float32 that is factored in place: 1.9 GB.
-MAX_SIZE = 21_700
+# Largest matrix in float32 that is factored in place: 3.6 GB. Where more rows have more features than that, a ridge is
+# fitted on so many of them.
+MAX_SIZE = 30_000
+# Where the matrix is in rows, these are read again for each pair of blocks, so that a few more features cost less.
+DUAL_SHARE = 0.8
+MOST_AT_ONCE = 4  # strengths whose weights of all features are held
 PANEL = 256  # columns of a matrix that are copied at a time
 
 
@@ -45,17 +46,9 @@ class KernelRidge:
     With X X^T = U diag(l) U^T the prediction for x is x X^T U diag(1 / (l + alpha)) U^T Y; with fewer features than
     rows, and X^T X = V diag(l) V^T, it is x V diag(1 / (l + alpha)) V^T X^T Y. Both are the numbers of
     `sklearn.linear_model.Ridge(alpha)` with an intercept.
-
-    Raises:
-        DataError: If there are more training rows than [`MAX_TRAIN_ROWS`], and as many features.
     """
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray):
-        if min(inputs.shape) > MAX_TRAIN_ROWS:
-            raise DataError(
-                f"Ridge takes at most {MAX_TRAIN_ROWS} training rows of more features, but got {len(inputs)} rows "
-                f"of {inputs.shape[1]}."
-            )
         self.input_mean, self.target_mean = inputs.mean(axis=0), targets.mean(axis=0)
         centred = inputs - self.input_mean
         self.inputs: np.ndarray | None = None  # kept where predictions need them
@@ -102,6 +95,8 @@ class CholeskyRidge:
 
     The one large matrix is X X^T, or X^T X where features are fewer than rows. It lies in the upper triangle of an
     array, and is factored in the lower one, one strength after the other. Predictions are those of [`KernelRidge`].
+    Rows of several blocks are read once for X^T X, and once for each pair of blocks for X X^T, so that this is taken
+    where it is smaller by a fifth at least.
 
     Args:
         read (`Callable`): Gives the rows of a block, `(n_rows, n_features)` float32, centred over all blocks.
@@ -126,12 +121,13 @@ class CholeskyRidge:
         n_rows, n_features = len(targets), read(blocks[0][:1]).shape[1]
         if min(n_rows, n_features) > MAX_SIZE:
             raise DataError(
-                f"The closed form takes at most {MAX_SIZE} training rows of more features, but got {n_rows} rows of "
+                f"Ridge takes at most {MAX_SIZE} training rows of more features, but got {n_rows} rows of "
                 f"{n_features}."
             )
         centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float32)
-        self.is_dual = n_rows <= n_features
-        size = min(n_rows, n_features)
+        share = DUAL_SHARE if len(blocks) > 1 and n_features <= MAX_SIZE else 1
+        self.is_dual = n_rows <= n_features * share
+        size = n_rows if self.is_dual else n_features
         self.gram = np.zeros((size, size), dtype=np.float32, order="F")
         self.known = centred if self.is_dual else np.zeros((size, centred.shape[1]), dtype=np.float32)
         self._add_blocks(centred)
@@ -194,31 +190,47 @@ class CholeskyRidge:
         """Weights of the features, `(n_features, projection_dim)`."""
         if self._weights is None or self._weights[0] != relative_alpha:
             found = self.solution(relative_alpha)
-            if self.is_dual:
-                parts = np.split(found, np.cumsum([len(block) for block in self.blocks])[:-1])
-                found = sum(self._block(number).T @ part for number, part in enumerate(parts))
-            self._weights = relative_alpha, found
+            self._weights = relative_alpha, self._in_features(found) if self.is_dual else found
         return self._weights[1]
+
+    def _in_features(self, solution: np.ndarray) -> np.ndarray:
+        """Weights of the features from coefficients of the training rows."""
+        parts = np.split(solution, np.cumsum([len(block) for block in self.blocks])[:-1])
+        return sum(self._block(number).T @ part for number, part in enumerate(parts))
 
     def deviations(
         self,
-        read: Callable[[np.ndarray], np.ndarray],
-        blocks: Sequence[np.ndarray],
+        others: Sequence[tuple[Callable[[np.ndarray], np.ndarray], Sequence[np.ndarray]]],
         relative_alphas: Sequence[float] | np.ndarray,
-    ) -> np.ndarray:
-        """Predictions without the target mean for rows of other blocks, `(n_alphas, n_rows, projection_dim)`."""
-        solutions = [self.solution(alpha) for alpha in relative_alphas]
-        found = []
-        for block in blocks:
-            basis = self._basis(read(block))
-            found.append(np.stack([basis @ each for each in solutions]))
-        return np.concatenate(found, axis=1)
+    ) -> list[np.ndarray]:
+        """Predictions without the target mean for other rows.
 
-    def _basis(self, rows: np.ndarray) -> np.ndarray:
-        """What a solution is multiplied with: the rows, or their products with the training rows."""
-        if not self.is_dual:
-            return rows
-        return np.concatenate([rows @ self._block(number).T for number in range(len(self.blocks))], axis=1)
+        Args:
+            others (sequence of `tuple`): What reads them, and their blocks, as for the training rows.
+            relative_alphas (sequence of `float`): Strengths.
+
+        Returns:
+            `list[np.ndarray]`: For each of `others`, `(n_alphas, n_rows, projection_dim)`.
+        """
+        across = self.is_dual and len(self.blocks) == 1
+        if self.is_dual and not across and len(relative_alphas) > MOST_AT_ONCE:
+            few = [relative_alphas[i : i + MOST_AT_ONCE] for i in range(0, len(relative_alphas), MOST_AT_ONCE)]
+            return [
+                np.concatenate(paths) for paths in zip(*(self.deviations(others, each) for each in few), strict=True)
+            ]
+        width = self.known.shape[1]
+        solutions = np.hstack([self.solution(alpha) for alpha in relative_alphas])  # (size, n_alphas * width)
+        if self.is_dual and not across:
+            solutions = self._in_features(solutions)
+        found = []
+        for read, blocks in others:
+            parts = [np.empty((0, solutions.shape[1]), dtype=np.float32)]
+            for block in blocks:
+                rows = read(block)
+                parts.append((rows @ self._block(0).T if across else rows) @ solutions)
+            paths = np.concatenate(parts).reshape(-1, len(relative_alphas), width)
+            found.append(np.ascontiguousarray(paths.swapaxes(0, 1)))
+        return found
 
 
 def _mirror(matrix: np.ndarray) -> None:

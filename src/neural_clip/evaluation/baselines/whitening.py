@@ -24,29 +24,45 @@ def row_blocks(split: Split, rows: np.ndarray) -> list[slice]:
     """Parts of some rows of a split, each few enough to be read at once."""
     if not len(rows):
         return []
-    n_rows = int(np.clip(BLOCK_NUMBERS // max(split.values(rows[:1])[0].size, 1), 1, BLOCK_ROWS))
+    read = replace(split, change=None).values(rows[:1])[0].size
+    n_rows = int(np.clip(BLOCK_NUMBERS // max(read, 1), 1, BLOCK_ROWS))
     return [slice(start, start + n_rows) for start in range(0, len(rows), n_rows)]
 
 
-def stacked(split: Split, rows: np.ndarray) -> np.ndarray:
+def stacked_rows(values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Recordings of one shape as one array, `(n_rows, ...)`."""
-    values = split.values(rows)
     return values if isinstance(values, np.ndarray) else np.stack(values)
 
 
-def mean_of(split: Split, rows: np.ndarray) -> np.ndarray:
-    """Mean of some recordings, float32."""
-    first = stacked(split, rows[:1])[0]
+def stacked(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Recordings of one shape that are read as one array, `(n_rows, ...)`."""
+    return stacked_rows(split.values(rows))
+
+
+def mixed(layer: np.ndarray | None, recordings: np.ndarray) -> np.ndarray:
+    """Recordings behind a layer `(n_out, n_in)` that mixes channels or projects voxels, or as they are."""
+    if layer is None:
+        return recordings
+    return recordings @ layer.T if recordings.ndim == 2 else layer @ recordings
+
+
+def mean_of(split: Split, rows: np.ndarray, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
+    """Mean of some recordings, float32; `change` is what they pass through before."""
+    first = change(stacked(split, rows[:1]))[0]
     # less the first, so that what is constant has exactly its own value as mean
-    total = sum((stacked(split, rows[part]) - first).sum(axis=0, dtype=np.float64) for part in row_blocks(split, rows))
+    total = sum(
+        (change(stacked(split, rows[part])) - first).sum(axis=0, dtype=np.float64) for part in row_blocks(split, rows)
+    )
     return (first + total / len(rows)).astype(np.float32)
 
 
-def squares_of(split: Split, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Sum of the squared deviations of some recordings from a mean, float64."""
+def squares_of(
+    split: Split, rows: np.ndarray, mean: np.ndarray, change: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> np.ndarray:
+    """Sum of the squared deviations of some recordings from a mean, float64; `change` as for [`mean_of`]."""
     total = np.zeros(mean.shape)
     for part in row_blocks(split, rows):
-        deviations = stacked(split, rows[part]) - mean
+        deviations = change(stacked(split, rows[part])) - mean
         total += np.einsum("n...,n...->...", deviations, deviations)
     return total
 
@@ -157,6 +173,32 @@ class Standardised:
         return scaled, -self.mean @ scaled
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Recordings behind a layer that mixes channels or projects voxels, then scaled.
+
+    Args:
+        layer (`np.ndarray` of shape `(n_out, n_in)`): Of the subject.
+        standardised ([`Standardised`]): What comes last.
+    """
+
+    layer: np.ndarray
+    standardised: Standardised
+
+    @property
+    def mean(self) -> np.ndarray:
+        """What is subtracted."""
+        return self.standardised.mean
+
+    def __call__(self, recordings: np.ndarray) -> np.ndarray:
+        """`(n, ...)` to `(n, n_features)`."""
+        return self.standardised(mixed(self.layer, recordings))
+
+    def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and offset on what the layer makes of recordings, as in [`Standardised.folded`]."""
+        return self.standardised.folded(weights)
+
+
 def reciprocal(values: np.ndarray) -> np.ndarray:
     """1 / values, and 0 where there is nothing to divide by."""
     return np.where(values > 0, 1.0 / np.where(values > 0, values, 1.0), 0.0).astype(values.dtype)
@@ -212,7 +254,7 @@ def sensor_whiteners(
     return found
 
 
-def average_of(inputs: Sequence[Standardised | WhitenedSensors]) -> Any:
+def average_of(inputs: Sequence[Standardised | WhitenedSensors | Mixed]) -> Any:
     """What a new subject's recordings pass through: as the average subject of a model, the mean of all.
 
     The mean is that of what is computed: where channels are mixed, of the mixing and of what the mixing makes of each
@@ -225,7 +267,7 @@ def average_of(inputs: Sequence[Standardised | WhitenedSensors]) -> Any:
     whitened = [each for each in inputs if isinstance(each, WhitenedSensors)]
     spatial = np.mean([each.spatial for each in whitened], axis=0)
     mixed = np.mean([each.spatial @ each.mean for each in whitened], axis=0)
-    return replace(first, spatial=spatial, mean=np.linalg.solve(spatial, mixed))
+    return replace(whitened[0], spatial=spatial, mean=np.linalg.solve(spatial, mixed))
 
 
 class _SensorNoise:

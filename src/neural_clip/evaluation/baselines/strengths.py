@@ -1,0 +1,107 @@
+"""What baselines need of recordings, and by what the strength of a ridge is chosen: the scores of validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
+from neural_clip.prepared.reader import Split
+from neural_clip.retrieval.scores import two_way_accuracy
+from neural_clip.retrieval.tiles import unit_vectors
+
+ROWS_LOOKED_AT, RUN = 256, 32  # in stretches, of which each is read at once
+LEAST_DEVIATION, MOST_DEVIATION = 1e-16, 1e16  # MEG in T deviates by 1e-13
+FOLD_SEED = 0
+MAX_GRID_SIZE = 4000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
+FIRST_TRIED = 7  # of `RELATIVE_ALPHAS`, with its neighbours: 10^0.5, about where single trials have their best
+MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
+
+
+def require_rows(train: Split, validation: Split) -> None:
+    """Raise a `DataError` where there is nothing to fit on, nothing to choose by, or numbers cannot be squared."""
+    if not len(train):
+        raise DataError("There are no training recordings to fit it on.")
+    if len(validation.shown_ids) < 2:
+        raise DataError(
+            f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
+        )
+    numbers = np.concatenate([np.ravel(values) for values in _some(train)]).astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise DataError("The training recordings hold NaN or infinity.")
+    deviation = float(numbers.std())
+    if deviation and not LEAST_DEVIATION < deviation < MOST_DEVIATION:
+        raise DataError(
+            f"The training recordings deviate by {deviation:.2g}, and of such numbers float32 holds no squares. Scale "
+            "the recordings."
+        )
+
+
+def _some(train: Split) -> list[np.ndarray]:
+    """Some recordings from all over a split."""
+    n_runs = max(ROWS_LOOKED_AT // RUN, 1)
+    length = min(RUN, ROWS_LOOKED_AT)
+    if len(train) <= n_runs * length:
+        return list(train.values(np.linspace(0, len(train) - 1, min(len(train), ROWS_LOOKED_AT)).astype(int)))
+    starts = np.linspace(0, len(train) - length, n_runs).astype(int)
+    return [row for start in starts for row in train.values(np.arange(start, start + length))]
+
+
+def are_voxels(split: Split) -> bool:
+    """Whether recordings are rows of voxels, which do not correspond between subjects."""
+    return split.values([0])[0].ndim == 1
+
+
+def subjects_of(train: Split, *others: Split) -> list[str]:
+    """Subjects to fit, in order; all must have training rows."""
+    known = sorted(set(train.subjects.tolist()))
+    unknown = sorted({subject for split in others for subject in split.subjects.tolist()} - set(known))
+    if unknown:
+        raise DataError(f"Subject '{unknown[0]}' has no training rows; ridge regression is fitted for {known}.")
+    return known
+
+
+def image_folds(image_ids: np.ndarray, n_folds: int) -> np.ndarray:
+    """Fold of each row; all rows of an image share one."""
+    unique, codes = np.unique(image_ids, return_inverse=True)
+    return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % n_folds)[codes]
+
+
+def validation_two_way(predictions: np.ndarray, validation: Split) -> float:
+    """2-way score of predictions `(n_rows, projection_dim)` among the images of their split."""
+    _, first = np.unique(validation.image_ids, return_index=True)
+    gallery, ids = unit_vectors(validation.targets[first]), validation.image_ids[first]
+    step = max(MAX_CHUNK // len(ids), 1)
+    total = 0.0
+    for start in range(0, len(predictions), step):
+        part = slice(start, start + step)
+        cosines = unit_vectors(predictions[part]) @ gallery.T
+        found = two_way_accuracy(cosines, validation.image_ids[part], ids, tolerance=1e-9)
+        total += found * len(cosines) / len(predictions) if len(cosines) < len(predictions) else found
+    return total
+
+
+def best_of(scores: dict[int, float]) -> int:
+    """Position of the highest score; the stronger ridge wins a tie."""
+    return max(scores, key=lambda number: (scores[number], number))
+
+
+def walked(score: Callable[[list[int]], list[float]], size: int) -> dict[int, float]:
+    """Scores of strengths, by their position in `RELATIVE_ALPHAS`.
+
+    All of them; with a large matrix those around the best, which is walked to until both neighbours are known.
+
+    Args:
+        score (`Callable`): Gives the scores of strengths by their positions.
+        size (`int`): Rows of the matrix that is factored for each.
+    """
+    last, found = len(RELATIVE_ALPHAS) - 1, dict[int, float]()
+    middle = min(FIRST_TRIED, max(last - 1, 0))
+    wanted = list(range(last + 1)) if size <= MAX_GRID_SIZE else [middle - 1, middle, middle + 1]
+    while wanted := [number for number in wanted if 0 <= number <= last and number not in found]:
+        found |= dict(zip(wanted, score(wanted), strict=True))
+        best = best_of(found)
+        wanted = [best - 1, best + 1]
+    return found

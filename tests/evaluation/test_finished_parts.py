@@ -1,0 +1,125 @@
+"""Parts of an evaluation that are kept, and evaluations that are killed and go on."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from neural_clip.commands.evaluate import main
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines import ridge
+from neural_clip.evaluation.baselines.rows import BASELINES
+from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
+from neural_clip.evaluation.options import BASELINE_NAMES, EvaluateOptions
+from planted_data import write_planted
+from saved_models import save_model
+from second_process import python
+
+
+def refuse():
+    raise AssertionError("was computed again")
+
+
+def test_parts_are_read_from_their_files(tmp_path):
+    parts = FinishedParts(tmp_path / "kept", {"data": "a"})
+    made = {"one": np.arange(6, dtype=np.float32).reshape(2, 3), "two": np.zeros((0, 4))}
+    for compute in (lambda: made, refuse):
+        found = parts.arrays("ridge of sub-01", compute)
+        assert set(found) == set(made)
+        for name, value in made.items():
+            np.testing.assert_array_equal(found[name], value)
+            assert found[name].dtype == value.dtype and found[name].shape == value.shape
+    assert parts.has("ridge of sub-01") and parts.arrays("ridge of sub-01", refuse)["one"].sum() == 15
+    record = {"score": 0.1 + 0.2, "none": None, "names": ["é"]}
+    assert parts.record("controls", lambda: record) == record == parts.record("controls", refuse)
+    for other in (parts.of(strength=1), FinishedParts(tmp_path / "kept", {"data": "b"})):
+        with pytest.raises(AssertionError, match="computed again"):
+            other.arrays("ridge of sub-01", refuse)
+    parts.remove()
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("where", [0.02, 0.5, 0.99, None])
+def test_a_damaged_part_is_computed_again(tmp_path, where):
+    parts = FinishedParts(tmp_path, {})
+    parts.arrays("x", lambda: {"x": np.arange(1000)})
+    (path,) = tmp_path.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    if where is None:
+        content = content[:-3]
+    else:
+        content[int(where * len(content))] ^= 1
+    path.write_bytes(content)
+    assert parts.arrays("x", lambda: {"x": np.arange(5)})["x"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_nothing_is_kept_without_a_folder():
+    assert not FinishedParts().has("x") and FinishedParts().arrays("x", lambda: {"x": np.ones(1)})["x"] == 1
+    FinishedParts().remove()
+
+
+KILLED = """
+import os, signal, sys
+from neural_clip.commands.evaluate import main
+from neural_clip.evaluation.baselines import ridge
+
+fitted = ridge.CholeskyRidge.__init__
+count = 0
+
+def until(*arguments, **settings):
+    global count
+    count += 1
+    if count == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    fitted(*arguments, **settings)
+
+ridge.CholeskyRidge.__init__ = until
+main(sys.argv[2:])
+"""
+
+
+def test_a_killed_evaluation_goes_on_and_ends_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    """Killed while it fits the second baseline; what is finished is not computed again."""
+    data = write_planted(tmp_path / "eeg", "eeg", pixels=False)
+    checkpoint = save_model(tmp_path / "model")
+    fits = []
+    fitted = ridge.CholeskyRidge.__init__
+    monkeypatch.setattr(ridge.CholeskyRidge, "__init__", lambda *a, **k: fits.append(1) or fitted(*a, **k))
+    words = ["--checkpoint", str(checkpoint), "--data", f"eeg={data}", "--no-pictures", "--no-controls",
+             "--baselines", "ridge,identity", "random"]  # fmt: skip
+    whole = main([*words, "--output-dir", str(tmp_path / "whole")])
+    n_fits = len(fits)
+    assert [row["method"] for row in whole["decoding"]["eeg"]["rows"][3::3]] == [
+        "per-subject ridge", "ridge, identity alignment", "ridge, random alignment"
+    ]  # fmt: skip
+    program, out = tmp_path / "killed.py", tmp_path / "out"
+    program.write_text(KILLED)
+    done = python(program, n_fits, *words, "--output-dir", out)
+    assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done.stderr
+    assert list((out / PARTS_DIR).glob("*.safetensors")) and not (out / "report.json").exists()
+    fits.clear()
+    again = main([*words, "--output-dir", str(out)])
+    assert len(fits) == 1 < n_fits
+    assert not (out / PARTS_DIR).exists() and not (tmp_path / "whole" / PARTS_DIR).exists()
+    for report in (whole, again):
+        for name in ("command", "sha256", "embeddings"):
+            report.pop(name, None)
+        report["data"]["eeg"].pop("folder")
+        report["checkpoints"][0].pop("path")
+    assert json.dumps(again, sort_keys=True) == json.dumps(whole, sort_keys=True)
+
+
+def test_names_of_baselines():
+    assert tuple(BASELINE_NAMES.values()) == tuple(name for name, _ in BASELINES)
+    every = tuple(BASELINE_NAMES.values())
+    assert EvaluateOptions().wanted_baselines == every == EvaluateOptions(baselines=True).wanted_baselines
+    for nothing in (False, "none", ["none"]):
+        assert EvaluateOptions(baselines=nothing).wanted_baselines == ()
+    expected = ("per-subject ridge", "closed form", "ridge, random alignment")
+    for some in ("ridge,closed_form,random", ["ridge", "closed_form,random"], ["random", "closed_form", "ridge"]):
+        assert set(EvaluateOptions(baselines=some).wanted_baselines) == set(expected)
+    with pytest.raises(DataError, match=r"'rigde'.*'ridge'"):
+        EvaluateOptions(baselines="rigde")
+    with pytest.raises(DataError, match="'all' or 'none' alone"):
+        EvaluateOptions(baselines=["ridge", "none"])
