@@ -158,9 +158,14 @@ def _encoded(text: object, encoding: object = "") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 # What NumPy's own pickles name, of protocols 2 to 5, and what stands for it here.
 KNOWN: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encoded,
+    ("__builtin__", "bytes"): _no_bytes,
     **{(f"numpy.{core}.multiarray", name): stands
        for core in ("core", "_core") for name, stands in (("_reconstruct", _reconstruct), ("scalar", _number))},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},

@@ -35,8 +35,8 @@ class Corpus:
 #     CVPR, doi:10.1109/CVPR.2017.479, table 1)
 # things_meg: 0.5 s of image and 1 s, give or take 0.2 s, between two of them (Hebart et al. 2023,
 #     doi:10.7554/eLife.82580, methods)
-# things_eeg2: one image every 0.2 s; sequences of 20 begin 6.2 s after each other in the event tables, answers included
-#     (Gifford et al. 2022, doi:10.1016/j.neuroimage.2022.119754)
+# things_eeg2: one image every 0.2 s; sequences of 20 begin about 6.2 s after each other in the event tables, because
+#     answers lie between them (Gifford et al. 2022, doi:10.1016/j.neuroimage.2022.119754)
 # nsd: 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
 CORPORA = {
     corpus.name: corpus
@@ -77,9 +77,9 @@ CORPORA = {
             "things_eeg2", "eeg", "THINGS-EEG2: ten subjects, 16,740 images, EEG",
             """Prepare THINGS-EEG2: EEG of ten subjects, from the recordings or from a preprocessed release.
 
-            The routes `raw` and `bids` read recordings, `official`, `nice` (NICE and ATM), `ubp` and `neurobridge` what
-            was preprocessed of them. No training image shares its concept with a test image, and validation holds out
-            whole concepts, the same for all people.
+            The routes `raw` and `bids` read recordings, `official`, `nice` (NICE and ATM), `ubp` and `neurobridge`
+            what was preprocessed of them. No training image shares its concept with a test image, and validation holds
+            out whole concepts, the same for all people.
             """,
             "neural_clip.corpora.things_eeg2.prepare", "neural_clip.corpora.things_eeg2.options.ThingsEeg2Options",
             "neural_clip.simulation.things_eeg2_twin.write",

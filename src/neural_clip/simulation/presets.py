@@ -1,9 +1,9 @@
 """Sizes and dials of the simulated twins.
 
 A preset says how large the simulated corpora are (`EegPreset`, `MegPreset`, `FmriPreset`, `ThingsEeg2Preset`) and how
-hard (`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores and two minutes, `tiny` is a test
-fixture of seconds. Encoders are compared on two presets of the demo's size: `realistic`, whose dials come from the
-literature, and `linear`, on which every phenomenon beyond a linear map is off; docs/twins.md gives every value's
+hard (`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores and two minutes, `tiny` is a
+test fixture of seconds. Encoders are compared on two presets of the demo's size: `realistic`, whose dials come from
+the literature, and `linear`, on which every phenomenon beyond a linear map is off; docs/twins.md gives every value's
 source. The noise level is not a dial: it is calibrated (`calibration.json`), see `calibration.noise_scale`.
 """
 

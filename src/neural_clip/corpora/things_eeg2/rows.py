@@ -159,9 +159,15 @@ def released_parts(
 def _released_rows(
     found: ReleaseFile, route: str, shown: Sequence[tuple[str, str, str]], facts: CorpusFacts, *, average: bool
 ) -> Iterator[dict]:
-    """Rows of a file, one image after the other."""
+    """Rows of a file, one image after the other.
+
+    Nobody tells when a recording was made. Trials are numbered so that neighbours show different concepts: the order
+    of the file, by concept, would look like a block design.
+    """
     values, sessions, _, _ = opened_release(found.path, route, found.part, facts)
-    first = 0 if found.part == "training" else facts.n_images("training") * facts.all_repeats("training")
+    training = found.part == "training"
+    first = 0 if training else facts.n_images("training") * facts.all_repeats("training")
+    a_concept = facts.images_per_concept if training else 1
     for number, (image_id, concept, split) in enumerate(shown):
         recordings = np.asarray(values[number], dtype=np.float64)  # (n_repeats, n_chans, n_times)
         if not np.isfinite(recordings).all():
@@ -169,15 +175,16 @@ def _released_rows(
                 f"'{found.path}' holds values of image {number + 1} that are not finite (NaN or infinite)."
             )
         n_repeats = len(recordings)
+        place = number % a_concept * (len(shown) // a_concept) + number // a_concept
         names = [f"ses-{int(session) + 1:02d}" for session in ([] if sessions is None else sessions[number])]
         row = {
             "subject": f"sub-{found.subject:02d}", "session": "", "run": "", "image_id": image_id, "concept": concept,
             "n_repeats": n_repeats if average else 1, "split": split,
         }  # fmt: skip
         if average:
-            yield row | {"trial": first + number * n_repeats, "eeg": recordings.mean(axis=0).astype(np.float32)}
+            yield row | {"trial": first + place, "eeg": recordings.mean(axis=0).astype(np.float32)}
             continue
         for repeat, recording in enumerate(recordings):
             session = names[repeat] if names else ""
-            trial = first + number * n_repeats + repeat
+            trial = first + repeat * len(shown) + place
             yield row | {"session": session, "trial": trial, "eeg": recording.astype(np.float32)}
