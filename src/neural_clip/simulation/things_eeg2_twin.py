@@ -58,13 +58,14 @@ class Epochs:
     values: dict[str, np.ndarray]
 
 
-def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
+def write(raw_dir: str | Path, preset: TwinPreset, seed: int, *, releases: bool = True) -> None:
     """Write the simulated corpus.
 
     Args:
         raw_dir (`str` or `Path`): Folder to make.
         preset (`TwinPreset`): Sizes and dials; the part `things_eeg2` is used.
         seed (`int`): Equal seeds give equal bytes.
+        releases (`bool`, *optional*, defaults to `True`): Also write what others preprocess of the recordings.
 
     Raises:
         DataError: If the preset asks for more concepts than there are, or for odd numbers of concepts or sessions.
@@ -95,7 +96,8 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
             for session in range(1, sizes.n_sessions + 1):
                 sessions.append(_write_session(raw_dir, sizes, seed, index, session, model, codes))
                 bar.update()
-            _write_releases(raw_dir, f"sub-{sizes.subjects[index]:02d}", sessions, stimuli, sizes)
+            if releases:
+                _write_releases(raw_dir, f"sub-{sizes.subjects[index]:02d}", sessions, stimuli, sizes)
     stamp = simulated_stamp(preset, "things_eeg2", seed, compute("eeg", model, sizes, codes["test"], seed))
     (raw_dir / "SIMULATED.json").write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
