@@ -99,7 +99,7 @@ class _Dtype:
     @property
     def real(self) -> np.dtype:
         """As NumPy knows it."""
-        return np.dtype(self.code).newbyteorder(self.order)
+        return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]  # checked above
 
 
 class _Array:
@@ -172,10 +172,13 @@ KNOWN: dict[tuple[str, str], Callable[..., object]] = {
 }  # fmt: skip
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # that of Python, whose parts can be replaced
+_PythonUnpickler: Any = pickle._Unpickler  # that of Python, whose parts can be replaced; types know but its interface
+
+
+class _Unpickler(_PythonUnpickler):
     """Knows no name but those of NumPy's own pickles, and calls what stands for them here."""
 
-    dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict] = dict(_PythonUnpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name."""

@@ -185,15 +185,16 @@ def _write_session(
         data, onsets = np.concatenate([data for data, _ in recorded], axis=1), np.concatenate(samples)
         stim = np.zeros(data.shape[1])
         stim[onsets] = shown
+        volts = data.astype(np.float64) * 1e-6
         content = {
-            "raw_eeg_data": np.concatenate([data.astype(np.float64) * 1e-6, stim[None]]),
+            "raw_eeg_data": np.concatenate([volts, stim[None]]),
             "ch_names": [*sizes.ch_names, "stim"], "ch_types": ["eeg"] * sizes.n_chans + ["stim"],
             "sfreq": int(sizes.sfreq), "highpass": 0.01, "lowpass": 100,
         }  # fmt: skip
         folder = raw_dir / "raw_data" / f"sub-{sizes.subjects[index]:02d}" / f"ses-{session:02d}"
         _save_object(folder / f"raw_eeg_{part}.npy", content)
         repeats = sizes.test_repeats if part == "test" else sizes.train_repeats
-        codes[part], values[part] = _epochs(content["raw_eeg_data"][:-1], onsets, shown, repeats, sizes.sfreq)
+        codes[part], values[part] = _epochs(volts, onsets, shown, repeats, sizes.sfreq)
     return Epochs(codes, values)
 
 

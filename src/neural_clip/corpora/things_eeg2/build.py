@@ -174,7 +174,8 @@ def _open_recordings(
     """Sessions of all people, whose events can be those of this corpus."""
     images = {part: stimuli.of(part) for part in PARTS}
     open_session = partial(bids_recordings, images=images) if route == "bids" else raw_recordings
-    found, marks = [], {}
+    found: list[Session] = []
+    marks: dict[str, Path] = {}
     for subject in subjects:
         n_events, codes = 0, {}
         for number in sessions:

@@ -242,12 +242,12 @@ def forget_signals() -> None:
     _signals.cache_clear()
 
 
-def epochs(recording: Recording, events: Sequence[int], recipe: Recipe, facts: CorpusFacts) -> Iterator[np.ndarray]:
+def epochs(recording: Recording, events: np.ndarray, recipe: Recipe, facts: CorpusFacts) -> Iterator[np.ndarray]:
     """Epochs of some events.
 
     Args:
         recording (`Recording`): The file.
-        events (`Sequence[int]`): Indices into its events.
+        events (`np.ndarray` of shape `(n,)`): Indices into its events.
         recipe (`Recipe`): Channels, window and rate.
         facts (`CorpusFacts`): Rate of the recording.
 
@@ -262,7 +262,7 @@ def epochs(recording: Recording, events: Sequence[int], recipe: Recipe, facts: C
     before, after = round(-TMIN * facts.sfreq), round(TMAX * facts.sfreq)
     spec = {"n_times": recipe.n_times, "sfreq": recipe.sfreq, "tmin": recipe.tmin}
     for start in range(0, len(events), BATCH):
-        onsets = recording.samples[list(events[start : start + BATCH])]
+        onsets = recording.samples[events[start : start + BATCH]]
         if onsets[0] < before or onsets[-1] + after >= n_times:
             raise DataError(
                 f"'{recording.path}' has {n_times} samples, too few for an event at sample "

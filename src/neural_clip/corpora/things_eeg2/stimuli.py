@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def _concept(table: Path, text: str) -> tuple[int, str]:
     return int(parts[1]), parts[2]
 
 
-def _check_apart(table: Path, images: dict[str, Sequence[Image]]) -> None:
+def _check_apart(table: Path, images: Mapping[str, Sequence[Image]]) -> None:
     """Require that no image occurs twice, and no concept in both parts."""
     ids = [image.image_id for part in images.values() for image in part]
     concepts = [{image.concept for image in part} for part in images.values()]

@@ -43,7 +43,8 @@ def whitening_matrix(epochs: Iterable[np.ndarray], where: str) -> np.ndarray:
     Raises:
         DataError: If there are no epochs, or their covariance cannot be inverted because channels are flat.
     """
-    total, count = 0.0, 0
+    total: np.ndarray | float = 0.0
+    count = 0
     for epoch in epochs:
         total, count = total + epoch_covariance(epoch), count + 1
     if not count:
