@@ -1,4 +1,4 @@
-"""The programs of the three corpora on simulated raw files: killed half-way, started again, on a cluster."""
+"""The programs of the corpora on simulated raw files: killed half-way, started again, on a cluster."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ from paths import REPOSITORY
 from second_process import python
 
 SCRIPTS = REPOSITORY / "dataset_scripts"
-CORPORA = {"imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri"}
+CORPORA = {"imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri", "things_eeg2": "things_eeg2"}
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    return simulate(tmp_path_factory.mktemp("raw"), get_preset("tiny"))
+    return simulate(tmp_path_factory.mktemp("raw"), get_preset("tiny"), corpora=tuple(CORPORA.values()))
 
 
 def command(corpus, raw_dir, output_dir, *options):
@@ -71,7 +71,7 @@ def test_killed_program_goes_on_where_it_stopped(raw, tmp_path, corpus):
 def test_data_sets_load_stream_and_are_free_of_errors(raw, tmp_path, corpus):
     folder = tmp_path / "set"
     run(corpus, raw[CORPORA[corpus]], folder)
-    metadata, modality = read_metadata(folder), CORPORA[corpus]
+    metadata = read_metadata(folder)
     subject = metadata["subjects"][-1]
     rows = load_dataset(str(folder), subject, split="test", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == metadata["subject_splits"][subject]["test"] and set(rows["subject"]) == {subject}
@@ -80,7 +80,7 @@ def test_data_sets_load_stream_and_are_free_of_errors(raw, tmp_path, corpus):
     assert len(shards[0]) + len(shards[1]) == metadata["splits"]["train"]["rows"] and all(shards)
     names = [(row["subject"], row["trial"], row["image_id"]) for shard in shards for row in shard]
     assert len(set(names)) == len(names)
-    assert np.isfinite(np.asarray(shards[0][0][modality])).all()
+    assert np.isfinite(np.asarray(shards[0][0][metadata["modality"]])).all()
     found = inspect(folder)
     assert [finding for finding in found if finding.severity == "error"] == []
     assert [vars(finding) for finding in found] == metadata["findings"]

@@ -217,6 +217,14 @@ def things_meg(folder: Path, seed: int) -> None:
     write(folder / "things", replace(tiny, meg=replace(tiny.meg, **sizes)), 3 + seed)
 
 
+def things_eeg2(folder: Path, seed: int) -> None:
+    """THINGS-EEG2 of one person, as each route reads it."""
+    import things_eeg2_raw
+
+    for route in things_eeg2_raw.WRITERS:
+        things_eeg2_raw.build(folder / "eeg2" / route, route, subjects=(1,))
+
+
 def sets(folder: Path, seed: int) -> None:
     """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI of two, of three; EEG scaled by
     statistics.
@@ -287,6 +295,6 @@ SOURCES: dict[str, Callable[[Path, int], None]] = {
     source.__name__: source
     for source in (
         *(epochs, npz, npy, mat, mat_73, series, places, fif, brainvision, edf, bdf, ctf, bids),
-        *(nsd, imagenet_eeg, things_meg, trained, gallery, recorded, interrupted),
+        *(nsd, imagenet_eeg, things_meg, things_eeg2, trained, gallery, recorded, interrupted),
     )
 }

@@ -276,6 +276,13 @@ def _custom(name: str, guards: dict[str, str]) -> Target:
     return Target(f"prepare custom {name}", name, MANIFEST | guards, prepare("custom manifest.yaml"))
 
 
+def _eeg2(route: str, files: str, more: dict[str, str] | None = None) -> Target:
+    named = {files: "summed" if route == "ubp" else "bare", "*.jpg": "bare", "*image_metadata.npy": "bare"}
+    guards = {f"eeg2/{route}/*{name}": guard for name, guard in (named | {"*.json": "text"} | (more or {})).items()}
+    options = f"things_eeg2 --raw-dir eeg2/{route} --route {route}"
+    return Target(f"prepare things_eeg2 {route}", "things_eeg2", guards, prepare(options), 0.5)
+
+
 NSD = {
     **dict.fromkeys(("*.mat", "*.hdf5"), "bare"),
     "*.nii.gz": "summed",
@@ -310,6 +317,12 @@ TARGETS = [
         {"*.fif": "bare"} | TWIN | {"*/dataset_description.json": "note"},
         prepare(f"{THINGS} derivative"),
     ),
+    _eeg2("raw", "raw_*.npy"),
+    _eeg2("bids", "*.bdf", {"*.tsv": "text"}),
+    _eeg2("official", "prep*.npy"),
+    _eeg2("nice", "prep*.npy"),
+    _eeg2("ubp", "t*.pt"),
+    _eeg2("neurobridge", "t*.npy"),
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),

@@ -9,7 +9,7 @@ import pytest
 
 from neural_clip.commands.simulate import main
 from neural_clip.errors import DataError
-from neural_clip.prepared.known_corpora import CORPORA
+from neural_clip.prepared.known_corpora import TWINS
 from neural_clip.simulation import generative, simulate
 from neural_clip.simulation.presets import get_preset
 
@@ -28,14 +28,14 @@ def writer(monkeypatch):
         if stub.fail:
             raise OSError("disk full")
         stub.calls.append((raw_dir.name, preset.name, seed))
-        modality = CORPORA[raw_dir.name.split(".")[0]].modality
-        stamp = generative.simulated_stamp(preset, modality, seed, {"two_way": 0.9})
+        part = next(name for name, corpus in TWINS.items() if corpus.name == raw_dir.name.split(".")[0])
+        stamp = generative.simulated_stamp(preset, part, seed, {"two_way": 0.9})
         (raw_dir / "SIMULATED.json").write_text(json.dumps(stamp))
 
     stub.write = write
     monkeypatch.setitem(sys.modules, "stub_writer", stub)
-    corpora = {corpus.modality: replace(corpus, twin="stub_writer.write") for corpus in CORPORA.values()}
-    monkeypatch.setattr(simulate, "CORPUS_OF", corpora)
+    corpora = {name: replace(corpus, twin="stub_writer.write") for name, corpus in TWINS.items()}
+    monkeypatch.setattr(simulate, "TWINS", corpora)
     monkeypatch.setattr(generative, "tiny_clip_sha256", lambda: "0" * 64)
     return stub
 
@@ -48,6 +48,17 @@ def test_all_corpora_are_written_once_and_kept(tmp_path, writer):
     assert all(call[1:] == ("tiny", 3) for call in writer.calls) and len(writer.calls) == 3
     main(arguments)
     assert len(writer.calls) == 3
+
+
+def test_a_further_corpus_of_a_modality_is_written_when_it_is_asked_for(tmp_path, writer):
+    words = ["--preset", "tiny", "--output-dir", str(tmp_path), "--corpora", "things_eeg2", "eeg"]
+    folders = main(words)
+    assert folders == {"things_eeg2": tmp_path / "things_eeg2", "eeg": tmp_path / "imagenet_eeg"}
+    stamps = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/SIMULATED.json")}
+    assert {stamp["modality"] for stamp in stamps.values()} == {"eeg"}
+    assert stamps["things_eeg2"]["sizes"]["n_concepts"] == get_preset("tiny").things_eeg2.n_concepts
+    main(words)
+    assert len(writer.calls) == 2
 
 
 def test_another_seed_or_dial_is_refused_unless_overwrite(tmp_path, writer):
@@ -98,5 +109,5 @@ def test_foreign_folders_are_never_touched(tmp_path, writer):
 
 
 def test_unknown_corpus_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"'eeg', 'meg' and 'fmri', but got 'ecog'"):
+    with pytest.raises(DataError, match=r"'eeg', 'meg', 'fmri' and 'things_eeg2', but got 'ecog'"):
         simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["ecog"])

@@ -26,7 +26,7 @@ from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer
 from neural_clip.options import Options, option
 from neural_clip.prepared.facts import METADATA_FILE, Facts
-from neural_clip.prepared.known_corpora import CORPORA
+from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.simulation.presets import PRESETS
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from neural_clip.workflow.steps import Step, run_steps
@@ -134,10 +134,11 @@ def evaluate(output: Path, data_sets: list[str]) -> None:
 def demo_steps(options: DemoOptions) -> list[Step]:
     """The steps that were asked for."""
     output, raw, data = options.output_dir, options.output_dir / "raw", options.output_dir / "data"
-    data_sets = ["--data", *[f"{corpus.modality}={data / name}" for name, corpus in CORPORA.items()]]
+    corpora = {corpus.name: corpus for corpus in CORPUS_OF.values()}
+    data_sets = ["--data", *[f"{corpus.modality}={data / name}" for name, corpus in corpora.items()]]
 
     def stale() -> list[str]:
-        return [name for name in CORPORA if not is_current(raw / name, data / name, options.vision_model)]
+        return [name for name in corpora if not is_current(raw / name, data / name, options.vision_model)]
 
     def prepare(name: str) -> list[object]:
         places = ["--raw-dir", raw / name, "--output-dir", data / name]
@@ -164,5 +165,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     with only_writer(options.output_dir / "raw"):  # each step has locks of its own
         run_steps(demo_steps(options), "Simulation and data sets that are whole stay; the same command goes on.")
     print(f"done in {time.monotonic() - started:.0f} s", file=sys.stderr)
-    for name in CORPORA:
-        print(place_line("data", options.output_dir / "data" / name))
+    for corpus in CORPUS_OF.values():
+        print(place_line("data", options.output_dir / "data" / corpus.name))

@@ -17,7 +17,7 @@ from neural_clip.prepared.known_corpora import CORPORA
 
 # name at the shell -> (module with `main(argv)`, one line of help); those of `ACTIONS` take a word first
 COMMANDS = {
-    "simulate": ("neural_clip.commands.simulate", "write simulated twins of the three corpora in their raw formats"),
+    "simulate": ("neural_clip.commands.simulate", "write simulated twins of the corpora in their raw formats"),
     "prepare": ("neural_clip.commands.prepare", "turn a raw corpus folder into a data set for `load_dataset`"),
     "doctor": ("neural_clip.commands.doctor", "examine a prepared data set for leaks and defects"),
     "embed-images": ("neural_clip.commands.embed_images", "add CLIP embeddings of the images to a prepared data set"),

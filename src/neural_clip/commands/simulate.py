@@ -21,12 +21,12 @@ from neural_clip.simulation.simulate import simulate
 class Arguments:
     """Where to, and how large."""
 
-    output_dir: Path = option(MISSING, "parent of the folders imagenet_eeg, things_meg and nsd", type=Path)
+    output_dir: Path = option(MISSING, "parent of the folders imagenet_eeg, things_meg, nsd, things_eeg2", type=Path)
     preset: str = option("demo", "sizes and difficulty; full fills a disk", choices=PRESETS)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
-    """Run `neural-clip simulate`; returns the raw folder of each modality."""
+    """Run `neural-clip simulate`; returns the raw folder of each corpus."""
     given, options = read_options("simulate", __doc__, argv, Arguments, SimulateOptions)
     folders = simulate(given.output_dir, get_preset(given.preset), options)
     for folder in folders.values():

@@ -35,6 +35,8 @@ class Corpus:
 #     CVPR, doi:10.1109/CVPR.2017.479, table 1)
 # things_meg: 0.5 s of image and 1 s, give or take 0.2 s, between two of them (Hebart et al. 2023,
 #     doi:10.7554/eLife.82580, methods)
+# things_eeg2: one image every 0.2 s; sequences of 20 begin about 6.2 s after each other in the event tables, because
+#     answers lie between them (Gifford et al. 2022, doi:10.1016/j.neuroimage.2022.119754)
 # nsd: 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
 CORPORA = {
     corpus.name: corpus
@@ -71,9 +73,25 @@ CORPORA = {
             "neural_clip.simulation.nsd_twin.write",
             seconds_per_trial=3.0 + 1.0,
         ),
+        Corpus(
+            "things_eeg2", "eeg", "THINGS-EEG2: ten subjects, 16,740 images, EEG",
+            """Prepare THINGS-EEG2: EEG of ten subjects, from the recordings or from a preprocessed release.
+
+            The routes `raw` and `bids` read recordings, `official`, `nice` (NICE and ATM), `ubp` and `neurobridge`
+            what was preprocessed of them. No training image shares its concept with a test image, and validation holds
+            out whole concepts, the same for all people.
+            """,
+            "neural_clip.corpora.things_eeg2.prepare", "neural_clip.corpora.things_eeg2.options.ThingsEeg2Options",
+            "neural_clip.simulation.things_eeg2_twin.write",
+            seconds_per_trial=6.2 / 20,
+        ),
     )
 }  # fmt: skip
-# The first corpus of each modality: the one that is simulated.
+# The first corpus of each modality: the one that is simulated unless another is asked for.
 CORPUS_OF: dict[str, Corpus] = {}
 for _corpus in CORPORA.values():
     CORPUS_OF.setdefault(_corpus.modality, _corpus)
+# Twins by the part of a preset that they are made of: the first corpus of a modality has its name, others their own.
+TWINS: dict[str, Corpus] = CORPUS_OF | {
+    name: corpus for name, corpus in CORPORA.items() if corpus is not CORPUS_OF[corpus.modality]
+}

@@ -17,11 +17,12 @@ from neural_clip.simulation import sensor_noise
 from neural_clip.simulation.calibration import NOISE_RMS, UNITS, calibration
 from neural_clip.simulation.calibration import noise_scale as calibrated_scale
 from neural_clip.simulation.latent_space import LATENT_GAIN, check_latents, tiny_clip_sha256
-from neural_clip.simulation.presets import N_LATENTS, EegPreset, MegPreset, TwinPreset
+from neural_clip.simulation.presets import N_LATENTS, EegPreset, MegPreset, ThingsEeg2Preset, TwinPreset
 from neural_clip.simulation.sensor_layout import (
     BROKEN_SENSOR,
     check_subject,
     eeg_layout,
+    eeg_positions,
     meg_layout,
     mix_maps,
     smooth_maps,
@@ -67,7 +68,7 @@ class SensorModel:
     """EEG or MEG of several subjects.
 
     Args:
-        preset (`EegPreset` or `MegPreset`): Sizes and dials.
+        preset (`EegPreset`, `MegPreset` or `ThingsEeg2Preset`): Sizes and dials.
         seed (`int`): Decides time courses and maps, hence what subjects share. Trials take generators of their own.
         noise_scale (`float`, *optional*): Noise over signal amplitude; the calibrated one by default. It changes the
             noise; the signal keeps its physical size, so 0 gives recordings without noise.
@@ -77,14 +78,17 @@ class SensorModel:
         unit (`"uV"` or `"T"`), scale (`float`): Physical units per unit of signal amplitude.
     """
 
-    def __init__(self, preset: EegPreset | MegPreset, seed: int, noise_scale: float | None = None):
+    def __init__(self, preset: EegPreset | MegPreset | ThingsEeg2Preset, seed: int, noise_scale: float | None = None):
         self.preset, self.modality, self.dials = preset, preset.modality, preset.dials
         calibrated = calibrated_scale(self.modality, preset.noise_of)
         self.noise_scale = calibrated if noise_scale is None else float(noise_scale)
         self.unit, self.scale = UNITS[self.modality], NOISE_RMS[self.modality] / calibrated
         self.response = _RESPONSES[self.modality]
-        layout = eeg_layout if self.modality == "eeg" else meg_layout
-        self.ch_names, self.positions = layout(preset.n_chans)
+        if isinstance(preset, ThingsEeg2Preset):
+            self.ch_names, self.positions = list(preset.ch_names), eeg_positions(preset.ch_names)
+        else:
+            layout = eeg_layout if self.modality == "eeg" else meg_layout
+            self.ch_names, self.positions = layout(preset.n_chans)
         self._seed = [seed, 7919 + ["eeg", "meg"].index(self.modality)]
         self._draw_time_courses(np.random.default_rng([*self._seed, 0]))
 
@@ -254,12 +258,12 @@ class SensorModel:
         return drift
 
 
-def simulated_stamp(preset: TwinPreset, modality: str, seed: int, ceiling: dict, **extra) -> dict:
+def simulated_stamp(preset: TwinPreset, name: str, seed: int, ceiling: dict, **extra) -> dict:
     """Content of `SIMULATED.json`, the file that keeps a twin from posing as real data.
 
     Args:
         preset (`TwinPreset`): All corpora.
-        modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
+        name (`str`): `"eeg"`, `"meg"`, `"fmri"` or `"things_eeg2"`: the part that is written.
         seed (`int`): Seed of the simulation.
         ceiling (`dict`): From [`ceiling.compute`].
         extra: Further entries, such as counts.
@@ -267,8 +271,9 @@ def simulated_stamp(preset: TwinPreset, modality: str, seed: int, ceiling: dict,
     Returns:
         `dict`: JSON-serialisable; no date, so that one seed gives one file.
     """
-    part = getattr(preset, modality)
-    sizes = {name: value for name, value in asdict(part).items() if name not in ("dials", "modality", "noise_of")}
+    part = getattr(preset, name)
+    modality = part.modality
+    sizes = {key: value for key, value in asdict(part).items() if key not in ("dials", "modality", "noise_of")}
     return {
         "simulated": True,
         "note": "SIMULATED DATA written by neural_clip.simulation from a known model; no person was recorded.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from neural_clip.errors import DataError, check_value
 from neural_clip.options import Options, option
-from neural_clip.prepared.known_corpora import CORPUS_OF
+from neural_clip.prepared.known_corpora import CORPUS_OF, TWINS
 from neural_clip.simulation.presets import N_LATENTS, TwinPreset
 
 
@@ -23,7 +23,7 @@ class SimulateOptions(Options):
     """
 
     seed: int = option(0, "same seed, same bytes", type=int, least=0)
-    corpora: Sequence[str] = option(tuple(CORPUS_OF), "which of them", choices=tuple(CORPUS_OF), nargs="+")
+    corpora: Sequence[str] = option(tuple(CORPUS_OF), "which of them", choices=tuple(TWINS), nargs="+")
     shared_tuning: float | None = option(
         None,
         "fMRI: share of voxels' tuning that people have in common by place, 0 to 1; by default the preset's",

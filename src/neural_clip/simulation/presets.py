@@ -1,9 +1,9 @@
 """Sizes and dials of the simulated twins.
 
-A preset says how large the three simulated corpora are (`EegPreset`, `MegPreset`, `FmriPreset`) and how hard
-(`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores and two minutes, `tiny` is a test
-fixture of seconds. Encoders are compared on two presets of the demo's size: `realistic`, whose dials come from the
-literature, and `linear`, on which every phenomenon beyond a linear map is off; docs/twins.md gives every value's
+A preset says how large the simulated corpora are (`EegPreset`, `MegPreset`, `FmriPreset`, `ThingsEeg2Preset`) and how
+hard (`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores and two minutes, `tiny` is a
+test fixture of seconds. Encoders are compared on two presets of the demo's size: `realistic`, whose dials come from
+the literature, and `linear`, on which every phenomenon beyond a linear map is off; docs/twins.md gives every value's
 source. The noise level is not a dial: it is calibrated (`calibration.json`), see `calibration.noise_scale`.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
+from neural_clip.corpora.things_eeg2.facts import RAW_ORDER
 from neural_clip.errors import DataError, check_option, check_value
 
 PRESETS = ("tiny", "demo", "full", "realistic", "linear")
@@ -181,6 +182,51 @@ class MegPreset(_Subjects):
 
 
 @dataclass(frozen=True)
+class ThingsEeg2Preset(_Subjects):
+    """Size of the simulated THINGS-EEG2 corpus: images in quick sequences, training concepts in halves of sessions.
+
+    Args:
+        subjects (`tuple[int, ...]`): Subject numbers as in the raw files.
+        n_sessions (`int`): Sessions of each subject, an even number; two in a row show all training images.
+        n_concepts, images_per_concept (`int`): Training concepts, an even number, and images of each.
+        n_test_images (`int`): Test images, each of a concept of its own; every session shows all.
+        train_repeats, test_repeats (`int`): Times a session shows each of its images at least.
+        train_shown, train_targets, test_shown, test_targets (`int`): Images and targets of a session; images beyond
+            the repeats are shown once more.
+        n_train_runs (`int`): Pieces in which the training part is recorded.
+        sfreq (`float`): Sampling rate, in Hz.
+        ch_names (`tuple[str, ...]`): Electrodes, in the order of the raw files.
+        image_size (`int`): Width and height of the images, in pixels.
+        dials (`Dials`): Difficulty.
+        noise_of (`str`): Preset whose calibrated noise level counts.
+    """
+
+    subjects: tuple[int, ...] = tuple(range(1, 11))
+    n_sessions: int = 4
+    n_concepts: int = 1654
+    images_per_concept: int = 10
+    n_test_images: int = 200
+    train_repeats: int = 2
+    test_repeats: int = 20
+    train_shown: int = 16_710
+    train_targets: int = 90
+    test_shown: int = 4056
+    test_targets: int = 24
+    n_train_runs: int = 5
+    sfreq: float = 1000.0
+    ch_names: tuple[str, ...] = tuple(RAW_ORDER)
+    image_size: int = 64
+    dials: Dials = field(default_factory=Dials)
+    noise_of: str = "demo"
+    modality: str = field(default="eeg", init=False)
+
+    @property
+    def n_chans(self) -> int:
+        """Number of electrodes."""
+        return len(self.ch_names)
+
+
+@dataclass(frozen=True)
 class FmriPreset(_Subjects):
     """Size of the simulated NSD corpus: images for all subjects, others for one subject, each up to 3 times.
 
@@ -237,17 +283,18 @@ class FmriPreset(_Subjects):
 
 @dataclass(frozen=True)
 class TwinPreset:
-    """The three corpora of one preset.
+    """The corpora of one preset.
 
     Args:
         name (`str`): One of `PRESETS`.
-        eeg (`EegPreset`), meg (`MegPreset`), fmri (`FmriPreset`): The parts.
+        eeg (`EegPreset`), meg (`MegPreset`), fmri (`FmriPreset`), things_eeg2 (`ThingsEeg2Preset`): The parts.
     """
 
     name: str
     eeg: EegPreset
     meg: MegPreset
     fmri: FmriPreset
+    things_eeg2: ThingsEeg2Preset = field(default_factory=ThingsEeg2Preset)
 
 
 def _tiny() -> TwinPreset:
@@ -278,6 +325,18 @@ def _tiny() -> TwinPreset:
             n_voxels=(80, 64),
             image_size=64,
         ),
+        things_eeg2=ThingsEeg2Preset(
+            subjects=(1, 2),
+            n_concepts=8,
+            images_per_concept=2,
+            n_test_images=4,
+            test_repeats=3,
+            train_shown=18,
+            train_targets=2,
+            test_shown=13,
+            test_targets=1,
+            n_train_runs=2,
+        ),
     )
 
 
@@ -305,6 +364,19 @@ def _demo() -> TwinPreset:
             grid_shapes=((22, 26, 20), (21, 25, 20), (22, 24, 19), (20, 25, 21)),
             n_voxels=(1500, 1250, 1000, 800),
             image_size=64,
+        ),
+        # 2 GB of raw and preprocessed files
+        things_eeg2=ThingsEeg2Preset(
+            subjects=(1, 2),
+            n_concepts=120,
+            images_per_concept=4,
+            n_test_images=60,
+            test_repeats=5,
+            train_shown=490,
+            train_targets=10,
+            test_shown=306,
+            test_targets=14,
+            n_train_runs=2,
         ),
     )
 
@@ -342,6 +414,7 @@ def _of_demo_size(name: str, dials: dict[str, Dials]) -> TwinPreset:
         eeg=replace(demo.eeg, dials=dials["eeg"], noise_of=name),
         meg=replace(demo.meg, dials=dials["meg"], noise_of=name),
         fmri=replace(demo.fmri, dials=dials["fmri"], noise_of=name),
+        things_eeg2=replace(demo.things_eeg2, dials=dials["eeg"], noise_of=name),
     )
 
 

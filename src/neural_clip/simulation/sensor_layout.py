@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -63,10 +64,7 @@ def eeg_layout(n_chans: int) -> tuple[list[str], np.ndarray]:
     Raises:
         DataError: If the montage has fewer electrodes.
     """
-    from mne.channels import get_builtin_montages, make_standard_montage
-
-    new, old = "colin27_1005", "standard_1005"  # MNE 1.13 renamed it
-    montage = make_standard_montage(new if new in get_builtin_montages() else old).get_positions()["ch_pos"]
+    montage = _montage()
     names = [name for name in montage if name not in _EEG_EXCLUDED and not name.endswith("h")]  # no 10-05 half steps
     check_value("n_chans", n_chans, 1 <= n_chans <= len(names), f"1 to {len(names)}")
     first = _EEG_FIRST[:n_chans]
@@ -77,6 +75,21 @@ def eeg_layout(n_chans: int) -> tuple[list[str], np.ndarray]:
     else:
         names = first
     return names, np.array([montage[name] for name in names])
+
+
+def eeg_positions(ch_names: Sequence[str]) -> np.ndarray:
+    """Positions of named electrodes of the extended 10-05 system, `(n_chans, 3)` in metres, x right, y front, z up."""
+    montage = _montage()
+    return np.array([montage[name] for name in ch_names])
+
+
+@lru_cache(maxsize=1)
+def _montage() -> dict[str, np.ndarray]:
+    """Positions of all electrodes of the extended 10-05 system, by name."""
+    from mne.channels import get_builtin_montages, make_standard_montage
+
+    new, old = "colin27_1005", "standard_1005"  # MNE 1.13 renamed it
+    return make_standard_montage(new if new in get_builtin_montages() else old).get_positions()["ch_pos"]
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from typing import Any
 from neural_clip.errors import DataError
 from neural_clip.files.reading import read_json
 from neural_clip.files.whole import moved_aside, only_writer, place_of, restore, whole_folder
-from neural_clip.prepared.known_corpora import CORPUS_OF
+from neural_clip.prepared.known_corpora import TWINS
 from neural_clip.simulation.options import SimulateOptions
 from neural_clip.simulation.presets import TwinPreset
 
@@ -22,12 +22,12 @@ STAMP = "SIMULATED.json"
 _IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256")
 
 
-def _identity(preset: TwinPreset, modality: str, seed: int) -> dict:
+def _identity(preset: TwinPreset, name: str, seed: int) -> dict:
     """Entries of `SIMULATED.json` that must agree for a corpus to be kept, as JSON would give them back."""
     from neural_clip.simulation.generative import simulated_stamp
 
-    stamp = json.loads(json.dumps(simulated_stamp(preset, modality, seed, ceiling={})))
-    return {name: stamp[name] for name in _IDENTITY}
+    stamp = json.loads(json.dumps(simulated_stamp(preset, name, seed, ceiling={})))
+    return {entry: stamp[entry] for entry in _IDENTITY}
 
 
 def _is_finished(folder: Path, identity: dict) -> bool:
@@ -67,18 +67,18 @@ def simulate(
         **changes: Options by name, in place of those of `options`.
 
     Returns:
-        `dict[str, Path]`: Raw folder of each modality.
+        `dict[str, Path]`: Raw folder of each corpus, by modality or, of further corpora of one, by name.
 
     Raises:
-        DataError: If a modality is unknown or a folder is in the way.
+        DataError: If a corpus is unknown or a folder is in the way.
     """
     options = replace(options or SimulateOptions(), **changes)
     preset = options.dialled(preset)
     output_dir, folders, todo = Path(output_dir), {}, []
-    for modality in options.corpora:  # all folders are looked at before the first minute is spent
-        folders[modality] = folder = output_dir / CORPUS_OF[modality].name
+    for name in options.corpora:  # all folders are looked at before the first minute is spent
+        folders[name] = folder = output_dir / TWINS[name].name
         try:
-            finished = _is_finished(folder, _identity(preset, modality, options.seed))
+            finished = _is_finished(folder, _identity(preset, name, options.seed))
         except DataError:
             if not (options.overwrite and (folder / STAMP).is_file()):
                 raise
@@ -86,16 +86,16 @@ def simulate(
         if finished:
             print(f"{folder}: kept, the same simulated corpus is there", file=sys.stderr)
         else:
-            todo.append(modality)
-    for modality in todo:
-        _write(modality, folders[modality], preset, options.seed, options.overwrite)
+            todo.append(name)
+    for name in todo:
+        _write(name, folders[name], preset, options.seed, options.overwrite)
     return folders
 
 
-def _write(modality: str, folder: Path, preset: TwinPreset, seed: int, overwrite: bool) -> None:
+def _write(name: str, folder: Path, preset: TwinPreset, seed: int, overwrite: bool) -> None:
     """Write one corpus aside, then move it to its place."""
     start = time.monotonic()
-    print(f"{folder}: simulating {modality}, preset {preset.name}, seed {seed}", file=sys.stderr)
+    print(f"{folder}: simulating {name}, preset {preset.name}, seed {seed}", file=sys.stderr)
     with whole_folder(folder, holds=STAMP, what="simulated corpus", overwrite=overwrite) as aside:
-        pkgutil.resolve_name(CORPUS_OF[modality].twin)(aside, preset, seed)
+        pkgutil.resolve_name(TWINS[name].twin)(aside, preset, seed)
     print(f"{folder}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)

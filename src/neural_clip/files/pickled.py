@@ -1,0 +1,247 @@
+"""Pickled arrays of NumPy with plain values beside them, read without running anything that a pickle names.
+
+Three containers: a pickle by itself, whatever its suffix; a `.npy` file of one object; and a file of torch (zip) that
+holds no tensors. Large arrays stay on disk: they are mapped, and read where they are used.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.files.reading import begins_like, existing, head_of, reading
+
+NPY, ZIP, PICKLE = b"\x93NUMPY", b"PK\x03\x04", b"\x80"
+MAPPED_FROM = 1 << 16  # bytes; a frame of a pickle is about as long, larger arrays lie outside of frames
+DTYPE = re.compile(r"[biufUO]\d+|\?|b1")
+PLAIN = (str, bool, int, float, type(None))
+
+
+def read_pickled(path: Path) -> dict[str, Any]:
+    """The dict of a pickle.
+
+    Args:
+        path (`Path`): The file; its first bytes decide what it is.
+
+    Returns:
+        `dict`: By name texts, numbers, lists of these, and arrays of numbers or text; the last are read-only.
+
+    Raises:
+        DataError: If the file is absent, truncated or damaged, is something else, or holds anything more, which is
+            named and was not loaded.
+    """
+    head = head_of(existing(path, "pickle"))
+    if not head.startswith((NPY, ZIP, PICKLE)):
+        raise DataError(f"'{path}' is no pickle: {begins_like(head)}.")
+    with reading(path), path.open("rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if head.startswith(NPY):
+            content = content[_pickle_in_npy(file) :]
+        elif head.startswith(ZIP):
+            first, size = _pickle_in_zip(path, content)
+            content = content[first : first + size]
+        source = _Source(content)
+        try:
+            found = _Unpickler(source).load()
+            if source.place != len(content):
+                raise ValueError(f"{len(content) - source.place} bytes follow its pickle")
+            if isinstance(found, _Array):  # of a `.npy` file: an array without dimensions, of one object
+                found = found.only()
+            if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+                raise DataError(f"'{path}' should hold a dict by names, but holds a {type(found).__name__}.")
+            return {key: _plain(value) for key, value in found.items()}
+        except pickle.UnpicklingError as error:
+            raise DataError(f"'{path}' is damaged or holds more than arrays and plain values: {error}.") from error
+
+
+class _Source:
+    """The bytes of a pickle as a file; long stretches are handed out as views of the mapped file."""
+
+    def __init__(self, content: memoryview):
+        self.content, self.place = content, 0
+
+    def read(self, size: int) -> bytes | memoryview:
+        """The next bytes."""
+        piece = self.content[self.place : self.place + size]
+        if size < 0 or len(piece) < size:
+            raise EOFError(f"it ends {size - len(piece):,} bytes too early")
+        self.place += size
+        return piece if size > MAPPED_FROM else bytes(piece)
+
+    def readline(self) -> bytes:
+        """The bytes up to the end of the line, which are few where a pickle has lines."""
+        return bytes(self.read(bytes(self.content[self.place : self.place + MAPPED_FROM]).find(b"\n") + 1))
+
+
+class _Dtype:
+    """A type of NumPy, checked."""
+
+    def __init__(self, code: object, *_: object):
+        if not isinstance(code, str) or not DTYPE.fullmatch(code):
+            _refuse(f"values of type {code!r}")
+        self.code, self.order = code, "|"
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1]
+        if self.order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            _refuse("an array of records")
+
+    @property
+    def real(self) -> np.dtype:
+        """As NumPy knows it."""
+        return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]  # checked above
+
+
+class _Array:
+    """An array on its way: type, shape and bytes."""
+
+    def __init__(self, *_: object):
+        self.state: tuple = (1, (0,), _Dtype("b1"), False, b"")
+
+    def __setstate__(self, state: tuple) -> None:
+        if len(state) != 5 or not isinstance(state[2], _Dtype):
+            _refuse("an array in an unknown form")
+        self.state = state
+
+    def only(self) -> object:
+        """The object of an array of one object."""
+        _, shape, dtype, _, values = self.state
+        if dtype.code[0] != "O" or shape != () or not isinstance(values, list) or len(values) != 1:
+            _refuse(f"an array of type {dtype.code} and shape {shape} where one object was expected")
+        return values[0]
+
+    def array(self) -> np.ndarray | list:
+        """As NumPy knows it; a list of an array of objects."""
+        _, shape, dtype, fortran, values = self.state
+        if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
+            _refuse(f"an array of shape {shape!r}")
+        if dtype.code[0] == "O":
+            if len(shape) != 1 or not isinstance(values, list) or len(values) != shape[0]:
+                _refuse(f"an array of objects of shape {shape}")
+            return [_scalar(value) for value in values]
+        size = math.prod(shape) * dtype.real.itemsize
+        if not isinstance(values, bytes | bytearray | memoryview) or len(values) != size:
+            raise ValueError(f"an array of shape {shape} and type {dtype.real} should have {size:,} bytes")
+        flat = np.frombuffer(values, dtype.real) if size else np.empty(0, dtype.real)
+        array = flat.reshape(shape, order="F" if fortran else "C")
+        array.flags.writeable = False
+        return array
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _from_buffer(values: object, dtype: object, shape: object, order: object) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", values))
+    return array
+
+
+def _number(dtype: object, values: object = b"") -> object:
+    return np.asarray(_from_buffer(values, dtype, (), "C").array()).item()
+
+
+def _encoded(text: object, encoding: object = "") -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        _refuse(f"text in {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+# What NumPy's own pickles name, of protocols 2 to 5, and what stands for it here.
+KNOWN: dict[tuple[str, str], Callable[..., object]] = {
+    ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encoded,
+    ("__builtin__", "bytes"): _no_bytes,
+    **{(f"numpy.{core}.multiarray", name): stands
+       for core in ("core", "_core") for name, stands in (("_reconstruct", _reconstruct), ("scalar", _number))},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+}  # fmt: skip
+
+
+_PythonUnpickler: Any = pickle._Unpickler  # that of Python, whose parts can be replaced; types know but its interface
+
+
+class _Unpickler(_PythonUnpickler):
+    """Knows no name but those of NumPy's own pickles, and calls what stands for them here."""
+
+    dispatch: ClassVar[dict] = dict(_PythonUnpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name."""
+        return KNOWN.get((module, name)) or _refuse(f"'{module}.{name}', which could run code,")
+
+    def persistent_load(self, pid: object) -> NoReturn:
+        """Refuse what lies elsewhere."""
+        _refuse("tensors of torch" if isinstance(pid, tuple) else "objects that lie elsewhere")
+
+    def load_build(self) -> None:
+        """Give an array or type its state, and nothing else."""
+        state, built = self.stack.pop(), self.stack[-1]
+        if not isinstance(built, _Array | _Dtype) or not isinstance(state, tuple):
+            _refuse(f"the state of a {type(built).__name__}")
+        built.__setstate__(state)
+
+    def load_bytearray(self) -> None:
+        """Bytes that may be changed; here they are not."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(size))
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
+
+
+def _refuse(what: str) -> NoReturn:
+    raise pickle.UnpicklingError(f"it holds {what} and was not loaded")
+
+
+def _plain(value: object) -> Any:
+    """What one name stands for."""
+    if isinstance(value, _Array):
+        return value.array()
+    if isinstance(value, list | tuple):
+        return [_scalar(one) for one in value]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> Any:
+    """A text, number or nothing."""
+    if not isinstance(value, PLAIN):
+        _refuse(f"a {type(value).__name__.strip('_').lower()} where a text or a number was expected")
+    return value
+
+
+def _pickle_in_npy(file: Any) -> int:
+    """Where the pickle of a `.npy` file begins."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if not dtype.hasobject or shape != ():
+        raise ValueError(f"it holds an array of shape {shape} and type {dtype} where a dict was expected")
+    return file.tell()
+
+
+def _pickle_in_zip(path: Path, content: memoryview) -> tuple[int, int]:
+    """Where the pickle of a file of torch begins, and its size; the checksums of all members are compared."""
+    with zipfile.ZipFile(path) as packed:
+        if damaged := packed.testzip():
+            raise ValueError(f"the checksum of '{damaged}' in it differs")
+        members = [info for info in packed.infolist() if info.filename.endswith("/data.pkl")]
+    if len(members) != 1 or members[0].compress_type != zipfile.ZIP_STORED:
+        raise ValueError("it is no file of torch: it has no pickle 'data.pkl'")
+    place = members[0].header_offset
+    name, extra = struct.unpack_from("<HH", content, place + 26)  # lengths, in the header before the member
+    return place + 30 + name + extra, members[0].file_size

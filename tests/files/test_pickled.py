@@ -1,0 +1,152 @@
+"""Pickles are read without running anything, whatever NumPy and torch wrote them by."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+
+from neural_clip.errors import DataError
+from neural_clip.files.pickled import read_pickled
+
+rng = np.random.default_rng(0)
+CONTENT = {
+    "values": rng.standard_normal((3, 4, 63, 25)), "half": rng.standard_normal((5, 2)).astype(np.float16),
+    "columns": np.asfortranarray(rng.standard_normal((40, 300))), "big": np.arange(6, dtype=">i4"),
+    "names": ["Fp1", "Fp2"], "text": np.tile(np.array(["a", "bow1"])[:, None], (1, 3)), "empty": np.empty((0, 3)),
+    "objects": np.array(["one", "three"], dtype=object), "sfreq": 1000, "high": 0.01, "number": np.float64(2.5),
+    "none": None, "truth": np.bool_(True),
+}  # fmt: skip
+
+
+def by_itself(protocol):
+    return lambda path, content: path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+def by_numpy(path, content):
+    with path.open("wb") as file:
+        np.save(file, content, allow_pickle=True)
+
+
+def by_torch(protocol):
+    return lambda path, content: torch.save(content, path, pickle_protocol=protocol)
+
+
+WRITERS = {
+    **{f"pickle {n}": by_itself(n) for n in (2, 3, 4, 5)}, "npy": by_numpy, "torch 2": by_torch(2),
+    "torch 5": by_torch(5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_arrays_and_plain_values_come_back(tmp_path, write):
+    write(tmp_path / "file", CONTENT)
+    found = read_pickled(tmp_path / "file")
+    assert found.keys() == CONTENT.keys()
+    for key, value in CONTENT.items():
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            assert_array_equal(found[key], value)
+            assert found[key].dtype == value.dtype and not found[key].flags.writeable
+        else:
+            assert found[key] == (value.tolist() if isinstance(value, np.ndarray | np.generic) else value)
+
+
+def test_a_large_array_is_mapped_not_loaded(tmp_path):
+    """A file with holes: it takes no disk, and reading it as a whole would take more memory than it may."""
+    head, tail = pickle.dumps({"x": np.zeros(1)}, protocol=4), np.zeros(1).tobytes()
+    size = 1 << 33
+    assert head.count(b"C\x08" + tail) == 1
+    begin, end = head.split(b"C\x08" + tail)
+    begin = begin.replace(b"K\x01\x85", b"\x8a\x05" + (size // 8).to_bytes(5, "little") + b"\x85")
+    begin = begin[:2] + begin[11:]  # without the frame, whose length would be another
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(begin + b"\x8e" + size.to_bytes(8, "little"))
+        file.seek(size, os.SEEK_CUR)
+        file.write(end)
+    found = read_pickled(path)["x"]
+    assert found.shape == (size // 8,) and not found[:: size // 80].any()
+
+
+class Runs:
+    def __reduce__(self):
+        return os.mkdir, ("it_ran",)
+
+
+def through_state():
+    """A pickle that would give a function of NumPy another default."""
+    return b"\x80\x04cnumpy.core.multiarray\n_reconstruct\n}\x8c\x0c__defaults__K\x01\x85sb."
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_what_could_run_code_is_named_and_not_run(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "file", {"values": np.zeros(3), "more": Runs()})
+    with pytest.raises(
+        DataError, match=r"file' is damaged or holds more than arrays.*'posix\.mkdir', which could run"
+    ):
+        read_pickled(tmp_path / "file")
+    assert not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (through_state(), "the state of a function"),
+        (pickle.dumps([1, 2]), "should hold a dict by names, but holds a list"),
+        (pickle.dumps({1: 2}), "should hold a dict by names"),
+        (pickle.dumps({"a": {"b": 1}}), "a dict where a text or a number was expected"),
+        (pickle.dumps({"a": [np.zeros(2)]}, protocol=4), "an? array where a text or a number was expected"),
+        (pickle.dumps({"a": np.zeros(2, "f4,i4")}, protocol=4), "values of type 'V8'"),
+        (pickle.dumps({"a": np.zeros(2, "M8[s]")}, protocol=4), "values of type 'M8'"),
+        (pickle.dumps({"a": 1}) + b"more", "4 bytes follow its pickle"),
+        (b"text", "is no pickle: it begins with b'text'"),
+        (b"", "is empty"),
+        (pickle.dumps({"a": np.zeros((2, 3))}, protocol=4).replace(b"K\x02K\x03", b"K\x02K\x04"), "have 64 bytes"),
+    ],
+)  # fmt: skip
+def test_other_contents_are_named(tmp_path, content, said):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(DataError, match=rf"file'.*{said}"):
+        read_pickled(tmp_path / "file")
+
+
+def test_arrays_tensors_and_other_zip_files_are_named(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros((2, 3)))
+    torch.save({"a": torch.zeros(3)}, tmp_path / "tensor.pt")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr("a.txt", "text")
+    for name, said in (
+        ("array.npy", r"an array of shape \(2, 3\)"),
+        ("tensor.pt", "torch"),
+        ("other.zip", "data.pkl"),
+    ):
+        with pytest.raises(DataError, match=rf"{name}'.*{said}"):
+            read_pickled(tmp_path / name)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_every_truncation_is_named(tmp_path, write):
+    write(tmp_path / "whole", {"values": np.zeros((3, 50)), "names": ["a", "b"]})
+    content = (tmp_path / "whole").read_bytes()
+    for end in range(1, len(content), 37):
+        (tmp_path / "cut").write_bytes(content[:end])
+        with pytest.raises(DataError, match="cut'"):
+            read_pickled(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_flipped_bytes_give_an_error_or_a_dict(tmp_path, write):
+    write(tmp_path / "whole", {"values": np.arange(6.0).reshape(2, 3), "names": ["a", "b"], "n": np.float64(3)})
+    content = (tmp_path / "whole").read_bytes()
+    for place in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        (tmp_path / "damaged").write_bytes(damaged)
+        try:
+            assert isinstance(read_pickled(tmp_path / "damaged"), dict)
+        except DataError as error:
+            assert "damaged'" in str(error)
