@@ -60,6 +60,18 @@ def test_bad_input_and_what_the_system_refuses_are_one_line_and_code_2(capsys, m
         run(fail, [])
 
 
+def test_what_another_process_tells_is_not_told_twice(capsys):
+    error = DataError("row 5 is NaN")
+    error.told_elsewhere = True
+
+    def fail(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run(fail)
+    assert stop.value.code == 2 and capsys.readouterr().err == ""
+
+
 def test_defects_of_this_package_keep_their_traceback():
     with pytest.raises(KeyError):
         run(lambda argv: {}["x"], [])

@@ -24,8 +24,11 @@ REPEATED_AFTER = 0.02  # s, by when code that cannot raise has ended
 class DataError(ValueError):
     """Input that cannot be used as it is.
 
-    The message names the file or parameter, what was found and what is allowed.
+    The message names the file or parameter, what was found and what is allowed. Where several processes raise the same
+    error, all but one have `told_elsewhere` set, and print nothing.
     """
+
+    told_elsewhere = False
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
@@ -177,7 +180,8 @@ def run(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | No
     except (DataError, OSError) as error:
         if os.environ.get("NEURAL_CLIP_TRACEBACK") == "1":
             raise
-        print(f"error: {_sentence(error)}", file=sys.stderr)
+        if not getattr(error, "told_elsewhere", False):
+            print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print(f"interrupted. {stop}" if str(stop) else "interrupted", file=sys.stderr)

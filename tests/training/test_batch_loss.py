@@ -7,11 +7,13 @@ from torch import nn
 
 from joined_processes import in_processes
 from neural_clip import NeuralClipModel
+from neural_clip.errors import DataError
 from neural_clip.training.across_processes import (
     SharedBatchNorm,
     any_process,
     average_gradients,
     gathered,
+    raised_by_all,
     row_counts,
     share_batch_norms,
 )
@@ -123,6 +125,63 @@ def test_rows_are_gathered_in_order_with_their_gradients():
     first, second = in_processes(2, work)
     assert first == ([2, 1], [0.0, 1.0, 3.0], [2.0, 4.0], True)  # twice the gradient: weights average over two
     assert second == ([2, 1], [0.0, 1.0, 3.0], [10.0], True)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (DataError("row 5 is NaN"), ["DataError: row 5 is NaN, told elsewhere", "DataError: row 5 is NaN"]),
+        (OSError(28, "No space"), ["DataError: [Errno 28] No space", "OSError: [Errno 28] No space"]),
+        (None, ["nothing", "nothing"]),
+    ],
+)
+def test_what_one_process_raises_all_raise_and_one_tells(error, raised):
+    """The second of them; a `DataError` is told by the first process, another one where it happened."""
+
+    def work(index):
+        try:
+            with raised_by_all(torch.device("cpu")):
+                if index == 1 and error is not None:
+                    raise error
+        except (DataError, OSError) as found:
+            elsewhere = ", told elsewhere" * getattr(found, "told_elsewhere", False)
+            return f"{type(found).__name__}: {found}{elsewhere}"
+        return "nothing"
+
+    assert sorted(in_processes(2, work)) == sorted(raised)
+    if error is not None:
+        with pytest.raises(type(error)), raised_by_all(torch.device("cpu")):  # in one process as it is
+            raise error
+
+
+class Unreadable:
+    """Recordings of a process whose second part cannot be read."""
+
+    modality = "eeg"
+
+    def __init__(self, values, broken):
+        self.values, self.broken = values, broken
+
+    def read(self, which):
+        if self.broken and which.start:
+            raise DataError("row 5 is NaN")
+        return self.values[which]
+
+
+def test_a_part_that_one_process_cannot_read_ends_both():
+    """Between the exchanges of batch norms, in which the other would wait."""
+
+    def work(index):
+        model = new_model()
+        share_batch_norms(model)
+        batch = share_of(batch_of("eeg", 16, 0), index, 2)
+        batch["recordings"] = Unreadable(batch.pop("eeg_values"), broken=index == 1)
+        try:
+            batch_loss(model, batch, 4)
+        except DataError as error:
+            return str(error)
+
+    assert in_processes(2, work) == ["row 5 is NaN"] * 2
 
 
 @pytest.mark.parametrize(

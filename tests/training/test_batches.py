@@ -244,6 +244,7 @@ def grouped(tmp_path_factory):
 @pytest.mark.parametrize("shuffled", [0, 50])
 def test_streamed_training_ends_with_the_same_weights(grouped, new_recipe, tmp_path, monkeypatch, shuffled):
     recipe = [str(new_recipe(tmp_path, grouped)), "--shuffle-buffer-size", str(shuffled), "--epochs", "1"]
+    recipe += ["--closed-form", str(not shuffled).lower()]  # fitted on the recordings of both splits, once is enough
     expected = train(read_recipe([*recipe, "--output_dir", str(tmp_path / "mapped")]))
     monkeypatch.setattr(PreparedSet, "_of_subject", lambda *_: pytest.fail("recordings were written as Arrow"))
     found = train(read_recipe([*recipe, "--streaming", "--output_dir", str(tmp_path / "streamed")]))
@@ -251,6 +252,8 @@ def test_streamed_training_ends_with_the_same_weights(grouped, new_recipe, tmp_p
     records = [json.loads((folder / "training.json").read_text()) for folder in (found, expected)]
     scores = [[{key: entry[key] for key in entry if "two_way" in key} for entry in r["validation"]] for r in records]
     assert scores[0] == scores[1] and records[0]["recipe"]["streaming"] is True
+    assert records[0].get("closed_form") == records[1].get("closed_form")
+    assert shuffled or all("left_out" not in each for each in records[0]["closed_form"].values())
 
 
 def test_what_was_shuffled_in_parts_does_not_go_on_otherwise(grouped, new_recipe, tmp_path):

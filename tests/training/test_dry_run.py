@@ -59,6 +59,13 @@ def test_what_a_run_would_refuse_a_dry_run_does(recipe_file, finished_run, tmp_p
         train(read_recipe([recipe_file, "--dry-run", "--learning_rate", "-1"]))
 
 
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_parts_too_small_for_batch_norms_are_refused(recipe_file, tmp_path, size):
+    with pytest.raises(DataError, match=r"'mini_batch_size'.* 3 and more for networks with batch norms, but got"):
+        train(read_recipe([recipe_file, "--mini-batch-size", size]))
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_full_disk_is_told_before_the_run(recipe_file, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda place: usage._replace(free=1000))

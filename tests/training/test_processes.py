@@ -32,6 +32,7 @@ from neural_clip.training.run_state import is_finished
 from paths import REPOSITORY
 from planted_data import READY, write_planted
 from second_process import python
+from spoiled_rows import spoil
 
 LAUNCHERS = {1: ["train.py"], 2: ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "train.py"]}
 EACH_STEP = ["--save-strategy", "steps", "--save-steps", "1", "--save-total-limit", "99"]
@@ -139,6 +140,29 @@ def test_what_one_process_finds_is_told_by_both(recipe_file, tmp_path):
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode != 0 and not (tmp_path / "out").exists()
     assert told and all("its content has another SHA-256" in line and str(path) in line for line in told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("split", "value", "more", "told"),
+    [
+        ("train", "nan", [], "Recordings in the train split of '{}' hold NaN or infinity: row 5 of sub-01"),
+        ("train", "nan", ["--mini-batch-size", "4"], "Recordings in the train split of '{}' hold NaN or infinity"),
+        ("validation", "nan", [], "Recordings in the validation split of '{}' hold NaN or infinity: row 5 of sub-01"),
+        ("train", "3e38", [], "Training diverged: loss or gradient of step"),
+    ],
+)
+def test_what_one_process_meets_on_its_way_ends_both_with_one_message(recipe_file, tmp_path, split, value, more, told):
+    recipe = yaml.safe_load(Path(recipe_file).read_text())
+    copy = shutil.copytree(recipe["data"]["eeg"], tmp_path / "eeg")
+    spoil(copy, split, "sub-01", 5, float(value))
+    given = ["--data", f"eeg={copy}", "--output-dir", tmp_path / "out", *more]
+    done = python(*LAUNCHERS[2], recipe_file, *given, cwd=REPOSITORY)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and line.startswith(f"error: {told.format(copy)}")
+    if value == "3e38":  # the recordings of both processes, 16 each
+        assert "values up to 3e+38" in line and line.endswith("and 24 more.")
+    assert "closed by peer" not in done.stderr and not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.slow

@@ -224,6 +224,13 @@ def test_steps_that_are_looked_at_later_as_on_a_gpu_are_named_all_the_same(
     assert told[0] == told[1]
 
 
+def test_no_loss_is_looked_at_in_each_step(recipe_file, monkeypatch):
+    """`Trainer` asks of each loss whether it is NaN, and waits for a GPU with that, unless it is told not to."""
+    monkeypatch.setattr(torch, "isnan", lambda value: pytest.fail("a loss was looked at"))
+    never = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
+    train(read_recipe([recipe_file, *never, "--max_steps", "2"]))
+
+
 @pytest.mark.parametrize(("accumulated", "clipped"), [("1", "1.0"), ("2", "1.0"), ("1", "0.0")])
 def test_a_gradient_that_is_not_finite_stops_training_though_the_loss_is(
     recipe_file, tmp_path, monkeypatch, accumulated, clipped

@@ -6,6 +6,7 @@ second time as Arrow. The row groups used last are kept in memory.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections import OrderedDict
@@ -57,6 +58,10 @@ class ParquetFiles:
                 source = open_file(path)
                 _check_footer(source, path, (told or {}).get(path, {}))
                 self.files.append(pq.ParquetFile(source, pre_buffer=True))
+        self._count()
+
+    def _count(self) -> None:
+        """Number the row groups of all files; none is in memory yet."""
         counts = [[file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] for file in self.files]
         self.groups = [(file, number) for file, own in enumerate(counts) for number in range(len(own))]
         self.n_rows = np.array([count for own in counts for count in own], dtype=np.int64)
@@ -64,6 +69,15 @@ class ParquetFiles:
         self.kept: OrderedDict[tuple, pa.Table] = OrderedDict()
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.most_bytes = KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes
+
+    def followed_by(self, others: ParquetFiles) -> ParquetFiles:
+        """These files and then others, as one; what either kept in memory is let go, since it is kept once more."""
+        found = copy.copy(self)
+        found.paths, found.files = [*self.paths, *others.paths], [*self.files, *others.files]
+        found._count()
+        self.kept.clear()
+        others.kept.clear()
+        return found
 
     @property
     def n_bytes(self) -> int:
@@ -157,6 +171,11 @@ class StreamedRows:
     def select(self, rows: np.ndarray) -> Self:
         """Some of the rows."""
         return replace(self, rows=self.rows[rows])
+
+    def followed_by(self, others: StreamedRows) -> Self:
+        """These rows and then others, of other files."""
+        rows = np.concatenate([self.rows, others.rows + self.files.starts[-1]])
+        return replace(self, files=self.files.followed_by(others.files), rows=rows)
 
     def to_pandas(self) -> pd.DataFrame:
         """All as a table of pandas."""

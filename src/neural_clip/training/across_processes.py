@@ -7,12 +7,25 @@ order that depends on which subjects a process has rows of, beside the exchanges
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed import ReduceOp, all_gather, all_reduce, get_rank, get_world_size, is_available, is_initialized
+from torch.distributed import (
+    ReduceOp,
+    all_gather,
+    all_gather_object,
+    all_reduce,
+    get_rank,
+    get_world_size,
+    is_available,
+    is_initialized,
+)
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from neural_clip.errors import DataError
 
 
 def number_of_processes() -> int:
@@ -151,3 +164,32 @@ def any_process(flag: bool, device: torch.device) -> bool:
     found = torch.tensor(int(flag), device=device)
     all_reduce(found, ReduceOp.MAX)
     return bool(found)
+
+
+def shared_error(sentence: str) -> DataError:
+    """An error that every process raises, and the first one tells."""
+    error = DataError(sentence)
+    error.told_elsewhere = number_of_processes() > 1 and get_rank() > 0
+    return error
+
+
+@contextmanager
+def raised_by_all(device: torch.device) -> Iterator[None]:
+    """Raise in every process what one of them raises within the block; the others would wait for it.
+
+    All processes come to the end of the block, and exchange nothing within it after an error may have been raised.
+    """
+    found: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        if number_of_processes() == 1:
+            raise
+        found = error
+    if not any_process(found is not None, device):
+        return
+    sentences: list[str | None] = [None] * number_of_processes()
+    all_gather_object(sentences, None if found is None else str(found) or type(found).__name__)
+    if found is not None and not isinstance(found, DataError):
+        raise found  # a full disk is told as such, and a defect with its traceback
+    raise shared_error(next(filter(None, sentences))) from found

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from neural_clip.modeling_neural_clip import NeuralClipModel
-from neural_clip.training.across_processes import gathered, row_counts
+from neural_clip.training.across_processes import gathered, raised_by_all, row_counts
 
 Part = tuple[str, torch.Tensor, torch.Tensor]  # modality, recordings and subjects of some rows
 
@@ -57,8 +57,13 @@ def batch_loss(model: NeuralClipModel, inputs: dict[str, Any], mini_batch_size: 
 def _reader(inputs: dict[str, Any], device: torch.device) -> Callable[[slice], Part]:
     """What gives modality, recordings and subjects of some rows."""
     stored, subject_ids = inputs.get("recordings"), inputs["subject_ids"]
+
+    def read(rows: slice) -> Part:
+        with raised_by_all(device):
+            return stored.modality, stored.read(rows).to(device), subject_ids[rows]
+
     if stored is not None:
-        return lambda rows: (stored.modality, stored.read(rows).to(device), subject_ids[rows])
+        return read
     (name,) = [name for name in inputs if name.endswith("_values")]
     return lambda rows: (name.removesuffix("_values"), inputs[name][rows], subject_ids[rows])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
@@ -80,6 +81,14 @@ def check_objective(recipe: Recipe) -> None:
     size = arguments.train_batch_size * arguments.world_size
     if recipe.model.get("objective", "infonce") == "infonce":
         check_value("training.per_device_train_batch_size", size, size > 1, "2 and more for the contrastive loss")
+
+
+def check_mini_batches(size: int, model: PreTrainedModel) -> None:
+    """Raise a `DataError` where a part of a batch could be one recording, of which a batch norm knows no variance."""
+    normed = any(isinstance(module, _BatchNorm) for module in model.modules())
+    # parts of a batch are of nearly equal size: 3 recordings in parts of 2 are 2 and 1
+    allowed = "0 (the whole batch at once) or 3 and more for networks with batch norms"
+    check_value("mini_batch_size", size, size == 0 or size > 2 or not normed, allowed)
 
 
 def check_streaming(recipe: Recipe) -> None:

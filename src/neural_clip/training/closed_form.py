@@ -43,6 +43,7 @@ from neural_clip.evaluation.baselines.strengths import require_rows
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split
+from neural_clip.prepared.streamed_rows import StreamedRows
 from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.ridge_start import of_subject
@@ -266,8 +267,13 @@ def joined(first: Split, second: Split) -> Split:
     from datasets import concatenate_datasets
 
     parts: list[Any] = [first.recordings, second.recordings]
-    in_memory = any(isinstance(part, np.ndarray | list) for part in parts)
-    recordings: Any = [row for part in parts for row in part] if in_memory else concatenate_datasets(parts)
+    recordings: Any
+    if any(isinstance(part, np.ndarray | list) for part in parts):
+        recordings = [row for part in parts for row in part]
+    elif isinstance(parts[0], StreamedRows):
+        recordings = parts[0].followed_by(parts[1])
+    else:
+        recordings = concatenate_datasets(parts)
     subjects, image_ids = (
         np.concatenate([getattr(split, name) for split in (first, second)]) for name in ("subjects", "image_ids")
     )

@@ -41,6 +41,8 @@ def once_a_machine(check: Callable[[], object], arguments: TrainingArguments) ->
     """
     from accelerate.utils import gather_object
 
+    from neural_clip.training.across_processes import shared_error
+
     found = None
     if arguments.local_process_index == 0:
         try:
@@ -49,7 +51,7 @@ def once_a_machine(check: Callable[[], object], arguments: TrainingArguments) ->
             found = str(error)
     for sentence in gather_object([found]):
         if sentence is not None:
-            raise DataError(sentence)
+            raise shared_error(sentence)
 
 
 def check_launch(use_cpu: bool) -> None:

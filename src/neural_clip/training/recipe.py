@@ -95,6 +95,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "metric_for_best_model": "eval_two_way",
     "greater_is_better": True,
     "logging_strategy": "epoch",
+    "logging_nan_inf_filter": False,  # `Trainer` would wait for a GPU in each step; NaN ends the run anyway
     "report_to": "none",
     "hub_private_repo": True,  # nothing becomes public by accident
     "hub_strategy": "end",

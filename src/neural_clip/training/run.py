@@ -27,10 +27,12 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.push import push
 from neural_clip.targets.identity import common_identity, common_image_encoder
+from neural_clip.training.across_processes import raised_by_all
 from neural_clip.training.batches import JointDataset
 from neural_clip.training.checkpoint import check_weights, write_checkpoint
 from neural_clip.training.checks import (
     check_made_by,
+    check_mini_batches,
     check_modalities,
     check_named_encoder,
     check_objective,
@@ -171,9 +173,10 @@ def _run(
         finally:
             arguments.output_dir = output_dir
         wait()  # until every process has read the best weights
-        if is_first:
-            warnings = _save(trainer, folder, recipe, facts, held_out)
-            trainer.remove_other_states()
+        with raised_by_all(arguments.device):
+            if is_first:
+                warnings = _save(trainer, folder, recipe, facts, held_out)
+                trainer.remove_other_states()
     wait()  # until the checkpoint stands
     if is_first:
         print(f"kept: {_outcome(trainer, held_out)}", file=sys.stderr)
@@ -227,6 +230,7 @@ def _trainer(
     kind: type[NeuralClipTrainer] = NeuralClipTrainer,
 ) -> NeuralClipTrainer:
     """What trains the model, or a `DataError` where `Trainer` cannot follow its settings on this machine."""
+    check_mini_batches(recipe.mini_batch_size, model)
     output_dir, arguments.output_dir = arguments.output_dir, os.curdir  # `Trainer` makes its folder at once
     try:
         trainer = kind(

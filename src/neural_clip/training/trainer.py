@@ -21,7 +21,7 @@ from neural_clip.files.whole import write_whole
 from neural_clip.gallery.embedding import embed_recordings
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.retrieval.scores import retrieval_scores
-from neural_clip.training.across_processes import average_gradients, share_batch_norms
+from neural_clip.training.across_processes import average_gradients, raised_by_all, share_batch_norms, shared_error
 from neural_clip.training.batch_loss import batch_loss
 from neural_clip.training.batches import (
     BatchLoader,
@@ -131,10 +131,11 @@ class NeuralClipTrainer(Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The next batches; an error of a process that loads them keeps its message alone."""
-        try:
-            return super().get_batch_samples(*args, **kwargs)
-        except DataError as error:
-            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
+        with raised_by_all(self.args.device):
+            try:
+                return super().get_batch_samples(*args, **kwargs)
+            except DataError as error:
+                raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """A step of `Trainer`; every few steps it is looked whether loss and gradients are finite."""
@@ -173,25 +174,26 @@ class NeuralClipTrainer(Trainer):
         found = torch.stack([finite for _, finite, _ in unseen]).tolist() if unseen else []
         for (step, _, inputs), finite in zip(unseen, found, strict=True):
             if not finite:
-                raise DataError(
+                raise shared_error(
                     f"Training diverged: loss or gradient of step {step} is NaN or infinite. "
                     f"{self._recordings_of(inputs)} Try a smaller 'training.learning_rate', full precision ('bf16' "
                     "and 'fp16' false), or recordings with values of about 1."
                 )
 
     def _recordings_of(self, inputs: dict[str, Any]) -> str:
-        """Which recordings a batch holds, and how large their values are."""
+        """Which recordings a batch holds over all processes, each of which asks, and how large their values are."""
+        from accelerate.utils import gather_object
+
         if (stored := inputs.get("recordings")) is not None:
             inputs = {f"{stored.modality}_values": stored.read(slice(None)), **inputs}
         part = next(part for part in self.recordings.parts if f"{part.modality}_values" in inputs)
         subjects = [part.subjects[number] for number in inputs["subject_ids"].tolist()]
         images = [part.part.data.images.image_ids[row] for row in inputs["image_ids"].tolist()]
-        if not subjects:
-            return "It lies in the recordings of another process."
-        largest = inputs[f"{part.modality}_values"].abs().amax()
+        largest = [float(row.abs().amax()) for row in inputs[f"{part.modality}_values"]]
+        every = list(zip(*gather_object(list(zip(subjects, images, largest, strict=True))), strict=True))
         return (
-            f"Its batch holds these recordings of '{part.part.data.name}', with values up to {float(largest):.3g}: "
-            f"{named(subjects, images)}."
+            f"Its batch holds these recordings of '{part.part.data.name}', with values up to {max(every[2]):.3g}: "
+            f"{named(every[0], every[1])}."
         )
 
     def evaluate(
@@ -204,7 +206,8 @@ class NeuralClipTrainer(Trainer):
         from accelerate.utils import broadcast_object_list
 
         self.check_steps()
-        found = [self._scores(metric_key_prefix) if self.is_world_process_zero() else None]
+        with raised_by_all(self.args.device):
+            found = [self._scores(metric_key_prefix) if self.is_world_process_zero() else None]
         (metrics,) = broadcast_object_list(found)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -262,13 +265,13 @@ class NeuralClipTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a state, say that it is whole, and only then remove older ones."""
         self.check_steps()
-        check_weights(cast(PreTrainedModel, self.model))
         folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.is_world_process_zero():
-            mark_unfinished(folder)
-        with self._keeping_states():
-            super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
+        with raised_by_all(self.args.device):
+            check_weights(cast(PreTrainedModel, self.model))
+            if self.is_world_process_zero():
+                mark_unfinished(folder)
+            with self._keeping_states():
+                super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
             self._complete(folder)
             rotate_checkpoints(
