@@ -375,7 +375,7 @@ def test_parts_stay_after_an_error_and_are_there_again(tmp_path, capsys):
 
     with pytest.raises(OSError, match="disk full"):
         run(fail=True)
-    assert f"1 finished parts stay in '{tmp_path / 'thing.partial'}'" in capsys.readouterr().err
+    assert f"1 finished part stays in '{tmp_path / 'thing.partial'}'" in capsys.readouterr().err
     assert names(tmp_path / "thing.partial") == ["1.part"]
     assert run(fail=False) == ["1.part"]
     assert names(tmp_path) == ["thing"] and capsys.readouterr().err == ""

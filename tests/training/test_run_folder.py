@@ -148,7 +148,7 @@ def test_an_interrupted_run_stays_until_the_one_that_replaces_it_has_a_state(tmp
     assert contents(tmp_path / "out.partial") == old and os.listdir(tmp_path) == ["out.partial"]
     with pytest.raises(KeyboardInterrupt):
         interrupted(output, "new", (10,))
-    assert "1 finished parts stay in " in capsys.readouterr().err
+    assert "1 finished part stays in " in capsys.readouterr().err
     assert b"of new after 10" in contents(tmp_path / "out.partial")["checkpoint-10/model.safetensors"]
     run(output, "new", resume=True)
     assert sorted(path.name for path in output.iterdir() if path.is_dir()) == [f"checkpoint-{step}" for step in STEPS]

@@ -171,7 +171,8 @@ def whole_folder(
         finally:
             restore(path, holds)
             if kept := keep(partial) if keep and partial.is_dir() else 0:
-                print(f"{kept} finished parts stay in '{partial}'; {again} goes on from there.", file=sys.stderr)
+                stay = "finished part stays" if kept == 1 else "finished parts stay"
+                print(f"{kept} {stay} in '{partial}'; {again} goes on from there.", file=sys.stderr)
             else:
                 _remove(partial, holds)
 

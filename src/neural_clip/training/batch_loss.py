@@ -56,7 +56,8 @@ def batch_loss(model: NeuralClipModel, inputs: dict[str, Any], mini_batch_size: 
 
 def _reader(inputs: dict[str, Any], device: torch.device) -> Callable[[slice], Part]:
     """What gives modality, recordings and subjects of some rows."""
-    stored, subject_ids = inputs.get("recordings"), inputs["subject_ids"]
+    stored: Any = inputs.get("recordings")
+    subject_ids = inputs["subject_ids"]
 
     def read(rows: slice) -> Part:
         with raised_by_all(device):
