@@ -18,7 +18,7 @@ from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.scope import other_split
 from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.reading import read_json
-from neural_clip.files.record import sealed
+from neural_clip.files.record import LOADED, sealed
 from neural_clip.files.whole import sha256_of, told, whole_file
 from neural_clip.gallery.embedding import Embedded, EmbeddedSplit
 from neural_clip.prepared.reader import PreparedSet
@@ -76,8 +76,8 @@ def header(
 
 
 def model_digest(checkpoint: str | Path) -> str | None:
-    """Digest of weights and configuration in a folder; `None` of a name on the Hub."""
-    return sha256_of([*Path(checkpoint).glob(WEIGHTS), *Path(checkpoint).glob("config.json")])
+    """Digest of the files that loading reads in a folder; `None` of a name on the Hub."""
+    return sha256_of({path for pattern in LOADED for path in Path(checkpoint).glob(pattern)})
 
 
 def _repository(data: PreparedSet) -> dict:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
+DECIDING = ("neural_clip", "torch", "transformers", "numpy", "scipy")  # packages that decide finished parts
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
 LONG = 60.0  # s of one core, beyond which the cost of baselines is told before they are fitted
 MAX_LOADED = 2**26  # numbers of a split that is read once: 0.25 GB
@@ -102,7 +103,7 @@ def _evaluated(
     from neural_clip.evaluation.understanding.run import UNDERSTANDING_FILE
     from neural_clip.evaluation.understanding.run import understand as analyse
 
-    kept = FinishedParts(output_dir / PARTS_DIR)
+    kept = FinishedParts(output_dir / PARTS_DIR, {"versions": {name: version_of(name) for name in DECIDING}})
     models, parts, embedded = _embedded(checkpoints, opened, options, kept)
     first, splits = next(iter(embedded.items()))
     unseen = {
@@ -220,11 +221,6 @@ class Report:
         return {**self.header, **tasks, "protocol": protocol}
 
     @property
-    def scored_by(self) -> str | None:
-        """Weights of the first checkpoint."""
-        return self.header["checkpoints"][0]["sha256"]
-
-    @property
     def seed(self) -> int:
         """Of intervals, p-values and sampled scores."""
         return self.header["seed"]
@@ -245,8 +241,7 @@ class Report:
                 self._first(modality), train, validation, scored,
                 presentation_times(splits[0], part) if len(train) else None,
             )  # fmt: skip
-            own = self.parts.of(**_content(splits), scored_by=self.scored_by, seed=self.seed)
-            own = own if self.scored_by else FinishedParts()
+            own = self.parts.of(**_content(splits), embedded=_digest(looked_at.scored), seed=self.seed)
             self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
 
     def _add_decoding(self, modality: str, recordings: Sequence[Split], baselines: Sequence[str]) -> None:
@@ -371,7 +366,15 @@ def _content(splits: Sequence[Split]) -> dict[str, Any]:
     data = splits[-1].data
     scored = hashlib.sha256("\n".join([*splits[-1].subjects, *splits[-1].image_ids]).encode()).hexdigest()
     return {"fingerprint": data.facts.fingerprint, "targets": data.images.sha256, "scored": scored,
-            "split": splits[-1].name, "neural_clip": version_of("neural_clip")}  # fmt: skip
+            "split": splits[-1].name}  # fmt: skip
+
+
+def _digest(scored: EmbeddedSplit) -> str:
+    """SHA-256 of what is scored and searched: embeddings, and whether more images are searched than were shown."""
+    digest = hashlib.sha256(json.dumps([scored.searched is None, *scored.gallery_ids.tolist()]).encode())
+    for array in (scored.embeds, scored.gallery_embeds):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def baseline_rows(
