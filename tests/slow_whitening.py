@@ -17,5 +17,5 @@ def whitening_of(rows, targets, least):
     covariance = noise.T @ noise / len(noise)
     share = max(oas(noise, assume_centered=True)[1], least)
     white = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    whitener = fractional_matrix_power((1 - share) * covariance + share * white, -0.5)
+    whitener = fractional_matrix_power((1 - share) * covariance + share * white, -0.5).real
     return lambda others: (others - mean) / deviation @ whitener
