@@ -15,6 +15,7 @@ from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import BASELINE_NAMES, EvaluateOptions
 from neural_clip.evaluation.outputs import model_digest
+from neural_clip.files import kept
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from planted_data import write_planted
 from saved_models import save_model
@@ -158,7 +159,7 @@ def test_parts_of_other_packages_are_computed_again(tmp_path, monkeypatch):
     monkeypatch.setattr(ridge.CholeskyRidge, "__init__", lambda *a, **k: fits.append(1) or fitted(*a, **k))
     monkeypatch.setattr(run.FinishedParts, "remove", lambda self: None)
     for package, n_fits in ((None, 2), (None, 0), ("numpy", 2), ("scipy", 2)):
-        monkeypatch.setattr(run, "version_of", lambda name, package=package: "0.1" if name == package else "0")
+        monkeypatch.setattr(kept, "version_of", lambda name, package=package: "0.1" if name == package else "0")
         fits.clear()
         main(words)
         assert len(fits) == n_fits, package

@@ -20,10 +20,11 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, version_of, write_outputs
+from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, write_outputs
 from neural_clip.evaluation.processes import embed_together, joined, rank_and_count
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
+from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
-DECIDING = ("neural_clip", "torch", "transformers", "numpy", "scipy")  # packages that decide finished parts
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
 LONG = 60.0  # s of one core, beyond which the cost of baselines is told before they are fitted
 MAX_LOADED = 2**26  # numbers of a split that is read once: 0.25 GB
@@ -103,7 +103,7 @@ def _evaluated(
     from neural_clip.evaluation.understanding.run import UNDERSTANDING_FILE
     from neural_clip.evaluation.understanding.run import understand as analyse
 
-    kept = FinishedParts(output_dir / PARTS_DIR, {"versions": {name: version_of(name) for name in DECIDING}})
+    kept = FinishedParts(output_dir / PARTS_DIR, {"versions": deciding_versions()})
     models, parts, embedded = _embedded(checkpoints, opened, options, kept)
     first, splits = next(iter(embedded.items()))
     unseen = {
