@@ -5,13 +5,18 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 from neural_clip.commands.evaluate import main
 from neural_clip.errors import DataError
+from neural_clip.evaluation import run
 from neural_clip.evaluation.baselines import ridge
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import BASELINE_NAMES, EvaluateOptions
+from neural_clip.evaluation.outputs import model_digest
+from neural_clip.files import kept
+from neural_clip.modeling_neural_clip import NeuralClipModel
 from planted_data import write_planted
 from saved_models import save_model
 from second_process import python
@@ -123,3 +128,71 @@ def test_names_of_baselines():
         EvaluateOptions(baselines="rigde")
     with pytest.raises(DataError, match="'all' or 'none' alone"):
         EvaluateOptions(baselines=["ridge", "none"])
+
+
+def test_controls_of_other_options_are_computed_again(tmp_path, monkeypatch):
+    """Parts stay, as those of an evaluation that is killed just before its report is written."""
+    data = write_planted(tmp_path / "eeg", "eeg", pixels=False, counts={"train": 12, "validation": 4, "test": 8})
+    model = NeuralClipModel.from_pretrained(save_model(tmp_path / "same layers"))
+    torch.manual_seed(1)
+    for name, weights in model.named_parameters():
+        if ".alignment." in name:
+            torch.nn.init.normal_(weights)
+    model.save_pretrained(tmp_path / "model")
+    words = ["--checkpoint", str(tmp_path / "model"), "--data", f"eeg={data}", "--no-pictures", "--baselines", "none"]
+    out, others = tmp_path / "out", (["--gallery", "all"], ["--subject", "average"])
+    expected = [main([*words, *more, "--output-dir", str(tmp_path / "whole")])["controls"] for more in others]
+    monkeypatch.setattr(run.FinishedParts, "remove", lambda self: None)
+    first = main([*words, "--output-dir", str(out)])["controls"]
+    assert len(list((out / PARTS_DIR).glob("eeg-controls-*"))) == 1
+    for more, controls in zip(others, expected, strict=True):
+        assert controls != first, more
+        assert main([*words, *more, "--output-dir", str(out)])["controls"] == controls, more
+
+
+def test_parts_of_other_packages_are_computed_again(tmp_path, monkeypatch):
+    data = write_planted(tmp_path / "eeg", "eeg", pixels=False, counts={"train": 12, "validation": 4, "test": 8})
+    words = ["--checkpoint", str(save_model(tmp_path / "model")), "--data", f"eeg={data}", "--no-pictures",
+             "--no-controls", "--baselines", "ridge", "--output-dir", str(tmp_path / "out")]  # fmt: skip
+    fits = []
+    fitted = ridge.CholeskyRidge.__init__
+    monkeypatch.setattr(ridge.CholeskyRidge, "__init__", lambda *a, **k: fits.append(1) or fitted(*a, **k))
+    monkeypatch.setattr(run.FinishedParts, "remove", lambda self: None)
+    for package, n_fits in ((None, 2), (None, 0), ("numpy", 2), ("scipy", 2)):
+        monkeypatch.setattr(kept, "version_of", lambda name, package=package: "0.1" if name == package else "0")
+        fits.clear()
+        main(words)
+        assert len(fits) == n_fits, package
+
+
+def test_whatever_is_loaded_of_a_checkpoint_is_in_its_digest(tmp_path):
+    assert model_digest(tmp_path) is None is model_digest("org/name")
+    known = set()
+    for name in ("config.json", "model-00001-of-00002.safetensors", "pytorch_model.bin", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes(b"x")
+        known.add(model_digest(tmp_path))
+    assert len(known) == 4
+
+
+def test_files_of_others_stay_when_parts_are_removed(tmp_path):
+    parts = FinishedParts(tmp_path / "out" / PARTS_DIR)
+    parts.arrays("x", lambda: {"x": np.arange(5)})
+    mine = tmp_path / "out" / PARTS_DIR / "thesis.txt"
+    mine.write_text("mine")
+    parts.remove()
+    assert list((tmp_path / "out" / PARTS_DIR).iterdir()) == [mine]
+    mine.unlink()
+    parts.arrays("x", lambda: {"x": np.arange(5)})
+    (path,) = (tmp_path / "out" / PARTS_DIR).iterdir()
+    path.with_name(path.name + ".partial").write_bytes(b"left by a kill")
+    parts.remove()
+    assert list((tmp_path / "out").iterdir()) == []
+    FinishedParts(tmp_path / "out" / PARTS_DIR).remove()
+
+
+def test_a_file_where_parts_would_lie_is_named(tmp_path):
+    (tmp_path / PARTS_DIR).write_text("mine")
+    with pytest.raises(DataError, match=f"{PARTS_DIR}' cannot be written: file exists"):
+        FinishedParts(tmp_path / PARTS_DIR).arrays("x", lambda: {"x": np.arange(5)})
+    FinishedParts(tmp_path / PARTS_DIR).remove()
+    assert (tmp_path / PARTS_DIR).read_text() == "mine"

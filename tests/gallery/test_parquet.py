@@ -1,6 +1,7 @@
 """Embedded recordings as Parquet: those of a gallery, whole or not at all, and what made them."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -76,6 +77,16 @@ def test_an_interrupted_run_goes_on_with_the_blocks_that_are_missing(world, tmp_
         kept = tmp_path / "eeg.parquet.blocks-partial"
         assert [entry.name for entry in tmp_path.iterdir()] == [kept.name]
         assert f"2 embedded blocks of recordings stay in '{kept}'" in capsys.readouterr().err
+        done.clear()
+        other = Embedder.of(world.checkpoint)
+        other.model.config.dropout_of_another = 0.5  # weights are the same
+        with pytest.raises(KeyboardInterrupt):
+            write_embeddings(other, world.folders["eeg"], path)
+        assert done == ["train", "validation"]
+        shutil.rmtree(kept)
+        done.clear()
+        with pytest.raises(KeyboardInterrupt):
+            write_embeddings(world.checkpoint, world.folders["eeg"], path)
         done.clear()
         write_embeddings(world.checkpoint, world.folders["eeg"], path)
         assert done == ["test"] and [entry.name for entry in tmp_path.iterdir()] == [path.name]

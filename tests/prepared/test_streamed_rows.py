@@ -68,6 +68,20 @@ def test_row_groups_leave_the_memory_when_it_is_full(grouped_folders):
         assert 0 < sum(table.nbytes for table in files.kept.values()) <= left
 
 
+def test_all_that_is_streamed_shares_what_may_be_kept(grouped_folders):
+    """Several modalities, training and validation."""
+    splits = [PreparedSet.open(grouped_folders[name], streaming=True).split("train") for name in ("eeg", "fmri")]
+    files = [split.recordings.files for split in splits]
+    most = max(each.n_bytes for each in files)
+    for each in files:
+        each.most_bytes = most
+    for split in splits:
+        split.values()
+    kept = [sum(table.nbytes for table in each.kept.values()) for each in files]
+    assert min(kept) > 0 and sum(kept) <= most < sum(each.n_bytes for each in files)
+    assert sum(each.share for each in files) <= most
+
+
 def test_row_groups_are_read_once_each_and_by_their_numbers(grouped_folders, monkeypatch):
     opened = PreparedSet.open(grouped_folders["eeg"], streaming=True)
     streamed, groups = opened.split("train"), opened.row_groups("train", opened.facts.subjects)

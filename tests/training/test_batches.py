@@ -78,12 +78,12 @@ def test_each_pass_goes_over_all_recordings_in_an_order_of_its_own():
 @pytest.mark.parametrize("n_rows", [7, 1])  # fewer than processes: some have no row, of the same widths
 @pytest.mark.parametrize("modality", ["eeg", "fmri"])
 def test_processes_share_each_batch(ready_folders, modality, n_rows, stored):
-    """In its order, none more than one row more than another, whether recordings are read at once or when needed."""
+    """In the order of the set, none more than one row more than another, read at once or when needed."""
     opened = [PreparedSet.open(ready_folders[name]) for name in ("eeg", "fmri")]
     joint = JointDataset([RecordingDataset.open(data, "train", ["sub-01", "sub-02"]) for data in opened])
     offset = int(joint.offsets[["eeg", "fmri"].index(modality)])
     rows = [offset + row for row in (90, 3, 81, 0, 7, 100, 2)[:n_rows]]
-    whole = joint.__getitems__(rows)
+    whole = joint.__getitems__(sorted(rows))
     joint.stored, shares = stored, []
     for index in range(3):
         joint.share = (index, 3)

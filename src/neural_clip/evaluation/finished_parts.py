@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neural_clip.files.whole import whole_file
+from neural_clip.files.whole import told, whole_file
 
 PARTS_DIR = "unfinished"
+# Of a part, of one that was killed while it was written, or the lock of it.
+PART_FILE = re.compile(r"\.?[A-Za-z0-9-]+-[0-9a-f]{16}\.safetensors(\.partial|\.writing)?")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class FinishedParts:
         if self.folder is None:
             return compute()
         if not self.has(name):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with told(self.folder, of_any_kind=True):
+                self.folder.mkdir(parents=True, exist_ok=True)
             _write(self._path(name), compute())
         return _Stored(self._path(name))
 
@@ -70,9 +73,13 @@ class FinishedParts:
         return json.loads(self.arrays(name, as_bytes)["json"].tobytes())
 
     def remove(self) -> None:
-        """Remove what was kept."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove what was kept, of whatever was computed, and nothing else that lies there."""
+        if self.folder is not None and self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if PART_FILE.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # others have files there
+                self.folder.rmdir()
 
     def _path(self, name: str) -> Path:
         """File of a part."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,10 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.scope import other_split
+from neural_clip.files.kept import version_of
 from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.reading import read_json
-from neural_clip.files.record import sealed
+from neural_clip.files.record import LOADED, sealed
 from neural_clip.files.whole import sha256_of, told, whole_file
 from neural_clip.gallery.embedding import Embedded, EmbeddedSplit
 from neural_clip.prepared.reader import PreparedSet
@@ -76,8 +76,8 @@ def header(
 
 
 def model_digest(checkpoint: str | Path) -> str | None:
-    """Digest of weights and configuration in a folder; `None` of a name on the Hub."""
-    return sha256_of([*Path(checkpoint).glob(WEIGHTS), *Path(checkpoint).glob("config.json")])
+    """Digest of the files that loading reads in a folder; `None` of a name on the Hub."""
+    return sha256_of({path for pattern in LOADED for path in Path(checkpoint).glob(pattern)})
 
 
 def _repository(data: PreparedSet) -> dict:
@@ -115,14 +115,6 @@ def _gallery_of(gallery: str, output_dir: Path) -> dict:
         "name": shared_place(gallery, output_dir), "corpus": facts.corpus, "simulated": facts.simulated,
         "fingerprint": facts.fingerprint,
     }  # fmt: skip
-
-
-def version_of(package: str) -> str | None:
-    """Installed version, or nothing where the package is only on the path."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def write_outputs(output_dir: Path, report: dict, splits: dict[str, EmbeddedSplit]) -> None:

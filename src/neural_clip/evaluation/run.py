@@ -20,10 +20,11 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, version_of, write_outputs
+from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, write_outputs
 from neural_clip.evaluation.processes import embed_together, joined, rank_and_count
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
+from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit
@@ -102,7 +103,7 @@ def _evaluated(
     from neural_clip.evaluation.understanding.run import UNDERSTANDING_FILE
     from neural_clip.evaluation.understanding.run import understand as analyse
 
-    kept = FinishedParts(output_dir / PARTS_DIR)
+    kept = FinishedParts(output_dir / PARTS_DIR, {"versions": deciding_versions()})
     models, parts, embedded = _embedded(checkpoints, opened, options, kept)
     first, splits = next(iter(embedded.items()))
     unseen = {
@@ -220,11 +221,6 @@ class Report:
         return {**self.header, **tasks, "protocol": protocol}
 
     @property
-    def scored_by(self) -> str | None:
-        """Weights of the first checkpoint."""
-        return self.header["checkpoints"][0]["sha256"]
-
-    @property
     def seed(self) -> int:
         """Of intervals, p-values and sampled scores."""
         return self.header["seed"]
@@ -245,8 +241,7 @@ class Report:
                 self._first(modality), train, validation, scored,
                 presentation_times(splits[0], part) if len(train) else None,
             )  # fmt: skip
-            own = self.parts.of(**_content(splits), scored_by=self.scored_by, seed=self.seed)
-            own = own if self.scored_by else FinishedParts()
+            own = self.parts.of(**_content(splits), embedded=_digest(looked_at.scored), seed=self.seed)
             self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
 
     def _add_decoding(self, modality: str, recordings: Sequence[Split], baselines: Sequence[str]) -> None:
@@ -371,7 +366,15 @@ def _content(splits: Sequence[Split]) -> dict[str, Any]:
     data = splits[-1].data
     scored = hashlib.sha256("\n".join([*splits[-1].subjects, *splits[-1].image_ids]).encode()).hexdigest()
     return {"fingerprint": data.facts.fingerprint, "targets": data.images.sha256, "scored": scored,
-            "split": splits[-1].name, "neural_clip": version_of("neural_clip")}  # fmt: skip
+            "split": splits[-1].name}  # fmt: skip
+
+
+def _digest(scored: EmbeddedSplit) -> str:
+    """SHA-256 of what is scored and searched: embeddings, and whether more images are searched than were shown."""
+    digest = hashlib.sha256(json.dumps([scored.searched is None, *scored.gallery_ids.tolist()]).encode())
+    for array in (scored.embeds, scored.gallery_embeds):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def baseline_rows(

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,21 @@ import numpy as np
 from neural_clip.files.whole import whole_file
 
 KEY_FILE = "key.json"
-PACKAGES = ("torch", "transformers", "pillow", "numpy")  # that decide the last digits
+# Packages by whose versions numbers differ, be it in their last digits.
+DECIDING = ("neural_clip", "torch", "transformers", "pillow", "numpy", "scipy")
+
+
+def version_of(package: str) -> str | None:
+    """Installed version, or nothing where the package is only on the path."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def deciding_versions() -> dict[str, str | None]:
+    """Versions of the packages that decide what is in a finished piece, for its key."""
+    return {name: version_of(name) for name in DECIDING}
 
 
 @contextmanager
@@ -32,7 +46,7 @@ def kept_pieces(path: Path, key: Mapping, what: str) -> Iterator[Path]:
         key (`Mapping`): Everything that decides the pieces, as JSON; versions of packages are added.
         what (`str`): What the pieces are, for messages.
     """
-    text = json.dumps({**key, "versions": {name: version(name) for name in PACKAGES}}, indent=2, sort_keys=True)
+    text = json.dumps({**key, "versions": deciding_versions()}, indent=2, sort_keys=True)
     key_file = path / KEY_FILE
     if key_file.is_file() and key_file.read_bytes() == text.encode():
         print(f"going on from the {what} in '{path}'", file=sys.stderr)

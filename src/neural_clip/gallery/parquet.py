@@ -61,8 +61,11 @@ def write_embeddings(
             raise DataError(f"'{path}' exists. Pass `--overwrite` to replace the file, or choose another name.")
         embedder = Embedder.of(checkpoint)
         described = {METADATA_KEY: _described(embedder, opened.facts)}
-        key = {"fingerprint": opened.facts.fingerprint, "checkpoint": embedder.identity.sha256,
-               "subject": options.subject, "device": embedder.model.device.type}  # fmt: skip
+        key = {
+            "fingerprint": opened.facts.fingerprint, "checkpoint": embedder.identity.sha256,
+            "config": embedder.model.config.to_json_string(), "subject": options.subject,
+            "device": embedder.model.device.type,
+        }  # fmt: skip
         place, what = path.with_name(path.name + ".blocks-partial"), "blocks of recordings"
         with kept_pieces(place, key, what) as kept, whole_file(path) as aside, ExitStack() as held:
             writer = None

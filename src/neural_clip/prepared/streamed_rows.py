@@ -13,7 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 import numpy as np
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 KEPT_SHARE = 0.25  # of the memory of this machine, for the row groups that all its processes keep
 LABELS = ("subject", "image_id")
+_OPEN: WeakSet[ParquetFiles] = WeakSet()  # they share what may be kept, by their sizes
 
 
 class ParquetFiles:
@@ -69,6 +72,7 @@ class ParquetFiles:
         self.kept: OrderedDict[tuple, pa.Table] = OrderedDict()
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.most_bytes = KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes
+        _OPEN.add(self)
 
     def followed_by(self, others: ParquetFiles) -> ParquetFiles:
         """These files and then others, as one; what either kept in memory is let go, since it is kept once more."""
@@ -80,6 +84,11 @@ class ParquetFiles:
         return found
 
     @property
+    def share(self) -> float:
+        """What of `most_bytes`, which all that are open keep together, these keep."""
+        return self.most_bytes * self.n_bytes / max(sum(each.n_bytes for each in _OPEN), 1)
+
+    @cached_property
     def n_bytes(self) -> int:
         """What all row groups take in memory."""
         return sum(self.files[file].metadata.row_group(number).total_byte_size for file, number in self.groups)
@@ -96,7 +105,7 @@ class ParquetFiles:
             file, number = self.groups[group]
             with _streaming(self.paths[file]):
                 self.kept[key] = self.files[file].read_row_group(number, columns=list(columns))
-            while len(self.kept) > 1 and sum(table.nbytes for table in self.kept.values()) > self.most_bytes:
+            while len(self.kept) > 1 and sum(table.nbytes for table in self.kept.values()) > self.share:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(key)
         return self.kept[key]

@@ -77,7 +77,7 @@ def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
 def notes_on_streaming(train: list[RecordingDataset], shuffle_buffer_size: int) -> list[str]:
     """What is to be said where streamed row groups leave the memory before they are needed again."""
     files = [part.part.recordings.files for part in train if isinstance(part.part.recordings, StreamedRows)]
-    n_bytes, most = sum(each.n_bytes for each in files), sum(each.most_bytes for each in files)
+    n_bytes, most = sum(each.n_bytes for each in files), sum(each.share for each in files)
     if shuffle_buffer_size or n_bytes <= most:
         return []
     return [

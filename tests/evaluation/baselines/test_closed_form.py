@@ -24,9 +24,9 @@ from neural_clip.evaluation.baselines.closed_form_fit import fits
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
 from neural_clip.evaluation.baselines.ridge import CholeskyRidge, KernelRidge
 from neural_clip.evaluation.baselines.strengths import image_folds
-from neural_clip.evaluation.baselines.whitening import WhitenedVoxels
 from planted_data import split_of
 from planted_splits import WIDTH, planted, two_way
+from slow_whitening import whitening_of
 
 pytestmark = pytest.mark.numerical
 
@@ -242,7 +242,7 @@ def test_ridge_by_blocks_equals_an_eigendecomposition_of_all_rows(n_features, le
         (WIDTH, n_features)
     )
     rows = ((rows - rows.mean(0)) / rows.std(0)).astype(np.float32)
-    white = (lambda part: part) if least == 1 else WhitenedVoxels.fitted(rows, targets, least)
+    white = (lambda part: part) if least == 1 else whitening_of(rows, targets, least)
     other = rng.standard_normal((20, n_features)).astype(np.float32)
     blocks, others = np.array_split(np.arange(60), 4), np.array_split(np.arange(20), 3)
     ridge = CholeskyRidge(lambda block: rows[block], blocks, targets, least)

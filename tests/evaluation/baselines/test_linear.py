@@ -24,12 +24,6 @@ from neural_clip.evaluation.baselines.linear import (
 )
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, KernelRidge
 from neural_clip.evaluation.baselines.rows import BASELINES
-from neural_clip.evaluation.baselines.whitening import (
-    WhitenedVoxels,
-    inverse_square_root,
-    residual_noise,
-    shrinkage_of,
-)
 from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_data import split_of
 from planted_splits import WIDTH, planted, two_way
@@ -114,18 +108,6 @@ def test_shared_voxel_map_does_no_harm():
     pooled, chosen = pooled_whitened_ridge(*splits)
     assert two_way(pooled, splits[2]) > two_way(single, splits[2]) - 0.02
     assert set(chosen) == {"least_shrinkage", "relative_alpha", "relative_alpha_shared", "validation_two_way"}
-
-
-def test_voxel_whitener_equals_the_explicit_matrix():
-    rng = np.random.default_rng(0)
-    recordings, targets = rng.standard_normal((20, 35)), rng.standard_normal((20, WIDTH))
-    standardised = (recordings - recordings.mean(0)) / recordings.std(0)
-    noise = residual_noise(standardised, targets)
-    covariance = noise.T @ noise / 20
-    eigenvalues = np.linalg.eigvalsh(covariance)
-    share = shrinkage_of(eigenvalues.sum(), (eigenvalues**2).sum(), 35, 20, 0.1)
-    whitened = WhitenedVoxels.fitted(recordings, targets, 0.1)(recordings)
-    np.testing.assert_allclose(whitened, standardised @ inverse_square_root(covariance, share), atol=1e-6)
 
 
 def test_constant_features_do_not_break_ridge():

@@ -14,8 +14,6 @@ from neural_clip.prepared.reader import Split
 # band-limited recordings, which have directions with hardly any noise, from being amplified without limit; 1 leaves
 # them unwhitened, which is better where the directions of least noise hold no signal either.
 LEAST_SHRINKAGES = (0.01, 0.1, 0.3, 1.0)
-
-
 UNWHITENED = 1.0  # least share of white noise
 BLOCK_NUMBERS, BLOCK_ROWS = 2**26, 2048  # of recordings that are read at a time: 256 MB of float32
 
@@ -87,21 +85,6 @@ def evoked(targets: np.ndarray, products: np.ndarray) -> np.ndarray:
     return inverse.astype(products.dtype) @ products
 
 
-def residual_noise(recordings: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """What ridge regression from the image embedding leaves of recordings.
-
-    Args:
-        recordings (`np.ndarray` of shape `(n, n_features)`): Centred here.
-        targets (`np.ndarray` of shape `(n, projection_dim)`): Embedding of each row's image; centred here.
-
-    Returns:
-        `np.ndarray` of shape `(n, n_features)`: What is left, in the type of the recordings.
-    """
-    targets = (targets - targets.mean(axis=0)).astype(recordings.dtype)
-    recordings = recordings - recordings.mean(axis=0)
-    return recordings - targets @ evoked(targets, targets.T @ recordings)
-
-
 def shrinkage_of(total: float, squares: float, n_features: int, n_samples: int, least: float) -> float:
     """Share of the mean variance to mix into a covariance: oracle-approximating shrinkage, at least `least`.
 
@@ -156,12 +139,6 @@ class Standardised:
 
     mean: np.ndarray
     scale: np.ndarray
-
-    @classmethod
-    def fitted(cls, recordings: np.ndarray) -> Standardised:
-        """Mean 0 and variance 1 over recordings; constant features become 0."""
-        rows = flat(recordings)
-        return cls(rows.mean(axis=0), reciprocal(rows.std(axis=0)))
 
     def __call__(self, recordings: np.ndarray) -> np.ndarray:
         """`(n, ...)` to `(n, n_features)`."""
@@ -291,52 +268,6 @@ class _SensorNoise:
         for part, values in self._centred():
             values -= (self.targets[part] @ self.weights).reshape(values.shape)
             yield values.transpose(1, 0, 2).reshape(len(self.mean), -1)
-
-
-@dataclass(frozen=True)
-class WhitenedVoxels:
-    """Voxels of a subject, standardised and multiplied by the inverse square root of their shrunk noise covariance.
-
-    The matrix is not formed, because voxels may be many: it is `1 / sqrt(floor)` but for the noise's own directions.
-
-    Args:
-        standardised ([`Standardised`]): What comes first.
-        floor (`float`): Variance outside the noise's own directions.
-        directions (`np.ndarray` of shape `(n_kept, n_voxels)`): The noise's own, of unit length.
-        gains (`np.ndarray` of shape `(n_kept,)`): What is added to `1 / sqrt(floor)` along each.
-    """
-
-    standardised: Standardised
-    floor: float
-    directions: np.ndarray
-    gains: np.ndarray
-
-    @classmethod
-    def fitted(cls, recordings: np.ndarray, targets: np.ndarray, least: float) -> WhitenedVoxels:
-        """Whitening by the noise of recordings `(n, n_voxels)`, at least a share `least` of it taken as white."""
-        standardised = Standardised.fitted(recordings)
-        noise = residual_noise(standardised(recordings), targets)
-        eigenvalues, vectors = np.linalg.eigh(noise @ noise.T)  # (n, n): quicker than an SVD
-        if eigenvalues[-1] <= 0:  # no noise, as of a single row
-            return cls(standardised, 1.0, noise[:0], eigenvalues[:0])
-        kept = eigenvalues > 1e-6 * eigenvalues[-1]  # float32 products: smaller ones are rounding
-        directions = ((vectors[:, kept] / np.sqrt(eigenvalues[kept])).astype(noise.dtype).T) @ noise
-        variances = eigenvalues[kept].astype(np.float64) / len(noise)
-        shrinkage = shrinkage_of(variances.sum(), (variances**2).sum(), noise.shape[1], len(noise), least)
-        floor = shrinkage * variances.sum() / noise.shape[1]
-        gains = 1 / np.sqrt((1 - shrinkage) * variances + floor) - 1 / np.sqrt(floor)
-        return cls(standardised, float(floor), directions, gains.astype(noise.dtype))
-
-    def __call__(self, recordings: np.ndarray) -> np.ndarray:
-        """`(n, n_voxels)` to the same shape."""
-        return self._whitened(self.standardised(recordings))
-
-    def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights and offset on recordings, as in [`Standardised.folded`]; the whitening is symmetric."""
-        return self.standardised.folded(self._whitened(weights.T).T)
-
-    def _whitened(self, rows: np.ndarray) -> np.ndarray:
-        return rows / np.sqrt(self.floor) + ((rows @ self.directions.T) * self.gains) @ self.directions
 
 
 def whiten_rows(gram: np.ndarray, targets: np.ndarray, n_features: int, least: float) -> Callable | None:

@@ -1,0 +1,79 @@
+"""What baselines are said to cost, against the ridges that are fitted and counts of their products by hand."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines import closed_form, ridge
+from neural_clip.evaluation.baselines.cost import FLOPS, N_FACTORED, N_PASSES, NUMBERS, Cost, cost_of, told
+from neural_clip.evaluation.baselines.rows import BASELINES
+from planted_splits import planted
+
+
+def of_size(n_subjects, n_rows, *shape):
+    """Recordings of which only the shape is there."""
+    subjects = np.repeat([f"sub-{number:02d}" for number in range(n_subjects)], n_rows)
+
+    class Rows(SimpleNamespace):
+        def __len__(self):
+            return len(subjects)
+
+    return Rows(
+        subjects=subjects, values=lambda rows: [np.broadcast_to(np.float32(0), shape)],
+        rows_of=lambda name: np.flatnonzero(subjects == name),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_as_many_ridges_are_fitted_as_was_said(modality, monkeypatch):
+    splits, fits = planted(modality), []
+    fitted = ridge.CholeskyRidge.__init__
+    monkeypatch.setattr(ridge.CholeskyRidge, "__init__", lambda *a, **k: fits.append(a[0]) or fitted(*a, **k))
+    monkeypatch.setattr(closed_form, "MAX_FOLDED_ROWS", 0)  # with few rows there are folds, which take no time
+    shared = {"pooled whitened ridge": 4} if modality == "voxels" else {}  # small ones, from embedding to embedding
+    for name, fit in BASELINES:
+        fits.clear()
+        expected = cost_of(name, splits[0])
+        if name == "ridge, identity alignment" and modality == "voxels":
+            with pytest.raises(DataError, match="Voxels of different subjects do not correspond"):
+                fit(*splits)
+        else:
+            fit(*splits)
+        assert len(fits) == expected.ridges + shared.get(name, 0), name
+        assert max([0, *(len(made.gram) for made in fits)]) == expected.size, name
+
+
+def test_the_time_is_that_of_products_factors_and_reading():
+    """More features than rows, as of averaged trials: the products of all pairs of rows."""
+    cost = cost_of("per-subject ridge", of_size(3, 2000, 5000))
+    products = 2000 * 2000 * 5000 + N_FACTORED * 2000**3 / 3
+    assert cost.seconds == pytest.approx(3 * (N_PASSES * 2000 * 5000 / NUMBERS + products / FLOPS))
+    assert (cost.ridges, cost.size) == (3, 2000)
+    assert cost_of("closed form", of_size(1, 35_000, 40_000)).size == ridge.MAX_SIZE  # on so many of the rows
+    sensors = cost_of("ridge, random alignment", of_size(2, 15_000, 271, 201))  # reduced to 80 components
+    assert sensors.size == 271 * 80
+    voxels = cost_of("ridge, random alignment", of_size(2, 2000, 9000))
+    assert voxels.size == 1024 and voxels.seconds == pytest.approx(
+        N_PASSES * 4000 * 9000 / NUMBERS + (4000 * 1024**2 + N_FACTORED * 1024**3 / 3) / FLOPS
+    )
+
+
+def test_the_line_is_told_of_one_and_of_many():
+    one = told("fmri", [Cost(1, 240.0, 20_000)])
+    assert one.startswith("fmri: fitting 1 baseline (1 ridge, matrices of up to 20,000 x 20,000, 1.6 GB each) takes ")
+    assert "about 4 min of one core" in one
+    assert "fitting 2 baselines (5 ridges, matrices of up to 200 x 200, " in told(
+        "eeg", [Cost(1, 1, 2), Cost(4, 1, 200)]
+    )
+
+
+def test_the_hours_that_the_documentation_tells_are_those_that_are_printed():
+    page = Path(__file__).parents[3].joinpath("docs", "evaluation.md").read_text(encoding="utf-8")
+    sizes = {"4 people, 20,000 rows of 271 x 201 samples": of_size(4, 20_000, 271, 201),
+             "8 people, 27,000 rows of 15,700 voxels": of_size(8, 27_000, 15_700)}  # fmt: skip
+    for words, train in sizes.items():
+        hours = {name: cost_of(name, train).seconds / 3600 for name, _ in BASELINES}
+        assert f"{words} each | {hours['closed form']:.1f} | {sum(hours.values()):.1f} |" in page, words
