@@ -2,7 +2,11 @@
 
 import os
 import pickle
+import resource
+import signal
+import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from neural_clip.errors import DataError
+from neural_clip.files import pickled
 from neural_clip.files.pickled import read_pickled
 
 rng = np.random.default_rng(0)
@@ -97,7 +102,7 @@ def test_what_could_run_code_is_named_and_not_run(tmp_path, monkeypatch, write):
     [
         (through_state(), "the state of a function"),
         (pickle.dumps([1, 2]), "should hold a dict by names, but holds a list"),
-        (pickle.dumps({1: 2}), "should hold a dict by names"),
+        (pickle.dumps({1: 2}), "a dict whose keys are no names"),
         (pickle.dumps({"a": {"b": 1}}), "a dict where a text or a number was expected"),
         (pickle.dumps({"a": [np.zeros(2)]}, protocol=4), "an? array where a text or a number was expected"),
         (pickle.dumps({"a": np.zeros(2, "f4,i4")}, protocol=4), "values of type 'V8'"),
@@ -112,6 +117,97 @@ def test_other_contents_are_named(tmp_path, content, said):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DataError, match=rf"file'.*{said}"):
         read_pickled(tmp_path / "file")
+
+
+def text(of):
+    return b"X" + struct.pack("<I", len(of)) + of.encode()
+
+
+def doubled(empty, two):
+    """Opcodes of a value that holds the one before twice, 60 times over; it is the last of 61 in the memo."""
+    steps = b"".join(two.replace(b"#", b"h" + bytes([n])) + b"\x940" for n in range(60))
+    return empty + b"\x940" + steps + b"h\x3c"
+
+
+def array(shape, kind, values):
+    dtype = (
+        b"cnumpy\ndtype\n" + text(kind) + b"\x85R(K\x03" + text("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    )
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n)R"
+    return empty + b"(K\x01" + shape + dtype + b"\x89" + values + b"tb"
+
+
+def under_a(value):
+    return b"}" + text("a") + value + b"s."
+
+
+LISTS, TUPLES = doubled(b"]", b"](##e"), doubled(b")", b"##\x86")
+MANY = b"](" + b"N" * 100_000 + b"e\x940"  # a list, in the memo
+HOSTILE = {
+    "a type that has no end when it is printed": (under_a(b"cnumpy\ndtype\n" + LISTS + b"\x85R"), "values of type"),
+    "a shape that has no end": (under_a(array(LISTS, "f8", b"C\x00")), "an array of shape"),
+    "a key that has no end when it is hashed": (b"}" + TUPLES + b"K\x01s.", "keys are no names"),
+    "many such keys": (b"}(" + TUPLES + b"K\x01u.", "keys are no names"),
+    "a set of such values": (under_a(b"\x8f(" + TUPLES + b"\x90"), "sets or objects"),
+    "a dict of such keys": (under_a(b"(" + TUPLES + b"K\x01d"), "sets or objects"),
+    "sizes whose product is huge": (
+        b"\x8b" + struct.pack("<i", 100_000) + b"\x01" * 100_000 + b"\x940"
+        + under_a(array(b"(" + b"h\x00" * 20_000 + b"t", "f8", b"C\x00")), "cannot be read",
+    ),
+    "an array without values in places without end": (
+        under_a(array(b"\x8a\x06" + (1 << 40).to_bytes(6, "little") + b"K\x00\x86", "f8", b"C\x00")), "no values",
+    ),
+    "a text that is copied often": (
+        text("x" * 1_000_000) + b"\x940c_codecs\nencode\n\x940"
+        + under_a(b"](" + (b"h\x01h\x00" + text("latin1") + b"\x86R") * 5_000 + b"e"), "again and again",
+    ),
+    "a list under many names": (
+        MANY + b"}(" + b"".join(text(str(n)) + b"h\x00" for n in range(20_000)) + b"u.", "the same list",
+    ),
+    "a list in many arrays": (
+        MANY + b"}(" + b"".join(text(str(n)) + array(b"J\xa0\x86\x01\x00\x85", "O8", b"h\x00") for n in range(2_000))
+        + b"u.", "the same list",
+    ),
+    "steps without end": (b"(" * 50_000_000, "more than 262,144"),
+    "arguments without end": (
+        b"cnumpy\nndarray\nB" + struct.pack("<I", 1 << 28) + bytes(1 << 28) + b"R.", "a memoryview",
+    ),
+    "an instance without what makes it one": (under_a(b"cnumpy\nndarray\n)\x81"), "sets or objects"),
+    "a number without end": (under_a(b"\x8b" + struct.pack("<i", 100_000) + b"\x01" * 100_000), "a number of"),
+    "a name without end, which clears the screen": (b"c\x1b[2J" + b"m" * 60_000 + b"\nname\n.", r"'\\x1b\[2Jm+\.\.\."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "said"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_takes_neither_memory_nor_time(tmp_path, monkeypatch, content, said):
+    """In a process that is ended after two minutes, and may have two GiB more than it has now."""
+    (tmp_path / "file").write_bytes(b"\x80\x04" + content)
+    monkeypatch.setattr(pickled, "MOST_READS", 1 << 18)  # the real number takes ten seconds
+    if not (child := os.fork()):
+        signal.alarm(120)
+        more = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (2 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (more, more))
+        try:
+            with pytest.raises(DataError, match=rf"file'.*{said}") as raised:
+                read_pickled(tmp_path / "file")
+            os._exit(len(str(raised.value)) > 1000)
+        except BaseException as error:
+            print(repr(error)[:500])
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_zip_file_that_unpacks_to_more_than_it_is(tmp_path, twice):
+    """Compressed members, and one member that is listed a thousand times."""
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/data.pkl", pickle.dumps({"a": 1}))
+        file.writestr("a/more", bytes(1 << 20), None if twice else zipfile.ZIP_DEFLATED)
+        if twice:
+            file.filelist += [file.filelist[-1]] * 1000
+    with pytest.raises(DataError, match=r"bomb\.pt'.*compresses nothing"):
+        read_pickled(path)
 
 
 def test_arrays_tensors_and_other_zip_files_are_named(tmp_path):

@@ -2,6 +2,9 @@
 
 Three containers: a pickle by itself, whatever its suffix; a `.npy` file of one object; and a file of torch (zip) that
 holds no tensors. Large arrays stay on disk: they are mapped, and read where they are used.
+
+A hostile file cannot ask for much more memory or time than its size explains: only what picklers write for such a dict
+is followed, steps are counted, nothing nested is hashed or printed as a whole, and no text is copied again and again.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import math
 import mmap
 import pickle
 import re
+import reprlib
 import struct
 import zipfile
 from collections.abc import Callable
@@ -23,8 +27,12 @@ from neural_clip.files.reading import begins_like, existing, head_of, reading
 
 NPY, ZIP, PICKLE = b"\x93NUMPY", b"PK\x03\x04", b"\x80"
 MAPPED_FROM = 1 << 16  # bytes; a frame of a pickle is about as long, larger arrays lie outside of frames
-DTYPE = re.compile(r"[biufUO]\d+|\?|b1")
+MOST_READS = 1 << 22  # steps take two or three; four tables with a text for each of 66,160 recordings take 1.3 million
+MOST_EMPTY = 1 << 20  # places of an array without values, which a list of it would have
+DTYPE = re.compile(r"[biufUO][0-9]{1,9}|\?")
 PLAIN = (str, bool, int, float, type(None))
+_short = reprlib.Repr()  # a list that holds another one twice, and so on 60 times, has no end when it is printed
+_short.maxstring, _short.maxlevel = 100, 2
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
@@ -59,6 +67,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
                 found = found.only()
             if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
                 raise DataError(f"'{path}' should hold a dict by names, but holds a {type(found).__name__}.")
+            if sum(map(_listed, found.values())) > MOST_READS:
+                _refuse("the same list under many names")
             return {key: _plain(value) for key, value in found.items()}
         except pickle.UnpicklingError as error:
             raise DataError(f"'{path}' is damaged or holds more than arrays and plain values: {error}.") from error
@@ -68,10 +78,13 @@ class _Source:
     """The bytes of a pickle as a file; long stretches are handed out as views of the mapped file."""
 
     def __init__(self, content: memoryview):
-        self.content, self.place = content, 0
+        self.content, self.place, self.reads = content, 0, 0
 
     def read(self, size: int) -> bytes | memoryview:
         """The next bytes."""
+        self.reads += 1
+        if self.reads > MOST_READS:
+            _refuse(f"more than {MOST_READS:,} names and values, which are far more than a recording has,")
         piece = self.content[self.place : self.place + size]
         if size < 0 or len(piece) < size:
             raise EOFError(f"it ends {size - len(piece):,} bytes too early")
@@ -88,7 +101,7 @@ class _Dtype:
 
     def __init__(self, code: object, *_: object):
         if not isinstance(code, str) or not DTYPE.fullmatch(code):
-            _refuse(f"values of type {code!r}")
+            _refuse(f"values of type {_short.repr(code)}")
         self.code, self.order = code, "|"
 
     def __setstate__(self, state: tuple) -> None:
@@ -117,19 +130,22 @@ class _Array:
         """The object of an array of one object."""
         _, shape, dtype, _, values = self.state
         if dtype.code[0] != "O" or shape != () or not isinstance(values, list) or len(values) != 1:
-            _refuse(f"an array of type {dtype.code} and shape {shape} where one object was expected")
+            _refuse(f"an array of type {dtype.code} and shape {_short.repr(shape)} where one object was expected")
         return values[0]
 
     def array(self) -> np.ndarray | list:
         """As NumPy knows it; a list of an array of objects."""
         _, shape, dtype, fortran, values = self.state
-        if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
-            _refuse(f"an array of shape {shape!r}")
+        fits = isinstance(shape, tuple) and len(shape) <= 32
+        if not fits or not all(isinstance(size, int) and 0 <= size < 1 << 63 for size in shape):
+            _refuse(f"an array of shape {_short.repr(shape)}")
         if dtype.code[0] == "O":
             if len(shape) != 1 or not isinstance(values, list) or len(values) != shape[0]:
                 _refuse(f"an array of objects of shape {shape}")
             return [_scalar(value) for value in values]
         size = math.prod(shape) * dtype.real.itemsize
+        if not size and math.prod(size or 1 for size in shape) > MOST_EMPTY:
+            _refuse(f"an array of shape {shape}, which has no values,")
         if not isinstance(values, bytes | bytearray | memoryview) or len(values) != size:
             raise ValueError(f"an array of shape {shape} and type {dtype.real} should have {size:,} bytes")
         flat = np.frombuffer(values, dtype.real) if size else np.empty(0, dtype.real)
@@ -154,7 +170,7 @@ def _number(dtype: object, values: object = b"") -> object:
 
 def _encoded(text: object, encoding: object = "") -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        _refuse(f"text in {encoding!r}")
+        _refuse(f"text in {_short.repr(encoding)}")
     return text.encode("latin1")
 
 
@@ -172,6 +188,11 @@ KNOWN: dict[tuple[str, str], Callable[..., object]] = {
 }  # fmt: skip
 
 
+# Steps that no pickler takes for arrays and plain values: sets, instances, and what calls or hashes anything.
+OTHER = (
+    *(pickle.OBJ, pickle.INST, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.DUP),
+    *(pickle.DICT, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+)
 _PythonUnpickler: Any = pickle._Unpickler  # that of Python, whose parts can be replaced; types know but its interface
 
 
@@ -180,9 +201,13 @@ class _Unpickler(_PythonUnpickler):
 
     dispatch: ClassVar[dict] = dict(_PythonUnpickler.dispatch)
 
+    def __init__(self, source: _Source):
+        super().__init__(source)
+        self.left = len(source.content)  # bytes that calls may still be given; all of the file, if each is given once
+
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name."""
-        return KNOWN.get((module, name)) or _refuse(f"'{module}.{name}', which could run code,")
+        return KNOWN.get((module, name)) or _refuse(f"{_short.repr(f'{module}.{name}')}, which could run code,")
 
     def persistent_load(self, pid: object) -> NoReturn:
         """Refuse what lies elsewhere."""
@@ -192,16 +217,52 @@ class _Unpickler(_PythonUnpickler):
         """Give an array or type its state, and nothing else."""
         state, built = self.stack.pop(), self.stack[-1]
         if not isinstance(built, _Array | _Dtype) or not isinstance(state, tuple):
-            _refuse(f"the state of a {type(built).__name__}")
+            _refuse(f"the state of {_kind(built)}")
         built.__setstate__(state)
+
+    def load_reduce(self) -> None:
+        """Call what stands for a name, with a tuple of values."""
+        given = self.stack.pop()
+        if not isinstance(given, tuple):
+            _refuse(f"a call with {_kind(given)}")
+        self.left -= sum(len(one) for one in given if isinstance(one, str | bytes | memoryview))
+        if self.left < 0:
+            _refuse("the same text or bytes again and again")
+        self.stack[-1] = self.stack[-1](*given)
+
+    def load_setitem(self) -> None:
+        """Give a dict a value."""
+        value, key = self.stack.pop(), self.stack.pop()
+        self._give([key], [value])
+
+    def load_setitems(self) -> None:
+        """Give a dict several values."""
+        items = self.pop_mark()
+        self._give(items[::2], items[1::2])
+
+    def _give(self, keys: list, values: list) -> None:
+        if not isinstance(self.stack[-1], dict) or not all(isinstance(key, str) for key in keys):
+            _refuse("a dict whose keys are no names")
+        self.stack[-1].update(zip(keys, values, strict=True))
+
+    def load_frame(self) -> None:
+        """Frames tell how much to read at once, and the file is mapped."""
+        self.read(8)
+
+    def load_other(self) -> None:
+        """Refuse what arrays and plain values have no use for."""
+        _refuse("sets or objects")
 
     def load_bytearray(self) -> None:
         """Bytes that may be changed; here they are not."""
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(size))
 
-    dispatch[pickle.BUILD[0]] = load_build
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
+    dispatch |= dict.fromkeys((code[0] for code in OTHER), load_other)
+    dispatch |= {
+        pickle.BUILD[0]: load_build, pickle.REDUCE[0]: load_reduce, pickle.FRAME[0]: load_frame,
+        pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.BYTEARRAY8[0]: load_bytearray,
+    }  # fmt: skip
 
 
 def _refuse(what: str) -> NoReturn:
@@ -217,11 +278,25 @@ def _plain(value: object) -> Any:
     return _scalar(value)
 
 
+def _listed(value: object) -> int:
+    """Values in the list that one name stands for."""
+    values = value.state[-1] if isinstance(value, _Array) else value
+    return len(values) if isinstance(values, list | tuple) else 0
+
+
 def _scalar(value: object) -> Any:
     """A text, number or nothing."""
     if not isinstance(value, PLAIN):
-        _refuse(f"a {type(value).__name__.strip('_').lower()} where a text or a number was expected")
+        _refuse(f"{_kind(value)} where a text or a number was expected")
+    if isinstance(value, int) and value.bit_length() > 64:
+        _refuse(f"a number of {value.bit_length():,} bits")
     return value
+
+
+def _kind(value: object) -> str:
+    """What a value is, for a message."""
+    name = type(value).__name__.strip("_").lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _pickle_in_npy(file: Any) -> int:
@@ -237,11 +312,13 @@ def _pickle_in_npy(file: Any) -> int:
 def _pickle_in_zip(path: Path, content: memoryview) -> tuple[int, int]:
     """Where the pickle of a file of torch begins, and its size; the checksums of all members are compared."""
     with zipfile.ZipFile(path) as packed:
+        everything = packed.infolist()
+        members = [info for info in everything if info.filename.endswith("/data.pkl")]
+        stored = all(info.compress_type == zipfile.ZIP_STORED for info in everything)
+        if len(members) != 1 or not stored or sum(info.file_size for info in everything) > len(content):
+            raise ValueError("it is no file of torch, which has one pickle 'data.pkl' and compresses nothing")
         if damaged := packed.testzip():
-            raise ValueError(f"the checksum of '{damaged}' in it differs")
-        members = [info for info in packed.infolist() if info.filename.endswith("/data.pkl")]
-    if len(members) != 1 or members[0].compress_type != zipfile.ZIP_STORED:
-        raise ValueError("it is no file of torch: it has no pickle 'data.pkl'")
+            raise ValueError(f"the checksum of {_short.repr(damaged)} in it differs")
     place = members[0].header_offset
     name, extra = struct.unpack_from("<HH", content, place + 26)  # lengths, in the header before the member
     return place + 30 + name + extra, members[0].file_size
