@@ -240,6 +240,16 @@ WRONG = [
 ]  # fmt: skip
 
 
+def test_a_text_is_no_recording_and_images_are_not_what_encode_searches(here, embedder, tmp_path):
+    (tmp_path / "notes.txt").write_text("seen: a dog")
+    with pytest.raises(DataError, match=r"notes\.txt' is text; a recording of EEG or MEG is a file that mne reads"):
+        cli.main(["decode", str(tmp_path / "notes.txt"), "--gallery", "stimuli", "--checkpoint", "checkpoint"])
+    NeuralGallery.from_images(embedder, "stimuli").save_to_disk(tmp_path / "images")
+    words = ["encode", "stimuli", "--gallery", str(tmp_path / "images"), "--checkpoint", "checkpoint"]
+    with pytest.raises(DataError, match="A gallery of images cannot encode; that takes a gallery of recordings"):
+        cli.main([*words, "--modality", "eeg"])
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -157,7 +157,7 @@ def _splits_of(data: Any) -> Iterator[Split]:
             yield from _splits_of(one)
     else:
         raise DataError(
-            f"A gallery of recordings is made of prepared data sets and their splits, not of {data!r:.80}."
+            f"A gallery of recordings is made of prepared data sets and their splits, not of {type(data).__name__}."
         )
 
 

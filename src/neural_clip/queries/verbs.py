@@ -83,7 +83,7 @@ def encode(images: Sequence[str], gallery: Sequence[str], checkpoint: str, optio
         checkpoint, options: As for [`decode`].
     """
     embedder = Embedder.of(checkpoint)
-    among = _among(gallery, embedder, options, recordings=True)
+    among = _among(gallery, embedder, options, recordings=True, verb="encode")
     hits = among.encode(images[0] if len(images) == 1 else list(images), top_k=_fitting(options.top_k, among))
     return _answer("encode", _counted(len(hits), "image"), hits.titles, [], hits, among, embedder)
 
@@ -200,11 +200,15 @@ def _chosen(rows: Sequence[int] | None, count: int, place: str) -> np.ndarray:
     return np.arange(count) if rows is None else np.array(rows)
 
 
-def _among(gallery: Sequence[str], embedder: Embedder, options: AmongOptions, *, recordings: bool) -> NeuralGallery:
-    """What is searched, without the rows of others."""
+def _among(
+    gallery: Sequence[str], embedder: Embedder, options: AmongOptions, *, recordings: bool, verb: str | None = None
+) -> NeuralGallery:
+    """What is searched, without the rows of others; a verb has to have recordings."""
     found = open_gallery(
         gallery, embedder, recordings=recordings, split=options.gallery_split, pictures=options.pictures
     )
+    if verb is not None:
+        found.check_kind(images=False, verb=verb)
     wanted = {name: getattr(options, name) for name in ("modality", "subject", "session")}
     wanted = {name: value for name, value in wanted.items() if value is not None}
     return found.filter(**wanted) if wanted else found

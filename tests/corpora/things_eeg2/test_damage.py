@@ -149,8 +149,11 @@ RAW = {
                                                   "ch_names": c["ch_names"][:-1]}), "the last of them 'AF8'"),
     "rows and names differ": (change(TRAIN, lambda c: c | {"ch_names": c["ch_names"][1:]}), "64 rows for 63 channels"),
     "another rate": (change(TRAIN, told(sfreq=500)), r"recorded at 500 Hz; THINGS-EEG2 was at 1000 Hz"),
+    "a rate of many": (change(TRAIN, told(sfreq=[1000, 1000])), r"recorded at \[1000, 1000\] Hz"),
+    "no names": (change(TRAIN, told(ch_names=7)), "'ch_names' should be a list of names"),
     "no data": (change(TRAIN, without("raw_eeg_data")), "no entry 'raw_eeg_data'"),
-    "a code between": (change(TRAIN, stim(put(0, 2.5))), r"'stim' holds \[2\.5\]"),
+    "a code between": (change(TRAIN, stim(put(0, 2.5))), r"'stim' holds 2\.5, which is no code"),
+    "a code below zero": (change(TRAIN, stim(put(0, -3))), "'stim' holds -3, which is no code"),
     "an unknown code": (change(TRAIN, stim(put(0, 9))), "the code 9 among its events; allowed are 1 to 8"),
     "codes of two samples": (change(TRAIN, stim(shift)), "two codes at samples 400 and 401"),
     "one image of a concept": (change(TRAIN, stim(lambda row: np.where(row == row[row > 0].min(), 99999, row))),
@@ -258,6 +261,7 @@ def test_files_of_releases(whole, tmp_path, route):
             "two channels exchanged": (change(train, exchange, load, save), "its channel 4 is"),
             "times from onset of a shorter window": (
                 change(train, lambda c: c | {"times": c["times"] + 0.1}, load, save), "those of .* end with"),
+            "times in words": (change(train, told(times=["a"]), load, save), "'times' should be numbers, in s"),
             "no channels": (change(train, without("ch_names"), load, save), "no entry 'ch_names'"),
         }  # fmt: skip
     for number, (damage, words) in enumerate(faults.values()):

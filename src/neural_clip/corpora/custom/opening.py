@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import mne_bids
 
 Opener = Callable[[], "tuple[mne.io.BaseRaw, set[str]]"]  # a recording, and channel names that occur twice in it
+TEXTS = (".txt", ".csv")
 SAMPLE_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # of BrainVision's binary formats
 
 
@@ -48,6 +49,8 @@ def _checked_file(path: Path, entry: Recording) -> dict:
         options = {"include": names}
     elif suffix == ".vhdr":
         _check_brainvision(path)
+    elif suffix in TEXTS:  # mne takes these for optical recordings
+        raise DataError(f"'{path}' is text; a recording of EEG or MEG is a file that mne reads, such as FIF or EDF.")
     return options
 
 

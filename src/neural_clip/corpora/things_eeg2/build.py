@@ -9,8 +9,8 @@ validation split, and images of a concept that is trained on would tell little o
 scaled by is fitted on training epochs alone.
 
 Codes of images, channels, times and counts are compared with what is published; files that were exchanged between
-people, sessions or parts are refused as far as anything in them tells it. Nothing tells that sessions 1 and 2, or 3
-and 4, of one person were exchanged as wholes.
+people, sessions or parts are refused as far as anything in them tells it. Nothing in them tells whether sessions 1 and
+2, or 3 and 4, of one person were exchanged.
 """
 
 from __future__ import annotations

@@ -140,7 +140,9 @@ def opened_raw(path: Path, facts: CorpusFacts) -> np.ndarray:
         raise DataError(
             f"'{path}' has no entry {absent[0]!r}; is it a raw recording of THINGS-EEG2? It has {sorted(content)}."
         )
-    signals, names = content["raw_eeg_data"], list(content["ch_names"])
+    signals, names, sfreq = content["raw_eeg_data"], content["ch_names"], content["sfreq"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"'{path}': 'ch_names' should be a list of names.")
     if not isinstance(signals, np.ndarray) or signals.ndim != 2 or signals.dtype.kind != "f":
         raise DataError(f"'{path}': 'raw_eeg_data' should be numbers of channels and samples.")
     if len(signals) != len(names) or not names or names[-1] != "stim":
@@ -149,8 +151,8 @@ def opened_raw(path: Path, facts: CorpusFacts) -> np.ndarray:
             f"{(names or ['nothing'])[-1]!r}; THINGS-EEG2 has {len(RAW_ORDER)} channels and then 'stim'."
         )
     check_channels(path, names[:-1], RAW_ORDER)
-    if content["sfreq"] != facts.sfreq:
-        raise DataError(f"'{path}' was recorded at {content['sfreq']} Hz; THINGS-EEG2 was at {facts.sfreq:g} Hz.")
+    if not isinstance(sfreq, int | float) or sfreq != facts.sfreq:
+        raise DataError(f"'{path}' was recorded at {str(sfreq)[:40]} Hz; THINGS-EEG2 was at {facts.sfreq:g} Hz.")
     return signals
 
 
@@ -158,8 +160,8 @@ def _stim_events(path: Path, stim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Samples and codes of the impulses of the row 'stim', each one sample long."""
     samples = np.flatnonzero(stim)
     codes = stim[samples]
-    if not np.isfinite(codes).all() or (codes != np.round(codes)).any() or (codes < 0).any():
-        raise DataError(f"'{path}': the row 'stim' holds {codes[codes != np.round(codes)][:1]}, which is no code.")
+    if len(wrong := codes[~np.isfinite(codes) | (codes != np.round(codes)) | (codes < 0)]):
+        raise DataError(f"'{path}': the row 'stim' holds {wrong[0]:g}, which is no code.")
     if (np.diff(samples) == 1).any():
         first = samples[np.flatnonzero(np.diff(samples) == 1)[0]]
         raise DataError(f"'{path}': the row 'stim' has two codes at samples {first} and {first + 1}. Is it damaged?")

@@ -207,7 +207,10 @@ def _checked_values(path: Path, values: object, release: Release, part: str, fac
 
 def _check_times(path: Path, times: object, release: Release) -> None:
     """Times must be those of the values; of the releases at 250 Hz, those before onset are told besides."""
-    found = np.ravel(np.asarray(times, dtype=np.float64))
+    try:
+        found = np.ravel(np.asarray(times, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise DataError(f"'{path}': 'times' should be numbers, in s.") from None
     expected = release.tmin + np.arange(release.n_times) / release.sfreq
     fits = len(found) in (release.n_times, release.n_times + SURPLUS_TIMES * (release.sfreq == 250))
     if not fits or not (np.abs(found[-release.n_times :] - expected) < 0.25 / release.sfreq).all():
