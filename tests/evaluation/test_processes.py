@@ -7,15 +7,13 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
+from checkpoints_of_galleries import save_checkpoint
 from folder_contents import contents
 from neural_clip.errors import DataError
 from neural_clip.evaluation.processes import joined, rank_and_count
-from neural_clip.modeling_neural_clip import NeuralClipModel
-from neural_clip.processing_neural_clip import NeuralClipProcessor
+from neural_clip.prepared.reader import PreparedSet
 from planted_data import write_planted
-from small_models import small_config
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as torchrun gives to each of several
@@ -25,19 +23,16 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as torchrun gives to each of several
 def place(tmp_path_factory):
     """A checkpoint and two data sets; the batches of 4 are not dealt out evenly."""
     root = tmp_path_factory.mktemp("processes")
-    torch.manual_seed(0)
-    model = NeuralClipModel(small_config())
-    model.save_pretrained(root / "checkpoint")
-    NeuralClipProcessor.from_config(model.config).save_pretrained(root / "checkpoint")
-    for modality in ("eeg", "fmri"):
-        write_planted(root / modality, modality, counts={"train": 14, "validation": 6, "test": 9})
+    counts = {"train": 14, "validation": 6, "test": 9}
+    sets = {name: write_planted(root / name, name, counts=counts) for name in ("eeg", "fmri")}
+    save_checkpoint(root / "checkpoint", {name: PreparedSet.open(folder) for name, folder in sets.items()})
     return root
 
 
 def evaluated(root, launcher, out, *words):
     """`evaluate` in processes of its own, which are killed with it after two minutes."""
     command = ["evaluate", "--checkpoint", "checkpoint", "--data", "eeg=eeg", "fmri=fmri", "--output-dir", out]
-    command += ["--batch-size", "4", "--no-baselines", "--no-controls", *words]
+    command += ["--batch-size", "4", "--baselines", "none", "--no-controls", *words]
     return subprocess.run(
         [sys.executable, *launcher, "-m", "neural_clip", *command], cwd=root, env=os.environ | ONE_THREAD,
         capture_output=True, text=True, timeout=300,
