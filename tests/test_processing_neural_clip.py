@@ -457,7 +457,7 @@ def test_spatial_filters_of_meg_are_compared(change, found):
         Preparation(unit="T", baseline=None, spatial_filters=facts_of_info(one.info, ["A", "B"])["spatial_filters"])
         for one in (plain, changed)
     ]
-    assert preparations[0].differences(preparations[1]) == [f"spatial_filters is [] and ['{found}']"]
+    assert preparations[0].differences(preparations[1]) == [f"the spatial filters are {found} instead of none"]
     for preparation, own, other in zip(preparations, (plain, changed), (changed, plain), strict=True):
         processor = NeuralClipProcessor.from_config(config, None, {"meg": preparation})
         assert processor(meg=own, subject="sub-01")["meg_values"].shape == (2, 2, 10)
@@ -660,12 +660,12 @@ def test_what_two_preparations_do_differently():
     fitted = Preparation(scaling="z-score", scope="subject", **base)
     assert fitted.differences(Preparation(scaling="z-score", scope="subject", **base | {"unit": "uV"})) == []
     assert fitted.differences(Preparation(scaling="z-score", scope="subject")) == []
-    assert Preparation(**base).differences(Preparation(**base | {"unit": "uV"})) == ["unit is 'V' and 'uV'"]
+    assert Preparation(**base).differences(Preparation(**base | {"unit": "uV"})) == ["the unit is uV instead of V"]
     assert Preparation(**base).differences(Preparation(**base | {"bands": [[0.1, 40.1], [1, 2]]})) == []
     assert Preparation(**base).differences(Preparation(**base | {"bands": [[1.0, 40.0]]}))
     assert Preparation(**base).differences(Preparation(**base | {"baseline": None}))
-    assert len(fitted.differences(Preparation(**base))) == 3  # scaling, scope and the unit of the rows
+    assert len(fitted.differences(Preparation(**base))) == 2  # scaling and the unit of the rows
     assert fitted.differences(Preparation(scaling="unknown", **base))
     assert fitted.differences(Preparation(scaling="z-score", scope="session", **base)) == [
-        "scope is 'subject' and 'session'"
+        "the scaling is fitted to each session instead of subject"
     ]
