@@ -109,8 +109,6 @@ def loading(place: object, keywords: Mapping[str, object] | None = None) -> Iter
 def check_to_be_had(place: object, keywords: Mapping[str, Any]) -> None:
     """Raise an `OSError` where a checkpoint is neither here nor on the Hub; transformers would ask for a minute."""
     name = "" if place is None else str(place)
-    if os.path.isfile(name):
-        raise OSError(f"{name!r} is a file, but a checkpoint is a folder, or a name on the Hub.")
     if os.path.isdir(name) and not os.listdir(name):
         raise OSError(f"The folder {name!r} is empty, so it holds no checkpoint.")
     if not name or os.path.exists(name):

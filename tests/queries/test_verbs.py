@@ -248,6 +248,8 @@ def test_a_text_is_no_recording_and_images_are_not_what_encode_searches(here, em
     words = ["encode", "stimuli", "--gallery", str(tmp_path / "images"), "--checkpoint", "checkpoint"]
     with pytest.raises(DataError, match="A gallery of images cannot encode; that takes a gallery of recordings"):
         cli.main([*words, "--modality", "eeg"])
+    with pytest.raises(DataError, match=r"'checkpoint/config\.json' is a file, but a model is a folder"):
+        cli.main(["decode", "rec.edf", "--gallery", "stimuli", "--checkpoint", "checkpoint/config.json"])
 
 
 @pytest.mark.parametrize(
