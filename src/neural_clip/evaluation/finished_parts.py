@@ -59,9 +59,10 @@ class FinishedParts:
         if self.folder is None:
             return compute()
         if not self.has(name):
+            arrays = compute()  # before the folder is made: an error leaves none
             with told(self.folder, of_any_kind=True):
                 self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._path(name), compute())
+            _write(self._path(name), arrays)
         return _Stored(self._path(name))
 
     def record(self, name: str, compute: Callable[[], Any]) -> Any:
