@@ -298,11 +298,17 @@ def test_yaml_with_aliases_is_read(tmp_path):
         ("[" * 100_000, "maximum recursion depth"), ('{"a":' * 100_000, "maximum recursion depth"),
         ('{"a": 1, "a": 2}', "the key 'a' twice"), ("[NaN]", "NaN, which is no number"), ("[1e999]", "1e999"),
         ("[" + "9" * 5000 + "]", "4300 digits"), ("", "is empty"), ("{", "is no readable JSON file"),
+        (r'["\ud800"]', "surrogates not allowed"), (r'{"\udfff": 1}', "surrogates not allowed"),
     ],
 )  # fmt: skip
 def test_json_that_is_none(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
     assert "x.json" in refused(read_json, tmp_path / "x.json", match=message)
+
+
+def test_json_with_a_character_in_two_halves_is_read(tmp_path):
+    (tmp_path / "x.json").write_text(r'["\ud83e\udde0"]')
+    assert read_json(tmp_path / "x.json") == ["\N{BRAIN}"]
 
 
 def test_a_giant_field_of_a_table(tmp_path):

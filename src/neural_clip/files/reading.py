@@ -145,11 +145,15 @@ def read_json(path: Path, what: str = "JSON file", advice: str = "") -> Any:
     """What a JSON file holds.
 
     Raises:
-        DataError: If the file is absent or no JSON, or holds NaN, infinite numbers or one key twice.
+        DataError: If the file is absent or no JSON, or holds NaN, infinite numbers, half a character or one
+            key twice.
     """
     text = read_text(path, what, advice)
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_number, object_pairs_hook=_each_once)
+        found = json.loads(text, parse_constant=_no_number, parse_float=_number, object_pairs_hook=_each_once)
+        if "\\u" in text:  # half a character, as "\\ud800", can be written nowhere
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except (ValueError, RecursionError) as error:
         raise DataError(f"'{path}' is no readable {what}: {reason_of(error)}") from error
 
