@@ -211,9 +211,9 @@ between two categories, where top-1 and 2-way are the same. `python studies/resu
 
 
 def publish(results_dir: Path, page: Path) -> None:
-    """Write the page from all results."""
-    files = [path for path in sorted(results_dir.glob("*.json")) if not path.name.startswith("people_")]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    """Write the page from all results of recipes; those of other studies lie beside them."""
+    every = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results_dir.glob("*.json"))]
+    found = [results for results in every if "recipes" in results]
     if not found:
         raise DataError(f"'{results_dir}' holds no results; make them first.")
     page.parent.mkdir(parents=True, exist_ok=True)

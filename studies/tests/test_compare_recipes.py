@@ -368,8 +368,8 @@ def test_all_code_that_a_training_needs_is_known():
     expected |= {"losses.py", "modeling_eeg.py", "modeling_meg.py", "modeling_fmri.py", "modeling_neural_clip.py"}
     expected |= {"prepared/reader.py", "retrieval/scores.py", "targets/encoder.py"}
     assert expected <= found
-    # how validation embeds, the closed form, and what is kept of validation
-    used = {"evaluation/__init__.py", "evaluation/validation_predictions.py"}
+    # how validation embeds, the closed form and its finished parts, and what is kept of validation
+    used = {f"evaluation/{name}.py" for name in ("__init__", "finished_parts", "validation_predictions")}
     others = {name for name in found if name.startswith(("evaluation/", "studies/", "report/"))} - used
     assert all(name.startswith("evaluation/baselines/") for name in others)
 
