@@ -245,6 +245,8 @@ def _check_shown(path: Path, shown: np.ndarray, images: Sequence[Image]) -> None
 
 def _check_sessions(path: Path, part: str, sessions: np.ndarray, facts: CorpusFacts) -> None:
     """Each session must show each test image as often; one session of each pair shows a training image."""
+    if sessions.dtype.kind not in "biuf":
+        raise DataError(f"'{path}': 'session' should be numbers, but has values of type {sessions.dtype}.")
     a_session, of_pair = facts.repeats(part), 1 if part == "test" else 2
     for number, row in enumerate(sessions.tolist()):
         counts = Counter(row)
