@@ -1,11 +1,11 @@
-"""What a corpus must hold, against what was found, and names from tables against the folder they belong to."""
+"""What a corpus must hold, against what was found and what was asked for; names in tables against their folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
 
 
 def check_facts(where: str | Path, declared: Mapping, found: Mapping, *, allow_partial: bool) -> dict | None:
@@ -37,6 +37,13 @@ def check_facts(where: str | Path, declared: Mapping, found: Mapping, *, allow_p
             "'allow_partial' parameter (--allow-partial); the data set is then marked as partial."
         )
     return different or None
+
+
+def chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:
+    """Numbers of subjects or sessions to read, in order, each once; a `DataError` where one is not `known`."""
+    fits = wanted is None or (bool(wanted) and set(wanted) <= set(known))
+    check_value(name, list(wanted or ()), fits, f"numbers of {list(known)}")
+    return sorted(set(wanted or known))
 
 
 def path_inside(folder: Path, name: str, where: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""The images of a corpus as parts that are written on their own."""
+"""The images of a corpus: whether all can be used, and as parts that are written on their own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from neural_clip.errors import DataError
 from neural_clip.prepared.parts import Part
 
 Image = TypeVar("Image")
 IMAGES_A_PART = 1000
 """At most about 0.5 GB of pixels, some minutes of work."""
+
+
+def check_images(paths: Iterable[Path], check: Callable[[Path], object]) -> None:
+    """Raise one `DataError` that counts the images which `check` refuses, because they are missing or no files."""
+    problems = []
+    for path in paths:
+        try:
+            check(path)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(f"{len(problems)} of the images cannot be used; first: {problems[0]}")
 
 
 def image_parts(

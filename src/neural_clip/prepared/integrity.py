@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import reading
@@ -42,17 +43,22 @@ def _described(path: Path) -> dict:
     if path.suffix != ".parquet":
         return told
     with reading(path):
-        return told | {"rows": pq.read_metadata(path).num_rows, "footer_sha256": _footer_sha256(path)}
+        return told | {"rows": pq.read_metadata(path).num_rows, "footer_sha256": _footer_of(path)}
 
 
-def _footer_sha256(path: Path) -> str:
-    """SHA-256 of the footer of a Parquet file, with its length and signature in the last 8 bytes."""
+def _footer_of(path: Path) -> str:
+    """SHA-256 of the footer of a Parquet file."""
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(size - 8, 0))
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(max(size - 8 - length, 0))
-        return hashlib.sha256(file.read()).hexdigest()
+        return footer_sha256(file)
+
+
+def footer_sha256(file: Any) -> str:
+    """SHA-256 of the footer of an opened Parquet file, with its length and signature in the last 8 bytes."""
+    size = file.seek(0, 2)
+    file.seek(max(size - 8, 0))
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(max(size - 8 - length, 0))
+    return hashlib.sha256(file.read()).hexdigest()
 
 
 def fingerprint_of(files: Mapping[str, Mapping]) -> str:
@@ -104,7 +110,7 @@ def _difference(path: Path, told: Mapping, contents: bool) -> str | None:
         return "is a folder"
     if (size := path.stat().st_size) != told["bytes"]:
         return f"is not the file that was written: it has {size} bytes instead of {told['bytes']}"
-    if "footer_sha256" in told and _footer_sha256(path) != told["footer_sha256"]:
+    if "footer_sha256" in told and _footer_of(path) != told["footer_sha256"]:
         return "is not the file that was written: it has another footer"
     if contents and sha256_of([path]) != told["sha256"]:
         return "is not the file that was written: its content has another SHA-256"

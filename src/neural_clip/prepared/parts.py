@@ -100,12 +100,12 @@ def run_parts(
             if kept is not None:
                 results[job.number] = kept
                 progress.update(job.part.n_rows or 0)
-        todo = [job for job in jobs if job.number not in results]
+        todo = {job.part.name: job for job in jobs if job.number not in results}
         if n_processes(num_proc) == 1:
-            results |= {job.number: job.run(progress.update) for job in todo}
+            results |= {job.number: job.run(progress.update) for job in todo.values()}
         else:
-            for name, summary in run_units(_Job.run, {job.part.name: job for job in todo}, num_proc=num_proc):
-                job = next(job for job in todo if job.part.name == name)
+            for name, summary in run_units(_Job.run, todo, num_proc=num_proc):
+                job = todo[name]
                 _await(job)
                 results[job.number] = summary
                 progress.update(job.part.n_rows or 0)

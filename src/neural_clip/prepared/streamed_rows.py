@@ -7,7 +7,6 @@ second time as Arrow. The row groups used last are kept in memory.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.reading import reason_of
-from neural_clip.prepared.integrity import DATA_ADVICE
+from neural_clip.prepared.integrity import DATA_ADVICE, footer_sha256
 
 if TYPE_CHECKING:
     import datasets
@@ -214,9 +213,6 @@ def _check_footer(source: Any, path: str, told: Mapping) -> None:
     if "footer_sha256" not in told:
         return
     size = source.seek(0, 2)
-    source.seek(max(size - 8, 0))
-    length = int.from_bytes(source.read(4), "little")
-    source.seek(max(size - 8 - length, 0))
-    if size != told["bytes"] or hashlib.sha256(source.read()).hexdigest() != told["footer_sha256"]:
+    if size != told["bytes"] or footer_sha256(source) != told["footer_sha256"]:
         raise DataError(f"'{path}' is not the file that was written: it has another size or footer. {DATA_ADVICE}")
     source.seek(0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
-from neural_clip.corpora.things_eeg2.facts import RAW_ORDER
+from neural_clip.corpora.things_eeg2.facts import RAW_ORDER, CorpusFacts
 from neural_clip.errors import DataError, check_option, check_value
 
 PRESETS = ("tiny", "demo", "full", "realistic", "linear")
@@ -182,38 +182,19 @@ class MegPreset(_Subjects):
 
 
 @dataclass(frozen=True)
-class ThingsEeg2Preset(_Subjects):
+class ThingsEeg2Preset(_Subjects, CorpusFacts):
     """Size of the simulated THINGS-EEG2 corpus: images in quick sequences, training concepts in halves of sessions.
 
+    Counts are those of [`CorpusFacts`]; `n_sessions` and `n_concepts` are even, and `n_train_runs` are the pieces in
+    which the training part is recorded.
+
     Args:
-        subjects (`tuple[int, ...]`): Subject numbers as in the raw files.
-        n_sessions (`int`): Sessions of each subject, an even number; two in a row show all training images.
-        n_concepts, images_per_concept (`int`): Training concepts, an even number, and images of each.
-        n_test_images (`int`): Test images, each of a concept of its own; every session shows all.
-        train_repeats, test_repeats (`int`): Times a session shows each of its images at least.
-        train_shown, train_targets, test_shown, test_targets (`int`): Images and targets of a session; images beyond
-            the repeats are shown once more.
-        n_train_runs (`int`): Pieces in which the training part is recorded.
-        sfreq (`float`): Sampling rate, in Hz.
         ch_names (`tuple[str, ...]`): Electrodes, in the order of the raw files.
         image_size (`int`): Width and height of the images, in pixels.
         dials (`Dials`): Difficulty.
         noise_of (`str`): Preset whose calibrated noise level counts.
     """
 
-    subjects: tuple[int, ...] = tuple(range(1, 11))
-    n_sessions: int = 4
-    n_concepts: int = 1654
-    images_per_concept: int = 10
-    n_test_images: int = 200
-    train_repeats: int = 2
-    test_repeats: int = 20
-    train_shown: int = 16_710
-    train_targets: int = 90
-    test_shown: int = 4056
-    test_targets: int = 24
-    n_train_runs: int = 5
-    sfreq: float = 1000.0
     ch_names: tuple[str, ...] = tuple(RAW_ORDER)
     image_size: int = 64
     dials: Dials = field(default_factory=Dials)

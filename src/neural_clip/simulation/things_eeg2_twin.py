@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.corpora.things_eeg2.facts import ALL_CHANNELS, POSTERIOR, TARGET
-from neural_clip.corpora.things_eeg2.whitening import epoch_covariance
+from neural_clip.corpora.things_eeg2.facts import ALL_CHANNELS, PARTS, POSTERIOR, SHORT, TARGET
+from neural_clip.corpora.things_eeg2.whitening import epoch_covariance, inverse_root
 from neural_clip.errors import check_value
 from neural_clip.simulation.images import CONCEPTS, ImageSpec, render, sample_specs
 from neural_clip.simulation.presets import ThingsEeg2Preset, TwinPreset
@@ -32,7 +32,6 @@ CORPUS_INDEX = 3  # of the random streams: 0 EEG, 1 MEG, 2 fMRI
 SOA_S, SEQUENCE, PAUSE_S, LEAD_S = 0.2, 20, 2.2, 1.5  # s between onsets, images of a sequence, s between sequences
 RESPONSE_S = 0.55  # simulated responses have died out by then
 BASELINE_S = 0.2
-PARTS = ("training", "test")
 SHUFFLE_SEED = 20200220  # of the published scripts
 
 
@@ -110,9 +109,9 @@ def make_stimuli(sizes: ThingsEeg2Preset, rng: np.random.Generator) -> dict[str,
     numbers = dict.fromkeys(PARTS, 0)
     for number, concept in enumerate(concepts):
         part = PARTS[number in tested]
-        count, letter = (1, "s") if part == "test" else (sizes.images_per_concept, "b")
+        letter = "s" if part == "test" else "b"
         numbers[part] += 1
-        for exemplar, spec in enumerate(sample_specs(count, rng, concept=concept), 1):
+        for exemplar, spec in enumerate(sample_specs(sizes.n_exemplars(part), rng, concept=concept), 1):
             file = f"{concept}_{exemplar:02d}{letter}.jpg"
             stimuli[part].append(Stimulus(spec, file, f"{numbers[part]:05d}_{concept}"))
     return stimuli
@@ -133,8 +132,8 @@ def _write_table(path: Path, stimuli: dict[str, list[Stimulus]]) -> None:
     everything = sorted({stimulus.numbered[6:] for part in PARTS for stimulus in stimuli[part]})
     of_things = {concept: f"{number:05d}_{concept}" for number, concept in enumerate(everything, 1)}
     table = {}
-    for part, key in zip(PARTS, ("train", "test"), strict=True):
-        own = stimuli[part]
+    for part, own in stimuli.items():
+        key = SHORT[part]
         table[f"{key}_img_concepts"] = [stimulus.numbered for stimulus in own]
         table[f"{key}_img_concepts_THINGS"] = [of_things[stimulus.numbered[6:]] for stimulus in own]
         table[f"{key}_img_files"] = [stimulus.file for stimulus in own]
@@ -151,14 +150,13 @@ def _save_object(path: Path, content: dict) -> None:
 def shown_codes(sizes: ThingsEeg2Preset, part: str, session: int, halves: np.ndarray, rng: np.random.Generator):
     """Codes of a part of a session in order of presentation: images, some once more, and targets."""
     if part == "test":
-        codes, repeats = np.arange(1, sizes.n_test_images + 1), sizes.test_repeats
-        n_shown, n_targets = sizes.test_shown, sizes.test_targets
+        codes = np.arange(1, sizes.n_test_images + 1)
     else:
         concepts = halves[(session - 1) // 2, (session - 1) % 2]
         codes = (concepts[:, None] * sizes.images_per_concept + np.arange(sizes.images_per_concept) + 1).ravel()
-        repeats, n_shown, n_targets = sizes.train_repeats, sizes.train_shown, sizes.train_targets
-    surplus = rng.choice(codes, n_shown - len(codes) * repeats, replace=False)
-    return rng.permutation(np.concatenate([np.tile(codes, repeats), surplus, np.full(n_targets, TARGET)]))
+    repeats, counts = sizes.repeats(part), sizes.session(part)
+    surplus = rng.choice(codes, counts["images shown"] - len(codes) * repeats, replace=False)
+    return rng.permutation(np.concatenate([np.tile(codes, repeats), surplus, np.full(counts["targets"], TARGET)]))
 
 
 def _halves(sizes: ThingsEeg2Preset, seed: int, index: int) -> np.ndarray:
@@ -193,8 +191,7 @@ def _write_session(
         }  # fmt: skip
         folder = raw_dir / "raw_data" / f"sub-{sizes.subjects[index]:02d}" / f"ses-{session:02d}"
         _save_object(folder / f"raw_eeg_{part}.npy", content)
-        repeats = sizes.test_repeats if part == "test" else sizes.train_repeats
-        codes[part], values[part] = _epochs(volts, onsets, shown, repeats, sizes.sfreq)
+        codes[part], values[part] = _epochs(volts, onsets, shown, sizes.repeats(part), sizes.sfreq)
     return Epochs(codes, values)
 
 
@@ -247,8 +244,7 @@ def _whitened(session: Epochs, chosen: list[int], n_times: int, kept: int, parts
         np.mean([epoch_covariance(epoch) for epoch in values[part].reshape(-1, len(chosen), kept)], axis=0)
         for part in parts
     ]
-    powers, axes = np.linalg.eigh(np.mean(covariances, axis=0))
-    matrix = (axes / np.sqrt(powers)) @ axes.T
+    matrix = inverse_root(np.mean(covariances, axis=0), "a simulated session")
     return {part: matrix @ own for part, own in values.items()}
 
 
@@ -271,7 +267,7 @@ def _write_releases(
     raw_dir: Path, subject: str, sessions: Sequence[Epochs], stimuli: dict, sizes: ThingsEeg2Preset
 ) -> None:
     """What others preprocess of the sessions of a subject, in their containers."""
-    n_images = sizes.n_concepts * sizes.images_per_concept
+    n_images = sizes.n_images("training")
     posterior = [sizes.ch_names.index(name) for name in POSTERIOR]
     everywhere = [sizes.ch_names.index(name) for name in ALL_CHANNELS]
     official = [_whitened(session, posterior, 100, 100, PARTS) for session in sessions]
@@ -304,11 +300,10 @@ def _write_ubp(folder: Path, merged: dict, numbers: dict, stimuli: dict, sizes: 
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    for part, name in zip(PARTS, ("train", "test"), strict=True):
-        a_concept = 1 if part == "test" else sizes.images_per_concept
+    for part, name in SHORT.items():
         own, n_repeats = stimuli[part], merged[part].shape[1]
         columns = {
-            "label": np.arange(len(own)) // a_concept,
+            "label": np.arange(len(own)) // sizes.n_exemplars(part),
             "img": np.array([f"{name}_images/{stimulus.numbered}/{stimulus.file}" for stimulus in own]),
             "text": np.array([stimulus.numbered[6:] for stimulus in own]),
         }
@@ -322,10 +317,9 @@ def _write_ubp(folder: Path, merged: dict, numbers: dict, stimuli: dict, sizes: 
 def _write_neurobridge(folder: Path, subject: str, merged: dict, sizes: ThingsEeg2Preset, times: np.ndarray) -> None:
     """`train.npy` and `test.npy`, images in two dimensions, and `info.json` beside the subjects."""
     (folder / subject).mkdir(parents=True, exist_ok=True)
-    for part, name in zip(PARTS, ("train", "test"), strict=True):
-        a_concept = 1 if part == "test" else sizes.images_per_concept
+    for part, name in SHORT.items():
         values = merged[part].astype(np.float32)
-        np.save(folder / subject / f"{name}.npy", values.reshape(-1, a_concept, *values.shape[1:]))
+        np.save(folder / subject / f"{name}.npy", values.reshape(-1, sizes.n_exemplars(part), *values.shape[1:]))
     info = {
         "ch_names": ALL_CHANNELS, "times": times.tolist(), "baseline_duration": 0.2, "after_duration": 1.0,
         "normalization": "mvnn", "sfreq": 250.0, "precision": "fp32", "seed": SHUFFLE_SEED,

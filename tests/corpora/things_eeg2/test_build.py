@@ -4,7 +4,6 @@ from pathlib import Path
 
 import mne
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.linalg
@@ -18,6 +17,7 @@ from neural_clip.corpora.things_eeg2.facts import ALL_CHANNELS, POSTERIOR, RAW_O
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
 from neural_clip.prepared.reader import PreparedSet
+from prepared_rows import rows_with_split
 
 ROUTES = [pytest.param(route, marks=pytest.mark.slow) if route == "bids" else route for route in made.WRITERS]
 RELEASED = {"official": (17, 100), "nice": (63, 250), "ubp": (63, 250), "neurobridge": (63, 250)}
@@ -50,15 +50,7 @@ def prepared(raw, tmp_path_factory):
 
 def rows(folder):
     """All rows with their split, by subject, session, run and trial."""
-    found = []
-    for path in sorted(Path(folder).glob("data/*/*.parquet")):
-        table = pq.read_table(path)
-        values = table["eeg"].combine_chunks()
-        while not pa.types.is_floating(values.type):
-            values = values.storage if isinstance(values, pa.ExtensionArray) else values.flatten()
-        epochs = values.to_numpy().reshape(len(table), -1, read_metadata(folder)["n_times"])
-        for row, epoch in zip(table.drop_columns(["eeg"]).to_pylist(), epochs, strict=True):
-            found.append(row | {"split": path.name.split("-")[0], "eeg": epoch})
+    found = [row | {"eeg": np.array(row["eeg"], dtype=np.float32)} for row in rows_with_split(Path(folder))]
     return sorted(found, key=lambda row: (row["subject"], row["session"], row["run"], row["trial"]))
 
 

@@ -285,6 +285,8 @@ def test_ubp_in_another_order_or_with_impossible_sessions(whole, tmp_path):
 
     refused(whole, tmp_path / "1", "ubp", change(train, order, load, save), "image 1 is 'ping-pong_table_06b'.*order")
     refused(whole, tmp_path / "2", "ubp", change(train, sessions, load, save), "image 3 was shown in sessions")
+    as_text = change(train, lambda content: content | {"session": content["session"].astype(str)}, load, save)
+    refused(whole, tmp_path / "3", "ubp", as_text, "'session' should be numbers, but has values of type <U")
 
 
 def test_neurobridge_without_its_description(whole, tmp_path):

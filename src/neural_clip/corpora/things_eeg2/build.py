@@ -21,10 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from neural_clip.corpora.declared import check_facts
-from neural_clip.corpora.image_parts import image_parts
+from neural_clip.corpora.declared import check_facts, chosen
+from neural_clip.corpora.image_parts import check_images, image_parts
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_eeg2.facts import (
     PARTS,
@@ -43,9 +41,10 @@ from neural_clip.corpora.things_eeg2.recordings import (
     raw_recordings,
 )
 from neural_clip.corpora.things_eeg2.releases import RELEASES, ReleaseFile, find_release, forget_releases
-from neural_clip.corpora.things_eeg2.rows import Session, Shown, recorded_parts, released_parts
-from neural_clip.corpora.things_eeg2.stimuli import Image, Stimuli, check_images
-from neural_clip.errors import DataError, check_value
+from neural_clip.corpora.things_eeg2.rows import Session, Shown, image_counts, recorded_parts, released_parts
+from neural_clip.corpora.things_eeg2.stimuli import Image, Stimuli
+from neural_clip.errors import DataError
+from neural_clip.files.reading import existing
 from neural_clip.preparation import Preparation
 from neural_clip.prepared.parts import Part
 from neural_clip.prepared.splits import validation_split
@@ -104,8 +103,8 @@ def prepare(
     raw_dir = Path(raw_dir)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(raw_dir, simulated)
-    subjects = _chosen("subjects", options.subjects, facts.subjects)
-    sessions = _chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))
+    subjects = chosen("subjects", options.subjects, facts.subjects)
+    sessions = chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))
     stimuli = Stimuli.read(raw_dir, Path(options.images_dir) if options.images_dir else None, facts)
     shown = _shown(stimuli, options)
     forget_signals()
@@ -124,9 +123,9 @@ def prepare(
         recordings = _released(raw_dir, options, subjects, facts, stimuli, shown)
     used = [*stimuli.training, *stimuli.test]
     if options.recorded and len(sessions) < facts.n_sessions:
-        seen = {image_id for session in found for image_id in _images_of(session, shown)}
+        seen = image_counts(found, shown)
         used = [image for image in used if image.image_id in seen]
-    check_images(used)
+    check_images((image.path for image in used), lambda path: existing(path, "image"))
     about = _metadata(options, simulated, subjects, sessions) | {"declared": declared, "partial": partial_}
     images = image_parts(used, _image_rows, lambda some: [*(image.path for image in some), stimuli.table])
     try:
@@ -144,13 +143,6 @@ def prepare(
         forget_releases()
 
 
-def _chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:
-    """Numbers to read, in order, each once."""
-    fits = wanted is None or (bool(wanted) and set(wanted) <= set(known))
-    check_value(name, list(wanted or ()), fits, f"numbers of {list(known)}")
-    return sorted(set(wanted or known))
-
-
 def _shown(stimuli: Stimuli, options: ThingsEeg2Options) -> Shown:
     """Image, concept and split of each code; validation concepts depend on the table of images alone."""
     concepts = [image.concept for image in stimuli.training]
@@ -165,15 +157,6 @@ def _shown(stimuli: Stimuli, options: ThingsEeg2Options) -> Shown:
     }
 
 
-def _images_of(session: Session, shown: Shown) -> set[str]:
-    """Images that a session shows."""
-    return {
-        shown[recording.part][code - 1][0]
-        for recording, used in zip(session.recordings, session.used, strict=True)
-        for code in recording.codes[used].tolist()
-    }
-
-
 def _open_recordings(
     raw_dir: Path, route: str, subjects: Sequence[int], sessions: Sequence[int], facts: CorpusFacts, stimuli: Stimuli
 ) -> list[Session]:
@@ -183,18 +166,17 @@ def _open_recordings(
     found: list[Session] = []
     marks: dict[str, Path] = {}
     for subject in subjects:
-        n_events, codes = 0, {}
+        first_trial, codes = 0, {}
         for number in sessions:
             recordings = open_session(raw_dir, subject, number, facts)
             _check_marks(recordings, marks)
+            session = Session.of(recordings, facts, first_trial)
             for part in PARTS:
-                own = [recording for recording in recordings if recording.part == part]
-                shown = np.concatenate([recording.codes for recording in own])
-                check_codes(own[0].path, part, shown, facts)
-                if part == "training":
-                    codes[number] = shown
-            found.append(Session.of(recordings, facts, n_events))
-            n_events += sum(len(recording.codes) for recording in recordings)
+                path = next(recording.path for recording in recordings if recording.part == part)
+                check_codes(path, part, session.codes(part), facts)
+            codes[number] = session.codes("training")
+            found.append(session)
+            first_trial += sum(len(recording.codes) for recording in recordings)
         check_sessions(subject, codes, facts)
     return found
 
@@ -218,8 +200,7 @@ def _compared(
     for session in sessions:
         for part in PARTS:
             name = f"{part} part of sub-{session.subject:02d}, {session.name}"
-            codes = np.concatenate([one.codes for one in session.recordings if one.part == part])
-            declared[name], found[name] = facts.session(part), found_session(codes, part, facts)
+            declared[name], found[name] = facts.session(part), found_session(session.codes(part), part, facts)
     return declared, check_facts(raw_dir, declared, found, allow_partial=allow_partial)
 
 

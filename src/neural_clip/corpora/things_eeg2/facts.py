@@ -19,6 +19,7 @@ from neural_clip.preparation import channel_differences
 
 TARGET = 99_999  # code of the images of Buzz Lightyear that people had to notice
 PARTS = ("training", "test")
+SHORT = {"training": "train", "test": "test"}  # what names of files and columns call the parts
 _RAW_ORDER = (
     "Fp1 F3 F7 FT9 FC5 FC1 C3 T7 TP9 CP5 CP1 Pz P3 P7 O1 Oz O2 P4 P8 TP10 CP6 CP2 Cz C4 T8 FT10 FC6 FC2 F4 F8 Fp2 AF7 "
     "AF3 AFz F1 F5 FT7 FC3 FCz C1 C5 TP7 CP3 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2 CPz CP4 TP8 C6 C2 FC4 FT8 F6 F2 AF4 AF8"
@@ -67,6 +68,10 @@ class CorpusFacts:
     def n_images(self, part: str) -> int:
         """Images of a part, which are the largest code."""
         return self.n_test_images if part == "test" else self.n_concepts * self.images_per_concept
+
+    def n_exemplars(self, part: str) -> int:
+        """Images of each concept of a part."""
+        return 1 if part == "test" else self.images_per_concept
 
     def repeats(self, part: str) -> int:
         """How often an image of a part is shown in a session at least."""

@@ -17,6 +17,7 @@ import numpy as np
 from neural_clip.corpora.custom.edf import read_header
 from neural_clip.corpora.things_eeg2.facts import (
     ALL_CHANNELS,
+    PARTS,
     POSTERIOR,
     RAW_ORDER,
     TARGET,
@@ -116,7 +117,7 @@ def raw_recordings(raw_dir: Path, subject: int, session: int, facts: CorpusFacts
     places = [raw_dir / place / folder for place in PLACES]
     found = next((place for place in places if place.is_dir()), places[0])
     recordings = []
-    for part in ("training", "test"):
+    for part in PARTS:
         path = existing(
             found / f"raw_eeg_{part}.npy", "recording",
             f" It is part of {SOURCE}; choose what is there by the 'subjects' and 'sessions' parameters.",

@@ -11,7 +11,8 @@ Arrays are mapped, so that one image after the other is read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_clip.corpora.things_eeg2.facts import ALL_CHANNELS, POSTERIOR, CorpusFacts, check_channels
+from neural_clip.corpora.things_eeg2.facts import ALL_CHANNELS, PARTS, POSTERIOR, CorpusFacts, check_channels
 from neural_clip.corpora.things_eeg2.stimuli import Image
 from neural_clip.errors import DataError
 from neural_clip.files.arrays import read_array
@@ -29,7 +30,6 @@ from neural_clip.prepared.units import check_unit
 
 SURPLUS_TIMES = 50  # times before onset that are told of the releases at 250 Hz, but not kept of the values
 INFO = "info.json"  # of NeuroBridge, for all subjects
-DATA_KEYS = {"ubp": "eeg", "neurobridge": "data"}  # others call it `preprocessed_eeg_data`
 UNIT_CHECKED = 20  # images of each file, for their unit
 WHITENED = "multivariate noise normalisation of each session by its {}, before the release"
 
@@ -47,6 +47,8 @@ class Release:
         ch_names (`list[str]`), tmin, sfreq (`float`), n_times (`int`): Of the values.
         fit_scope, scaling (`str`): For the metadata: what the values were scaled by.
         source (`str`): Where it is published.
+        key (`str`): Entry of the values.
+        by_concept (`bool`): Whether images are in two dimensions, by concept.
     """
 
     title: str
@@ -61,6 +63,14 @@ class Release:
     fit_scope: str
     scaling: str
     source: str
+    key: str = "preprocessed_eeg_data"
+    by_concept: bool = False
+
+    def shape(self, part: str, facts: CorpusFacts) -> tuple[int, ...]:
+        """Of the values of a part."""
+        n_images, n_exemplars = facts.n_images(part), facts.n_exemplars(part)
+        images = (n_images // n_exemplars, n_exemplars) if self.by_concept else (n_images,)
+        return (*images, facts.all_repeats(part), len(self.ch_names), self.n_times)
 
 
 NAMES = {"training": "preprocessed_eeg_training.npy", "test": "preprocessed_eeg_test.npy"}
@@ -79,13 +89,13 @@ RELEASES = {
     "ubp": Release(
         "UBP", {"training": "train.pt", "test": "test.pt"}, (ZIP,), ("", "Preprocessed_data_250Hz_whiten"), "float16",
         ALL_CHANNELS, 0.0, 250.0, 250, "train", WHITENED.format("training epochs"),
-        "huggingface.co/datasets/Haitao999/things-eeg",
+        "huggingface.co/datasets/Haitao999/things-eeg", key="eeg",
     ),
     "neurobridge": Release(
         "NeuroBridge", {"training": "train.npy", "test": "test.npy"}, (NPY, PICKLE), ("", "preprocessed_eeg"),
         "float32", ALL_CHANNELS, 0.0, 250.0, 250, "train",
         "multivariate noise normalisation or z-score of each session by its training epochs, before the release",
-        "huggingface.co/datasets/Feronl/NeuroBridge",
+        "huggingface.co/datasets/Feronl/NeuroBridge", key="data", by_concept=True,
     ),
 }  # fmt: skip
 ROUTE_OF = {NPY: "official", PICKLE: "nice"}  # of files of the same name, by what they begin with
@@ -158,14 +168,13 @@ def opened_release(path: Path, route: str, part: str, facts: CorpusFacts) -> tup
     if route == "neurobridge" and begin == NPY:
         info = [next((place for place in _info_places(path) if place.is_file()), path.parent / INFO)]
         told = read_json(info[0], "description of the preprocessed files", f" {INFO} is a part of NeuroBridge.")
-        content: dict = (told if isinstance(told, dict) else {}) | {"data": read_array(path, mapped=True)}
+        content: dict = (told if isinstance(told, dict) else {}) | {release.key: read_array(path, mapped=True)}
     else:
         content = read_pickled(path)
-    key = DATA_KEYS.get(route, "preprocessed_eeg_data")
-    absent = [name for name in (key, "ch_names", "times") if name not in content]
+    absent = [name for name in (release.key, "ch_names", "times") if name not in content]
     if absent:
         raise DataError(f"'{path}' has no entry {absent[0]!r} of {release.title}; it has {sorted(content)}.")
-    values = _checked_values(path, content[key], release, part, facts)
+    values = _checked_values(path, content[release.key], release, part, facts)
     names = content["ch_names"]
     check_channels(path, names if isinstance(names, list) else np.ravel(names).tolist(), release.ch_names)
     _check_times(path, content["times"], release)
@@ -183,24 +192,17 @@ def _info_places(path: Path) -> list[Path]:
 
 
 def _checked_values(path: Path, values: object, release: Release, part: str, facts: CorpusFacts) -> np.ndarray:
-    """Values `(n_images, n_repeats, n_chans, n_times)`; of NeuroBridge, images are in two dimensions."""
-
-    def shape(part: str) -> tuple[int, ...]:
-        sizes = (facts.all_repeats(part), len(release.ch_names), release.n_times)
-        if release.title == "NeuroBridge":
-            return (facts.n_images(part), 1, *sizes) if part == "test" else (
-                facts.n_concepts, facts.images_per_concept, *sizes)  # fmt: skip
-        return (facts.n_images(part), *sizes)
-
+    """Values `(n_images, n_repeats, n_chans, n_times)`, of the type and number that the release has."""
     if not isinstance(values, np.ndarray) or values.dtype != release.kind:
         found = getattr(values, "dtype", type(values).__name__)
         raise DataError(f"'{path}' holds values of type {found}; those of {release.title} are {release.kind}.")
-    if values.shape != shape(part):
-        other = "test" if part == "training" else "training"
-        swapped = f" It is that of the {other} file: were the two swapped?" if values.shape == shape(other) else ""
+    expected, other = release.shape(part, facts), PARTS[part == "training"]
+    if values.shape != expected:
+        is_other = values.shape == release.shape(other, facts)
+        swapped = f" It is that of the {other} file: were the two swapped?" if is_other else ""
         raise DataError(
             f"'{path}' holds values of shape {values.shape}; those of the {part} part of {release.title} have "
-            f"{shape(part)}.{swapped}"
+            f"{expected}.{swapped}"
         )
     return values.reshape(facts.n_images(part), *values.shape[-3:])
 
@@ -243,15 +245,13 @@ def _check_shown(path: Path, shown: np.ndarray, images: Sequence[Image]) -> None
 
 def _check_sessions(path: Path, part: str, sessions: np.ndarray, facts: CorpusFacts) -> None:
     """Each session must show each test image as often; one session of each pair shows a training image."""
-    a_session = facts.repeats(part)
-    allowed: Callable[[list], bool] = (
-        (lambda row: row == [float(n) for n in range(facts.n_sessions) for _ in range(a_session)])
-        if part == "test"
-        else (lambda row: [n // 2 for n in row[::a_session]] == list(range(facts.n_sessions // 2))
-              and all(row.count(n) == a_session for n in row))
-    )  # fmt: skip
+    if sessions.dtype.kind not in "biuf":
+        raise DataError(f"'{path}': 'session' should be numbers, but has values of type {sessions.dtype}.")
+    a_session, of_pair = facts.repeats(part), 1 if part == "test" else 2
     for number, row in enumerate(sessions.tolist()):
-        if not allowed(sorted(row)):
+        counts = Counter(row)
+        groups = sorted(session // of_pair for session in counts)
+        if groups != list(range(facts.n_sessions // of_pair)) or set(counts.values()) != {a_session}:
             raise DataError(
                 f"'{path}': image {number + 1} was shown in sessions {sorted(row)} (counted from 0), which cannot be: "
                 f"{a_session} recordings are of {'each session' if part == 'test' else 'one session of each pair'}."

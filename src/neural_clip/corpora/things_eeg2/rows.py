@@ -61,6 +61,10 @@ class Session:
         """`"ses-01"`."""
         return f"ses-{self.recordings[0].session:02d}"
 
+    def codes(self, part: str) -> np.ndarray:
+        """What a part of it shows, in order of time."""
+        return np.concatenate([recording.codes for recording in self.recordings if recording.part == part])
+
     @property
     def n_rows(self) -> int:
         """Rows that it gives."""
@@ -80,13 +84,13 @@ def recorded_parts(
     for name, own in by_part.items():
         rows = partial(_recorded_rows, own, shown, recipe, facts, scaling, average=average)
         files = [file for session in own for recording in session.recordings for file in recording.files]
-        n_rows = len(_counts(own, shown)) if average else sum(session.n_rows for session in own)
+        n_rows = len(image_counts(own, shown)) if average else sum(session.n_rows for session in own)
         parts.append(Part(name, rows, (*files, *tables), n_rows))
     return parts
 
 
-def _counts(sessions: Sequence[Session], shown: Shown) -> Counter:
-    """Presentations of each image."""
+def image_counts(sessions: Sequence[Session], shown: Shown) -> Counter:
+    """Presentations of each image that some sessions show."""
     return Counter(
         shown[recording.part][code - 1][0]
         for session in sessions
@@ -100,7 +104,7 @@ def _recorded_rows(
 ) -> Iterator[dict | Statistics]:
     """Rows of some sessions of a subject."""
     rows = chain.from_iterable(_session_rows(session, shown, recipe, facts, scaling) for session in sessions)
-    return mean_of_repeats(rows, "eeg", _counts(sessions, shown), np.float64) if average else rows
+    return mean_of_repeats(rows, "eeg", image_counts(sessions, shown), np.float64) if average else rows
 
 
 def _session_rows(
@@ -165,9 +169,8 @@ def _released_rows(
     of the file, by concept, would look like a block design.
     """
     values, sessions, _, _ = opened_release(found.path, route, found.part, facts)
-    training = found.part == "training"
-    first = 0 if training else facts.n_images("training") * facts.all_repeats("training")
-    a_concept = facts.images_per_concept if training else 1
+    first = 0 if found.part == "training" else facts.n_images("training") * facts.all_repeats("training")
+    a_concept = facts.n_exemplars(found.part)
     for number, (image_id, concept, split) in enumerate(shown):
         recordings = np.asarray(values[number], dtype=np.float64)  # (n_repeats, n_chans, n_times)
         if not np.isfinite(recordings).all():

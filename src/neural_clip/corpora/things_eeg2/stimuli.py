@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from neural_clip.corpora.declared import path_inside
-from neural_clip.corpora.things_eeg2.facts import PARTS, CorpusFacts
+from neural_clip.corpora.things_eeg2.facts import PARTS, SHORT, CorpusFacts
 from neural_clip.errors import DataError
 from neural_clip.files.pickled import read_pickled
 from neural_clip.files.reading import existing
@@ -16,7 +16,6 @@ from neural_clip.files.reading import existing
 METADATA = "image_metadata.npy"
 PLACES = ("image_set", "stimuli")  # where images may lie in the raw folder; the second is that of BIDS
 FOLDERS = {"training": ("training_images", "train_images"), "test": ("test_images",)}
-KEYS = {"training": "train", "test": "test"}
 CONCEPT = re.compile(r"(\d{5})_(.+)")
 SOURCE = "part of THINGS-EEG2 at osf.io/3jk45 (image set)"
 
@@ -81,18 +80,6 @@ class Stimuli:
         return self.test if part == "test" else self.training
 
 
-def check_images(images: Iterable[Image]) -> None:
-    """Raise one `DataError` that counts the images that are missing or not downloaded."""
-    problems = []
-    for image in images:
-        try:
-            existing(image.path, "image")
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        raise DataError(f"{len(problems)} of the images cannot be used; first: {problems[0]}")
-
-
 def _folder_of(folder: Path, part: str) -> Path:
     """Folder of the images of a part."""
     names = FOLDERS[part]
@@ -105,13 +92,13 @@ def _folder_of(folder: Path, part: str) -> Path:
 
 def _images(table: Path, content: dict, part: str, folder: Path, facts: CorpusFacts) -> list[Image]:
     """Images of a part; the lists of the table must agree with each other."""
-    names = [f"{KEYS[part]}_img_{kind}" for kind in ("concepts", "files", "concepts_THINGS")]
+    names = [f"{SHORT[part]}_img_{kind}" for kind in ("concepts", "files", "concepts_THINGS")]
     numbered, files, of_things = (_texts(table, content, name) for name in names)
     expected = facts.n_images(part)
     for name, found in zip(names, (numbered, files, of_things), strict=True):
         if len(found) != expected:
             raise DataError(f"'{table}' lists {len(found)} {name!r}; THINGS-EEG2 has {expected}.")
-    images, a_concept = [], facts.images_per_concept if part == "training" else 1
+    images, a_concept = [], facts.n_exemplars(part)
     for row, (text, file, other) in enumerate(zip(numbered, files, of_things, strict=True)):
         number, concept = _concept(table, text)
         stem = file.rpartition(".")[0]

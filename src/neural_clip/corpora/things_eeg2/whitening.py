@@ -49,7 +49,12 @@ def whitening_matrix(epochs: Iterable[np.ndarray], where: str) -> np.ndarray:
         total, count = total + epoch_covariance(epoch), count + 1
     if not count:
         raise DataError(f"{where} has no training epochs to fit the whitening on; choose scaling 'none'.")
-    values, vectors = np.linalg.eigh(total / count)
+    return inverse_root(np.asarray(total) / count, where)
+
+
+def inverse_root(covariance: np.ndarray, where: str) -> np.ndarray:
+    """Inverse square root of a covariance `(n_chans, n_chans)`; a `DataError` where it cannot be inverted."""
+    values, vectors = np.linalg.eigh(covariance)
     if values[0] <= 1e-10 * values[-1]:
         raise DataError(f"The channels of {where} are not independent, so they cannot be whitened. Is one flat?")
     return (vectors / np.sqrt(values)) @ vectors.T

@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neural_clip.corpora.declared import check_facts
-from neural_clip.corpora.image_parts import image_parts
+from neural_clip.corpora.declared import check_facts, chosen
+from neural_clip.corpora.image_parts import check_images, image_parts
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg.derivative_route import derivative_trials, open_derivative
 from neural_clip.corpora.things_meg.facts import (
@@ -34,14 +34,20 @@ from neural_clip.corpora.things_meg.facts import (
     found_splits,
     found_trials,
 )
-from neural_clip.corpora.things_meg.layout import check_agreement, check_version, find_runs, run_trials
+from neural_clip.corpora.things_meg.layout import (
+    check_agreement,
+    check_downloaded,
+    check_version,
+    find_runs,
+    run_trials,
+)
 from neural_clip.corpora.things_meg.options import SPLIT_PROTOCOLS, ThingsMegOptions
 from neural_clip.corpora.things_meg.preprocessing import PREPROCESSINGS
 from neural_clip.corpora.things_meg.raw_route import open_raw
 from neural_clip.corpora.things_meg.reader import Reader
 from neural_clip.corpora.things_meg.rows import recording_parts, trials_digest
-from neural_clip.corpora.things_meg.stimuli import Stimuli, check_images
-from neural_clip.errors import DataError, check_value
+from neural_clip.corpora.things_meg.stimuli import IMAGE_SOURCE, Stimuli
+from neural_clip.errors import DataError
 from neural_clip.preparation import Preparation
 from neural_clip.prepared.splits import validation_split
 from neural_clip.prepared.writer import check_output, write_prepared
@@ -115,8 +121,8 @@ def prepare(
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(raw_dir, simulated)
     version = check_version(raw_dir, required=options.route == "raw")
-    subjects = _chosen("subjects", options.subjects, facts.subjects)
-    sessions = _chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))
+    subjects = chosen("subjects", options.subjects, facts.subjects)
+    sessions = chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))
     reader, trials, lacking = _open(raw_dir, options, subjects, sessions, facts)
     declared = declared_trials(facts, subjects, sessions)
     partial = check_facts(raw_dir, declared, found_trials(trials), allow_partial=options.allow_partial) or {}
@@ -129,7 +135,7 @@ def prepare(
     found = found_splits(trials, options.split)
     partial |= check_facts(raw_dir, sizes, found, allow_partial=options.allow_partial) or {}
     used = [images[image_id] for image_id in sorted(trials.image_id[trials.split != ""].unique())]
-    check_images(image["image"] for image in used)
+    check_images((image["image"] for image in used), lambda path: check_downloaded(path, IMAGE_SOURCE))
     metadata = _metadata(reader, options, simulated, facts, version, trials, lacking) | {
         "partial": partial or None,
         "declared": declared | sizes | {"channels": facts.n_chans, "sfreq of the recordings in Hz": facts.sfreq},
@@ -144,13 +150,6 @@ def prepare(
         output_dir, metadata, recordings, parts, overwrite=options.overwrite,
         num_proc=options.num_proc, made_from=raw_dir, extra_files=_listed(raw_dir, lacking),
     )  # fmt: skip
-
-
-def _chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:
-    """Numbers to read, in order, each once."""
-    fits = wanted is None or (bool(wanted) and set(wanted) <= set(known))
-    check_value(name, list(wanted or ()), fits, f"numbers of {list(known)}")
-    return sorted(set(wanted or known))
 
 
 def _open(

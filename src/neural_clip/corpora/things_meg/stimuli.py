@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from neural_clip.corpora.declared import path_inside
 from neural_clip.corpora.things_meg.facts import CorpusFacts
 from neural_clip.corpora.things_meg.layout import (
     attribute_path,
-    check_downloaded,
     is_downloaded,
     read_attributes,
     read_text,
@@ -111,18 +110,6 @@ class Stimuli:
             "image_id": file.rsplit(".", 1)[0], "concept": concept, "categories": self.categories[category - 1],
             "image": self.folder / concept / file,
         }  # fmt: skip
-
-
-def check_images(paths: Iterable[Path]) -> None:
-    """Raise one `DataError` that counts the images that are missing, not downloaded or folders."""
-    problems = []
-    for path in paths:
-        try:
-            check_downloaded(path, IMAGE_SOURCE)
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        raise DataError(f"{len(problems)} of the images cannot be used; first: {problems[0]}")
 
 
 def _concept(file: str) -> str:
