@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run import PRESETS, RESULTS, versions
+from run import PRESETS, RESULTS, versions, write_found
 from synthetic import write_data
 from torch import nn
 from training_steps import Case, fused, step
@@ -205,10 +204,7 @@ def main(argv: list[str] | None = None) -> int:
                     print(line_of(lines[-1]), flush=True)
     content = {"date": date, "gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "versions": versions(),
                "lines": lines}  # fmt: skip
-    output = given.output or RESULTS / f"gpu-{date}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {output}", file=sys.stderr)
+    write_found(content, given.output or RESULTS / f"gpu-{date}.json")
     return 0
 
 

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,17 @@ def _loop(loop: Callable[[Case, int], dict[str, float]], folder: str, preset: Pr
     return loop(Case(folder, preset.batch_size), preset.rounds)
 
 
-def loader(preset: Preset, folders: dict[str, str]) -> Iterator[Ratio]:
-    """An epoch of batches against reading the same numbers from Arrow in their order."""
+def by_modality(
+    work: Callable[[str, Preset], dict[str, float]], name: str, target: str, preset: Preset, folders: dict[str, str]
+) -> Iterator[Ratio]:
+    """The first of two works that `work` measures against the second, for each modality."""
     for modality, folder in folders.items():
-        found = apart(_loader, folder, preset)
-        yield Ratio("loader over Arrow scan", modality, found["loader"], found["scan"], "<= 2")
+        ours, other = apart(work, folder, preset).values()
+        yield Ratio(name, modality, ours, other, target)
 
 
 def _loader(folder: str, preset: Preset) -> dict[str, float]:
+    """An epoch of batches, and reading the same numbers from Arrow in their order."""
     from neural_clip.training.batches import BatchLoader, JointDataset, ModalityBatchSampler
 
     case = Case(folder, preset.batch_size)
@@ -166,14 +170,8 @@ def _loader(folder: str, preset: Preset) -> dict[str, float]:
     return fastest({"loader": lambda: [len(batch) for batch in loader], "scan": scan}, preset.rounds)
 
 
-def evaluation(preset: Preset, folders: dict[str, str]) -> Iterator[Ratio]:
-    """Embedding a split and scoring it against the bare forward passes of tensors in memory."""
-    for modality, folder in folders.items():
-        found = apart(_evaluation, folder, preset)
-        yield Ratio("evaluation over forward", modality, found["evaluation"], found["forward"], "<= 1.2")
-
-
 def _evaluation(folder: str, preset: Preset) -> dict[str, float]:
+    """Embedding a split and scoring it, and the bare forward passes of tensors in memory."""
     from neural_clip.gallery.embedding import embed_split
     from neural_clip.retrieval.scores import retrieval_scores
 
@@ -263,8 +261,11 @@ def _memory(folder: str, preset: Preset) -> float:
 
 
 SECTIONS: dict[str, Callable[[Preset, dict[str, str]], Iterator[Ratio]]] = {
-    work.__name__: work for work in (steps, loops, loader, evaluation, metric, readers, memory)
-}
+    "steps": steps, "loops": loops,
+    "loader": partial(by_modality, _loader, "loader over Arrow scan", "<= 2"),
+    "evaluation": partial(by_modality, _evaluation, "evaluation over forward", "<= 1.2"),
+    "metric": metric, "readers": readers, "memory": memory,
+}  # fmt: skip
 NEED_DATA = {"steps", "loops", "loader", "evaluation"}
 
 
@@ -280,6 +281,13 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of the packages that were measured."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def write_found(found: dict[str, Any], output: Path) -> None:
+    """Write what was measured as JSON, and tell where."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(f"written: {output}", file=sys.stderr)
 
 
 def table(ratios: list[Ratio]) -> str:
@@ -316,9 +324,7 @@ def main(argv: list[str] | None = None) -> None:
                "ratios": [asdict(each) | {"ratio": each.ratio} for each in ratios]}  # fmt: skip
     output = given.output or (RESULTS / f"{date}.json" if given.preset == "real" else None)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        print(f"written: {output}", file=sys.stderr)
+        write_found(content, output)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
+from collected import results_file, write_results
 from neural_clip.errors import run
-from neural_clip.files.whole import replace_marked, write_whole
+from neural_clip.files.whole import replace_marked
 from neural_clip.prepared.facts import METADATA_FILE
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet, Split
@@ -174,13 +175,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("studies/results"), help="of shares_<name>.json")
     parser.add_argument("--page", type=Path, default=Path("docs/studies/ridge.md"), help="page with the table")
     parser.add_argument("--add", action="store_true", help="keep the other shares of the results so far")
+    parser.set_defaults(split="test")  # the one that is scored
     arguments = parser.parse_args(argv)
     os.chdir(REPOSITORY)
-    source, file = source_states()["training"], arguments.results_dir / f"shares_{arguments.name}.json"
+    source, title = source_states()["training"], f"shares_{arguments.name}"
     results: dict = {"name": arguments.name, "recipe": arguments.recipe, "cut": arguments.cut}
     results |= {"command": shlex.join(["python", *sys.argv]), "records": []}
     if arguments.add:
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = json.loads(results_file(title, arguments).read_text(encoding="utf-8"))
         results["command"] = f"{before['command']}; {results['command']}"
         results["records"] = [record for record in before["records"] if record["share"] not in arguments.shares]
     places = {share: arguments.output_dir / arguments.name / f"{share:g}" for share in arguments.shares}
@@ -195,10 +197,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for modality in MODALITIES:
             results["records"] += [about | record for record in compared(modality, place, arguments)]
         results["records"].sort(key=lambda record: record["share"])  # stable: within a share as they were scored
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_results(results, title, arguments)
     replace_marked(arguments.page, results["name"], section(results))
-    print(f"results in {file}, table in {arguments.page}")
+    print(f"results in {results_file(title, arguments)}, table in {arguments.page}")
 
 
 if __name__ == "__main__":

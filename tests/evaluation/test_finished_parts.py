@@ -35,7 +35,8 @@ def test_parts_are_read_from_their_files(tmp_path):
         for name, value in made.items():
             np.testing.assert_array_equal(found[name], value)
             assert found[name].dtype == value.dtype and found[name].shape == value.shape
-    assert parts.has("ridge of sub-01") and parts.arrays("ridge of sub-01", refuse)["one"].sum() == 15
+    assert parts.finished("ridge of sub-01")["one"].sum() == 15 == parts.arrays("ridge of sub-01", refuse)["one"].sum()
+    assert parts.finished("ridge of sub-02") is None
     record = {"score": 0.1 + 0.2, "none": None, "names": ["é"]}
     assert parts.record("controls", lambda: record) == record == parts.record("controls", refuse)
     for other in (parts.of(strength=1), FinishedParts(tmp_path / "kept", {"data": "b"})):
@@ -60,7 +61,7 @@ def test_a_damaged_part_is_computed_again(tmp_path, where):
 
 
 def test_nothing_is_kept_without_a_folder():
-    assert not FinishedParts().has("x") and FinishedParts().arrays("x", lambda: {"x": np.ones(1)})["x"] == 1
+    assert FinishedParts().finished("x") is None and FinishedParts().arrays("x", lambda: {"x": np.ones(1)})["x"] == 1
     FinishedParts().remove()
 
 

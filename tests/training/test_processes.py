@@ -124,7 +124,7 @@ def run(n_processes, *arguments):
 @pytest.mark.parametrize("process", [0, 1])
 def test_the_first_process_of_a_machine_reads_for_all(process):
     calls = []
-    once_a_machine(lambda: calls.append(process), SimpleNamespace(local_process_index=process))
+    once_a_machine(lambda: calls.append(process), SimpleNamespace(local_process_index=process, device=None))
     assert calls == [0] * (process == 0)
 
 

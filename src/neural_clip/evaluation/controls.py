@@ -17,7 +17,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.linear import frozen_identity_alignment, per_subject_ridge
 from neural_clip.evaluation.baselines.strengths import require_rows
-from neural_clip.evaluation.baselines.whitening import mean_of, squares_of
+from neural_clip.evaluation.baselines.whitening import ROUNDING, mean_of, squares_of
 from neural_clip.evaluation.overlap import overlap_records
 from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.modalities import MODALITIES
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 MAX_TRAIN_ROWS = 4000  # a subject's training rows that controls are fitted on; keeps each fit below a minute
-ROUNDING = 1e-6  # of float32, relative to a mean
 NEIGHBOURS = 5  # training trials whose mean image is the guess from time alone; blocks last 10 trials and more
 KEPT = ("two_way", "n_queries", "gallery_size", "chance_two_way", "resampled_unit")
 

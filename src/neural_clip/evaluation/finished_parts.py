@@ -42,9 +42,9 @@ class FinishedParts:
         """The same folder for parts that more is needed to tell apart."""
         return replace(self, key={**self.key, **key})
 
-    def has(self, name: str) -> bool:
-        """Whether a part is finished."""
-        return self.folder is not None and _is_whole(self._path(name))
+    def finished(self, name: str) -> Mapping[str, np.ndarray] | None:
+        """The arrays of a part, read from its file one by one, each time they are asked for; `None` if it lacks."""
+        return None if self.folder is None else _whole(self._path(name))
 
     def arrays(self, name: str, compute: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
         """The arrays of a part, from its file where it is finished.
@@ -56,13 +56,16 @@ class FinishedParts:
         Returns:
             `Mapping[str, np.ndarray]`: Read from the file one by one, each time they are asked for.
         """
+        found = self.finished(name)
+        return self.keep(name, compute()) if found is None else found
+
+    def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Write the arrays of a part, and give them as [`FinishedParts.finished`] does."""
         if self.folder is None:
-            return compute()
-        if not self.has(name):
-            arrays = compute()  # before the folder is made: an error leaves none
-            with told(self.folder, of_any_kind=True):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._path(name), arrays)
+            return arrays
+        with told(self.folder, of_any_kind=True):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self._path(name), arrays)
         return _Stored(self._path(name))
 
     def record(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -121,16 +124,17 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         save_file(laid, partial, {"sha256": _digest(laid)})
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file is there and holds what was written."""
+def _whole(path: Path) -> _Stored | None:
+    """The arrays of a file that is there and holds what was written."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
             stated = (file.metadata() or {}).get("sha256")
-        return stated == _digest(_Stored(path))
+        found = _Stored(path)
+        return found if stated == _digest(found) else None
     except (OSError, SafetensorError, ValueError, TypeError):
-        return False
+        return None
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

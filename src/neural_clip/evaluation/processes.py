@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.files.numbers import is_count
 from neural_clip.gallery.embedding import EmbeddedSplit, embed_split
 from neural_clip.prepared.reader import Split
 
@@ -27,7 +28,7 @@ class _ToldByTheFirst(Exception):
 def rank_and_count() -> tuple[int, int]:
     """Which of how many processes of a launcher this is; `(0, 1)` without one."""
     names = ("RANK", "WORLD_SIZE")
-    rank, count = (int(text) if text.isdecimal() else -1 for text in (os.environ.get(name, "") for name in names))
+    rank, count = (int(text) if is_count(text) else -1 for text in (os.environ.get(name, "") for name in names))
     return (rank, count) if count > 1 and 0 <= rank < count else (0, 1)
 
 

@@ -152,14 +152,14 @@ def _embedded(
     for data_set in opened.values():
         data_set.verify()
     parts = scored_parts(opened, options)
-    embedded = {
-        name: {
-            modality: _one_embedded(model, part, options, kept.of(model=model_digest(checkpoints[name])))
+    embedded: Embedded = {}
+    for name, model in models.items():
+        own = kept.of(model=model_digest(checkpoints[name]))
+        embedded[name] = {
+            modality: _one_embedded(model, part, options, own)
             for modality, part in parts.items()
             if getattr(model.config, f"{modality}_config", None) is not None
         }
-        for name, model in models.items()
-    }
     return models, parts, embedded
 
 
@@ -178,7 +178,7 @@ def _one_embedded(model: NeuralClipModel, part: Split, options: EvaluateOptions,
         found = compute()
         return {"embeds": found.embeds, "parts": found.parts}
 
-    found = kept.of(**_content([part]), **asked).arrays(f"{part.modality} embeddings", arrays)
+    found = kept.of(**_content(part), **asked).arrays(f"{part.modality} embeddings", arrays)
     return EmbeddedSplit(**part.as_fields(), embeds=found["embeds"], parts=found["parts"])
 
 
@@ -241,7 +241,7 @@ class Report:
                 self._first(modality), train, validation, scored,
                 presentation_times(splits[0], part) if len(train) else None,
             )  # fmt: skip
-            own = self.parts.of(**_content(splits), embedded=_digest(looked_at.scored), seed=self.seed)
+            own = self.parts.of(**_content(part), embedded=_digest(looked_at.scored), seed=self.seed)
             self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
 
     def _add_decoding(self, modality: str, recordings: Sequence[Split], baselines: Sequence[str]) -> None:
@@ -264,7 +264,7 @@ class Report:
         part = self._first(modality)
         if baselines:
             fitted = [found.from_onset() for found in recordings]
-            kept = self.parts.of(**_content(recordings))
+            kept = self.parts.of(**_content(recordings[-1]))
             scored, theirs = baseline_rows(part, fitted, self.seed, baselines, kept)
             rows += scored
             contributions |= theirs
@@ -361,12 +361,11 @@ def small(split: Split) -> Split:
     return split.loaded() if len(split) * size <= MAX_LOADED else split
 
 
-def _content(splits: Sequence[Split]) -> dict[str, Any]:
-    """What decides the numbers of baselines, as the key of finished parts has it."""
-    data = splits[-1].data
-    scored = hashlib.sha256("\n".join([*splits[-1].subjects, *splits[-1].image_ids]).encode()).hexdigest()
-    return {"fingerprint": data.facts.fingerprint, "targets": data.images.sha256, "scored": scored,
-            "split": splits[-1].name}  # fmt: skip
+def _content(part: Split) -> dict[str, Any]:
+    """What decides the numbers of the split that is scored, as the key of finished parts has it."""
+    scored = hashlib.sha256("\n".join([*part.subjects, *part.image_ids]).encode()).hexdigest()
+    return {"fingerprint": part.facts.fingerprint, "targets": part.data.images.sha256, "scored": scored,
+            "split": part.name}  # fmt: skip
 
 
 def _digest(scored: EmbeddedSplit) -> str:

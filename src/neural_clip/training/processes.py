@@ -36,22 +36,14 @@ def once_a_machine(check: Callable[[], object], arguments: TrainingArguments) ->
     """Run a check in the first process of each machine; what it raises there is raised in every process.
 
     Args:
-        check (`Callable`): Reads files that the processes of a machine share, and raises a `DataError`.
+        check (`Callable`): Reads files that the processes of a machine share, and raises errors.
         arguments (`TrainingArguments`): Of this process.
     """
-    from accelerate.utils import gather_object
+    from neural_clip.training.across_processes import raised_by_all
 
-    from neural_clip.training.across_processes import shared_error
-
-    found = None
-    if arguments.local_process_index == 0:
-        try:
+    with raised_by_all(arguments.device):
+        if arguments.local_process_index == 0:
             check()
-        except DataError as error:
-            found = str(error)
-    for sentence in gather_object([found]):
-        if sentence is not None:
-            raise shared_error(sentence)
 
 
 def check_launch(use_cpu: bool) -> None:

@@ -256,10 +256,11 @@ def closed_form(
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
-    choice, _ = choose(ready(train), ready(validation), [ready(test)], parts)
+    validation = ready(validation)
+    choice, _ = choose(ready(train), validation, [ready(test)], parts)
     chosen = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
     found = {
         "validation_cross_entropy": choice.cross_entropy,
-        "validation_two_way": validation_two_way(choice.predictions, ready(validation)),
+        "validation_two_way": validation_two_way(choice.predictions, validation),
     }
     return choice.others[0], chosen | found | choice.fit.reductions

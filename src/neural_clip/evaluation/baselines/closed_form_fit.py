@@ -18,6 +18,7 @@ from neural_clip.evaluation.baselines.ridge import CholeskyRidge
 from neural_clip.evaluation.baselines.strengths import are_voxels, subjects_of
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
+    ROUNDING,
     UNWHITENED,
     Mixed,
     Standardised,
@@ -35,7 +36,6 @@ from neural_clip.prepared.reader import Split
 
 MAX_FEATURES = 21_700  # of sensors; more of them lose time first, the channels are what tells images apart
 MAX_WHITENED_SIZE = 18_000  # of voxels; two or three such matrices take 3.9 GB
-ROUNDING = 1e-6  # of float32, relative to a mean
 MAX_KEPT = 2**27  # numbers that the ridges of subjects may hold before they make room for the next: 0.5 GB
 
 Inputs = Standardised | WhitenedSensors | Mixed

@@ -175,11 +175,10 @@ def frozen_random_alignment(
 
 
 def _pooled_voxels(
-    train: Split, validation: Split, test: Split, parts: FinishedParts = NOT_KEPT
+    train: Split, validation: Split, test: Split, parts: FinishedParts
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Whitened ridge of each subject, then one linear map of the embedding space for all."""
-    alone = Way(False)
-    size = size_of(alone, train)
+    size = size_of(Way(False), train)
     shrinkages = LEAST_SHRINKAGES if size <= MAX_WHITENED_SIZE else (UNWHITENED,)
     fits = {least: fit_of(Way(False, least), train) for least in shrinkages}
     first = {least: tried(fit, [validation, test], parts) for least, fit in fits.items()}

@@ -60,22 +60,25 @@ def tried(
     found: dict[str, dict[int, Mapping[str, np.ndarray]]] = {subject: {} for subject in fit.groups}
     sizes = {subject: fit.size_of(subject) for subject in found}
 
-    def compute(subject: str, own: Split, numbers: Sequence[int]) -> list[float]:
-        """Scores of a subject's ridge on that subject's validation rows."""
+    def predict(subject: str, numbers: Sequence[int]) -> None:
+        """Make the predictions of a subject's ridge that are lacking."""
         lacking = [number for number in numbers if number not in found[subject]]
         found[subject] |= paths_of(fit, subject, splits, lacking, parts)
-        return [score(found[subject][number]["0"], own) for number in numbers] if len(own.shown_ids) > 1 else []
+
+    def compute(subject: str, own: Split, numbers: Sequence[int]) -> list[float]:
+        """Scores of a subject's ridge on that subject's validation rows."""
+        predict(subject, numbers)
+        return [score(found[subject][number]["0"], own) for number in numbers]
 
     best: list[int] = []
-    owns = {}
-    for subject in found:
+    for subject in found if only is None else ():
         rows = fit.rows_of(validation, subject)
-        owns[subject] = own = validation if len(rows) == len(validation) else validation.at(rows)
-        if only is None and len(own.shown_ids) > 1:
+        own = validation if len(rows) == len(validation) else validation.at(rows)
+        if len(own.shown_ids) > 1:
             best.append(best_of(walked(partial(compute, subject, own), sizes[subject])))
     between = range(min(best), max(best) + 1) if best and max(sizes.values()) > MAX_GRID_SIZE else everything
-    for subject, own in owns.items():
-        compute(subject, own, between if only is None else [only])
+    for subject in found:
+        predict(subject, between if only is None else [only])
         parts.tick()
     fit.forget()
 
@@ -97,13 +100,12 @@ def paths_of(
     """Predictions of a subject's ridge with some strengths, by split; those that are not finished are made at once."""
     kept = {number: parts.of(way=fit.way.name, whose=None if fit.way.pooled else subject, strength=number)
             for number in numbers}  # fmt: skip
-    lacking = [number for number in numbers if not kept[number].has("ridge")]
+    stored = {number: kept[number].finished("ridge") for number in numbers}
+    found = {number: arrays for number, arrays in stored.items() if arrays is not None}
+    lacking = [number for number in numbers if number not in found]
     made = fit.paths(subject, splits, RELATIVE_ALPHAS[lacking]) if lacking else []
-    found = {}
-    for number in numbers:
-        row = lacking.index(number) if number in lacking else 0
-        arrays = {str(which): path[row] for which, path in enumerate(made)}
-        found[number] = kept[number].arrays("ridge", lambda arrays=arrays: arrays)  # type: ignore[misc]
+    for row, number in enumerate(lacking):
+        found[number] = kept[number].keep("ridge", {str(which): path[row] for which, path in enumerate(made)})
     return found
 
 

@@ -15,6 +15,7 @@ from neural_clip.prepared.reader import Split
 # them unwhitened, which is better where the directions of least noise hold no signal either.
 LEAST_SHRINKAGES = (0.01, 0.1, 0.3, 1.0)
 UNWHITENED = 1.0  # least share of white noise
+ROUNDING = 1e-6  # of float32, relative to a mean
 BLOCK_NUMBERS, BLOCK_ROWS = 2**26, 2048  # of recordings that are read at a time: 256 MB of float32
 
 
