@@ -136,6 +136,24 @@ def test_a_case_is_the_same_when_a_run_goes_on_from_its_number(tmp_path, capsys)
     assert len(lines[0]) % 2 == 0 and lines[0][::2] == lines[0][1::2] and lines[0]
 
 
+def test_only_what_the_cases_read_is_made_and_they_stay_the_same(tmp_path):
+    sources = {"note": write_source, "other": write_source}
+    targets = [Target(f"of {name}", name, {"note/*": "sealed"}, planted(nameless)) for name in sources]
+    kept, made = [], []
+    for first, count in ((3, 3), (3, 1), (4, 1), (5, 1)):
+        work = tmp_path / f"{first}-{count}"
+        work.mkdir()
+        found = Attack(targets, 3, work, work / "kept", sources=sources)
+        found.make(first, count)
+        found.run(first, count, time.monotonic() + 100, workers=2)
+        cases = [json.loads(path.read_text()) for path in sorted((work / "kept").glob("3-*/case.json"))]
+        kept.append([case | {"peak": None} for case in cases])
+        made.append({path.name for path in (work / "sources").iterdir()})
+    assert made[0] == {"note_0", "note_1", "other_0", "other_1"}
+    assert {frozenset(names) for names in made[1:]} == {frozenset({f"{name}_0", f"{name}_1"}) for name in sources}
+    assert kept[0] and [case for cases in kept[1:] for case in cases] == kept[0]
+
+
 # ---------------------------------------------------------------------------------------------------------- writers
 
 

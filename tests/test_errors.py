@@ -206,6 +206,14 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path):
         check_to_be_had(tmp_path, {})
 
 
+def test_a_file_is_no_model_but_may_be_that_of_a_processor(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    with pytest.raises(OSError, match=r"config\.json' is a file, but a model is a folder"):
+        check_to_be_had(path, {})
+    check_to_be_had(path, {}, may_be_file=True)
+
+
 def test_a_checkpoint_that_may_not_be_fetched(unreachable, tmp_path):
     with pytest.raises(OSError, match=r"\(it is not in the cache of this machine, and nothing may be fetched\)"):
         check_to_be_had("you/model", {"local_files_only": True})

@@ -78,18 +78,22 @@ def is_hub_name(place: object) -> bool:
 
 
 @contextmanager
-def loading(place: object, keywords: Mapping[str, object] | None = None) -> Iterator[None]:
+def loading(
+    place: object, keywords: Mapping[str, object] | None = None, *, may_be_file: bool = False
+) -> Iterator[None]:
     """Turn whatever libraries raise on damaged files of a checkpoint into a [`DataError`] that names the file.
 
     Args:
         place (`object`): Its folder, or its name on the Hub.
         keywords (`Mapping`, *optional*): What the caller asked for beside it. Where no file is damaged and the reason
             names one of these, it is named instead.
+        may_be_file (`bool`): Whether a file may be given too, as that of a processor.
 
     Raises:
-        OSError: Within seconds, where there is no such folder and the Hub does not give a model of that name.
+        OSError: Within seconds, where the folder is empty, or there is none and the Hub does not give a model of that
+            name.
     """
-    check_to_be_had(place, keywords or {})
+    check_to_be_had(place, keywords or {}, may_be_file=may_be_file)
     try:
         yield
     except (ImportError, OSError):  # they name what is missing
@@ -106,9 +110,11 @@ def loading(place: object, keywords: Mapping[str, object] | None = None) -> Iter
         raise DataError(f"'{named}' cannot be loaded: {reason}") from error
 
 
-def check_to_be_had(place: object, keywords: Mapping[str, Any]) -> None:
+def check_to_be_had(place: object, keywords: Mapping[str, Any], *, may_be_file: bool = False) -> None:
     """Raise an `OSError` where a checkpoint is neither here nor on the Hub; transformers would ask for a minute."""
     name = "" if place is None else str(place)
+    if os.path.isfile(name) and not may_be_file:
+        raise OSError(f"{name!r} is a file, but a model is a folder, or a name on the Hub.")
     if os.path.isdir(name) and not os.listdir(name):
         raise OSError(f"The folder {name!r} is empty, so it holds no checkpoint.")
     if not name or os.path.exists(name):

@@ -1,7 +1,6 @@
 """What the models share: a checkpoint is loaded whole or not at all, and no tensor starts as silent memory."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -113,10 +112,6 @@ class WholeModel(PushedByTerms, PreTrainedModel):  # type: ignore[misc]  # `push
         """
         if isinstance(kwargs.get("config"), PreTrainedConfig):
             cls.check_config(kwargs["config"])
-        if pretrained_model_name_or_path and os.path.isfile(pretrained_model_name_or_path):
-            raise OSError(
-                f"'{pretrained_model_name_or_path}' is a file, but a model is a folder, or a name on the Hub."
-            )
         wants_info = kwargs.pop("output_loading_info", False)
         # Transformers reports a tensor of another shape instead of stopping, so that it is named below.
         reported = kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}

@@ -109,7 +109,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load the processor of a checkpoint with the statistics of its scaling; see `ProcessorMixin`."""
-        with loading(pretrained_model_name_or_path, kwargs):
+        with loading(pretrained_model_name_or_path, kwargs, may_be_file=True):
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
         where = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")

@@ -109,14 +109,15 @@ class Attack:
         self.memory: dict[str, float] = {}
         self.files: dict[str, list[str]] = {}
 
-    def make(self) -> None:
-        """Write the sources and their donors, and read each undamaged one twice; what differs is no result."""
-        for name in sorted({target.source for target in self.targets}):
+    def make(self, first: int = 0, count: int = 10**9) -> None:
+        """Write sources and donors of these cases, and read each undamaged one twice; what differs is no result."""
+        targets = self._asked(first, count)
+        for name in sorted({target.source for target in targets}):
             for number in range(2):
                 folder = self.work / "sources" / f"{name}_{number}"
                 folder.mkdir(parents=True)
                 alone(partial(self.sources[name], folder, number), folder, f"source {name}")
-        for target in self.targets:
+        for target in targets:
             runs = []
             for number in range(2):
                 folder = self._copy(target, self.work / f"undamaged{number}")
@@ -131,14 +132,27 @@ class Attack:
             names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
             self.files[target.name] = [name for name in names if guard_of(target, name)]
 
+    def _asked(self, first: int, count: int) -> list:
+        """Targets of these cases."""
+        names: set[str] = set()
+        for number in range(first, first + count):
+            names.add(self._drawn(number)[0].name)
+            if len(names) == len(self.targets):
+                break
+        return [target for target in self.targets if target.name in names]
+
+    def _drawn(self, number: int) -> tuple:
+        """Target of a case, and what draws its damage."""
+        rng = np.random.default_rng([self.seed, number])
+        weights = np.array([target.weight for target in self.targets])
+        return self.targets[rng.choice(len(self.targets), p=weights / weights.sum())], rng
+
     def _copy(self, target, folder: Path) -> Path:
         return shutil.copytree(self.work / "sources" / f"{target.source}_0", folder, symlinks=True)
 
     def start(self, number: int) -> tuple[Child, object]:
         """Fork a case."""
-        rng = np.random.default_rng([self.seed, number])
-        weights = np.array([target.weight for target in self.targets])
-        target = self.targets[rng.choice(len(self.targets), p=weights / weights.sum())]
+        target, rng = self._drawn(number)
         folder = self._copy(target, self.work / f"case{number}")
         donor = self.work / "sources" / f"{target.source}_1"
 

@@ -3,6 +3,7 @@
     make attack                                   five minutes
     make attack ATTACK_SECONDS=7200 ATTACK_SEED=3 longer, other cases
     make attack ATTACK_ARGS="--from 2000"         go on where an earlier run of the same seed ended
+    make attack ATTACK_ARGS="--from 17 --inputs 1 --kills 0"  repeat a case; only what it reads is made
 
 Case `i` of a seed is the same on every machine. Each is a process of its own, forked from one that imported all, and
 must end as an error of our own type that names a file, or as the right result: no traceback from the depths, no dead
@@ -50,9 +51,9 @@ def main(argv=None) -> int:
         started = time.monotonic()
         attack = Attack(chosen, options.seed, Path(work), options.kept)
         if options.inputs:
-            attack.make()
+            attack.make(options.first, options.inputs)
         print(
-            f"seed {options.seed}: {len(chosen)} targets are ready after {time.monotonic() - started:.0f} s",
+            f"seed {options.seed}: {len(attack.expected)} targets are ready after {time.monotonic() - started:.0f} s",
             flush=True,
         )
         began = time.monotonic()

@@ -185,6 +185,7 @@ def test_mistakes_are_one_sentence(world, made, images, signals, rows, pictures,
     cases = [
         (lambda: pipeline(TASKS[0]), r"needs a checkpoint; say model=FOLDER"),
         (lambda: pipeline(TASKS[0], model="outputs/nothing"), "There is no folder 'outputs/nothing', and the Hub"),
+        (lambda: pipeline(TASKS[0], model=f"{model}/config.json"), "is a file, but a model is a folder"),
         (lambda: pipeline(TASKS[0], model=tmp_path / "x"), "There is no folder '.*x'. Give that of a checkpoint"),
         (lambda: pipeline(TASKS[0], model=tower, gallery=images), "A gallery needs a NeuralClipModel or the folder"),
         (lambda: pipeline(TASKS[0], model=model)(rows["eeg"]), "no gallery to search; say gallery=FOLDER_OF_IMAGES"),

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from neural_clip.files.privacy import shared_command
     from neural_clip.training.adapt import adapt
 
-    only_our_bars()
     command = shared_command("neural-clip adapt", words_of(argv))
     data, known = open_data_set(given.data), given.known and open_data_set(given.known, "--known")
+    only_our_bars()
     return adapt(given.checkpoint, data, given.output_dir, options, known=known, command=command)

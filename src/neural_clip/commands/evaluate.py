@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
-    only_our_bars()
     checkpoints, data = named_checkpoints(given.checkpoint), [open_data_set(argument) for argument in given.data]
+    only_our_bars()
     command = shared_command("neural-clip evaluate", words_of(argv))
     if rank_and_count()[0] > 0:  # the first process of a launcher writes and prints
         return evaluate_checkpoints(checkpoints, data, given.output_dir, options)

@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
-    only_our_bars()
+    if options.pictures:  # nothing else reads rows, and to keep libraries quiet they are imported
+        only_our_bars()
     data = {opened.facts.modality: opened for opened in map(open_data_set, options.data or ())}
     path = write_report(options.report, pictures=options.pictures, data=data)
     print_tables(read_report(path.parent), path.parent)

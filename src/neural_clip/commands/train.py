@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from neural_clip.commands.interruption import told_how_to_go_on
-from neural_clip.commands.options import todays_spelling
+from neural_clip.commands.options import todays_spelling, words_of
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.training.recipe import read_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a recipe with its overrides and train."""
-    words = todays_spelling("train", sys.argv[1:] if argv is None else argv)
+    words = todays_spelling("train", words_of(argv))
     with no_secrets_told(words), told_how_to_go_on("train"):
         recipe = read_recipe(words)
         from neural_clip.files.bars import only_our_bars

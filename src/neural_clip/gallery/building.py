@@ -118,22 +118,14 @@ def rows_of_recordings(
 ) -> tuple[datasets.Dataset, EncoderIdentity | None, Terms]:
     """Rows of the recordings of splits or data sets, embedded some thousand at a time, and terms of the data sets."""
     parts, encoder, terms = [], embedder.encoder, []
-    for part, rows in embedded_parts(embedder, data, subject, dtype):
+    for part in blocks_of(embedder, data):
+        _, vectors, layers = embedder.embed_with_layers(part, subject)
         encoder = encoder or encoder_of(part)
         terms.append(terms_of_data(part.modality, part.facts, part.subjects))
-        parts.append(rows)
+        parts.append(split_recordings(part, vectors, dtype, layers))
     if not parts:
         raise DataError("There are no recordings; a gallery needs at least one.")
     return joined(parts), encoder, joined_terms(terms)
-
-
-def embedded_parts(
-    embedder: Embedder, data: Any, subject: str | None, dtype: str
-) -> Iterator[tuple[Split, datasets.Dataset]]:
-    """Some thousand recordings of splits or data sets at a time, and their rows."""
-    for part in blocks_of(embedder, data):
-        _, vectors, layers = embedder.embed_with_layers(part, subject)
-        yield part, split_recordings(part, vectors, dtype, layers)
 
 
 def blocks_of(embedder: Embedder, data: Any) -> Iterator[Split]:

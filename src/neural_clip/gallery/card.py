@@ -40,7 +40,7 @@ def card_text(
     from huggingface_hub import DatasetCard, DatasetCardData
 
     kind: Any = rows.features[VECTOR]
-    entries = [entry for listed in terms.values() for entry in (UNKNOWN if listed is None else listed)]
+    entries = [entry for stated in terms.values() for entry in (UNKNOWN if stated is None else stated)]
     simulated = any(entry.get("simulated") for entry in entries)
     title = f"Gallery of {listed(_title(name) for name in terms)}"
     title += "" if IMAGE in terms else " recordings"
@@ -66,7 +66,7 @@ def card_text(
         encoder=encoder,
         checkpoint=checkpoint,
         n_pictures=sum(one is not None for one in column_of(rows, PIXELS)),
-        sources=[(_title(name), UNKNOWN if listed is None else listed) for name, listed in terms.items()],
+        sources=[(_title(name), UNKNOWN if stated is None else stated) for name, stated in terms.items()],
         people=checkpoint is not None and not _nobody(terms),
         markdown=markdown,
         code=code,

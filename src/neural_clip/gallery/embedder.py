@@ -213,12 +213,9 @@ class Embedder:
         self, recordings: Any, subject: Any = None, modality: str | None = None, **said: Any
     ) -> tuple[str, np.ndarray, list[str]]:
         """As [`embed_recordings`], and whose layer each recording went through, `"average"` for the mean of all."""
-        from neural_clip.configuration_neural_clip import AVERAGE_NAME
-
         if isinstance(recordings, Split):
             check_option("modality", modality or recordings.modality, [recordings.modality])
-            names = [AVERAGE_NAME] * len(recordings) if subject == AVERAGE_NAME else recordings.subjects.tolist()
-            return recordings.modality, self.embed_split(recordings, subject), names
+            return recordings.modality, self.embed_split(recordings, subject), layers_of_split(recordings, subject)
         query = self.prepared(recordings, subject, modality, **said)
         return query.modality, self.embed([query])[0], self.layers_of(query)
 
@@ -284,6 +281,13 @@ class Embedder:
         return embed_split(
             self.model, part, batch_size=BATCH, device=device, subject=average, progress=progress
         ).embeds
+
+
+def layers_of_split(part: Split, subject: str | None) -> list[str]:
+    """Whose layer each row of a split goes through: that of its own subject, or `"average"` where that is asked."""
+    from neural_clip.configuration_neural_clip import AVERAGE_NAME
+
+    return [AVERAGE_NAME] * len(part) if subject == AVERAGE_NAME else part.subjects.tolist()
 
 
 def modality_of(recordings: Any, embedder: Embedder) -> str:

@@ -16,7 +16,7 @@ from neural_clip.files.privacy import shared_place
 from neural_clip.files.whole import check_apart, only_writer, whole_file
 from neural_clip.gallery.building import blocks_of, split_recordings
 from neural_clip.gallery.columns import PIXELS
-from neural_clip.gallery.embedder import Embedder
+from neural_clip.gallery.embedder import Embedder, layers_of_split
 from neural_clip.gallery.options import EmbedRecordingsOptions
 from neural_clip.parallel import n_processes, run_units
 from neural_clip.prepared.facts import Facts
@@ -70,7 +70,7 @@ def write_embeddings(
         with kept_pieces(place, key, what) as kept, whole_file(path) as aside, ExitStack() as held:
             writer = None
             for part, vectors in _embedded_blocks(checkpoint, embedder, opened, options, kept):
-                layers = [options.subject] * len(part) if options.subject else part.subjects.tolist()
+                layers = layers_of_split(part, options.subject)
                 rows = split_recordings(part, vectors, options.dtype, layers).remove_columns(PIXELS)
                 table = _shared(rows.with_format("arrow")[:], path.absolute().parent)
                 table = table.replace_schema_metadata(described)

@@ -154,8 +154,8 @@ def _cell(value: Any) -> str:
 
 def answered(find: Callable[[], Answer], options: AnswerOptions, inputs: Sequence[str | Path]) -> Answer:
     """Find and show an answer, once its picture can be written; `inputs` are read beside the gallery."""
-    only_our_bars()
     check_figure(options.figure, [*inputs, *options.gallery])
+    only_our_bars()
     answer = find()
     show_answer(answer, as_json=options.json, figure=options.figure)
     return answer

@@ -52,6 +52,6 @@ def bids_place(path: Path, options: RecordingOptions) -> BidsPlace | None:
         return BidsPlace(path, options.modality, str(subject), session, task, run)
     found, kind = dict(ENTITY.findall(path.name)), SUFFIX.search(path.name)
     root = next((folder for folder in path.absolute().parents if (folder / DESCRIPTION).is_file()), None)
-    if root is None or kind is None or not {"sub", "task"} <= found.keys() or not path.exists():
+    if root is None or kind is None or not {"sub", "task"} <= found.keys():
         return None
     return BidsPlace(root, kind[1], found["sub"], found.get("ses"), found["task"], found.get("run"))

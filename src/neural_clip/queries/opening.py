@@ -16,7 +16,7 @@ from neural_clip.files.reading import existing, reading
 from neural_clip.files.volumes import read_mask
 from neural_clip.gallery.embedder import Embedder, modality_of
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.queries.bids import BidsPlace, bids_place
+from neural_clip.queries.bids import bids_place
 from neural_clip.queries.continuous import open_continuous
 from neural_clip.queries.options import RecordingOptions
 from neural_clip.queries.recorded import RecordingFile, check_repeated, numbered, said_of, sensors_of
@@ -55,7 +55,8 @@ def open_recordings(place: str | Path, embedder: Embedder, options: RecordingOpt
     if bids is None and path.name.lower().endswith(FIF_SUFFIXES) and _kind_of_fif(path) == "epochs":
         return _epochs(path, embedder, options)
     check_used(path, CONTINUOUS, USED[CONTINUOUS] if bids else USED[CONTINUOUS] - {"task", "run"}, options)
-    _check_may_be_continuous(path, bids)
+    if bids is None:
+        _check_no_folder(path)
     return open_continuous(path, embedder, options, bids)
 
 
@@ -81,10 +82,8 @@ def _kind_of_fif(path: Path) -> str:
     return kind
 
 
-def _check_may_be_continuous(path: Path, bids: BidsPlace | None) -> None:
-    """Raise a `DataError` for a folder without recordings."""
-    if bids is not None:
-        return
+def _check_no_folder(path: Path) -> None:
+    """Raise a `DataError` for a folder, unless it is a recording of CTF."""
     if path.is_dir() and path.suffix.lower() != ".ds":
         raise DataError(
             f"'{path}' is a folder without recordings: it is no prepared data set (neural_clip.json), no gallery "

@@ -159,9 +159,7 @@ def _queries_of_file(place: str, found: RecordingFile, embedder: Embedder, said:
 def _saved_queries(place: str, gallery: NeuralGallery, said: RecordingOptions) -> Queries:
     """Rows of a gallery of recordings."""
     check_used(place, "a gallery", {"split", "rows"}, said)
-    wanted = {name: getattr(said, name) for name in ("modality", "subject", "session", "split")}
-    if wanted := {name: value for name, value in wanted.items() if value is not None}:
-        gallery = gallery.filter(**wanted)
+    gallery = _narrowed(gallery, said, "modality", "subject", "session", "split")
     rows = _chosen(said.rows, len(gallery), place)
     kept = replace(gallery, rows=gallery.rows.select(rows))
     return Queries(kept, [f"row {row}" for row in rows], kept.simulated)
@@ -209,9 +207,13 @@ def _among(
     )
     if verb is not None:
         found.check_kind(images=False, verb=verb)
-    wanted = {name: getattr(options, name) for name in ("modality", "subject", "session")}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
-    return found.filter(**wanted) if wanted else found
+    return _narrowed(found, options, "modality", "subject", "session")
+
+
+def _narrowed(gallery: NeuralGallery, options: Any, *columns: str) -> NeuralGallery:
+    """Rows with the texts that options name."""
+    wanted = {name: value for name in columns if (value := getattr(options, name)) is not None}
+    return gallery.filter(**wanted) if wanted else gallery
 
 
 def _fitting(top_k: int, gallery: NeuralGallery) -> int:
