@@ -1,5 +1,6 @@
 """One rule for images of every mode, in a data set's preparation, its embedding and wherever else they are read."""
 
+import contextlib
 import io
 
 import datasets
@@ -114,6 +115,20 @@ def test_ordinary_jpeg_files_and_pixels_are_what_they_were():
         == Image.open(io.BytesIO(content)).convert("RGB").tobytes()
     )
     assert image_bytes(COLOURS, "image 'x'") == saved(Image.fromarray(COLOURS))
+
+
+def test_a_jpeg_without_its_last_bytes_is_damaged_though_pillow_may_decode_it():
+    decoded = 0
+    for seed in range(200):
+        content = saved(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)), "JPEG")
+        for cut in (1, 2, 3):
+            with contextlib.suppress(OSError):
+                Image.open(io.BytesIO(content[:-cut])).load()
+                decoded += 1
+            with pytest.raises(DataError, match="damaged or truncated"):
+                image_bytes(content[:-cut], "image 'x'")
+        image_bytes(content + b"a film", "image 'x'")
+    assert decoded  # without a word
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

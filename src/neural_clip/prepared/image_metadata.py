@@ -69,6 +69,20 @@ def check_png(content: bytes) -> None:
         place = end + 4
 
 
+def check_jpeg(content: bytes) -> None:
+    """Follow a JPEG file to the end of its picture; Pillow decodes some files that lack their last byte.
+
+    Raises:
+        ValueError: If the file ends before its picture.
+    """
+    place = 2
+    while found := JPEG_MARKER.search(content, place):
+        if content[found.end() - 1] == 0xD9:
+            return
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    raise ValueError("the picture has no end")
+
+
 def _plain_jpeg(content: bytes, orientation: int) -> bytes | None:
     """A JPEG file with its first picture alone, and of EXIF the orientation; `None` if it cannot be followed."""
     parts, place, scan = [content[:2]], 2, False

@@ -12,7 +12,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.reading import begins_like, existing, reason_of
 from neural_clip.image_pixels import open_image, rgb_image
-from neural_clip.prepared.image_metadata import check_png, without_metadata
+from neural_clip.prepared.image_metadata import check_jpeg, check_png, without_metadata
 from neural_clip.prepared.parquet import ParquetShards
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ def decoded_image(content: bytes, where: str) -> tuple[PIL.Image.Image, PIL.Imag
 
     try:
         image = open_image(content)
-        if image.format == "PNG":
-            check_png(content)
+        if check := {"PNG": check_png, "JPEG": check_jpeg, "MPO": check_jpeg}.get(str(image.format)):
+            check(content)
         return image, rgb_image(image)  # decodes it all: `verify()` does not notice a truncated JPEG
     except DataError as error:
         raise DataError(f"{where} cannot be used: {error}") from error
