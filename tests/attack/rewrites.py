@@ -42,7 +42,7 @@ def changed(array: np.ndarray, rng) -> tuple[np.ndarray, str, str]:
     ways += ["nan", "inf", "zeros", "huge", "half", "complex", "bool", "int8", "double", "negative"] if number else []
     way = ways[rng.integers(len(ways))]
     if way in ("nan", "inf", "huge") and flat.size:
-        flat.reshape(-1)[rng.integers(flat.size)] = {"nan": np.nan, "inf": np.inf, "huge": 1e300}[way]
+        flat.flat[rng.integers(flat.size)] = {"nan": np.nan, "inf": np.inf, "huge": 1e300}[way]
         return flat, way, "valid" if way == "huge" else "invalid"
     made = {
         "empty": lambda: array[:0],
