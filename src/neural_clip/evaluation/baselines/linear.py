@@ -29,11 +29,13 @@ from neural_clip.evaluation.baselines.closed_form_fit import (
     Way,
     aligned_fit,
     fit_of,
-    n_components,
     size_of,
+    whitened_fits,
 )
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, one_thread
+from neural_clip.evaluation.baselines.inputs import n_components
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, Rows, one_thread
 from neural_clip.evaluation.baselines.strengths import (
+    FIRST_TRIED,
     MAX_GRID_SIZE,
     are_voxels,
     best_of,
@@ -42,9 +44,9 @@ from neural_clip.evaluation.baselines.strengths import (
     subjects_of,
     validation_two_way,
 )
-from neural_clip.evaluation.baselines.tried import NOT_KEPT, Tried, described, paths_of, tried
-from neural_clip.evaluation.baselines.whitening import BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED, sensor_whiteners
-from neural_clip.evaluation.finished_parts import FinishedParts
+from neural_clip.evaluation.baselines.tried import Tried, described, paths_of, tried
+from neural_clip.evaluation.baselines.whitening import BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
+from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
 
 N_FOLDS = 4  # of the out-of-fold predictions behind the shared fMRI map; each fit keeps 75 % of the images
@@ -76,7 +78,7 @@ def per_subject_ridge(
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
-    fit = fit_of(Way(False, n_components=n_components(train)), train)
+    fit = fit_of(Way(False, n_components=n_components(train)), train, parts)
     means = {name: train.targets[train.rows_of(name)].mean(axis=0) - train.targets.mean(axis=0) for name in fit.inputs}
 
     def shifted(predictions: np.ndarray, split: Split) -> np.ndarray:
@@ -115,14 +117,13 @@ def pooled_whitened_ridge(
         recordings were pooled but not whitened) and `validation_two_way`.
     """
     require_rows(train, validation)
-    subjects = subjects_of(train, validation, test)
+    subjects_of(train, validation, test)
     if are_voxels(train):
         return _pooled_voxels(train, validation, test, parts)
-    fits = []
-    reduced = n_components(train)
-    for least, whiteners in zip(LEAST_SHRINKAGES, sensor_whiteners(train, subjects, LEAST_SHRINKAGES), strict=True):
-        fit = Fit(Way(True, least, reduced), whiteners, train)
-        found = tried(fit, [validation, test], parts)
+    fits, first = [], FIRST_TRIED
+    for fit in whitened_fits(train, LEAST_SHRINKAGES, parts):
+        found = tried(fit, [validation, test], parts, first=first)
+        first = found.best
         fits.append((found.scores[found.best], fit, found))
     best = int(np.argmax([score for score, _, _ in fits]))
     score, fit, found = fits[best]
@@ -142,7 +143,7 @@ def frozen_identity_alignment(
     require_rows(train, validation)
     if are_voxels(train):
         raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
-    fit = aligned_fit(train)
+    fit = aligned_fit(train, parts=parts)
     found = tried(fit, [validation, test], parts)
     return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best])
 
@@ -169,7 +170,7 @@ def frozen_random_alignment(
         n_in, rng = len(recording), np.random.default_rng([ALIGNMENT_SEED, number])
         size = (ALIGNMENT_SIZE if are_voxels(train) else n_in, n_in)
         layers[subject] = (rng.uniform(-1, 1, size) / np.sqrt(n_in)).astype(recording.dtype)
-    fit = aligned_fit(train, layers)
+    fit = aligned_fit(train, layers, parts)
     found = tried(fit, [validation, test], parts)
     return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best])
 
@@ -180,8 +181,12 @@ def _pooled_voxels(
     """Whitened ridge of each subject, then one linear map of the embedding space for all."""
     size = size_of(Way(False), train)
     shrinkages = LEAST_SHRINKAGES if size <= MAX_WHITENED_SIZE else (UNWHITENED,)
-    fits = {least: fit_of(Way(False, least), train) for least in shrinkages}
-    first = {least: tried(fit, [validation, test], parts) for least, fit in fits.items()}
+    fits = {least: fit_of(Way(False, least), train, parts) for least in shrinkages}
+    first: dict[float, Tried] = {}
+    number = FIRST_TRIED
+    for least, fit in fits.items():
+        first[least] = tried(fit, [validation, test], parts, first=number)
+        number = first[least].best
     if size > MAX_GRID_SIZE:
         best = max(first, key=lambda least: first[least].scores[first[least].best])
         first = {best: first[best]}
@@ -200,13 +205,13 @@ def _shared(fit: Fit, first: Tried, validation: Split, parts: FinishedParts) -> 
     mean = known.mean(axis=0)
     blocks = [np.arange(start, min(start + BLOCK_ROWS, len(known))) for start in range(0, len(known), BLOCK_ROWS)]
     # towards the identity: strong ridge adds a constant only
-    shared = CholeskyRidge(lambda rows: known[rows] - mean, blocks, train.targets[predicted] - known)
+    shared = CholeskyRidge(Rows(lambda rows: known[rows] - mean, blocks), train.targets[predicted] - known)
 
     def behind(which: int, numbers: Sequence[int]) -> list[np.ndarray]:
         """Predictions with some strengths of the shared map."""
         made = first.predictions(number, which)
-        paths = shared.deviations([(lambda rows: made[rows] - mean, [np.arange(len(made))])], RELATIVE_ALPHAS[numbers])
-        return [made + path for path in paths[0]]
+        rows = Rows(lambda rows: made[rows] - mean, [np.arange(len(made))])
+        return [made + path for path in shared.deviations([rows], RELATIVE_ALPHAS[numbers])[0]]
 
     scores = {}
     for each, predictions in enumerate(behind(0, range(len(RELATIVE_ALPHAS)))):

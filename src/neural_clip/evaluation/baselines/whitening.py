@@ -143,7 +143,11 @@ class Standardised:
 
     def __call__(self, recordings: np.ndarray) -> np.ndarray:
         """`(n, ...)` to `(n, n_features)`."""
-        return (flat(recordings) - self.mean) * self.scale
+        return self.linear(flat(recordings) - self.mean)
+
+    def linear(self, deviations: np.ndarray) -> np.ndarray:
+        """What becomes of deviations from any mean, `(n, ...)` to `(n, n_features)`."""
+        return flat(deviations) * self.scale
 
     def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights `(n_features, n_out)` and offset `(n_out,)` on recordings that equal `weights` after this."""
@@ -172,6 +176,10 @@ class Mixed:
         """`(n, ...)` to `(n, n_features)`."""
         return self.standardised(mixed(self.layer, recordings))
 
+    def linear(self, deviations: np.ndarray) -> np.ndarray:
+        """As in [`Standardised.linear`]."""
+        return self.standardised.linear(mixed(self.layer, deviations))
+
     def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights and offset on what the layer makes of recordings, as in [`Standardised.folded`]."""
         return self.standardised.folded(weights)
@@ -198,7 +206,11 @@ class WhitenedSensors:
 
     def __call__(self, recordings: np.ndarray) -> np.ndarray:
         """`(n, n_chans, n_times)` to `(n, n_chans * n_times)`."""
-        return flat(self.spatial @ (recordings - self.mean) @ self.temporal)
+        return self.linear(recordings - self.mean)
+
+    def linear(self, deviations: np.ndarray) -> np.ndarray:
+        """As in [`Standardised.linear`]."""
+        return flat(self.spatial @ deviations @ self.temporal)
 
     def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights and offset on recordings whose channels went through `spatial`, as in [`Standardised.folded`]."""
