@@ -234,7 +234,7 @@ def test_equal_targets_are_refused():
 
 
 @pytest.mark.parametrize("n_features", [30, 66, 90])  # 66: in features though these are more, as rows are 60
-@pytest.mark.parametrize("least", [1.0, 0.1])
+@pytest.mark.parametrize("least", [1.0, 0.1, 1 - 1e-5])
 def test_ridge_by_blocks_equals_an_eigendecomposition_of_all_rows(n_features, least):
     """In rows and in features, as it is and whitened over features; float32 moves predictions by 1e-4 at most."""
     rng = np.random.default_rng(0)
@@ -336,6 +336,31 @@ def test_temporal_components_are_those_of_scaled_channels(monkeypatch):
     scaled = np.concatenate(scaled)
     expected = np.linalg.svd(scaled, full_matrices=False)[2][:3].T
     np.testing.assert_allclose(np.abs((found * expected).sum(0)), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("least", [1.0, 0.1])
+def test_folds_are_left_out_of_a_matrix_that_is_kept(monkeypatch, tmp_path, least):
+    """The ridge of other folds, without reading their rows again."""
+    train, validation, _ = planted("voxels", rows=100, n_subjects=2, noise=4.0)
+    for row in train.recordings:
+        row[3] = 0.5  # constant in all
+    way = closed_form_fit.Way(False, least)
+    left = np.flatnonzero(image_folds(train.image_ids, 4) == 1)
+    remaining = closed_form_fit.fit_of(way, train.at(np.setdiff1d(np.arange(len(train)), left)))
+    monkeypatch.setattr(inputs, "MAX_GRID_SIZE", 0)
+    whole = closed_form_fit.fit_of(way, train, FinishedParts(tmp_path))
+    for name in ("sub-00", "sub-01"):
+        expected = remaining.paths(name, [validation], module.RELATIVE_ALPHAS)[0]
+        remaining.forget()
+        own = left[train.subjects[left] == name]
+        made = whole.without(name, own, remaining)
+        remaining.source = lambda subject, made=made: made
+        found = remaining.paths(name, [validation], module.RELATIVE_ALPHAS)[0]
+        for one, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, wanted, atol=1e-4 * np.abs(wanted).max())
+        remaining.source = None
+    dual = closed_form_fit.fit_of(way, train.at(np.arange(20)), FinishedParts(tmp_path))
+    assert dual.without("sub-00", np.arange(3), remaining) is None
 
 
 @pytest.mark.parametrize("reduced_to", [None, 5])

@@ -6,7 +6,7 @@ is small beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -25,12 +25,21 @@ from neural_clip.evaluation.baselines.inputs import (
     temporal_components,
     whitened,
 )
-from neural_clip.evaluation.baselines.ridge import CholeskyRidge, Products, Rows, in_rows, pooled_products, products_of
+from neural_clip.evaluation.baselines.ridge import (
+    CholeskyRidge,
+    Products,
+    Rows,
+    in_rows,
+    pooled_products,
+    products_of,
+    products_without,
+)
 from neural_clip.evaluation.baselines.strengths import are_voxels, subjects_of
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
     UNWHITENED,
     average_of,
+    reciprocal,
     row_blocks,
     stacked_rows,
 )
@@ -87,6 +96,7 @@ class Fit:
     ) -> None:  # fmt: skip
         self.way, self.inputs, self.train, self.components, self.kept = way, inputs, train, components, kept
         self.name = name or way.name
+        self.source: Callable[[str], Products | None] | None = None  # of products, before what is kept
         self._ridges: dict[str | None, CholeskyRidge] = {}
         self._others: dict[tuple[Any, ...], list[Rows]] = {}
 
@@ -133,6 +143,8 @@ class Fit:
 
     def _products(self, subject: str) -> Products | None:
         """Those of a ridge from what is kept; `None` where nothing is, or where they are made sooner from the rows."""
+        if self.source is not None:
+            return self.source(subject)
         if self.kept.folder is None:
             return None
         rows = self._rows(self.train, self.rows_fitted(subject))
@@ -162,6 +174,30 @@ class Fit:
         if not is_dual:
             kept.of(unit_targets=self.unit_targets).keep("products", {"products": made.known})
         return made
+
+    def without(self, subject: str, left_out: np.ndarray, remaining: Fit) -> Products | None:
+        """Products of a subject's ridge of another fit, from the matrix of this one that is kept.
+
+        Args:
+            subject (`str`): Whose recordings are standardised in both.
+            left_out (`np.ndarray` of shape `(n_rows,)`, int): The subject's training rows that the other fit lacks.
+            remaining ([`Fit`]): That one.
+
+        Returns:
+            [`Products`], or `None` where they are made sooner from the rows.
+        """
+        ours, theirs = self.rows_fitted(subject), remaining.rows_fitted(subject)
+        if self.kept.folder is None or len(ours) != len(theirs) + len(left_out):
+            return None
+        if in_rows(self._rows(self.train, ours)) or in_rows(remaining._rows(remaining.train, theirs)):
+            return None
+        whole, rows = self.kept_products(subject, False), self._rows(self.train, left_out)
+        targets = np.asarray(self.train.targets[left_out] - self.train.targets[ours].mean(axis=0), dtype=np.float32)
+        total = sum(block.sum(axis=0, dtype=np.float64) for _, block in rows).astype(np.float32)
+        ratio = reciprocal(self.inputs[subject].scale) * remaining.inputs[subject].scale
+        return products_without(
+            whole, products_of(rows, targets, False), len(theirs), (total, targets.sum(axis=0)), ratio
+        )
 
     def rows_fitted(self, subject: str) -> np.ndarray:
         """Training rows of a subject's ridge, as many as a matrix may have where there are more features too."""

@@ -18,6 +18,7 @@ sums do not depend on the machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from neural_clip.evaluation.baselines.closed_form_fit import (
     whitened_fits,
 )
 from neural_clip.evaluation.baselines.inputs import n_components
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, Rows, one_thread
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, Products, Rows, one_thread
 from neural_clip.evaluation.baselines.strengths import (
     FIRST_TRIED,
     MAX_GRID_SIZE,
@@ -231,6 +232,7 @@ def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarra
         left = (folds == fold) & np.isin(train.subjects, fitted.subjects)  # not those who saw images of one fold only
         part = train.at(np.flatnonzero(left))
         of_fold = fit_of(fit.way, fitted)
+        of_fold.source = partial(_in_fold, fit, of_fold, folds == fold)
         made = np.zeros((len(part), train.targets.shape[1]), dtype=np.float32)
         for subject in of_fold.groups:
             rows = part.rows_of(subject)
@@ -241,3 +243,8 @@ def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarra
         held_out[left] = made
         predicted |= left
     return held_out, predicted
+
+
+def _in_fold(fit: Fit, of_fold: Fit, left_out: np.ndarray, subject: str) -> Products | None:
+    """Products of a subject's ridge without the rows of a fold."""
+    return fit.without(subject, np.flatnonzero(left_out & (fit.train.subjects == subject)), of_fold)

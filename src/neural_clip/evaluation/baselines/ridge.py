@@ -15,8 +15,8 @@ from neural_clip.evaluation.baselines.whitening import (
     Mixed,
     Standardised,
     WhitenedSensors,
+    penalty_of,
     reciprocal,
-    whiten_features,
     whiten_rows,
 )
 
@@ -154,12 +154,17 @@ class CholeskyRidge:
             made = products_of(rows, centred)
         self.gram, self.known, self.is_dual = made
         self.unwhitened: Callable | None = None
+        self.penalty: np.ndarray | None = None  # in place of the identity
+        found = None
         if least_shrinkage != UNWHITENED and self.is_dual:
             self.unwhitened = whiten_rows(self.gram, centred, n_features, least_shrinkage)
         elif least_shrinkage != UNWHITENED:
-            self.unwhitened = whiten_features(self.gram, self.known, centred, least_shrinkage)
+            found = penalty_of(self.gram, self.known, centred, least_shrinkage)
         self.diagonal = self.gram.diagonal().copy()
-        self.mean_eigenvalue = float(self.diagonal.sum(dtype=np.float64)) / n_rows  # of X X^T in both cases
+        trace = float(self.diagonal.sum(dtype=np.float64))
+        if found is not None:
+            self.penalty, trace = found
+        self.mean_eigenvalue = trace / n_rows  # of X X^T in both cases, whitened where it is
         if not np.isfinite(self.mean_eigenvalue):
             raise DataError("The training recordings hold NaN or infinity, or numbers whose squares are too large.")
         self._weights: tuple[float, np.ndarray] | None = None
@@ -168,7 +173,8 @@ class CholeskyRidge:
     @property
     def n_numbers(self) -> int:
         """What it holds in memory."""
-        return self.gram.size * (1 if self.unwhitened is None else 3) + self.rows.n_numbers
+        n_matrices = 3 if self.unwhitened is not None else 2 if self.penalty is not None else 1
+        return n_matrices * self.gram.size + self.rows.n_numbers
 
     def solution(self, relative_alpha: float) -> np.ndarray:
         """Coefficients of the training rows, or of the features where these are fewer, `(size, projection_dim)`."""
@@ -176,8 +182,12 @@ class CholeskyRidge:
 
         if self.mean_eigenvalue == 0:  # nothing varies
             return np.zeros_like(self.known)
+        alpha, diagonal = np.float32(relative_alpha * self.mean_eigenvalue), np.float32(1)
         _mirror(self.gram)
-        self.gram[np.diag_indices(len(self.gram))] = self.diagonal + np.float32(relative_alpha * self.mean_eigenvalue)
+        if self.penalty is not None:
+            _add_upper(self.gram, self.penalty, alpha)
+            diagonal = self.penalty.diagonal()
+        self.gram[np.diag_indices(len(self.gram))] = self.diagonal + alpha * diagonal
         factor, failed = spotrf(self.gram, lower=1, clean=0, overwrite_a=1)
         if failed:
             raise DataError(
@@ -345,6 +355,31 @@ def pooled_products(
     return Products(gram, known, is_dual=False)
 
 
+def products_without(
+    whole: Products, left_out: Products, n_rows: int, sums: tuple[np.ndarray, np.ndarray], ratio: np.ndarray
+) -> Products:
+    """Those of what remains of standardised rows, standardised again, in features.
+
+    Args:
+        whole, left_out ([`Products`]): Of all rows Z and of those that are left out, both as all are standardised; the
+            arrays of `whole` are changed.
+        n_rows (`int`): That remain.
+        sums (`tuple`): Of the rows that are left out, `(n_features,)`, and of their targets.
+        ratio (`np.ndarray` of shape `(n_features,)`): Deviation of all rows over that of those that remain.
+    """
+    gram, known = whole.gram, whole.known
+    constant = ratio * sums[0] / n_rows  # what remains of Z has the mean -sums / n_rows
+    for start in range(0, len(gram), PANEL):
+        panel = slice(start, start + PANEL)
+        gram[:, panel] -= left_out.gram[:, panel]
+        gram[:, panel] *= ratio[:, None] * ratio[panel]
+        gram[:, panel] -= np.outer(constant, n_rows * constant[panel])
+    known -= left_out.known
+    known *= ratio[:, None]
+    known -= np.outer(constant, sums[1])
+    return Products(gram, known, is_dual=False)
+
+
 def _mirror(matrix: np.ndarray) -> None:
     """Copy the upper triangle of a square matrix to the lower one, in place."""
     for start in range(0, len(matrix), PANEL):
@@ -352,3 +387,11 @@ def _mirror(matrix: np.ndarray) -> None:
         upper = np.triu(matrix[own, own], 1)
         matrix[own, own] = upper + upper.T + np.diag(matrix[own, own].diagonal())
         matrix[after, own] = matrix[own, after].T
+
+
+def _add_upper(matrix: np.ndarray, other: np.ndarray, factor: np.float32) -> None:
+    """Add a multiple of the upper triangle of another matrix to the lower one, in place; the diagonal stays."""
+    for start in range(0, len(matrix), PANEL):
+        own, after = slice(start, start + PANEL), slice(start + PANEL, None)
+        matrix[own, own] += factor * np.triu(other[own, own], 1).T
+        matrix[after, own] += factor * other[own, after].T
