@@ -107,9 +107,18 @@ def test_the_line_is_told_of_one_and_of_many():
 
 def test_the_hours_that_the_documentation_tells_are_those_that_are_printed():
     page = Path(__file__).parents[3].joinpath("docs", "evaluation.md").read_text(encoding="utf-8")
-    sizes = {"4 people, 20,000 rows of 271 x 201 samples": of_size(4, 20_000, 271, 201),
-             "8 people, 27,000 rows of 15,700 voxels": of_size(8, 27_000, 15_700)}  # fmt: skip
-    for words, train in sizes.items():
-        alone = cost_of("closed form", train).seconds / 3600
-        together = sum(cost.seconds for cost in costs_of([name for name, _ in BASELINES], train).values()) / 3600
-        assert f"{words} each | {alone:.1f} | {together:.1f} |" in page, words
+    sizes = {"THINGS-MEG, 4 people, 20,000 rows of 271 x 201 samples": (4, 20_000, 271, 201),
+             "single trials of NSD, 8 people, 24,300 rows of 15,000 voxels": (8, 24_300, 15_000),
+             "averaged trials of NSD, 8 people, 8,100 rows of 15,000 voxels": (8, 8100, 15_000),
+             "averaged trials of THINGS-EEG2, 10 people, 14,900 rows of 63 x 200 samples": (10, 14_900, 63, 200),
+    }  # fmt: skip
+    names = [name for name, _ in BASELINES]
+    for words, size in sizes.items():
+        cells = []
+        for methods in (["closed form"], names):
+            one, other = (
+                sum(cost.seconds for cost in costs_of(methods, of_size(*size, length=length)).values()) / 3600
+                for length in (1.0, 10.0)
+            )
+            cells.append(f"{one:.1f} ({other:.1f})")
+        assert f"| {words} each | {' | '.join(cells)} |" in page, (words, cells)

@@ -20,7 +20,9 @@ FLOPS, NUMBERS = 7.5e10, 5e7
 N_FACTORED = 5  # strengths of a ridge
 # Passes over training rows: components, means, variances and the matrix; noise; what random layers make of them.
 N_PASSES, N_NOISE_PASSES, N_RANDOM_PASSES = 4, 4, 2
-WHITENING = 7 / 3  # products and factors that whiten a matrix of voxels, of its size cubed
+# Products and factors that whiten a matrix of voxels, of its size cubed, in rows and in features; and of its size
+# squared and the width of the embeddings.
+WHITENING, WHITENING_BY_FEATURES, EVOKED = 7 / 3, 2 / 3, 6
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def costs_of(methods: Sequence[str], train: Split) -> dict[str, Cost]:
         needed = {f"{name}, unit targets" if unit and work.ridges else name: work
                   for name, work in works.of(method).items()}  # fmt: skip
         found[method] = sum((work for name, work in needed.items() if name not in done), NOTHING)
+        if unit:  # products with other targets
+            found[method] += works.reading(1)
         done |= set(needed)
     return found
 
@@ -82,7 +86,7 @@ class _Works:
         """Of a recording as ridge sees it."""
         return self.train.values([0])[0].shape[0] * n_components(self.train) or self.n_numbers
 
-    def _reading(self, passes: float) -> Cost:
+    def reading(self, passes: float) -> Cost:
         """All training rows, so many times."""
         return Cost(0, passes * len(self.train) * self.n_numbers / NUMBERS, 0)
 
@@ -101,43 +105,50 @@ class _Works:
         n_rows = n_rows if self.n_features <= MAX_SIZE else min(n_rows, MAX_SIZE)
         size = int(min(n_rows, self.n_features))
         matrices = Cost(0, self.n_subjects * n_rows * self.n_features * size / FLOPS, 0)
-        return size, {"matrices": self._reading(N_PASSES) + matrices, "alone": self._ridges(self.n_subjects, size)}
+        return size, {"matrices": self.reading(N_PASSES) + matrices, "alone": self._ridges(self.n_subjects, size)}
 
     def _of_sensors(self, method: str) -> dict[str, Cost]:
         _, own = self._own()
         matrices, alone = own["matrices"], own["alone"]
         size = min(len(self.train), self.n_features)
         if size < self.n_features:  # in rows
-            pooled = self._ridges(1, size, size**2 * self.n_features) + self._reading(1)
+            pooled = self._ridges(1, size, size**2 * self.n_features) + self.reading(1)
         else:
             n_chans, n_times = self.train.values([0])[0].shape[0], self.n_features / self.train.values([0])[0].shape[0]
             pooled = self._ridges(1, size, self.n_subjects * 4 * size**2 * (n_chans + n_times))
-        noise = self._reading(N_NOISE_PASSES)
+        noise = self.reading(N_NOISE_PASSES)
         white = {f"whitened {least:g}": pooled for least in LEAST_SHRINKAGES if least != UNWHITENED}
         return {
             "per-subject ridge": {"matrices": matrices, "alone": alone},
             "pooled whitened ridge": {"matrices": matrices, "noise": noise, **white, "one scale a subject": pooled},
             "closed form": {"matrices": matrices, "alone": alone, "pooled": pooled, "noise": noise, **white},
             "ridge, identity alignment": {"matrices": matrices, "identity": pooled},
-            "ridge, random alignment": {"matrices": matrices, "random": pooled + self._reading(N_RANDOM_PASSES)},
+            "ridge, random alignment": {"matrices": matrices, "random": pooled + self.reading(N_RANDOM_PASSES)},
         }[method]
 
     def _of_voxels(self, method: str) -> dict[str, Cost]:
         size, own = self._own()
         n_white = len(LEAST_SHRINKAGES) - 1 if size_of(Way(False), self.train) <= MAX_WHITENED_SIZE else 0
-        whitened = self._ridges(self.n_subjects, size, WHITENING * size**3)
-        white = {f"whitened {number}": whitened for number in range(n_white)}
+        by_features = size == self.n_features
         n_folds = N_FOLDS * (1 if size > MAX_GRID_SIZE else 1 + n_white)
-        share = 1 - 1 / N_FOLDS  # of the rows
-        in_fold = self._ridges(self.n_subjects * n_folds, int(min(size, share * len(self.train) / self.n_subjects)),
-                               WHITENING * size**3 if n_white else 0.0, strengths=1)  # fmt: skip
-        matrices = own["matrices"]
-        in_fold += Cost(0, n_folds * share * matrices.seconds, 0)
+        read = (
+            1 / N_FOLDS if by_features else 1 - 1 / N_FOLDS
+        )  # of the rows of a person: those left out, or the others
+        in_fold = size if by_features else int(read * size)
+
+        def whitening(size: int) -> float:
+            cubes = WHITENING_BY_FEATURES if by_features else WHITENING
+            return cubes * size**3 + EVOKED * size**2 * self.train.targets.shape[1]
+
+        whitened = self._ridges(self.n_subjects, size, whitening(size))
+        white = {f"whitened {number}": whitened for number in range(n_white)}
+        folds = self._ridges(self.n_subjects * n_folds, in_fold, whitening(in_fold) if n_white else 0.0, strengths=1)
+        folds += Cost(0, n_folds * read * own["matrices"].seconds, 0)
         layer = 2 * len(self.train) * self.n_numbers * ALIGNMENT_SIZE * N_PASSES / FLOPS
-        random = self._reading(N_PASSES) + self._ridges(1, min(ALIGNMENT_SIZE, len(self.train))) + Cost(0, layer, 0)
+        random = self.reading(N_PASSES) + self._ridges(1, min(ALIGNMENT_SIZE, len(self.train))) + Cost(0, layer, 0)
         return {
             "per-subject ridge": own,
-            "pooled whitened ridge": {**own, **white, "folds": in_fold},
+            "pooled whitened ridge": {**own, **white, "folds": folds},
             "closed form": {**own, **white},
             "ridge, identity alignment": {},
             "ridge, random alignment": {"random": random},
