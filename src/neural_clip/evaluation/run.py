@@ -83,7 +83,7 @@ def evaluate_checkpoints(
             raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
     usable_device(options.device)
     check_names(checkpoints)
-    opened = open_data(data)
+    opened = open_data(data, options.streaming)
     output_dir = Path(output_dir)
     check_takes_files(output_dir)
     with joined() as is_first:
@@ -150,7 +150,8 @@ def _embedded(
         space = TargetSpace.of(getattr(models[name].config, "target_space", None))
         opened = {modality: found.moved_to(space) for modality, found in opened.items()}
     for data_set in opened.values():
-        data_set.verify()
+        if not data_set.streaming:
+            data_set.verify()
     parts = scored_parts(opened, options)
     embedded: Embedded = {}
     for name, model in models.items():

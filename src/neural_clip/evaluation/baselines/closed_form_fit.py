@@ -29,7 +29,6 @@ from neural_clip.evaluation.baselines.ridge import (
     CholeskyRidge,
     Products,
     Rows,
-    in_rows,
     pooled_products,
     products_of,
     products_without,
@@ -149,8 +148,8 @@ class Fit:
             return None
         rows = self._rows(self.train, self.rows_fitted(subject))
         if not self.way.pooled:
-            return self.kept_products(subject, in_rows(rows))
-        if are_voxels(self.train) or in_rows(rows):
+            return self.kept_products(subject, rows.is_dual)
+        if are_voxels(self.train) or rows.is_dual:
             return None
         own = Fit(Way(False), standardised(self.train, False, bool(self.way.n_components), self.kept), self.train,
                   kept=self.kept)  # fmt: skip
@@ -189,7 +188,7 @@ class Fit:
         ours, theirs = self.rows_fitted(subject), remaining.rows_fitted(subject)
         if self.kept.folder is None or len(ours) != len(theirs) + len(left_out):
             return None
-        if in_rows(self._rows(self.train, ours)) or in_rows(remaining._rows(remaining.train, theirs)):
+        if self._rows(self.train, ours).is_dual or remaining._rows(remaining.train, theirs).is_dual:
             return None
         whole, rows = self.kept_products(subject, False), self._rows(self.train, left_out)
         targets = np.asarray(self.train.targets[left_out] - self.train.targets[ours].mean(axis=0), dtype=np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +10,9 @@ from functools import cached_property
 from neural_clip.evaluation.baselines.closed_form_fit import MAX_WHITENED_SIZE, Way, size_of
 from neural_clip.evaluation.baselines.inputs import has_unit_targets, n_components
 from neural_clip.evaluation.baselines.linear import ALIGNMENT_SIZE, N_FOLDS
-from neural_clip.evaluation.baselines.ridge import MAX_SIZE
+from neural_clip.evaluation.baselines.ridge import MAX_SIZE, in_rows
 from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, are_voxels, subjects_of
-from neural_clip.evaluation.baselines.whitening import LEAST_SHRINKAGES, UNWHITENED
+from neural_clip.evaluation.baselines.whitening import BLOCK_NUMBERS, BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
 from neural_clip.prepared.reader import Split
 
 # Of one core of 2021 (AMD EPYC 7003), float32: products and factors of large matrices, and numbers read from disk,
@@ -86,6 +87,11 @@ class _Works:
         """Of a recording as ridge sees it."""
         return self.train.values([0])[0].shape[0] * n_components(self.train) or self.n_numbers
 
+    def _size(self, n_rows: float) -> int:
+        """Of the matrix of a ridge."""
+        n_blocks = n_rows / min(BLOCK_ROWS, max(BLOCK_NUMBERS // self.n_numbers, 1))
+        return int(n_rows) if in_rows(int(n_rows), self.n_features, math.ceil(n_blocks)) else self.n_features
+
     def reading(self, passes: float) -> Cost:
         """All training rows, so many times."""
         return Cost(0, passes * len(self.train) * self.n_numbers / NUMBERS, 0)
@@ -103,14 +109,14 @@ class _Works:
         """Size of a subject's matrix, all of these, and their ridges."""
         n_rows = len(self.train) / self.n_subjects
         n_rows = n_rows if self.n_features <= MAX_SIZE else min(n_rows, MAX_SIZE)
-        size = int(min(n_rows, self.n_features))
+        size = self._size(n_rows)
         matrices = Cost(0, self.n_subjects * n_rows * self.n_features * size / FLOPS, 0)
         return size, {"matrices": self.reading(N_PASSES) + matrices, "alone": self._ridges(self.n_subjects, size)}
 
     def _of_sensors(self, method: str) -> dict[str, Cost]:
         _, own = self._own()
         matrices, alone = own["matrices"], own["alone"]
-        size = min(len(self.train), self.n_features)
+        size = self._size(len(self.train))
         if size < self.n_features:  # in rows
             pooled = self._ridges(1, size, size**2 * self.n_features) + self.reading(1)
         else:

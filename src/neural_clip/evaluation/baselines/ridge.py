@@ -112,14 +112,13 @@ class Products(NamedTuple):
     is_dual: bool
 
 
-def in_rows(rows: Rows) -> bool:
+def in_rows(n_rows: int, n_features: int, n_blocks: int) -> bool:
     """Whether X X^T is taken, or X^T X.
 
     The smaller one. Rows of several blocks are read once for X^T X, and once for each pair of blocks for X X^T, which
     is taken where it is smaller by a fifth at least.
     """
-    share = DUAL_SHARE if len(rows.blocks) > 1 and rows.n_features <= MAX_SIZE else 1
-    return rows.n_rows <= rows.n_features * share
+    return n_rows <= n_features * (DUAL_SHARE if n_blocks > 1 and n_features <= MAX_SIZE else 1)
 
 
 class CholeskyRidge:
@@ -268,6 +267,11 @@ class Rows:
         """What is in memory."""
         return self._last[1].size
 
+    @property
+    def is_dual(self) -> bool:
+        """Whether a ridge of these rows is in rows."""
+        return in_rows(self.n_rows, self.n_features, len(self.blocks))
+
     def place(self, number: int) -> slice:
         """Where a block lies among all rows."""
         return slice(self.starts[number], self.starts[number + 1])
@@ -287,12 +291,12 @@ def products_of(
     Args:
         rows ([`Rows`]): Training rows, centred over all blocks.
         targets (`np.ndarray` of shape `(n, projection_dim)`): Of these rows, centred, float32.
-        is_dual (`bool`, *optional*): As in [`Products`]; by default what [`in_rows`] says.
+        is_dual (`bool`, *optional*): As in [`Products`]; by default what [`Rows.is_dual`] says.
         gram (`np.ndarray`, *optional*): The matrix, where it is known.
     """
     from scipy.linalg.blas import ssyrk
 
-    is_dual = in_rows(rows) if is_dual is None else is_dual
+    is_dual = rows.is_dual if is_dual is None else is_dual
     size = rows.n_rows if is_dual else rows.n_features
     made = np.zeros((size, size), dtype=np.float32, order="F") if gram is None else gram
     if is_dual:
