@@ -1,6 +1,5 @@
 """Evaluations that read recordings from Parquet files, without copies of them."""
 
-
 import pytest
 
 from neural_clip import FmriConfig, NeuralClipConfig, NeuralClipModel

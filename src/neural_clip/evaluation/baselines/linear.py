@@ -9,11 +9,11 @@
 Everything is fitted on the training split; the ridge strength is chosen on the validation split by the 2-way score;
 the test split is read once. Predictions are compared with images without the mean of the training targets: strong
 ridge shrinks towards it, and every recording would find the images that lie near it. Recordings are read by blocks;
-memory holds few matrices in the smaller of rows and features. Baselines that are given the same `parts` share statistics,
-matrices and ridges. EEG and MEG with more than `MAX_FEATURES` numbers are first reduced to their principal components
-over time, and the fit says to how many. Each fit holds BLAS to one thread:
-where cores are shared, the threads of a small decomposition wait for one another far longer than they work, and the
-sums do not depend on the machine.
+memory holds few matrices in the smaller of rows and features. Baselines that are given the same `parts` share
+statistics, matrices and ridges. EEG and MEG with more than `MAX_FEATURES` numbers are first reduced to principal
+components over time, and the fit says to how many. Each fit holds BLAS to one thread: where cores are shared, the
+threads of a small decomposition wait for one another far longer than they work, and the sums do not depend on the
+machine.
 """
 
 from __future__ import annotations
