@@ -34,6 +34,7 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run `neural-clip evaluate`; returns the report."""
     given, options = read_options("evaluate", __doc__, argv, Arguments, EvaluateOptions)
+    from neural_clip.evaluation.checkpoints import MOST_KEPT
     from neural_clip.evaluation.outputs import REPORT_FILE
     from neural_clip.evaluation.processes import rank_and_count
     from neural_clip.evaluation.run import evaluate_checkpoints
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
-    checkpoints, data = named_checkpoints(given.checkpoint), [open_data_set(argument) for argument in given.data]
+    checkpoints = named_checkpoints(given.checkpoint)
+    data = [open_data_set(argument, "--data", options.streaming, MOST_KEPT) for argument in given.data]
     only_our_bars()
     command = shared_command("neural-clip evaluate", words_of(argv))
     if rank_and_count()[0] > 0:  # the first process of a launcher writes and prints

@@ -172,12 +172,14 @@ def named_checkpoints(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def open_data_set(argument: str, parameter: str = "--data") -> PreparedSet:
+def open_data_set(
+    argument: str, parameter: str = "--data", streaming: bool = False, most_kept: int | None = None
+) -> PreparedSet:
     """The data set of a `MODALITY=FOLDER` argument; a `DataError` unless it holds recordings of that modality."""
     modality, separator, folder = argument.partition("=")
     fits = bool(separator) and modality in MODALITIES
     check_value(parameter, argument, fits, "eeg=FOLDER, meg=FOLDER or fmri=FOLDER")
-    data = PreparedSet.open(folder)
+    data = PreparedSet.open(folder, streaming, most_kept)
     if data.facts.modality != modality:
         raise DataError(f"'{argument}' says {modality}, but the data set holds {data.facts.modality} recordings.")
     return data

@@ -16,6 +16,8 @@ from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
+MOST_KEPT = 2**29  # bytes of row groups: recordings are passed over in their order, again and again
+
 
 def check_names(checkpoints: Mapping[str, str | Path]) -> None:
     """Raise where there is no checkpoint, or one has the name of a baseline."""
@@ -27,12 +29,13 @@ def check_names(checkpoints: Mapping[str, str | Path]) -> None:
             raise DataError(f"'{path}' is called '{name}', which is the name of a baseline; name it otherwise.")
 
 
-def open_data(data: Sequence[str | Path | PreparedSet]) -> dict[str, PreparedSet]:
+def open_data(data: Sequence[str | Path | PreparedSet], streaming: bool = False) -> dict[str, PreparedSet]:
     """Data sets by modality; raise where a modality is given twice or the image encoders differ."""
     if not data:
         raise DataError("Invalid value for the 'data' parameter. Allowed is one or more, but got none.")
     found: dict[str, PreparedSet] = {}
-    for opened in map(PreparedSet.open, data):
+    for folder in data:
+        opened = PreparedSet.open(folder, streaming, MOST_KEPT)
         modality = opened.facts.modality
         if modality in found:
             raise DataError(f"'{found[modality].name}' and '{opened.name}' both hold {modality}; give one.")

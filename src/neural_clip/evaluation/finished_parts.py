@@ -92,6 +92,9 @@ class FinishedParts:
         return self.folder / f"{re.sub('[^A-Za-z0-9]+', '-', name)}-{digest[:16]}.safetensors"
 
 
+NOT_KEPT = FinishedParts()
+
+
 class _Stored(Mapping[str, np.ndarray]):
     """Arrays in a file of safetensors."""
 

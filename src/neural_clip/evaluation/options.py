@@ -33,6 +33,8 @@ class EvaluateOptions(Options):
         controls (`bool`): Also run the controls of `controls.py` for the first checkpoint.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
             [`understand`]), with maps over so many recordings; needs captum.
+        streaming (`bool`): Read recordings a row group at a time. Sizes and footers of the files are compared with
+            what was written; contents are not read beforehand.
         seed (`int`): Seed of intervals, p-values and sampled scores; nothing else is random.
     """
 
@@ -62,6 +64,9 @@ class EvaluateOptions(Options):
         nargs="?", type=int, const=64, least=1,
     )  # fmt: skip
     seed: int = option(0, "of intervals and p-values", type=int, least=0)
+    streaming: bool = option(
+        False, "read recordings from their Parquet files, here or on the Hub, without copies of them"
+    )
     batch_size: int = option(64, "recordings a forward pass", type=int, least=1)
     device: str = option("cpu", "where the model computes, cpu or cuda")
 

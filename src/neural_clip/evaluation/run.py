@@ -83,7 +83,7 @@ def evaluate_checkpoints(
             raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
     usable_device(options.device)
     check_names(checkpoints)
-    opened = open_data(data)
+    opened = open_data(data, options.streaming)
     output_dir = Path(output_dir)
     check_takes_files(output_dir)
     with joined() as is_first:
@@ -150,7 +150,8 @@ def _embedded(
         space = TargetSpace.of(getattr(models[name].config, "target_space", None))
         opened = {modality: found.moved_to(space) for modality, found in opened.items()}
     for data_set in opened.values():
-        data_set.verify()
+        if not data_set.streaming:
+            data_set.verify()
     parts = scored_parts(opened, options)
     embedded: Embedded = {}
     for name, model in models.items():
@@ -385,14 +386,14 @@ def baseline_rows(
     """
     from tqdm import tqdm
 
-    from neural_clip.evaluation.baselines.cost import cost_of, told
+    from neural_clip.evaluation.baselines.cost import costs_of, told
     from neural_clip.evaluation.baselines.rows import BASELINES
     from neural_clip.evaluation.tasks import decoding_rows
 
     rows: list[dict] = []
     contributions: dict[str, Contributions] = {}
     wanted = {name: fit for name, fit in BASELINES if name in names}
-    costs = {name: cost_of(name, splits[0]) for name in wanted}
+    costs = costs_of(list(wanted), splits[0])
     long = sum(cost.seconds for cost in costs.values()) > LONG
     if long:
         print(told(data.modality, list(costs.values())), file=sys.stderr)
@@ -402,9 +403,9 @@ def baseline_rows(
     ) as progress:  # fmt: skip
         for name, fit in wanted.items():
             started, before, seconds = time.monotonic(), progress.n, time.process_time()
-            own = replace(parts.of(baseline=name), tick=progress.update)
+            own = replace(parts, tick=progress.update)
             try:
-                predictions, chosen = _predicted(fit, splits, own)
+                predictions, chosen = _predicted(name, fit, splits, own)
             except DataError as error:
                 rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
                 continue
@@ -417,12 +418,14 @@ def baseline_rows(
     return rows, contributions
 
 
-def _predicted(fit: Callable[..., Any], splits: Sequence[Split], parts: FinishedParts) -> tuple[np.ndarray, dict]:
+def _predicted(
+    name: str, fit: Callable[..., Any], splits: Sequence[Split], parts: FinishedParts
+) -> tuple[np.ndarray, dict]:
     """Predictions of a baseline and what was chosen, from their part where they are finished."""
 
     def compute() -> dict[str, np.ndarray]:
         predictions, chosen = fit(*splits, parts=parts)
         return {"predictions": predictions, "chosen": np.frombuffer(json.dumps(chosen).encode(), dtype=np.uint8)}
 
-    found = parts.arrays("predictions", compute)
+    found = parts.of(baseline=name).arrays("predictions", compute)
     return found["predictions"], json.loads(found["chosen"].tobytes())

@@ -56,23 +56,29 @@ class PreparedSet:
         facts ([`Facts`]): What its `neural_clip.json` says.
         images ([`ImageTable`], *optional*): Read from the folder when first used unless given.
         streaming (`bool`): Read recordings from their Parquet files a row group at a time.
+        most_kept (`int`, *optional*): Bytes of these that are kept in memory; by default a quarter of the machine's.
     """
 
     def __init__(
-        self, name: str, folder: Path, facts: Facts, images: ImageTable | None = None, streaming: bool = False
-    ) -> None:
-        self.name, self.folder, self.facts, self.streaming = name, folder, facts, streaming
+        self, name: str, folder: Path, facts: Facts, images: ImageTable | None = None, streaming: bool = False,
+        most_kept: int | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.folder, self.facts, self.streaming, self.most_kept = name, folder, facts, streaming, most_kept
         self._images = images
         self._recordings: dict[str, datasets.DatasetDict] = {}
 
     @classmethod
-    def open(cls, folder: str | Path | PreparedSet, streaming: bool = False) -> PreparedSet:
+    def open(
+        cls, folder: str | Path | PreparedSet, streaming: bool = False, most_kept: int | None = None
+    ) -> PreparedSet:
         """Open a folder, or fetch a data set of that name from the Hub; an open one is returned as it is.
 
         Args:
             folder (`str`, `Path` or [`PreparedSet`]): Which.
             streaming (`bool`): Read recordings a row group at a time, those of the Hub from there; nothing is copied
                 or written but what is beside the recordings.
+            most_kept (`int`, *optional*): Bytes of row groups that are kept in memory; by default a quarter of what
+                the machine has.
 
         Raises:
             DataError: If it is no prepared data set of this machine and cannot be had from the Hub, its facts are
@@ -86,7 +92,7 @@ class PreparedSet:
         local = folder_of(folder, "data set", advice, ignore_patterns="data/*" if streaming else None)
         facts = Facts.read(local)
         check_stored(local, facts, recordings=not streaming or local == Path(folder))
-        return cls(str(folder), local, facts, streaming=streaming)
+        return cls(str(folder), local, facts, streaming=streaming, most_kept=most_kept)
 
     def verify(self) -> PreparedSet:
         """The same data set, once its files are read whole and known to be those that were written.
@@ -142,7 +148,8 @@ class PreparedSet:
             return self
         images = replace(self.images, embeds=mine.moved(self.images.embeds, space))
         targets = {**(self.facts.targets or {}), "space": replace(mine, mean=space.mean).as_dict()}
-        return PreparedSet(self.name, self.folder, replace(self.facts, targets=targets), images, self.streaming)
+        facts = replace(self.facts, targets=targets)
+        return PreparedSet(self.name, self.folder, facts, images, self.streaming, self.most_kept)
 
     @cached_property
     def preparation(self) -> Preparation | None:
@@ -282,12 +289,13 @@ class PreparedSet:
         """Files of a split, here or on the Hub, in the order of its rows."""
         patterns = [f"data/{subject}/{name}-*.parquet" for subject in subjects]
         if self.folder == Path(self.name):
-            return ParquetFiles([str(path) for each in patterns for path in files_of(self.folder, each)])
+            paths = [str(path) for each in patterns for path in files_of(self.folder, each)]
+            return ParquetFiles(paths, most_bytes=self.most_kept)
         open_file, place = hub_files(self.name, self.folder.name)
         listed = self.facts.files or {}
         names = [file for each in patterns for file in sorted(listed) if fnmatchcase(file, each)]
         told = {f"{place}/{file}": listed[file] for file in names}
-        return ParquetFiles(list(told), open_file, told)
+        return ParquetFiles(list(told), open_file, told, self.most_kept)
 
     def _of_subject(self, subject: str) -> datasets.DatasetDict:
         """All splits of a subject, opened once."""

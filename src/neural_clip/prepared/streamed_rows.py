@@ -39,6 +39,7 @@ class ParquetFiles:
         paths (sequence of `str`): In the order of the rows.
         open_file (`Callable`, *optional*): Opens one of them to be read; by default as a file of this machine.
         told (`Mapping`, *optional*): What `neural_clip.json` says of each path: `bytes` and `footer_sha256`.
+        most_bytes (`int`, *optional*): That are kept in memory; by default a quarter of what this machine has.
 
     Raises:
         DataError: If a file cannot be read or is not the one that was written, by its size and footer.
@@ -49,11 +50,15 @@ class ParquetFiles:
         paths: Sequence[str],
         open_file: Callable[[str], Any] | None = None,
         told: Mapping[str, Mapping] | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.paths, open_file = list(paths), open_file or pa.OSFile
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        there = KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes
+        self.most_bytes = there if most_bytes is None else min(most_bytes, there)
         self.files: list[pq.ParquetFile] = []
         for path in self.paths:
             with _streaming(path):
@@ -69,8 +74,6 @@ class ParquetFiles:
         self.n_rows = np.array([count for own in counts for count in own], dtype=np.int64)
         self.starts = np.cumsum([0, *self.n_rows])
         self.kept: OrderedDict[tuple, pa.Table] = OrderedDict()
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self.most_bytes = KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes
         _OPEN.add(self)
 
     def followed_by(self, others: ParquetFiles) -> ParquetFiles:

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines import closed_form as module
-from neural_clip.evaluation.baselines import closed_form_fit, strengths, tried, whitening
+from neural_clip.evaluation.baselines import closed_form_fit, inputs, strengths, tried, whitening
 from neural_clip.evaluation.baselines import ridge as ridge_module
 from neural_clip.evaluation.baselines.closed_form import (
     GAMMA,
@@ -22,8 +22,9 @@ from neural_clip.evaluation.baselines.closed_form import (
 )
 from neural_clip.evaluation.baselines.closed_form_fit import fits
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
-from neural_clip.evaluation.baselines.ridge import CholeskyRidge, KernelRidge
+from neural_clip.evaluation.baselines.ridge import CholeskyRidge, KernelRidge, Rows
 from neural_clip.evaluation.baselines.strengths import image_folds
+from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_data import split_of
 from planted_splits import WIDTH, planted, two_way
 from slow_whitening import whitening_of
@@ -33,10 +34,10 @@ pytestmark = pytest.mark.numerical
 
 def assert_maps_predict(fit, alpha, split, expected):
     """The maps of all subjects, applied to their recordings by hand."""
-    for name, inputs in fit.inputs.items():
+    for name, passed in fit.inputs.items():
         weights, offset = fit.folded(name, alpha, np.eye(WIDTH))
         rows = split.of_subject(name)
-        mixed = inputs.spatial @ rows if hasattr(inputs, "spatial") else rows
+        mixed = passed.spatial @ rows if hasattr(passed, "spatial") else rows
         made = mixed.reshape(len(rows), -1) @ weights + offset
         np.testing.assert_allclose(made, expected[split.subjects == name], atol=1e-4)
 
@@ -233,7 +234,7 @@ def test_equal_targets_are_refused():
 
 
 @pytest.mark.parametrize("n_features", [30, 66, 90])  # 66: in features though these are more, as rows are 60
-@pytest.mark.parametrize("least", [1.0, 0.1])
+@pytest.mark.parametrize("least", [1.0, 0.1, 1 - 1e-5])
 def test_ridge_by_blocks_equals_an_eigendecomposition_of_all_rows(n_features, least):
     """In rows and in features, as it is and whitened over features; float32 moves predictions by 1e-4 at most."""
     rng = np.random.default_rng(0)
@@ -245,10 +246,10 @@ def test_ridge_by_blocks_equals_an_eigendecomposition_of_all_rows(n_features, le
     white = (lambda part: part) if least == 1 else whitening_of(rows, targets, least)
     other = rng.standard_normal((20, n_features)).astype(np.float32)
     blocks, others = np.array_split(np.arange(60), 4), np.array_split(np.arange(20), 3)
-    ridge = CholeskyRidge(lambda block: rows[block], blocks, targets, least)
+    ridge = CholeskyRidge(Rows(lambda block: rows[block], blocks), targets, least)
     assert ridge.is_dual == (n_features == 90)
     whole = KernelRidge(white(rows).astype(np.float64), targets)
-    found = ridge.deviations([(lambda block: other[block], others)], module.RELATIVE_ALPHAS)[0]
+    found = ridge.deviations([Rows(lambda block: other[block], others)], module.RELATIVE_ALPHAS)[0]
     expected = whole.deviations(white(other), module.RELATIVE_ALPHAS)
     share = 1e-3 if n_features == 66 else 1e-4  # fewer rows than features leave the weakest ridge worse conditioned
     for one, wanted in zip(found, expected, strict=True):
@@ -290,15 +291,108 @@ def test_wide_sensors_are_reduced_over_time(monkeypatch):
     """Components that keep all variance change nothing; fewer are named, and fold into weights of all samples."""
     train, validation, _ = planted("sensors", coloured=True)
     exact = {replace(fit.way): fit.deviations(validation, [0.3])[0] for fit in fits(train)}
-    monkeypatch.setattr(closed_form_fit, "MAX_FEATURES", 29)  # of 5 x 6
+    monkeypatch.setattr(inputs, "MAX_FEATURES", 29)  # of 5 x 6
     for fit in fits(train):
         assert fit.way.name.endswith(", 5 temporal components") and fit.way.n_components == 5
         found = fit.deviations(validation, [0.3])[0]
         kept = replace(fit.way, n_components=0)
         assert 0.8 < np.corrcoef(found.ravel(), exact[kept].ravel())[0, 1] < 0.9999
         assert_maps_predict(fit, 0.3, validation, found)
-        whole = closed_form_fit.Fit(replace(fit.way, n_components=6), fit.inputs, train)
-        np.testing.assert_allclose(whole.deviations(validation, [0.3])[0], exact[kept], atol=1e-4)
+        whole = closed_form_fit.fit_of(replace(fit.way, n_components=6), train)
+        expected = exact[kept] if fit.way.whitened else by_channels(train, validation, fit.way.pooled, 0.3)
+        np.testing.assert_allclose(whole.deviations(validation, [0.3])[0], expected, atol=1e-4)
+
+
+def by_channels(train, others, pooled, relative_alpha):
+    """Ridge by scikit-learn on recordings each of whose channels is scaled by one number, which components keep."""
+    found, subjects = np.empty((len(others), WIDTH)), np.unique(train.subjects)
+    own = {name: train.of_subject(name).astype(np.float64) for name in subjects}
+    centred = {name: rows - rows.mean(0) for name, rows in own.items()}
+    if pooled:
+        variance = np.concatenate(list(centred.values())).var((0, 2))
+    for name in subjects:
+        scale = (variance if pooled else centred[name].var((0, 2))) ** -0.5
+        fitted = np.concatenate(list(centred.values())) if pooled else centred[name]
+        rows = (fitted * scale[:, None]).reshape(len(fitted), -1)
+        targets = train.targets if pooled else train.targets[train.subjects == name]
+        alpha = relative_alpha * (rows**2).sum() / len(rows)
+        ridge = Ridge(alpha=alpha, fit_intercept=False).fit(rows, targets - targets.mean(0))
+        mine = (others.of_subject(name) - own[name].mean(0)) * scale[:, None]
+        found[others.subjects == name] = ridge.predict(mine.reshape(len(mine), -1))
+    return found
+
+
+def test_temporal_components_are_those_of_scaled_channels(monkeypatch):
+    """Against scikit-learn, on recordings whose channels have very different units."""
+    train, _, _ = planted("sensors", coloured=True, n_subjects=2)
+    for row in train.recordings:
+        row *= np.array([1, 1e3, 1e-6, 1, 10], dtype=np.float32)[:, None]
+    found = inputs.temporal_components(train, 3, FinishedParts())
+    scaled = []
+    for name in np.unique(train.subjects):
+        rows = train.of_subject(name).astype(np.float64)
+        rows -= rows.mean(0)
+        scaled.append((rows / np.sqrt((rows**2).sum(2).mean(0))[None, :, None]).reshape(-1, 6))
+    scaled = np.concatenate(scaled)
+    expected = np.linalg.svd(scaled, full_matrices=False)[2][:3].T
+    np.testing.assert_allclose(np.abs((found * expected).sum(0)), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("least", [1.0, 0.1])
+def test_folds_are_left_out_of_a_matrix_that_is_kept(monkeypatch, tmp_path, least):
+    """The ridge of other folds, without reading their rows again."""
+    train, validation, _ = planted("voxels", rows=100, n_subjects=2, noise=4.0)
+    for row in train.recordings:
+        row[3] = 0.5  # constant in all
+    way = closed_form_fit.Way(False, least)
+    left = np.flatnonzero(image_folds(train.image_ids, 4) == 1)
+    remaining = closed_form_fit.fit_of(way, train.at(np.setdiff1d(np.arange(len(train)), left)))
+    monkeypatch.setattr(inputs, "MAX_GRID_SIZE", 0)
+    whole = closed_form_fit.fit_of(way, train, FinishedParts(tmp_path))
+    for name in ("sub-00", "sub-01"):
+        expected = remaining.paths(name, [validation], module.RELATIVE_ALPHAS)[0]
+        remaining.forget()
+        own = left[train.subjects[left] == name]
+        made = whole.without(name, own, remaining)
+        remaining.source = lambda subject, made=made: made
+        found = remaining.paths(name, [validation], module.RELATIVE_ALPHAS)[0]
+        for one, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, wanted, atol=1e-4 * np.abs(wanted).max())
+        remaining.source = None
+    dual = closed_form_fit.fit_of(way, train.at(np.arange(20)), FinishedParts(tmp_path))
+    assert dual.without("sub-00", np.arange(3), remaining) is None
+
+
+@pytest.mark.parametrize("reduced_to", [None, 5])
+def test_matrices_that_are_kept_give_the_same_ridges(monkeypatch, tmp_path, reduced_to):
+    """Of pooled sensors they are sums over people; nothing is read twice for them, by whatever baseline."""
+    train, validation, _ = planted("sensors", coloured=True, noise=4.0)
+    if reduced_to:
+        monkeypatch.setattr(inputs, "MAX_FEATURES", 29)
+    rng = np.random.default_rng(0)
+    train = train.at(np.setdiff1d(np.arange(len(train)), np.arange(7)))  # people have unequal numbers of rows
+    for name, row in zip(train.subjects, train.recordings, strict=True):
+        row[2] = 0.5 if name == "sub-01" else row[2]  # a channel that is constant in one person
+    layers = {name: rng.standard_normal((5, 5)).astype(np.float32) for name in np.unique(train.subjects)}
+
+    def all_fits(parts):
+        yield from fits(train, parts)
+        yield from closed_form_fit.whitened_fits(train, [1.0], parts)
+        yield closed_form_fit.aligned_fit(train, None, parts)
+        yield closed_form_fit.aligned_fit(train, layers, parts)
+
+    expected = {fit.name: fit.deviations(validation, [0.3, 10.0]) for fit in all_fits(FinishedParts())}
+    assert len(expected) == 8
+    monkeypatch.setattr(inputs, "MAX_GRID_SIZE", 0)
+    read, rows_read = [], closed_form_fit.products_of
+    monkeypatch.setattr(closed_form_fit, "products_of", lambda *a, **k: read.append(1) or rows_read(*a, **k))
+    monkeypatch.setattr(ridge_module, "products_of", None)  # every ridge has its matrix from what is kept
+    for n_read in (3, 0):  # once a person, then from the files
+        read.clear()
+        for fit in all_fits(FinishedParts(tmp_path)):
+            found = fit.deviations(validation, [0.3, 10.0])
+            np.testing.assert_allclose(found, expected[fit.name], atol=2e-4 * np.abs(expected[fit.name]).max())
+        assert len(read) == n_read
 
 
 @pytest.mark.parametrize("method", [closed_form, per_subject_ridge])
@@ -312,7 +406,7 @@ def test_more_rows_and_features_than_a_matrix_may_have_are_fitted_in_part(method
     assert not np.allclose(predictions, whole) and two_way(predictions, splits[2]) > 0.9
     rows = splits[0].values()
     with pytest.raises(DataError, match="at most 35 training rows of more features, but got 40 rows of 60"):
-        CholeskyRidge(lambda block: np.stack(rows)[block], [np.arange(40)], splits[0].targets)
+        CholeskyRidge(Rows(lambda block: np.stack(rows)[block], [np.arange(40)]), splits[0].targets)
 
 
 def test_voxels_of_a_very_large_matrix_are_not_whitened(monkeypatch):

@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines import closed_form as closed_form_module
+from neural_clip.evaluation.baselines import inputs, strengths, tried, whitening
 from neural_clip.evaluation.baselines import linear as baselines
-from neural_clip.evaluation.baselines import strengths, tried, whitening
 from neural_clip.evaluation.baselines.closed_form import closed_form
 from neural_clip.evaluation.baselines.linear import (
     frozen_identity_alignment,
@@ -188,7 +188,7 @@ def test_random_layers_are_drawn_as_torch_draws_them():
     for modality, layer in (("sensors", torch.nn.Conv1d(400, 400, 1)), ("voxels", torch.nn.Linear(400, 1024))):
         seen = {}
 
-        def spy(train, layers, seen=seen):
+        def spy(train, layers, parts, seen=seen):
             seen |= layers
             raise DataError("enough")
 
@@ -339,7 +339,7 @@ def test_large_recordings_are_fitted_by_blocks_with_few_strengths_and_the_same_s
     monkeypatch.setattr(closed_form_module, "MAX_FOLDED_ROWS", 0)
     whole, chosen = fit(*splits)
     monkeypatch.setattr(whitening, "BLOCK_NUMBERS", 7 * 30)
-    for module in (strengths, tried):
+    for module in (strengths, tried, inputs):
         monkeypatch.setattr(module, "MAX_GRID_SIZE", 0)
     parts = FinishedParts(tmp_path / "parts")
     predictions, again = fit(*splits, parts=parts)

@@ -26,14 +26,15 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form_fit import Fit, Way, fits
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, one_thread
 from neural_clip.evaluation.baselines.strengths import (
+    FIRST_TRIED,
     MAX_CHUNK,
     image_folds,
     require_rows,
     subjects_of,
     validation_two_way,
 )
-from neural_clip.evaluation.baselines.tried import NOT_KEPT, tried
-from neural_clip.evaluation.finished_parts import FinishedParts
+from neural_clip.evaluation.baselines.tried import tried
+from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scores import retrieval_scores
@@ -174,10 +175,10 @@ def choose(
     def score(path: np.ndarray, split: Split) -> float:
         return -cross_entropy(path @ transform, split)
 
-    best, least = None, np.inf
-    for fit in fits(train):
+    best, least, number = None, np.inf, FIRST_TRIED
+    for fit in fits(train, parts):
         only, held_out = folded.get(fit.way, (None, 0.0))
-        found = tried(fit, [validation, *others], parts, score, only)
+        found = tried(fit, [validation, *others], parts, score, only, number)
         number, entropy = found.best, -found.scores[found.best]
         nats = len(validation) * entropy + len(train) * held_out
         if best is None or nats < least:

@@ -6,7 +6,7 @@ is small beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,31 +14,39 @@ from typing import Any
 import numpy as np
 
 from neural_clip.evaluation.baselines import ridge as limits
-from neural_clip.evaluation.baselines.ridge import CholeskyRidge
+from neural_clip.evaluation.baselines.inputs import (
+    Inputs,
+    aligned,
+    has_unit_targets,
+    kept_for,
+    n_components,
+    reduced,
+    standardised,
+    temporal_components,
+    whitened,
+)
+from neural_clip.evaluation.baselines.ridge import (
+    CholeskyRidge,
+    Products,
+    Rows,
+    pooled_products,
+    products_of,
+    products_without,
+)
 from neural_clip.evaluation.baselines.strengths import are_voxels, subjects_of
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
-    ROUNDING,
     UNWHITENED,
-    Mixed,
-    Standardised,
-    WhitenedSensors,
     average_of,
-    mean_of,
-    mixed,
     reciprocal,
     row_blocks,
-    sensor_whiteners,
-    squares_of,
     stacked_rows,
 )
+from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
 
-MAX_FEATURES = 21_700  # of sensors; more of them lose time first, the channels are what tells images apart
 MAX_WHITENED_SIZE = 18_000  # of voxels; two or three such matrices take 3.9 GB
 MAX_KEPT = 2**27  # numbers that the ridges of subjects may hold before they make room for the next: 0.5 GB
-
-Inputs = Standardised | WhitenedSensors | Mixed
 
 
 @dataclass(frozen=True)
@@ -75,29 +83,33 @@ class Fit:
         way ([`Way`]): Which.
         inputs (`Mapping[str, Inputs]`): What each subject's recordings pass through. The mean of them is for subjects
             who are not there.
-        train ([`Split`]): Its targets are taken as they are.
+        train ([`Split`]): Reduced to components over time; its targets are taken as they are.
+        components (`np.ndarray` of shape `(n_times, n_components)`, *optional*): These.
+        kept ([`FinishedParts`]): Where matrices are kept.
+        name (`str`, *optional*): Tells the fit from others on the same rows; by default that of the way.
     """
 
-    def __init__(self, way: Way, inputs: Mapping[str, Inputs], train: Split) -> None:
-        self.way, self.inputs, self.train = way, inputs, train
-        self.components = None if not way.n_components else self._temporal_components()
+    def __init__(
+        self, way: Way, inputs: Mapping[str, Inputs], train: Split, components: np.ndarray | None = None,
+        kept: FinishedParts = NOT_KEPT, name: str = "",
+    ) -> None:  # fmt: skip
+        self.way, self.inputs, self.train, self.components, self.kept = way, inputs, train, components, kept
+        self.name = name or way.name
+        self.source: Callable[[str], Products | None] | None = None  # of products, before what is kept
         self._ridges: dict[str | None, CholeskyRidge] = {}
+        self._others: dict[tuple[Any, ...], list[Rows]] = {}
+
+    @cached_property
+    def unit_targets(self) -> bool:
+        """Whether the embeddings of images have unit length."""
+        return has_unit_targets(self.train)
 
     @cached_property
     def average(self) -> Inputs:
         """What the recordings of an unknown subject pass through, where subjects are pooled."""
         return average_of(list(self.inputs.values()))
 
-    def _temporal_components(self) -> np.ndarray:
-        """The first principal components over time of the training rows, `(n_times, n_components)`."""
-        n_times = self.train.values([0])[0].shape[1]
-        total, everything = np.zeros((n_times, n_times)), np.arange(len(self.train))
-        for part in row_blocks(self.train, everything):
-            by_time = self._transformed(self.train, everything[part]).reshape(-1, n_times)
-            total += by_time.T @ by_time
-        return np.linalg.eigh(total)[1][:, ::-1][:, : self.way.n_components].astype(np.float32)
-
-    def _transformed(self, split: Split, rows: np.ndarray) -> np.ndarray:
+    def _read(self, split: Split, rows: np.ndarray) -> np.ndarray:
         """Recordings after what each subject's pass through, `(n_rows, n_features)`."""
         values, subjects = split.values(rows), split.subjects[rows]
         found = np.empty((len(rows), 0), dtype=np.float32)
@@ -111,30 +123,86 @@ class Fit:
             found[own] = part
         return found
 
-    def _rows(self, split: Split, rows: np.ndarray) -> np.ndarray:
-        """Recordings as ridge sees them, `(n_rows, n_features)` float32."""
-        found = np.asarray(self._transformed(split, rows), dtype=np.float32)
-        if self.components is None:
-            return found
-        return (found.reshape(-1, len(self.components)) @ self.components).reshape(len(rows), -1)
+    def _rows(self, split: Split, rows: np.ndarray) -> Rows:
+        """Some rows of a split as ridge sees them."""
+        return Rows(partial(self._read, split), [rows[part] for part in row_blocks(split, rows)])
 
     def ridge(self, subject: str) -> CholeskyRidge:
         """That of a subject, or of all where they are pooled; built again where all do not fit into memory."""
         key = None if self.way.pooled else subject
         if key not in self._ridges:
-            if sum(found.n_numbers for found in self._ridges.values()) > MAX_KEPT:
-                self._ridges.clear()
+            held = [*self._ridges.values(), *(rows for others in self._others.values() for rows in others)]
+            if sum(each.n_numbers for each in held) > MAX_KEPT:
+                self.forget()
             rows = self.rows_fitted(subject)
-            blocks = [rows[part] for part in row_blocks(self.train, rows)]
             least = self.way.least_shrinkage if are_voxels(self.train) else UNWHITENED  # sensors are white by now
-            self._ridges[key] = CholeskyRidge(partial(self._rows, self.train), blocks, self.train.targets[rows], least)
+            made = self._products(subject)
+            self._ridges[key] = CholeskyRidge(self._rows(self.train, rows), self.train.targets[rows], least, made)
         return self._ridges[key]
+
+    def _products(self, subject: str) -> Products | None:
+        """Those of a ridge from what is kept; `None` where nothing is, or where they are made sooner from the rows."""
+        if self.source is not None:
+            return self.source(subject)
+        if self.kept.folder is None:
+            return None
+        rows = self._rows(self.train, self.rows_fitted(subject))
+        if not self.way.pooled:
+            return self.kept_products(subject, rows.is_dual)
+        if are_voxels(self.train) or rows.is_dual:
+            return None
+        own = Fit(Way(False), standardised(self.train, False, bool(self.way.n_components), self.kept), self.train,
+                  kept=self.kept)  # fmt: skip
+        targets = {name: self.train.targets[self.train.rows_of(name)] for name in self.inputs}
+        shape = self.train.values([0])[0].shape
+        return pooled_products(shape, own.inputs, self.inputs, lambda name: own.kept_products(name, False), targets)
+
+    def kept_products(self, subject: str, is_dual: bool) -> Products:
+        """Those of a subject's standardised rows, from their files where they are there."""
+        rows = self.rows_fitted(subject)
+        targets = self.train.targets[rows]
+        centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float32)
+        kept = self.kept.of(whose=subject, in_rows=is_dual)
+        stored = kept.finished("matrix"), kept.of(unit_targets=self.unit_targets).finished("products")
+        gram = None if stored[0] is None else stored[0]["matrix"].T  # symmetric
+        if gram is not None and (is_dual or stored[1] is not None):
+            return Products(gram, centred if is_dual else stored[1]["products"], is_dual)
+        made = products_of(self._rows(self.train, rows), centred, is_dual, gram)
+        if gram is None:
+            kept.keep("matrix", {"matrix": made.gram.T})
+        if not is_dual:
+            kept.of(unit_targets=self.unit_targets).keep("products", {"products": made.known})
+        return made
+
+    def without(self, subject: str, left_out: np.ndarray, remaining: Fit) -> Products | None:
+        """Products of a subject's ridge of another fit, from the matrix of this one that is kept.
+
+        Args:
+            subject (`str`): Whose recordings are standardised in both.
+            left_out (`np.ndarray` of shape `(n_rows,)`, int): The subject's training rows that the other fit lacks.
+            remaining ([`Fit`]): That one.
+
+        Returns:
+            [`Products`], or `None` where they are made sooner from the rows.
+        """
+        ours, theirs = self.rows_fitted(subject), remaining.rows_fitted(subject)
+        if self.kept.folder is None or len(ours) != len(theirs) + len(left_out):
+            return None
+        if self._rows(self.train, ours).is_dual or remaining._rows(remaining.train, theirs).is_dual:
+            return None
+        whole, rows = self.kept_products(subject, False), self._rows(self.train, left_out)
+        targets = np.asarray(self.train.targets[left_out] - self.train.targets[ours].mean(axis=0), dtype=np.float32)
+        total = sum(block.sum(axis=0, dtype=np.float64) for _, block in rows).astype(np.float32)
+        ratio = reciprocal(self.inputs[subject].scale) * remaining.inputs[subject].scale
+        return products_without(
+            whole, products_of(rows, targets, False), len(theirs), (total, targets.sum(axis=0)), ratio
+        )
 
     def rows_fitted(self, subject: str) -> np.ndarray:
         """Training rows of a subject's ridge, as many as a matrix may have where there are more features too."""
         rows = np.arange(len(self.train)) if self.way.pooled else self.train.rows_of(subject)
         most = limits.MAX_SIZE
-        if len(rows) <= most or self._rows(self.train, rows[:1]).shape[1] <= most:
+        if len(rows) <= most or self._read(self.train, rows[:1]).shape[1] <= most:
             return rows
         return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
 
@@ -159,7 +227,7 @@ class Fit:
     def size_of(self, subject: str) -> int:
         """Rows of the matrix of a subject's ridge."""
         rows = self.rows_fitted(subject)
-        return min(len(rows), self._rows(self.train, rows[:1]).shape[1])
+        return min(len(rows), self._read(self.train, rows[:1]).shape[1])
 
     def rows_of(self, split: Split, subject: str) -> np.ndarray:
         """Rows of a split that a subject's ridge predicts."""
@@ -168,6 +236,7 @@ class Fit:
     def forget(self) -> None:
         """Drop the matrices; they are built again when they are needed."""
         self._ridges.clear()
+        self._others.clear()
 
     def folded(self, subject: str, relative_alpha: float, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predictions times `transform` as one map of a subject's recordings.
@@ -177,10 +246,11 @@ class Fit:
             for all subjects where these are pooled; whitened sensors meet them after the subject's spatial whitening.
         """
         weights = self.ridge(subject).weights(relative_alpha) @ transform
+        weights, offset = self.inputs[subject].folded(weights)
         if self.components is not None:
             by_chan = weights.reshape(-1, self.components.shape[1], weights.shape[1])
             weights = (self.components @ by_chan).reshape(-1, weights.shape[1])
-        return self.inputs[subject].folded(weights)
+        return weights, offset
 
     def paths(self, subject: str, splits: Sequence[Split], alphas: Sequence[float] | np.ndarray) -> list[np.ndarray]:
         """Predictions of a subject's ridge without the target mean, for the rows of each split that it predicts.
@@ -188,11 +258,12 @@ class Fit:
         Returns:
             `list[np.ndarray]`: For each split `(n_alphas, n_rows, projection_dim)`.
         """
-        others = []
-        for split in splits:
-            rows = self.rows_of(split, subject)
-            others.append((partial(self._rows, split), [rows[part] for part in row_blocks(split, rows)]))
-        return self.ridge(subject).deviations(others, alphas)
+        ridge, key = self.ridge(subject), (subject, *splits)
+        if key not in self._others:
+            self._others[key] = [
+                self._rows(reduced(split, self.components), self.rows_of(split, subject)) for split in splits
+            ]
+        return ridge.deviations(self._others[key], alphas)
 
     def deviations(self, split: Split, alphas: Sequence[float] | np.ndarray) -> np.ndarray:
         """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`.
@@ -216,76 +287,79 @@ def size_of(way: Way, train: Split) -> int:
     return max(sizes)
 
 
-def fits(train: Split) -> Iterator[Fit]:
-    """A fit of each way that recordings allow."""
-    for way, inputs in _ways(train, subjects_of(train)):
-        yield Fit(way, inputs, train)
+@dataclass(frozen=True)
+class _Ready:
+    """Training rows as ridge sees them, and the components over time that they were reduced to."""
+
+    train: Split
+    components: np.ndarray | None
+    kept: FinishedParts
+
+    @classmethod
+    def of(cls, train: Split, count: int, parts: FinishedParts) -> _Ready:
+        """Reduce them to so many components; 0 keeps all samples."""
+        kept = kept_for(train, parts)
+        components = temporal_components(train, count, kept)
+        return cls(reduced(train, components), components, kept)
+
+    def fit(self, way: Way, inputs: Mapping[str, Inputs], name: str = "") -> Fit:
+        """That of a way."""
+        return Fit(way, inputs, self.train, self.components, self.kept, name)
+
+    def standardised(self, pooled: bool) -> dict[str, Any]:
+        """Each subject's recordings less their mean, over their deviation."""
+        return standardised(self.train, pooled, self.components is not None, self.kept)
+
+    def whitened(self, shrinkages: Sequence[float]) -> Iterator[Fit]:
+        """Pooled sensors for each least share of white noise."""
+        count = 0 if self.components is None else self.components.shape[1]
+        for least, inputs in zip(shrinkages, whitened(self.train, shrinkages, self.kept), strict=True):
+            way = Way(True, least, count)
+            yield self.fit(way, inputs, "" if way.whitened else f"{way.name}, one scale a subject")
 
 
-def fit_of(way: Way, train: Split) -> Fit:
-    """The fit of one way."""
-    return Fit(way, _inputs_of(way, train, subjects_of(train)), train)
-
-
-def aligned_fit(train: Split, layers: Mapping[str, np.ndarray] | None = None) -> Fit:
-    """One ridge for all subjects, whose recordings pass through fixed layers, or through none, and one scaling.
+def fits(train: Split, parts: FinishedParts = NOT_KEPT) -> Iterator[Fit]:
+    """A fit of each way that recordings allow.
 
     Args:
         train ([`Split`]): Its targets are taken as they are.
+        parts ([`FinishedParts`]): Where large matrices are kept.
+    """
+    alone = Way(False, n_components=n_components(train))
+    ready = _Ready.of(train, alone.n_components, parts)
+    inputs = ready.standardised(pooled=False)
+    yield ready.fit(alone, inputs)
+    shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
+    if are_voxels(train):
+        if size_of(alone, train) <= MAX_WHITENED_SIZE:
+            yield from (ready.fit(replace(alone, least_shrinkage=least), inputs) for least in shrinkages)
+        return
+    yield ready.fit(replace(alone, pooled=True), ready.standardised(pooled=True))
+    yield from ready.whitened(shrinkages)
+
+
+def fit_of(way: Way, train: Split, parts: FinishedParts = NOT_KEPT) -> Fit:
+    """The fit of one way; `train` and `parts` as for [`fits`]."""
+    ready = _Ready.of(train, way.n_components, parts)
+    if way.pooled and way.whitened:
+        return next(ready.whitened([way.least_shrinkage]))
+    return ready.fit(way, ready.standardised(way.pooled))
+
+
+def whitened_fits(train: Split, shrinkages: Sequence[float], parts: FinishedParts = NOT_KEPT) -> Iterator[Fit]:
+    """Fits of pooled sensors for each least share of white noise; `train` and `parts` as for [`fits`]."""
+    return _Ready.of(train, n_components(train), parts).whitened(shrinkages)
+
+
+def aligned_fit(train: Split, layers: Mapping[str, np.ndarray] | None = None, parts: FinishedParts = NOT_KEPT) -> Fit:
+    """One ridge for all subjects, whose recordings pass through fixed layers, or through none, and one scaling.
+
+    Args:
+        train, parts: As for [`fits`].
         layers (`Mapping[str, np.ndarray]`, *optional*): Of each subject, `(n_out, n_in)`: a mixture of the channels,
             or a projection of the voxels.
     """
-    subjects = subjects_of(train)
-    changes: dict[str, Any] = {name: partial(mixed, (layers or {}).get(name)) for name in subjects}
-    rows = {name: train.rows_of(name) for name in subjects}
-    means = {name: mean_of(train, own, changes[name]) for name, own in rows.items()}
-    mean = sum(len(own) * means[name].astype(np.float64) for name, own in rows.items()) / len(train)
-    squares = sum(
-        squares_of(train, own, means[name], changes[name]) + len(own) * (means[name] - mean) ** 2
-        for name, own in rows.items()
-    )
-    deviation = np.sqrt(np.asarray(squares) / len(train))
-    deviation[deviation <= ROUNDING * np.abs(mean)] = 0  # a constant, less what rounding made of its mean
-    scaling = Standardised(np.asarray(mean, np.float32).ravel(), reciprocal(deviation).ravel().astype(np.float32))
-    inputs = {name: Mixed(layers[name], scaling) if layers else scaling for name in subjects}
-    return Fit(Way(True, n_components=n_components(train)), inputs, train)
-
-
-def _ways(train: Split, subjects: list[str]) -> Iterator[tuple[Way, Mapping[str, Inputs]]]:
-    """Ways of fitting, and what recordings pass through in each."""
-    shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
-    alone = Way(False, n_components=n_components(train))
-    inputs = _inputs_of(alone, train, subjects)
-    yield alone, inputs
-    if are_voxels(train):
-        if size_of(alone, train) <= MAX_WHITENED_SIZE:
-            yield from ((replace(alone, least_shrinkage=least), inputs) for least in shrinkages)
-        return
-    pooled = replace(alone, pooled=True)
-    yield pooled, _inputs_of(pooled, train, subjects)
-    for least, whitened in zip(shrinkages, sensor_whiteners(train, subjects, shrinkages), strict=True):
-        yield replace(pooled, least_shrinkage=least), whitened
-
-
-def n_components(train: Split) -> int:
-    """Principal components over time that recordings are reduced to; 0 keeps all samples."""
-    shape = train.values([0])[0].shape
-    return max(MAX_FEATURES // shape[0], 1) if len(shape) == 2 and np.prod(shape) > MAX_FEATURES else 0
-
-
-def _inputs_of(way: Way, train: Split, subjects: list[str]) -> Mapping[str, Inputs]:
-    """What each subject's recordings pass through."""
-    if way.pooled and way.whitened:
-        return sensor_whiteners(train, subjects, [way.least_shrinkage])[0]
-    rows = {name: train.rows_of(name) for name in subjects}
-    means = {name: mean_of(train, own) for name, own in rows.items()}
-    variances = {name: squares_of(train, own, means[name]) / len(own) for name, own in rows.items()}
-    if way.pooled:
-        weighed = np.stack([len(own) * variances[name] for name, own in rows.items()])
-        variances = dict.fromkeys(subjects, weighed.sum(axis=0) / len(train))
-    found: dict[str, Inputs] = {}
-    for name in subjects:
-        found[name] = Standardised(
-            means[name].ravel(), reciprocal(np.sqrt(variances[name])).ravel().astype(np.float32)
-        )
-    return found
+    ready = _Ready.of(train, n_components(train), parts)
+    way = Way(True, n_components=n_components(train))
+    inputs = aligned(ready.train, layers, ready.components is not None, ready.kept)
+    return ready.fit(way, inputs, f"{way.name}, {'random' if layers else 'identity'} alignment")

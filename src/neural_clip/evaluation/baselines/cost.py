@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from neural_clip.evaluation.baselines.closed_form_fit import MAX_WHITENED_SIZE, Way, n_components, size_of
+from neural_clip.evaluation.baselines.closed_form_fit import MAX_WHITENED_SIZE, Way, size_of
+from neural_clip.evaluation.baselines.inputs import has_unit_targets, n_components
 from neural_clip.evaluation.baselines.linear import ALIGNMENT_SIZE, N_FOLDS
-from neural_clip.evaluation.baselines.ridge import MAX_SIZE
+from neural_clip.evaluation.baselines.ridge import MAX_SIZE, in_rows
 from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, are_voxels, subjects_of
-from neural_clip.evaluation.baselines.whitening import LEAST_SHRINKAGES
+from neural_clip.evaluation.baselines.whitening import BLOCK_NUMBERS, BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
 from neural_clip.prepared.reader import Split
 
 # Of one core of 2021 (AMD EPYC 7003), float32: products and factors of large matrices, and numbers read from disk,
 # standardised and reduced.
 FLOPS, NUMBERS = 7.5e10, 5e7
-N_PASSES, N_FACTORED = 4, 5  # means, variances, components and the matrix; strengths
+N_FACTORED = 5  # strengths of a ridge
+# Passes over training rows: components, means, variances and the matrix; noise; what random layers make of them.
+N_PASSES, N_NOISE_PASSES, N_RANDOM_PASSES = 4, 4, 2
+# Products and factors that whiten a matrix of voxels, of its size cubed, in rows and in features; and of its size
+# squared and the width of the embeddings.
+WHITENING, WHITENING_BY_FEATURES, EVOKED = 7 / 3, 2 / 3, 6
 
 
 @dataclass(frozen=True)
@@ -32,38 +40,125 @@ class Cost:
     seconds: float
     size: int
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.ridges + other.ridges, self.seconds + other.seconds, max(self.size, other.size))
 
-def cost_of(method: str, train: Split) -> Cost:
-    """Cost of a baseline by its name in tables, on training rows; nothing where there are none."""
+
+NOTHING = Cost(0, 0.0, 0)
+
+
+def costs_of(methods: Sequence[str], train: Split) -> dict[str, Cost]:
+    """Cost of baselines by their names in tables, fitted to training rows one after the other.
+
+    What several need is made once, for the first of them. The closed form shares ridges with others where the
+    embeddings of images have unit length, and only their matrices where they have not.
+    """
     if not len(train):
-        return Cost(0, 0.0, 0)
-    n_subjects, voxels, recording = len(subjects_of(train)), are_voxels(train), train.values([0])[0]
-    reduced = n_components(train)
-    n_features = recording.shape[0] * reduced or recording.size
-    own = _one_ridge(len(train) / n_subjects, recording.size, n_features)
-    for_all = ALIGNMENT_SIZE if voxels else n_features  # voxels are pooled behind projections only
-    pooled = _one_ridge(len(train), recording.size, for_all)
-    n_white = len(LEAST_SHRINKAGES) - 1
-    white = n_white if size_of(Way(False, n_components=reduced), train) <= MAX_WHITENED_SIZE else 0
-    folds = N_FOLDS * (1 if own.size > MAX_GRID_SIZE else 1 + white)
-    counts = {  # ridges of single subjects, and of all
-        "per-subject ridge": (n_subjects, 0),
-        "pooled whitened ridge": (n_subjects * (1 + white + folds), 0) if voxels else (0, n_white + 1),
-        "closed form": (n_subjects * (1 + white), 0) if voxels else (n_subjects, n_white + 1),
-        "ridge, identity alignment": (0, 0 if voxels else 1),
-        "ridge, random alignment": (0, 1),
-    }
-    single, together = counts[method]
-    size = max(own.size if single else 0, pooled.size if together else 0)
-    return Cost(single + together, single * own.seconds + together * pooled.seconds, size)
+        return dict.fromkeys(methods, NOTHING)
+    works, done, found = _Works(train), set[str](), {}
+    for method in methods:
+        unit = method == "closed form" and not has_unit_targets(train)
+        needed = {f"{name}, unit targets" if unit and work.ridges else name: work
+                  for name, work in works.of(method).items()}  # fmt: skip
+        found[method] = sum((work for name, work in needed.items() if name not in done), NOTHING)
+        if unit:  # products with other targets
+            found[method] += works.reading(1)
+        done |= set(needed)
+    return found
 
 
-def _one_ridge(n_rows: float, n_numbers: int, n_features: int) -> Cost:
-    """Of reading its rows, its matrix, and the factors of that."""
-    n_rows = n_rows if n_features <= MAX_SIZE else min(n_rows, MAX_SIZE)
-    size = min(n_rows, n_features)
-    products = n_rows * n_features * size + N_FACTORED * size**3 / 3
-    return Cost(1, N_PASSES * n_rows * n_numbers / NUMBERS + products / FLOPS, int(size))
+@dataclass(frozen=True, eq=False)
+class _Works:
+    """What there is to do on some training rows, in pieces that baselines share."""
+
+    train: Split
+
+    @cached_property
+    def n_subjects(self) -> int:
+        return len(subjects_of(self.train))
+
+    @cached_property
+    def n_numbers(self) -> int:
+        """Of a recording."""
+        return int(self.train.values([0])[0].size)
+
+    @cached_property
+    def n_features(self) -> int:
+        """Of a recording as ridge sees it."""
+        return self.train.values([0])[0].shape[0] * n_components(self.train) or self.n_numbers
+
+    def _size(self, n_rows: float) -> int:
+        """Of the matrix of a ridge."""
+        n_blocks = n_rows / min(BLOCK_ROWS, max(BLOCK_NUMBERS // self.n_numbers, 1))
+        return int(n_rows) if in_rows(int(n_rows), self.n_features, math.ceil(n_blocks)) else self.n_features
+
+    def reading(self, passes: float) -> Cost:
+        """All training rows, so many times."""
+        return Cost(0, passes * len(self.train) * self.n_numbers / NUMBERS, 0)
+
+    def _ridges(self, count: int, size: int, extra: float = 0.0, strengths: int = N_FACTORED) -> Cost:
+        """Factors and solutions of each, and extra products and factors in FLOPs."""
+        each = strengths * (size**3 / 3 + 2 * size**2 * self.train.targets.shape[1]) + extra
+        return Cost(count, count * each / FLOPS, size)
+
+    def of(self, method: str) -> dict[str, Cost]:
+        """Pieces of a baseline."""
+        return (self._of_voxels if are_voxels(self.train) else self._of_sensors)(method)
+
+    def _own(self) -> tuple[int, dict[str, Cost]]:
+        """Size of a subject's matrix, all of these, and their ridges."""
+        n_rows = len(self.train) / self.n_subjects
+        n_rows = n_rows if self.n_features <= MAX_SIZE else min(n_rows, MAX_SIZE)
+        size = self._size(n_rows)
+        matrices = Cost(0, self.n_subjects * n_rows * self.n_features * size / FLOPS, 0)
+        return size, {"matrices": self.reading(N_PASSES) + matrices, "alone": self._ridges(self.n_subjects, size)}
+
+    def _of_sensors(self, method: str) -> dict[str, Cost]:
+        _, own = self._own()
+        matrices, alone = own["matrices"], own["alone"]
+        size = self._size(len(self.train))
+        if size < self.n_features:  # in rows
+            pooled = self._ridges(1, size, size**2 * self.n_features) + self.reading(1)
+        else:
+            n_chans, n_times = self.train.values([0])[0].shape[0], self.n_features / self.train.values([0])[0].shape[0]
+            pooled = self._ridges(1, size, self.n_subjects * 4 * size**2 * (n_chans + n_times))
+        noise = self.reading(N_NOISE_PASSES)
+        white = {f"whitened {least:g}": pooled for least in LEAST_SHRINKAGES if least != UNWHITENED}
+        return {
+            "per-subject ridge": {"matrices": matrices, "alone": alone},
+            "pooled whitened ridge": {"matrices": matrices, "noise": noise, **white, "one scale a subject": pooled},
+            "closed form": {"matrices": matrices, "alone": alone, "pooled": pooled, "noise": noise, **white},
+            "ridge, identity alignment": {"matrices": matrices, "identity": pooled},
+            "ridge, random alignment": {"matrices": matrices, "random": pooled + self.reading(N_RANDOM_PASSES)},
+        }[method]
+
+    def _of_voxels(self, method: str) -> dict[str, Cost]:
+        size, own = self._own()
+        n_white = len(LEAST_SHRINKAGES) - 1 if size_of(Way(False), self.train) <= MAX_WHITENED_SIZE else 0
+        by_features = size == self.n_features
+        n_folds = N_FOLDS * (1 if size > MAX_GRID_SIZE else 1 + n_white)
+        read = (
+            1 / N_FOLDS if by_features else 1 - 1 / N_FOLDS
+        )  # of the rows of a person: those left out, or the others
+        in_fold = size if by_features else int(read * size)
+
+        def whitening(size: int) -> float:
+            cubes = WHITENING_BY_FEATURES if by_features else WHITENING
+            return cubes * size**3 + EVOKED * size**2 * self.train.targets.shape[1]
+
+        whitened = self._ridges(self.n_subjects, size, whitening(size))
+        white = {f"whitened {number}": whitened for number in range(n_white)}
+        folds = self._ridges(self.n_subjects * n_folds, in_fold, whitening(in_fold) if n_white else 0.0, strengths=1)
+        folds += Cost(0, n_folds * read * own["matrices"].seconds, 0)
+        layer = 2 * len(self.train) * self.n_numbers * ALIGNMENT_SIZE * N_PASSES / FLOPS
+        random = self.reading(N_PASSES) + self._ridges(1, min(ALIGNMENT_SIZE, len(self.train))) + Cost(0, layer, 0)
+        return {
+            "per-subject ridge": own,
+            "pooled whitened ridge": {**own, **white, "folds": folds},
+            "closed form": {**own, **white},
+            "ridge, identity alignment": {},
+            "ridge, random alignment": {"random": random},
+        }[method]
 
 
 def told(modality: str, costs: Sequence[Cost]) -> str:

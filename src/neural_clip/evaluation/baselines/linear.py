@@ -9,15 +9,17 @@
 Everything is fitted on the training split; the ridge strength is chosen on the validation split by the 2-way score;
 the test split is read once. Predictions are compared with images without the mean of the training targets: strong
 ridge shrinks towards it, and every recording would find the images that lie near it. Recordings are read by blocks;
-memory holds one matrix in the smaller of rows and features. EEG and MEG with more than `MAX_FEATURES` numbers are
-reduced to their first principal components over time, and the fit says to how many. Each fit holds BLAS to one thread:
-where cores are shared, the threads of a small decomposition wait for one another far longer than they work, and the
-sums do not depend on the machine.
+memory holds few matrices in the smaller of rows and features. Baselines that are given the same `parts` share
+statistics, matrices and ridges. EEG and MEG with more than `MAX_FEATURES` numbers are first reduced to principal
+components over time, and the fit says to how many. Each fit holds BLAS to one thread: where cores are shared, the
+threads of a small decomposition wait for one another far longer than they work, and the sums do not depend on the
+machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,13 @@ from neural_clip.evaluation.baselines.closed_form_fit import (
     Way,
     aligned_fit,
     fit_of,
-    n_components,
     size_of,
+    whitened_fits,
 )
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, one_thread
+from neural_clip.evaluation.baselines.inputs import n_components
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, Products, Rows, one_thread
 from neural_clip.evaluation.baselines.strengths import (
+    FIRST_TRIED,
     MAX_GRID_SIZE,
     are_voxels,
     best_of,
@@ -42,9 +46,9 @@ from neural_clip.evaluation.baselines.strengths import (
     subjects_of,
     validation_two_way,
 )
-from neural_clip.evaluation.baselines.tried import NOT_KEPT, Tried, described, paths_of, tried
-from neural_clip.evaluation.baselines.whitening import BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED, sensor_whiteners
-from neural_clip.evaluation.finished_parts import FinishedParts
+from neural_clip.evaluation.baselines.tried import Tried, described, paths_of, tried
+from neural_clip.evaluation.baselines.whitening import BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
+from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
 
 N_FOLDS = 4  # of the out-of-fold predictions behind the shared fMRI map; each fit keeps 75 % of the images
@@ -76,7 +80,7 @@ def per_subject_ridge(
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
-    fit = fit_of(Way(False, n_components=n_components(train)), train)
+    fit = fit_of(Way(False, n_components=n_components(train)), train, parts)
     means = {name: train.targets[train.rows_of(name)].mean(axis=0) - train.targets.mean(axis=0) for name in fit.inputs}
 
     def shifted(predictions: np.ndarray, split: Split) -> np.ndarray:
@@ -115,14 +119,13 @@ def pooled_whitened_ridge(
         recordings were pooled but not whitened) and `validation_two_way`.
     """
     require_rows(train, validation)
-    subjects = subjects_of(train, validation, test)
+    subjects_of(train, validation, test)
     if are_voxels(train):
         return _pooled_voxels(train, validation, test, parts)
-    fits = []
-    reduced = n_components(train)
-    for least, whiteners in zip(LEAST_SHRINKAGES, sensor_whiteners(train, subjects, LEAST_SHRINKAGES), strict=True):
-        fit = Fit(Way(True, least, reduced), whiteners, train)
-        found = tried(fit, [validation, test], parts)
+    fits, first = [], FIRST_TRIED
+    for fit in whitened_fits(train, LEAST_SHRINKAGES, parts):
+        found = tried(fit, [validation, test], parts, first=first)
+        first = found.best
         fits.append((found.scores[found.best], fit, found))
     best = int(np.argmax([score for score, _, _ in fits]))
     score, fit, found = fits[best]
@@ -142,7 +145,7 @@ def frozen_identity_alignment(
     require_rows(train, validation)
     if are_voxels(train):
         raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
-    fit = aligned_fit(train)
+    fit = aligned_fit(train, parts=parts)
     found = tried(fit, [validation, test], parts)
     return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best])
 
@@ -169,7 +172,7 @@ def frozen_random_alignment(
         n_in, rng = len(recording), np.random.default_rng([ALIGNMENT_SEED, number])
         size = (ALIGNMENT_SIZE if are_voxels(train) else n_in, n_in)
         layers[subject] = (rng.uniform(-1, 1, size) / np.sqrt(n_in)).astype(recording.dtype)
-    fit = aligned_fit(train, layers)
+    fit = aligned_fit(train, layers, parts)
     found = tried(fit, [validation, test], parts)
     return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best])
 
@@ -180,8 +183,12 @@ def _pooled_voxels(
     """Whitened ridge of each subject, then one linear map of the embedding space for all."""
     size = size_of(Way(False), train)
     shrinkages = LEAST_SHRINKAGES if size <= MAX_WHITENED_SIZE else (UNWHITENED,)
-    fits = {least: fit_of(Way(False, least), train) for least in shrinkages}
-    first = {least: tried(fit, [validation, test], parts) for least, fit in fits.items()}
+    fits = {least: fit_of(Way(False, least), train, parts) for least in shrinkages}
+    first: dict[float, Tried] = {}
+    number = FIRST_TRIED
+    for least, fit in fits.items():
+        first[least] = tried(fit, [validation, test], parts, first=number)
+        number = first[least].best
     if size > MAX_GRID_SIZE:
         best = max(first, key=lambda least: first[least].scores[first[least].best])
         first = {best: first[best]}
@@ -200,13 +207,13 @@ def _shared(fit: Fit, first: Tried, validation: Split, parts: FinishedParts) -> 
     mean = known.mean(axis=0)
     blocks = [np.arange(start, min(start + BLOCK_ROWS, len(known))) for start in range(0, len(known), BLOCK_ROWS)]
     # towards the identity: strong ridge adds a constant only
-    shared = CholeskyRidge(lambda rows: known[rows] - mean, blocks, train.targets[predicted] - known)
+    shared = CholeskyRidge(Rows(lambda rows: known[rows] - mean, blocks), train.targets[predicted] - known)
 
     def behind(which: int, numbers: Sequence[int]) -> list[np.ndarray]:
         """Predictions with some strengths of the shared map."""
         made = first.predictions(number, which)
-        paths = shared.deviations([(lambda rows: made[rows] - mean, [np.arange(len(made))])], RELATIVE_ALPHAS[numbers])
-        return [made + path for path in paths[0]]
+        rows = Rows(lambda rows: made[rows] - mean, [np.arange(len(made))])
+        return [made + path for path in shared.deviations([rows], RELATIVE_ALPHAS[numbers])[0]]
 
     scores = {}
     for each, predictions in enumerate(behind(0, range(len(RELATIVE_ALPHAS)))):
@@ -226,6 +233,7 @@ def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarra
         left = (folds == fold) & np.isin(train.subjects, fitted.subjects)  # not those who saw images of one fold only
         part = train.at(np.flatnonzero(left))
         of_fold = fit_of(fit.way, fitted)
+        of_fold.source = partial(_in_fold, fit, of_fold, folds == fold)
         made = np.zeros((len(part), train.targets.shape[1]), dtype=np.float32)
         for subject in of_fold.groups:
             rows = part.rows_of(subject)
@@ -236,3 +244,8 @@ def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarra
         held_out[left] = made
         predicted |= left
     return held_out, predicted
+
+
+def _in_fold(fit: Fit, of_fold: Fit, left_out: np.ndarray, subject: str) -> Products | None:
+    """Products of a subject's ridge without the rows of a fold."""
+    return fit.without(subject, np.flatnonzero(left_out & (fit.train.subjects == subject)), of_fold)

@@ -88,7 +88,7 @@ def best_of(scores: dict[int, float]) -> int:
     return max(scores, key=lambda number: (scores[number], number))
 
 
-def walked(score: Callable[[list[int]], list[float]], size: int) -> dict[int, float]:
+def walked(score: Callable[[list[int]], list[float]], size: int, first: int = FIRST_TRIED) -> dict[int, float]:
     """Scores of strengths, by their position in `RELATIVE_ALPHAS`.
 
     All of them; with a large matrix those around the best, which is walked to until both neighbours are known.
@@ -96,9 +96,10 @@ def walked(score: Callable[[list[int]], list[float]], size: int) -> dict[int, fl
     Args:
         score (`Callable`): Gives the scores of strengths by their positions.
         size (`int`): Rows of the matrix that is factored for each.
+        first (`int`): Position that is tried first, with its neighbours.
     """
     last, found = len(RELATIVE_ALPHAS) - 1, dict[int, float]()
-    middle = min(FIRST_TRIED, max(last - 1, 0))
+    middle = min(first, max(last - 1, 0))
     wanted = list(range(last + 1)) if size <= MAX_GRID_SIZE else [middle - 1, middle, middle + 1]
     while wanted := [number for number in wanted if 0 <= number <= last and number not in found]:
         found |= dict(zip(wanted, score(wanted), strict=True))

@@ -11,11 +11,15 @@ import numpy as np
 
 from neural_clip.evaluation.baselines.closed_form_fit import Fit
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
-from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, best_of, validation_two_way, walked
-from neural_clip.evaluation.finished_parts import FinishedParts
+from neural_clip.evaluation.baselines.strengths import (
+    FIRST_TRIED,
+    MAX_GRID_SIZE,
+    best_of,
+    validation_two_way,
+    walked,
+)
+from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
-
-NOT_KEPT = FinishedParts()
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def tried(
     parts: FinishedParts = NOT_KEPT,
     score: Callable[[np.ndarray, Split], float] = validation_two_way,
     only: int | None = None,
+    first: int = FIRST_TRIED,
 ) -> Tried:
     """Fit with all strengths, or where the matrix is large with those around the best one.
 
@@ -55,6 +60,7 @@ def tried(
         parts ([`FinishedParts`]): Where the predictions of each subject's ridge are kept.
         score (`Callable`): Of predictions and their split; higher is better.
         only (`int`, *optional*): Position of a strength that is chosen already.
+        first (`int`): Position of the strength from which a walk sets out: the best of a similar fit.
     """
     validation, everything = splits[0], range(len(RELATIVE_ALPHAS))
     found: dict[str, dict[int, Mapping[str, np.ndarray]]] = {subject: {} for subject in fit.groups}
@@ -75,7 +81,8 @@ def tried(
         rows = fit.rows_of(validation, subject)
         own = validation if len(rows) == len(validation) else validation.at(rows)
         if len(own.shown_ids) > 1:
-            best.append(best_of(walked(partial(compute, subject, own), sizes[subject])))
+            first = best_of(walked(partial(compute, subject, own), sizes[subject], first))
+            best.append(first)
     between = range(min(best), max(best) + 1) if best and max(sizes.values()) > MAX_GRID_SIZE else everything
     for subject in found:
         predict(subject, between if only is None else [only])
@@ -98,8 +105,9 @@ def paths_of(
     fit: Fit, subject: str, splits: Sequence[Split], numbers: Sequence[int], parts: FinishedParts
 ) -> dict[int, Mapping[str, np.ndarray]]:
     """Predictions of a subject's ridge with some strengths, by split; those that are not finished are made at once."""
-    kept = {number: parts.of(way=fit.way.name, whose=None if fit.way.pooled else subject, strength=number)
-            for number in numbers}  # fmt: skip
+    whose = {"whose": None if fit.way.pooled else subject, "recording": list(fit.train.values([0])[0].shape)}
+    own = parts.of(fit=fit.name, unit_targets=fit.unit_targets, **whose)
+    kept = {number: own.of(strength=number) for number in numbers}
     stored = {number: kept[number].finished("ridge") for number in numbers}
     found = {number: arrays for number, arrays in stored.items() if arrays is not None}
     lacking = [number for number in numbers if number not in found]

@@ -16,6 +16,7 @@ from neural_clip.prepared.reader import Split
 LEAST_SHRINKAGES = (0.01, 0.1, 0.3, 1.0)
 UNWHITENED = 1.0  # least share of white noise
 ROUNDING = 1e-6  # of float32, relative to a mean
+NEARLY_WHITE = 0.999  # share of white noise
 BLOCK_NUMBERS, BLOCK_ROWS = 2**26, 2048  # of recordings that are read at a time: 256 MB of float32
 
 
@@ -143,7 +144,11 @@ class Standardised:
 
     def __call__(self, recordings: np.ndarray) -> np.ndarray:
         """`(n, ...)` to `(n, n_features)`."""
-        return (flat(recordings) - self.mean) * self.scale
+        return self.linear(flat(recordings) - self.mean)
+
+    def linear(self, deviations: np.ndarray) -> np.ndarray:
+        """What becomes of deviations from any mean, `(n, ...)` to `(n, n_features)`."""
+        return flat(deviations) * self.scale
 
     def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights `(n_features, n_out)` and offset `(n_out,)` on recordings that equal `weights` after this."""
@@ -172,6 +177,10 @@ class Mixed:
         """`(n, ...)` to `(n, n_features)`."""
         return self.standardised(mixed(self.layer, recordings))
 
+    def linear(self, deviations: np.ndarray) -> np.ndarray:
+        """As in [`Standardised.linear`]."""
+        return self.standardised.linear(mixed(self.layer, deviations))
+
     def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights and offset on what the layer makes of recordings, as in [`Standardised.folded`]."""
         return self.standardised.folded(weights)
@@ -198,7 +207,11 @@ class WhitenedSensors:
 
     def __call__(self, recordings: np.ndarray) -> np.ndarray:
         """`(n, n_chans, n_times)` to `(n, n_chans * n_times)`."""
-        return flat(self.spatial @ (recordings - self.mean) @ self.temporal)
+        return self.linear(recordings - self.mean)
+
+    def linear(self, deviations: np.ndarray) -> np.ndarray:
+        """As in [`Standardised.linear`]."""
+        return flat(self.spatial @ deviations @ self.temporal)
 
     def folded(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights and offset on recordings whose channels went through `spatial`, as in [`Standardised.folded`]."""
@@ -307,31 +320,60 @@ def whiten_rows(gram: np.ndarray, targets: np.ndarray, n_features: int, least: f
     return unwhitened
 
 
-def whiten_features(gram: np.ndarray, known: np.ndarray, targets: np.ndarray, least: float) -> Callable | None:
-    """Replace X^T X and X^T Y by the same after whitening over features.
+def penalty_of(
+    gram: np.ndarray, known: np.ndarray, targets: np.ndarray, least: float
+) -> tuple[np.ndarray, float] | None:
+    """What whitening over features makes of the penalty of ridge, where features are fewer than rows.
 
-    As in [`whiten_rows`], for X^T X, where features are fewer than rows, and `known`, X^T Y of shape
-    `(n_features, projection_dim)`. With U^T U a multiple of S they are U^-T X^T X U^-1 and U^-T X^T Y.
+    Ridge on X S^-1/2, with a strength alpha, has the predictions X w of (X^T X + alpha S) w = X^T Y. So nothing is
+    inverted but that sum. S is a multiple of N + c I, as in [`whiten_rows`]; N = E^T E.
+
+    Args:
+        gram (`np.ndarray` of shape `(n_features, n_features)`): X^T X, float32 by columns.
+        known (`np.ndarray` of shape `(n_features, projection_dim)`): X^T Y.
+        targets (`np.ndarray` of shape `(n, projection_dim)`): Y, centred.
+        least (`float`): Least share of white noise.
+
+    Returns:
+        `tuple` of `np.ndarray` `(n_features, n_features)`, N + c I in the upper triangle, and `float`, the trace of
+        (N + c I)^-1 X^T X; `None` where noise is white.
     """
-    from scipy.linalg.blas import strsm
-    from scipy.linalg.lapack import ssygst
+    from scipy.linalg.lapack import spotrf, spotrs, strtri
 
     weights = evoked(targets, known.T)
     half = known - weights.T @ (targets.T @ targets) / 2
-    factor = _noise_factor(gram, half, weights, len(targets), len(gram), least)
-    if factor is None:
+    found = _shrunk_noise(gram, half, weights, len(targets), len(gram), least)
+    if found is None:
         return None
-    ssygst(gram, factor, overwrite_a=1)
-    known[:] = strsm(1.0, factor, known, trans_a=1)
-    return lambda solution: strsm(1.0, factor, solution)
+    penalty, floor = found
+    diagonal = penalty.diagonal().copy()
+    factor = spotrf(penalty, lower=1, clean=0, overwrite_a=1)[0]  # in the lower triangle
+    # X^T X is N + c I, less c I, and what was evoked
+    trace = len(gram) + 2.0 * float((weights.T * spotrs(factor, half, lower=1)[0]).sum(dtype=np.float64))
+    inverse = strtri(factor, lower=1, overwrite_c=1)[0]
+    for panel in _panels(len(inverse)):
+        below = inverse[panel.start :, panel]
+        trace -= floor * float(np.linalg.norm(np.tril(below))) ** 2
+    if floor > NEARLY_WHITE * float(diagonal.mean()):  # the difference of large numbers is lost to rounding
+        trace = float(gram.diagonal().sum(dtype=np.float64)) / float(diagonal.mean())
+    penalty[np.diag_indices(len(penalty))] = diagonal
+    return penalty, trace
 
 
 def _noise_factor(
     gram: np.ndarray, half: np.ndarray, weights: np.ndarray, n_rows: int, n_features: int, least: float
 ) -> np.ndarray | None:
-    """Upper Cholesky factor of N + c I, N = gram - half @ weights - (half @ weights)^T; `None` where it is white."""
+    """Upper Cholesky factor of what [`_shrunk_noise`] makes."""
     from scipy.linalg.lapack import spotrf
 
+    found = _shrunk_noise(gram, half, weights, n_rows, n_features, least)
+    return None if found is None else spotrf(found[0], clean=0, overwrite_a=1)[0]
+
+
+def _shrunk_noise(
+    gram: np.ndarray, half: np.ndarray, weights: np.ndarray, n_rows: int, n_features: int, least: float
+) -> tuple[np.ndarray, float] | None:
+    """N + c I and c, N = gram - half @ weights - (half @ weights)^T; `None` where it is white."""
     noise = np.array(gram, order="F")
     squares = 0.0  # of all numbers
     for panel in _panels(len(noise)):
@@ -341,8 +383,9 @@ def _noise_factor(
     shrinkage = shrinkage_of(total / n_rows, squares / n_rows**2, n_features, n_rows, least) if total > 0 else 1.0
     if shrinkage == 1:
         return None
-    noise[np.diag_indices(len(noise))] += np.float32(shrinkage * total / n_features / (1 - shrinkage))
-    return spotrf(noise, clean=0, overwrite_a=1)[0]
+    floor = shrinkage * total / n_features / (1 - shrinkage)
+    noise[np.diag_indices(len(noise))] += np.float32(floor)
+    return noise, floor
 
 
 def _panels(n_columns: int) -> list[slice]:
