@@ -33,7 +33,7 @@ _COLUMNS = (
 COLUMNS = _COLUMNS.split()
 OF_PERSON = {1: [name for name in COLUMNS if name not in ("isteststim", "teststimnumber")],
              6: [*COLUMNS[:14], "sample"]}  # fmt: skip
-FIRST, SOA, PAUSE, AFTER, RESOLUTION = 400, 100, 700, 1200, 0.5  # samples; resolution in microvolts
+FIRST, SOA, PAUSE, AFTER, RESOLUTION = 0, 100, 600, 1200, 0.5  # samples; resolution in microvolts
 STEM = "sub-{0:02d}/eeg/sub-{0:02d}_task-rsvp_"
 
 
@@ -60,9 +60,16 @@ def shown(subject, concepts=CONCEPTS, a_concept=A_CONCEPT, n_test=TEST_CONCEPTS,
 
 
 def onsets(rows, subject=0):
-    """Samples of the images: every 100, a pause between sequences, and now and then a sample more."""
+    """Samples of the images: every 100, a pause between sequences that differs, and now and then a sample more."""
+    pauses = PAUSE + np.random.default_rng([5, subject]).integers(0, 99, 1 + max(row[0] for row in rows)).cumsum()
     jitter = np.random.default_rng(subject).integers(0, 2, len(rows)) * (np.arange(len(rows)) % 3 == 0)
-    return FIRST + SOA * np.arange(len(rows)) + PAUSE * np.array([row[0] for row in rows]) + jitter
+    return (
+        FIRST
+        + SOA * np.arange(len(rows))
+        + pauses[[row[0] for row in rows]]
+        + PAUSE * np.array([row[0] for row in rows])
+        + jitter
+    )
 
 
 def noise(subject, n_times):

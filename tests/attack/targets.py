@@ -291,6 +291,7 @@ NSD = {
 }
 IMAGENET = {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"}
 TWIN = {"*.jpg": "bare", **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text")}
+EEG1 = {"*.eeg": "bare", "*.jpg": "bare", **dict.fromkeys(("*.vhdr", "*.vmrk", "*.tsv", "*.json"), "text")}
 THINGS = "things_meg --raw-dir things --route"
 REPORT = {"report/report.json": "text", "report/embeddings.npz": "summed"}
 PRETRAINED = {"trained/*.json": "text", "trained/*.safetensors": "bare"}
@@ -323,6 +324,7 @@ TARGETS = [
     _eeg2("nice", "prep*.npy"),
     _eeg2("ubp", "t*.pt"),
     _eeg2("neurobridge", "t*.npy"),
+    Target("prepare things_eeg1", "things_eeg1", EEG1, prepare("things_eeg1 --raw-dir eeg1")),
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
