@@ -146,7 +146,8 @@ def test_averages_are_means_over_presentations(prepared):
         assert_allclose(row["eeg"], np.mean(own, axis=0, dtype=float), rtol=1e-5, atol=1e-11)
 
 
-def test_options_are_given_at_a_shell(raw, prepared, tmp_path):
+@pytest.mark.slow
+def test_two_processes_and_options_at_a_shell_give_the_same_rows(raw, prepared, tmp_path):
     words = ["--raw-dir", str(raw), "--output-dir", str(tmp_path / "set"), "--images-dir", str(raw / "images")]
     main(
         "things_eeg1", [*words, "--subjects", "sub-03", "--keep-test-concepts", "--scaling", "none", "--num-proc", "2"]
