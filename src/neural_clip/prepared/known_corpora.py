@@ -40,6 +40,8 @@ class Corpus:
 #     answers lie between them (Gifford et al. 2022, doi:10.1016/j.neuroimage.2022.119754)
 # things_eeg1: one image every 0.1 s; recordings hold 0.14 s an image, because pauses lie between sequences (lengths of
 #     the recordings and event tables of 46 subjects; Grootswagers et al. 2022, doi:10.1038/s41597-021-01102-7)
+# alljoined: one image every 0.2 s, in the design of THINGS-EEG2; blocks of 1,020 to 1,120 images last 305 s on average
+#     (sizes of files of a copy in BIDS, nm000134)
 # nsd: 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
 CORPORA = {
     corpus.name: corpus
@@ -98,6 +100,16 @@ CORPORA = {
             "neural_clip.corpora.things_eeg1.prepare", "neural_clip.corpora.things_eeg1.options.ThingsEeg1Options",
             None,
             seconds_per_trial=0.14,
+        ),
+        Corpus(
+            "alljoined", "eeg", "Alljoined-1.6M: twenty subjects, 16,740 images, EEG; and Alljoined1",
+            """Prepare Alljoined-1.6M: EEG of twenty subjects with a headset of 32 electrodes; or Alljoined1.
+
+            The route `raw` reads the recordings (EDF), `flat` what was preprocessed of them, `alljoined1` the epochs
+            of Alljoined1 (Parquet). The licence is uncertain, so what is written may not be passed on.
+            """,
+            "neural_clip.corpora.alljoined.prepare", "neural_clip.corpora.alljoined.options.AlljoinedOptions", None,
+            seconds_per_trial=0.28,
         ),
     )
 }  # fmt: skip
