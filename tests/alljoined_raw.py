@@ -1,4 +1,4 @@
-"""A small Alljoined-1.6M and Alljoined1 in the formats of their releases, written by hand for the tests of their reader."""
+"""A small Alljoined-1.6M and Alljoined1 in the formats of their releases, written by hand for tests of their reader."""
 
 import json
 import pickle
@@ -19,7 +19,10 @@ SIZES = {
     "test_blocks": 2, "train_blocks": 2, "n_concepts": N_CONCEPTS, "images_per_concept": A_CONCEPT,
     "n_test_images": N_TEST, "test_shown": 12, "first_images": 10, "first_test_images": 3, "sfreq": 256.0,
 }  # fmt: skip
-CHANNELS = ["Cz", "FCz", "AFz", "Fp1", "F5", "F1", "CP5", "CP3", "CP1", "P1", "P3", "P5", "P7", "PO7", "PO3", "O1", "Pz", "POz", "Oz", "O2", "PO4", "PO8", "P8", "P6", "P4", "P2", "CP2", "CP4", "CP6", "F2", "F6", "Fp2"]
+_CHANNELS = (
+    "Cz FCz AFz Fp1 F5 F1 CP5 CP3 CP1 P1 P3 P5 P7 PO7 PO3 O1 Pz POz Oz O2 PO4 PO8 P8 P6 P4 P2 CP2 CP4 CP6 F2 F6 Fp2"
+)
+CHANNELS = _CHANNELS.split()
 CATEGORIES = ["aardvark", "bow1", "ice_cream", "ping-pong_table", "cat", "dog", "emu"]
 FIRST, GAP, SECONDS = 100, 51, 9  # samples of the first onset, between onsets; of a block
 
@@ -122,8 +125,8 @@ def trials(subject):
         for block in range(1, 5):
             for n, number in enumerate(shown(subject, session, block)):
                 rows.append({
-                    "dataset": "alljoined", "subject": subject, "session": session, "block_id": block, "sequence_id": n,
-                    "sequence_image_id": n, "partition": "stim_test" if block <= 2 else "stim_train",
+                    "dataset": "alljoined", "subject": subject, "session": session, "block_id": block,
+                    "sequence_id": n, "sequence_image_id": n, "partition": "stim_test" if block <= 2 else "stim_train",
                     "image_path": f"/data/images/{number:05d}.jpg", "category_num": concept_of(number) + 1,
                     "category_img_num": number % A_CONCEPT + 1, "dropped": (session + n) % 5 == 4,
                 })  # fmt: skip

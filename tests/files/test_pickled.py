@@ -166,7 +166,8 @@ HOSTILE = {
         MANY + b"}(" + b"".join(text(str(n)) + b"h\x00" for n in range(20_000)) + b"u.", "the same list",
     ),
     "a dict with a list under many names": (
-        MANY + b"}(" + text("list") + b"h\x00u\x940}(" + b"".join(text(str(n)) + b"h\x01" for n in range(20_000)) + b"u.",
+        MANY + b"}(" + text("list") + b"h\x00u\x940}("
+        + b"".join(text(str(n)) + b"h\x01" for n in range(20_000)) + b"u.",
         "the same list",
     ),
     "a list in many arrays": (
