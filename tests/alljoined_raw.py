@@ -1,4 +1,4 @@
-"""A small Alljoined-1.6M and Alljoined1 in the formats of their releases, written by hand for tests of their reader."""
+"""A small Alljoined-1.6M and Alljoined1 in the formats of their releases, written by hand to test their reader."""
 
 import json
 import pickle
