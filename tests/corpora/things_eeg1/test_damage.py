@@ -167,7 +167,7 @@ FAULTS = {
     "another channel": (written(names=["Iz", *made.CHANNELS[1:]]), "has other channels than .*'Fp1'"),
     "not finite": (written(values=put((5, 700), np.nan)), "not finite"),
     "another unit": (written(values=lambda values: values * 1e6), "the unit is V"),
-    "flat": (written(values=put(7, 0.0)), "Channel . of .*vhdr' is flat, so channels cannot be whitened"),
+    "flat": (written(values=put(7, 0.0)), r"Channel \d+ of .*vhdr' is flat"),
     "no people": (lambda folder: (folder / PEOPLE).unlink(), r"participants\.tsv'"),
     "people without a mark": (replaced(PEOPLE, lambda text: text.replace("exclude", "x")), "lacks exclude"),
     "another mark": (replaced(PEOPLE, lambda text: text.replace("\t0\t", "\tno\t")), "has 'no' as exclude"),
