@@ -76,7 +76,7 @@ def write_block(folder, subject, session, block, ids=None, values=None, names=No
     signals = [("Counter", np.arange(values.shape[1]) % 100), *zip(names or _labels(), values, strict=True)]
     signals += [("CQ_Cz", np.full(values.shape[1], 4)), ("MOT.Q0", np.arange(8 * seconds) % 9)]
     told = told if texts is None else texts
-    signals.append(("EDF Annotations", annotations(np.arange(seconds), told, width=900)))
+    signals.append(("EDF Annotations", annotations(np.arange(seconds), told, width=60 + 20 * len(told))))
     write_edf(path, signals, seconds, marked="EDF+C")
 
 
