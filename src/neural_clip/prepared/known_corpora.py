@@ -16,8 +16,8 @@ class Corpus:
         about (`str`): What the help of its command says.
         prepare (`str`): Dotted name of the function that prepares its raw files.
         options (`str`): Dotted name of the dataclass of that function's options.
-        twin (`str`, *optional*): Dotted name of the function that writes a simulated twin of its raw files; not every
-            corpus has one.
+        twin (`str`): Dotted name of the function that writes a simulated twin of its raw files; empty where there is
+            none.
         seconds_per_trial (`float`): From one onset to the next, on average.
     """
 
@@ -27,7 +27,7 @@ class Corpus:
     about: str
     prepare: str
     options: str
-    twin: str | None
+    twin: str
     seconds_per_trial: float
 
 
@@ -98,7 +98,7 @@ CORPORA = {
             images of these concepts are left out unless they are kept by `--keep-test-concepts`.
             """,
             "neural_clip.corpora.things_eeg1.prepare", "neural_clip.corpora.things_eeg1.options.ThingsEeg1Options",
-            None,
+            "",
             seconds_per_trial=0.14,
         ),
         Corpus(
@@ -108,7 +108,7 @@ CORPORA = {
             The route `raw` reads the recordings (EDF), `flat` what was preprocessed of them, `alljoined1` the epochs
             of Alljoined1 (Parquet). The licence is uncertain, so what is written may not be passed on.
             """,
-            "neural_clip.corpora.alljoined.prepare", "neural_clip.corpora.alljoined.options.AlljoinedOptions", None,
+            "neural_clip.corpora.alljoined.prepare", "neural_clip.corpora.alljoined.options.AlljoinedOptions", "",
             seconds_per_trial=0.28,
         ),
     )

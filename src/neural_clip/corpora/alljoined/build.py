@@ -19,7 +19,7 @@ from typing import Any
 
 from neural_clip.corpora.alljoined import alljoined1
 from neural_clip.corpora.alljoined.facts import CHANNELS, CorpusFacts, corpus_facts
-from neural_clip.corpora.alljoined.flat import find_flat, opened_flat
+from neural_clip.corpora.alljoined.flat import FlatFile, find_flat, opened_flat
 from neural_clip.corpora.alljoined.options import AlljoinedOptions
 from neural_clip.corpora.alljoined.recordings import PREPARATION, SPEC, WINDOW, Block, check_marks, find_session
 from neural_clip.corpora.alljoined.rows import first_parts, flat_parts, recorded_parts, shown
@@ -120,7 +120,9 @@ def _recorded(raw_dir: Path, options: AlljoinedOptions, facts: CorpusFacts) -> R
     subjects = chosen("subjects", options.subjects, facts.subjects)
     sessions = chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))
     images = _images(raw_dir, options, facts)
-    found, marks, told = [], {}, []
+    found: list[tuple[Block, ...]] = []
+    told: list[str] = []
+    marks: dict[str, Path] = {}
     declared, counted = {}, {}
     for subject in subjects:
         own: list[tuple[Block, ...]] = []
@@ -158,7 +160,8 @@ def _flat(raw_dir: Path, options: AlljoinedOptions, facts: CorpusFacts) -> Read:
     """Of the preprocessed files."""
     subjects = chosen("subjects", options.subjects, facts.subjects)
     images = _images(raw_dir, options, facts)
-    files, marks = [], {}
+    files: list[FlatFile] = []
+    marks: dict[str, Path] = {}
     for subject in subjects:
         for one in find_flat(raw_dir, subject, facts, images):
             if one.mark in marks:
@@ -216,7 +219,7 @@ def _first(raw_dir: Path, options: AlljoinedOptions, facts: CorpusFacts) -> Read
         "known_defects": FIRST_DEFECTS, **scaling_facts(options.scaled_by, prepared, "session"),
     }  # fmt: skip
     recordings = first_parts(shards, subjects, splits, options.scaled_by, average=options.average_repeats)
-    chunks = [(number, []) for number in seen]
+    chunks: list[tuple[int, list[str]]] = [(number, []) for number in seen]
     return about, recordings, image_parts(chunks, partial(image_rows, path=stimuli), lambda some: [stimuli])
 
 
@@ -233,8 +236,8 @@ def _tables(options: AlljoinedOptions) -> list[Path]:
 
 def _images(raw_dir: Path, options: AlljoinedOptions, facts: CorpusFacts) -> list[Image]:
     """All images, by their id."""
-    places = (Path(place) if place else None for place in (options.images_dir, options.image_metadata))
-    return read_images(raw_dir, *places, facts, options.validation_fraction, options.seed)
+    folder, table = (Path(place) if place else None for place in (options.images_dir, options.image_metadata))
+    return read_images(raw_dir, folder, table, facts, options.validation_fraction, options.seed)
 
 
 def _image_parts(images: Sequence[Image], tables: Sequence[Path]) -> list[Part]:

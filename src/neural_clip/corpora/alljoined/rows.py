@@ -154,11 +154,8 @@ def _first_rows(shards: Shards, subject: int, splits: Mapping[int, str], scaling
     train = np.array([splits[number] == "train" for number in ids[places].tolist()])
     scales = {}
     for session in np.unique(sessions[places]).tolist():
-        chosen = places[train & (sessions[places] == session)]
-        scales[session] = fitted_scale(
-            scaling, lambda chosen=chosen: (epoch for _, epoch in shards.epochs(chosen)), FIRST_CHANNELS,
-            f"{name}, ses-{session:02d}",
-        )  # fmt: skip
+        training = partial(_epochs, shards, places[train & (sessions[places] == session)])
+        scales[session] = fitted_scale(scaling, training, FIRST_CHANNELS, f"{name}, ses-{session:02d}")
         if (rms := scales[session].rms) is not None:
             yield Statistics(name, f"ses-{session:02d}", np.zeros_like(rms), rms)
     trials = dict(zip(places.tolist(), shards.trials(places).tolist(), strict=True))
@@ -169,3 +166,8 @@ def _first_rows(shards: Shards, subject: int, splits: Mapping[int, str], scaling
             "trial": trials[place], "image_id": image_id(number), "concept": "", "n_repeats": 1,
             "split": splits[number], "eeg": scales[session].of(epoch),
         }  # fmt: skip
+
+
+def _epochs(shards: Shards, places: np.ndarray) -> Iterator[np.ndarray]:
+    """Epochs of some rows."""
+    return (epoch for _, epoch in shards.epochs(places))

@@ -60,9 +60,10 @@ def read_images(
     concepts = [
         names[number].rpartition("_")[0] if table else f"concept-{facts.concept(number):04d}" for number in numbers
     ]
-    held_out = validation_split(map(facts.concept, numbers[: facts.n_training_images]), fraction, seed)
+    groups = [f"{facts.concept(number):05d}" for number in numbers]
+    held_out = validation_split(groups[: facts.n_training_images], fraction, seed)
     splits = [
-        "test" if facts.part(number) == "test" else "validation" if facts.concept(number) in held_out else "train"
+        "test" if facts.part(number) == "test" else "validation" if groups[number] in held_out else "train"
         for number in numbers
     ]
     files = [folder / f"{number:05d}.jpg" for number in numbers]

@@ -134,7 +134,8 @@ def _check_markers(path: Path, events: Events, raw: mne.io.BaseRaw) -> None:
 
 def check_recordings(recordings: Sequence[Recording]) -> None:
     """Refuse recordings that do not belong together; a `DataError` tells which."""
-    first, marks = recordings[0], {}
+    first = recordings[0]
+    marks: dict[str, Path] = {}
     for one in recordings:
         if one.mark in marks:
             raise DataError(
