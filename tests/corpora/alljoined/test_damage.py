@@ -388,6 +388,8 @@ ALLJOINED1 = {
                         "'block' should hold whole numbers"),
     "a test image in training": (cells("73k_id", lambda own: np.where(own == own[0], 4, own)),
                                  "images in train and test files both, such as 73k_id 4|several ids"),
+    "people counted from 0": (cells("subject_id", lambda own: own - 1), r"rows of subject 0; Alljoined1 has \[1, 2\]"),
+    "a number below 0": (cells("73k_id", put(0, -4)), "has the image -4 as '73k_id'"),
     "ids that contradict": (cells("coco_id", put(0, 9)), "gives an image several ids"),
     "fewer images": (shard(LAST, lambda found: found.filter(pa.compute.not_equal(found["73k_id"], 4))),
                      "'test images': 2. instead of"),

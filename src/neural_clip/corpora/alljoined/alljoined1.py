@@ -45,11 +45,12 @@ class Shards:
     test: np.ndarray
 
     @classmethod
-    def read(cls, raw_dir: Path) -> Shards:
-        """Find all files and read all columns but the epochs.
+    def read(cls, raw_dir: Path, subjects: Sequence[int]) -> Shards:
+        """Find all files and read all columns but the epochs; `subjects` are all that there are.
 
         Raises:
-            DataError: If files are missing or damaged, lack columns, or show an image in both splits.
+            DataError: If files are missing or damaged, lack columns, have rows of other subjects, or show an image in
+                both splits.
         """
         folders = [raw_dir / place for place in PLACES]
         folder = next((place for place in folders if any(place.glob("*.parquet"))), folders[0])
@@ -69,12 +70,16 @@ class Shards:
         numbers |= {"file": np.repeat(np.arange(len(paths)), sizes), "row": np.concatenate([*map(np.arange, sizes)])}
         test = np.repeat([told[1] == "test" for told in found], sizes)
         shards = cls(paths, numbers, test)
-        shards._check(folder)
+        shards._check(folder, subjects)
         return shards
 
-    def _check(self, folder: Path) -> None:
+    def _check(self, folder: Path, subjects: Sequence[int]) -> None:
         """An image has one id of each kind, is of one split, and no trial is there twice."""
         ids = self.numbers["73k_id"]
+        if others := set(self.numbers["subject_id"].tolist()) - set(subjects):
+            raise DataError(f"'{folder}' has rows of subject {min(others)}; Alljoined1 has {list(subjects)}.")
+        if (ids < 0).any():
+            raise DataError(f"'{folder}' has the image {ids.min()} as '73k_id'; allowed are numbers from 0 on.")
         if common := set(ids[self.test].tolist()) & set(ids[~self.test].tolist()):
             raise DataError(
                 f"'{folder}' has {len(common)} images in train and test files both, such as 73k_id {min(common)}."

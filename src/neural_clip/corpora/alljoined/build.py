@@ -195,7 +195,7 @@ def _flat(raw_dir: Path, options: AlljoinedOptions, facts: CorpusFacts) -> Read:
 def _first(raw_dir: Path, options: AlljoinedOptions, facts: CorpusFacts) -> Read:
     """Of Alljoined1."""
     subjects = chosen("subjects", options.subjects, facts.first_subjects)
-    shards = alljoined1.Shards.read(raw_dir)
+    shards = alljoined1.Shards.read(raw_dir, facts.first_subjects)
     names = [f"sub-{subject:02d}" for subject in subjects]
     declared = dict.fromkeys(names, alljoined1.declared(facts))
     counted = {name: alljoined1.counts(shards, subject) for name, subject in zip(names, subjects, strict=True)}
