@@ -24,6 +24,8 @@ RECORDINGS = {
     "imagenet_eeg": "eeg_14_70_std.pth",
     "things_meg": "sub-*/ses-*/meg/*.ds/*meg4",
     "things_eeg2": "raw_data/sub-*/ses-*/raw_eeg_*.npy",
+    "things_eeg1": "sub-*/eeg/*_eeg.eeg",
+    "alljoined": "raw_eeg/sub-*/session_*/block_*/*.edf",
     "nsd": "nsddata_betas/ppdata/*/*/*/betas_session*.nii.gz",
 }
 # Runs in a process of its own and prints seconds, MB and the peak of its memory in MB.

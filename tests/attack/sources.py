@@ -225,6 +225,21 @@ def things_eeg2(folder: Path, seed: int) -> None:
         things_eeg2_raw.build(folder / "eeg2" / route, route, subjects=(1,))
 
 
+def things_eeg1(folder: Path, seed: int) -> None:
+    """THINGS-EEG1 of two people."""
+    import things_eeg1_raw
+
+    things_eeg1_raw.build(folder / "eeg1", people=(2, 3))
+
+
+def alljoined(folder: Path, seed: int) -> None:
+    """Alljoined-1.6M of one person, recordings and what was preprocessed of them, and Alljoined1."""
+    import alljoined_raw
+
+    for route, build in alljoined_raw.BUILDERS.items():
+        build(folder / "aj" / route, **({} if route == "alljoined1" else {"subjects": (8,)}))
+
+
 def sets(folder: Path, seed: int) -> None:
     """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI of two, of three; EEG scaled by
     statistics.
@@ -295,6 +310,6 @@ SOURCES: dict[str, Callable[[Path, int], None]] = {
     source.__name__: source
     for source in (
         *(epochs, npz, npy, mat, mat_73, series, places, fif, brainvision, edf, bdf, ctf, bids),
-        *(nsd, imagenet_eeg, things_meg, things_eeg2, trained, gallery, recorded, interrupted),
+        *(nsd, imagenet_eeg, things_meg, things_eeg2, things_eeg1, alljoined, trained, gallery, recorded, interrupted),
     )
 }

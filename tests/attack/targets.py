@@ -283,6 +283,12 @@ def _eeg2(route: str, files: str, more: dict[str, str] | None = None) -> Target:
     return Target(f"prepare things_eeg2 {route}", "things_eeg2", guards, prepare(options), 0.5)
 
 
+def _alljoined(route: str, files: dict[str, str]) -> Target:
+    guards = {f"aj/{route}/{name}": guard for name, guard in (files | {"*.json": "text"}).items()}
+    run = prepare(f"alljoined --raw-dir aj/{route} --route {route}")
+    return Target(f"prepare alljoined {route}", "alljoined", guards, run, 0.5)
+
+
 NSD = {
     **dict.fromkeys(("*.mat", "*.hdf5"), "bare"),
     "*.nii.gz": "summed",
@@ -291,6 +297,7 @@ NSD = {
 }
 IMAGENET = {"*.pth": "summed", "*.JPEG": "bare", "*.json": "text"}
 TWIN = {"*.jpg": "bare", **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text")}
+EEG1 = {"*.eeg": "bare", "*.jpg": "bare", **dict.fromkeys(("*.vhdr", "*.vmrk", "*.tsv", "*.json"), "text")}
 THINGS = "things_meg --raw-dir things --route"
 REPORT = {"report/report.json": "text", "report/embeddings.npz": "summed"}
 PRETRAINED = {"trained/*.json": "text", "trained/*.safetensors": "bare"}
@@ -323,6 +330,10 @@ TARGETS = [
     _eeg2("nice", "prep*.npy"),
     _eeg2("ubp", "t*.pt"),
     _eeg2("neurobridge", "t*.npy"),
+    Target("prepare things_eeg1", "things_eeg1", EEG1, prepare("things_eeg1 --raw-dir eeg1")),
+    _alljoined("raw", {"*.edf": "bare", "*.jpg": "bare"}),
+    _alljoined("flat", {"*.npy": "bare", "*experiment_metadata.parquet": "bare", "*.jpg": "bare"}),
+    _alljoined("alljoined1", {"*.parquet": "bare", "*.hdf5": "bare"}),
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),

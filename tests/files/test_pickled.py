@@ -103,7 +103,8 @@ def test_what_could_run_code_is_named_and_not_run(tmp_path, monkeypatch, write):
         (through_state(), "the state of a function"),
         (pickle.dumps([1, 2]), "should hold a dict by names, but holds a list"),
         (pickle.dumps({1: 2}), "a dict whose keys are no names"),
-        (pickle.dumps({"a": {"b": 1}}), "a dict where a text or a number was expected"),
+        (pickle.dumps({"a": {"b": {"c": 1}}}), "a dict where a text or a number was expected"),
+        (pickle.dumps({"a": [{"b": 1}]}), "a dict where a text or a number was expected"),
         (pickle.dumps({"a": [np.zeros(2)]}, protocol=4), "an? array where a text or a number was expected"),
         (pickle.dumps({"a": np.zeros(2, "f4,i4")}, protocol=4), "values of type 'V8'"),
         (pickle.dumps({"a": np.zeros(2, "M8[s]")}, protocol=4), "values of type 'M8'"),
@@ -163,6 +164,11 @@ HOSTILE = {
     ),
     "a list under many names": (
         MANY + b"}(" + b"".join(text(str(n)) + b"h\x00" for n in range(20_000)) + b"u.", "the same list",
+    ),
+    "a dict with a list under many names": (
+        MANY + b"}(" + text("list") + b"h\x00u\x940}("
+        + b"".join(text(str(n)) + b"h\x01" for n in range(20_000)) + b"u.",
+        "the same list",
     ),
     "a list in many arrays": (
         MANY + b"}(" + b"".join(text(str(n)) + array(b"J\xa0\x86\x01\x00\x85", "O8", b"h\x00") for n in range(2_000))

@@ -42,7 +42,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
         path (`Path`): The file; its first bytes decide what it is.
 
     Returns:
-        `dict`: By name texts, numbers, lists of these, and arrays of numbers or text; the last are read-only.
+        `dict`: By name texts, numbers, lists of these, arrays of numbers or text, which are read-only, and dicts of
+            all these by names.
 
     Raises:
         DataError: If the file is absent, truncated or damaged, is something else, or holds anything more, which is
@@ -67,7 +68,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
                 found = found.only()
             if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
                 raise DataError(f"'{path}' should hold a dict by names, but holds a {type(found).__name__}.")
-            if sum(map(_listed, found.values())) > MOST_READS:
+            sizes: dict[int, int] = {}
+            if sum(_listed(value, sizes) for value in found.values()) > MOST_READS:
                 _refuse("the same list under many names")
             return {key: _plain(value) for key, value in found.items()}
         except pickle.UnpicklingError as error:
@@ -269,8 +271,10 @@ def _refuse(what: str) -> NoReturn:
     raise pickle.UnpicklingError(f"it holds {what} and was not loaded")
 
 
-def _plain(value: object) -> Any:
-    """What one name stands for."""
+def _plain(value: object, *, within: bool = False) -> Any:
+    """What one name stands for; a dict holds no further ones."""
+    if isinstance(value, dict) and not within:
+        return {key: _plain(one, within=True) for key, one in value.items()}
     if isinstance(value, _Array):
         return value.array()
     if isinstance(value, list | tuple):
@@ -278,8 +282,12 @@ def _plain(value: object) -> Any:
     return _scalar(value)
 
 
-def _listed(value: object) -> int:
-    """Values in the list that one name stands for."""
+def _listed(value: object, sizes: dict[int, int], *, within: bool = False) -> int:
+    """Values in the list or dict that one name stands for; `sizes` are those of dicts that were counted before."""
+    if isinstance(value, dict) and not within:
+        if id(value) not in sizes:
+            sizes[id(value)] = len(value) + sum(_listed(one, sizes, within=True) for one in value.values())
+        return sizes[id(value)]
     values = value.state[-1] if isinstance(value, _Array) else value
     return len(values) if isinstance(values, list | tuple) else 0
 

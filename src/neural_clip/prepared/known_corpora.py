@@ -16,7 +16,8 @@ class Corpus:
         about (`str`): What the help of its command says.
         prepare (`str`): Dotted name of the function that prepares its raw files.
         options (`str`): Dotted name of the dataclass of that function's options.
-        twin (`str`): Dotted name of the function that writes a simulated twin of its raw files.
+        twin (`str`): Dotted name of the function that writes a simulated twin of its raw files; empty where there is
+            none.
         seconds_per_trial (`float`): From one onset to the next, on average.
     """
 
@@ -37,6 +38,10 @@ class Corpus:
 #     doi:10.7554/eLife.82580, methods)
 # things_eeg2: one image every 0.2 s; sequences of 20 begin about 6.2 s after each other in the event tables, because
 #     answers lie between them (Gifford et al. 2022, doi:10.1016/j.neuroimage.2022.119754)
+# things_eeg1: one image every 0.1 s; recordings hold 0.14 s an image, because pauses lie between sequences (lengths of
+#     the recordings and event tables of 46 subjects; Grootswagers et al. 2022, doi:10.1038/s41597-021-01102-7)
+# alljoined: one image every 0.2 s, in the design of THINGS-EEG2; blocks of 1,020 to 1,120 images last 305 s on average
+#     (sizes of files of a copy in BIDS, nm000134)
 # nsd: 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
 CORPORA = {
     corpus.name: corpus
@@ -85,6 +90,27 @@ CORPORA = {
             "neural_clip.simulation.things_eeg2_twin.write",
             seconds_per_trial=6.2 / 20,
         ),
+        Corpus(
+            "things_eeg1", "eeg", "THINGS-EEG1: fifty subjects, 22,448 images, EEG",
+            """Prepare THINGS-EEG1 (OpenNeuro ds003825, version 1.1.0 or 1.2.0): EEG of fifty subjects.
+
+            The 200 images that were shown 12 times are the test split. Their concepts recur in training, so training
+            images of these concepts are left out unless they are kept by `--keep-test-concepts`.
+            """,
+            "neural_clip.corpora.things_eeg1.prepare", "neural_clip.corpora.things_eeg1.options.ThingsEeg1Options",
+            "",
+            seconds_per_trial=0.14,
+        ),
+        Corpus(
+            "alljoined", "eeg", "Alljoined-1.6M: twenty subjects, 16,740 images, EEG; and Alljoined1",
+            """Prepare Alljoined-1.6M: EEG of twenty subjects with a headset of 32 electrodes; or Alljoined1.
+
+            The route `raw` reads the recordings (EDF), `flat` what was preprocessed of them, `alljoined1` the epochs
+            of Alljoined1 (Parquet). The licence is uncertain, so what is written may not be passed on.
+            """,
+            "neural_clip.corpora.alljoined.prepare", "neural_clip.corpora.alljoined.options.AlljoinedOptions", "",
+            seconds_per_trial=0.28,
+        ),
     )
 }  # fmt: skip
 # The first corpus of each modality: the one that is simulated unless another is asked for.
@@ -93,5 +119,5 @@ for _corpus in CORPORA.values():
     CORPUS_OF.setdefault(_corpus.modality, _corpus)
 # Twins by the part of a preset that they are made of: the first corpus of a modality has its name, others their own.
 TWINS: dict[str, Corpus] = CORPUS_OF | {
-    name: corpus for name, corpus in CORPORA.items() if corpus is not CORPUS_OF[corpus.modality]
+    name: corpus for name, corpus in CORPORA.items() if corpus.twin and corpus is not CORPUS_OF[corpus.modality]
 }

@@ -163,7 +163,7 @@ RAW = {
     "microvolts": (change(TRAIN, in_microvolts), "the unit is V"),
     "not finite": (change(TRAIN, lambda c: c["raw_eeg_data"].__setitem__((5, 450), np.nan)), "not finite"),
     "too short": (change(TRAIN, lambda c: c | {"raw_eeg_data": c["raw_eeg_data"][:, :1600]}), "too few for an event"),
-    "flat": (change(TRAIN, lambda c: c["raw_eeg_data"].__setitem__(7, 0.0)), "cannot be whitened. Is one flat"),
+    "flat": (change(TRAIN, lambda c: c["raw_eeg_data"].__setitem__(7, 0.0)), r"Channel \d+ of sub-01, ses-01 is flat"),
     "an array": (replaced(TRAIN, lambda path: np.save(path, np.zeros(3))), "a dict was expected"),
 }  # fmt: skip
 

@@ -48,13 +48,13 @@ def _checked_file(path: Path, entry: Recording) -> dict:
     elif suffix in EDF_SUFFIXES and (names := channels_to_read(path, entry.picks)):
         options = {"include": names}
     elif suffix == ".vhdr":
-        _check_brainvision(path)
+        check_brainvision(path)
     elif suffix in TEXTS:  # mne takes these for optical recordings
         raise DataError(f"'{path}' is text; a recording of EEG or MEG is a file that mne reads, such as FIF or EDF.")
     return options
 
 
-def _check_brainvision(header: Path) -> None:
+def check_brainvision(header: Path) -> None:
     """What mne takes from the header in silence: names that occur twice, and a data file that was cut off."""
     text = existing(header, "recording").read_text(encoding="latin-1")
     if not re.match(r"\W*Brain ?Vision", text[:HEAD], re.IGNORECASE):

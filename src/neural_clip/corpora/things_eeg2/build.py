@@ -23,6 +23,7 @@ from typing import Any
 
 from neural_clip.corpora.declared import check_facts, chosen
 from neural_clip.corpora.image_parts import check_images, image_parts
+from neural_clip.corpora.sensor_scaling import scaling_facts
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_eeg2.facts import (
     PARTS,
@@ -72,12 +73,6 @@ REAL_DEFECTS = [  # not simulated
     IMAGE_TERMS,
     "178 of the 200 test images are training images of THINGS-EEG1, and 77 of THINGS-fMRI.",
 ]
-SCALINGS = {  # method, scope of the fit, unit, description
-    "mvnn": ("mvnn", "train", "z", "multivariate noise normalisation: channels multiplied by the inverse square root "
-             "of the Ledoit-Wolf covariance within training epochs, per session"),
-    "train_std": ("train_std", "train", "z", "by root mean square of the training epochs, per session and channel"),
-    "none": ("none", "per epoch baseline", "V", "per epoch and channel: minus mean of the samples up to onset"),
-}  # fmt: skip
 
 
 def prepare(
@@ -249,18 +244,10 @@ def _metadata(
 def _of_recordings(options: ThingsEeg2Options, sessions: Sequence[int]) -> dict:
     """What epochs of recordings are, and went through."""
     recipe = RECIPES[options.recipe]
-    method, scope, unit, description = SCALINGS[options.scaled_by]
-    preparation = recipe.preparation
-    if options.scaled_by == "train_std":
-        preparation = replace(preparation, scaling="rms", scope="session")
-    elif options.scaled_by == "mvnn":
-        obstacle = "each session was whitened by a matrix of its own (multivariate noise normalisation)"
-        preparation = replace(preparation, scaling="unknown", obstacle=obstacle)
     return {
         "ch_names": recipe.ch_names, "n_chans": len(recipe.ch_names), "n_times": recipe.n_times,
-        "sfreq": recipe.sfreq, "tmin": recipe.tmin, "unit": unit,
-        "scaling": {"method": method, "fit_scope": scope, "description": description},
-        "preparation": preparation.as_dict(),
+        "sfreq": recipe.sfreq, "tmin": recipe.tmin,
+        **scaling_facts(options.scaled_by, recipe.preparation, "session"),
         "preprocessing": _choices(options) | {
             "recipe": recipe.name, "baseline_s": [-0.2, 0.0], "rate": recipe.rate, "sessions": list(sessions),
             "surplus": "the first presentations of each image in a session, of all images as many; no targets",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from neural_clip.corpora.custom.edf import read_header
+from neural_clip.corpora.sensor_epochs import Signals, cut_epochs
 from neural_clip.corpora.things_eeg2.facts import (
     ALL_CHANNELS,
     PARTS,
@@ -29,14 +30,12 @@ from neural_clip.errors import DataError
 from neural_clip.files.pickled import read_pickled
 from neural_clip.files.reading import existing, reading
 from neural_clip.files.tables import read_columns, whole_number
-from neural_clip.preparation import Preparation, Recorded, prepared_sensors
-from neural_clip.prepared.units import check_unit
+from neural_clip.preparation import Preparation
 
 SOURCE = "the raw EEG data at osf.io/3jk45"
 PLACES = ("", "raw_data", "Raw_data", "raw_eeg")  # where the subjects' folders may lie in the raw folder
 TMIN, TMAX = -0.2, 1.0  # s: what is cut of a recording; the baseline ends at onset
 BAND = [0.01, 100.0]  # Hz, of the amplifier
-BATCH = 128  # epochs at a time
 MARK = 4096  # samples that tell recordings apart
 COLUMNS = ("sample", "trial_type", "tot_img_number", "category_name")
 
@@ -262,21 +261,8 @@ def epochs(recording: Recording, events: np.ndarray, recipe: Recipe, facts: Corp
     """
     cut, n_times = _signals(recording.path, facts)
     chosen = [RAW_ORDER.index(name) for name in recipe.ch_names]
-    before, after = round(-TMIN * facts.sfreq), round(TMAX * facts.sfreq)
+    signals = Signals(
+        recording.path, lambda first, end: cut(first, end)[chosen], n_times, facts.sfreq, recipe.ch_names
+    )
     spec = {"n_times": recipe.n_times, "sfreq": recipe.sfreq, "tmin": recipe.tmin}
-    for start in range(0, len(events), BATCH):
-        onsets = recording.samples[events[start : start + BATCH]]
-        if onsets[0] < before or onsets[-1] + after >= n_times:
-            raise DataError(
-                f"'{recording.path}' has {n_times} samples, too few for an event at sample "
-                f"{onsets[0] if onsets[0] < before else onsets[-1]}. Do its events belong to another file?"
-            )
-        with reading(recording.path):
-            values = np.stack([cut(onset - before, onset + after + 1)[chosen] for onset in onsets])
-        if not np.isfinite(values).all():
-            raise DataError(f"'{recording.path}' holds values that are not finite (NaN or infinite).")
-        if start == 0:
-            way_out = " Get the file again."
-            centred = values - values.mean(axis=2, keepdims=True)
-            check_unit(centred, "V", f"'{recording.path}'", recipe.ch_names, way_out)
-        yield from prepared_sensors(Recorded(values, "V", facts.sfreq, TMIN), spec, recipe.preparation)
+    yield from cut_epochs(signals, recording.samples[events], (TMIN, TMAX), spec, recipe.preparation)

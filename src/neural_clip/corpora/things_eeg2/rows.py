@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from neural_clip.corpora.repeats import mean_of_repeats
+from neural_clip.corpora.sensor_scaling import fitted_scale
 from neural_clip.corpora.things_eeg2.facts import PARTS, TARGET, CorpusFacts
 from neural_clip.corpora.things_eeg2.recordings import Recipe, Recording, epochs
 from neural_clip.corpora.things_eeg2.releases import ReleaseFile, opened_release
-from neural_clip.corpora.things_eeg2.whitening import whitening_matrix
 from neural_clip.errors import DataError
 from neural_clip.preparation import Statistics
 from neural_clip.prepared.parts import Part
@@ -111,26 +111,19 @@ def _session_rows(
     session: Session, shown: Shown, recipe: Recipe, facts: CorpusFacts, scaling: str
 ) -> Iterator[dict | Statistics]:
     """Rows of a session in order of presentation, scaled by its training epochs."""
-    factor: np.ndarray | float = 1.0
     where = f"sub-{session.subject:02d}, {session.name}"
-    if scaling == "mvnn":
-        factor = whitening_matrix(_training_epochs(session, shown, recipe, facts), where)
-    elif scaling == "train_std":
-        power = [np.square(epoch).mean(axis=1) for epoch in _training_epochs(session, shown, recipe, facts)]
-        scale = np.sqrt(np.mean(power, axis=0))  # (n_chans,)
-        if not (scale > 0).all():
-            raise DataError(f"{where}: channel {recipe.ch_names[int(scale.argmin())]} is flat in all training epochs.")
-        yield Statistics(f"sub-{session.subject:02d}", session.name, np.zeros_like(scale), scale)
-        factor = 1 / scale[:, None]
+    training = partial(_training_epochs, session, shown, recipe, facts)
+    scale = fitted_scale(scaling, training, recipe.ch_names, where)
+    if scale.rms is not None:
+        yield Statistics(f"sub-{session.subject:02d}", session.name, np.zeros_like(scale.rms), scale.rms)
     first = session.first_trial
     for recording, used in zip(session.recordings, session.used, strict=True):
         for event, epoch in zip(used.tolist(), epochs(recording, used, recipe, facts), strict=True):
             image_id, concept, split = shown[recording.part][recording.codes[event] - 1]
-            scaled = factor @ epoch if scaling == "mvnn" else factor * epoch
             yield {
                 "subject": f"sub-{recording.subject:02d}", "session": session.name, "run": recording.run,
                 "trial": first + event, "image_id": image_id, "concept": concept, "n_repeats": 1, "split": split,
-                "eeg": scaled.astype(np.float32),
+                "eeg": scale.of(epoch),
             }  # fmt: skip
         first += len(recording.codes)
 

@@ -44,11 +44,13 @@ def whitening_matrix(epochs: Iterable[np.ndarray], where: str) -> np.ndarray:
         DataError: If there are no epochs, or their covariance cannot be inverted because channels are flat.
     """
     total: np.ndarray | float = 0.0
-    count = 0
+    count, varies = 0, np.zeros(1, dtype=bool)
     for epoch in epochs:
-        total, count = total + epoch_covariance(epoch), count + 1
+        total, count, varies = total + epoch_covariance(epoch), count + 1, varies | (np.ptp(epoch, axis=1) > 0)
     if not count:
         raise DataError(f"{where} has no training epochs to fit the whitening on; choose scaling 'none'.")
+    if not varies.all():
+        raise DataError(f"Channel {int(varies.argmin()) + 1} of {where} is flat, so channels cannot be whitened.")
     return inverse_root(np.asarray(total) / count, where)
 
 
