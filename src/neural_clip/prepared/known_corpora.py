@@ -37,6 +37,7 @@ class Corpus:
 #     doi:10.7554/eLife.82580, methods)
 # things_eeg2: one image every 0.2 s; sequences of 20 begin about 6.2 s after each other in the event tables, because
 #     answers lie between them (Gifford et al. 2022, doi:10.1016/j.neuroimage.2022.119754)
+# things_fmri: 0.5 s of image and 4 s between two of them (onsets in the event tables of OpenNeuro ds004192)
 # nsd: 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
 CORPORA = {
     corpus.name: corpus
@@ -84,6 +85,18 @@ CORPORA = {
             "neural_clip.corpora.things_eeg2.prepare", "neural_clip.corpora.things_eeg2.options.ThingsEeg2Options",
             "neural_clip.simulation.things_eeg2_twin.write",
             seconds_per_trial=6.2 / 20,
+        ),
+        Corpus(
+            "things_fmri", "fmri", "THINGS-fMRI: three subjects, 8,740 images, 3T fMRI",
+            """Prepare THINGS-fMRI: 3 T fMRI of three subjects, from single-trial betas.
+
+            The route `table` reads the betas in HDF5 (betas_csv), `volume` those in NIfTI (betas_vol). By default no
+            training image shares its concept with a test image, and validation holds out whole concepts, the same for
+            all people. Recordings without betas are refused.
+            """,
+            "neural_clip.corpora.things_fmri.prepare", "neural_clip.corpora.things_fmri.options.ThingsFmriOptions",
+            "neural_clip.simulation.things_fmri_twin.write",
+            seconds_per_trial=4.5,
         ),
     )
 }  # fmt: skip
