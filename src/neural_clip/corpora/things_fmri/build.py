@@ -169,7 +169,8 @@ def _compare_ceilings(where: str, betas: TableBetas, trials: Sequence[Trial], vo
     order = np.array(list(places.values())).T  # (n_repeats, n_images)
     if told is None or len(order) < 2:
         return
-    best = np.sort(np.argsort(-np.nan_to_num(told[0]), kind="stable")[:N_COMPARED])
+    n_compared = min(N_COMPARED, -(-told.shape[1] // 2))
+    best = np.sort(np.argsort(-np.nan_to_num(told[0]), kind="stable")[:n_compared])
     values = betas.read(voxels.rows[best], 0, betas.n_trials).astype(np.float64)
     check_against_ceilings(where, values[order], told[0, best])
 

@@ -25,7 +25,7 @@ def table_trials(raw_dir: Path, subject: int, facts: CorpusFacts) -> tuple[list[
             or the published counts.
     """
     path, trials = table_file(raw_dir, subject, "stimuli"), []
-    last: tuple[int, int, int] | None = None
+    last = (0, 0, -1)
     for line, cells in read_columns(path, COLUMNS, delimiter(path)):
         kind, *_, file, folder = cells
         numbers = zip(COLUMNS[1:5], cells[1:5], strict=True)
@@ -34,7 +34,8 @@ def table_trials(raw_dir: Path, subject: int, facts: CorpusFacts) -> tuple[list[
             raise DataError(f"'{path}': line {line} is of subject {of}, not of {subject}. Is it another one's file?")
         if kind not in KINDS:
             raise DataError(f"'{path}': line {line} is a {kind!r} trial; allowed are 'train' and 'test'.")
-        if last and last[:2] == (session, run) and trial_id != last[2] + 1:
+        anew = () if last[:2] == (session, run) else (0, 1)
+        if trial_id not in (last[2] + 1, *anew):
             raise DataError(
                 f"'{path}': line {line} is trial {trial_id}, but trial {last[2] + 1} should follow. Row i belongs to "
                 "column i of the betas, so rows must not be sorted or left out."

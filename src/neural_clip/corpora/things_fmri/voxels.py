@@ -22,7 +22,7 @@ PLACES = ("voxel_x", "voxel_y", "voxel_z")
 ATLAS = "glasser-"  # how the names of the 180 areas of that atlas begin
 TOLERANCE = 0.1  # percent, by which the two noise ceilings may contradict each other
 MOST_CONTRADICTING = 0.1  # of the voxels
-N_COMPARED = 200  # voxels whose noise ceiling is computed anew
+N_COMPARED = 200  # voxels whose noise ceiling is computed anew, the best half at most
 LEAST_COMPARED = 2.0  # percent; of lower ceilings nothing follows
 LEAST_SHARE = 0.2  # of the published ceiling; betas of other trials give about none
 
@@ -161,8 +161,8 @@ def _ceiling(table: Path, line: int, name: str, text: str) -> float:
     if text.strip().lower() in ("", "nan"):
         return np.nan
     try:
-        if 0 <= (value := number(text)) <= 100:
-            return value
+        if 0 <= (value := number(text)) <= 100 + 1e-6:  # rounded
+            return min(value, 100.0)
     except ValueError:
         pass
     raise DataError(f"'{table}': line {line} has {text!r} as {name}; allowed are 0 to 100, in percent.")
@@ -227,13 +227,14 @@ def check_against_ceilings(where: str, betas: np.ndarray, told: np.ndarray) -> N
         told (`np.ndarray` of shape `(n_voxels,)`): Their noise ceilings of single trials, in percent.
 
     Raises:
-        DataError: If the median of the computed ones is less than a fifth of the median of the others, and these are
-            high enough to tell.
+        DataError: If those of most voxels are less than a fifth of what is told, and this is high enough to tell.
     """
-    found, published = (float(np.median(np.nan_to_num(some))) for some in (noise_ceiling(betas, 1), told))
-    if published >= LEAST_COMPARED and found < LEAST_SHARE * published:
+    found = np.nan_to_num(noise_ceiling(betas, 1))
+    high = np.nan_to_num(told) >= LEAST_COMPARED
+    if high.any() and np.median(found[high] / told[high]) < LEAST_SHARE:
         raise DataError(
-            f"{where} do not belong together: by the betas of the test images, the noise ceiling of {betas.shape[2]} "
-            f"voxels is {found:.3g} % of single trials, by the table of voxels it is {published:.3g} %. Are trials or "
-            "voxels in another order, or is one of the files another person's?"
+            f"{where} do not belong together: by the betas of the test images, the median noise ceiling of "
+            f"{int(high.sum())} voxels is {np.median(found[high]):.3g} % of single trials, by the table of voxels it "
+            f"is {np.median(told[high]):.3g} %. Are trials or voxels in another order, or is one of the files another "
+            "person's?"
         )
