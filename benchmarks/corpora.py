@@ -24,6 +24,7 @@ RECORDINGS = {
     "imagenet_eeg": "eeg_14_70_std.pth",
     "things_meg": "sub-*/ses-*/meg/*.ds/*meg4",
     "things_eeg2": "raw_data/sub-*/ses-*/raw_eeg_*.npy",
+    "things_fmri": "betas_csv/sub-*_ResponseData.h5",
     "nsd": "nsddata_betas/ppdata/*/*/*/betas_session*.nii.gz",
 }
 # Runs in a process of its own and prints seconds, MB and the peak of its memory in MB.

@@ -22,6 +22,7 @@ FUNCTIONS = {
     "corpora.imagenet_eeg.options.ImageNetEegOptions": "corpora.imagenet_eeg.build.prepare",
     "corpora.nsd.options.NsdOptions": "corpora.nsd.build.prepare",
     "corpora.things_eeg2.options.ThingsEeg2Options": "corpora.things_eeg2.build.prepare",
+    "corpora.things_fmri.options.ThingsFmriOptions": "corpora.things_fmri.build.prepare",
     "corpora.things_meg.options.ThingsMegOptions": "corpora.things_meg.build.prepare",
     "evaluation.options.EvaluateOptions": "evaluation.run.evaluate_checkpoints",
     "simulation.options.SimulateOptions": "simulation.simulate.simulate",

@@ -114,6 +114,7 @@ WRITERS = [
     Writer("prepare imagenet_eeg in two processes", "imagenet_eeg", line(f"{IMAGENET} --num-proc 2")),
     Writer("prepare things_meg", "things_meg", line("prepare things_meg --raw-dir things --output-dir out")),
     Writer("prepare things_eeg2", "things_eeg2", line("prepare things_eeg2 --raw-dir eeg2/raw --output-dir out")),
+    Writer("prepare things_fmri", "things_fmri", line("prepare things_fmri --raw-dir things_fmri --output-dir out")),
     Writer("simulate", "npz", simulated, "out/things_meg"),
     Writer("embed-images", "trained", line("embed-images set_fmri --overwrite"), "set_fmri",
            read=read_set("set_fmri")),

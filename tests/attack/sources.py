@@ -225,6 +225,13 @@ def things_eeg2(folder: Path, seed: int) -> None:
         things_eeg2_raw.build(folder / "eeg2" / route, route, subjects=(1,))
 
 
+def things_fmri(folder: Path, seed: int) -> None:
+    """THINGS-fMRI, tables and volumes."""
+    import things_fmri_raw
+
+    things_fmri_raw.build(folder / "things_fmri")
+
+
 def sets(folder: Path, seed: int) -> None:
     """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI of two, of three; EEG scaled by
     statistics.
@@ -295,6 +302,6 @@ SOURCES: dict[str, Callable[[Path, int], None]] = {
     source.__name__: source
     for source in (
         *(epochs, npz, npy, mat, mat_73, series, places, fif, brainvision, edf, bdf, ctf, bids),
-        *(nsd, imagenet_eeg, things_meg, things_eeg2, trained, gallery, recorded, interrupted),
+        *(nsd, imagenet_eeg, things_meg, things_eeg2, things_fmri, trained, gallery, recorded, interrupted),
     )
 }

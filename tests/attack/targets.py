@@ -283,6 +283,17 @@ def _eeg2(route: str, files: str, more: dict[str, str] | None = None) -> Target:
     return Target(f"prepare things_eeg2 {route}", "things_eeg2", guards, prepare(options), 0.5)
 
 
+def _fmri(route: str) -> Target:
+    """Betas carry no checksum in HDF5, so that a bit that flipped in them is another beta."""
+    tables = {"*VoxelMetadata.csv": "text", "*StimulusMetadata.csv": "text", "*ResponseData.h5": "bare"}
+    if route == "volume":
+        tables = {"betas_csv/*VoxelMetadata.csv": "note", "betas_vol/*.nii.gz": "summed", "*_conditions.tsv": "text"}
+    named = tables | {"brainmasks/*": "summed" if route == "volume" else "optional", "*.jpg": "bare", "*.json": "text"}
+    guards = {f"things_fmri/{name}": guard for name, guard in named.items()}
+    options = f"things_fmri --raw-dir things_fmri --route {route}"
+    return Target(f"prepare things_fmri {route}", "things_fmri", guards, prepare(options))
+
+
 NSD = {
     **dict.fromkeys(("*.mat", "*.hdf5"), "bare"),
     "*.nii.gz": "summed",
@@ -323,6 +334,8 @@ TARGETS = [
     _eeg2("nice", "prep*.npy"),
     _eeg2("ubp", "t*.pt"),
     _eeg2("neurobridge", "t*.npy"),
+    _fmri("table"),
+    _fmri("volume"),
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),

@@ -23,9 +23,11 @@ else:
     entry()
 """
 COMMAND_LINES = [[name] for name in COMMANDS if name not in ACTIONS]
-COMMAND_LINES += [["prepare", name] for name in ("imagenet_eeg", "things_meg", "nsd", "things_eeg2", "custom")]
+COMMAND_LINES += [
+    ["prepare", name] for name in ("imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_fmri", "custom")
+]
 COMMAND_LINES += [["gallery", name] for name in ("build", "info")]
-SCRIPTS = ("imagenet_eeg", "nsd", "things_eeg2", "things_meg")
+SCRIPTS = ("imagenet_eeg", "nsd", "things_eeg2", "things_fmri", "things_meg")
 PROGRAMS = [["train.py"], *[[f"dataset_scripts/{name}.py"] for name in SCRIPTS]]
 
 

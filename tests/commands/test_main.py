@@ -58,7 +58,9 @@ def test_help_lists_every_command(arguments, capsys):
 def test_prepare_help_lists_every_corpus(arguments, capsys):
     assert cli.main(arguments) is None
     shown = capsys.readouterr().out
-    assert all(f"  {name} " in shown for name in ("imagenet_eeg", "things_meg", "nsd", "things_eeg2", "custom"))
+    assert all(
+        f"  {name} " in shown for name in ("imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_fmri", "custom")
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in cli.ACTIONS])

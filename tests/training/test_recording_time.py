@@ -40,7 +40,7 @@ def test_published_lengths():
     assert seconds("mine") is None
     assert seconds("mine", 2.5) == 2.5 and seconds("nsd", 5.0) == 5.0
     assert seconds("things_eeg2") == pytest.approx(0.31)  # five images a second, and pauses
-    assert set(CORPORA) == {"imagenet_eeg", "things_meg", "nsd", "things_eeg2"}
+    assert set(CORPORA) == {"imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_fmri"}
 
 
 @pytest.mark.parametrize("minutes", [0.2, 0.5, 1.0, 5.0])

@@ -283,7 +283,7 @@ def test_betas_in_another_order_are_noticed_by_their_noise_ceilings():
     check_against_ceilings("'x'", betas[..., best] + rng.normal(size=(12, 100, 100)), told[best])  # other betas
     mixed = betas.reshape(1200, 400)[rng.permutation(1200)].reshape(12, 100, 400)
     for wrong in (betas[..., ::-1][..., best], mixed[..., best]):
-        with pytest.raises(DataError, match="'x' do not belong together: .* of 100 voxels .*another person's"):
+        with pytest.raises(DataError, match="'x' do not belong together"):
             check_against_ceilings("'x'", wrong, told[best])
 
 
