@@ -83,7 +83,7 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     raw_dir.mkdir(parents=True, exist_ok=True)
     stimuli = make_stimuli(sizes, np.random.default_rng([seed, 100 + CORPUS_INDEX]))
     latents = {kind: _write_images(raw_dir, own, sizes.image_size) for kind, own in stimuli.items()}
-    model = VoxelModel(sizes, seed)  # type: ignore[arg-type]
+    model = VoxelModel(sizes, seed)
     for index in tqdm(range(sizes.n_subjects), desc="simulated THINGS-fMRI", unit="person"):
         trials, numbers = make_trials(sizes, stimuli, np.random.default_rng([seed, CORPUS_INDEX, index, 0]))
         _write_subject(raw_dir, sizes, seed, index, model, trials, numbers, latents)

@@ -46,7 +46,7 @@ from neural_clip.prepared.splits import validation_split
 from neural_clip.prepared.writer import check_output, write_prepared
 
 CEILINGS_FILE = "noise_ceilings.safetensors"
-LICENCE = "CC0"
+LICENCE = "CC0-1.0"
 CITATION = (
     "Hebart, M. N., Contier, O., Teichmann, L., Rockter, A. H., Zheng, C. Y., Kidder, A., Corriveau, A., "
     "Vaziri-Pashkam, M., Baker, C. I. (2023). THINGS-data, a multimodal collection of large-scale datasets for "

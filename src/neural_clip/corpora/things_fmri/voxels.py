@@ -127,7 +127,8 @@ def _region_columns(table: Path, roi: Sequence[str]) -> list[str] | None:
 
 def _read_table(table: Path, subject: int, columns: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Places `(n, 3)`, noise ceilings `(2, n)` and whether voxels are in one of the columns' regions `(n,)`."""
-    places, ceilings, inside = [], [], []
+    places: list[list[int]] = []
+    ceilings, inside = [], []
     names = ["voxel_id", "subject_id", *PLACES, *CEILINGS, *(columns or ())]
     for line, cells in read_columns(table, names, delimiter(table)):
         voxel, of, *place = (
