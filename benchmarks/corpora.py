@@ -26,6 +26,7 @@ RECORDINGS = {
     "things_eeg2": "raw_data/sub-*/ses-*/raw_eeg_*.npy",
     "things_eeg1": "sub-*/eeg/*_eeg.eeg",
     "alljoined": "raw_eeg/sub-*/session_*/block_*/*.edf",
+    "things_fmri": "betas_csv/sub-*_ResponseData.h5",
     "nsd": "nsddata_betas/ppdata/*/*/*/betas_session*.nii.gz",
 }
 # Runs in a process of its own and prints seconds, MB and the peak of its memory in MB.

@@ -20,7 +20,7 @@ REQUIRED = {
     "modeling_meg",
     "modeling_neural_clip", "modeling_sensors", "processing_neural_clip", "files.whole", "retrieval.image_retrieval",
     "prepared.reader", "prepared.doctor.inspect", "corpora.nsd.build", "corpora.things_meg.build",
-    "corpora.things_eeg2.build", "corpora.things_eeg1.build", "corpora.alljoined.build",
+    "corpora.things_eeg2.build", "corpora.things_fmri.build", "corpora.things_eeg1.build", "corpora.alljoined.build",
     "corpora.custom.build", "corpora.imagenet_eeg.build", "targets.embed_images", "publishing.push", "evaluation.run",
     "training.run", "report.text", "queries.verbs", "sample.load", "workflow.run", "app.page",
     "simulation.simulate", "commands.main",
@@ -349,7 +349,7 @@ def test_every_third_party_is_a_declared_dependency(folders, skipped_extra):
 
 def test_dataset_scripts_import_commands_and_errors_only():
     scripts = _python_files("dataset_scripts")
-    corpora = {"imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_eeg1", "alljoined"}
+    corpora = {"imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_fmri", "things_eeg1", "alljoined"}
     assert {path.stem for path in scripts} >= corpora
     for path in scripts:
         for item in _imports(path.read_text(encoding="utf-8")):

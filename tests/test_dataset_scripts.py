@@ -20,7 +20,10 @@ from paths import REPOSITORY
 from second_process import python
 
 SCRIPTS = REPOSITORY / "dataset_scripts"
-CORPORA = {"imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri", "things_eeg2": "things_eeg2"}
+CORPORA = {
+    "imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri", "things_eeg2": "things_eeg2",
+    "things_fmri": "things_fmri",
+}  # fmt: skip
 
 pytestmark = pytest.mark.slow
 

@@ -24,6 +24,7 @@ FUNCTIONS = {
     "corpora.things_eeg2.options.ThingsEeg2Options": "corpora.things_eeg2.build.prepare",
     "corpora.things_eeg1.options.ThingsEeg1Options": "corpora.things_eeg1.build.prepare",
     "corpora.alljoined.options.AlljoinedOptions": "corpora.alljoined.build.prepare",
+    "corpora.things_fmri.options.ThingsFmriOptions": "corpora.things_fmri.build.prepare",
     "corpora.things_meg.options.ThingsMegOptions": "corpora.things_meg.build.prepare",
     "evaluation.options.EvaluateOptions": "evaluation.run.evaluate_checkpoints",
     "simulation.options.SimulateOptions": "simulation.simulate.simulate",

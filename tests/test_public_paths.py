@@ -13,7 +13,7 @@ from second_process import python
 
 NAMES = ("EegConfig EegEncoder FmriConfig FmriEncoder MegConfig MegEncoder NeuralClipConfig NeuralClipModel "
          "NeuralClipOutput NeuralClipProcessor NeuralGallery load_sample plot_conversion")  # fmt: skip
-CORPORA = ("nsd", "things_meg", "imagenet_eeg", "things_eeg2", "things_eeg1", "alljoined", "custom")
+CORPORA = ("nsd", "things_meg", "imagenet_eeg", "things_eeg2", "things_fmri", "things_eeg1", "alljoined", "custom")
 LIGHT = [
     "import neural_clip; assert neural_clip.__version__",
     "from neural_clip.errors import DataError, run; assert issubclass(DataError, Exception) and callable(run)",

@@ -117,6 +117,7 @@ WRITERS = [
     Writer("prepare things_eeg1", "things_eeg1", line("prepare things_eeg1 --raw-dir eeg1 --output-dir out")),
     Writer("prepare alljoined", "alljoined",
            line("prepare alljoined --raw-dir aj/flat --route flat --output-dir out")),
+    Writer("prepare things_fmri", "things_fmri", line("prepare things_fmri --raw-dir things_fmri --output-dir out")),
     Writer("simulate", "npz", simulated, "out/things_meg"),
     Writer("embed-images", "trained", line("embed-images set_fmri --overwrite"), "set_fmri",
            read=read_set("set_fmri")),

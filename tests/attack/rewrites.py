@@ -104,7 +104,9 @@ def rewrite_hdf5(path: Path, rng) -> tuple[str, str]:
     import h5py
 
     with h5py.File(path, "a") as file:
-        name = sorted(file)[rng.integers(len(file))]
+        names: list[str] = []
+        file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        name = sorted(names)[rng.integers(len(names))]
         array, way, kind = changed(file[name][()], rng)
         shape = file[name].shape
         del file[name]
@@ -325,7 +327,7 @@ def rewrite_table(path: Path, rng) -> tuple[str, str]:
 REWRITES: list[tuple[tuple[str, ...], Callable]] = [
     ((".npy", ".npz"), rewrite_numpy),
     ((".mat",), rewrite_mat),
-    ((".hdf5",), rewrite_hdf5),
+    ((".hdf5", ".h5"), rewrite_hdf5),
     ((".nii", ".nii.gz"), rewrite_nifti),
     ((".pth", ".pt", ".bin"), rewrite_pth),
     ((".safetensors",), rewrite_safetensors),

@@ -240,6 +240,13 @@ def alljoined(folder: Path, seed: int) -> None:
         build(folder / "aj" / route, **({} if route == "alljoined1" else {"subjects": (8,)}))
 
 
+def things_fmri(folder: Path, seed: int) -> None:
+    """THINGS-fMRI, tables and volumes."""
+    import things_fmri_raw
+
+    things_fmri_raw.build(folder / "things_fmri")
+
+
 def sets(folder: Path, seed: int) -> None:
     """Prepared sets: EEG of three people, the third unknown to the checkpoint; fMRI of two, of three; EEG scaled by
     statistics.
@@ -310,6 +317,7 @@ SOURCES: dict[str, Callable[[Path, int], None]] = {
     source.__name__: source
     for source in (
         *(epochs, npz, npy, mat, mat_73, series, places, fif, brainvision, edf, bdf, ctf, bids),
-        *(nsd, imagenet_eeg, things_meg, things_eeg2, things_eeg1, alljoined, trained, gallery, recorded, interrupted),
+        *(nsd, imagenet_eeg, things_meg, things_eeg2, things_fmri, things_eeg1, alljoined),
+        *(trained, gallery, recorded, interrupted),
     )
 }

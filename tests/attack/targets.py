@@ -289,6 +289,17 @@ def _alljoined(route: str, files: dict[str, str]) -> Target:
     return Target(f"prepare alljoined {route}", "alljoined", guards, run, 0.5)
 
 
+def _fmri(route: str) -> Target:
+    """Betas carry no checksum in HDF5, so that a bit that flipped in them is another beta."""
+    tables = {"*VoxelMetadata.csv": "text", "*StimulusMetadata.csv": "text", "*ResponseData.h5": "bare"}
+    if route == "volume":
+        tables = {"betas_csv/*VoxelMetadata.csv": "note", "betas_vol/*.nii.gz": "summed", "*_conditions.tsv": "text"}
+    named = tables | {"brainmasks/*": "summed" if route == "volume" else "optional", "*.jpg": "bare", "*.json": "text"}
+    guards = {f"things_fmri/{name}": guard for name, guard in named.items()}
+    options = f"things_fmri --raw-dir things_fmri --route {route}"
+    return Target(f"prepare things_fmri {route}", "things_fmri", guards, prepare(options))
+
+
 NSD = {
     **dict.fromkeys(("*.mat", "*.hdf5"), "bare"),
     "*.nii.gz": "summed",
@@ -334,6 +345,8 @@ TARGETS = [
     _alljoined("raw", {"*.edf": "bare", "*.jpg": "bare"}),
     _alljoined("flat", {"*.npy": "bare", "*experiment_metadata.parquet": "bare", "*.jpg": "bare"}),
     _alljoined("alljoined1", {"*.parquet": "bare", "*.hdf5": "bare"}),
+    _fmri("table"),
+    _fmri("volume"),
     Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
     Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
     Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),

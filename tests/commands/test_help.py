@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from neural_clip.commands.main import ACTIONS, COMMANDS
+from neural_clip.prepared.known_corpora import CORPORA
 from paths import REPOSITORY
 
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "evaluate", "mne", "pandas", "scipy", "sklearn",
@@ -25,10 +26,19 @@ else:
 COMMAND_LINES = [[name] for name in COMMANDS if name not in ACTIONS]
 COMMAND_LINES += [
     ["prepare", name]
-    for name in ("imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_eeg1", "alljoined", "custom")
+    for name in (
+        "imagenet_eeg",
+        "things_meg",
+        "nsd",
+        "things_eeg2",
+        "things_fmri",
+        "things_eeg1",
+        "alljoined",
+        "custom",
+    )
 ]
 COMMAND_LINES += [["gallery", name] for name in ("build", "info")]
-SCRIPTS = ("alljoined", "imagenet_eeg", "nsd", "things_eeg1", "things_eeg2", "things_meg")
+SCRIPTS = ("alljoined", "imagenet_eeg", "nsd", "things_eeg1", "things_eeg2", "things_fmri", "things_meg")
 PROGRAMS = [["train.py"], *[[f"dataset_scripts/{name}.py"] for name in SCRIPTS]]
 
 

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 from neural_clip.errors import DataError
 from neural_clip.files import pickled
-from neural_clip.files.pickled import read_pickled
+from neural_clip.files.pickled import read_pickled, read_pickled_list
 
 rng = np.random.default_rng(0)
 CONTENT = {
@@ -252,3 +252,33 @@ def test_flipped_bytes_give_an_error_or_a_dict(tmp_path, write):
             assert isinstance(read_pickled(tmp_path / "damaged"), dict)
         except DataError as error:
             assert "damaged'" in str(error)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "values",
+    [np.array(["voxel_id", 0, 1], dtype=object), np.arange(5), ["a", 2.5, None]],
+    ids=["objects", "numbers", "list"],
+)
+def test_lists_within_files_come_back(protocol, values):
+    content = pickle.dumps(values, protocol=protocol)
+    assert read_pickled_list(content, "'x'") == (values.tolist() if isinstance(values, np.ndarray) else values)
+
+
+def test_other_things_than_lists_within_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, ("it_ran",)
+
+    whole = pickle.dumps([0, 1, 2], protocol=4)
+    for content, words in (
+        (pickle.dumps(Runs()), "could run code"), (pickle.dumps([Runs()]), "could run code"),
+        (pickle.dumps({"a": 1}), "a dict where a text"), (pickle.dumps(3), "an int where a list was expected"),
+        (whole[:-3], "damaged"),
+        (whole + b"x", "1 bytes follow"), (b"", "damaged"), (pickle.dumps([[1]]), "where a text or a number"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=f"^'x': its pickle .*{words}"):
+            read_pickled_list(content, "'x'")
+    assert not (tmp_path / "it_ran").exists()

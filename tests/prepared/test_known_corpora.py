@@ -17,7 +17,7 @@ def test_each_modality_has_the_first_of_its_corpora():
 
 def test_every_twin_has_a_part_of_the_presets():
     assert list(TWINS.values()) == [corpus for corpus in CORPORA.values() if corpus.twin]
-    assert {*CORPUS_OF, "things_eeg2"} == set(TWINS)
+    assert {*CORPUS_OF, "things_eeg2", "things_fmri"} == set(TWINS)
     for name, corpus in TWINS.items():
         assert getattr(get_preset("tiny"), name).modality == corpus.modality
 

@@ -109,5 +109,5 @@ def test_foreign_folders_are_never_touched(tmp_path, writer):
 
 
 def test_unknown_corpus_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"'eeg', 'meg', 'fmri' and 'things_eeg2', but got 'ecog'"):
+    with pytest.raises(DataError, match=r"'eeg', 'meg', 'fmri', 'things_eeg2' and 'things_fmri', but got 'ecog'"):
         simulate.simulate(tmp_path, get_preset("tiny"), seed=0, corpora=["ecog"])

@@ -41,7 +41,8 @@ def test_published_lengths():
     assert seconds("mine", 2.5) == 2.5 and seconds("nsd", 5.0) == 5.0
     assert seconds("things_eeg2") == pytest.approx(0.31)  # five images a second, and pauses
     assert seconds("things_eeg1") == pytest.approx(0.14)  # ten images a second, and pauses
-    assert set(CORPORA) == {"imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_eeg1", "alljoined"}
+    names = {"imagenet_eeg", "things_meg", "nsd", "things_eeg2", "things_fmri", "things_eeg1", "alljoined"}
+    assert set(CORPORA) == names
 
 
 @pytest.mark.parametrize("minutes", [0.2, 0.5, 1.0, 5.0])

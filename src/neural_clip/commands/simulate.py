@@ -21,7 +21,7 @@ from neural_clip.simulation.simulate import simulate
 class Arguments:
     """Where to, and how large."""
 
-    output_dir: Path = option(MISSING, "parent of the folders imagenet_eeg, things_meg, nsd, things_eeg2", type=Path)
+    output_dir: Path = option(MISSING, "parent of the folders of the corpora, such as imagenet_eeg", type=Path)
     preset: str = option("demo", "sizes and difficulty; full fills a disk", choices=PRESETS)
 
 

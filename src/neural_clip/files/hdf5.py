@@ -1,4 +1,4 @@
-"""HDF5 files of the Natural Scenes Dataset: opened, and their storage checked before a number is believed.
+"""HDF5 files: opened, and their storage checked before a number is believed.
 
 HDF5 gives zeros for chunks that it does not find, and what stands there for chunks whose address is wrong. So all
 chunks must be listed once, lie in the file and overlap no other, and those that are read must be found. Uncompressed
@@ -27,15 +27,15 @@ NEWEST_SUPERBLOCK = 3  # of HDF5 1.10 to 2.0
 
 
 @contextmanager
-def open_dataset(path: Path, name: str) -> Iterator:
-    """Open a data set (`h5py.Dataset`) of an HDF5 file for reading.
+def open_hdf5(path: Path, advice: str = "") -> Iterator:
+    """Open an HDF5 file (`h5py.File`) for reading; `advice` follows where there is none.
 
     Raises:
-        DataError: If the file or the data set is absent, or reading fails within the block.
+        DataError: If the file is absent or none of HDF5, or reading fails within the block.
     """
     import h5py
 
-    existing(path, "HDF5 file", NSD_ADVICE)
+    existing(path, "HDF5 file", advice)
     if not h5py.is_hdf5(path):
         raise DataError(f"'{path}' is no HDF5 file: {begins_like(head_of(path))}.")
     if (head := head_of(path)).startswith(SIGNATURE) and head[8] > NEWEST_SUPERBLOCK:
@@ -43,17 +43,33 @@ def open_dataset(path: Path, name: str) -> Iterator:
             f"'{path}' is of a newer version of HDF5 (superblock {head[8]}); known are 0 to {NEWEST_SUPERBLOCK}."
         )
     with reading(path), h5py.File(path, "r") as file:
-        if name not in file:
-            held = ", ".join(map(repr, sorted(file))) or "nothing"
-            raise DataError(f"'{path}' has no data set '{name}'; it holds {held}.")
-        dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset):
-            raise DataError(f"'{path}': '{name}' is a group, no data set.")
-        if dataset.file.filename != file.filename:
-            raise DataError(
-                f"'{path}': '{name}' is a link to the file '{dataset.file.filename}'; copy it into this one."
-            )
-        yield dataset
+        yield file
+
+
+@contextmanager
+def open_dataset(path: Path, name: str) -> Iterator:
+    """Open a data set (`h5py.Dataset`) of an HDF5 file for reading.
+
+    Raises:
+        DataError: If the file or the data set is absent, or reading fails within the block.
+    """
+    with open_hdf5(path, NSD_ADVICE) as file:
+        yield dataset_of(path, file, name)
+
+
+def dataset_of(path: Path, file, name: str):
+    """A data set of an open file; a `DataError` where there is none, or it lies in another file."""
+    import h5py
+
+    if name not in file:
+        held = ", ".join(map(repr, sorted(file))) or "nothing"
+        raise DataError(f"'{path}' has no data set '{name}'; it holds {held}.")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(f"'{path}': '{name}' is a group, no data set.")
+    if dataset.file.filename != file.file.filename:
+        raise DataError(f"'{path}': '{name}' is a link to the file '{dataset.file.filename}'; copy it into this one.")
+    return dataset
 
 
 def stored(path: Path, dataset) -> np.ndarray:

@@ -59,11 +59,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
         elif head.startswith(ZIP):
             first, size = _pickle_in_zip(path, content)
             content = content[first : first + size]
-        source = _Source(content)
         try:
-            found = _Unpickler(source).load()
-            if source.place != len(content):
-                raise ValueError(f"{len(content) - source.place} bytes follow its pickle")
+            found = _loaded(content)
             if isinstance(found, _Array):  # of a `.npy` file: an array without dimensions, of one object
                 found = found.only()
             if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
@@ -74,6 +71,34 @@ def read_pickled(path: Path) -> dict[str, Any]:
             return {key: _plain(value) for key, value in found.items()}
         except pickle.UnpicklingError as error:
             raise DataError(f"'{path}' is damaged or holds more than arrays and plain values: {error}.") from error
+
+
+def read_pickled_list(content: bytes, where: str) -> list:
+    """The texts and numbers of a pickled list or array.
+
+    Args:
+        content (`bytes`): The pickle.
+        where (`str`): What it is part of, for messages.
+
+    Raises:
+        DataError: If it is damaged, or holds anything more, which is named and was not loaded.
+    """
+    try:
+        found = _plain(_loaded(memoryview(content)))
+        if not isinstance(found, list | np.ndarray):
+            _refuse(f"{_kind(found)} where a list was expected")
+        return found if isinstance(found, list) else found.ravel().tolist()
+    except Exception as error:  # of a damaged pickle, of nearly every type
+        raise DataError(f"{where}: its pickle is damaged or holds more than a list of names: {error}.") from error
+
+
+def _loaded(content: memoryview) -> object:
+    """What a pickle holds, of which nothing follows."""
+    source = _Source(content)
+    found = _Unpickler(source).load()
+    if source.place != len(content):
+        raise ValueError(f"{len(content) - source.place} bytes follow its pickle")
+    return found
 
 
 class _Source:

@@ -42,6 +42,7 @@ class Corpus:
 #     the recordings and event tables of 46 subjects; Grootswagers et al. 2022, doi:10.1038/s41597-021-01102-7)
 # alljoined: one image every 0.2 s, in the design of THINGS-EEG2; blocks of 1,020 to 1,120 images last 305 s on average
 #     (sizes of files of a copy in BIDS, nm000134)
+# things_fmri: 0.5 s of image and 4 s between two of them (onsets in the event tables of OpenNeuro ds004192)
 # nsd: 3 s of image and 1 s between two of them (Allen et al. 2022, doi:10.1038/s41593-021-00962-x, methods)
 CORPORA = {
     corpus.name: corpus
@@ -110,6 +111,18 @@ CORPORA = {
             """,
             "neural_clip.corpora.alljoined.prepare", "neural_clip.corpora.alljoined.options.AlljoinedOptions", "",
             seconds_per_trial=0.28,
+        ),
+        Corpus(
+            "things_fmri", "fmri", "THINGS-fMRI: three subjects, 8,740 images, 3T fMRI",
+            """Prepare THINGS-fMRI: 3 T fMRI of three subjects, from single-trial betas.
+
+            The route `table` reads the betas in HDF5 (betas_csv), `volume` those in NIfTI (betas_vol). By default no
+            training image shares its concept with a test image, and validation holds out whole concepts, the same for
+            all people. Recordings without betas are refused.
+            """,
+            "neural_clip.corpora.things_fmri.prepare", "neural_clip.corpora.things_fmri.options.ThingsFmriOptions",
+            "neural_clip.simulation.things_fmri_twin.write",
+            seconds_per_trial=4.5,
         ),
     )
 }  # fmt: skip

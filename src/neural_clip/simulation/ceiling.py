@@ -28,7 +28,7 @@ from neural_clip.errors import DataError
 from neural_clip.simulation import sensor_noise
 from neural_clip.simulation.generative import SensorModel
 from neural_clip.simulation.latent_space import check_latents
-from neural_clip.simulation.presets import EegPreset, FmriPreset, MegPreset, ThingsEeg2Preset
+from neural_clip.simulation.presets import EegPreset, FmriPreset, MegPreset, ThingsEeg2Preset, ThingsFmriPreset
 from neural_clip.simulation.voxel_model import VoxelModel
 
 _KNOWS = {
@@ -169,7 +169,7 @@ def observer_scores(trials: Iterator[np.ndarray], n: int, rng: np.random.Generat
 def compute(
     modality: str,
     model: SensorModel | VoxelModel,
-    preset: EegPreset | MegPreset | FmriPreset | ThingsEeg2Preset,
+    preset: EegPreset | MegPreset | FmriPreset | ThingsEeg2Preset | ThingsFmriPreset,
     test_latents: np.ndarray,
     seed: int,
 ) -> dict:
@@ -178,7 +178,7 @@ def compute(
     Args:
         modality (`str`): `"eeg"`, `"meg"` or `"fmri"`; must be the model's.
         model (`SensorModel` or `VoxelModel`): The generator of the twin.
-        preset (`EegPreset`, `MegPreset`, `FmriPreset` or `ThingsEeg2Preset`): The part that the model was made with.
+        preset (one of the presets of `TwinPreset`): The part that the model was made with.
         test_latents (`np.ndarray` of shape `(n, 24)`): Latents of the unique test images, at least 2.
         seed (`int`): Decides nuisances and, for top-1, noise.
 

@@ -263,7 +263,7 @@ def simulated_stamp(preset: TwinPreset, name: str, seed: int, ceiling: dict, **e
 
     Args:
         preset (`TwinPreset`): All corpora.
-        name (`str`): `"eeg"`, `"meg"`, `"fmri"` or `"things_eeg2"`: the part that is written.
+        name (`str`): Of the part that is written, as `TwinPreset` calls it.
         seed (`int`): Seed of the simulation.
         ceiling (`dict`): From [`ceiling.compute`].
         extra: Further entries, such as counts.

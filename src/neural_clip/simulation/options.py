@@ -42,7 +42,7 @@ class SimulateOptions(Options):
             if value is None:
                 continue
             check_value(name, value, least <= value <= most, f"{least} to {most}")
-            if "fmri" not in self.corpora:
+            if not any(TWINS[corpus].modality == "fmri" for corpus in self.corpora):
                 raise DataError(f"The {name!r} parameter is of fMRI, but simulated are {', '.join(self.corpora)}.")
 
     def dialled(self, preset: TwinPreset) -> TwinPreset:
@@ -52,4 +52,6 @@ class SimulateOptions(Options):
             dials = replace(dials, subject_deviation=math.sqrt(1 - self.shared_tuning))
         if self.tuning_dimension is not None:
             dials = replace(dials, tuning_dimension=self.tuning_dimension)
-        return replace(preset, fmri=replace(preset.fmri, dials=dials))
+        return replace(
+            preset, fmri=replace(preset.fmri, dials=dials), things_fmri=replace(preset.things_fmri, dials=dials)
+        )

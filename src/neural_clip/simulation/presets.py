@@ -1,17 +1,20 @@
 """Sizes and dials of the simulated twins.
 
-A preset says how large the simulated corpora are (`EegPreset`, `MegPreset`, `FmriPreset`, `ThingsEeg2Preset`) and how
-hard (`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores and two minutes, `tiny` is a
-test fixture of seconds. Encoders are compared on two presets of the demo's size: `realistic`, whose dials come from
-the literature, and `linear`, on which every phenomenon beyond a linear map is off; docs/twins.md gives every value's
-source. The noise level is not a dial: it is calibrated (`calibration.json`), see `calibration.noise_scale`.
+A preset says how large the simulated corpora are (`EegPreset`, `MegPreset`, `FmriPreset`, `ThingsEeg2Preset` and
+`ThingsFmriPreset`) and how hard (`Dials`). `full` repeats the counts of the real corpora, `demo` fits two CPU cores
+and two minutes, `tiny` is a test fixture of seconds. Encoders are compared on two presets of the demo's size:
+`realistic`, whose dials come from the literature, and `linear`, on which every phenomenon beyond a linear map is off;
+docs/twins.md gives every value's source. The noise level is not a dial: it is calibrated (`calibration.json`), see
+`calibration.noise_scale`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from neural_clip.corpora.things_eeg2.facts import RAW_ORDER, CorpusFacts
+from neural_clip.corpora.things_fmri.facts import CorpusFacts as ThingsFmriFacts
 from neural_clip.errors import DataError, check_option, check_value
 
 PRESETS = ("tiny", "demo", "full", "realistic", "linear")
@@ -239,11 +242,7 @@ class FmriPreset(_Subjects):
     modality: str = field(default="fmri", init=False)
 
     def __post_init__(self):
-        if not len(self.subjects) == len(self.grid_shapes) == len(self.n_voxels):
-            raise DataError(
-                "Invalid values for the 'subjects', 'grid_shapes' and 'n_voxels' parameters. Their lengths must be "
-                f"equal, but are {len(self.subjects)}, {len(self.grid_shapes)} and {len(self.n_voxels)} instead."
-            )
+        _check_lengths(self.subjects, self.grid_shapes, self.n_voxels)
         if self.n_sessions * self.trials_per_session > self.max_repeats * self.n_images:
             raise DataError(
                 f"Invalid value for the 'n_sessions' parameter. {self.n_images} images shown {self.max_repeats} "
@@ -263,12 +262,47 @@ class FmriPreset(_Subjects):
 
 
 @dataclass(frozen=True)
+class ThingsFmriPreset(_Subjects, ThingsFmriFacts):
+    """Size of the simulated THINGS-fMRI corpus: a session shows one image of each concept, and all test images.
+
+    Counts are those of its `CorpusFacts`.
+
+    Args:
+        grid_shapes (`tuple[tuple[int, int, int], ...]`): Size of each subject's volume, in voxels; assumed.
+        n_voxels (`tuple[int, ...]`): Voxels of each subject in all regions.
+        image_size (`int`): Width and height of the images, in pixels.
+        dials (`Dials`): Difficulty.
+        noise_of (`str`): Preset whose calibrated noise level counts.
+    """
+
+    grid_shapes: tuple[tuple[int, int, int], ...] = ((72, 91, 75),) * 3
+    n_voxels: tuple[int, ...] = (17_444, 16_000, 15_000)
+    image_size: int = 64
+    dials: Dials = field(default_factory=Dials)
+    noise_of: str = "demo"
+    modality: str = field(default="fmri", init=False)
+
+    def __post_init__(self):
+        _check_lengths(self.subjects, self.grid_shapes, self.n_voxels)
+
+
+def _check_lengths(subjects: Sequence, grid_shapes: Sequence, n_voxels: Sequence) -> None:
+    """Require a volume and a number of voxels for each subject."""
+    if not len(subjects) == len(grid_shapes) == len(n_voxels):
+        raise DataError(
+            "Invalid values for the 'subjects', 'grid_shapes' and 'n_voxels' parameters. Their lengths must be equal, "
+            f"but are {len(subjects)}, {len(grid_shapes)} and {len(n_voxels)} instead."
+        )
+
+
+@dataclass(frozen=True)
 class TwinPreset:
     """The corpora of one preset.
 
     Args:
         name (`str`): One of `PRESETS`.
-        eeg (`EegPreset`), meg (`MegPreset`), fmri (`FmriPreset`), things_eeg2 (`ThingsEeg2Preset`): The parts.
+        eeg (`EegPreset`), meg (`MegPreset`), fmri (`FmriPreset`), things_eeg2 (`ThingsEeg2Preset`), things_fmri
+            (`ThingsFmriPreset`): The parts.
     """
 
     name: str
@@ -276,6 +310,7 @@ class TwinPreset:
     meg: MegPreset
     fmri: FmriPreset
     things_eeg2: ThingsEeg2Preset = field(default_factory=ThingsEeg2Preset)
+    things_fmri: ThingsFmriPreset = field(default_factory=ThingsFmriPreset)
 
 
 def _tiny() -> TwinPreset:
@@ -318,6 +353,16 @@ def _tiny() -> TwinPreset:
             test_targets=1,
             n_train_runs=2,
         ),
+        things_fmri=ThingsFmriPreset(
+            subjects=(1, 2),
+            n_sessions=3,
+            n_runs=2,
+            n_concepts=12,
+            n_test_images=4,
+            n_catch=2,
+            grid_shapes=((9, 8, 7), (8, 9, 7)),
+            n_voxels=(80, 64),
+        ),
     )
 
 
@@ -359,6 +404,16 @@ def _demo() -> TwinPreset:
             test_targets=14,
             n_train_runs=2,
         ),
+        # 0.3 GB of tables and volumes
+        things_fmri=ThingsFmriPreset(
+            n_sessions=4,
+            n_runs=4,
+            n_concepts=200,
+            n_test_images=40,
+            n_catch=20,
+            grid_shapes=((22, 26, 20), (21, 25, 20), (22, 24, 19)),
+            n_voxels=(1500, 1250, 1000),
+        ),
     )
 
 
@@ -396,6 +451,7 @@ def _of_demo_size(name: str, dials: dict[str, Dials]) -> TwinPreset:
         meg=replace(demo.meg, dials=dials["meg"], noise_of=name),
         fmri=replace(demo.fmri, dials=dials["fmri"], noise_of=name),
         things_eeg2=replace(demo.things_eeg2, dials=dials["eeg"], noise_of=name),
+        things_fmri=replace(demo.things_fmri, dials=dials["fmri"], noise_of=name),
     )
 
 

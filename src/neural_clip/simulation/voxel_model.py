@@ -9,7 +9,7 @@ import numpy as np
 from neural_clip.simulation.calibration import NOISE_RMS, UNITS
 from neural_clip.simulation.calibration import noise_scale as calibrated_scale
 from neural_clip.simulation.latent_space import LATENT_GAIN, check_latents
-from neural_clip.simulation.presets import N_LATENTS, FmriPreset
+from neural_clip.simulation.presets import N_LATENTS, FmriPreset, ThingsFmriPreset
 from neural_clip.simulation.sensor_layout import check_subject, mix_maps, smooth_maps
 
 _LENGTH = 0.12  # correlation length of tuning over the volume, as a fraction of its size: a few voxels
@@ -27,7 +27,7 @@ class VoxelModel:
     """fMRI of several subjects.
 
     Args:
-        preset (`FmriPreset`): Sizes and dials.
+        preset (`FmriPreset` or `ThingsFmriPreset`): Sizes and dials.
         seed (`int`): Decides masks and tuning.
         noise_scale (`float`, *optional*): Noise over signal amplitude; the calibrated one by default. It changes the
             noise; the signal keeps its physical size.
@@ -37,7 +37,7 @@ class VoxelModel:
         unit (`str`), scale (`float`): % signal change per unit of signal amplitude.
     """
 
-    def __init__(self, preset: FmriPreset, seed: int, noise_scale: float | None = None):
+    def __init__(self, preset: FmriPreset | ThingsFmriPreset, seed: int, noise_scale: float | None = None):
         self.preset, self.modality, self.dials = preset, "fmri", preset.dials
         calibrated = calibrated_scale("fmri", preset.noise_of)
         self.noise_scale = calibrated if noise_scale is None else float(noise_scale)
