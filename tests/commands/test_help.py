@@ -24,19 +24,7 @@ else:
     entry()
 """
 COMMAND_LINES = [[name] for name in COMMANDS if name not in ACTIONS]
-COMMAND_LINES += [
-    ["prepare", name]
-    for name in (
-        "imagenet_eeg",
-        "things_meg",
-        "nsd",
-        "things_eeg2",
-        "things_fmri",
-        "things_eeg1",
-        "alljoined",
-        "custom",
-    )
-]
+COMMAND_LINES += [["prepare", name] for name in (*CORPORA, "custom")]
 COMMAND_LINES += [["gallery", name] for name in ("build", "info")]
 SCRIPTS = ("alljoined", "imagenet_eeg", "nsd", "things_eeg1", "things_eeg2", "things_fmri", "things_meg")
 PROGRAMS = [["train.py"], *[[f"dataset_scripts/{name}.py"] for name in SCRIPTS]]

@@ -95,8 +95,8 @@ CORPORA = {
             "things_eeg1", "eeg", "THINGS-EEG1: fifty subjects, 22,448 images, EEG",
             """Prepare THINGS-EEG1 (OpenNeuro ds003825, version 1.1.0 or 1.2.0): EEG of fifty subjects.
 
-            The 200 images that were shown 12 times are the test split. Their concepts recur in training, so training
-            images of these concepts are left out unless they are kept by `--keep-test-concepts`.
+            The 200 images that were shown 12 times are the test split. By default no training image shares its concept
+            with a test image, and validation holds out whole concepts, the same for all people.
             """,
             "neural_clip.corpora.things_eeg1.prepare", "neural_clip.corpora.things_eeg1.options.ThingsEeg1Options",
             "",

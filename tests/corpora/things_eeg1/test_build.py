@@ -50,7 +50,7 @@ def test_epochs_are_the_recorded_signal_at_250_hz_minus_the_baseline(tmp_path):
     wave = np.sin(2 * np.pi * 4.37 * np.arange(samples[-1] + made.AFTER) / 1000)
     size = 20.0 + np.arange(63)  # steps of each channel, so that an exchanged one is noticed
     made.write_person(folder, 2, values=size[:, None] * wave)
-    prepare(folder, tmp_path / "set", subjects=[2], scaling="none", keep_test_concepts=True)
+    prepare(folder, tmp_path / "set", subjects=[2], scaling="none", split="all_concepts")
     facts, found = read_metadata(tmp_path / "set"), rows(tmp_path / "set")
     assert (facts["n_chans"], facts["n_times"], facts["sfreq"], facts["tmin"], facts["unit"]) == (63, 250, 250, 0, "V")
     assert len(found) == len(shown) and sorted(facts["ch_names"]) == sorted(made.CHANNELS)
@@ -67,7 +67,7 @@ def test_epochs_are_the_recorded_signal_at_250_hz_minus_the_baseline(tmp_path):
 
 def test_no_training_image_is_of_a_test_concept_unless_they_are_kept(prepared):
     for kept in (False, True):
-        found = rows(prepared(scaling="none", keep_test_concepts=kept))
+        found = rows(prepared(scaling="none", split="all_concepts" if kept else "zero_shot"))
         by_split = {}
         for row in found:
             by_split.setdefault(row["split"], {}).setdefault(row["image_id"], []).append(row["subject"])
@@ -79,14 +79,14 @@ def test_no_training_image_is_of_a_test_concept_unless_they_are_kept(prepared):
         assert all(sorted(who) == ["sub-02", "sub-03"] for who in other.values())
         concepts = [{image_id.rsplit("_", 1)[0] for image_id in by_split[name]} for name in ("train", "validation")]
         assert not concepts[0] & concepts[1] and len(concepts[1]) == 1
-        facts = read_metadata(prepared(scaling="none", keep_test_concepts=kept))
+        facts = read_metadata(prepared(scaling="none", split="all_concepts" if kept else "zero_shot"))
         assert facts["split_protocol"].startswith("by image" if kept else "zero-shot")
         told = [finding for finding in facts["findings"] if finding["check"] == "concepts"]
         assert f"{2 if kept else 0} of the 2 test concepts" in told[0]["message"]
 
 
 def test_validation_concepts_do_not_depend_on_who_is_read_or_on_the_test_concepts(prepared):
-    choices = [{}, {"keep_test_concepts": True}, {"subjects": (3,)}, {"include_excluded": True}]
+    choices = [{}, {"split": "all_concepts"}, {"subjects": (3,)}, {"include_excluded": True}]
     held_out = []
     for options in choices:
         found = rows(prepared(scaling="none", **options))
@@ -150,9 +150,10 @@ def test_averages_are_means_over_presentations(prepared):
 def test_two_processes_and_options_at_a_shell_give_the_same_rows(raw, prepared, tmp_path):
     words = ["--raw-dir", str(raw), "--output-dir", str(tmp_path / "set"), "--images-dir", str(raw / "images")]
     main(
-        "things_eeg1", [*words, "--subjects", "sub-03", "--keep-test-concepts", "--scaling", "none", "--num-proc", "2"]
+        "things_eeg1",
+        [*words, "--subjects", "sub-03", "--split-protocol", "all_concepts", "--scaling", "none", "--num-proc", "2"],
     )
-    expected = [row for row in rows(prepared(scaling="none", keep_test_concepts=True)) if row["subject"] == "sub-03"]
+    expected = [row for row in rows(prepared(scaling="none", split="all_concepts")) if row["subject"] == "sub-03"]
     for row, other in zip(rows(tmp_path / "set"), expected, strict=True):
         assert_array_equal(row["eeg"], other["eeg"])
 

@@ -2,7 +2,7 @@
 
 Fifty people, one session each: 22,248 training images of 1,854 concepts, each shown once, and 200 other images of 200
 of these concepts, each shown 12 times, ten images a second. The 200 are the test split. All their concepts recur in
-training, so training images of these concepts are left out unless `keep_test_concepts` keeps them.
+training, so training images of these concepts are left out unless the split protocol is `all_concepts`.
 
 Splits go by image: the same for all people, validation by whole concepts that are no test concepts. Epochs of 1 s
 overlap those of the next nine images; test images were shown in sequences of their own.
@@ -165,7 +165,7 @@ def _shown(people: Sequence[Events], options: ThingsEeg1Options) -> Shown:
     shown = dict.fromkeys(sorted(test), "test")
     for image_id in sorted(training):
         concept = concept_of(image_id)
-        if concept not in unseen or options.keep_test_concepts:
+        if concept not in unseen or options.split == "all_concepts":
             shown[image_id] = "validation" if concept in held_out else "train"
     return shown
 
@@ -248,7 +248,7 @@ def _metadata(
     return {
         "corpus": "things_eeg1", "pretty_name": "THINGS-EEG1 prepared for neural_clip", "modality": "eeg",
         "simulated": simulated, "subjects": [one.subject for one in recordings], "split_unit": "image",
-        "split_protocol": KEPT if options.keep_test_concepts else ZERO_SHOT, "licence": LICENCE,
+        "split_protocol": ZERO_SHOT if options.split == "zero_shot" else KEPT, "licence": LICENCE,
         "terms": "Simulated recordings and images; no subject was recorded." if simulated else IMAGE_TERMS,
         "redistribution": "allowed" if simulated else "forbidden", "citation": CITATION,
         "average_repeats": options.average_repeats, "presentation_order": not options.average_repeats,
@@ -256,7 +256,7 @@ def _metadata(
         **scaling_facts(options.scaling, preparation(recordings), "subject"),
         "preprocessing": {
             "validation_fraction": options.validation_fraction, "seed": options.seed, "markers": options.markers,
-            "keep_test_concepts": options.keep_test_concepts, "baseline_s": [WINDOW[0], 0.0], "rate": "resampled",
+            "split_protocol": options.split, "baseline_s": [WINDOW[0], 0.0], "rate": "resampled",
             "reference": "Cz, as recorded",
         },
         "known_defects": KNOWN_DEFECTS + ([] if simulated else REAL_DEFECTS) + ([left_out] if left_out else []),

@@ -11,6 +11,8 @@ from neural_clip.corpora.things_eeg2.options import subject_number
 from neural_clip.options import Options, option
 from neural_clip.prepared.splits import check_fraction
 
+SPLIT_PROTOCOLS = ("zero_shot", "all_concepts")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ThingsEeg1Options(Options):
@@ -18,8 +20,8 @@ class ThingsEeg1Options(Options):
 
     Args:
         images_dir (`str` or `Path`, *optional*): Extracted images of THINGS, with a folder for each concept.
-        keep_test_concepts (`bool`): Train on the images of the 200 test concepts too, which are other images than the
-            test images. Test concepts are then not unseen.
+        split (`str`): `"zero_shot"` leaves out training images of the 200 test concepts, `"all_concepts"` keeps them;
+            they are other images than the test images, but test concepts are then not unseen.
         include_excluded (`bool`): Read the people whom `participants.tsv` marks as excluded: their signal is very
             poor, or parts of the experiment are missing.
         scaling (`str`): `"mvnn"` whitens the channels of each subject by the covariance within training epochs
@@ -39,7 +41,9 @@ class ThingsEeg1Options(Options):
     images_dir: str | Path | None = option(
         None, "folder of the concepts' folders of images; default RAW_DIR/images or RAW_DIR/stimuli", type=Path
     )
-    keep_test_concepts: bool = option(False, "train on other images of the test concepts too: not zero-shot")
+    split: str = option(
+        "zero_shot", "whether training shows test concepts", choices=SPLIT_PROTOCOLS, flag="--split-protocol"
+    )
     include_excluded: bool = option(False, "read people whom participants.tsv marks as excluded")
     scaling: str = option("mvnn", "fitted on training epochs", choices=METHODS)
     average_repeats: bool = option(False, "one row per subject and image")
