@@ -1,0 +1,114 @@
+"""What a protocol that goes person by person adds to a report; the scores are those of `people.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.evaluation.people import (
+    SINGLE,
+    Gallery,
+    Queries,
+    concept_templates,
+    exact_images,
+    has_means,
+    mean_name,
+    mean_queries,
+    mean_recordings,
+    person_rows,
+    repeats_of,
+)
+from neural_clip.evaluation.protocols import PROTOCOLS, conditions
+from neural_clip.gallery.embedding import EmbeddedSplit, embed_split
+from neural_clip.prepared.reader import Split
+
+if TYPE_CHECKING:
+    from neural_clip.modeling_neural_clip import NeuralClipModel
+
+
+@dataclass
+class ByPerson:
+    """Queries, galleries and scores of each modality.
+
+    Args:
+        means (`dict[str, dict[str, EmbeddedSplit]]`): Mean recordings in the space of each checkpoint, by modality; none
+            where every image was shown once, or rows are means already.
+        names (`dict[str, tuple[str, str]]`): What recordings and mean recordings of a modality are called.
+        galleries (`dict[str, list[Gallery]]`): What is searched, by modality.
+        told (`dict[str, str]`): Under what each modality is scored.
+        rows (`dict[str, list[dict]]`): What was found.
+    """
+
+    means: dict[str, dict[str, EmbeddedSplit]]
+    names: dict[str, tuple[str, str]]
+    galleries: dict[str, list[Gallery]]
+    told: dict[str, str]
+    rows: dict[str, list[dict]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, models: Mapping[str, NeuralClipModel], parts: Mapping[str, Split], options: EvaluateOptions
+    ) -> ByPerson | None:
+        """Average and embed what the protocol asks for; nothing for protocols that do not go person by person."""
+        if not PROTOCOLS[options.protocol].by_person:
+            return None
+        found = cls({}, {}, {}, {})
+        for modality, part in parts.items():
+            least, most, averaged = repeats_of(part)
+            found.names[modality] = (mean_name(least, most) if averaged else SINGLE, mean_name(least, most))
+            found.galleries[modality] = [exact_images(part)]
+            if options.templates is not None:
+                found.galleries[modality].append(concept_templates(part, options.templates))
+            found.told[modality] = conditions(options.protocol, part)
+            found.means[modality] = {}
+            if has_means(part):
+                means = mean_recordings(part)
+                for name, model in models.items():
+                    if getattr(model.config, f"{modality}_config", None) is not None:
+                        found.means[modality][name] = embed_split(
+                            model, means, subject=options.subject, batch_size=options.batch_size,
+                            device=options.device,
+                        )  # fmt: skip
+        return found
+
+    def add(
+        self, modality: str, embedded: Mapping[str, Mapping[str, EmbeddedSplit]],
+        predictions: Mapping[str, np.ndarray], seed: int,
+    ) -> None:  # fmt: skip
+        """Score checkpoints and baselines.
+
+        Args:
+            modality (`str`): Which.
+            embedded (`Mapping`): Single recordings in the space of each checkpoint that has the modality.
+            predictions (`Mapping[str, np.ndarray]`): What each baseline makes of them.
+            seed (`int`): Of intervals.
+        """
+        rows, single, mean = [], *self.names[modality]
+        for name, splits in embedded.items():
+            part = splits[modality]
+            queries = [Queries(single, part.embeds, part.subjects, part.image_ids)]
+            if (of_means := self.means[modality].get(name)) is not None:
+                queries.append(Queries(mean, of_means.embeds, of_means.subjects, of_means.image_ids))
+            rows += person_rows(name, queries, self.galleries[modality], seed)
+        for name, made in predictions.items():
+            queries = [Queries(single, made, part.subjects, part.image_ids)]
+            if self.means[modality]:
+                queries.append(mean_queries(made, part, mean))
+            rows += person_rows(name, queries, self.galleries[modality], seed)
+        self.rows[modality] = rows
+
+    def as_dict(self, protocol: str) -> dict[str, Any]:
+        """For the protocol of `report.json`."""
+        templates = {
+            modality: {"data": gallery.made_of["data"].facts.fingerprint, "corpus": gallery.made_of["data"].facts.corpus,
+                       "least": gallery.made_of["least"], "most": gallery.made_of["most"]}
+            for modality, galleries in self.galleries.items()
+            for gallery in galleries
+            if gallery.made_of
+        }  # fmt: skip
+        published = [entry.as_dict() for entry in PROTOCOLS[protocol].published]
+        return {"conditions": self.told, "by_person": self.rows, "templates": templates, "published": published}
