@@ -35,11 +35,12 @@ class ByPerson:
     """Queries, galleries and scores of each modality.
 
     Args:
-        means (`dict[str, dict[str, EmbeddedSplit]]`): Mean recordings in the space of each checkpoint, by modality; none
-            where every image was shown once, or rows are means already.
+        means (`dict[str, dict[str, EmbeddedSplit]]`): By modality, mean recordings in the space of each checkpoint;
+            none where every image was shown once, or rows are means already.
         names (`dict[str, tuple[str, str]]`): What recordings and mean recordings of a modality are called.
         galleries (`dict[str, list[Gallery]]`): What is searched, by modality.
         told (`dict[str, str]`): Under what each modality is scored.
+        corpora (`list[str]`): Of the data sets.
         rows (`dict[str, list[dict]]`): What was found.
     """
 
@@ -47,6 +48,7 @@ class ByPerson:
     names: dict[str, tuple[str, str]]
     galleries: dict[str, list[Gallery]]
     told: dict[str, str]
+    corpora: list[str]
     rows: dict[str, list[dict]] = field(default_factory=dict)
 
     @classmethod
@@ -56,7 +58,7 @@ class ByPerson:
         """Average and embed what the protocol asks for; nothing for protocols that do not go person by person."""
         if not PROTOCOLS[options.protocol].by_person:
             return None
-        found = cls({}, {}, {}, {})
+        found = cls({}, {}, {}, {}, [part.facts.corpus for part in parts.values()])
         for modality, part in parts.items():
             least, most, averaged = repeats_of(part)
             found.names[modality] = (mean_name(least, most) if averaged else SINGLE, mean_name(least, most))
@@ -104,11 +106,10 @@ class ByPerson:
     def as_dict(self, protocol: str) -> dict[str, Any]:
         """For the protocol of `report.json`."""
         templates = {
-            modality: {"data": gallery.made_of["data"].facts.fingerprint, "corpus": gallery.made_of["data"].facts.corpus,
-                       "least": gallery.made_of["least"], "most": gallery.made_of["most"]}
+            modality: gallery.made_of
             for modality, galleries in self.galleries.items()
             for gallery in galleries
             if gallery.made_of
-        }  # fmt: skip
-        published = [entry.as_dict() for entry in PROTOCOLS[protocol].published]
+        }
+        published = [entry.as_dict() for entry in PROTOCOLS[protocol].published if entry.corpus in self.corpora]
         return {"conditions": self.told, "by_person": self.rows, "templates": templates, "published": published}

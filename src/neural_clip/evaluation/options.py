@@ -29,7 +29,7 @@ class EvaluateOptions(Options):
         gallery (`str`, *optional*): `"all"`, `"train"`, `"validation"`, `"test"`, or a prepared data set whose images
             join those that were shown (see [`searched_images`]). It must hold every image that was shown.
         protocol (`str`): Key of `PROTOCOLS`.
-        templates (`str`, *optional*): Folder or Hub name; its images must be embedded by the same image encoder. Images
+        templates (`str`, *optional*): Folder or Hub name; its images must be embedded by the same image encoder. Those
             that are scored are left out of the templates.
         baselines (`Sequence[str]` or `bool`): Keys of `BASELINE_NAMES`, `"all"` or `"none"`; `True` and `False` mean
             these two.

@@ -54,7 +54,8 @@ class Gallery:
         embeds (`np.ndarray` of shape `(n, projection_dim)`): Of any length.
         keys (`list[str]`): What each of them is called.
         key_of (`dict[str, str]`): The right one for each image id.
-        made_of (`dict`): Of templates: which data set, and how many images a template has at least and at most.
+        made_of (`dict`): Of templates: corpus and fingerprint of the data set, whether it is simulated, and how many
+            images a template has at least and at most.
     """
 
     name: str
@@ -157,7 +158,8 @@ def concept_templates(part: Split, folder: str | PreparedSet) -> Gallery:
     units = unit_vectors(images.embeds)
     embeds = np.stack([units[members[concept]].mean(axis=0) for concept in concepts])
     counts = [len(members[concept]) for concept in concepts]
-    made_of = {"data": other, "least": min(counts), "most": max(counts)}
+    made_of = {"corpus": other.facts.corpus, "fingerprint": other.facts.fingerprint, "least": min(counts)}
+    made_of |= {"most": max(counts), "simulated": bool(other.facts.simulated)}
     key_of = dict(zip(part.gallery_ids.tolist(), concepts, strict=True))
     return Gallery(TEMPLATES, embeds, concepts, key_of, made_of)
 
@@ -179,8 +181,8 @@ def person_rows(method: str, queries: Sequence[Queries], galleries: Sequence[Gal
     """Scores of a method: each kind of queries in each gallery.
 
     Returns:
-        `list[dict]`: `method`, `queries`, `gallery`, `n_queries`, `n_images`, `gallery_size`, each of `SCORES` with its
-        interval, its interval where people are drawn too, and its chance, and `people`: the same scores by person.
+        `list[dict]`: `method`, `queries`, `gallery`, `n_queries`, `n_images`, `gallery_size`; each of `SCORES` with
+        its interval, its interval where people are drawn too, and its chance; `people`, the same scores by person.
     """
     return [{"method": method, **_row(asked, gallery, seed)} for asked in queries for gallery in galleries]
 

@@ -52,18 +52,16 @@ class Protocol:
 
 
 RANKS = {"top1": "top-1", "top5": "top-5", "two_way": "2-way"}
+OF_200 = (
+    "The 200 test images of {}. Queries are single recordings, and the mean recording of all {} repeats of an image "
+    "by a person; scores are means over people. The gallery holds the exact images, or (with 'templates') the mean "
+    "embedding of other images of each concept: two different tasks, never to be ranked together. Chance is 0.5 % for "
+    "top-1 and 2.5 % for top-5."
+)
+OF_EEG2, OF_MEG = OF_200.format("THINGS-EEG2", 80), OF_200.format("THINGS-MEG", 12)
 UNSEEN_CONCEPTS = "No test concept occurs among training or validation images (checked)."
 EEG2: dict[str, Any] = {"by_person": True, "corpus": "things_eeg2", "n_images": 200, "published": THINGS_EEG2}
 MEG: dict[str, Any] = {"by_person": True, "corpus": "things_meg", "n_images": 200, "published": THINGS_MEG}
-
-
-def _way_of_200(title: str, n_repeats: int) -> str:
-    return (
-        f"The 200 test images of {title}. Queries are single recordings, and the mean recording of all {n_repeats} "
-        "repeats of an image by a person; scores are means over people. The gallery holds the exact images, or (with "
-        "`templates`) the mean embedding of other images of each concept: two different tasks, never to be ranked "
-        "together. Chance is 0.5 % and 2.5 %."
-    )
 
 
 PROTOCOLS = {
@@ -101,13 +99,12 @@ PROTOCOLS = {
         },
         zero_shot=True,
     ),
-    "things-eeg2-200": Protocol(_way_of_200("THINGS-EEG2", 80), RANKS, **EEG2),
-    "things-eeg2-200-zero-shot": Protocol(f"{_way_of_200('THINGS-EEG2', 80)} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **EEG2),
+    "things-eeg2-200": Protocol(OF_EEG2, RANKS, **EEG2),
+    "things-eeg2-200-zero-shot": Protocol(f"{OF_EEG2} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **EEG2),
     "things-meg-200": Protocol(
-        f"{_way_of_200('THINGS-MEG', 12)} With the split protocol `paper` all test concepts occur among training "
-        "images, as in the published scores.", RANKS, **MEG,
+        f"{OF_MEG} With the split protocol `paper` all test concepts occur among training images.", RANKS, **MEG
     ),
-    "things-meg-200-zero-shot": Protocol(f"{_way_of_200('THINGS-MEG', 12)} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **MEG),
+    "things-meg-200-zero-shot": Protocol(f"{OF_MEG} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **MEG),
     "leave-one-person-out": Protocol(
         "People whom neither the checkpoint nor a baseline was trained on (checked), on the images of the scored "
         "split; the gallery holds each of them once. Queries are single recordings, and the mean recording of all "
@@ -140,14 +137,12 @@ def _check_corpus(name: str, opened: PreparedSet) -> None:
     """Raise where a data set is of another corpus, or recorded with another number of test images."""
     protocol, facts = PROTOCOLS[name], opened.facts
     if facts.corpus != protocol.corpus:
-        raise DataError(
-            f"Protocol '{name}' is for the corpus {protocol.corpus}, but '{opened.name}' is {facts.corpus}."
-        )
+        raise DataError(f"Protocol '{name}' is for {protocol.corpus}, but '{opened.name}' is of {facts.corpus}.")
     n_images = (facts.splits.get("test") or {}).get("images")
     if n_images != protocol.n_images and not facts.simulated:
         raise DataError(
-            f"Protocol '{name}' is over the {protocol.n_images} test images of {protocol.corpus}, but the test split of "
-            f"'{opened.name}' shows {n_images}. Prepare the whole corpus, or choose another protocol."
+            f"Protocol '{name}' is over the {protocol.n_images} test images of {protocol.corpus}, but the test split "
+            f"of '{opened.name}' shows {n_images}. Prepare the whole corpus, or choose another protocol."
         )
 
 

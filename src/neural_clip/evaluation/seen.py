@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from neural_clip.errors import DataError
 from neural_clip.evaluation.protocols import PROTOCOLS
 from neural_clip.files.record import read_record
@@ -37,6 +39,8 @@ def seen_in_training(checkpoint: str | Path, data: PreparedSet, split: str) -> d
         return None
     record = read_record(checkpoint) if Path(checkpoint).is_dir() else None
     listed = None if record is None else shown_images(record, database, str(checkpoint))
+    if listed is None and record is not None and _trained_on_it_alone(record, database, data):
+        listed = [(data.facts.corpus, _learnt_from(data))]
     if listed is None:
         return {"known": False}
     shown = data.images.of(data.split(split).shown_ids)
@@ -51,6 +55,23 @@ def seen_in_training(checkpoint: str | Path, data: PreparedSet, split: str) -> d
         "by": sorted({corpus for corpus, *own in found if any(own)}),
         "foreign": any(corpus != data.facts.corpus and any(own) for corpus, *own in found),
     }  # fmt: skip
+
+
+def _trained_on_it_alone(record: Mapping, database: str, data: PreparedSet) -> bool:
+    """Whether the scored data set is the only one of its database that a record of before images were listed names."""
+    trained = [part for part in record.get("data", {}).values() if database_of(part.get("corpus", "")) == database]
+    return bool(trained) and all(part.get("fingerprint") == data.facts.fingerprint for part in trained)
+
+
+def _learnt_from(data: PreparedSet) -> dict[str, str]:
+    """Concept of each image of the training and validation splits."""
+    ids = [
+        data.split(split).shown_ids
+        for split in ("train", "validation")
+        if (data.facts.splits.get(split) or {}).get("rows")
+    ]
+    images = data.images.of(sorted(set(np.concatenate(ids).tolist()))) if ids else None
+    return {} if images is None else dict(zip(images.image_ids, images.concepts, strict=True))
 
 
 def check_seen(protocol: str, checkpoint: str | Path, data: PreparedSet, seen: Mapping | None) -> None:

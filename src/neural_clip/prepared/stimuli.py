@@ -26,8 +26,8 @@ def packed(named: Mapping[str, str]) -> dict[str, str]:
         named (`Mapping[str, str]`): Concept of each image id. Ids hold no spaces, as those of all `DATABASES`.
 
     Returns:
-        `dict[str, str]`: For each concept its image ids in order, divided by spaces. An id that begins with the concept
-        is told by what follows: `{"aircraft_carrier": "_06s _07s"}`.
+        `dict[str, str]`: For each concept its image ids in order, divided by spaces. An id that begins with the
+        concept is told by what follows: `{"aircraft_carrier": "_06s _07s"}`.
     """
     found: dict[str, list[str]] = {}
     for image_id, concept in sorted(named.items(), key=lambda item: (item[1], item[0])):

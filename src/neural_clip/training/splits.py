@@ -39,8 +39,8 @@ class Splits:
             batch_size (`int`): Recordings a batch.
 
         Raises:
-            DataError: If there is nothing to tell apart in a split, or data sets share their images and nothing is left
-                without the concepts that one of them tests.
+            DataError: If there is nothing to tell apart in a split, or data sets share their images and nothing is
+                left without the concepts that one of them tests.
         """
         train = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
         validation, notes = [], []
