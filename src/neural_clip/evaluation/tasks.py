@@ -205,27 +205,31 @@ def _normalised(record: dict, denominator: float, weaker: float) -> dict:
     return found
 
 
-def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> tuple[np.ndarray, int]:
+def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
     """For each image of the source's gallery its column in the target's, -1 where the target has another picture.
 
-    Pictures are the same where their embeddings are, up to rounding (cosine of 1 - 1e-5 and more). Names are compared
-    where both corpora name the images of one database (`prepared/stimuli.py`): their copies may differ in size, and so
-    a little in embedding. Elsewhere two corpora may use one name for different pictures.
-
-    Returns:
-        `tuple` of `np.ndarray` of shape `(n_images,)`, int64, and how many of the images were found by name.
+    Pictures are the same where their embeddings are, up to rounding (cosine of 1 - 1e-5 and more), or where both
+    corpora give them one name of a database ([`images_of_one_name`]). Elsewhere names are not compared: two corpora may
+    use one name for different pictures.
     """
     nearest = NeuralGallery.of_images(target).nearest(source.gallery_embeds)[:, 0]
-    columns = np.where(_cosines(source, target, nearest) >= SAME_IMAGE_COSINE, nearest, -1)
-    by_name = np.zeros(len(columns), bool)
+    same = np.where(_cosines(source, target, nearest) >= SAME_IMAGE_COSINE, nearest, -1)
+    named = images_of_one_name(source, target)
+    return np.where(named >= 0, named, same)
+
+
+def images_of_one_name(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
+    """The same by name alone, of corpora that name the images of one database (`prepared/stimuli.py`).
+
+    Their copies of a picture may differ in size, and so a little in embedding; but for that (a cosine of 0.95 and more)
+    embeddings must agree, as simulated twins may give one name to different pictures.
+    """
     database = database_of(source.facts.corpus)
-    if database is not None and database == database_of(target.facts.corpus):
-        place = np.searchsorted(target.gallery_ids, source.gallery_ids).clip(max=len(target.gallery_ids) - 1)
-        by_name = (target.gallery_ids[place] == source.gallery_ids) & (
-            _cosines(source, target, place) >= SAME_NAME_COSINE
-        )
-        columns[by_name] = place[by_name]
-    return columns, int(by_name.sum())
+    if database is None or database != database_of(target.facts.corpus):
+        return np.full(len(source.gallery_ids), -1)
+    place = np.searchsorted(target.gallery_ids, source.gallery_ids).clip(max=len(target.gallery_ids) - 1)
+    same = (target.gallery_ids[place] == source.gallery_ids) & (_cosines(source, target, place) >= SAME_NAME_COSINE)
+    return np.where(same, place, -1)
 
 
 def _cosines(source: EmbeddedSplit, target: EmbeddedSplit, columns: np.ndarray) -> np.ndarray:
@@ -240,15 +244,15 @@ def direct_conversion(source: EmbeddedSplit, target: EmbeddedSplit, seed: int) -
     every image of the target. Class scores ask whether the recording that is found is of an image of the same concept.
 
     Returns:
-        `dict`, *optional*: Scores, `n_common_images` and how many of these were found `by_name`; `None` with fewer than
-        two images in common.
+        `dict`, *optional*: Scores, `n_common_images` and how many of these were found `by_name`; `None` with fewer
+        than two images in common.
     """
     source, target = source.of_its_images(), target.of_its_images()
-    found, by_name = common_images(source, target)
-    columns = found[source.columns]
+    columns = common_images(source, target)[source.columns]
     rows = np.flatnonzero(columns >= 0)
     if (n_common := len(np.unique(columns[rows]))) < 2:
         return None
+    by_name = int((images_of_one_name(source, target) >= 0).sum())
     means, _, image_ids = aggregate(target.embeds, target.subjects, target.image_ids, SUBJECT_MEAN)
     record, _ = score_record(
         source.embeds[rows], means, target.gallery_ids[columns[rows]], image_ids, seed=seed,

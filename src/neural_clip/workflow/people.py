@@ -1,0 +1,214 @@
+"""Leave each person out in turn: train on the others, test on the one whom the model has never seen.
+
+Each fold is a run of its own (`run.py`) that trains on the others' recordings, is chosen by their validation
+recordings, and sends the recordings of the person who was left out through the average subject:
+
+```
+<output_dir>/data/doctor.json         what the doctor found
+             <person>/checkpoint      trained on all others
+             <person>/evaluation      report.json, report.html and pictures
+             <person>/run.json        what these were made from
+             people.json, people.md, people.html
+```
+
+A fold that stands there whole is kept if it was made from the same data, recipe and options.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neural_clip.errors import DataError, check_option
+from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.evaluation.outputs import REPORT_FILE, read_report
+from neural_clip.evaluation.people import SCORES
+from neural_clip.evaluation.protocols import PROTOCOLS
+from neural_clip.files.places import command_line
+from neural_clip.files.privacy import shared_place
+from neural_clip.files.record import check_takes_files, sealed
+from neural_clip.files.whole import check_apart, only_writer, place_of, told, write_whole
+from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.report.page import write_page
+from neural_clip.report.people import people_text
+from neural_clip.retrieval.uncertainty import unit_interval
+from neural_clip.workflow.options import LeaveOutOptions, RunOptions
+from neural_clip.workflow.record import RUN_FILE, begin, check_folder, remove_replaced
+from neural_clip.workflow.run import Workflow, how_to_go_on
+from neural_clip.workflow.sources import Source, open_sources
+from neural_clip.workflow.steps import Step, run_steps
+
+PROTOCOL = "leave-one-person-out"
+PEOPLE_FILE = "people.json"
+FORMAT_VERSION = 1
+OURS = "neural_clip"  # the checkpoint of a fold
+
+
+def leave_one_person_out(
+    source: str | Path,
+    output_dir: str | Path,
+    options: LeaveOutOptions | None = None,
+    *,
+    command: str = "",
+    **changes: Any,
+) -> dict:
+    """Train once without each person, and score each by the model that never saw that person.
+
+    Args:
+        source (`str` or `Path`): Prepared data set of EEG or MEG (folder or Hub name) whose images are embedded.
+        output_dir (`str` or `Path`): Folder of everything: a new one, an empty one, or that of an earlier call, which
+            goes on where it was interrupted.
+        options ([`LeaveOutOptions`], *optional*): Who is left out, and what is trained.
+        command (`str`): Command line for the records.
+        **changes: Options by name, in place of those of `options`.
+
+    Returns:
+        `dict`: What `people.json` holds: each person's scores, their means and intervals over people, and those of the
+        baselines, which are fitted without the person too.
+
+    Raises:
+        DataError: If the data set, the recipe or an option cannot be used, nobody would be left to train on, the folder
+            holds something else, or a fold in it was made from something else.
+    """
+    options, output_dir = replace(options or LeaveOutOptions(), **changes), Path(output_dir)
+    (found,) = open_sources([source], output_dir)
+    _check_source(found)
+    people = _people(found.facts, options)
+    _check_output(output_dir, found.facts)
+    check_apart(output_dir, found.inputs)
+    folds = {person: _fold(found, output_dir, person, options, command) for person in people}
+    whole = Workflow([found], output_dir, RunOptions(num_proc=options.num_proc), command)
+    for fold in folds.values():
+        check_folder(fold.output_dir)
+        fold.check()
+    with only_writer(output_dir / PEOPLE_FILE):
+        for (
+            fold
+        ) in folds.values():  # all of them first, so that a fold of something else is told before a night of work
+            with only_writer(fold.output_dir / RUN_FILE):
+                begin(fold.output_dir, fold.made_from(), overwrite=options.overwrite)
+        steps = [Step("examine the data (doctor)", whole.examine, whole.is_examined)]
+        for person, fold in folds.items():
+            steps += [replace(step, name=f"without {person}: {step.name}") for step in fold.steps()[-3:]]
+        run_steps(steps, how_to_go_on(options.overwrite))
+        record = _record(folds, found, output_dir)
+        write_whole(output_dir / PEOPLE_FILE, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        write_whole(output_dir / "people.md", people_text(record))
+        write_page(output_dir / "people.md")
+        for fold in folds.values():
+            remove_replaced(fold.output_dir)
+    return record
+
+
+def _check_source(source: Source) -> None:
+    """Raise for manifests, images without embeddings, and voxels, which have no average subject."""
+    if source.manifest is not None:
+        prepare = command_line("neural-clip", "prepare", "custom", source.given, "--output-dir", "FOLDER")
+        raise DataError(f"'{source.given}' is a manifest. Prepare it first: {prepare}.")
+    if not source.is_embedded:
+        embed = command_line("neural-clip", "embed-images", source.folder)
+        raise DataError(f"The images of '{source.given}' have no embeddings; run {embed}.")
+    if not MODALITIES[source.modality].sensors:
+        raise DataError(
+            f"'{source.given}' holds {source.modality}: voxels of two people do not correspond, so nobody can be scored "
+            "who was not trained on. `neural-clip adapt` fits a new person."
+        )
+
+
+def _people(facts: Facts, options: LeaveOutOptions) -> list[str]:
+    """Who is left out in turn."""
+    tested = [name for name in facts.subjects if facts.subject_splits[name].get("test")]
+    for name in options.subjects or ():
+        check_option("subjects", name, tested)
+    return list(dict.fromkeys(options.subjects or tested))
+
+
+def _check_output(output_dir: Path, facts: Facts) -> None:
+    """Raise where the folder holds something else than folds."""
+    check_takes_files(output_dir)
+    with told(place_of(output_dir), of_any_kind=True):
+        lying = sorted(path.name for path in output_dir.iterdir()) if output_dir.is_dir() else []
+    ours = {*facts.subjects, "data", "people"}
+    if foreign := [name for name in lying if not name.startswith(".") and name.partition(".")[0] not in ours]:
+        raise DataError(
+            f"'{output_dir}' holds '{foreign[0]}', which `neural-clip leave-one-person-out` does not make. Choose "
+            "another folder."
+        )
+
+
+def _fold(source: Source, output_dir: Path, person: str, options: LeaveOutOptions, command: str) -> Workflow:
+    """The run that trains on all others."""
+    from neural_clip.training.model import trained_subjects
+
+    run = RunOptions(recipe=options.recipe, seed=options.seed, epochs=options.epochs, overwrite=options.overwrite)
+    scoring = EvaluateOptions(
+        protocol=PROTOCOL, subject="average", subjects=[person], baselines=options.baselines, controls=False,
+        templates=options.templates,
+    )  # fmt: skip
+    fold = Workflow([source], output_dir / person, run, command, scoring=scoring)
+    wanted = (fold.recipe().model.get(source.modality) or {}).get("subjects")
+    others = [name for name in trained_subjects(source.facts, source.modality, wanted) if name != person]
+    if not others:
+        raise DataError(
+            f"'{source.given}' has training recordings of {person} alone; leaving {person} out leaves nobody."
+        )
+    return replace(fold, trained={source.modality: others})
+
+
+def _record(folds: dict[str, Workflow], source: Source, output_dir: Path) -> dict:
+    """What all folds found."""
+    reports = {person: read_report(fold.evaluation) for person, fold in folds.items()}
+    (first, *_) = reports.values()
+    modality = source.modality
+    people = {
+        person: {
+            "trained_on": folds[person].trained[modality],
+            "report": f"{person}/evaluation/{REPORT_FILE}", "sha256": report["sha256"],
+            "weights": report["checkpoints"][0]["sha256"], "chosen_by": report["checkpoints"][0]["chosen_by"],
+        }
+        for person, report in reports.items()
+    }  # fmt: skip
+    facts = source.facts
+    return sealed({
+        "format_version": FORMAT_VERSION, "protocol": PROTOCOL, "meaning": PROTOCOLS[PROTOCOL].meaning,
+        "simulated": bool(facts.simulated), "modality": modality,
+        "data": {"folder": shared_place(source.folder, output_dir), "corpus": facts.corpus,
+                 "fingerprint": facts.fingerprint, "subjects": facts.subjects},
+        "conditions": {person: report["protocol"]["conditions"][modality] for person, report in reports.items()},
+        "people": people,
+        "rows": _rows({person: report["protocol"]["by_person"][modality] for person, report in reports.items()}),
+        "published": first["protocol"]["published"],
+    })  # fmt: skip
+
+
+def _rows(found: dict[str, list[dict]]) -> list[dict]:
+    """Scores of each method, kind of queries and gallery over people; methods that someone lacks are left out."""
+    keyed = {person: {_key(row): row for row in rows} for person, rows in found.items()}
+    (first, *others) = keyed.values()
+    return [_over_people({person: rows[key] for person, rows in keyed.items()})
+            for key in first if all(key in rows for rows in others)]  # fmt: skip
+
+
+def _key(row: dict) -> tuple[str, str, str]:
+    return row["method"], row["queries"], row["gallery"]
+
+
+def _over_people(rows: dict[str, dict]) -> dict:
+    """One row of each person: their scores and intervals, the means, and the intervals over people."""
+    kept = ("n_queries", "gallery_size", *SCORES, *(f"{name}_interval" for name in SCORES))
+    kept += tuple(f"chance_{name}" for name in SCORES)
+    (first, *_) = rows.values()
+    record: dict[str, Any] = dict(zip(("method", "queries", "gallery"), _key(first), strict=True))
+    record["people"] = {person: {name: row[name] for name in kept} for person, row in rows.items()}
+    for name in SCORES:
+        scores = [row[name] for row in rows.values()]
+        record[name] = float(np.mean(scores))
+        record[f"chance_{name}"] = float(np.mean([row[f"chance_{name}"] for row in rows.values()]))
+        several = len(scores) > 1
+        record[f"{name}_interval"] = np.clip(unit_interval(scores), 0.0, 1.0).tolist() if several else None
+    return record
