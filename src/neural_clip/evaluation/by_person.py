@@ -10,13 +10,11 @@ import numpy as np
 
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.people import (
-    SINGLE,
     Gallery,
     Queries,
     concept_templates,
     exact_images,
     has_means,
-    mean_name,
     mean_queries,
     mean_recordings,
     person_rows,
@@ -37,7 +35,8 @@ class ByPerson:
     Args:
         means (`dict[str, dict[str, EmbeddedSplit]]`): By modality, mean recordings in the space of each checkpoint;
             none where every image was shown once, or rows are means already.
-        names (`dict[str, tuple[str, str]]`): What recordings and mean recordings of a modality are called.
+        repeats (`dict[str, tuple[int, int]]`): Recordings of an image by a person, at least and at most.
+        averaged (`dict[str, bool]`): Whether rows are means already.
         galleries (`dict[str, list[Gallery]]`): What is searched, by modality.
         told (`dict[str, str]`): Under what each modality is scored.
         corpora (`list[str]`): Of the data sets.
@@ -45,7 +44,8 @@ class ByPerson:
     """
 
     means: dict[str, dict[str, EmbeddedSplit]]
-    names: dict[str, tuple[str, str]]
+    repeats: dict[str, tuple[int, int]]
+    averaged: dict[str, bool]
     galleries: dict[str, list[Gallery]]
     told: dict[str, str]
     corpora: list[str]
@@ -58,10 +58,10 @@ class ByPerson:
         """Average and embed what the protocol asks for; nothing for protocols that do not go person by person."""
         if not PROTOCOLS[options.protocol].by_person:
             return None
-        found = cls({}, {}, {}, {}, [part.facts.corpus for part in parts.values()])
+        found = cls({}, {}, {}, {}, {}, [part.facts.corpus for part in parts.values()])
         for modality, part in parts.items():
-            least, most, averaged = repeats_of(part)
-            found.names[modality] = (mean_name(least, most) if averaged else SINGLE, mean_name(least, most))
+            *ends, found.averaged[modality] = repeats_of(part)
+            found.repeats[modality] = (ends[0], ends[1])
             found.galleries[modality] = [exact_images(part)]
             if options.templates is not None:
                 found.galleries[modality].append(concept_templates(part, options.templates))
@@ -89,17 +89,18 @@ class ByPerson:
             predictions (`Mapping[str, np.ndarray]`): What each baseline makes of them.
             seed (`int`): Of intervals.
         """
-        rows, single, mean = [], *self.names[modality]
+        rows, repeats = [], self.repeats[modality]
+        of_each = repeats if self.averaged[modality] else None
         for name, splits in embedded.items():
             part = splits[modality]
-            queries = [Queries(single, part.embeds, part.subjects, part.image_ids)]
+            queries = [Queries(part.embeds, part.subjects, part.image_ids, of_each)]
             if (of_means := self.means[modality].get(name)) is not None:
-                queries.append(Queries(mean, of_means.embeds, of_means.subjects, of_means.image_ids))
+                queries.append(Queries(of_means.embeds, of_means.subjects, of_means.image_ids, repeats))
             rows += person_rows(name, queries, self.galleries[modality], seed)
         for name, made in predictions.items():
-            queries = [Queries(single, made, part.subjects, part.image_ids)]
+            queries = [Queries(made, part.subjects, part.image_ids, of_each)]
             if self.means[modality]:
-                queries.append(mean_queries(made, part, mean))
+                queries.append(mean_queries(made, part, repeats))
             rows += person_rows(name, queries, self.galleries[modality], seed)
         self.rows[modality] = rows
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.published import EXACT, TEMPLATES
+from neural_clip.evaluation.published import CATEGORIES, EXACT, TEMPLATES
 from neural_clip.files.places import command_line
 from neural_clip.gallery.building import SAME_IMAGE_COSINE
 from neural_clip.prepared.modalities import MODALITIES
@@ -25,7 +25,6 @@ from neural_clip.retrieval.uncertainty import bootstrap_interval
 from neural_clip.targets.identity import identity_of
 
 SCORES = ("top1", "top5", "two_way")
-SINGLE = "single recordings"
 ROWS_AT_ONCE = 256  # recordings that are read at a time while repeats are averaged
 
 
@@ -34,15 +33,16 @@ class Queries:
     """What is looked for, and whose it is.
 
     Args:
-        name (`str`): In the report.
         embeds (`np.ndarray` of shape `(n, projection_dim)`): Of any length.
         subjects, image_ids (`np.ndarray` of shape `(n,)`): Who saw which image.
+        repeats (`tuple[int, int]`, *optional*): Recordings behind each mean, at least and at most; `None` for single
+            recordings.
     """
 
-    name: str
     embeds: np.ndarray
     subjects: np.ndarray
     image_ids: np.ndarray
+    repeats: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Gallery:
     """What is searched.
 
     Args:
-        name (`str`): `"exact images"` or `"concept templates"`.
+        name (`str`): `"exact images"`, `"concept templates"`, or `"categories"` where these stand for images.
         embeds (`np.ndarray` of shape `(n, projection_dim)`): Of any length.
         keys (`list[str]`): What each of them is called.
         key_of (`dict[str, str]`): The right one for each image id.
@@ -98,8 +98,11 @@ def repeats_of(part: Split) -> tuple[int, int, bool]:
     return int(counts.min()), int(counts.max()), bool((weights > 1).all())
 
 
-def mean_name(least: int, most: int) -> str:
-    """How mean recordings are called."""
+def queries_name(repeats: Sequence[int] | None) -> str:
+    """How queries are called in tables, by what [`Queries`] says of repeats."""
+    if repeats is None:
+        return "single recordings"
+    least, most = repeats
     return f"mean of {least} recordings" if least == most else f"mean of {least} to {most} recordings"
 
 
@@ -109,19 +112,20 @@ def has_means(part: Split) -> bool:
     return sensors and len(person_and_image(part)[1]) < len(part)
 
 
-def mean_queries(embeds: np.ndarray, part: Split, name: str) -> Queries:
+def mean_queries(embeds: np.ndarray, part: Split, repeats: tuple[int, int]) -> Queries:
     """Means of what a linear map made of single recordings: what it would make of the mean recordings."""
     codes, subjects, image_ids = person_and_image(part)
     sums = np.zeros((len(subjects), embeds.shape[1]))
     np.add.at(sums, codes, embeds)
-    return Queries(name, sums / np.bincount(codes)[:, None], subjects, image_ids)
+    return Queries(sums / np.bincount(codes)[:, None], subjects, image_ids, repeats)
 
 
 def exact_images(part: Split) -> Gallery:
     """The images that were shown, each once."""
     part = part.of_its_images()
     ids = part.gallery_ids.tolist()
-    return Gallery(EXACT, part.gallery_embeds, ids, dict(zip(ids, ids, strict=True)), {})
+    name = CATEGORIES if part.category_level else EXACT
+    return Gallery(name, part.gallery_embeds, ids, dict(zip(ids, ids, strict=True)), {})
 
 
 def concept_templates(part: Split, folder: str | PreparedSet) -> Gallery:
@@ -181,8 +185,9 @@ def person_rows(method: str, queries: Sequence[Queries], galleries: Sequence[Gal
     """Scores of a method: each kind of queries in each gallery.
 
     Returns:
-        `list[dict]`: `method`, `queries`, `gallery`, `n_queries`, `n_images`, `gallery_size`; each of `SCORES` with
-        its interval, its interval where people are drawn too, and its chance; `people`, the same scores by person.
+        `list[dict]`: `method`, `queries`, `repeats`, `gallery`, `n_queries`, `n_images`, `gallery_size`; each of
+        `SCORES` with its interval, its interval where people are drawn too, and its chance; `people`, the same scores
+        by person.
     """
     return [{"method": method, **_row(asked, gallery, seed)} for asked in queries for gallery in galleries]
 
@@ -198,7 +203,8 @@ def _row(asked: Queries, gallery: Gallery, seed: int) -> dict:
     table /= np.bincount(counts)[:, None]  # (n_cells, n_scores): the mean of a person's queries of an image
     by_person = np.stack([table[cells // len(images) == number].mean(axis=0) for number in range(len(people))])
     row = {
-        "queries": asked.name, "gallery": gallery.name, "n_queries": len(keys), "n_images": len(images),
+        "queries": queries_name(asked.repeats), "repeats": asked.repeats and list(asked.repeats),
+        "gallery": gallery.name, "n_queries": len(keys), "n_images": len(images),
         "gallery_size": len(gallery.keys),
         "people": {
             str(name): dict(zip(SCORES, scores.tolist(), strict=True))

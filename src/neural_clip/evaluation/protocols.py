@@ -102,13 +102,13 @@ PROTOCOLS = {
     "things-eeg2-200": Protocol(OF_EEG2, RANKS, **EEG2),
     "things-eeg2-200-zero-shot": Protocol(f"{OF_EEG2} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **EEG2),
     "things-meg-200": Protocol(
-        f"{OF_MEG} With the split protocol `paper` all test concepts occur among training images.", RANKS, **MEG
+        f"{OF_MEG} With the split protocol 'paper' all test concepts occur among training images.", RANKS, **MEG
     ),
     "things-meg-200-zero-shot": Protocol(f"{OF_MEG} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **MEG),
     "leave-one-person-out": Protocol(
         "People whom neither the checkpoint nor a baseline was trained on (checked), on the images of the scored "
         "split; the gallery holds each of them once. Queries are single recordings, and the mean recording of all "
-        "repeats of an image. `neural-clip leave-one-person-out` does this for everybody in turn.",
+        "repeats of an image. 'neural-clip leave-one-person-out' does this for everybody in turn.",
         RANKS, by_person=True, unseen_people=True, published=THINGS_EEG2_UNSEEN,
     ),
     "legacy": Protocol(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-EXACT, TEMPLATES = "exact images", "concept templates"
+EXACT, TEMPLATES, CATEGORIES = "exact images", "concept templates", "categories"
 WITHIN, UNSEEN = "same people", "unseen people"
 NOT_KNOWN = "not known"
 

@@ -209,8 +209,8 @@ def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
     """For each image of the source's gallery its column in the target's, -1 where the target has another picture.
 
     Pictures are the same where their embeddings are, up to rounding (cosine of 1 - 1e-5 and more), or where both
-    corpora give them one name of a database ([`images_of_one_name`]). Elsewhere names are not compared: two corpora may
-    use one name for different pictures.
+    corpora give them one name of a database ([`images_of_one_name`]). Elsewhere names are not compared: two corpora
+    may use one name for different pictures.
     """
     nearest = NeuralGallery.of_images(target).nearest(source.gallery_embeds)[:, 0]
     same = np.where(_cosines(source, target, nearest) >= SAME_IMAGE_COSINE, nearest, -1)
@@ -221,8 +221,8 @@ def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
 def images_of_one_name(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
     """The same by name alone, of corpora that name the images of one database (`prepared/stimuli.py`).
 
-    Their copies of a picture may differ in size, and so a little in embedding; but for that (a cosine of 0.95 and more)
-    embeddings must agree, as simulated twins may give one name to different pictures.
+    Their copies of a picture may differ in size, and so a little in embedding; but for that (a cosine of 0.95 and
+    more) embeddings must agree, as simulated twins may give one name to different pictures.
     """
     database = database_of(source.facts.corpus)
     if database is None or database != database_of(target.facts.corpus):

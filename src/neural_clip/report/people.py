@@ -9,11 +9,11 @@ from neural_clip.report.protocols import PUBLISHED_TEXT, published_table
 from neural_clip.report.tables import Table, as_markdown, as_text, method_name, percent, percent_ends, with_interval
 
 TEXT = (
-    "Each person was scored by a model that was trained and chosen on recordings of the others alone, through the mean "
-    "of their alignment layers; baselines were fitted on the others too. Recordings were scaled as the data set was "
-    "prepared, which may use the person's own recordings, never their labels. Intervals of a person resample images; "
-    "those of means are over people (Student's t) with the images held fixed. Models of two folds share most of their "
-    "training people, so that intervals of means are a little too narrow."
+    "Each person was scored by a model that was trained and chosen on recordings of the others alone, through the "
+    "mean of their alignment layers; baselines were fitted on the others too. Recordings were scaled as the data set "
+    "was prepared, which may use the person's own recordings, never their labels. Intervals of a person resample "
+    "images; those of means are over people (Student's t) with the images held fixed. Models of two folds share most "
+    "of their training people, so that intervals of means are a little too narrow."
 )
 
 
@@ -63,6 +63,7 @@ def people_text(record: dict) -> str:
     )
     parts = [f"# {_title(record)}", simulated, record["meaning"], as_markdown(people_table(record)), TEXT]
     parts += ["## Each person by each method", as_markdown(baselines_table(record)), "## People", told]
+    parts.append("\n".join(f"* {name}: not computed. {why}" for name, why in record["not_computed"].items()))
     if record["published"]:
         parts += ["## Published scores", as_markdown(published_table(record["published"])), PUBLISHED_TEXT]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -66,7 +66,7 @@ def protocol_sections(report: dict) -> list[str | Callable]:
     protocol = report["protocol"]
     if "by_person" not in protocol:
         return []
-    lines = [f"* {label(report, modality)}: {told}." for modality, told in protocol["conditions"].items()]
+    lines = []
     for modality, made in protocol["templates"].items():
         counts = f"{made['least']} to {made['most']} other images each"
         simulated = ", simulated" if made["simulated"] else ""

@@ -133,7 +133,7 @@ def markdown(
         "Encoding: which recording answers to this image?": [encoding_table, ENCODING_TEXT],
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
         "Conversion by three ways": [*_ways(report), *_pictures(of_ways)],
-        f"Protocol: {report['protocol']['name']}": [
+        f"Protocol: {_protocol_title(report['protocol'])}": [
             report["protocol"]["meaning"],
             protocol_table,
             *protocol_sections(report),
@@ -155,6 +155,12 @@ def markdown(
         if section:
             parts += [f"## {title}", *(p if isinstance(p, str) else as_markdown(p(report)) for p in section)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _protocol_title(protocol: dict) -> str:
+    """Name of the protocol, and under what it was scored where it goes person by person."""
+    told = "; ".join(protocol.get("conditions", {}).values())
+    return f"{protocol['name']} ({told})" if told else protocol["name"]
 
 
 def _ways(report: dict) -> list[str | Callable]:

@@ -26,7 +26,7 @@ import numpy as np
 from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, read_report
-from neural_clip.evaluation.people import SCORES
+from neural_clip.evaluation.people import SCORES, queries_name
 from neural_clip.evaluation.protocols import PROTOCOLS
 from neural_clip.files.places import command_line
 from neural_clip.files.privacy import shared_place
@@ -46,7 +46,7 @@ from neural_clip.workflow.steps import Step, run_steps
 PROTOCOL = "leave-one-person-out"
 PEOPLE_FILE = "people.json"
 FORMAT_VERSION = 1
-OURS = "neural_clip"  # the checkpoint of a fold
+MIN_PEOPLE = 3  # for an interval over people
 
 
 def leave_one_person_out(
@@ -72,8 +72,8 @@ def leave_one_person_out(
         baselines, which are fitted without the person too.
 
     Raises:
-        DataError: If the data set, the recipe or an option cannot be used, nobody would be left to train on, the folder
-            holds something else, or a fold in it was made from something else.
+        DataError: If the data set, the recipe or an option cannot be used, nobody would be left to train on, the
+            folder holds something else, or a fold in it was made from something else.
     """
     options, output_dir = replace(options or LeaveOutOptions(), **changes), Path(output_dir)
     (found,) = open_sources([source], output_dir)
@@ -115,8 +115,8 @@ def _check_source(source: Source) -> None:
         raise DataError(f"The images of '{source.given}' have no embeddings; run {embed}.")
     if not MODALITIES[source.modality].sensors:
         raise DataError(
-            f"'{source.given}' holds {source.modality}: voxels of two people do not correspond, so nobody can be scored "
-            "who was not trained on. `neural-clip adapt` fits a new person."
+            f"'{source.given}' holds {source.modality}: voxels of two people do not correspond, so nobody can be "
+            "scored who was not trained on. `neural-clip adapt` fits a new person."
         )
 
 
@@ -155,7 +155,7 @@ def _fold(source: Source, output_dir: Path, person: str, options: LeaveOutOption
     others = [name for name in trained_subjects(source.facts, source.modality, wanted) if name != person]
     if not others:
         raise DataError(
-            f"'{source.given}' has training recordings of {person} alone; leaving {person} out leaves nobody."
+            f"'{source.given}' has training recordings of {person} alone; nobody else is left to train on."
         )
     return replace(fold, trained={source.modality: others})
 
@@ -182,6 +182,12 @@ def _record(folds: dict[str, Workflow], source: Source, output_dir: Path) -> dic
         "conditions": {person: report["protocol"]["conditions"][modality] for person, report in reports.items()},
         "people": people,
         "rows": _rows({person: report["protocol"]["by_person"][modality] for person, report in reports.items()}),
+        "not_computed": {
+            row["method"]: row["not_computed"]
+            for report in reports.values()
+            for row in report["decoding"][modality]["rows"]
+            if "not_computed" in row
+        },
         "published": first["protocol"]["published"],
     })  # fmt: skip
 
@@ -194,8 +200,8 @@ def _rows(found: dict[str, list[dict]]) -> list[dict]:
             for key in first if all(key in rows for rows in others)]  # fmt: skip
 
 
-def _key(row: dict) -> tuple[str, str, str]:
-    return row["method"], row["queries"], row["gallery"]
+def _key(row: dict) -> tuple[str, bool, str]:
+    return row["method"], row["repeats"] is None, row["gallery"]
 
 
 def _over_people(rows: dict[str, dict]) -> dict:
@@ -203,12 +209,15 @@ def _over_people(rows: dict[str, dict]) -> dict:
     kept = ("n_queries", "gallery_size", *SCORES, *(f"{name}_interval" for name in SCORES))
     kept += tuple(f"chance_{name}" for name in SCORES)
     (first, *_) = rows.values()
-    record: dict[str, Any] = dict(zip(("method", "queries", "gallery"), _key(first), strict=True))
+    repeats = None
+    if first["repeats"] is not None:
+        repeats = [min(row["repeats"][0] for row in rows.values()), max(row["repeats"][1] for row in rows.values())]
+    record: dict[str, Any] = {"method": first["method"], "queries": queries_name(repeats), "gallery": first["gallery"]}
     record["people"] = {person: {name: row[name] for name in kept} for person, row in rows.items()}
     for name in SCORES:
         scores = [row[name] for row in rows.values()]
         record[name] = float(np.mean(scores))
         record[f"chance_{name}"] = float(np.mean([row[f"chance_{name}"] for row in rows.values()]))
-        several = len(scores) > 1
+        several = len(scores) >= MIN_PEOPLE
         record[f"{name}_interval"] = np.clip(unit_interval(scores), 0.0, 1.0).tolist() if several else None
     return record

@@ -232,7 +232,10 @@ class Workflow:
         if self.scoring is None:
             return {}
         names = ("protocol", "subject", "subjects", "baselines", "controls")
-        return {f"the option {name!r}": json.dumps(getattr(self.scoring, name)) for name in names}
+        found: dict[str, Any] = {f"the option {name!r}": json.dumps(getattr(self.scoring, name)) for name in names}
+        if (templates := self.scoring.templates) is not None:
+            found["the data set of templates"] = PreparedSet.open(templates).facts.fingerprint
+        return found
 
     def _settings(self) -> Iterator[tuple[str, Any]]:
         """Settings of the recipe that decide the checkpoint."""
