@@ -26,13 +26,16 @@ def write_things(folder, corpus, modality, shown, *, n_people=2, repeats=2, nois
                  changed=0.0, encoder=ENCODER):  # fmt: skip
     """Write a data set whose recordings are `embedding @ map + noise`; returns the folder.
 
-    `shown` has the image ids of each split; `changed` is how far image embeddings are from those of other data sets.
+    `shown` has the image ids of each split; `changed` is how far image embeddings are from those of other data sets;
+    without an `encoder` there are none.
     """
     rng = np.random.default_rng([seed, 11])
     ids = [image_id for names in shown.values() for image_id in names]
     own = {name: embedding(name) + changed * rng.standard_normal(WIDTH).astype(np.float32) for name in ids}
     images = [
-        {"image_id": name, "concept": concept_of(name), "categories": [], "image_embeds": own[name]} for name in ids
+        {"image_id": name, "concept": concept_of(name), "categories": []}
+        | ({"image_embeds": own[name]} if encoder else {})
+        for name in ids
     ]
     maps = planted_maps(modality, n_people)
 
