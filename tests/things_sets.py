@@ -34,7 +34,7 @@ def write_things(folder, corpus, modality, shown, *, n_people=2, repeats=2, nois
     own = {name: embedding(name) + changed * rng.standard_normal(WIDTH).astype(np.float32) for name in ids}
     images = [
         {"image_id": name, "concept": concept_of(name), "categories": []}
-        | ({"image_embeds": own[name]} if encoder else {})
+        | ({"image_embeds": own[name]} if encoder else {"image": np.zeros((8, 8, 3), np.uint8)})
         for name in ids
     ]
     maps = planted_maps(modality, n_people)

@@ -7,8 +7,9 @@ held fixed, and images and people together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,11 @@ from neural_clip.prepared.reader import ImageTable, PreparedSet, Split
 from neural_clip.retrieval.scores import scores_and_contributions
 from neural_clip.retrieval.scoring import MIN_CLUSTERS
 from neural_clip.retrieval.tiles import unit_vectors
-from neural_clip.retrieval.uncertainty import bootstrap_interval
+from neural_clip.retrieval.uncertainty import bootstrap_interval, unit_interval
 from neural_clip.targets.identity import identity_of
 
 SCORES = ("top1", "top5", "two_way")
+MIN_PEOPLE = 3  # for an interval over people
 ROWS_AT_ONCE = 256  # recordings that are read at a time while repeats are averaged
 
 
@@ -229,3 +231,42 @@ def _interval(
         return None
     ends = np.stack(bootstrap_interval(table, images, seed, subjects=people), axis=1) - table.mean(axis=0)[:, None]
     return np.clip(means[:, None] + ends, 0.0, 1.0).tolist()
+
+
+def rows_over_people(found: Mapping[str, list[dict]]) -> list[dict]:
+    """Scores over people who were scored by models of their own; methods that somebody lacks are left out.
+
+    Args:
+        found (`Mapping[str, list[dict]]`): For each person what [`person_rows`] gave.
+
+    Returns:
+        `list[dict]`: Each method, kind of queries and gallery: `people` with their scores and intervals over images,
+        and the means over people with their chance and their intervals over people (Student's t).
+    """
+    keyed = {person: {_key(row): row for row in rows} for person, rows in found.items()}
+    (first, *others) = keyed.values()
+    return [_over_people({person: rows[key] for person, rows in keyed.items()})
+            for key in first if all(key in rows for rows in others)]  # fmt: skip
+
+
+def _key(row: dict) -> tuple[str, bool, str]:
+    return row["method"], row["repeats"] is None, row["gallery"]
+
+
+def _over_people(rows: dict[str, dict]) -> dict:
+    """One row of each person: their scores and intervals, the means, and the intervals over people."""
+    kept = ("n_queries", "gallery_size", *SCORES, *(f"{name}_interval" for name in SCORES))
+    kept += tuple(f"chance_{name}" for name in SCORES)
+    (first, *_) = rows.values()
+    repeats = None
+    if first["repeats"] is not None:
+        repeats = [min(row["repeats"][0] for row in rows.values()), max(row["repeats"][1] for row in rows.values())]
+    record: dict[str, Any] = {"method": first["method"], "queries": queries_name(repeats), "gallery": first["gallery"]}
+    record["people"] = {person: {name: row[name] for name in kept} for person, row in rows.items()}
+    for name in SCORES:
+        scores = [row[name] for row in rows.values()]
+        record[name] = float(np.mean(scores))
+        record[f"chance_{name}"] = float(np.mean([row[f"chance_{name}"] for row in rows.values()]))
+        several = len(scores) >= MIN_PEOPLE
+        record[f"{name}_interval"] = np.clip(unit_interval(scores), 0.0, 1.0).tolist() if several else None
+    return record

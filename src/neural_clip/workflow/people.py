@@ -21,12 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, read_report
-from neural_clip.evaluation.people import SCORES, queries_name
+from neural_clip.evaluation.people import rows_over_people
 from neural_clip.evaluation.protocols import PROTOCOLS
 from neural_clip.files.places import command_line
 from neural_clip.files.privacy import shared_place
@@ -36,7 +34,6 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report.page import write_page
 from neural_clip.report.people import people_text
-from neural_clip.retrieval.uncertainty import unit_interval
 from neural_clip.workflow.options import LeaveOutOptions, RunOptions
 from neural_clip.workflow.record import RUN_FILE, begin, check_folder, remove_replaced
 from neural_clip.workflow.run import Workflow, how_to_go_on
@@ -46,7 +43,6 @@ from neural_clip.workflow.steps import Step, run_steps
 PROTOCOL = "leave-one-person-out"
 PEOPLE_FILE = "people.json"
 FORMAT_VERSION = 1
-MIN_PEOPLE = 3  # for an interval over people
 
 
 def leave_one_person_out(
@@ -181,7 +177,7 @@ def _record(folds: dict[str, Workflow], source: Source, output_dir: Path) -> dic
                  "fingerprint": facts.fingerprint, "subjects": facts.subjects},
         "conditions": {person: report["protocol"]["conditions"][modality] for person, report in reports.items()},
         "people": people,
-        "rows": _rows({person: report["protocol"]["by_person"][modality] for person, report in reports.items()}),
+        "rows": rows_over_people({name: report["protocol"]["by_person"][modality] for name, report in reports.items()}),
         "not_computed": {
             row["method"]: row["not_computed"]
             for report in reports.values()
@@ -190,34 +186,3 @@ def _record(folds: dict[str, Workflow], source: Source, output_dir: Path) -> dic
         },
         "published": first["protocol"]["published"],
     })  # fmt: skip
-
-
-def _rows(found: dict[str, list[dict]]) -> list[dict]:
-    """Scores of each method, kind of queries and gallery over people; methods that someone lacks are left out."""
-    keyed = {person: {_key(row): row for row in rows} for person, rows in found.items()}
-    (first, *others) = keyed.values()
-    return [_over_people({person: rows[key] for person, rows in keyed.items()})
-            for key in first if all(key in rows for rows in others)]  # fmt: skip
-
-
-def _key(row: dict) -> tuple[str, bool, str]:
-    return row["method"], row["repeats"] is None, row["gallery"]
-
-
-def _over_people(rows: dict[str, dict]) -> dict:
-    """One row of each person: their scores and intervals, the means, and the intervals over people."""
-    kept = ("n_queries", "gallery_size", *SCORES, *(f"{name}_interval" for name in SCORES))
-    kept += tuple(f"chance_{name}" for name in SCORES)
-    (first, *_) = rows.values()
-    repeats = None
-    if first["repeats"] is not None:
-        repeats = [min(row["repeats"][0] for row in rows.values()), max(row["repeats"][1] for row in rows.values())]
-    record: dict[str, Any] = {"method": first["method"], "queries": queries_name(repeats), "gallery": first["gallery"]}
-    record["people"] = {person: {name: row[name] for name in kept} for person, row in rows.items()}
-    for name in SCORES:
-        scores = [row[name] for row in rows.values()]
-        record[name] = float(np.mean(scores))
-        record[f"chance_{name}"] = float(np.mean([row[f"chance_{name}"] for row in rows.values()]))
-        several = len(scores) >= MIN_PEOPLE
-        record[f"{name}_interval"] = np.clip(unit_interval(scores), 0.0, 1.0).tolist() if several else None
-    return record
