@@ -18,6 +18,11 @@ def embedding(image_id):
     return (rngs[0].standard_normal(WIDTH) + 0.6 * rngs[1].standard_normal(WIDTH)).astype(np.float32)
 
 
+def picture(image_id):
+    """Pixels of its own."""
+    return np.random.default_rng(zlib.crc32(image_id.encode())).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+
+
 def images_of(concepts, *endings):
     return [f"{concept}_{ending}" for concept in concepts for ending in endings]
 
@@ -34,7 +39,7 @@ def write_things(folder, corpus, modality, shown, *, n_people=2, repeats=2, nois
     own = {name: embedding(name) + changed * rng.standard_normal(WIDTH).astype(np.float32) for name in ids}
     images = [
         {"image_id": name, "concept": concept_of(name), "categories": []}
-        | ({"image_embeds": own[name]} if encoder else {"image": np.zeros((8, 8, 3), np.uint8)})
+        | ({"image_embeds": own[name]} if encoder else {"image": picture(name)})
         for name in ids
     ]
     maps = planted_maps(modality, n_people)

@@ -65,7 +65,7 @@ class ByPerson:
             found.galleries[modality] = [exact_images(part)]
             if options.templates is not None:
                 found.galleries[modality].append(concept_templates(part, options.templates))
-            found.told[modality] = conditions(options.protocol, part)
+            found.told[modality] = conditions(part)
             found.means[modality] = {}
             if has_means(part):
                 means = mean_recordings(part)

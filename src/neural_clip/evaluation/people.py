@@ -202,9 +202,9 @@ def _row(asked: Queries, gallery: Gallery, seed: int) -> dict:
     images, image = np.unique(asked.image_ids, return_inverse=True)
     cells, counts = np.unique(person * len(images) + image, return_inverse=True)
     table = np.stack([np.bincount(counts, weights=per_query[name]) for name in SCORES], axis=1)
-    table /= np.bincount(counts)[:, None]  # (n_cells, n_scores): the mean of a person's queries of an image
+    table = table / np.bincount(counts)[:, None]  # (n_cells, n_scores): the mean of a person's queries of an image
     by_person = np.stack([table[cells // len(images) == number].mean(axis=0) for number in range(len(people))])
-    row = {
+    row: dict[str, Any] = {
         "queries": queries_name(asked.repeats), "repeats": asked.repeats and list(asked.repeats),
         "gallery": gallery.name, "n_queries": len(keys), "n_images": len(images),
         "gallery_size": len(gallery.keys),

@@ -16,7 +16,7 @@ import numpy as np
 from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.published import THINGS_EEG2, THINGS_EEG2_UNSEEN, THINGS_MEG, Published
 from neural_clip.gallery.embedding import EmbeddedSplit
-from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.reader import PreparedSet, Split
 
 # Trials that the authors' code takes before it makes a set of their images; it scores no top-k for fMRI.
 LEGACY_NEAREST = {"eeg": 30, "meg": 500}
@@ -163,7 +163,7 @@ def _check_zero_shot(name: str, opened: PreparedSet) -> None:
         )
 
 
-def conditions(name: str, part: EmbeddedSplit) -> str:
+def conditions(part: Split) -> str:
     """Under what a protocol was scored: corpus, people and images, and whether they are simulated."""
     facts, people = part.facts, len(set(part.subjects.tolist()))
     n_images = len(part.shown_ids)

@@ -282,7 +282,7 @@ class Report:
                 scored_alone, contributions[method] = decoding_rows(part, part.parts[:, number], method, self.seed)
                 rows += [{**row, "part_of": name} for row in scored_alone]
             entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
-        part, predictions = self._first(modality), {}
+        part, predictions = self._first(modality), dict[str, np.ndarray]()
         if baselines:
             fitted = [found.from_onset() for found in recordings]
             kept = self.parts.of(**_content(recordings[-1]), **({"left_out": left_out} if left_out else {}))

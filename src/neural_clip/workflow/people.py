@@ -177,7 +177,7 @@ def _record(folds: dict[str, Workflow], source: Source, output_dir: Path) -> dic
                  "fingerprint": facts.fingerprint, "subjects": facts.subjects},
         "conditions": {person: report["protocol"]["conditions"][modality] for person, report in reports.items()},
         "people": people,
-        "rows": rows_over_people({name: report["protocol"]["by_person"][modality] for name, report in reports.items()}),
+        "rows": rows_over_people({name: each["protocol"]["by_person"][modality] for name, each in reports.items()}),
         "not_computed": {
             row["method"]: row["not_computed"]
             for report in reports.values()
