@@ -98,6 +98,7 @@ PRIOR = (
     "adapt --checkpoint trained --data fmri=set_third --known fmri=set_fmri --prior places --output-dir out --epochs 1"
 )
 RUN = "run set_eeg set_fmri --output-dir out --recipe recipe.yaml"
+LEAVE_OUT = "leave-one-person-out set_eeg --output-dir out --recipe recipe.yaml --epochs 1 --baselines identity"
 BUILD = "gallery build set_fmri --recordings --checkpoint trained --output-dir out"
 EMBED = "embed-recordings set_fmri --checkpoint trained --output-file out/fmri.parquet --overwrite"
 EVALUATE = (
@@ -139,6 +140,7 @@ WRITERS = [
     Writer("embed-recordings over another", "trained", line(EMBED), before=line(f"{EMBED} --dtype float16"),
            by_file=True),
     Writer("run", "trained", line(RUN), "out/checkpoint"),
+    Writer("leave-one-person-out", "trained", line(LEAVE_OUT)),
     Writer("report", "trained", line("report report"), "report", by_file=True),
 ]  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Encoding, conversion and their direct forms, against slow computations of what they say they are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,35 @@ def test_without_two_common_pictures_there_is_no_direct_conversion():
     assert conversion_record(eeg, meg, 1.0, 0, method="m")[0]["direct"] is None
     near = near_pictures("meg", {f"im{i}": pictures[i] + 0.02 for i in range(6)}, rng)  # alike, not the same
     assert (common_images(eeg, near) == -1).all()
+
+
+def of_things(part, corpus):
+    """The same recordings as those of a corpus."""
+    data = PreparedSet(part.data.name, part.data.folder, replace(part.facts, corpus=corpus), part.data.images)
+    return replace(part, data=data)
+
+
+def test_corpora_of_one_database_know_a_picture_by_its_name():
+    """Copies of other sizes have other embeddings; a name that stands for another picture is no match."""
+    rng = np.random.default_rng(3)
+    pictures = {f"thing{i}_0{i}s": rng.standard_normal(64) for i in range(9)}
+    copies = {name: picture + 0.1 * rng.standard_normal(64) for name, picture in list(pictures.items())[3:]}
+    copies["thing8_08s"] = rng.standard_normal(64)
+    copies["own_01b"] = rng.standard_normal(64)
+    eeg = of_things(near_pictures("eeg", pictures, rng, noise=4.0), "things_eeg2")
+    meg = of_things(near_pictures("meg", copies, rng, noise=4.0), "things_meg")
+    common = [f"thing{i}_0{i}s" for i in range(3, 8)]
+    columns = common_images(eeg, meg)
+    assert [meg.gallery_ids[c] if c >= 0 else "" for c in columns] == ["", "", "", *common, ""]
+    record = conversion_record(eeg, meg, 1.0, 0, method="m")[0]["direct"]
+    kept = [row for row, name in enumerate(eeg.image_ids) if name in common]
+    wanted, means = eeg.image_ids[kept], slow_means(meg)
+    assert (record["n_common_images"], record["by_name"], record["gallery_size"]) == (5, 5, 7)
+    assert record["n_queries"] == len(kept)
+    assert record["two_way"] == pytest.approx(two_way(eeg.embeds[kept], wanted, means), abs=1e-6)
+    for k in (1, 5):
+        assert record[f"top{k}"] == pytest.approx(top(eeg.embeds[kept], wanted, means, k))
+        assert record[f"chance_top{k}"] == pytest.approx(k / 7)
+    assert record["two_way_interval"][0] <= record["two_way"] <= record["two_way_interval"][1]
+    assert 0 < record["two_way_p"] <= 1 and record["top1_interval"]
+    assert (common_images(eeg, of_things(meg, "lab")) == -1).all()  # another's names say nothing

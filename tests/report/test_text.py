@@ -37,8 +37,10 @@ def test_numbers_of_the_report_equal_the_json(output_dir):
         assert got[2].startswith(f"{part['two_way']:.3f} [") and got[4].startswith(f"{100 * part['same_image']:.1f} (")
         direct = part["direct"]
         got = cells(text, f"image -> {label}")
-        assert got[2:4] == [f"{100 * direct[name]:.1f}" for name in ("top1", "top5")]
-        assert got[5].startswith(f"{direct['two_way']:.3f} [") and got[7:] == [str(direct["n_queries"]), "12 images"]
+        low, high = (f"{100 * end:.1f}" for end in direct["top1_interval"])
+        assert got[2:4] == [f"{100 * direct['top1']:.1f} [{low}, {high}]", f"{100 * direct['top5']:.1f}"]
+        assert got[5] == "-"  # images as queries have no class scores
+        assert got[6].startswith(f"{direct['two_way']:.3f} [") and got[8:] == [str(direct["n_queries"]), "12 images"]
     for part in report["conversion"]:
         label = f"{MODALITIES[part['source']].title} -> {MODALITIES[part['target']].title} simulated"
         got = cells(text, label, "neural_clip (ours)")

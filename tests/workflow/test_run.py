@@ -15,6 +15,7 @@ import yaml
 from custom_raw import eeg_manifest, patterns, write_manifest
 from edge_sets import CASES, embeddings, rows, write_set
 from folder_contents import contents
+from killed_command import KILLED
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
 from neural_clip.files.record import sealed
@@ -32,21 +33,6 @@ RECIPE = {
                  "seed": 5, "use_cpu": True, "disable_tqdm": True},
 }  # fmt: skip
 RUN = ["run", "manifest.yaml", "--output-dir", "out", "--recipe", "recipe.yaml", "--model", TINY_CLIP]
-# A run that is killed before it renames something to a name of this end for the so-manieth time.
-KILLED = """
-import os, signal, sys
-end, left, words = sys.argv[1], [int(sys.argv[2])], sys.argv[3:]
-
-def hook(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith(end):
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(hook)
-from neural_clip.commands.main import main
-main(words)
-"""
 
 
 def write_inputs(folder, **changes):

@@ -32,6 +32,10 @@ COMMANDS = {
     "gallery": ("neural_clip.commands.gallery", "embed what is searched once and save it, or tell what is saved"),
     "embed-recordings": ("neural_clip.commands.embed_recordings", "write vectors of all recordings as Parquet"),
     "run": ("neural_clip.commands.run", "run everything, from a manifest or data sets to a page of scores"),
+    "leave-one-person-out": (
+        "neural_clip.commands.leave_one_person_out",
+        "train without each person in turn, and test on that person",
+    ),
     "demo": ("neural_clip.commands.demo", "run everything, from raw files to scores, on simulated recordings"),
     "app": ("neural_clip.commands.app", "open a page on which a checkpoint is tried"),
     "push": (

@@ -28,6 +28,9 @@ class EvaluateOptions(Options):
         subject (`str`, *optional*): `"average"`, or by default each subject's own layer.
         gallery (`str`, *optional*): `"all"`, `"train"`, `"validation"`, `"test"`, or a prepared data set whose images
             join those that were shown (see [`searched_images`]). It must hold every image that was shown.
+        protocol (`str`): Key of `PROTOCOLS`.
+        templates (`str`, *optional*): Folder or Hub name; its images must be embedded by the same image encoder. Those
+            that are scored are left out of the templates.
         baselines (`Sequence[str]` or `bool`): Keys of `BASELINE_NAMES`, `"all"` or `"none"`; `True` and `False` mean
             these two.
         controls (`bool`): Also run the controls of `controls.py` for the first checkpoint.
@@ -53,6 +56,10 @@ class EvaluateOptions(Options):
         metavar="{all,SPLIT,FOLDER}",
     )
     protocol: str = option("strict", "which scores the report puts first", choices=tuple(PROTOCOLS))
+    templates: str | None = option(
+        None, "prepared data set whose other images of each test concept make its template, for protocols that score "
+        "person by person", metavar="FOLDER",
+    )  # fmt: skip
     baselines: Sequence[str] = option(
         ("all",),
         "linear baselines beside the checkpoints: " + ", ".join(BASELINE_NAMES) + ", or none",
@@ -84,6 +91,9 @@ class EvaluateOptions(Options):
             "baselines", " ".join(names), bool(names) and alone, "'all' or 'none' alone, or names of baselines"
         )
         object.__setattr__(self, "baselines", names)
+        by_person = [name for name, protocol in PROTOCOLS.items() if protocol.by_person]
+        fits = self.templates is None or self.protocol in by_person
+        check_value("templates", self.templates, fits, f"none but with one of the protocols {', '.join(by_person)}")
         super().__post_init__()
 
     @property

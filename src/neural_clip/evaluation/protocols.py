@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_value
+from neural_clip.evaluation.published import THINGS_EEG2, THINGS_EEG2_UNSEEN, THINGS_MEG, Published
 from neural_clip.gallery.embedding import EmbeddedSplit
-from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.reader import PreparedSet, Split
 
 # Trials that the authors' code takes before it makes a set of their images; it scores no top-k for fMRI.
 LEGACY_NEAREST = {"eeg": 30, "meg": 500}
@@ -30,10 +32,36 @@ class Protocol:
     Args:
         meaning (`str`): What its scores are, for the report.
         scores (`dict[str, str]`): Names of scores of `retrieval/scores.py` and what to call them.
+        by_person (`bool`): Also score single recordings and the mean of all repeats of an image, person by person (see
+            `evaluation/people.py`).
+        corpus (`str`, *optional*): The only corpus that it is for.
+        n_images (`int`, *optional*): Test images of that corpus; simulated twins may have others.
+        zero_shot (`bool`): No test concept may occur among training or validation images.
+        unseen_people (`bool`): Nobody who is scored may be trained on, by the checkpoints or by baselines.
+        published (`tuple[Published, ...]`): Results that these scores may stand beside.
     """
 
     meaning: str
     scores: dict[str, str]
+    by_person: bool = False
+    corpus: str | None = None
+    n_images: int | None = None
+    zero_shot: bool = False
+    unseen_people: bool = False
+    published: tuple[Published, ...] = ()
+
+
+RANKS = {"top1": "top-1", "top5": "top-5", "two_way": "2-way"}
+OF_200 = (
+    "The 200 test images of {}. Queries are single recordings, and the mean recording of all {} repeats of an image "
+    "by a person; scores are means over people. The gallery holds the exact images, or (with 'templates') the mean "
+    "embedding of other images of each concept: two different tasks, never to be ranked together. Chance is 0.5 % for "
+    "top-1 and 2.5 % for top-5."
+)
+OF_EEG2, OF_MEG = OF_200.format("THINGS-EEG2", 80), OF_200.format("THINGS-MEG", 12)
+UNSEEN_CONCEPTS = "No test concept occurs among training or validation images (checked)."
+EEG2: dict[str, Any] = {"by_person": True, "corpus": "things_eeg2", "n_images": 200, "published": THINGS_EEG2}
+MEG: dict[str, Any] = {"by_person": True, "corpus": "things_meg", "n_images": 200, "published": THINGS_MEG}
 
 
 PROTOCOLS = {
@@ -63,12 +91,25 @@ PROTOCOLS = {
         },
     ),
     "zero-shot-200": Protocol(
-        "Concepts of the scored split that occur in no training recording (checked). Candidates are the exact images, "
-        "or one prototype a concept: two different tasks, never to be ranked together.",
+        "Concepts of the scored split that occur in no training or validation recording (checked). Candidates are the "
+        "exact images, or one prototype a concept: two different tasks, never to be ranked together.",
         {
             "top1": "exact image, top-1", "top5": "exact image, top-5", "class_prototype_top1": "prototype, top-1",
             "class_prototype_top5": "prototype, top-5",
         },
+        zero_shot=True,
+    ),
+    "things-eeg2-200": Protocol(OF_EEG2, RANKS, **EEG2),
+    "things-eeg2-200-zero-shot": Protocol(f"{OF_EEG2} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **EEG2),
+    "things-meg-200": Protocol(
+        f"{OF_MEG} With the split protocol 'paper' all test concepts occur among training images.", RANKS, **MEG
+    ),
+    "things-meg-200-zero-shot": Protocol(f"{OF_MEG} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **MEG),
+    "leave-one-person-out": Protocol(
+        "People whom neither the checkpoint nor a baseline was trained on (checked), on the images of the scored "
+        "split; the gallery holds each of them once. Queries are single recordings, and the mean recording of all "
+        "repeats of an image. 'neural-clip leave-one-person-out' does this for everybody in turn.",
+        RANKS, by_person=True, unseen_people=True, published=THINGS_EEG2_UNSEEN,
     ),
     "legacy": Protocol(
         "What the authors' published code prints, NOT ranks: the images of the nearest trials (30 for EEG, 500 for "
@@ -79,20 +120,55 @@ PROTOCOLS = {
 }  # fmt: skip
 
 
-def check_protocol(name: str, data: Sequence[PreparedSet]) -> None:
-    """Raise a `DataError` if the data sets do not meet the conditions of a protocol: that test concepts are unseen."""
-    for opened in data if name == "zero-shot-200" else ():
-        train, test = (set(opened.split(split).labels("concept")["concept"]) for split in ("train", "test"))
-        if "" in train | test:
-            raise DataError(
-                f"Protocol 'zero-shot-200' needs the concept of every image, but '{opened.name}' lacks some."
-            )
-        if common := sorted(train & test):
-            raise DataError(
-                f"Protocol 'zero-shot-200' needs test concepts that no training recording shows, but {len(common)} of "
-                f"{len(test)} of '{opened.name}' occur in training, such as {common[0]!r}. Prepare the data set with "
-                "a split that keeps them apart (things_meg: --split-protocol zero_shot)."
-            )
+def check_protocol(name: str, data: Sequence[PreparedSet], split: str = "test", gallery: str | None = None) -> None:
+    """Raise a `DataError` if data sets, split or gallery do not meet the conditions of a protocol."""
+    protocol = PROTOCOLS[name]
+    if protocol.corpus is not None:
+        check_value("split", split, split == "test", f"'test' for the protocol '{name}'")
+        check_value("gallery", gallery, gallery is None, f"none for the protocol '{name}', which has its own")
+    for opened in data:
+        if protocol.corpus is not None:
+            _check_corpus(name, opened)
+        if protocol.zero_shot:
+            _check_zero_shot(name, opened)
+
+
+def _check_corpus(name: str, opened: PreparedSet) -> None:
+    """Raise where a data set is of another corpus, or recorded with another number of test images."""
+    protocol, facts = PROTOCOLS[name], opened.facts
+    if facts.corpus != protocol.corpus:
+        raise DataError(f"Protocol '{name}' is for {protocol.corpus}, but '{opened.name}' is of {facts.corpus}.")
+    n_images = (facts.splits.get("test") or {}).get("images")
+    if n_images != protocol.n_images and not facts.simulated:
+        raise DataError(
+            f"Protocol '{name}' is over the {protocol.n_images} test images of {protocol.corpus}, but the test split "
+            f"of '{opened.name}' shows {n_images}. Prepare the whole corpus, or choose another protocol."
+        )
+
+
+def _check_zero_shot(name: str, opened: PreparedSet) -> None:
+    """Raise where a test concept occurs among training or validation images, or concepts are not known."""
+    counts = opened.facts.splits
+    train, validation, test = (
+        set(opened.split(split).labels("concept")["concept"]) if (counts.get(split) or {}).get("rows") else set()
+        for split in ("train", "validation", "test")
+    )
+    if "" in train | validation | test:
+        raise DataError(f"Protocol '{name}' needs the concept of every image, but '{opened.name}' lacks some.")
+    if common := sorted((train | validation) & test):
+        raise DataError(
+            f"Protocol '{name}' needs test concepts that no training recording shows, but {len(common)} of "
+            f"{len(test)} of '{opened.name}' occur in training or validation, such as {common[0]!r}. Prepare the data "
+            "set with a split that keeps them apart (things_meg: --split-protocol zero_shot)."
+        )
+
+
+def conditions(part: Split) -> str:
+    """Under what a protocol was scored: corpus, people and images, and whether they are simulated."""
+    facts, people = part.facts, len(set(part.subjects.tolist()))
+    n_images = len(part.shown_ids)
+    told = f"{facts.corpus}, {people} of {len(facts.subjects)} people, "
+    return told + (f"simulated, {n_images} images" if facts.simulated else f"{n_images} images")
 
 
 def decoding_entries(name: str, part: EmbeddedSplit, record: dict) -> list[dict]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.by_person import ByPerson
 from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
@@ -24,6 +25,7 @@ from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, wr
 from neural_clip.evaluation.processes import embed_together, joined, rank_and_count
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
+from neural_clip.evaluation.seen import check_seen, check_unseen_people, chosen_by, seen_in_training
 from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
@@ -105,6 +107,7 @@ def _evaluated(
 
     kept = FinishedParts(output_dir / PARTS_DIR, {"versions": deciding_versions()})
     models, parts, embedded = _embedded(checkpoints, opened, options, kept)
+    by_person = ByPerson.of(models, parts, options)
     first, splits = next(iter(embedded.items()))
     unseen = {
         modality: sorted(
@@ -112,9 +115,15 @@ def _evaluated(
         )
         for modality, part in splits.items()
     }
+    head = header(checkpoints, embedded, options, unseen, command, output_dir)
+    for modality, part in parts.items():
+        seen = {name: seen_in_training(path, part.data, part.name) for name, path in checkpoints.items()}
+        head["data"][modality]["seen_in_training"] = {name: found for name, found in seen.items() if found is not None}
+    for entry in head["checkpoints"]:
+        entry["chosen_by"] = chosen_by(checkpoints[entry["name"]])
     report = Report(
-        header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol,
-        training_images(parts), {name: model.config for name, model in models.items()}, kept,
+        head, embedded, options.protocol,
+        training_images(parts), {name: model.config for name, model in models.items()}, kept, by_person,
     )  # fmt: skip
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.wanted_baselines, controls=options.controls)
@@ -143,7 +152,7 @@ def _embedded(
     kept: FinishedParts,
 ) -> tuple[dict[str, NeuralClipModel], dict[str, Split], Embedded]:
     """Checkpoints by name, what is scored by modality, and the recordings in the space of each checkpoint."""
-    check_protocol(options.protocol, list(opened.values()))
+    check_protocol(options.protocol, list(opened.values()), options.split, options.gallery)
     models: dict[str, NeuralClipModel] = {}
     for name, path in checkpoints.items():
         models[name] = fitting_model(path, opened, first=not models)
@@ -153,6 +162,11 @@ def _embedded(
         if not data_set.streaming:
             data_set.verify()
     parts = scored_parts(opened, options)
+    for name, path in checkpoints.items():
+        for modality, part in parts.items():
+            check_seen(options.protocol, path, part.data, seen_in_training(path, part.data, part.name))
+            if (config := getattr(models[name].config, f"{modality}_config", None)) is not None:
+                check_unseen_people(options.protocol, path, list(config.subjects), part.subjects.tolist())
     embedded: Embedded = {}
     for name, model in models.items():
         own = kept.of(model=model_digest(checkpoints[name]))
@@ -194,6 +208,7 @@ class Report:
         bank (`np.ndarray` of shape `(n_images, projection_dim)`): Images for conversion through images.
         configs (`dict[str, NeuralClipConfig]`): Of each checkpoint, with its temperatures.
         parts ([`FinishedParts`]): Where baselines and controls are kept when they are finished.
+        by_person ([`ByPerson`], *optional*): What the protocol scores person by person.
 
     The other fields are filled by [`~Report.add_modality`] and [`~Report.add_conversion`].
     """
@@ -204,6 +219,7 @@ class Report:
     bank: np.ndarray
     configs: Mapping[str, Any]
     parts: FinishedParts = field(default_factory=FinishedParts)
+    by_person: ByPerson | None = None
     decoding: dict[str, dict] = field(default_factory=dict)
     encoding: dict[str, dict] = field(default_factory=dict)
     conversion: list[dict] = field(default_factory=list)
@@ -219,6 +235,8 @@ class Report:
         tasks = {name: getattr(self, name) for name in names}
         entries = {"decoding": self.decoding_entries, "conversion": self.conversion_entries}
         protocol = {"name": self.protocol, "meaning": PROTOCOLS[self.protocol].meaning, **entries}
+        if self.by_person is not None:
+            protocol |= self.by_person.as_dict(self.protocol)
         return {**self.header, **tasks, "protocol": protocol}
 
     @property
@@ -231,9 +249,10 @@ class Report:
         from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
 
         names = ("train", "validation", part.name) if baselines or controls else ()
-        splits = [part if name == part.name else other_split(part, name) for name in names]
+        left_out = sorted(set(part.subjects.tolist())) if PROTOCOLS[self.protocol].unseen_people else []
+        splits = [part if name == part.name else other_split(part, name, left_out) for name in names]
         held = [small(split) for split in splits]
-        self._add_decoding(modality, held, baselines)
+        self._add_decoding(modality, held, baselines, left_out)
         self._add_confidence(modality)
         self._add_encoding(modality)
         if controls:
@@ -245,7 +264,9 @@ class Report:
             own = self.parts.of(**_content(part), embedded=_digest(looked_at.scored), seed=self.seed)
             self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
 
-    def _add_decoding(self, modality: str, recordings: Sequence[Split], baselines: Sequence[str]) -> None:
+    def _add_decoding(
+        self, modality: str, recordings: Sequence[Split], baselines: Sequence[str], left_out: Sequence[str]
+    ) -> None:
         """Rows of every checkpoint and baseline, what the protocol makes of them, and their differences."""
         from neural_clip.evaluation.paper_figures import PAPER
         from neural_clip.evaluation.tasks import decoding_rows
@@ -262,13 +283,15 @@ class Report:
                 scored_alone, contributions[method] = decoding_rows(part, part.parts[:, number], method, self.seed)
                 rows += [{**row, "part_of": name} for row in scored_alone]
             entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
-        part = self._first(modality)
+        part, predictions = self._first(modality), dict[str, np.ndarray]()
         if baselines:
             fitted = [found.from_onset() for found in recordings]
-            kept = self.parts.of(**_content(recordings[-1]))
-            scored, theirs = baseline_rows(part, fitted, self.seed, baselines, kept)
+            kept = self.parts.of(**_content(recordings[-1]), **({"left_out": left_out} if left_out else {}))
+            scored, theirs, predictions = baseline_rows(part, fitted, self.seed, baselines, kept)
             rows += scored
             contributions |= theirs
+        if self.by_person is not None:
+            self.by_person.add(modality, self._with(modality), predictions, self.seed)
         ceiling = (part.facts.simulated or {}).get("ceiling")
         self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
         self.decoding_entries[modality] = entries
@@ -379,8 +402,8 @@ def _digest(scored: EmbeddedSplit) -> str:
 
 def baseline_rows(
     data: EmbeddedSplit, splits: Sequence[Split], seed: int, names: Sequence[str], parts: FinishedParts
-) -> tuple[list[dict], dict[str, Contributions]]:
-    """Scores of linear baselines on the same recordings and gallery, and the contributions of single trials.
+) -> tuple[list[dict], dict[str, Contributions], dict[str, np.ndarray]]:
+    """Scores of linear baselines on the same recordings and gallery, contributions of single trials, and predictions.
 
     One that cannot be computed says why.
     """
@@ -392,6 +415,7 @@ def baseline_rows(
 
     rows: list[dict] = []
     contributions: dict[str, Contributions] = {}
+    made: dict[str, np.ndarray] = {}
     wanted = {name: fit for name, fit in BASELINES if name in names}
     costs = costs_of(list(wanted), splits[0])
     long = sum(cost.seconds for cost in costs.values()) > LONG
@@ -405,17 +429,17 @@ def baseline_rows(
             started, before, seconds = time.monotonic(), progress.n, time.process_time()
             own = replace(parts, tick=progress.update)
             try:
-                predictions, chosen = _predicted(name, fit, splits, own)
+                made[name], chosen = _predicted(name, fit, splits, own)
             except DataError as error:
                 rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
                 continue
             finally:
                 progress.update(max(before + costs[name].ridges - progress.n, 0))
-            scored, contributions[name] = decoding_rows(data, predictions, name, seed)
+            scored, contributions[name] = decoding_rows(data, made[name], name, seed)
             rows += [{**row, "fit": chosen} for row in scored]
             took = f"{time.monotonic() - started:.1f} s, {time.process_time() - seconds:.1f} s of the processor"
             print(f"{data.modality}: {name} in {took}", file=sys.stderr)
-    return rows, contributions
+    return rows, contributions, made
 
 
 def _predicted(

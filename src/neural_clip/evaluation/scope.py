@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from neural_clip.errors import DataError, check_option
@@ -48,8 +48,9 @@ def _check_size(part: Split, options: EvaluateOptions) -> None:
         raise DataError(f"{one}. What was learned (--understand) is shown by images that have recordings.")
 
 
-def other_split(part: Split, name: str) -> Split:
-    """Another split of all subjects; one without rows where the data set has none."""
-    if part.facts.splits[name]["rows"]:
-        return part.data.split(name)
+def other_split(part: Split, name: str, without: Collection[str] = ()) -> Split:
+    """Another split of all subjects but those `without`; one without rows where the data set has none of theirs."""
+    counts = part.facts.subject_splits
+    if people := [subject for subject in part.facts.subjects if subject not in without and counts[subject].get(name)]:
+        return part.data.split(name, people)
     return Split(part.data, name, [], part.subjects[:0], part.image_ids[:0])

@@ -26,6 +26,7 @@ from neural_clip.gallery.confidence import Temperatures
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, expected_images
 from neural_clip.gallery.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.prepared.stimuli import database_of
 from neural_clip.retrieval.calibration import calibration_record, first_hits
 from neural_clip.retrieval.scores import score_queries
 from neural_clip.retrieval.scoring import score_record
@@ -33,7 +34,9 @@ from neural_clip.retrieval.tiles import unit_vectors
 
 Contributions = dict[str, np.ndarray]
 BEHIND = ("two_way", "n_queries", "gallery_size", "n_unique_images", "resampled_unit", "chance_two_way")
-DIRECT = (*BEHIND, "top1", "top5", "chance_top1", "chance_top5")
+DIRECT = (*BEHIND, "top1", "top5", "chance_top1", "chance_top5", "class_top", "chance_class_top")
+# Two copies of a picture that were resized in different ways come near 1, two pictures of THINGS reach 0.5 to 0.9.
+SAME_NAME_COSINE = 0.95
 
 
 def decoding_rows(data: EmbeddedSplit, embeds: np.ndarray, method: str, seed: int) -> tuple[list[dict], Contributions]:
@@ -205,31 +208,58 @@ def _normalised(record: dict, denominator: float, weaker: float) -> dict:
 def common_images(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
     """For each image of the source's gallery its column in the target's, -1 where the target has another picture.
 
-    Names are not compared: two corpora may use one name for different pictures. Pictures are the same where their
-    embeddings are, up to rounding (cosine of 1 - 1e-5 and more).
+    Pictures are the same where their embeddings are, up to rounding (cosine of 1 - 1e-5 and more), or where both
+    corpora give them one name of a database ([`images_of_one_name`]). Elsewhere names are not compared: two corpora
+    may use one name for different pictures.
     """
     nearest = NeuralGallery.of_images(target).nearest(source.gallery_embeds)[:, 0]
-    cosines = (unit_vectors(source.gallery_embeds) * unit_vectors(target.gallery_embeds)[nearest]).sum(axis=1)
-    return np.where(cosines >= SAME_IMAGE_COSINE, nearest, -1)
+    same = np.where(_cosines(source, target, nearest) >= SAME_IMAGE_COSINE, nearest, -1)
+    named = images_of_one_name(source, target)
+    return np.where(named >= 0, named, same)
+
+
+def images_of_one_name(source: EmbeddedSplit, target: EmbeddedSplit) -> np.ndarray:
+    """The same by name alone, of corpora that name the images of one database (`prepared/stimuli.py`).
+
+    Their copies of a picture may differ in size, and so a little in embedding; but for that (a cosine of 0.95 and
+    more) embeddings must agree, as simulated twins may give one name to different pictures.
+    """
+    database = database_of(source.facts.corpus)
+    if database is None or database != database_of(target.facts.corpus):
+        return np.full(len(source.gallery_ids), -1)
+    place = np.searchsorted(target.gallery_ids, source.gallery_ids).clip(max=len(target.gallery_ids) - 1)
+    same = (target.gallery_ids[place] == source.gallery_ids) & (_cosines(source, target, place) >= SAME_NAME_COSINE)
+    return np.where(same, place, -1)
+
+
+def _cosines(source: EmbeddedSplit, target: EmbeddedSplit, columns: np.ndarray) -> np.ndarray:
+    """Of each image of the source's gallery with one of the target's."""
+    return (unit_vectors(source.gallery_embeds) * unit_vectors(target.gallery_embeds)[columns]).sum(axis=1)
 
 
 def direct_conversion(source: EmbeddedSplit, target: EmbeddedSplit, seed: int) -> dict | None:
     """Recording of one modality -> mean recording of the same image in the other.
 
     Queries are the source's recordings of images that both modalities have; the gallery holds the mean recording of
-    every image of the target.
+    every image of the target. Class scores ask whether the recording that is found is of an image of the same concept.
+
+    Returns:
+        `dict`, *optional*: Scores, `n_common_images` and how many of these were found `by_name`; `None` with fewer
+        than two images in common.
     """
     source, target = source.of_its_images(), target.of_its_images()
     columns = common_images(source, target)[source.columns]
     rows = np.flatnonzero(columns >= 0)
-    if len(np.unique(columns[rows])) < 2:
+    if (n_common := len(np.unique(columns[rows]))) < 2:
         return None
+    by_name = int((images_of_one_name(source, target) >= 0).sum())
     means, _, image_ids = aggregate(target.embeds, target.subjects, target.image_ids, SUBJECT_MEAN)
     record, _ = score_record(
         source.embeds[rows], means, target.gallery_ids[columns[rows]], image_ids, seed=seed,
+        classes=target.gallery_concepts if all(target.gallery_concepts) else None,
         by_recording=source.category_level, groups=source.subjects[rows],
     )  # fmt: skip
-    return _kept(record, DIRECT)
+    return _kept(record, DIRECT) | {"n_common_images": n_common, "by_name": by_name}
 
 
 def _behind(

@@ -37,6 +37,11 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
     return score(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
+def percent_ends(interval: Sequence[float] | None) -> str:
+    """Ends of an interval in percent, behind a score; nothing where there is none."""
+    return f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
+
+
 def label(report: dict, *modalities: str) -> str:
     """Modality, marked when simulated or at category level: `"EEG simulated"`, `"EEG -> MEG simulated"`."""
     text = " -> ".join(MODALITIES[name].title for name in modalities)
@@ -74,6 +79,7 @@ def scope_notes(report: dict) -> list[str]:
                 "recordings, after it had been chosen by the latter. These scores are of recordings that it has seen; "
                 "the model card holds its validation scores of before."
             )
+        notes += _seen_notes(report, modality)
         if own := data.get("scaled_by_own_rows"):
             notes.append(
                 f"{name}: {', '.join(own)}: without training recordings in the data set, so scaled by mean and "
@@ -87,6 +93,25 @@ def scope_notes(report: dict) -> list[str]:
                 "The others may be told from these by more than what was seen: by where they come from, or as images "
                 "that were trained on. The control with shuffled labels searches the same gallery, and `p` exchanges "
                 "shown images alone."
+            )
+    return notes
+
+
+def _seen_notes(report: dict, modality: str) -> list[str]:
+    """What a checkpoint was trained or chosen on in other corpora; nothing for reports of before."""
+    notes = []
+    for name, seen in report["data"][modality].get("seen_in_training", {}).items():
+        said = f"{label(report, modality)}, {method_name(name)}"
+        if not seen["known"]:
+            notes.append(
+                f"{said}: the record of the checkpoint does not list the images that it was trained on, so it is not "
+                "known which scored images it has seen in other corpora."
+            )
+        elif seen["foreign"]:
+            notes.append(
+                f"{said}: {seen['images']} of the {seen['scored_images']} scored images and {seen['concepts']} of the "
+                f"{seen['scored_concepts']} scored concepts were among its training or validation images "
+                f"({', '.join(seen['by'])}). What is scored of such images is memory as well."
             )
     return notes
 
@@ -225,8 +250,8 @@ def ways_table(report: dict) -> Table:
 
 def direct_table(report: dict) -> Table:
     """Direct forms: the query looks for its own image among mean recordings."""
-    head = ["query -> recordings", "method", "top-1 %", "top-5 %", "chance %", "2-way [95 % CI]", "p", "queries"]
-    head.append("gallery")
+    head = ["query -> recordings", "method", "top-1 % [95 % CI]", "top-5 %", "chance %", "cls-1 % (chance)"]
+    head += ["2-way [95 % CI]", "p", "queries", "gallery"]
     found = [
         (f"image -> {label(report, modality)}", row)
         for modality, part in report["encoding"].items()
@@ -237,8 +262,11 @@ def direct_table(report: dict) -> Table:
     rows = []
     for name, row in found:
         direct = row["direct"]
-        tops = [percent(_top(direct, key, key)) for key in ("top1", "top5")]
+        tops = [percent(direct["top1"]) + percent_ends(direct.get("top1_interval"))]
+        tops.append(percent(_top(direct, "top5", "top5")))
         tops.append(" / ".join(percent(_top(direct, f"chance_{key}", key)) for key in ("top1", "top5")))
+        named = direct.get("class_top1") is not None  # reports of before, and images as queries, have none
+        tops.append(f"{percent(direct['class_top1'])} ({percent(direct['chance_class_top1'])})" if named else "-")
         sizes = [str(direct["n_queries"]), f"{direct['gallery_size']} images"]
         rows.append([name, method_name(row["method"]), *tops, *_two_way_cells(direct), *sizes])
     return head, rows
@@ -357,6 +385,11 @@ def print_tables(report: dict, folder: str | Path | None = None) -> None:
     parts += ["", f"Encoding{simulated}, image -> recording", as_text(encoding_table(report))]
     if report["conversion"]:
         parts += ["", f"Table 2. Conversion{simulated}", as_text(conversion_table(report))]
+    if any(part["direct"] for part in report["conversion"]):
+        exact = as_text(direct_table({**report, "encoding": {}}))
+        parts += ["", f"Exact conversion{simulated}: the same picture in the other modality", exact]
+    if found := report["protocol"].get("conditions"):
+        parts += ["", f"Protocol {report['protocol']['name']}: {'; '.join(found.values())}"]
     if report["category_level"]:
         parts += ["", "Category level: targets and galleries are categories, not images."]
     if folder is not None:

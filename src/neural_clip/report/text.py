@@ -8,6 +8,7 @@ from urllib.parse import quote
 from neural_clip.markup import code, markdown_in_brackets, markdown_values
 from neural_clip.markup import markdown as markdown_text
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.report.protocols import protocol_sections
 from neural_clip.report.summary import summary
 from neural_clip.report.tables import (
     aggregation_table,
@@ -69,8 +70,9 @@ CONFIDENCE_TEXT = (
 )
 DIRECT_TEXT = (
     "The query looks for its own image in a gallery of recordings, averaged over all recordings of an image; no image "
-    "embedding is involved. Conversion has this form where both modalities were recorded with the same images (equal "
-    "embeddings, whatever their names)."
+    "embedding is involved. Conversion has this form where both modalities were recorded with the same images: equal "
+    "embeddings, or equal names where both corpora show images of one database, such as THINGS. The only right answer "
+    "is the recording of that very picture; *cls-1* asks for its concept alone."
 )
 COMPARISON_TEXT = (
     "Differences of scores on the same queries in the same gallery. Intervals resample images (recordings at category "
@@ -131,7 +133,11 @@ def markdown(
         "Encoding: which recording answers to this image?": [encoding_table, ENCODING_TEXT],
         "Table 2. Conversion between modalities": [conversion_table, CONVERSION_TEXT] if report["conversion"] else [],
         "Conversion by three ways": [*_ways(report), *_pictures(of_ways)],
-        f"Protocol: {report['protocol']['name']}": [report["protocol"]["meaning"], protocol_table],
+        f"Protocol: {_protocol_title(report['protocol'])}": [
+            report["protocol"]["meaning"],
+            protocol_table,
+            *protocol_sections(report),
+        ],
         "Confidence: how sure is the first hit?": _confidence(report, reliability or {}),
         "Direct encoding and conversion": [direct_table, _direct_text(report)],
         f"What {ours} gains": [comparison_table, COMPARISON_TEXT] if report["comparisons"] else [],
@@ -149,6 +155,12 @@ def markdown(
         if section:
             parts += [f"## {title}", *(p if isinstance(p, str) else as_markdown(p(report)) for p in section)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _protocol_title(protocol: dict) -> str:
+    """Name of the protocol, and under what it was scored where it goes person by person."""
+    told = "; ".join(protocol.get("conditions", {}).values())
+    return f"{protocol['name']} ({told})" if told else protocol["name"]
 
 
 def _ways(report: dict) -> list[str | Callable]:
@@ -280,7 +292,13 @@ def _direct_text(report: dict) -> str:
     """What the direct forms are, and which pairs have none."""
     pairs = {(part["source"], part["target"]): part["direct"] for part in report["conversion"]}
     without = [label(report, *pair) for pair, direct in pairs.items() if not direct]
-    return DIRECT_TEXT + (f" No two images in common: {', '.join(without)}." if without else "")
+    common = [
+        f"{label(report, *pair)}: {direct['n_common_images']} pictures in common, {direct['by_name']} found by name."
+        for pair, direct in pairs.items()
+        if direct and "n_common_images" in direct  # reports of before lack it
+    ]
+    without_any = [f"No two images in common: {', '.join(without)}."] if without else []
+    return " ".join([DIRECT_TEXT, *common, *without_any])
 
 
 def _provenance(report: dict) -> str:

@@ -78,6 +78,24 @@ def bootstrap_interval(
     return (float(low[0]), float(high[0])) if values.ndim == 1 else (low, high)
 
 
+def unit_interval(values: Sequence | np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean over a few units, such as people, each of whom has one score: Student's t.
+
+    Args:
+        values (sequence of `n_units` `float`): A score of each, two or more.
+        level (`float`, defaults to 0.95): Coverage.
+
+    Raises:
+        DataError: If a score is not finite, or there are fewer than two.
+    """
+    from scipy.stats import t
+
+    scores = _checked(np.asarray(values), "values")
+    _codes(range(len(scores)), len(scores), "values")
+    half = t.ppf((1 + level) / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
+    return float(scores.mean() - half), float(scores.mean() + half)
+
+
 def resampled_means(per_query: np.ndarray, image_ids: Sequence | np.ndarray, seed: int, n: int = 2000) -> np.ndarray:
     """Means of contributions over resampled images, for scores that are no mean over queries themselves.
 

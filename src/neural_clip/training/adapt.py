@@ -39,6 +39,7 @@ from neural_clip.training.known_people import KnownPeople
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.options import AdaptOptions
 from neural_clip.training.places_prior import carried_over
+from neural_clip.training.pooled import seen_stimuli
 from neural_clip.training.processes import check_one_process
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
@@ -173,6 +174,8 @@ def adapt(
         if per_trial is not None:
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
+        if record.get("stimuli") is not None:  # else nobody knows of the others
+            record["stimuli"] += seen_stimuli([train, validation])
         if config.trained_on is not None:  # else nobody knows of the others
             sources = [data.facts.stated_terms(chosen)]
             if others is not None and people is not None and any(data_carried_over(entry)):

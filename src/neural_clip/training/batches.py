@@ -39,6 +39,7 @@ class RecordingDataset(Dataset):
             self.rows[own] = np.arange(own.sum())
         self._read = list(dict.fromkeys(part.subjects.tolist()))  # whose files are read
         self._kept = np.arange(len(part))  # of their rows
+        self.left_out: dict[str, int] | None = None  # by `leave_out_test_concepts`, where data sets share images
 
     @classmethod
     def open(cls, data: PreparedSet, split: str, subjects: Sequence[str]) -> RecordingDataset:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from importlib import metadata as package_metadata
 from typing import Any, cast
 
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from neural_clip.files.privacy import shared_command, shared_value
 from neural_clip.prepared.facts import Facts
 from neural_clip.targets.identity import common_image_encoder
+from neural_clip.training.pooled import seen_stimuli
 from neural_clip.training.recipe import Recipe
+from neural_clip.training.trainer import NeuralClipTrainer
 
 RECORDED_FACTS = ("corpus", "fingerprint", "splits", "subjects", "split_protocol", "redistribution", "licence",
                   "terms")  # fmt: skip
@@ -29,7 +31,7 @@ def recorded_facts(facts: Facts, subjects: Sequence[str]) -> dict:
     return recorded
 
 
-def training_record(recipe: Recipe, facts: dict[str, Facts], trainer: Trainer) -> dict:
+def training_record(recipe: Recipe, facts: dict[str, Facts], trainer: NeuralClipTrainer) -> dict:
     """Collect what made a checkpoint: recipe, data, versions, seed, validation scores."""
     packages = ("neural_clip", "torch", "transformers", "datasets", "accelerate", "numpy")
     simulated = [name for name, found in facts.items() if found.simulated]
@@ -41,6 +43,7 @@ def training_record(recipe: Recipe, facts: dict[str, Facts], trainer: Trainer) -
         "data": {
             name: recorded_facts(found, getattr(config, f"{name}_config").subjects) for name, found in facts.items()
         },
+        "stimuli": seen_stimuli([*trainer.recordings.parts, *trainer.validation]),
         "simulated": simulated,
         "image_encoder": common_image_encoder(facts),
         "best_validation_two_way": trainer.state.best_metric,

@@ -12,6 +12,7 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.streamed_rows import StreamedRows
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.pooled import leave_out_test_concepts
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,22 @@ class Splits:
             batch_size (`int`): Recordings a batch.
 
         Raises:
-            DataError: If there is nothing to tell apart in a split.
+            DataError: If there is nothing to tell apart in a split, or data sets share their images and nothing is
+                left without the concepts that one of them tests.
         """
         train = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
-        notes = [note for part in train for note in notes_on_train(part, batch_size)]
-        validation = []
+        validation, notes = [], []
         for name, opened in data.items():
             counts = opened.facts.subject_splits
             if any(counts.get(subject, {}).get("validation") for subject in subjects[name]):
                 validation.append(RecordingDataset.open(opened, "validation", subjects[name]))
-                check_validation(validation[-1])
             else:
                 notes.append(f"'{opened.name}' has no validation recordings of {subjects[name]}; none are scored.")
             notes += notes_on_test(opened.name, opened.facts)
+        left_out = leave_out_test_concepts([*train, *validation])
+        for part in validation:
+            check_validation(part)
+        notes = [note for part in train for note in notes_on_train(part, batch_size)] + left_out + notes
         return cls(train, validation, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neural_clip.evaluation.options import EvaluateOptions
@@ -33,3 +34,24 @@ class RunOptions(Options):
     gallery: str | None = option_of(EvaluateOptions, "gallery")
     num_proc: int = option(1, "processes that prepare and embed", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "begin anew where the folder holds another run, or this one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaveOutOptions(Options):
+    """Options of [`leave_one_person_out`]; here is what the help of a field leaves out.
+
+    Args:
+        subjects (`Sequence[str]`, *optional*): People with recordings of the test split.
+        overwrite (`bool`): As in [`RunOptions`], for every person who is left out.
+    """
+
+    recipe: str = option_of(RunOptions, "recipe")
+    subjects: Sequence[str] | None = option(
+        None, "who is left out in turn; default all who have test recordings", nargs="+"
+    )  # fmt: skip
+    seed: int | None = option_of(RunOptions, "seed")
+    epochs: int | None = option_of(RunOptions, "epochs")
+    baselines: Sequence[str] = option_of(EvaluateOptions, "baselines")
+    templates: str | None = option_of(EvaluateOptions, "templates")
+    num_proc: int = option(1, "processes that examine the data", type=int, metavar="N", least=1)
+    overwrite: bool = option_of(RunOptions, "overwrite")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +75,17 @@ def run_workflow(
     check_folder(output_dir)
     workflow = Workflow(open_sources(sources, output_dir), output_dir, options, command)
     workflow.check()
-    without = " without `--overwrite`" if options.overwrite else ""
     with only_writer(output_dir / RUN_FILE):
         begin(output_dir, workflow.made_from(), overwrite=options.overwrite)
-        run_steps(workflow.steps(), f"What is whole stays; the same command{without} goes on from there.")
+        run_steps(workflow.steps(), how_to_go_on(options.overwrite))
         remove_replaced(output_dir)
     return output_dir
+
+
+def how_to_go_on(overwrite: bool) -> str:
+    """What is said where a step stops."""
+    without = " without `--overwrite`" if overwrite else ""
+    return f"What is whole stays; the same command{without} goes on from there."
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,16 @@ class Workflow:
         output_dir (`Path`): Folder of the run.
         options ([`RunOptions`]): What is trained, and how.
         command (`str`): Command line for the record of the evaluation.
+        trained (`dict[str, list[str]]`): Whom to train on by modality, where that is not left to the recipe.
+        scoring ([`EvaluateOptions`], *optional*): How to score, where that is not left to the data.
     """
 
     sources: list[Source]
     output_dir: Path
     options: RunOptions
     command: str
+    trained: dict[str, list[str]] = field(default_factory=dict)
+    scoring: EvaluateOptions | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -117,6 +126,8 @@ class Workflow:
         """
         from neural_clip.training.model import trained_subjects
 
+        if self.scoring is not None:
+            return self.scoring
         options, settings = EvaluateOptions(gallery=self.options.gallery), self.recipe().model
         facts = {source.modality: source.facts for source in self.sources}
         tested = {name for found in facts.values() for name, rows in found.subject_splits.items() if rows.get("test")}
@@ -192,6 +203,8 @@ class Workflow:
         for name in ("seed", "epochs", "folds"):
             value = getattr(self.options, name)
             words += [] if value is None else [f"--{name}", str(value)]
+        for modality, subjects in self.trained.items():
+            words += [f"--model.{modality}.subjects", json.dumps(subjects)]
         return read_recipe([*words, "--resume", str(resume).lower(), "--overwrite", "false"])
 
     def made_from(self) -> MadeFrom:
@@ -203,7 +216,7 @@ class Workflow:
                 data["the weights of the image encoder"] = weights_digest(folder)
         return {
             "data": data, "checkpoint": dict(self._settings()),
-            "evaluation": self._gallery(),
+            "evaluation": self._gallery() | self._scoring(),
         }  # fmt: skip
 
     def _gallery(self) -> dict[str, Any]:
@@ -213,6 +226,16 @@ class Workflow:
             return {} if name is None else {"the gallery": name}
         place = shared_place(name, self.output_dir)
         return {"the gallery": place, "the data set of the gallery": PreparedSet.open(name).facts.fingerprint}
+
+    def _scoring(self) -> dict[str, Any]:
+        """How it is scored, where that was asked for."""
+        if self.scoring is None:
+            return {}
+        names = ("protocol", "subject", "subjects", "baselines", "controls")
+        found: dict[str, Any] = {f"the option {name!r}": json.dumps(getattr(self.scoring, name)) for name in names}
+        if (templates := self.scoring.templates) is not None:
+            found["the data set of templates"] = PreparedSet.open(templates).facts.fingerprint
+        return found
 
     def _settings(self) -> Iterator[tuple[str, Any]]:
         """Settings of the recipe that decide the checkpoint."""

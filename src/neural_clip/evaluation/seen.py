@@ -1,0 +1,110 @@
+"""What a checkpoint has seen of the images that are scored: by the record of its training, in whichever corpus.
+
+The control *overlap with training* compares with the training split of the scored data set; this one knows the other
+corpora of a shared database (`prepared/stimuli.py`) that the checkpoint was trained and chosen on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.evaluation.protocols import PROTOCOLS
+from neural_clip.files.record import read_record
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.stimuli import database_of, shown_images
+
+CHOSEN_BY = {"validation": "validation recordings", "folds": "cross-validation over training recordings",
+             "none": "nothing: its last weights"}  # fmt: skip
+
+
+def seen_in_training(checkpoint: str | Path, data: PreparedSet, split: str) -> dict | None:
+    """Images and concepts of a split that a checkpoint was trained or chosen on.
+
+    Args:
+        checkpoint (`str` or `Path`): A folder; of a name on the Hub nothing is known.
+        data ([`PreparedSet`]): What is scored.
+        split (`str`): Its split.
+
+    Returns:
+        `dict`, *optional*: `images` and `concepts`, how many were seen; `scored_images` and `scored_concepts`, of how
+        many; `by`, the corpora that showed them; `foreign`, whether another corpus than the scored one is among these.
+        `None` for images that one corpus alone names so. `known` is false where the record does not tell.
+    """
+    database = database_of(data.facts.corpus)
+    if database is None:
+        return None
+    record = read_record(checkpoint) if Path(checkpoint).is_dir() else None
+    listed = None if record is None else shown_images(record, database, str(checkpoint))
+    if listed is None and record is not None and _trained_on_it_alone(record, database, data):
+        listed = [(data.facts.corpus, _learnt_from(data))]
+    if listed is None:
+        return {"known": False}
+    shown = data.images.of(data.split(split).shown_ids)
+    images, concepts = set(shown.image_ids), set(shown.concepts) - {""}
+    found = [
+        (corpus, images & set(named), concepts & (set(named.values()) - {""})) for corpus, named in listed
+    ]  # fmt: skip
+    return {
+        "known": True, "scored_images": len(images), "scored_concepts": len(concepts),
+        "images": len(set().union(*(own for _, own, _ in found))),
+        "concepts": len(set().union(*(own for _, _, own in found))),
+        "by": sorted({corpus for corpus, *own in found if any(own)}),
+        "foreign": any(corpus != data.facts.corpus and any(own) for corpus, *own in found),
+    }  # fmt: skip
+
+
+def _trained_on_it_alone(record: Mapping, database: str, data: PreparedSet) -> bool:
+    """Whether the scored data set is the only one of its database that a record of before images were listed names."""
+    trained = [part for part in record.get("data", {}).values() if database_of(part.get("corpus", "")) == database]
+    return bool(trained) and all(part.get("fingerprint") == data.facts.fingerprint for part in trained)
+
+
+def _learnt_from(data: PreparedSet) -> dict[str, str]:
+    """Concept of each image of the training and validation splits."""
+    ids = [
+        data.split(split).shown_ids
+        for split in ("train", "validation")
+        if (data.facts.splits.get(split) or {}).get("rows")
+    ]
+    images = data.images.of(sorted(set(np.concatenate(ids).tolist()))) if ids else None
+    return {} if images is None else dict(zip(images.image_ids, images.concepts, strict=True))
+
+
+def check_seen(protocol: str, checkpoint: str | Path, data: PreparedSet, seen: Mapping | None) -> None:
+    """Raise where a protocol forbids that images or concepts of a split were trained on.
+
+    Raises:
+        DataError: If a test image was (for protocols of a corpus), or a test concept (for zero-shot ones).
+    """
+    asked = PROTOCOLS[protocol]
+    if seen is None or not seen["known"]:
+        return
+    for unit, forbidden in (("concepts", asked.zero_shot), ("images", asked.zero_shot or asked.corpus is not None)):
+        if forbidden and seen[unit]:
+            raise DataError(
+                f"Protocol '{protocol}' needs test {unit} that nothing was trained or chosen on, but {seen[unit]} of "
+                f"the {seen[f'scored_{unit}']} of '{data.name}' are among the training or validation images of "
+                f"'{checkpoint}' ({', '.join(seen['by'])}). Train without them, or choose another protocol."
+            )
+
+
+def chosen_by(checkpoint: str | Path) -> str:
+    """What chose the weights of a checkpoint, as its record says; never the test split."""
+    record = read_record(checkpoint) if Path(checkpoint).is_dir() else None
+    if record is None or "validation" not in record:
+        return "not known"
+    kind = "folds" if "cross_validation" in record else "validation" if record["validation"] else "none"
+    return CHOSEN_BY[kind]
+
+
+def check_unseen_people(protocol: str, checkpoint: str | Path, known: list[str], scored: list[str]) -> None:
+    """Raise where somebody is scored who was trained on, but the protocol is about people who were not."""
+    if PROTOCOLS[protocol].unseen_people and (seen := sorted(set(known) & set(scored))):
+        raise DataError(
+            f"Protocol '{protocol}' is about people who were not trained on, but '{checkpoint}' knows "
+            f"{', '.join(seen)}. `neural-clip leave-one-person-out` trains a checkpoint without each person."
+        )

@@ -1,0 +1,95 @@
+"""Corpora that show images of one database, pooled in a training: no test concept of any of them is learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from neural_clip.errors import DataError
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.stimuli import database_of, packed
+from neural_clip.training.batches import RecordingDataset
+
+
+def leave_out_test_concepts(parts: Sequence[RecordingDataset]) -> list[str]:
+    """Leave recordings out whose image or concept is tested in any of the data sets, where several share a database.
+
+    One data set alone stays as it is, whatever its split protocol; so do images that one corpus alone names.
+
+    Args:
+        parts (sequence of [`RecordingDataset`]): Training and validation splits of all data sets, in any order. They
+            are changed in place, and `left_out` of each says how much went.
+
+    Returns:
+        `list[str]`: What is to be said before training starts.
+
+    Raises:
+        DataError: If nothing is left of a split, or of somebody who is trained on.
+    """
+    notes = []
+    for database in sorted({name for part in parts if (name := _database(part))}):
+        own = [part for part in parts if _database(part) == database]
+        sets = {part.part.facts.fingerprint: part.part.data for part in own}
+        if len(sets) > 1:
+            images, concepts = _tested(sets.values())
+            names = " and ".join(f"'{data.name}'" for data in sets.values())
+            notes += [note for part in own if (note := _leave_out(part, images, concepts, f"{names} ({database})"))]
+    return notes
+
+
+def _database(part: RecordingDataset) -> str | None:
+    return database_of(part.part.facts.corpus)
+
+
+def _tested(sets: Iterable[PreparedSet]) -> tuple[set[str], set[str]]:
+    """Images and concepts of the test splits of all people."""
+    images: set[str] = set()
+    concepts: set[str] = set()
+    for data in sets:
+        if (data.facts.splits.get("test") or {}).get("rows"):
+            shown = data.images.of(data.split("test").shown_ids)
+            images |= set(shown.image_ids)
+            concepts |= set(shown.concepts) - {""}
+    return images, concepts
+
+
+def _leave_out(part: RecordingDataset, images: set[str], concepts: set[str], names: str) -> str:
+    """Keep the other rows; what is to be said, empty where all stay."""
+    shown = part.part.data.images.of(part.part.shown_ids)
+    named = dict(zip(shown.image_ids, shown.concepts, strict=True))
+    gone = {image_id for image_id, concept in named.items() if image_id in images or concept in concepts}
+    out = np.isin(part.part.image_ids, sorted(gone))
+    name, split = part.part.data.name, {"train": "training"}.get(part.part.name, part.part.name)
+    n_concepts = len({named[image_id] for image_id in gone})
+    told = (
+        f"{out.sum()} of the {len(out)} {split} recordings of '{name}' ({len(gone)} images of {n_concepts} concepts)"
+    )
+    lost = sorted(set(part.part.subjects.tolist()) - set(part.part.subjects[~out].tolist()))
+    if lost and (out.all() or part.part.name == "train"):
+        raise DataError(
+            f"{told} show what is tested in {names}, and nothing is left of {', '.join(lost)}. Data sets that share "
+            "their images are trained together without the concepts that one of them tests: train them one by one, or "
+            "prepare them with other test images."
+        )
+    part.left_out = {"rows": int(out.sum()), "images": len(gone), "concepts": n_concepts}
+    if not out.any():
+        return ""
+    part.keep(np.flatnonzero(~out))
+    return f"{told} are left out: their concepts are tested in {names}."
+
+
+def seen_stimuli(parts: Sequence[RecordingDataset]) -> list[dict[str, Any]]:
+    """What the record of a checkpoint says of the images that it was trained and chosen on, of shared databases."""
+    found = []
+    for part in parts:
+        if (database := _database(part)) is not None:
+            shown = part.part.data.images.of(part.part.shown_ids)
+            found.append({
+                "modality": part.modality, "corpus": part.part.facts.corpus,
+                "fingerprint": part.part.facts.fingerprint, "database": database, "split": part.part.name,
+                "images": len(shown.image_ids), "left_out": part.left_out,
+                "concepts": packed(dict(zip(shown.image_ids, shown.concepts, strict=True))),
+            })  # fmt: skip
+    return found

@@ -1,0 +1,163 @@
+"""Corpora of one database that are trained together: what one of them tests is learnt from none."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from neural_clip.commands import main as cli
+from neural_clip.errors import DataError
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.stimuli import unpacked
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.pooled import leave_out_test_concepts, seen_stimuli
+from neural_clip.training.splits import Splits
+from things_sets import concept_of, images_of, write_things
+
+EEG = {
+    "train": images_of(["ant", "bee", "cat", "dog", "elk"], "01b", "02b"),
+    "validation": images_of(["fox", "gnu"], "01b", "02b"), "test": images_of(["hen", "ibis", "jay"], "05s"),
+}  # fmt: skip
+MEG = {  # tests images of the EEG's training concepts, one of them the very image, and learns its own test concepts
+    "train": images_of(["hen", "ibis", "kiwi", "lynx", "bee"], "03b", "04b", "05b"),
+    "validation": images_of(["jay", "mole", "newt"], "03b", "04b"), "test": ["bee_07s", "cat_01b", "kiwi_09s"],
+}  # fmt: skip
+TESTED = {"hen", "ibis", "jay", "bee", "cat", "kiwi"}
+MODEL = {"hidden_size": 8, "temporal_kernel_size": 3, "n_windows": 2, "dropout": 0.1}
+RECIPE = {
+    "data": {"eeg": "x"}, "model": {"eeg": MODEL, "meg": MODEL},
+    "training": {"output_dir": "x", "num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.003,
+                 "seed": 5, "use_cpu": True, "disable_tqdm": True},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """EEG and MEG of THINGS, and the same EEG of a corpus that names its images otherwise."""
+    root = tmp_path_factory.mktemp("things")
+    write_things(root / "eeg", "things_eeg2", "eeg", EEG)
+    write_things(root / "meg", "things_meg", "meg", MEG, seed=1)
+    write_things(root / "other", "lab", "eeg", EEG)
+    return root
+
+
+def datasets(*places):
+    """Training and validation splits of data sets."""
+    opened = [PreparedSet.open(place) for place in places]
+    return [
+        RecordingDataset.open(data, split, data.facts.subjects) for data in opened for split in ("train", "validation")
+    ]
+
+
+def test_every_test_concept_goes_and_all_else_stays(things):
+    parts = datasets(things / "eeg", things / "meg")
+    before = [part.part.image_ids.tolist() for part in parts]
+    notes = leave_out_test_concepts(parts)
+    for part, ids in zip(parts, before, strict=True):
+        slow = [name for name in ids if concept_of(name) not in TESTED]
+        assert part.part.image_ids.tolist() == slow == [slow[i] for i in range(len(part))]
+        gone = sorted(set(ids) - set(slow))
+        told = {"rows": len(ids) - len(slow), "images": len(gone), "concepts": len(set(map(concept_of, gone)))}
+        assert part.left_out == told
+        batch = part.__getitems__(list(range(len(part))))
+        assert len(batch["image_ids"]) == len(slow)
+    assert len(notes) == 3  # nothing goes of the EEG's validation
+    assert notes[0] == (
+        f"16 of the 40 training recordings of '{things / 'eeg'}' (4 images of 2 concepts) are left out: their "
+        f"concepts are tested in '{things / 'eeg'}' and '{things / 'meg'}' (THINGS)."
+    )
+
+
+def test_an_image_without_a_concept_is_known_by_its_name(tmp_path, things, monkeypatch):
+    parts = datasets(things / "eeg", things / "meg")
+    for data in {id(part.part.data): part.part.data for part in parts}.values():
+        monkeypatch.setattr(data, "_images", data.images.of(data.images.image_ids))
+        data.images.concepts[:] = [""] * len(data.images.concepts)
+    leave_out_test_concepts(parts)
+    assert [part.left_out["images"] for part in parts] == [1, 0, 0, 0]
+    assert "cat_01b" not in parts[0].part.image_ids and "cat_02b" in parts[0].part.image_ids
+
+
+def test_a_data_set_alone_or_beside_other_names_stays_as_it_is(things):
+    for places in [("meg",), ("other", "meg")]:
+        parts = datasets(*(things / place for place in places))
+        before = [part.part for part in parts]
+        assert leave_out_test_concepts(parts) == []
+        assert all(part.part is kept for part, kept in zip(parts, before, strict=True))
+        assert [part.left_out for part in parts] == [None] * len(parts)
+
+
+def test_it_is_refused_where_nothing_is_left(things, tmp_path):
+    everything = {
+        "train": MEG["train"],
+        "validation": MEG["validation"],
+        "test": images_of(["ant", "bee", "cat", "dog", "elk"], "08s"),
+    }
+    write_things(tmp_path / "all", "things_fmri", "fmri", everything)
+    with pytest.raises(DataError, match=r"nothing is left of sub-01, sub-02.*train them one by one"):
+        leave_out_test_concepts(datasets(things / "eeg", tmp_path / "all"))
+
+
+def test_splits_of_a_run_are_without_them(things):
+    data = {name: PreparedSet.open(things / name) for name in ("eeg", "meg")}
+    splits = Splits.open(data, {name: opened.facts.subjects for name, opened in data.items()}, 8)
+    left = [set(map(concept_of, part.part.image_ids)) for part in (*splits.train, *splits.validation)]
+    assert not set().union(*left) & TESTED and all(left)
+    assert sum("left out" in note for note in splits.notes) == 3
+    few = {"train": EEG["train"], "validation": ["bee_01b", "fox_01b"], "test": EEG["test"]}
+    few["train"] = [name for name in few["train"] if name != "bee_01b"]
+    write_things(things / "few", "things_eeg2", "eeg", few, seed=2)
+    data["eeg"] = PreparedSet.open(things / "few")
+    with pytest.raises(DataError, match="shows 1 image to the subjects"):
+        Splits.open(data, {name: opened.facts.subjects for name, opened in data.items()}, 8)
+
+
+def test_the_record_lists_what_was_seen(things):
+    parts = datasets(things / "eeg", things / "meg")
+    leave_out_test_concepts(parts)
+    entries = seen_stimuli(parts)
+    assert [(entry["modality"], entry["split"]) for entry in entries] == [
+        ("eeg", "train"), ("eeg", "validation"), ("meg", "train"), ("meg", "validation"),
+    ]  # fmt: skip
+    for entry, part in zip(entries, parts, strict=True):
+        assert unpacked(entry["concepts"]) == {name: concept_of(name) for name in part.part.image_ids.tolist()}
+        assert (entry["images"], entry["left_out"]) == (len(part.part.shown_ids), part.left_out)
+    assert seen_stimuli(datasets(things / "other")) == []
+
+
+@pytest.fixture(scope="module")
+def trained(things):
+    """Checkpoints of the command line: of both, and of the EEG alone."""
+    (things / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    for name, kinds in (("pooled", ("eeg", "meg")), ("alone", ("meg",))):
+        words = [f"{kind}={things / kind}" for kind in kinds]
+        cli.main(["train", str(things / "recipe.yaml"), "--data", *words, "--output-dir", str(things / name)])
+    return things
+
+
+def test_a_run_of_both_records_it_and_its_evaluation_is_zero_shot(trained, capsys):
+    record = json.loads((trained / "pooled" / "training.json").read_text())
+    seen = {concept for entry in record["stimuli"] for concept in entry["concepts"]}
+    assert seen == {"ant", "dog", "elk", "fox", "gnu", "lynx", "mole", "newt"}
+    assert record["stimuli"][0]["left_out"] == {"rows": 16, "images": 4, "concepts": 2}
+    words = ["--data", f"eeg={trained / 'eeg'}", "--baselines", "none", "--no-controls", "--no-pictures"]
+    report = cli.main([
+        "evaluate", "--checkpoint", str(trained / "pooled"), *words, "--output-dir", str(trained / "scores"),
+        "--protocol", "things-eeg2-200-zero-shot",
+    ])  # fmt: skip
+    seen = {"images": 0, "concepts": 0, "scored_images": 3, "scored_concepts": 3, "by": [], "foreign": False}
+    assert report["data"]["eeg"]["seen_in_training"]["neural_clip"] == seen | {"known": True}
+    assert report["checkpoints"][0]["chosen_by"] == "validation recordings"
+    assert (
+        "Protocol things-eeg2-200-zero-shot: things_eeg2, 2 of 2 people, simulated, 3 images"
+        in capsys.readouterr().out
+    )
+    text = (trained / "scores" / "report.md").read_text()
+    assert "## Protocol: things-eeg2-200-zero-shot (things_eeg2, 2 of 2 people, simulated, 3 images)" in text
+
+
+def test_one_data_set_alone_is_trained_as_ever(trained):
+    record = json.loads((trained / "alone" / "training.json").read_text())
+    assert [entry["left_out"] for entry in record["stimuli"]] == [None, None]
+    assert np.sum([entry["images"] for entry in record["stimuli"]]) == len(MEG["train"] + MEG["validation"])
