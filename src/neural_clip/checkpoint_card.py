@@ -99,7 +99,8 @@ def entries_of(facts: Mapping) -> list[dict]:
 
 def titles(modalities: Any) -> str:
     """Modalities as a sentence names them: `"EEG, MEG and fMRI"`."""
-    return listed(TITLES[modality] for modality in modalities)
+    parts = [modality.partition(".") for modality in modalities]  # `eeg.things_eeg2` of several corpora
+    return listed(f"{TITLES[modality]} {markdown(corpus)}".rstrip() for modality, _, corpus in parts)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -149,6 +150,8 @@ def recordings_section(branches: Mapping[str, dict]) -> str:
     lines = ["## Recordings", ""]
     for modality, facts in branches.items():
         shape = _voxels(facts) if modality == "fmri" else _sensors(facts)
+        if facts.get("corpora"):
+            shape = "; ".join(f"{markdown(name)}: {_sensors(own)}" for name, own in facts["corpora"].items())
         steps = list(dict.fromkeys(_steps(group.get("preparation")) for group in facts["groups"]))
         lines.append(f"- {TITLES[modality]}: {shape}. {' Or: '.join(steps) or 'What they went through: not told.'}")
     return "\n".join(lines)

@@ -97,13 +97,14 @@ def telling(modality: str) -> Iterator[None]:
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Recordings one after the other, rows of fMRI followed by zeros where others are longer."""
+    """Recordings one after the other; zeros follow voxels, channels and samples where others have more."""
     import torch
 
     if len(parts) == 1:
         return parts[0]
-    longest = max(part.shape[-1] for part in parts)
-    return torch.cat([torch.nn.functional.pad(part, (0, longest - part.shape[-1])) for part in parts])
+    most = np.max([part.shape[1:] for part in parts], axis=0)
+    missing = [[n for lack in (most - part.shape[1:])[::-1] for n in (0, int(lack))] for part in parts]
+    return torch.cat([torch.nn.functional.pad(part, lack) for part, lack in zip(parts, missing, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,4 +327,5 @@ def _may_be(recordings: Any, modality: str, config: Any) -> bool:
     settings = getattr(config, f"{modality}_config")
     if modality == "fmri":
         return len(shape) in (1, 2) and shape[-1] in settings.n_voxels.values()
-    return len(shape) in (2, 3) and shape[-2:] == (settings.n_chans, settings.n_times)
+    inputs = [settings.inputs_of(name) for name in settings.subjects] or [settings]
+    return len(shape) in (2, 3) and any(shape[-2:] == (each.n_chans, each.n_times) for each in inputs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.gallery.fit import check_fit
+from neural_clip.gallery.fit import check_fit, known_as
 from neural_clip.prepared.reader import Split, padded
 
 if TYPE_CHECKING:
@@ -94,9 +94,11 @@ def _subject_ids(model: NeuralClipModel, part: Split, subject: str | None) -> np
     """Whose layer each recording goes through, `(n,)` int64."""
     from neural_clip.processing_neural_clip import subject_indices, subject_names
 
-    known = list(getattr(model.config, f"{part.modality}_config").subjects)
+    config = getattr(model.config, f"{part.modality}_config")
+    known, several = list(config.subjects), getattr(config, "corpora", None) is not None
     try:
-        names = subject_names(subject or part.subjects.tolist(), len(part), known, part.modality)
+        asked = subject or known_as(config, part.data, part.subjects.tolist())
+        names = subject_names(asked, len(part), known, part.modality, several)
     except ValueError as error:
         raise DataError(f"'{part.data.name}' cannot be scored so: {error}") from error
     return np.array(subject_indices(names, known), dtype=np.int64)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.corpus_inputs import SEPARATOR
+from neural_clip.errors import DataError, check_option
 from neural_clip.preparation import VOXELS, Preparation, channel_differences
 from neural_clip.prepared.modalities import MODALITIES
 
@@ -24,6 +27,7 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
     config = getattr(model.config, f"{modality}_config", None)
     if config is None:
         raise DataError(f"'{data.name}' holds {modality} recordings, but the model has no {modality} encoder.")
+    subjects = known_as(config, data, subjects)
     unknown = [subject for subject in subjects if subject not in config.subjects]
     if unknown:
         raise DataError(
@@ -32,6 +36,14 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
             + ("; `evaluate --subject average` scores them without." if MODALITIES[modality].sensors else ".")
         )
     check_shape(config, data, subjects)
+
+
+def known_as(config: Any, data: PreparedSet, subjects: Sequence[str]) -> list[str]:
+    """What a model calls people of a data set: where it knows several corpora, `corpus/sub-01`."""
+    named = {name: f"{data.facts.corpus}{SEPARATOR}{name}" for name in subjects}
+    return [
+        named[name] if name not in config.subjects and named[name] in config.subjects else name for name in subjects
+    ]
 
 
 def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) -> None:
@@ -54,10 +66,12 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
     for name, places in processor.statistics_of(data.facts.modality).items():
         if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):
             raise DataError(
-                f"{by} does not fit '{data.name}': the voxels of {name.split('/')[0]} lie in other places, or are in "
+                f"{by} does not fit '{data.name}': the voxels of {unquote(name.split('/')[0])} lie in other places, or "
+                "are in "
                 "another order. Prepare the data set with the mask of the checkpoint's."
             )
     groups = processor.recordings.get(data.facts.modality, [])
+    groups = [group for group in groups if group.get("corpus") in (None, data.facts.corpus)]
     known = [Preparation.of(group.get("preparation")) for group in groups]
     found = data.preparation
     if found is None or not known or None in known:
@@ -72,8 +86,12 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
 
 def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None:
     """Raise a `DataError` where channels, rate, window or voxels of a data set are not those of an encoder."""
+    several, expected = getattr(config, "corpora", None), config
+    if several is not None:
+        check_option("corpus", data.facts.corpus, list(several))
+        expected = SimpleNamespace(**several[data.facts.corpus])
     pairs: dict[str, tuple[Any, Any]] = {
-        key: (getattr(data.facts, key), getattr(config, key, None))
+        key: (getattr(data.facts, key), getattr(expected, key, None))
         for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")
     }
     voxels = data.facts.n_voxels or {}

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.streamed_rows import StreamedRows
-from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.batches import PooledDataset, RecordingDataset, same_images
 
 
 @dataclass(frozen=True)
@@ -19,39 +21,68 @@ class Splits:
     """What a run learns from and is scored on.
 
     Args:
-        train (`list[RecordingDataset]`): One entry a modality.
-        validation (`list[RecordingDataset]`): One entry a modality that has such recordings.
+        train (`list[RecordingDataset or PooledDataset]`): One entry a modality.
+        validation (`list[RecordingDataset]`): One entry a data set that has such recordings.
         notes (`list[str]`): What is to be said of them before training starts.
     """
 
-    train: list[RecordingDataset]
+    train: list[Any]
     validation: list[RecordingDataset]
     notes: list[str]
 
     @classmethod
     def open(cls, data: dict[str, PreparedSet], subjects: dict[str, list[str]], batch_size: int) -> Splits:
-        """Open the training and the validation split of each modality.
+        """Open the training and the validation split of each data set.
 
         Args:
-            data (`dict[str, PreparedSet]`): By modality.
+            data (`dict[str, PreparedSet]`): By modality, or `modality.corpus`.
             subjects (`dict[str, list[str]]`): Those of the model, by modality.
             batch_size (`int`): Recordings a batch.
 
         Raises:
-            DataError: If there is nothing to tell apart in a split.
+            DataError: If there is nothing to tell apart in a split, or a corpus holds out images that another one of
+                the same modality is trained on.
         """
-        train = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
-        notes = [note for part in train for note in notes_on_train(part, batch_size)]
-        validation = []
-        for name, opened in data.items():
+        sets: dict[str, list[RecordingDataset]] = {}
+        notes, validation = [], []
+        for key, opened in data.items():
+            known = subjects[kind_of(key)]
+            sets.setdefault(kind_of(key), []).append(RecordingDataset.open(opened, "train", known))
             counts = opened.facts.subject_splits
-            if any(counts.get(subject, {}).get("validation") for subject in subjects[name]):
-                validation.append(RecordingDataset.open(opened, "validation", subjects[name]))
+            if any(counts.get(subject, {}).get("validation") for subject in known):
+                validation.append(RecordingDataset.open(opened, "validation", known))
                 check_validation(validation[-1])
             else:
-                notes.append(f"'{opened.name}' has no validation recordings of {subjects[name]}; none are scored.")
+                own = [name for name in known if name in opened.facts.subjects]
+                notes.append(f"'{opened.name}' has no validation recordings of {own}; none are scored.")
             notes += notes_on_test(opened.name, opened.facts)
+        train = [PooledDataset(own) if len(own) > 1 else own[0] for own in sets.values()]
+        notes = [note for own in sets.values() for part in own for note in notes_on_train(part, batch_size)] + notes
+        for own in sets.values():
+            check_held_out(own, list(data.values()))
         return cls(train, validation, notes)
+
+
+def check_held_out(train: list[RecordingDataset], data: list[PreparedSet]) -> None:
+    """Raise a `DataError` where a corpus holds out an image that another one of the same modality is trained on.
+
+    Args:
+        train (`list[RecordingDataset]`): Training recordings of one modality, one entry a corpus.
+        data (`list[PreparedSet]`): All data sets of the run.
+    """
+    for part in train if len(train) > 1 else ():
+        for other in data:
+            if other.key == part.key or other.facts.modality != part.modality:
+                continue
+            for split in (name for name in ("test", "validation") if other.facts.splits[name]["rows"]):
+                shown = other.images.of(other.split(split).shown_ids)
+                mine = part.part.data.images.of(part.part.shown_ids)
+                if len(found := np.flatnonzero(same_images(mine, shown) >= 0)):
+                    raise DataError(
+                        f"{len(found)} of the {len(mine.image_ids)} training images of '{part.part.data.name}' are "
+                        f"{split} images of '{other.name}', such as '{mine.image_ids[found[0]]}': what is scored on "
+                        "them would be memory. Prepare one of the two without these images."
+                    )
 
 
 def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
@@ -76,7 +107,8 @@ def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
 
 def notes_on_streaming(train: list[RecordingDataset], shuffle_buffer_size: int) -> list[str]:
     """What is to be said where streamed row groups leave the memory before they are needed again."""
-    files = [part.part.recordings.files for part in train if isinstance(part.part.recordings, StreamedRows)]
+    sets = [each for part in train for each in part.sets]
+    files = [part.part.recordings.files for part in sets if isinstance(part.part.recordings, StreamedRows)]
     n_bytes, most = sum(each.n_bytes for each in files), sum(each.share for each in files)
     if shuffle_buffer_size or n_bytes <= most:
         return []
