@@ -99,8 +99,8 @@ def resampling(given: CorpusInputs, common: CorpusInputs) -> np.ndarray:
     """The linear map that brings recordings of a corpus to the window that it has in common with others.
 
     Each new sample is a weighted mean of the recording around its time, with the weights of a sinc under a Hann
-    window of [`ZERO_CROSSINGS`] zero crossings on either side. It halves what lies at half of the new rate and leaves out what
-    is above. Where the rates are equal and the samples lie at the same times, it is a crop.
+    window of [`ZERO_CROSSINGS`] zero crossings on either side. It halves what lies at half of the new rate and leaves
+    out what is above. Where the rates are equal and the samples lie at the same times, it is a crop.
 
     Args:
         given, common ([`CorpusInputs`]): The former covers the latter.

@@ -16,7 +16,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
-from .corpus_inputs import corpus_of
+from .corpus_inputs import SEPARATOR, corpus_of
 from .errors import check_option, loading
 from .image_pixels import rgb_images
 from .preparation import (
@@ -458,7 +458,10 @@ def unpack_rows(recordings: Any, modality: str, subject: Any) -> tuple[Any, Any]
         if subject == AVERAGE_NAME:
             names = [AVERAGE_NAME] * len(names)
         elif subject is not None and subject not in (names, names[0]):
-            raise ValueError(f"'subject' is {subject!r}, but the rows are of {sorted(set(names))}.")
+            said = [subject] * len(names) if isinstance(subject, str) else list(subject)
+            if [name.partition(SEPARATOR)[2] for name in said] != names:  # rows do not name their corpus
+                raise ValueError(f"'subject' is {subject!r}, but the rows are of {sorted(set(names))}.")
+            names = said
         return [to_array(row[modality], modality) for row in recordings], names
     if isinstance(recordings, Sequence) or (isinstance(recordings, np.ndarray) and recordings.dtype.kind == "O"):
         recordings = list(recordings[:])  # arrays of different lengths, tuples, columns of a data set

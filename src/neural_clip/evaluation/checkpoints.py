@@ -12,7 +12,7 @@ from neural_clip.files.record import check_record
 from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.prepared.modalities import MODALITIES, kind_of
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.prepared.several import by_key, named_for
+from neural_clip.prepared.several import by_key
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def named_as_in(model: NeuralClipModel, data: Mapping[str, PreparedSet]) -> dict
     found = []
     for key, opened in data.items():
         config = getattr(model.config, f"{kind_of(key)}_config", None)
-        found.append(named_for(opened, () if config is None else config.subjects))
+        found.append(opened.named_for(() if config is None else config.subjects))
     return {opened.key: opened for opened in found}
 
 

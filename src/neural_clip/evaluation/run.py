@@ -407,9 +407,9 @@ def baseline_rows(
     costs = {name: cost_of(name, splits[0]) for name in wanted}
     long = sum(cost.seconds for cost in costs.values()) > LONG
     if long:
-        print(told(data.modality, list(costs.values())), file=sys.stderr)
+        print(told(data.data.key, list(costs.values())), file=sys.stderr)
     with tqdm(
-        total=sum(cost.ridges for cost in costs.values()), desc=f"{data.modality} baselines", unit="ridge",
+        total=sum(cost.ridges for cost in costs.values()), desc=f"{data.data.key} baselines", unit="ridge",
         file=sys.stderr, disable=not long,
     ) as progress:  # fmt: skip
         for name, fit in wanted.items():
@@ -425,7 +425,7 @@ def baseline_rows(
             scored, contributions[name] = decoding_rows(data, predictions, name, seed)
             rows += [{**row, "fit": chosen} for row in scored]
             took = f"{time.monotonic() - started:.1f} s, {time.process_time() - seconds:.1f} s of the processor"
-            print(f"{data.modality}: {name} in {took}", file=sys.stderr)
+            print(f"{data.data.key}: {name} in {took}", file=sys.stderr)
     return rows, contributions
 
 

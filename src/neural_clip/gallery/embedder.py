@@ -164,6 +164,11 @@ class Embedder:
         """That the model has."""
         return list(self.model.config.modalities)
 
+    def known(self, modality: str) -> list[str]:
+        """Whom the model knows of a modality."""
+        config = getattr(self.model.config, f"{modality}_config", None)
+        return [] if config is None else list(config.subjects)
+
     def embed_images(self, images: Sequence[Any]) -> np.ndarray:
         """Vectors of images of Pillow or arrays, `(n_images, projection_dim)` float32, not normalised."""
         import torch
@@ -216,6 +221,7 @@ class Embedder:
         """As [`embed_recordings`], and whose layer each recording went through, `"average"` for the mean of all."""
         if isinstance(recordings, Split):
             check_option("modality", modality or recordings.modality, [recordings.modality])
+            recordings = recordings.named_for(self.known(recordings.modality))
             return recordings.modality, self.embed_split(recordings, subject), layers_of_split(recordings, subject)
         query = self.prepared(recordings, subject, modality, **said)
         return query.modality, self.embed([query])[0], self.layers_of(query)
@@ -276,6 +282,7 @@ class Embedder:
             )
         if subject not in (None, AVERAGE_NAME) and {subject} != set(part.subjects):
             raise DataError(f"'subject' is {subject!r}, but the rows are of {sorted(set(part.subjects.tolist()))}.")
+        part = part.named_for(self.known(part.modality))
         check_preparation(self.processor, part.data, "The model")
         device = str(self.model.device)
         average = subject if subject == AVERAGE_NAME else None

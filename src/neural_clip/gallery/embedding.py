@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.gallery.fit import check_fit, known_as
+from neural_clip.gallery.fit import check_fit
 from neural_clip.prepared.reader import Split, padded
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def embed_split(
     from neural_clip.retrieval.tiles import unit_vectors
 
     modality, name = part.modality, part.data.name
+    config = getattr(model.config, f"{modality}_config", None)
+    part = part.named_for(() if config is None else config.subjects)
     check_fit(model, part.data, [] if subject else sorted(set(part.subjects)))
     subject_ids = _subject_ids(model, part, subject)
     model.eval().to(torch.device(device))
@@ -97,8 +99,7 @@ def _subject_ids(model: NeuralClipModel, part: Split, subject: str | None) -> np
     config = getattr(model.config, f"{part.modality}_config")
     known, several = list(config.subjects), getattr(config, "corpora", None) is not None
     try:
-        asked = subject or known_as(config, part.data, part.subjects.tolist())
-        names = subject_names(asked, len(part), known, part.modality, several)
+        names = subject_names(subject or part.subjects.tolist(), len(part), known, part.modality, several)
     except ValueError as error:
         raise DataError(f"'{part.data.name}' cannot be scored so: {error}") from error
     return np.array(subject_indices(names, known), dtype=np.int64)

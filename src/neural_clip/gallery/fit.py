@@ -10,7 +10,6 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from neural_clip.corpus_inputs import SEPARATOR
 from neural_clip.errors import DataError, check_option
 from neural_clip.preparation import VOXELS, Preparation, channel_differences
 from neural_clip.prepared.modalities import MODALITIES
@@ -27,7 +26,6 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
     config = getattr(model.config, f"{modality}_config", None)
     if config is None:
         raise DataError(f"'{data.name}' holds {modality} recordings, but the model has no {modality} encoder.")
-    subjects = known_as(config, data, subjects)
     unknown = [subject for subject in subjects if subject not in config.subjects]
     if unknown:
         raise DataError(
@@ -36,14 +34,6 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
             + ("; `evaluate --subject average` scores them without." if MODALITIES[modality].sensors else ".")
         )
     check_shape(config, data, subjects)
-
-
-def known_as(config: Any, data: PreparedSet, subjects: Sequence[str]) -> list[str]:
-    """What a model calls people of a data set: where it knows several corpora, `corpus/sub-01`."""
-    named = {name: f"{data.facts.corpus}{SEPARATOR}{name}" for name in subjects}
-    return [
-        named[name] if name not in config.subjects and named[name] in config.subjects else name for name in subjects
-    ]
 
 
 def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) -> None:
@@ -66,9 +56,8 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
     for name, places in processor.statistics_of(data.facts.modality).items():
         if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):
             raise DataError(
-                f"{by} does not fit '{data.name}': the voxels of {unquote(name.split('/')[0])} lie in other places, or "
-                "are in "
-                "another order. Prepare the data set with the mask of the checkpoint's."
+                f"{by} does not fit '{data.name}': the voxels of {unquote(name.split('/')[0])} lie in other places, "
+                "or are in another order. Prepare the data set with the mask of the checkpoint's."
             )
     groups = processor.recordings.get(data.facts.modality, [])
     groups = [group for group in groups if group.get("corpus") in (None, data.facts.corpus)]

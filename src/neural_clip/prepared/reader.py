@@ -11,7 +11,7 @@ for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -118,6 +118,11 @@ class PreparedSet:
             n_voxels=facts.n_voxels and {prefix + name: count for name, count in facts.n_voxels.items()},
         )  # fmt: skip
         return PreparedSet(self.name, self.folder, renamed, self._images, self.streaming, prefix)
+
+    def named_for(self, known: Iterable[str]) -> PreparedSet:
+        """The data set with its people called `corpus/sub-01` where a model knows some of its corpus so."""
+        prefix = f"{self.facts.corpus}{SEPARATOR}"
+        return self.of_corpus() if any(name.startswith(prefix) for name in known) else self
 
     @property
     def key(self) -> str:
@@ -552,6 +557,13 @@ class Split:
         else:
             recordings = recordings.select(rows)
         return replace(self, recordings=recordings, **{name: getattr(self, name)[rows] for name in self.by_row})
+
+    def named_for(self, known: Iterable[str]) -> Self:
+        """The same split with people called as a model calls them ([`PreparedSet.named_for`])."""
+        data = self.data.named_for(known)
+        if data is self.data:
+            return self
+        return replace(self, data=data, subjects=np.array([data.prefix + name for name in self.subjects], dtype=str))
 
     def within(self, common: CorpusInputs) -> Self:
         """EEG or MEG in the window and at the rate that several corpora have in common ([`resampling`])."""

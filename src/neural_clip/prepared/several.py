@@ -31,9 +31,3 @@ def by_key(sets: Iterable[PreparedSet]) -> dict[str, PreparedSet]:
 def in_report(sets: Iterable[PreparedSet]) -> dict[str, PreparedSet]:
     """Data sets by all names that a report may have for them."""
     return {key: each for each in sets for key in (each.facts.modality, f"{each.facts.modality}.{each.facts.corpus}")}
-
-
-def named_for(data: PreparedSet, subjects: Iterable[str]) -> PreparedSet:
-    """The data set with its corpus in the names of its people, where those that a model knows are named so."""
-    prefix = f"{data.facts.corpus}/"
-    return data.of_corpus() if any(name.startswith(prefix) for name in subjects) else data
