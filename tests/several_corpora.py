@@ -26,7 +26,8 @@ def images_of(numbers):
     ]  # fmt: skip
 
 
-def write_sensors(folder, shape, *, numbers=None, modality="eeg", n_subjects=2, repeats=2, noise=0.3, seed=0):
+def write_sensors(folder, shape, *, numbers=None, modality="eeg", n_subjects=2, repeats=2, noise=0.3, seed=0,
+                  without_validation=False):  # fmt: skip
     """EEG or MEG that holds image embeddings in slow waves at each channel; returns the folder.
 
     The wave of each of `WIDTH` dimensions depends on time in seconds and on the name of the channel, so that corpora
@@ -40,6 +41,7 @@ def write_sensors(folder, shape, *, numbers=None, modality="eeg", n_subjects=2, 
     rates = 4 + np.arange(WIDTH)  # Hz
     waves = np.sin(2 * np.pi * rates[:, None, None] * times + phases[:, :, None])  # (WIDTH, n_chans, n_times)
     splits = np.repeat(list(COUNTS), list(COUNTS.values()))
+    splits[splits == "validation"] = "train" if without_validation else "validation"
 
     def recordings():
         for subject in range(n_subjects):

@@ -46,7 +46,7 @@ Train a model as a recipe says: by `base`, on the data sets of `--data`, unless 
 RECIPE is a YAML file, or the name of one that comes with the package:
 {recipes}
 It holds three sections:
-  data      prepared data set of each modality: eeg, meg, fmri (any subset)
+  data      prepared data set of each modality: eeg, meg, fmri (any subset); a list for several corpora of one
   model     settings of NeuralClipConfig; those of an encoder under eeg, meg, fmri
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
 and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
@@ -107,7 +107,8 @@ class Recipe:
     """What to train on, what to build and how.
 
     Args:
-        data (`dict[str, str or Path]`): Prepared data set (folder or Hub name) by modality.
+        data (`dict[str, str or Path]`): Prepared data set (folder or Hub name) by modality, or a list of them: several
+            corpora of one modality share its network.
         model (`dict`): Settings of [`NeuralClipConfig`]; those of an encoder under `eeg`, `meg` and `fmri`. What the
             data decide (channels, samples, subjects, voxels, image encoder) is filled in from them.
         training (`dict`): Settings of `transformers.TrainingArguments`.
@@ -164,6 +165,8 @@ class Recipe:
         check_keys("passes", self.passes, MODALITIES)
         if "output_dir" not in self.training:
             raise DataError("The recipe lacks 'training.output_dir', the folder for checkpoints.")
+        for name, given in self.data.items():
+            check_value(f"data.{name}", given, given != [], "a folder, or a list of folders")
         places = [(f"data.{name}", folder) for name, folder in self.folders]
         for name, folder in [*places, ("training.output_dir", self.training["output_dir"])]:
             named = isinstance(folder, str) and folder != "" and "\0" not in folder
