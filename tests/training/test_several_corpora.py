@@ -15,11 +15,12 @@ from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.several import by_key
 from neural_clip.training.adapt import adapt
-from neural_clip.training.batches import JointDataset, PooledDataset, RecordingDataset, numbers_of_images, same_images
+from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.closed_form import within
 from neural_clip.training.model import encoder_settings
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
+from neural_clip.training.several_corpora import PooledDataset, numbers_of_images, same_images
 from neural_clip.training.splits import Splits
 from neural_clip.workflow.sources import open_sources
 from several_corpora import COUNTS, FIRST, SECOND, write_sensors, write_voxels

@@ -9,15 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from neural_clip.errors import DataError
-from neural_clip.gallery.building import SAME_IMAGE_COSINE
-from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.reader import PreparedSet, Split, padded
-from neural_clip.retrieval.scores import nearest_rows
-from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.termination import ignore_termination
 
 N_NAMED = 8  # recordings that a message names
@@ -141,11 +136,11 @@ class StoredRecordings:
     """Recordings of a batch that are read a part at a time, whenever they are needed.
 
     Args:
-        dataset ([`RecordingDataset`] or [`PooledDataset`]): Where they are.
+        dataset ([`RecordingDataset`] or `PooledDataset`): Where they are.
         rows (`list[int]`): Which.
     """
 
-    dataset: RecordingDataset | PooledDataset
+    dataset: Any
     rows: list[int]
 
     @property
@@ -158,119 +153,17 @@ class StoredRecordings:
         return self.dataset.values(self.rows[which])
 
 
-class PooledDataset(Dataset):
-    """Recordings of several corpora of one modality, end to end; a batch may hold some of each.
-
-    Args:
-        sets (sequence of [`RecordingDataset`]): One entry a corpus, with the same `subjects`.
-
-    A batch is what it is of a [`RecordingDataset`]: zeros follow channels, samples or voxels of smaller recordings,
-    and images that several corpora show have one number.
-    """
-
-    def __init__(self, sets: Sequence[RecordingDataset]) -> None:
-        self.sets = list(sets)
-        self.subjects, self.modality = self.sets[0].subjects, self.sets[0].modality
-        self.offsets = np.cumsum([0] + [len(each) for each in self.sets])
-        tables = [each.part.data.images for each in self.sets]
-        self.images = [name for table in tables for name in table.image_ids]
-        self.image_numbers = numbers_of_images(tables)
-
-    def __len__(self) -> int:
-        return int(self.offsets[-1])
-
-    @property
-    def name(self) -> str:
-        """The data sets, for messages."""
-        return " and ".join(each.name for each in self.sets)
-
-    @property
-    def groups(self) -> np.ndarray:
-        """Number of the Parquet row group of each recording, `(n,)` int."""
-        found: list[np.ndarray] = []
-        for each in self.sets:
-            found.append(each.groups + (found[-1].max() + 1 if found else 0))
-        return np.concatenate(found)
-
-    def names_of_images(self, image_ids: Sequence[int]) -> list[str]:
-        """Images by their numbers in a batch."""
-        return [self.images[number] for number in image_ids]
-
-    def _by_set(self, rows: list[int]) -> list[tuple[int, np.ndarray, list[int]]]:
-        """Number of each data set that rows are of, their places among those given, and their rows there."""
-        given = np.asarray(rows, dtype=np.int64)
-        numbers = np.searchsorted(self.offsets, given, side="right") - 1
-        return [
-            (number, places := np.flatnonzero(numbers == number), (given[places] - self.offsets[number]).tolist())
-            for number in np.unique(numbers).tolist()
-        ]
-
-    def __getitems__(self, rows: list[int]) -> dict:
-        return {f"{self.modality}_values": self.values(rows), **self.labels(rows)}
-
-    def values(self, rows: list[int]) -> torch.Tensor:
-        """Recordings, `(n_rows, ...)`; zeros follow smaller ones."""
-        if not rows:
-            return self.sets[0].values([])
-        parts = self._by_set(rows)
-        found = [self.sets[number].values(own) for number, _, own in parts]
-        shape = np.max([values.shape[1:] for values in found], axis=0)
-        missing = [[n for lack in (shape - values.shape[1:])[::-1] for n in (0, int(lack))] for values in found]
-        padded_alike = [functional.pad(values, lack) for values, lack in zip(found, missing, strict=True)]
-        return torch.cat(padded_alike)[_order(parts)]
-
-    def labels(self, rows: list[int]) -> dict:
-        """Of a batch all but the recordings."""
-        if not rows:
-            return self.sets[0].labels([])
-        parts = self._by_set(rows)
-        found = [self.sets[number].labels(own) for number, _, own in parts]
-        for (number, _, _), labels in zip(parts, found, strict=True):
-            labels["image_ids"] = torch.from_numpy(self.image_numbers[number])[labels["image_ids"]]
-        return {name: torch.cat([labels[name] for labels in found])[_order(parts)] for name in found[0]}
-
-
-def _order(parts: list[tuple[int, np.ndarray, list[int]]]) -> torch.Tensor:
-    """What brings rows of one data set after the other into the order in which they were asked for."""
-    return torch.from_numpy(np.argsort(np.concatenate([places for _, places, _ in parts])))
-
-
-def same_images(table: ImageTable, other: ImageTable) -> np.ndarray:
-    """For each image of one data set its row in another, -1 where that has not got it; `(n_images,)` int64.
-
-    An image is the same if its id is, or its embedding up to rounding.
-    """
-    rows = {name: row for row, name in enumerate(other.image_ids)}
-    found = np.array([rows.get(name, -1) for name in table.image_ids], dtype=np.int64)
-    mine, theirs = unit_vectors(table.embeds), unit_vectors(other.embeds)
-    nearest = nearest_rows(mine, theirs)[:, 0]
-    alike = np.einsum("ij,ij->i", mine, theirs[nearest]) >= SAME_IMAGE_COSINE
-    return np.where((found < 0) & alike, nearest, found)
-
-
-def numbers_of_images(tables: Sequence[ImageTable]) -> list[np.ndarray]:
-    """Number of each image of several data sets, one for the same image of several; `(n_images,)` int64 each."""
-    found: list[np.ndarray] = []
-    for number, table in enumerate(tables):
-        own = np.arange(len(table.image_ids)) + sum(len(other.image_ids) for other in tables[:number])
-        for other, numbers in reversed(list(zip(tables[:number], found, strict=True))):
-            same = same_images(table, other)
-            own = np.where(same >= 0, numbers[same], own)
-        found.append(own)
-    return found
-
-
 class JointDataset(Dataset):
     """Several modalities end to end; each batch comes from one of them (see [`ModalityBatchSampler`]).
 
     Args:
-        parts (sequence of [`RecordingDataset`] or [`PooledDataset`]): One entry a modality.
+        parts (sequence of [`RecordingDataset`] or `PooledDataset`): One entry a modality.
 
     `share` is which of how many equal parts of each batch this process reads: `(process_index, num_processes)`. With
     `stored`, a batch holds its recordings as [`StoredRecordings`].
     """
 
-    def __init__(self, parts: Sequence[RecordingDataset | PooledDataset]) -> None:
+    def __init__(self, parts: Sequence[Any]) -> None:
         self.parts = list(parts)
         self.offsets = np.cumsum([0] + [len(part) for part in self.parts])
         self.share, self.stored = (0, 1), False

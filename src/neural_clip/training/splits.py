@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
@@ -13,7 +12,8 @@ from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.streamed_rows import StreamedRows
-from neural_clip.training.batches import PooledDataset, RecordingDataset, same_images
+from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.several_corpora import PooledDataset, check_held_out
 
 
 @dataclass(frozen=True)
@@ -57,50 +57,31 @@ class Splits:
                 notes.append(f"'{opened.name}' has no validation recordings of {own}; none are scored.")
             notes += notes_on_test(opened.name, opened.facts)
         train = [PooledDataset(own) if len(own) > 1 else own[0] for own in sets.values()]
-        notes = [note for own in sets.values() for part in own for note in notes_on_train(part, batch_size)] + notes
+        notes = [note for part in train for note in notes_on_train(part, batch_size)] + notes
         for own in sets.values():
             check_held_out(own, list(data.values()))
         return cls(train, validation, notes)
 
 
-def check_held_out(train: list[RecordingDataset], data: list[PreparedSet]) -> None:
-    """Raise a `DataError` where a corpus holds out an image that another one of the same modality is trained on.
-
-    Args:
-        train (`list[RecordingDataset]`): Training recordings of one modality, one entry a corpus.
-        data (`list[PreparedSet]`): All data sets of the run.
-    """
-    for part in train if len(train) > 1 else ():
-        for other in data:
-            if other.key == part.key or other.facts.modality != part.modality:
-                continue
-            for split in (name for name in ("test", "validation") if other.facts.splits[name]["rows"]):
-                shown = other.images.of(other.split(split).shown_ids)
-                mine = part.part.data.images.of(part.part.shown_ids)
-                if len(found := np.flatnonzero(same_images(mine, shown) >= 0)):
-                    raise DataError(
-                        f"{len(found)} of the {len(mine.image_ids)} training images of '{part.part.data.name}' are "
-                        f"{split} images of '{other.name}', such as '{mine.image_ids[found[0]]}': what is scored on "
-                        "them would be memory. Prepare one of the two without these images."
-                    )
-
-
-def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
-    """What is to be said of a training split.
+def notes_on_train(part: RecordingDataset | PooledDataset, batch_size: int) -> list[str]:
+    """What is to be said of the training recordings of a modality.
 
     Raises:
-        DataError: If its images cannot be told apart.
+        DataError: If the images of a data set cannot be told apart.
     """
-    name, embeds = part.part.data.name, part.part.gallery_embeds
-    if (embeds == embeds[0]).all():
-        raise DataError(
-            f"The images of the training split of '{name}' have 1 embedding (of {len(embeds)} image ids); learning "
-            "needs two or more that differ."
-        )
+    for each in part.sets:
+        embeds = each.part.gallery_embeds
+        if (embeds == embeds[0]).all():
+            raise DataError(
+                f"The images of the training split of {each.name} have 1 embedding (of {len(embeds)} image ids); "
+                "learning needs two or more that differ."
+            )
     if len(part) < batch_size:
+        alone = len(part.sets) == 1
+        hold = f"the training split of {part.name} holds" if alone else f"the training splits of {part.name} hold"
         return [
-            f"the training split of '{name}' holds {len(part)} recordings, fewer than a batch of "
-            f"{batch_size}: each of its batches holds all of them."
+            f"{hold} {len(part)} recordings, fewer than a batch of {batch_size}: each of "
+            f"{'its' if alone else 'their'} batches holds all of them."
         ]
     return []
 
