@@ -53,13 +53,14 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
 
     Data sets of format 1 and older checkpoints do not know what that was; nothing is compared then.
     """
+    groups = processor.recordings.get(data.facts.modality, [])
+    data = data.named_for(name for group in groups for name in group.get("subjects") or ())
     for name, places in processor.statistics_of(data.facts.modality).items():
         if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):
             raise DataError(
                 f"{by} does not fit '{data.name}': the voxels of {unquote(name.split('/')[0])} lie in other places, "
                 "or are in another order. Prepare the data set with the mask of the checkpoint's."
             )
-    groups = processor.recordings.get(data.facts.modality, [])
     groups = [group for group in groups if group.get("corpus") in (None, data.facts.corpus)]
     known = [Preparation.of(group.get("preparation")) for group in groups]
     found = data.preparation
