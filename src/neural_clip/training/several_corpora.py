@@ -129,8 +129,8 @@ def check_held_out(train: list[RecordingDataset], data: list[PreparedSet]) -> No
     """
     for part in train if len(train) > 1 else ():
         for other in data:
-            if other.key == part.key or other.facts.modality != part.modality:
-                continue
+            if other.key == part.key or other.facts.modality != part.modality or other.facts.category_level:
+                continue  # categories are in all splits
             for split in (name for name in ("test", "validation") if other.facts.splits[name]["rows"]):
                 shown = other.images.of(other.split(split).shown_ids)
                 mine = part.part.data.images.of(part.part.shown_ids)
