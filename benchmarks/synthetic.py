@@ -203,7 +203,7 @@ def write_untrained(data: Sequence[str], output_dir: Path) -> Path:
     words = [word for entry in data for word in (f"--data.{entry.split('=', 1)[0]}", entry.split("=", 1)[1])]
     given = {entry.split("=", 1)[0] for entry in data}
     recipe = read_recipe([str(find_recipe("base")), *words])
-    opened = {name: PreparedSet.open(folder) for name, folder in recipe.data.items() if name in given}
+    opened = {name: PreparedSet.open(str(folder)) for name, folder in recipe.data.items() if name in given}
     facts = {name: found.facts for name, found in opened.items()}
     config = model_config(recipe, facts)
     model = build_model(config, None, recipe.training_arguments.seed)

@@ -117,7 +117,7 @@ def trained(data: dict[str, Path], folder: Path) -> Path:
 
     if (folder / RECORD_FILE).is_file():
         return folder
-    named = {modality: str(place) for modality, place in data.items()}
+    named: dict[str, str | list[str]] = {modality: str(place) for modality, place in data.items()}
     train(Recipe(named, MODEL, TRAINING | {"output_dir": str(folder)}, min_steps=200, closed_form=True))
     return folder
 

@@ -113,7 +113,7 @@ def train_quarter(recipe: Recipe, subjects: Sequence[str], person: str, seed: in
     from neural_clip.training.trainer import NeuralClipTrainer
 
     ((modality, folder),) = recipe.data.items()
-    data = PreparedSet.open(folder)
+    data = PreparedSet.open(str(folder))
     if steps is not None:
         epochs = float(recipe.training_arguments.num_train_epochs)
         every = max(int(steps / epochs), 1)  # as often as with everybody

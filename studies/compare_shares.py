@@ -103,7 +103,7 @@ def compared(modality: str, place: Path, arguments: argparse.Namespace) -> list[
         weights[seed] = chosen.get("weight_of_network", 1.0)
     own[MEAN] = {name: np.mean([own[seed][name] for seed in arguments.seeds], axis=0) for name in SCORES}
     splits = [data.split(name).loaded().from_onset() for name in ("train", "validation", "test")]
-    fitted, theirs = baseline_rows(part, splits, 0, list(dict(BASELINES)), FinishedParts())
+    fitted, theirs, _ = baseline_rows(part, splits, 0, list(dict(BASELINES)), FinishedParts())
     about = {"modality": modality, "simulated": bool(data.facts.simulated), "fingerprint": data.facts.fingerprint}
     about |= {"training_images": len(splits[0].shown_ids), "training_recordings": len(splits[0])}
     scores = {name: [rows[seed][name] for seed in arguments.seeds] for name in SCORES}

@@ -28,6 +28,7 @@ REQUIRED = {
 HUB = "hub set"
 EVERYBODY = {
     *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options", "parallel"),
+    "corpus_inputs",
 }  # imported by all folders
 STAYS = {"__init__", "__main__", "options", "parallel", "registration"}  # of the root, and does not travel
 TRAVELS = {f"retrieval.{name}" for name in ("image_retrieval", "scores", "tiles", "task")}
@@ -370,7 +371,7 @@ def test_loading_dataset_scripts_leaves_torch_alone():
 
 
 # Files of tests that are about more than one module, or about files beside the package.
-NOT_OF_ONE_MODULE = {"damage", "docs", "help", "precision", "reads"}
+NOT_OF_ONE_MODULE = {"damage", "docs", "help", "precision", "reads", "several_corpora"}
 BESIDE_THE_PACKAGE = {
     "architecture",
     "attack",
@@ -392,6 +393,7 @@ BESIDE_THE_PACKAGE = {
     "shared_files",
     "second_process",
     "tolerances",
+    "modeling_several_corpora",
 }
 
 

@@ -86,6 +86,8 @@ def branches_of(config: Mapping | None, processor: Mapping | None) -> dict[str, 
             facts = dict(settings.get(name) or {"trained_on": learnt.get(name)} | dict(listed[0]))
             if not settings.get(name):
                 facts["subjects"] = [subject for group in listed for subject in group["subjects"]]
+                if name != "fmri":
+                    facts["corpora"] = {group["corpus"]: group for group in listed if group.get("corpus")}
                 facts["n_voxels"] = {name: n for group in listed for name, n in (group.get("n_voxels") or {}).items()}
             found[name] = facts | {"groups": listed}
     return found
@@ -99,7 +101,8 @@ def entries_of(facts: Mapping) -> list[dict]:
 
 def titles(modalities: Any) -> str:
     """Modalities as a sentence names them: `"EEG, MEG and fMRI"`."""
-    return listed(TITLES[modality] for modality in modalities)
+    parts = [modality.partition(".") for modality in modalities]  # `eeg.things_eeg2` of several corpora
+    return listed(f"{TITLES[modality]} {markdown(corpus)}".rstrip() for modality, _, corpus in parts)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -149,6 +152,8 @@ def recordings_section(branches: Mapping[str, dict]) -> str:
     lines = ["## Recordings", ""]
     for modality, facts in branches.items():
         shape = _voxels(facts) if modality == "fmri" else _sensors(facts)
+        if facts.get("corpora"):
+            shape = "; ".join(f"{markdown(name)}: {_sensors(own)}" for name, own in facts["corpora"].items())
         steps = list(dict.fromkeys(_steps(group.get("preparation")) for group in facts["groups"]))
         lines.append(f"- {TITLES[modality]}: {shape}. {' Or: '.join(steps) or 'What they went through: not told.'}")
     return "\n".join(lines)

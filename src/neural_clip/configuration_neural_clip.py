@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from .closed_form_settings import ClosedFormSettings
+from .corpus_inputs import CorpusInputs, check_corpora, corpus_of
 from .errors import check_option, check_value, did_you_mean
 from .pushing import PushedByTerms
 from .target_space import TargetSpace
@@ -235,6 +236,11 @@ class SensorConfig(StrictConfig):
         trained_on (`list[dict]`, *optional*): Data sets that the weights learnt from, written by `neural-clip train`:
             `corpus`, `subjects`, `simulated`, `licence`, `redistribution` (`"allowed"` or `"forbidden"`) and `terms`.
             They decide who may see the model on the Hub. `None` where nobody knows.
+        corpora (`dict[str, dict]`, *optional*): Where people of several corpora share the network: by corpus
+            `n_chans`, `n_times`, `sfreq`, `tmin` and `ch_names` of its recordings, as [`CorpusInputs`] holds them. A
+            subject `things_eeg2/sub-01` is of the corpus `things_eeg2`. Recordings are brought to the window and rate
+            above by a fixed linear map ([`resampling`]), and to `n_chans` channels by the alignment layer. Nobody is
+            the mean of people whose channels differ, so there is no average subject.
     """
 
     n_chans: int = 128
@@ -264,6 +270,7 @@ class SensorConfig(StrictConfig):
     closed_form: dict | None = None
     confidence_temperature: dict | None = None
     trained_on: list[dict] | None = None
+    corpora: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -300,6 +307,34 @@ class SensorConfig(StrictConfig):
         found = ClosedFormSettings.of(self.closed_form, self.subjects)
         left = self.n_times if found is None else (self.n_times - found.first_sample) // found.decimation
         check_value("closed_form", self.closed_form, left > 0, f"what leaves some of {self.n_times} samples")
+        self.check_corpora(found)
+
+    def check_corpora(self, closed_form: ClosedFormSettings | None) -> None:
+        """Raise a `ValueError` where inputs by corpus are damaged, or something needs people of equal channels."""
+        if check_corpora(self.corpora, self.subjects, self.inputs) is None:
+            return
+        why = "0 where people of several corpora share the network: they have no average subject"
+        check_value("subject_dropout", self.subject_dropout, self.subject_dropout == 0, why)
+        own = closed_form is None or not (closed_form.shared or closed_form.mixed)
+        check_value(
+            "closed_form", self.closed_form, own, "a map of each subject's own where there are several corpora"
+        )
+
+    @property
+    def inputs(self) -> CorpusInputs:
+        """What the network reads."""
+        return CorpusInputs.of(self)
+
+    def inputs_of(self, subject: str) -> CorpusInputs:
+        """What a recording of a subject looks like."""
+        if self.corpora is None or subject not in self.subjects:
+            return self.inputs
+        return CorpusInputs.of(self.corpora[corpus_of(subject)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` holds it; without `corpora` where there is one."""
+        found = super().to_dict()
+        return found if self.corpora is not None else {name: found[name] for name in found if name != "corpora"}
 
     def check_braindecode(self) -> None:
         """Raise a `ValueError` when the settings of a braindecode network are missing, unused or not JSON."""

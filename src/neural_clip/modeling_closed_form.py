@@ -13,8 +13,14 @@ from torch.nn import functional
 
 from .closed_form_settings import ClosedFormSettings
 from .configuration_neural_clip import AVERAGE_SUBJECT
-from .modeling_subject_branch import SubjectClosedForm, Window, blend
-from .modeling_subject_layers import SubjectLayers, apply_by_subject, average_layer, mean_parameters
+from .modeling_subject_branch import CommonWindow, SubjectClosedForm, Window, blend
+from .modeling_subject_layers import (
+    SubjectLayers,
+    apply_by_subject,
+    average_layer,
+    common_values,
+    mean_parameters,
+)
 
 
 class ClosedFormLayer(nn.Module):
@@ -80,7 +86,8 @@ class ClosedForm(nn.Module):
         """Values that the map of a subject reads."""
         if not self.is_sensors:
             return self.config.n_voxels[name]
-        return self.config.n_chans * ((self.config.n_times - self.settings.first_sample) // self.settings.decimation)
+        n_times = (self.config.n_times - self.settings.first_sample) // self.settings.decimation
+        return self.config.inputs_of(name).n_chans * n_times
 
     def give_map(self, name: str) -> ClosedFormLayer:
         """Give a subject of the configuration a new layer with a map of its own, and return it."""
@@ -144,7 +151,10 @@ class ClosedForm(nn.Module):
         Returns:
             `tuple` of `torch.FloatTensor` `(batch_size, out_features)`, of any length, and `(batch_size, 2)`.
         """
-        values = self.window(values.to(self.dtype))
+        values = values.to(self.dtype)
+        if self.is_sensors:
+            values = common_values(values, subject_ids, self.config, "values")
+        values = self.window(values)
 
         def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
             found, own = self.parts_of(subject), values[rows]
@@ -152,7 +162,7 @@ class ClosedForm(nn.Module):
                 own = found["mixing"] @ own
             mapped = found["bias"].expand(len(rows), self.out_features)
             if "weight" in found:
-                own = own.flatten(1)[:, : found["weight"].shape[1]]  # zeros follow the voxels of a subject
+                own = own.flatten(1)[:, : found["weight"].shape[1]]  # zeros follow the voxels or channels of a subject
                 mapped = functional.linear(own, found["weight"], found["bias"])
             return torch.cat([mapped, found["parts"].expand(len(rows), 2)], dim=1)
 
@@ -165,4 +175,8 @@ class ClosedForm(nn.Module):
     @torch.no_grad()
     def for_subject(self, subject: int) -> SubjectClosedForm:
         """The closed form of one subject, as a plain module with weights of its own."""
-        return SubjectClosedForm(self.window, **self.parts_of(subject))
+        window = self.window
+        if self.is_sensors and self.config.corpora is not None:
+            common = CommonWindow(self.config.inputs_of(self.config.subjects[subject]), self.config.inputs)
+            window = nn.Sequential(common, window)
+        return SubjectClosedForm(window, **self.parts_of(subject))

@@ -166,6 +166,11 @@ class NeuralClipModel(WholeModel):
                 "Invalid value for the 'n_voxels' parameter. It must be above 0 for 'fmri' and None for the others, "
                 f"but got {n_voxels} for {modality!r}."
             )
+        if modality != "fmri" and config.corpora is not None:
+            raise ValueError(
+                f"The model has {modality} of the corpora {list(config.corpora)}, whose channels may differ, so that "
+                "there is no mean layer a new subject could start from. Train a model of one corpus for that."
+            )
         if modality != "fmri" and not config.subjects:
             raise ValueError(f"The model has no {modality} subject yet whose alignment layer could be the start.")
         if n_voxels is None:
@@ -379,8 +384,9 @@ class NeuralClipModel(WholeModel):
         if modality is None:
             known: dict[str, list[str]] = {}
             for each in self.encoders:
-                average = [] if each == "fmri" else [AVERAGE_NAME]
-                for subject in [*self.encoder(each).config.subjects, *average]:
+                config = self.encoder(each).config
+                average = [] if each == "fmri" or config.corpora is not None else [AVERAGE_NAME]
+                for subject in [*config.subjects, *average]:
                     known.setdefault(subject, []).append(each)
             check_option("name", name, list(known))
             if len(known[name]) > 1:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .configuration_neural_clip import SensorConfig
+from .configuration_neural_clip import AVERAGE_SUBJECT, SensorConfig
 from .modeling_braindecode import BraindecodeNet
 from .modeling_parallel import (
     EncoderOutput,
@@ -18,8 +18,15 @@ from .modeling_parallel import (
     parallel_networks,
 )
 from .modeling_pretrained import WholeModel
-from .modeling_subject_branch import SubjectEncoder, Window
-from .modeling_subject_layers import SubjectConv, SubjectLinear, check_subject_ids, drop_subjects, subject_index
+from .modeling_subject_branch import CommonWindow, SubjectEncoder, Window
+from .modeling_subject_layers import (
+    SubjectConv,
+    SubjectLinear,
+    check_subject_ids,
+    common_values,
+    drop_subjects,
+    subject_index,
+)
 from .modeling_temporal_spatial import LinearNet, TemporalFilter, TemporalSpatialNet
 
 
@@ -43,9 +50,8 @@ class SensorPreTrainedModel(WholeModel):
         super().__init__(config)
         self.alignment: Any
         if config.encoder_type == "linear":
-            size = config.n_chans * config.n_network_times
-            width = config.num_networks * config.hidden_size
-            self.alignment = SubjectLinear(dict.fromkeys(config.subjects, size), width)
+            sizes = {name: config.inputs_of(name).n_chans * config.n_network_times for name in config.subjects}
+            self.alignment = SubjectLinear(sizes, config.num_networks * config.hidden_size)
         else:
             self.alignment = SubjectConv(config)
         network_class = self.networks[config.encoder_type]
@@ -55,14 +61,16 @@ class SensorPreTrainedModel(WholeModel):
 
     def window(self, values: torch.Tensor, subject_ids: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Check a batch and shift, crop and average samples as configured; what the alignment layers are given."""
-        expected = (self.config.n_chans, self.config.n_times)
-        if values.ndim != 3 or tuple(values.shape[1:]) != expected:
+        several, expected = self.config.corpora is not None, (self.config.n_chans, self.config.n_times)
+        if values.ndim != 3 or (tuple(values.shape[1:]) != expected and not several):
+            shape = "n_chans, n_times" if several else f"{expected[0]}, {expected[1]}"
             raise ValueError(
-                f"'{self.main_input_name}' must have shape (batch_size, {expected[0]}, {expected[1]}) "
+                f"'{self.main_input_name}' must have shape (batch_size, {shape}) "
                 f"(sensors, samples), but got {tuple(values.shape)}."
             )
-        subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects)
-        values = values.to(self.dtype)
+        least = 0 if several else AVERAGE_SUBJECT
+        subject_ids = check_subject_ids(subject_ids, len(values), self.config.subjects, least)
+        values = common_values(values.to(self.dtype), subject_ids, self.config, self.main_input_name)
         if self.training:
             values = shift_times(values, round(self.config.time_shift * self.config.sfreq))
             subject_ids = drop_subjects(subject_ids, self.config.subject_dropout)
@@ -113,7 +121,7 @@ class SensorPreTrainedModel(WholeModel):
         Returns:
             [`SubjectEncoder`] in `eval()` mode. Neither `time_shift` nor `subject_dropout` is part of it.
         """
-        subject = subject_index(name, self.config.subjects, average=True)
+        subject = subject_index(name, self.config.subjects, average=self.config.corpora is None)
         config, alignment, network = self.config, self.alignment, copy.deepcopy(self.network)
         if isinstance(alignment, SubjectLinear):
             folded: nn.Module = nn.Sequential(nn.Flatten(1), alignment.folded(subject))
@@ -122,8 +130,11 @@ class SensorPreTrainedModel(WholeModel):
         if config.encoder_type == "temporal_spatial":  # the filters are part of the alignment layer now
             for part in network if isinstance(network, ParallelNetworks) else [network]:
                 part.spatial = nn.Identity()
-        window = Window(config.first_sample, config.decimation)
-        return SubjectEncoder((config.n_chans, config.n_times), window, folded, network).eval()
+        window: nn.Module = Window(config.first_sample, config.decimation)
+        given = config.inputs_of(name)
+        if config.corpora is not None:
+            window = nn.Sequential(CommonWindow(given, config.inputs), window)
+        return SubjectEncoder((given.n_chans, given.n_times), window, folded, network).eval()
 
 
 # Code that was shipped with checkpoints imports all of these from here.

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .corpus_inputs import CorpusInputs, resampling
 from .modeling_parallel import mean_features
 
 
@@ -20,6 +21,20 @@ class Window(nn.Module):
         """Map `(batch_size, n_chans, n_times)` to `(batch_size, n_chans, n_network_times)`."""
         values = values[:, :, self.first_sample :]
         return functional.avg_pool1d(values, self.decimation) if self.decimation > 1 else values
+
+
+class CommonWindow(nn.Module):
+    """Bring recordings of one corpus to the window and the rate that several have in common."""
+
+    matrix: torch.Tensor
+
+    def __init__(self, given: CorpusInputs, common: CorpusInputs) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.from_numpy(resampling(given, common)).float(), persistent=False)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, n_chans, given.n_times)` to `(batch_size, n_chans, common.n_times)`."""
+        return values @ self.matrix.to(values.dtype)
 
 
 class SubjectEncoder(nn.Module):

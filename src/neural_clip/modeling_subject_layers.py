@@ -10,10 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, SensorConfig
+from .corpus_inputs import CorpusInputs, corpus_of, resampling, rows_of_channels
 from .errors import check_option
 
 
-def check_subject_ids(subject_ids: torch.Tensor | None, batch_size: int, subjects: list[str]) -> torch.Tensor:
+def check_subject_ids(
+    subject_ids: torch.Tensor | None, batch_size: int, subjects: list[str], least: int = AVERAGE_SUBJECT
+) -> torch.Tensor:
     """Return `subject_ids` if each row names one of `subjects` or the average subject, else raise a `ValueError`."""
     if subject_ids is None:
         raise ValueError(f"'subject_ids' is missing; give one index a recording into {subjects}.")
@@ -23,12 +26,46 @@ def check_subject_ids(subject_ids: torch.Tensor | None, batch_size: int, subject
     if subject_ids.shape != (batch_size,):
         raise ValueError(f"'subject_ids' must have shape ({batch_size},), but got {tuple(subject_ids.shape)}.")
     found = sorted(set(subject_ids.tolist()))
-    if found and (found[0] < AVERAGE_SUBJECT or found[-1] >= len(subjects)):
+    if found and (found[0] < least or found[-1] >= len(subjects)):
+        average = f" or be {AVERAGE_SUBJECT} (the average subject)" if least == AVERAGE_SUBJECT else ""
         raise ValueError(
-            f"'subject_ids' must lie between 0 and {len(subjects) - 1} (subjects {subjects}) or be {AVERAGE_SUBJECT} "
-            f"(the average subject), but got {found}."
+            f"'subject_ids' must lie between 0 and {len(subjects) - 1} (subjects {subjects}){average}, but got "
+            f"{found}."
         )
     return subject_ids
+
+
+def common_values(values: torch.Tensor, subject_ids: torch.Tensor, config: SensorConfig, name: str) -> torch.Tensor:
+    """Recordings of people of several corpora in the window and at the rate that these have in common.
+
+    Args:
+        values (`torch.FloatTensor` of shape `(batch_size, max_n_chans, max_n_times)`): Where a recording has fewer
+            channels or samples than others, zeros follow.
+        subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Whose they are.
+        config ([`SensorConfig`]): With `corpora`; without them recordings stay as they are.
+        name (`str`): Of the recordings, for messages.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size, max_n_chans, config.n_times)`: Zeros follow the channels.
+    """
+    if config.corpora is None:
+        return values
+    inputs = [CorpusInputs.of(settings) for settings in config.corpora.values()]
+    numbers = {corpus: number for number, corpus in enumerate(config.corpora)}
+    corpus_ids = [numbers[corpus_of(config.subjects[subject])] for subject in subject_ids.tolist()]
+
+    def of_corpus(number: int, rows: torch.Tensor) -> torch.Tensor:
+        given, own = inputs[number], values[rows]
+        whole = own.shape[1] >= given.n_chans and own.shape[2] >= given.n_times
+        if not whole or bool(own[:, given.n_chans :].any() or own[:, :, given.n_times :].any()):
+            raise ValueError(
+                f"'{name}' of corpus {list(numbers)[number]!r} must hold {given.n_chans} sensors and {given.n_times} "
+                f"samples (then zeros), but got recordings of shape {tuple(own.shape[1:])}."
+            )
+        matrix = torch.from_numpy(resampling(given, config.inputs)).to(values)
+        return own[:, :, : given.n_times] @ matrix
+
+    return apply_by_subject(of_corpus, torch.tensor(corpus_ids, dtype=torch.long, device=subject_ids.device))
 
 
 def subject_index(name: str, subjects: list[str], average: bool) -> int:
@@ -140,9 +177,12 @@ class AlignmentConv(nn.Conv1d):
 
     is_identity = False
 
-    def __init__(self, config: SensorConfig) -> None:
+    def __init__(self, config: SensorConfig, given: CorpusInputs | None = None) -> None:
         size, n_chans = config.alignment_kernel_size, config.n_chans
-        super().__init__(n_chans, config.num_networks * n_chans, size, padding=size // 2)
+        n_given = n_chans if given is None else given.n_chans
+        super().__init__(n_given, config.num_networks * n_chans, size, padding=size // 2)
+        self.rows = None if given is None else rows_of_channels(given, config.inputs)
+        self.n_networks = config.num_networks
         self.is_identity = config.alignment_init == "identity"
         if self.is_identity:
             self.become_identity()
@@ -154,9 +194,17 @@ class AlignmentConv(nn.Conv1d):
             self.become_identity()
 
     def become_identity(self) -> None:
-        """Start as a copy of the input."""
-        nn.init.dirac_(self.weight, groups=self.out_channels // self.in_channels)
+        """Start as a copy of the input; of a corpus among others, each channel at its place in the network."""
         nn.init.zeros_(self.get_parameter("bias"))
+        if self.rows is None:
+            nn.init.dirac_(self.weight, groups=self.out_channels // self.in_channels)
+            return
+        with torch.no_grad():
+            placed = [(row, channel) for channel, row in enumerate(self.rows) if row >= 0]
+            self.weight.zero_()
+            for part in self.weight.chunk(self.n_networks):
+                for row, channel in placed:
+                    part[row, channel, self.kernel_size[0] // 2] = 1.0
 
 
 class SubjectConv(nn.Module):
@@ -171,7 +219,7 @@ class SubjectConv(nn.Module):
         self.padding = config.alignment_kernel_size // 2
         self.layers = SubjectLayers()
         for name in config.subjects:
-            self.layers[name] = AlignmentConv(config)
+            self.layers[name] = AlignmentConv(config, None if config.corpora is None else config.inputs_of(name))
 
     def add_subject(self, name: str) -> None:
         """Append a layer that is the mean of the others."""
@@ -183,7 +231,8 @@ class SubjectConv(nn.Module):
         """Mix sensors, each row by its own subject's layer.
 
         Args:
-            values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): Recordings.
+            values (`torch.FloatTensor` of shape `(batch_size, n_chans, n_times)`): Recordings; what follows a
+                subject's own channels is left out.
             subject_ids (`torch.LongTensor` of shape `(batch_size,)`): Whose they are.
             filters (sequence of `torch.FloatTensor` of shape `(n_filters, n_chans)`, *optional*): Spatial filters
                 of each network, applied to its part of the aligned sensors. Filters and layer are multiplied with one
@@ -197,9 +246,9 @@ class SubjectConv(nn.Module):
 
         def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
             if filters is None and subject != AVERAGE_SUBJECT:
-                return layers[subject](values[rows])
+                return layers[subject](values[rows, : layers[subject].in_channels])
             weight, bias = self.weights_of(subject, filters)  # fused, so no layer is called as a module
-            return functional.conv1d(values[rows], weight, bias, padding=self.padding)
+            return functional.conv1d(values[rows, : weight.shape[1]], weight, bias, padding=self.padding)
 
         return apply_by_subject(layer_of, subject_ids)
 

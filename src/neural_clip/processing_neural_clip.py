@@ -16,6 +16,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
+from .corpus_inputs import SEPARATOR, corpus_of
 from .errors import check_option, loading
 from .image_pixels import rgb_images
 from .preparation import (
@@ -56,7 +57,8 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         recordings (`dict`): By modality, a list of groups of subjects with what their recordings look like:
             `subjects`, `preparation` (see [`Preparation`]; absent in older checkpoints), and
             `ch_names`, `n_chans`, `n_times`, `sfreq` (Hz) and `tmin` (s) for `eeg` and `meg`, `n_voxels` for `fmri`.
-            One group may stand without a list.
+            Where people of several corpora share a network, there is a group for each `corpus`. One group may stand
+            without a list.
         image_settings (`dict`, *optional*): Settings of the CLIP image processor; absent for models of ready-made
             image embeddings.
         trained_on (`dict`, *optional*): By modality, the data sets that settings and statistics are of, as
@@ -94,16 +96,25 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         Args:
             config ([`NeuralClipConfig`]): Of the model.
             image_processor (*optional*): Of its image encoder.
-            preparations (`Mapping[str, Preparation]`, *optional*): What the rows of each modality went through.
-            statistics (`Mapping[str, Mapping]`, *optional*): By modality, what is in `scaling.safetensors` of its set.
+            preparations (`Mapping[str, Preparation]`, *optional*): What the rows of each modality went through; those
+                of several corpora of one modality by `modality.corpus`.
+            statistics (`Mapping[str, Mapping]`, *optional*): By the same names, what is in `scaling.safetensors` of
+                each set.
         """
         processor = cls(None, None if image_processor is None else image_processor.to_dict())
+        preparations, statistics = preparations or {}, statistics or {}
         for modality in config.modalities:
             settings = getattr(config, f"{modality}_config")
-            processor.add_subjects(
-                settings, modality, settings.subjects, (preparations or {}).get(modality),
-                (statistics or {}).get(modality, {}),
-            )  # fmt: skip
+            own: dict[str, list[str]] = {}
+            for name in settings.subjects:
+                key = f"{modality}.{corpus_of(name)}"
+                several = key in preparations or getattr(settings, "corpora", None) is not None
+                own.setdefault(key if several else modality, []).append(name)
+            for key, subjects in (own or {modality: []}).items():
+                processor.add_subjects(
+                    settings, modality, subjects, preparations.get(key), statistics.get(key, {}),
+                    key.partition(".")[2] or None,
+                )  # fmt: skip
         return processor
 
     @classmethod
@@ -137,7 +148,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
 
     def add_subjects(
         self, config: Any, modality: str, subjects: Sequence[str], preparation: Preparation | None,
-        statistics: Mapping[str, np.ndarray],
+        statistics: Mapping[str, np.ndarray], corpus: str | None = None,
     ) -> None:  # fmt: skip
         """Take subjects over, behind those that are there; they join the last group if theirs went through the same.
 
@@ -147,16 +158,21 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
             subjects (sequence of `str`): In the order of the configuration.
             preparation ([`Preparation`], *optional*): What their rows went through.
             statistics (`Mapping[str, np.ndarray]`): By [`tensor_name`]; those of other subjects are left out.
+            corpus (`str`, *optional*): Of these subjects, where people of several share the network.
         """
         keys = ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS
         group = {key: getattr(config, key) for key in keys} | {"subjects": list(subjects)}
         if modality == "fmri":
             group["n_voxels"] = {name: config.n_voxels[name] for name in subjects}
+        elif subjects and config.corpora is not None:
+            group |= config.inputs_of(subjects[0]).as_dict()
+        if corpus is not None:
+            group["corpus"] = corpus
         if preparation is not None:
             group["preparation"] = preparation.as_dict()
         self.trained_on[modality] = config.trained_on
         groups = self.recordings.setdefault(modality, [])
-        shared = [key for key in (*keys, "preparation") if key not in OWN_KEYS]
+        shared = [key for key in (*keys, "preparation", "corpus") if key not in OWN_KEYS]
         if groups and all(groups[-1].get(key) == group.get(key) for key in shared):
             for key in OWN_KEYS & groups[-1].keys():
                 merged = groups[-1][key] + group[key] if key == "subjects" else groups[-1][key] | group[key]
@@ -263,7 +279,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
             if is_mne(recordings):
                 recordings = loaded_epochs(recordings)
             count = number_of(recordings, modality)
-            names = subject_names(subject, count, known, modality)
+            names = subject_names(subject, count, known, modality, several=any(map(is_of_corpus, groups)))
             spec = group_of(groups, names)
             sessions = session_names(session, count)
             if modality == "fmri":
@@ -384,6 +400,11 @@ def repeatable(preparation: Preparation | None) -> Preparation:
     return preparation
 
 
+def is_of_corpus(group: Mapping) -> bool:
+    """Whether people of several corpora share the network."""
+    return group.get("corpus") is not None
+
+
 def check_group(group: Any, modality: str) -> None:
     """Raise unless the settings of a group of subjects are of the types that they are written with."""
     for key in ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS:
@@ -437,7 +458,10 @@ def unpack_rows(recordings: Any, modality: str, subject: Any) -> tuple[Any, Any]
         if subject == AVERAGE_NAME:
             names = [AVERAGE_NAME] * len(names)
         elif subject is not None and subject not in (names, names[0]):
-            raise ValueError(f"'subject' is {subject!r}, but the rows are of {sorted(set(names))}.")
+            said = [subject] * len(names) if isinstance(subject, str) else list(subject)
+            if [name.partition(SEPARATOR)[2] for name in said] != names:  # rows do not name their corpus
+                raise ValueError(f"'subject' is {subject!r}, but the rows are of {sorted(set(names))}.")
+            names = said
         return [to_array(row[modality], modality) for row in recordings], names
     if isinstance(recordings, Sequence) or (isinstance(recordings, np.ndarray) and recordings.dtype.kind == "O"):
         recordings = list(recordings[:])  # arrays of different lengths, tuples, columns of a data set
@@ -620,8 +644,10 @@ def to_array(values: Any, modality: str, dtype: Any = np.float32) -> np.ndarray:
         raise ValueError(f"{modality!r} must be numbers of one shape, but got {kind}: {error}.") from error
 
 
-def subject_names(subject: str | Sequence[str] | None, count: int, known: list[str], modality: str) -> list[str]:
-    """One known subject name a recording, or that of the average subject."""
+def subject_names(
+    subject: str | Sequence[str] | None, count: int, known: list[str], modality: str, several: bool = False
+) -> list[str]:
+    """One known subject name a recording, or that of the average subject, whom people of several corpora have not."""
     if subject is None:
         raise ValueError(f"'subject' is missing; say whose recordings these are: one of {known}.")
     names = [subject] * count if isinstance(subject, str) else list(subject)
@@ -633,11 +659,20 @@ def subject_names(subject: str | Sequence[str] | None, count: int, known: list[s
             "'subject' is 'average', but there is no average subject for fMRI: voxels of two subjects do not "
             f"correspond. Allowed values are {known}; `neural-clip adapt` fits an alignment layer for a new subject."
         )
+    if several and AVERAGE_NAME in names:
+        raise ValueError(
+            "'subject' is 'average', but people of several corpora have no average subject: their recordings differ. "
+            f"Allowed values are {known}."
+        )
     if unknown:
         average = "" if modality == "fmri" else "'average' takes the mean of all subjects' alignment layers, and "
+        unseen = (
+            f" For subjects whom the model has not seen: {average}`neural-clip adapt` fits an alignment layer of "
+            "their own."
+        )
         raise ValueError(
-            f"Invalid value for the 'subject' parameter. Allowed values are {known}, but got {unknown}. For subjects "
-            f"whom the model has not seen: {average}`neural-clip adapt` fits an alignment layer of their own."
+            f"Invalid value for the 'subject' parameter. Allowed values are {known}, but got {unknown}."
+            f"{'' if several else unseen}"
         )
     return names
 

@@ -98,7 +98,7 @@ def test_exponents_are_found_in_the_file_too(recipe_file):
         (["--training.eval_strategy", "sometimes"], "'training' section cannot be used"),
         (["--data", "eegs=x"], r"got 'eegs=x' instead. Did you mean 'eeg'\?"),
         (["--data", "eeg=x", "meg"], "Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, .* got 'meg' instead"),
-        (["--data", "eeg=x", "eeg=y"], "each once, but got 'eeg=y'"),
+        (["--data", "eeg=x", "eeg=x"], "each folder once, but got 'eeg=x'"),
         (["--data", "eeg="], "got 'eeg=' instead"),
         (["--overwrite", "yes"], "Unexpected argument 'yes'"),
         (["--overwrit", "--resume"], r"'--overwrit' has no value. Did you mean 'overwrite'\?"),

@@ -341,7 +341,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, mon
     [
         (["gone.yaml"], "gone.yaml"), (["gone"], "There is no folder 'gone', and it is no name on the Hub"),
         (["stimuli"], "'stimuli' is no prepared data set"),
-        (["manifest.yaml", "manifest.yaml"], "'manifest.yaml' and 'manifest.yaml' both hold eeg; give one."),
+        (["manifest.yaml", "manifest.yaml"], "'manifest.yaml' and 'manifest.yaml' both hold eeg; give one. Several"),
     ],
 )  # fmt: skip
 def test_sources_that_are_none_are_told(tmp_path, monkeypatch, sources, told):

@@ -133,8 +133,9 @@ class Answers:
         """Whom the checkpoint knows, and the average of those."""
         config = self.embedder.model.config
         known = [name for m in self.embedder.modalities for name in getattr(config, f"{m}_config").subjects]
-        sensors = any(MODALITIES[m].sensors for m in self.embedder.modalities)
-        return [*dict.fromkeys(known), *(["average"] if sensors else [])]
+        configs = [getattr(config, f"{m}_config") for m in self.embedder.modalities if MODALITIES[m].sensors]
+        average = any(getattr(each, "corpora", None) is None for each in configs)
+        return [*dict.fromkeys(known), *(["average"] if average else [])]
 
     @property
     def has_text(self) -> bool:

@@ -1,7 +1,8 @@
 """Score checkpoints on the test splits of prepared data sets: decoding, encoding and conversion.
 
 With several checkpoints the first is the one that the report is about: it must have an encoder for every data set, the
-controls and pictures are its own, and the others are compared with it, query by query. `torchrun --nproc_per_node 2
+controls and pictures are its own, and the others are compared with it, query by query. Several data sets of one
+modality (`--data eeg=A eeg=B`) are of different corpora, and each is scored by itself. `torchrun --nproc_per_node 2
 --no-python neural-clip evaluate ...` embeds the recordings in two processes.
 """
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     from neural_clip.evaluation.run import evaluate_checkpoints
     from neural_clip.files.bars import only_our_bars
     from neural_clip.files.privacy import shared_command
+    from neural_clip.prepared.several import in_report
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
@@ -51,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> dict:
         return evaluate_checkpoints(checkpoints, data, given.output_dir, options)
     with only_writer(given.output_dir / REPORT_FILE):
         report = evaluate_checkpoints(checkpoints, data, given.output_dir, options, command=command)
-        opened = {found.facts.modality: found for found in data}
-        path = write_report(given.output_dir, pictures=given.pictures, data=opened)
+        path = write_report(given.output_dir, pictures=given.pictures, data=in_report(data))
     print_tables(report, path.parent)
     return report

@@ -30,12 +30,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     (options,) = read_options("report", __doc__, argv, ReportOptions)
     from neural_clip.evaluation.outputs import read_report
     from neural_clip.files.bars import only_our_bars
+    from neural_clip.prepared.several import in_report
     from neural_clip.report.tables import print_tables
     from neural_clip.report.write import write_report
 
     if options.pictures:  # nothing else reads rows, and to keep libraries quiet they are imported
         only_our_bars()
-    data = {opened.facts.modality: opened for opened in map(open_data_set, options.data or ())}
+    data = in_report(map(open_data_set, options.data or ()))
     path = write_report(options.report, pictures=options.pictures, data=data)
     print_tables(read_report(path.parent), path.parent)
     return path

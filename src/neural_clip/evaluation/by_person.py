@@ -70,7 +70,7 @@ class ByPerson:
             if has_means(part):
                 means = mean_recordings(part)
                 for name, model in models.items():
-                    if getattr(model.config, f"{modality}_config", None) is not None:
+                    if getattr(model.config, f"{part.modality}_config", None) is not None:
                         found.means[modality][name] = embed_split(
                             model, means, subject=options.subject, batch_size=options.batch_size,
                             device=options.device,

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError, check_value
+from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.files.record import check_record
 from neural_clip.gallery.fit import check_prepared_alike
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import MODALITIES, kind_of
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.several import by_key
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
 
 if TYPE_CHECKING:
@@ -30,18 +32,27 @@ def check_names(checkpoints: Mapping[str, str | Path]) -> None:
 
 
 def open_data(data: Sequence[str | Path | PreparedSet], streaming: bool = False) -> dict[str, PreparedSet]:
-    """Data sets by modality; raise where a modality is given twice or the image encoders differ."""
+    """Data sets by modality, several of one by `modality.corpus`; raise where corpora or image encoders do not fit."""
     if not data:
         raise DataError("Invalid value for the 'data' parameter. Allowed is one or more, but got none.")
-    found: dict[str, PreparedSet] = {}
-    for folder in data:
-        opened = PreparedSet.open(folder, streaming, MOST_KEPT)
-        modality = opened.facts.modality
-        if modality in found:
-            raise DataError(f"'{found[modality].name}' and '{opened.name}' both hold {modality}; give one.")
-        found[modality] = opened
+    found = by_key(PreparedSet.open(folder, streaming, MOST_KEPT) for folder in data)
     common_image_encoder({opened.name: opened.facts for opened in found.values()}, means=False)
-    return {modality: found[modality] for modality in MODALITIES if modality in found}
+    return {key: found[key] for modality in MODALITIES for key in found if kind_of(key) == modality}
+
+
+def check_understood(options: EvaluateOptions, data: Mapping[str, PreparedSet]) -> None:
+    """Raise a `DataError` where what was learned is to be shown of one of several corpora."""
+    if options.understand is not None and any(opened.key != opened.facts.modality for opened in data.values()):
+        raise DataError("'understand' shows a model of one corpus of each modality; leave it out with several.")
+
+
+def named_as_in(model: NeuralClipModel, data: Mapping[str, PreparedSet]) -> dict[str, PreparedSet]:
+    """Data sets with people called as a model calls them: where it knows several corpora, `corpus/sub-01`."""
+    found = []
+    for key, opened in data.items():
+        config = getattr(model.config, f"{kind_of(key)}_config", None)
+        found.append(opened.named_for(() if config is None else config.subjects))
+    return {opened.key: opened for opened in found}
 
 
 def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
@@ -50,10 +61,11 @@ def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first
     The first says which mean is subtracted from the images; data sets that are compared with others have it already.
     """
     model = load_model(checkpoint)
-    absent = [modality for modality in data if getattr(model.config, f"{modality}_config", None) is None]
+    absent = [key for key in data if getattr(model.config, f"{kind_of(key)}_config", None) is None]
     if absent and (first or len(absent) == len(data)):
+        kind = kind_of(absent[0])
         raise DataError(
-            f"'{data[absent[0]].name}' holds {absent[0]} recordings, but the model '{checkpoint}' has no {absent[0]} "
+            f"'{data[absent[0]].name}' holds {kind} recordings, but the model '{checkpoint}' has no {kind} "
             "encoder" + ("." if len(data) == 1 else ", and the first checkpoint needs one for every data set.")
         )
     expected = EncoderIdentity.of_config(model.config)

@@ -18,7 +18,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.by_person import ByPerson
-from neural_clip.evaluation.checkpoints import check_names, fitting_model, open_data
+from neural_clip.evaluation.checkpoints import check_names, check_understood, fitting_model, named_as_in, open_data
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, write_outputs
@@ -30,6 +30,7 @@ from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit
+from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.target_space import TargetSpace
@@ -58,7 +59,8 @@ def evaluate_checkpoints(
     Args:
         checkpoints (`Mapping[str, str or Path]`): Names in the report, and folders or Hub names of
             [`NeuralClipModel`]s. The first must have an encoder for every data set, others for one or more.
-        data (`Sequence[str or Path or PreparedSet]`): Prepared data sets, at most one a modality.
+        data (`Sequence[str or Path or PreparedSet]`): Prepared data sets. Several of one modality are of different
+            corpora; each is scored by itself and called `modality.corpus` in the report.
         output_dir (`str` or `Path`): Made if missing; the files of an earlier evaluation stay until all new ones are
             written, and other files stay.
         options ([`EvaluateOptions`], *optional*): What is scored, and how.
@@ -71,7 +73,8 @@ def evaluate_checkpoints(
 
     Raises:
         DataError: If an option is not allowed, there is no checkpoint, one cannot be read or has the name of a
-            baseline, a data set does not fit it, a modality is given twice, or image encoders differ, among the data
+            baseline, a data set does not fit it, two of one modality are of the same corpus, or image encoders
+            differ, among the data
             sets or from the one that a checkpoint was trained on; if `output_dir` is a file, a data set or in one, or
             a checkpoint, or another process writes there.
     """
@@ -111,7 +114,7 @@ def _evaluated(
     first, splits = next(iter(embedded.items()))
     unseen = {
         modality: sorted(
-            set(part.subjects.tolist()) - set(getattr(models[first].config, f"{modality}_config").subjects)
+            set(part.subjects.tolist()) - set(getattr(models[first].config, f"{part.modality}_config").subjects)
         )
         for modality, part in splits.items()
     }
@@ -129,7 +132,7 @@ def _evaluated(
         report.add_modality(modality, part, baselines=options.wanted_baselines, controls=options.controls)
     for source in splits:
         for target in splits:
-            if source != target:
+            if kind_of(source) != kind_of(target):
                 report.add_conversion(source, target)
     found = report.as_dict()
     if options.understand is not None:
@@ -156,6 +159,9 @@ def _embedded(
     models: dict[str, NeuralClipModel] = {}
     for name, path in checkpoints.items():
         models[name] = fitting_model(path, opened, first=not models)
+        if len(models) == 1:
+            opened = named_as_in(models[name], opened)
+            check_understood(options, opened)
         space = TargetSpace.of(getattr(models[name].config, "target_space", None))
         opened = {modality: found.moved_to(space) for modality, found in opened.items()}
     for data_set in opened.values():
@@ -165,7 +171,7 @@ def _embedded(
     for name, path in checkpoints.items():
         for modality, part in parts.items():
             check_seen(options.protocol, path, part.data, seen_in_training(path, part.data, part.name))
-            if (config := getattr(models[name].config, f"{modality}_config", None)) is not None:
+            if (config := getattr(models[name].config, f"{part.modality}_config", None)) is not None:
                 check_unseen_people(options.protocol, path, list(config.subjects), part.subjects.tolist())
     embedded: Embedded = {}
     for name, model in models.items():
@@ -173,7 +179,7 @@ def _embedded(
         embedded[name] = {
             modality: _one_embedded(model, part, options, own)
             for modality, part in parts.items()
-            if getattr(model.config, f"{modality}_config", None) is not None
+            if getattr(model.config, f"{part.modality}_config", None) is not None
         }
     return models, parts, embedded
 
@@ -293,7 +299,7 @@ class Report:
         if self.by_person is not None:
             self.by_person.add(modality, self._with(modality), predictions, self.seed)
         ceiling = (part.facts.simulated or {}).get("ceiling")
-        self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
+        self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][kind_of(modality)]}
         self.decoding_entries[modality] = entries
         self._compare("decoding", [modality], contributions, _units(part), COMPARED)
 
@@ -307,7 +313,7 @@ class Report:
         for name, splits in self._with(modality).items():
             part = splits[modality]
             subjects = [layer] * len(part) if layer else part.subjects.tolist()
-            temperatures = Temperatures.of(self.configs[name], [modality] * len(part), subjects)
+            temperatures = Temperatures.of(self.configs[name], [part.modality] * len(part), subjects)
             self.confidence[modality].append(confidence_record(part, temperatures, name, self.seed))
 
     def _add_encoding(self, modality: str) -> None:
@@ -319,7 +325,7 @@ class Report:
         for name, splits in self._with(modality).items():
             record, contributions[name] = encoding_record(splits[modality], self.seed)
             rows.append({"method": name, **record})
-        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"][modality]}
+        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"][kind_of(modality)]}
         images = self._first(modality).shown_ids.tolist()
         self._compare("encoding", [modality], contributions, images, ("two_way",))
 
@@ -328,7 +334,7 @@ class Report:
         from neural_clip.evaluation.paper_figures import PAPER
         from neural_clip.evaluation.tasks import conversion_record
 
-        pair = f"{source}->{target}"
+        pair, paper = f"{source}->{target}", PAPER["conversion"][f"{kind_of(source)}->{kind_of(target)}"]
         contributions, entries = {}, []
         for name, splits in self._with(source, target).items():
             decoded, seen = (
@@ -339,7 +345,7 @@ class Report:
                 splits[source], splits[target], decoded["two_way"], self.seed, method=name,
                 source_two_way=seen["two_way"], bank=self.bank,
             )  # fmt: skip
-            self.conversion.append({"method": name, **record, "paper": PAPER["conversion"][pair]})
+            self.conversion.append({"method": name, **record, "paper": paper})
             found = conversion_entries(self.protocol, record, decoded["two_way_permutation"])
             entries += [{"method": name, **entry} for entry in found]
         self.conversion_entries[pair] = entries
@@ -420,9 +426,9 @@ def baseline_rows(
     costs = costs_of(list(wanted), splits[0])
     long = sum(cost.seconds for cost in costs.values()) > LONG
     if long:
-        print(told(data.modality, list(costs.values())), file=sys.stderr)
+        print(told(data.data.key, list(costs.values())), file=sys.stderr)
     with tqdm(
-        total=sum(cost.ridges for cost in costs.values()), desc=f"{data.modality} baselines", unit="ridge",
+        total=sum(cost.ridges for cost in costs.values()), desc=f"{data.data.key} baselines", unit="ridge",
         file=sys.stderr, disable=not long,
     ) as progress:  # fmt: skip
         for name, fit in wanted.items():
@@ -438,7 +444,7 @@ def baseline_rows(
             scored, contributions[name] = decoding_rows(data, made[name], name, seed)
             rows += [{**row, "fit": chosen} for row in scored]
             took = f"{time.monotonic() - started:.1f} s, {time.process_time() - seconds:.1f} s of the processor"
-            print(f"{data.modality}: {name} in {took}", file=sys.stderr)
+            print(f"{data.data.key}: {name} in {took}", file=sys.stderr)
     return rows, contributions, made
 
 

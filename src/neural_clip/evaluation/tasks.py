@@ -26,6 +26,7 @@ from neural_clip.gallery.confidence import Temperatures
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, expected_images
 from neural_clip.gallery.embedding import IMAGE_MEAN, SINGLE_TRIAL, SUBJECT_MEAN, EmbeddedSplit, aggregate
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.stimuli import database_of
 from neural_clip.retrieval.calibration import calibration_record, first_hits
 from neural_clip.retrieval.scores import score_queries
@@ -161,14 +162,14 @@ def conversion_record(
         contributions.append(per_query)
     plain = {name: value for name, value in ways[0].items() if name != "via"}
     record = {
-        "source": source.modality,
-        "target": target.modality,
+        "source": source.data.key,
+        "target": target.data.key,
         **plain,
-        "numerator": f"conversion 2-way, {source.modality} queries to {target.modality} recordings, "
+        "numerator": f"conversion 2-way, {source.data.key} queries to {target.data.key} recordings, "
         f"{source.name} splits",
-        "denominator": f"decoding 2-way of {target.modality} by {method}, {SINGLE_TRIAL}, {target.name} split",
+        "denominator": f"decoding 2-way of {target.data.key} by {method}, {SINGLE_TRIAL}, {target.name} split",
         "denominator_two_way": denominator,
-        "weaker": target.modality if weaker == denominator else source.modality,
+        "weaker": target.data.key if weaker == denominator else source.data.key,
         "weaker_two_way": weaker,
         "ways": ways,
         "n_bank_images": 0 if bank is None else len(bank),
@@ -297,7 +298,7 @@ def picture_hits(splits: dict[str, EmbeddedSplit]) -> dict[str, np.ndarray]:
         arrays[f"{name}_decoding_hits"] = NeuralGallery.of_images(part).hits(part.embeds)
         arrays[f"{name}_decoding_scores"] = _scores_of(*queries, part)
         tasks = {f"{name}_encoding": (part.gallery_embeds[part.shown_columns], part.shown_ids, name)}
-        tasks |= {f"{name}_to_{other}": (*queries, other) for other in splits if other != name}
+        tasks |= {f"{name}_to_{other}": (*queries, other) for other in splits if kind_of(other) != kind_of(name)}
         for task, (embeds, image_ids, searched) in tasks.items():
             arrays[f"{task}_hits"] = hits = recorded[searched].hits(embeds)
             behind = splits[searched].gallery_embeds[splits[searched].columns[hits[:, 0]]]

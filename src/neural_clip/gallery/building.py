@@ -131,6 +131,7 @@ def rows_of_recordings(
 def blocks_of(embedder: Embedder, data: Any) -> Iterator[Split]:
     """Some thousand recordings of splits or data sets at a time, with images in the space of a model."""
     for whole in _splits_of(data):
+        whole = whole.named_for(embedder.known(whole.modality))
         in_space = in_space_of(embedder.model.config, whole.data, f"The model '{embedder.identity.name}'")
         whole = replace(whole, data=in_space)
         for start in range(0, len(whole), BLOCK_RECORDINGS):

@@ -97,13 +97,14 @@ def telling(modality: str) -> Iterator[None]:
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Recordings one after the other, rows of fMRI followed by zeros where others are longer."""
+    """Recordings one after the other; zeros follow voxels, channels and samples where others have more."""
     import torch
 
     if len(parts) == 1:
         return parts[0]
-    longest = max(part.shape[-1] for part in parts)
-    return torch.cat([torch.nn.functional.pad(part, (0, longest - part.shape[-1])) for part in parts])
+    most = np.max([part.shape[1:] for part in parts], axis=0)
+    missing = [[n for lack in (most - part.shape[1:])[::-1] for n in (0, int(lack))] for part in parts]
+    return torch.cat([torch.nn.functional.pad(part, lack) for part, lack in zip(parts, missing, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +164,11 @@ class Embedder:
         """That the model has."""
         return list(self.model.config.modalities)
 
+    def known(self, modality: str) -> list[str]:
+        """Whom the model knows of a modality."""
+        config = getattr(self.model.config, f"{modality}_config", None)
+        return [] if config is None else list(config.subjects)
+
     def embed_images(self, images: Sequence[Any]) -> np.ndarray:
         """Vectors of images of Pillow or arrays, `(n_images, projection_dim)` float32, not normalised."""
         import torch
@@ -215,6 +221,7 @@ class Embedder:
         """As [`embed_recordings`], and whose layer each recording went through, `"average"` for the mean of all."""
         if isinstance(recordings, Split):
             check_option("modality", modality or recordings.modality, [recordings.modality])
+            recordings = recordings.named_for(self.known(recordings.modality))
             return recordings.modality, self.embed_split(recordings, subject), layers_of_split(recordings, subject)
         query = self.prepared(recordings, subject, modality, **said)
         return query.modality, self.embed([query])[0], self.layers_of(query)
@@ -275,6 +282,7 @@ class Embedder:
             )
         if subject not in (None, AVERAGE_NAME) and {subject} != set(part.subjects):
             raise DataError(f"'subject' is {subject!r}, but the rows are of {sorted(set(part.subjects.tolist()))}.")
+        part = part.named_for(self.known(part.modality))
         check_preparation(self.processor, part.data, "The model")
         device = str(self.model.device)
         average = subject if subject == AVERAGE_NAME else None
@@ -326,4 +334,5 @@ def _may_be(recordings: Any, modality: str, config: Any) -> bool:
     settings = getattr(config, f"{modality}_config")
     if modality == "fmri":
         return len(shape) in (1, 2) and shape[-1] in settings.n_voxels.values()
-    return len(shape) in (2, 3) and shape[-2:] == (settings.n_chans, settings.n_times)
+    inputs = [settings.inputs_of(name) for name in settings.subjects] or [settings]
+    return len(shape) in (2, 3) and any(shape[-2:] == (each.n_chans, each.n_times) for each in inputs)

@@ -68,6 +68,8 @@ def embed_split(
     from neural_clip.retrieval.tiles import unit_vectors
 
     modality, name = part.modality, part.data.name
+    config = getattr(model.config, f"{modality}_config", None)
+    part = part.named_for(() if config is None else config.subjects)
     check_fit(model, part.data, [] if subject else sorted(set(part.subjects)))
     subject_ids = _subject_ids(model, part, subject)
     model.eval().to(torch.device(device))
@@ -94,9 +96,10 @@ def _subject_ids(model: NeuralClipModel, part: Split, subject: str | None) -> np
     """Whose layer each recording goes through, `(n,)` int64."""
     from neural_clip.processing_neural_clip import subject_indices, subject_names
 
-    known = list(getattr(model.config, f"{part.modality}_config").subjects)
+    config = getattr(model.config, f"{part.modality}_config")
+    known, several = list(config.subjects), getattr(config, "corpora", None) is not None
     try:
-        names = subject_names(subject or part.subjects.tolist(), len(part), known, part.modality)
+        names = subject_names(subject or part.subjects.tolist(), len(part), known, part.modality, several)
     except ValueError as error:
         raise DataError(f"'{part.data.name}' cannot be scored so: {error}") from error
     return np.array(subject_indices(names, known), dtype=np.int64)

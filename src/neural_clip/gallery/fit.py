@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, check_option
 from neural_clip.preparation import VOXELS, Preparation, channel_differences
 from neural_clip.prepared.modalities import MODALITIES
 
@@ -51,13 +53,15 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
 
     Data sets of format 1 and older checkpoints do not know what that was; nothing is compared then.
     """
+    groups = processor.recordings.get(data.facts.modality, [])
+    data = data.named_for(name for group in groups for name in group.get("subjects") or ())
     for name, places in processor.statistics_of(data.facts.modality).items():
         if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):
             raise DataError(
-                f"{by} does not fit '{data.name}': the voxels of {name.split('/')[0]} lie in other places, or are in "
-                "another order. Prepare the data set with the mask of the checkpoint's."
+                f"{by} does not fit '{data.name}': the voxels of {unquote(name.split('/')[0])} lie in other places, "
+                "or are in another order. Prepare the data set with the mask of the checkpoint's."
             )
-    groups = processor.recordings.get(data.facts.modality, [])
+    groups = [group for group in groups if group.get("corpus") in (None, data.facts.corpus)]
     known = [Preparation.of(group.get("preparation")) for group in groups]
     found = data.preparation
     if found is None or not known or None in known:
@@ -72,8 +76,12 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
 
 def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None:
     """Raise a `DataError` where channels, rate, window or voxels of a data set are not those of an encoder."""
+    several, expected = getattr(config, "corpora", None), config
+    if several is not None:
+        check_option("corpus", data.facts.corpus, list(several))
+        expected = SimpleNamespace(**several[data.facts.corpus])
     pairs: dict[str, tuple[Any, Any]] = {
-        key: (getattr(data.facts, key), getattr(config, key, None))
+        key: (getattr(data.facts, key), getattr(expected, key, None))
         for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")
     }
     voxels = data.facts.n_voxels or {}

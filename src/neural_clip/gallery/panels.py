@@ -16,7 +16,7 @@ from neural_clip.files.whole import whole_file
 from neural_clip.gallery.cells import CELL_INCHES, LABEL_WIDTH, PITCH, draw_cell, draw_frame, thumbnail
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.prepared.image_rows import stored_pictures
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import kind_of, title_of
 from neural_clip.prepared.reader import PreparedSet
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def draw_panels(
         galleries[modality] = _shown(arrays, modality)
         images[modality], reason = _images_of(data.get(modality), named, folder)
         if reason:
-            missing.append(f"{MODALITIES[modality].title} ({reason})")
+            missing.append(f"{title_of(modality)} ({reason})")
     if missing:
         where = " Say where the data sets lie: `data` of `write_report`, --data of `neural-clip report`."
         where *= not all(reason.endswith(f"{NO_PIXELS})") for reason in missing)
@@ -147,7 +147,7 @@ def _decoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown]) -
         scores = arrays[f"{name}_decoding_scores"]
         for query in spaced_queries(scores, gallery.columns, ROWS_DECODING):
             hits = [int(hit) for hit in arrays[f"{name}_decoding_hits"][query] if hit >= 0]
-            title = f"{MODALITIES[name].title}\n{gallery.subjects[query]}\n2-way {scores[query]:.2f}"
+            title = f"{title_of(name)}\n{gallery.subjects[query]}\n2-way {scores[query]:.2f}"
             rows.append(Row(name, name, int(gallery.columns[query]), title, hits, [""] * len(hits)))
     return rows
 
@@ -159,7 +159,7 @@ def _encoding_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown]) -
         scores = arrays[f"{name}_encoding_scores"]
         shown = np.unique(gallery.columns)  # queries are images that were shown
         for query in spaced_queries(scores, shown, ROWS_DECODING):
-            title, found = f"image\nto {MODALITIES[name].title}\n2-way {scores[query]:.2f}", f"{name}_encoding_hits"
+            title, found = f"image\nto {title_of(name)}\n2-way {scores[query]:.2f}", f"{name}_encoding_hits"
             rows.append(_recordings_row(name, name, int(shown[query]), title, arrays[found][query], gallery))
     return rows
 
@@ -168,11 +168,11 @@ def _conversion_rows(arrays: dict[str, np.ndarray], galleries: dict[str, Shown])
     """Recording of one modality -> images behind the nearest recordings of another."""
     rows = []
     for name, source in galleries.items():
-        for other in [other for other in galleries if other != name]:
+        for other in [other for other in galleries if kind_of(other) != kind_of(name)]:
             key = f"{name}_to_{other}"
             scores = arrays[f"{key}_scores"]
             for query in spaced_queries(scores, source.columns, ROWS_CONVERSION):
-                title = f"{MODALITIES[name].title} {source.subjects[query]}\nto {MODALITIES[other].title}\n"
+                title = f"{title_of(name)} {source.subjects[query]}\nto {title_of(other)}\n"
                 title += f"2-way {scores[query]:.2f}"
                 shown = int(source.columns[query])
                 rows.append(_recordings_row(name, other, shown, title, arrays[f"{key}_hits"][query], galleries[other]))

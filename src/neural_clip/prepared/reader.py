@@ -10,15 +10,18 @@ for rows, values in part.blocks(64):  # values: (64, n_chans, n_times) or a list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import quote
 
 import numpy as np
 
+from neural_clip.corpus_inputs import SEPARATOR, CorpusInputs, resampling
 from neural_clip.errors import DataError, check_option
 from neural_clip.files.fetched import folder_of
 from neural_clip.files.places import command_line
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 Values = np.ndarray | list[np.ndarray]  # recordings of EEG and MEG, and of fMRI, where subjects differ in voxels
 Rows = slice | Sequence[int] | np.ndarray
+CORPUS_NAME = re.compile(r"[\w-]+")  # of several that are used together
 MAX_COMBINED = 2**30  # bytes of a column that becomes one array: the offsets of Arrow's lists end at 2^31 numbers
 
 
@@ -57,14 +61,15 @@ class PreparedSet:
         images ([`ImageTable`], *optional*): Read from the folder when first used unless given.
         streaming (`bool`): Read recordings from their Parquet files a row group at a time.
         most_kept (`int`, *optional*): Bytes of these that are kept in memory; by default a quarter of the machine's.
+        prefix (`str`): What the names of its people begin with in `facts`, but not on disk.
     """
 
     def __init__(
         self, name: str, folder: Path, facts: Facts, images: ImageTable | None = None, streaming: bool = False,
-        most_kept: int | None = None,
+        most_kept: int | None = None, prefix: str = "",
     ) -> None:  # fmt: skip
         self.name, self.folder, self.facts, self.streaming, self.most_kept = name, folder, facts, streaming, most_kept
-        self._images = images
+        self._images, self.prefix = images, prefix
         self._recordings: dict[str, datasets.DatasetDict] = {}
 
     @classmethod
@@ -93,6 +98,45 @@ class PreparedSet:
         facts = Facts.read(local)
         check_stored(local, facts, recordings=not streaming or local == Path(folder))
         return cls(str(folder), local, facts, streaming=streaming, most_kept=most_kept)
+
+    def of_corpus(self) -> PreparedSet:
+        """The same data set as one of several corpora: its people are called `corpus/sub-01`.
+
+        Raises:
+            DataError: If the corpus has a name that cannot be part of others.
+        """
+        facts = self.facts
+        if self.prefix:
+            return self
+        if not CORPUS_NAME.fullmatch(facts.corpus):
+            raise DataError(
+                f"'{self.name}' is of the corpus {facts.corpus!r}. Where several corpora are used together, its name "
+                "is part of the names of its people: letters, digits, '_' and '-' are allowed."
+            )
+        prefix = f"{facts.corpus}{SEPARATOR}"
+        scaling = dict(facts.scaling or {})
+        if "fitted_on_own_rows" in scaling:
+            scaling["fitted_on_own_rows"] = [prefix + name for name in scaling["fitted_on_own_rows"]]
+        renamed = replace(
+            facts, scaling=scaling, subjects=[prefix + name for name in facts.subjects],
+            subject_splits={prefix + name: counts for name, counts in facts.subject_splits.items()},
+            n_voxels=facts.n_voxels and {prefix + name: count for name, count in facts.n_voxels.items()},
+        )  # fmt: skip
+        return PreparedSet(self.name, self.folder, renamed, self._images, self.streaming, self.most_kept, prefix)
+
+    def named_for(self, known: Iterable[str]) -> PreparedSet:
+        """The data set with its people called `corpus/sub-01` where a model knows some of its corpus so."""
+        prefix = f"{self.facts.corpus}{SEPARATOR}"
+        return self.of_corpus() if any(name.startswith(prefix) for name in known) else self
+
+    @property
+    def key(self) -> str:
+        """What a report calls it: `"eeg"`, or `"eeg.things_eeg2"` as one of several corpora."""
+        return f"{self.facts.modality}.{self.facts.corpus}" if self.prefix else self.facts.modality
+
+    def stored_name(self, subject: str) -> str:
+        """A subject as the files call them."""
+        return subject.removeprefix(self.prefix)
 
     def verify(self) -> PreparedSet:
         """The same data set, once its files are read whole and known to be those that were written.
@@ -148,8 +192,12 @@ class PreparedSet:
             return self
         images = replace(self.images, embeds=mine.moved(self.images.embeds, space))
         targets = {**(self.facts.targets or {}), "space": replace(mine, mean=space.mean).as_dict()}
-        facts = replace(self.facts, targets=targets)
-        return PreparedSet(self.name, self.folder, facts, images, self.streaming, self.most_kept)
+        return self.with_facts(replace(self.facts, targets=targets), images)
+
+    def with_facts(self, facts: Facts, images: ImageTable | None = None) -> PreparedSet:
+        """The same files under other facts, or with other embeddings of their images."""
+        images = images or self._images
+        return PreparedSet(self.name, self.folder, facts, images, self.streaming, self.most_kept, self.prefix)
 
     @cached_property
     def preparation(self) -> Preparation | None:
@@ -175,7 +223,8 @@ class PreparedSet:
             raise DataError(f"'{self.name}' lacks '{STATISTICS_FILE}', by which its recordings were scaled.")
         if sha256_of([path]) != expected:
             raise DataError(f"'{path}' is not the file that was written. Prepare the data set again.")
-        return load_file(path)
+        start = quote(self.prefix, safe="")  # as `tensor_name` writes it
+        return {start + name: array for name, array in load_file(path).items()}
 
     @property
     def places_space(self) -> str | None:
@@ -195,7 +244,7 @@ class PreparedSet:
         Raises:
             DataError: If the file of places is missing, is not the one that was written, or does not fit.
         """
-        return self._places.get(self._known(subject))
+        return self._places.get(self.stored_name(self._known(subject)))
 
     def scanner_places(self, subject: str) -> np.ndarray | None:
         """Where the voxels of a subject lie in their own scanner, by the affine of `masks/<subject>.nii.gz`.
@@ -210,7 +259,7 @@ class PreparedSet:
         Raises:
             DataError: If the mask is damaged or has another number of voxels.
         """
-        path = self.folder / "masks" / f"{self._known(subject)}.nii.gz"
+        path = self.folder / "masks" / f"{self.stored_name(self._known(subject))}.nii.gz"
         if not path.exists():
             return None
         mask, affine = read_mask(path)
@@ -227,7 +276,8 @@ class PreparedSet:
         told = (facts.files or {}).get(PLACES_FILE, {}).get("sha256")
         if told is not None and path.is_file() and sha256_of([path]) != told:
             raise DataError(f"'{path}' is not the file that was written. {DATA_ADVICE}")
-        return read_places(path, facts.places_space, facts.n_voxels)
+        n_voxels = {self.stored_name(name): count for name, count in (facts.n_voxels or {}).items()}
+        return read_places(path, facts.places_space, n_voxels)
 
     def _known(self, subject: str) -> str:
         """The subject, if the data set has them."""
@@ -260,13 +310,14 @@ class PreparedSet:
         recordings: Any = self._streamed(name, wanted) if self.streaming else self._mapped(name, wanted)
         labels = recordings.select_columns(["subject", "image_id"]).with_format("arrow")[:]
         subjects_found, image_ids = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
-        stated = np.repeat(wanted, [self.facts.subject_splits[subject][name] for subject in wanted])
-        if labels["image_id"].null_count or not np.array_equal(subjects_found, stated):
+        stored = [self.stored_name(subject) for subject in wanted]
+        stated = np.repeat([stored, wanted], [self.facts.subject_splits[subject][name] for subject in wanted], axis=1)
+        if labels["image_id"].null_count or not np.array_equal(subjects_found, stated[0]):
             raise DataError(
                 f"The {name} rows of '{self.name}' are damaged: some have no image, or lie in the folder of another "
                 f"subject. {DATA_ADVICE}"
             )
-        return Split(self, name, recordings, subjects_found, image_ids)
+        return Split(self, name, recordings, stated[1] if self.prefix else subjects_found, image_ids)
 
     def row_groups(self, name: str, subjects: Sequence[str]) -> np.ndarray:
         """Number of the Parquet row group of each recording of a split, of these subjects, `(n,)` int."""
@@ -287,7 +338,7 @@ class PreparedSet:
 
     def _parquet(self, name: str, subjects: Sequence[str]) -> ParquetFiles:
         """Files of a split, here or on the Hub, in the order of its rows."""
-        patterns = [f"data/{subject}/{name}-*.parquet" for subject in subjects]
+        patterns = [f"data/{self.stored_name(subject)}/{name}-*.parquet" for subject in subjects]
         if self.folder == Path(self.name):
             paths = [str(path) for each in patterns for path in files_of(self.folder, each)]
             return ParquetFiles(paths, most_bytes=self.most_kept)
@@ -301,7 +352,8 @@ class PreparedSet:
         """All splits of a subject, opened once."""
         if subject not in self._recordings:
             facts, counts = self.facts, self.facts.subject_splits[subject]
-            patterns = {split: f"data/{subject}/{split}-*.parquet" for split in SPLITS if counts.get(split)}
+            folder = f"data/{self.stored_name(subject)}"
+            patterns = {split: f"{folder}/{split}-*.parquet" for split in SPLITS if counts.get(split)}
             shape = (facts.n_chans, facts.n_times) if MODALITIES[facts.modality].sensors else None
             columns = recording_features(facts.modality, shape)
             found = open_rows(self.folder, patterns, facts.fingerprint, columns)
@@ -323,6 +375,8 @@ class Split:
         searched ([`ImageTable`], *optional*): The gallery, sorted by id; every image of the split is in it. By
             default it is these images, each once.
         first_sample (`int`): Samples of EEG and MEG that are left out at the start whenever recordings are read.
+        resampling (`np.ndarray` of shape `(n_stored_times, n_times)`, *optional*): A linear map over time that
+            recordings of EEG and MEG pass through before that.
         decimation (`int`): Consecutive samples of EEG and MEG that are then averaged into one; what remains is left
             out.
         change (`Callable`, *optional*): What recordings of one shape pass through last: called with those that were
@@ -336,6 +390,7 @@ class Split:
     image_ids: np.ndarray
     searched: ImageTable | None = field(default=None, kw_only=True)
     first_sample: int = field(default=0, kw_only=True)
+    resampling: np.ndarray | None = field(default=None, kw_only=True)
     decimation: int = field(default=1, kw_only=True)
     change: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = field(default=None, kw_only=True)
 
@@ -443,6 +498,8 @@ class Split:
         """
         values = self._read(rows)
         if isinstance(values, np.ndarray) and values.ndim == 3:
+            if self.resampling is not None:
+                values = values @ self.resampling
             values = values[:, :, self.first_sample :]
             if self.decimation > 1:
                 n_times = values.shape[2] // self.decimation
@@ -488,7 +545,7 @@ class Split:
         """The same split with all its recordings in memory."""
         values = self.values()
         values = np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
-        return replace(self, recordings=values, first_sample=0, decimation=1, change=None)
+        return replace(self, recordings=values, first_sample=0, resampling=None, decimation=1, change=None)
 
     def rows_of(self, subject: str) -> np.ndarray:
         """Rows of a subject, `(n_rows,)`."""
@@ -508,6 +565,19 @@ class Split:
             recordings = recordings.select(rows)
         return replace(self, recordings=recordings, **{name: getattr(self, name)[rows] for name in self.by_row})
 
+    def named_for(self, known: Iterable[str]) -> Self:
+        """The same split with people called as a model calls them ([`PreparedSet.named_for`])."""
+        data = self.data.named_for(known)
+        if data is self.data:
+            return self
+        return replace(self, data=data, subjects=np.array([data.prefix + name for name in self.subjects], dtype=str))
+
+    def within(self, common: CorpusInputs) -> Self:
+        """EEG or MEG in the window and at the rate that several corpora have in common ([`resampling`])."""
+        facts = replace(self.facts, n_times=common.n_times, sfreq=common.sfreq, tmin=common.tmin)
+        matrix = resampling(CorpusInputs.of(self.facts), common).astype(np.float32)
+        return replace(self, data=self.data.with_facts(facts), resampling=matrix)
+
     def from_onset(self) -> Self:
         """EEG or MEG without the samples before image onset, which tell nothing of it; fMRI as it is."""
         return self if self.facts.tmin is None else replace(self, first_sample=self.facts.samples_before_onset)
@@ -522,9 +592,15 @@ class Split:
 
 
 def padded(values: Values) -> np.ndarray:
-    """Recordings as one writable float32 array `(n, ...)`; voxels are followed by zeros, `(n, max_n_voxels)`."""
+    """Recordings as one writable float32 array `(n, ...)`; zeros follow voxels, channels and samples of others."""
     if isinstance(values, np.ndarray):
         return np.array(values, dtype=np.float32)
+    if values and values[0].ndim > 1:
+        shape = np.max([row.shape for row in values], axis=0)
+        laid = np.zeros((len(values), *shape), dtype=np.float32)
+        for place, row in zip(laid, values, strict=True):
+            place[tuple(map(slice, row.shape))] = row
+        return laid
     lengths = np.array([len(row) for row in values], dtype=np.int64)
     laid = np.zeros((len(values), int(lengths.max(initial=0))), dtype=np.float32)
     laid[np.arange(laid.shape[1]) < lengths[:, None]] = np.concatenate([*values, np.zeros(0, np.float32)])

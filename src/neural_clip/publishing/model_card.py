@@ -21,7 +21,7 @@ from neural_clip.files.reading import read_json
 from neural_clip.files.record import RECORD_FILE, read_record
 from neural_clip.files.whole import write_whole
 from neural_clip.markup import code, code_block, markdown, one_line, python_text
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import MODALITIES, kind_of
 from neural_clip.publishing.terms import data_carried_over
 from neural_clip.terms import TRAINED_ON
 
@@ -68,7 +68,8 @@ def model_card(
         name=name,
         record=record,
         scores=None if report is None else score_rows(report),
-        sensors=[modality for modality in record["data"] if MODALITIES[modality].sensors],
+        several=list(dict.fromkeys(kind_of(key) for key in record["data"] if key not in MODALITIES)),
+        sensors=[name for name in record["data"] if name in MODALITIES and MODALITIES[name].sensors],
         use=use_section(name, branches, {"projection_dim": record["image_encoder"]["projection_dim"]}),
         recordings=recordings_section(shapes) if shapes else None,
         people=people_section(branches),
@@ -83,12 +84,14 @@ def model_card(
 def _branches(record: dict, shapes: dict[str, dict]) -> dict[str, dict]:
     """What [`branches_of`] tells, with the data sets that the record names."""
     found = {}
-    for modality, facts in record["data"].items():
+    for modality in dict.fromkeys(map(kind_of, record["data"])):
+        sets = {key: facts for key, facts in record["data"].items() if kind_of(key) == modality}
         adapted = [entry for entry in record.get("adaptations", []) if entry["modality"] == modality]
-        listed = [facts | {"simulated": modality in record["simulated"]}]
+        listed = [facts | {"simulated": key in record["simulated"]} for key, facts in sets.items()]
         listed += [each for entry in adapted for each in (*data_carried_over(entry), entry["data"])]
         learnt = list({str([each.get(name) for name in TRAINED_ON]): each for each in listed}.values())
-        found[modality] = {"subjects": facts["subjects"], **shapes.get(modality, {}), "trained_on": learnt}
+        subjects = [name for facts in sets.values() for name in facts["subjects"]]
+        found[modality] = {"subjects": subjects, **shapes.get(modality, {}), "trained_on": learnt}
     return found
 
 
@@ -105,7 +108,7 @@ def eval_results(report: dict, record: dict) -> list[EvalResult]:
                 EvalResult(
                     task_type="image-retrieval",
                     dataset_type=one_line(corpus),
-                    dataset_name=f"{one_line(corpus)}, {MODALITIES[modality].title}{simulated}",
+                    dataset_name=f"{one_line(corpus)}, {MODALITIES[kind_of(modality)].title}{simulated}",
                     dataset_split=report.get("split"),
                     metric_type=metric,
                     metric_name=f"{title}, single recordings among {row['gallery_size']} images",
@@ -123,7 +126,7 @@ def eval_entries(report: dict) -> list[dict]:
     for modality, row in score_rows(report).items():
         place = report["data"][modality].get("repository")
         if place:
-            notes = f"{MODALITIES[modality].title}, single recordings among {row['gallery_size']} images"
+            notes = f"{MODALITIES[kind_of(modality)].title}, single recordings among {row['gallery_size']} images"
             entries += [
                 EvalResultEntry(
                     dataset_id=place["name"], dataset_revision=place["revision"], task_id=metric, value=row[metric],

@@ -117,12 +117,12 @@ def _modality(path: Path, embedder: Embedder, options: RecordingOptions, bids: B
 
 def _expected(embedder: Embedder, modality: str, subject: str | None) -> dict:
     """Settings of the group of the subject, once recordings as they were recorded are known to be taken."""
-    from neural_clip.processing_neural_clip import group_of, subject_names
+    from neural_clip.processing_neural_clip import group_of, is_of_corpus, subject_names
 
     groups = embedder.processor.groups(modality)
     try:
         known = [name for group in groups for name in group["subjects"]]
-        return group_of(groups, subject_names(subject, 1, known, modality))
+        return group_of(groups, subject_names(subject, 1, known, modality, any(map(is_of_corpus, groups))))
     except ValueError as error:
         raise DataError(str(error)) from error
 

@@ -84,7 +84,7 @@ def build_gallery(sources: Sequence[str], checkpoint: str, folder: Path, options
         check_free(place, holds=GALLERY_FILE, what="gallery", overwrite=options.overwrite)
         embedder = Embedder.of(checkpoint)
         if options.recordings:
-            parts = [part for source in sources for part in _splits(source, options)]
+            parts = [part for source in sources for part in _splits(embedder, source, options)]
             found = NeuralGallery.from_recordings(embedder, parts, dtype=options.dtype)
             print(NOBODY if all(part.facts.simulated for part in parts) else PRIVATE, file=sys.stderr)
         else:
@@ -96,9 +96,10 @@ def build_gallery(sources: Sequence[str], checkpoint: str, folder: Path, options
         return found.save_to_disk(folder, overwrite=options.overwrite)
 
 
-def _splits(source: str, options: BuildOptions) -> Iterator[Split]:
-    """Splits of a prepared data set that were asked for."""
+def _splits(embedder: Embedder, source: str, options: BuildOptions) -> Iterator[Split]:
+    """Splits of a prepared data set that were asked for, with people called as the model calls them."""
     data = PreparedSet.open(source)
+    data = data.named_for(embedder.known(data.facts.modality))
     for name in SPLITS if options.split is None else (options.split,):
         counts = data.facts.subject_splits
         people = [who for who in options.subjects or data.facts.subjects if counts.get(who, {}).get(name)]

@@ -100,7 +100,7 @@ def sensors_of(path: Path, recording: Any, embedder: Embedder, modality: str | N
 
 def check_repeated(path: Path, renamed: set[str], embedder: Embedder, modality: str) -> None:
     """Raise a `DataError` where a channel that the model needs occurs twice in a file."""
-    wanted = embedder.processor.groups(modality)[0]["ch_names"] or []
+    wanted = [name for group in embedder.processor.groups(modality) for name in group["ch_names"] or []]
     if repeated := sorted(renamed.intersection(wanted)):
         raise DataError(f"'{path}': the channel names are not unique: {', '.join(repeated)}. Rename them.")
 

@@ -172,6 +172,7 @@ def _prepared_queries(data: PreparedSet, embedder: Embedder, said: RecordingOpti
     if said.modality not in (None, data.facts.modality):
         raise DataError(f"'{place}' holds {data.facts.modality} recordings, but --modality is {said.modality}.")
     person = None if said.subject in (None, AVERAGE) else [str(said.subject)]
+    data = data.named_for(embedder.known(data.facts.modality))
     part = data.split(name, person)
     if said.session is not None:
         sessions = part.labels("session")["session"].astype(str).to_numpy()

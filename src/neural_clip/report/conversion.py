@@ -10,7 +10,7 @@ import numpy as np
 
 from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.outputs import read_report
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import title_of
 from neural_clip.report.tables import method_name, score
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _cells(
     values = np.array(rows, dtype=float)  # None becomes NaN
     divisor = {"normalised": "denominator_two_way", "normalised_by_weaker": "weaker_two_way"}[key]
     directions = [
-        f"{MODALITIES[part['source']].title} \u2192 {MODALITIES[part['target']].title}\n"
+        f"{title_of(part['source'])} \u2192 {title_of(part['target'])}\n"
         f"chance {score(0.5 / part[divisor] if part[divisor] else None)}, {part['n_recordings']} recordings"
         for part in parts
     ]

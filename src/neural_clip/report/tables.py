@@ -9,7 +9,7 @@ from textwrap import fill
 
 from neural_clip.files.places import place_line
 from neural_clip.markup import one_line
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import MODALITIES, kind_of, title_of
 
 SCORES = {"two_way": "2-way", "top1": "top-1"}
 COLUMNS = 110  # of a terminal
@@ -44,7 +44,7 @@ def percent_ends(interval: Sequence[float] | None) -> str:
 
 def label(report: dict, *modalities: str) -> str:
     """Modality, marked when simulated or at category level: `"EEG simulated"`, `"EEG -> MEG simulated"`."""
-    text = " -> ".join(MODALITIES[name].title for name in modalities)
+    text = " -> ".join(title_of(name) for name in modalities)
     if any(name in report["simulated_modalities"] for name in modalities):
         text += " simulated"
     if any(report["data"][name]["category_level"] for name in modalities):
@@ -152,7 +152,7 @@ def decoding_table(report: dict) -> Table:
             rows.append([label(report, modality), "known-model ceiling", "", "", "", "", score(known), ""])
         paper = part["paper"]
         figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
-        rows.append([f"{MODALITIES[modality].title} {paper['corpus']}", "the paper", *figures])
+        rows.append([f"{MODALITIES[kind_of(modality)].title} {paper['corpus']}", "the paper", *figures])
     return head, rows
 
 
@@ -238,7 +238,7 @@ def ways_table(report: dict) -> Table:
     head += ["by the weaker [95 % CI]", "weaker (2-way)"]
     rows = []
     for part in report["conversion"]:
-        weaker = MODALITIES[part["weaker"]].title if "weaker" in part else ""
+        weaker = title_of(part["weaker"]) if "weaker" in part else ""
         for way in part.get("ways", []):  # reports of before have one way
             cells = [label(report, part["source"], part["target"]), method_name(part["method"]), way["via"]]
             cells += _two_way_cells(way)

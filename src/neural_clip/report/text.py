@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from neural_clip.markup import code, markdown_in_brackets, markdown_values
 from neural_clip.markup import markdown as markdown_text
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import title_of
 from neural_clip.report.protocols import protocol_sections
 from neural_clip.report.summary import summary
 from neural_clip.report.tables import (
@@ -196,7 +196,7 @@ def _opening(report: dict) -> list[str]:
     notes = [SIMULATED_NOTE] if report["simulated"] else []
     notes += [CATEGORY_NOTE] if report["category_level"] else []
     notes += [
-        f"{MODALITIES[name].title}: classes were shown in blocks; slow drift alone can tell them apart."
+        f"{title_of(name)}: classes were shown in blocks; slow drift alone can tell them apart."
         for name, part in report["data"].items()
         if part["block_confounded"]
     ]
@@ -244,7 +244,7 @@ def _side_by_side(pictures: Mapping[str, str]) -> str:
 def _defects(report: dict) -> list[str]:
     """List of the known defects of all data sets, where there are some."""
     defects = [
-        f"* {MODALITIES[name].title}, {part['corpus']}: {defect}"
+        f"* {title_of(name)}, {part['corpus']}: {defect}"
         for name, part in report["data"].items()
         for defect in part["known_defects"] or []
     ]
@@ -310,7 +310,7 @@ def _provenance(report: dict) -> str:
         for part in report["checkpoints"]
     ]
     for modality, data in report["data"].items():
-        title, gallery = MODALITIES[modality].title, data.get("gallery") or {}
+        title, gallery = title_of(modality), data.get("gallery") or {}
         lines.append(f"* {title}: {code(data['folder'])}, {_data_set(data)}")
         if "fingerprint" in gallery:
             lines.append(f"* {title}, images searched beside its own: {code(gallery['name'])}, {_data_set(gallery)}")

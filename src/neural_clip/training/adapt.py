@@ -29,6 +29,7 @@ from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.gallery.fit import check_fit, check_preparation
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.terms import data_carried_over
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, in_space_of
 from neural_clip.training.batches import JointDataset, RecordingDataset
@@ -135,6 +136,7 @@ def adapt(
     check_place(output_dir, [Path(checkpoint), *(opened.folder for opened in (data, others) if opened)])
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
+        check_one_corpus(processor, data, str(checkpoint))
         data = fitting_data(model, data.verify(), str(checkpoint))
         check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
         if others is not None and others.folder.resolve() == data.folder.resolve():
@@ -192,6 +194,16 @@ def adapt(
     )
     print(place_line("checkpoint", output_dir))
     return output_dir
+
+
+def check_one_corpus(processor: NeuralClipProcessor, data: PreparedSet, checkpoint: str) -> None:
+    """Raise a `DataError` where people of several corpora share the network."""
+    known = [group.get("corpus") for group in processor.recordings.get(data.facts.modality, [])]
+    if any(known):
+        raise DataError(
+            f"The checkpoint '{checkpoint}' has people of the corpora {known}. `adapt` adds new subjects to a "
+            "checkpoint of one corpus; train with their data set as one of several (--data) instead."
+        )
 
 
 def check_prior(options: AdaptOptions, known: str | Path | PreparedSet | None) -> None:

@@ -54,6 +54,25 @@ class RecordingDataset(Dataset):
         return self.part.modality
 
     @property
+    def key(self) -> str:
+        """What scores are called: `"eeg"`, or `"eeg.things_eeg2"` of one of several corpora."""
+        return self.part.data.key
+
+    @property
+    def sets(self) -> list[RecordingDataset]:
+        """Itself, as the only data set."""
+        return [self]
+
+    @property
+    def name(self) -> str:
+        """The data set, for messages."""
+        return f"'{self.part.data.name}'"
+
+    def names_of_images(self, image_ids: Sequence[int]) -> list[str]:
+        """Images by their numbers in a batch."""
+        return [self.part.data.images.image_ids[row] for row in image_ids]
+
+    @property
     def groups(self) -> np.ndarray:
         """Number of the Parquet row group of each recording, `(n,)` int."""
         return self.part.data.row_groups(self.part.name, self._read)[self._kept]
@@ -118,11 +137,11 @@ class StoredRecordings:
     """Recordings of a batch that are read a part at a time, whenever they are needed.
 
     Args:
-        dataset ([`RecordingDataset`]): Where they are.
+        dataset ([`RecordingDataset`] or `PooledDataset`): Where they are.
         rows (`list[int]`): Which.
     """
 
-    dataset: RecordingDataset
+    dataset: Any
     rows: list[int]
 
     @property
@@ -139,16 +158,21 @@ class JointDataset(Dataset):
     """Several modalities end to end; each batch comes from one of them (see [`ModalityBatchSampler`]).
 
     Args:
-        parts (sequence of [`RecordingDataset`]): One entry a modality.
+        parts (sequence of [`RecordingDataset`] or `PooledDataset`): One entry a modality.
 
     `share` is which of how many equal parts of each batch this process reads: `(process_index, num_processes)`. With
     `stored`, a batch holds its recordings as [`StoredRecordings`].
     """
 
-    def __init__(self, parts: Sequence[RecordingDataset]) -> None:
+    def __init__(self, parts: Sequence[Any]) -> None:
         self.parts = list(parts)
         self.offsets = np.cumsum([0] + [len(part) for part in self.parts])
         self.share, self.stored = (0, 1), False
+
+    @property
+    def sets(self) -> list[RecordingDataset]:
+        """One entry a data set."""
+        return [each for part in self.parts for each in part.sets]
 
     def __len__(self) -> int:
         return int(self.offsets[-1])

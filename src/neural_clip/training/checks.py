@@ -72,7 +72,7 @@ def check_made_by(tower: ImageEncoder, data: PreparedSet) -> None:
 
 def data_places(recipe: Recipe) -> str:
     """The data sets of a recipe, for messages."""
-    return " and ".join(f"'{folder}'" for folder in recipe.data.values())
+    return " and ".join(f"'{folder}'" for _, folder in recipe.folders)
 
 
 def check_objective(recipe: Recipe) -> None:
@@ -98,11 +98,22 @@ def check_streaming(recipe: Recipe) -> None:
     check_value("training.dataloader_num_workers", workers, not (recipe.streaming and workers), allowed)
 
 
-def check_modalities(data: dict[str, PreparedSet]) -> None:
+def check_modalities(data: list[tuple[str, PreparedSet]]) -> None:
     """Raise a `DataError` when a folder holds another modality than the one it is given for."""
-    for modality, opened in data.items():
+    for modality, opened in data:
         if opened.facts.modality != modality:
             raise DataError(f"'data.{modality}' is '{opened.name}', but that data set holds {opened.facts.modality}.")
+
+
+def check_folds(train: list[Any]) -> None:
+    """Raise a `DataError` for cross-validation over several corpora of one modality."""
+    several = [part.name for part in train if len(part.sets) > 1]
+    if several:
+        raise DataError(
+            f"{several[0]} hold no validation recordings, and several corpora of one modality are not "
+            "cross-validated. Prepare one of them with a share for validation, or choose 0 'folds' for the last "
+            "weights of a training on all."
+        )
 
 
 def check_resumed_batches(checkpoint: str, batches: dict[str, Any]) -> int:

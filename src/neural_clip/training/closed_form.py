@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -132,30 +133,43 @@ def add_closed_forms(
 
     Args:
         model ([`NeuralClipModel`]): Changed in place; it has none yet.
-        train, validation (`list[RecordingDataset]`): One entry a modality, validation for those that have such rows.
-        network (`Mapping[str, np.ndarray]`): By modality what the network makes of the validation rows.
-        folds (`Mapping[str, np.ndarray]`, *optional*): Fold of each training row by modality. Training rows then stand
+        train, validation (`list[RecordingDataset]`): One entry a data set, validation for those that have such rows.
+            Each corpus of a modality that has several is fitted by itself, and its people have maps of their own.
+        network (`Mapping[str, np.ndarray]`): By data set what the network makes of the validation rows.
+        folds (`Mapping[str, np.ndarray]`, *optional*): Fold of each training row by data set. Training rows then stand
             in for validation rows, and `network` has what networks that had not seen them make of them.
 
     Returns:
-        `tuple` of `dict`: For the record, by modality: what was chosen and why, or `left_out` with the reason; and
+        `tuple` of `dict`: For the record, by data set: what was chosen and why, or `left_out` with the reason; and
         what was predicted of the rows of `network` before the last fit.
     """
-    scored = {part.modality: part for part in validation}
+    scored = {part.key: within(model, part) for part in validation}
     found, embeds = {}, dict(network)
-    for part in train:
-        started, name = time.monotonic(), part.modality
+    for part in (within(model, each) for each in train):
+        started, name = time.monotonic(), part.key
         try:
             if name not in network:
                 raise DataError("There are no validation recordings, by which it is chosen.")
             fitted = _fitted(part, scored.get(name), network[name], folds and folds[name])
-            if fitted.maps is not None:
+            if fitted.maps is not None and sum(each.modality == part.modality for each in train) > 1:
+                fill_beside(model, part, fitted)
+            elif fitted.maps is not None:
                 fill(model, part, fitted.maps, fitted.blend, fitted.record["dtype"])
             found[name], embeds[name] = fitted.record, fitted.embeds
         except UNFITTED as error:
             found[name] = {"left_out": reason_of(error)}
         print(f"closed form of {name}: {_told(found[name], started)}", file=sys.stderr)
     return found, embeds
+
+
+def within(model: NeuralClipModel, part: RecordingDataset) -> RecordingDataset:
+    """Recordings in the window that several corpora of a model have in common; those of one as they are."""
+    common = getattr(model.config, f"{part.modality}_config")
+    if getattr(common, "corpora", None) is None:
+        return part
+    found = copy.copy(part)
+    found.part = part.part.within(common.inputs)
+    return found
 
 
 @one_thread
@@ -361,6 +375,17 @@ def fill(model: NeuralClipModel, train: RecordingDataset, maps: Maps, blend: Ble
         layer.parts.copy_(torch.tensor(blend.parts))
         if maps.mixing:
             layer.mixing.copy_(torch.from_numpy(maps.mixing[name]))
+
+
+def fill_beside(model: NeuralClipModel, train: RecordingDataset, fitted: Fitted) -> None:
+    """Put maps of the people of one corpus beside those of others."""
+    assert fitted.maps is not None  # who calls has looked
+    n_numbers = sum(weights.size for weights in fitted.maps.weights.values())
+    fitted.record.update(dtype="float32", megabytes=round(4 * n_numbers / 1e6, 3))
+    if train.modality not in model.closed_forms:
+        model.set_closed_form(train.modality, settings_of(train, own=[], dtype="float32").as_dict())
+    for name in fitted.maps.offsets:
+        fill_own(model, train.modality, name, fitted.maps, fitted.blend)
 
 
 @torch.no_grad()

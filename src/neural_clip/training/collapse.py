@@ -29,7 +29,7 @@ def collapse_of(embeds: np.ndarray, part: Split, two_way: float) -> str | None:
     if len(nearest) > 1:
         return None
     return (
-        f"the embeddings of {part.modality} have collapsed: of {n_images} validation images "
+        f"the embeddings of {part.data.key} have collapsed: of {n_images} validation images "
         f"'{part.gallery_ids[nearest[0]]}' is the nearest one to each of {len(embeds)} recordings, and 2-way accuracy "
         f"is {two_way:.3f}, that of guessing. {spread_of(part)}"
     )

@@ -18,7 +18,7 @@ def end_warnings(trainer: NeuralClipTrainer, network: Mapping[str, np.ndarray]) 
 
     Args:
         trainer ([`NeuralClipTrainer`]): Has trained.
-        network (`Mapping[str, np.ndarray]`): By modality what its model makes of the validation recordings, with the
+        network (`Mapping[str, np.ndarray]`): By data set what its model makes of the validation recordings, with the
             weights that are kept.
     """
     return [*_few_steps(trainer), *_at_chance(trainer, network)]
@@ -40,12 +40,12 @@ def _few_steps(trainer: NeuralClipTrainer) -> list[str]:
 
 
 def _at_chance(trainer: NeuralClipTrainer, network: Mapping[str, np.ndarray]) -> list[str]:
-    """Modalities whose validation score cannot be told from that of guessing."""
+    """Data sets whose validation score cannot be told from that of guessing."""
     scored = [entry for entry in trainer.state.log_history if "eval_two_way" in entry]
     n_chosen_from = len(scored) if trainer.args.load_best_model_at_end else 1
-    found = ((part, chance_of(network[part.modality], part, n_chosen_from)) for part in trainer.validation)
+    found = ((part, chance_of(network[part.key], part, n_chosen_from)) for part in trainer.validation)
     return [
-        f"the network of {part.modality} cannot be told from chance: its validation 2-way accuracy is {score}, and "
+        f"the network of {part.key} cannot be told from chance: its validation 2-way accuracy is {score}, and "
         "guessing gives 0.5."
         for part, score in found
         if score is not None

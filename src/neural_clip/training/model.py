@@ -9,15 +9,18 @@ from typing import Any
 from transformers import set_seed
 
 from neural_clip.configuration_neural_clip import NeuralClipConfig
-from neural_clip.errors import DataError, check_value
+from neural_clip.corpus_inputs import CorpusInputs, common_inputs
+from neural_clip.errors import DataError, check_option, check_value
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import MODALITIES, kind_of
 from neural_clip.target_space import TargetSpace
 from neural_clip.targets.encoder import ImageEncoder
 from neural_clip.targets.identity import POOLINGS, EncoderIdentity, common_identity
 from neural_clip.targets.probes import space_of
 from neural_clip.training.recipe import Recipe
+
+SENSOR_FACTS = ("n_chans", "n_times", "sfreq", "tmin")
 
 
 def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | None = None) -> NeuralClipConfig:
@@ -25,7 +28,7 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
 
     Args:
         recipe ([`Recipe`]): `recipe.model` holds settings of the model, per modality under `eeg`, `meg`, `fmri`.
-        facts (`dict[str, Facts]`): `neural_clip.json` of each modality's data set.
+        facts (`dict[str, Facts]`): `neural_clip.json` of each data set, by modality or `modality.corpus`.
         tower ([`ImageEncoder`], *optional*): The image encoder of the data sets, whose architecture is then recorded.
 
     Raises:
@@ -34,16 +37,10 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
     settings = dict(recipe.model)
     per_modality = {name: dict(settings.pop(name, None) or {}) for name in MODALITIES}
     identity = common_identity(facts)
-    shape: dict[str, Any]
-    for modality, found in facts.items():
-        kept = trained_subjects(found, modality, per_modality[modality].get("subjects"))
-        if not MODALITIES[modality].sensors:
-            shape = {"n_voxels": {name: count for name, count in found.n_voxels.items() if name in kept}}
-        else:
-            names = ("n_chans", "n_times", "sfreq", "tmin", "ch_names", "ch_positions")
-            shape = {name: getattr(found, name) for name in names}
-        learnt = {"trained_on": [found.stated_terms(kept)]}
-        settings[f"{modality}_config"] = {**shape, "subjects": kept, **per_modality[modality], **learnt}
+    for modality in MODALITIES:
+        sets = [found for key, found in facts.items() if kind_of(key) == modality]
+        if sets:
+            settings[f"{modality}_config"] = encoder_settings(sets, modality, per_modality[modality])
     if tower is not None:
         # without the place on this machine from where it was loaded
         settings["vision_config"] = tower.model.config.to_dict() | {"_name_or_path": ""}
@@ -53,6 +50,51 @@ def model_config(recipe: Recipe, facts: dict[str, Facts], tower: ImageEncoder | 
         return NeuralClipConfig(**settings)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"The recipe's 'model' section cannot be used: {error}") from error
+
+
+def encoder_settings(sets: Sequence[Facts], modality: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the encoder of a modality: what its data sets say, and what the recipe gives."""
+    wanted = given.get("subjects")
+    if len(sets) > 1 and wanted is not None:
+        check_wanted(wanted, modality, [name for found in sets for name in found.subjects])
+    kept = []
+    for found in sets:
+        own = wanted if len(sets) == 1 or wanted is None else [name for name in wanted if name in found.subjects]
+        if own == [] and len(sets) > 1:
+            raise DataError(
+                f"'model.{modality}.subjects' names nobody of the corpus {found.corpus!r}, who are {found.subjects}. "
+                "Leave the data set out, or name some of them."
+            )
+        kept.append(trained_subjects(found, modality, own))
+    everyone = [name for names in kept for name in names]
+    shape: dict[str, Any]
+    if not MODALITIES[modality].sensors:
+        shape = {"n_voxels": {name: n for found in sets for name, n in found.n_voxels.items() if name in everyone}}
+    else:
+        most = max(sets, key=lambda found: found.n_chans)
+        shape = {name: getattr(most, name) for name in (*SENSOR_FACTS, "ch_names", "ch_positions")}
+        if len(sets) > 1:
+            shape |= inputs_of_corpora(sets)
+    learnt = {"trained_on": [found.stated_terms(own) for found, own in zip(sets, kept, strict=True)]}
+    return {**shape, **given, "subjects": everyone, **learnt}
+
+
+def inputs_of_corpora(sets: Sequence[Facts]) -> dict[str, Any]:
+    """What the shared network reads of several corpora of EEG or MEG, and what the recordings of each look like."""
+    corpora = {found.corpus: CorpusInputs.of(found) for found in sets}
+    try:
+        common = common_inputs(corpora).as_dict()
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    return common | {"corpora": {name: inputs.as_dict() for name, inputs in corpora.items()}}
+
+
+def check_wanted(wanted: Any, modality: str, known: Sequence[str]) -> None:
+    """Raise a `DataError` unless subjects that a recipe wants are a list of some who are there, each once."""
+    names = isinstance(wanted, list | tuple) and len(set(map(str, wanted))) == len(wanted)
+    check_value(f"model.{modality}.subjects", wanted, names, "a list of subjects, each once")
+    for name in wanted:
+        check_option(f"model.{modality}.subjects", name, known)
 
 
 def trained_subjects(facts: Facts, modality: str, wanted: Sequence[str] | None = None) -> list[str]:

@@ -11,6 +11,7 @@ from neural_clip.errors import DataError
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.stimuli import database_of, packed
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.several_corpora import PooledDataset
 
 
 def leave_out_test_concepts(parts: Sequence[RecordingDataset]) -> list[str]:
@@ -80,10 +81,10 @@ def _leave_out(part: RecordingDataset, images: set[str], concepts: set[str], nam
     return f"{told} are left out: their concepts are tested in {names}."
 
 
-def seen_stimuli(parts: Sequence[RecordingDataset]) -> list[dict[str, Any]]:
+def seen_stimuli(parts: Sequence[RecordingDataset | PooledDataset]) -> list[dict[str, Any]]:
     """What the record of a checkpoint says of the images that it was trained and chosen on, of shared databases."""
     found = []
-    for part in parts:
+    for part in (each for pooled in parts for each in pooled.sets):
         if (database := _database(part)) is not None:
             shown = part.part.data.images.of(part.part.shown_ids)
             found.append({

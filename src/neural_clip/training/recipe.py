@@ -46,7 +46,7 @@ Train a model as a recipe says: by `base`, on the data sets of `--data`, unless 
 RECIPE is a YAML file, or the name of one that comes with the package:
 {recipes}
 It holds three sections:
-  data      prepared data set of each modality: eeg, meg, fmri (any subset)
+  data      prepared data set of each modality: eeg, meg, fmri (any subset); a list for several corpora of one
   model     settings of NeuralClipConfig; those of an encoder under eeg, meg, fmri
   training  settings of transformers.TrainingArguments (output_dir, num_train_epochs, ...)
 and `passes` (how often an epoch goes over the recordings of a modality: once, unless {{eeg: 4}} or the like says
@@ -107,7 +107,8 @@ class Recipe:
     """What to train on, what to build and how.
 
     Args:
-        data (`dict[str, str or Path]`): Prepared data set (folder or Hub name) by modality.
+        data (`dict[str, str or Path]`): Prepared data set (folder or Hub name) by modality, or a list of them: several
+            corpora of one modality share its network.
         model (`dict`): Settings of [`NeuralClipConfig`]; those of an encoder under `eeg`, `meg` and `fmri`. What the
             data decide (channels, samples, subjects, voxels, image encoder) is filled in from them.
         training (`dict`): Settings of `transformers.TrainingArguments`.
@@ -130,7 +131,7 @@ class Recipe:
         dry_run (`bool`): Check everything, take a few steps, tell what the run would take, and write nothing.
     """
 
-    data: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str | list[str]] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
@@ -164,8 +165,10 @@ class Recipe:
         check_keys("passes", self.passes, MODALITIES)
         if "output_dir" not in self.training:
             raise DataError("The recipe lacks 'training.output_dir', the folder for checkpoints.")
-        places = {f"data.{name}": folder for name, folder in self.data.items()}
-        for name, folder in (places | {"training.output_dir": self.training["output_dir"]}).items():
+        for name, given in self.data.items():
+            check_value(f"data.{name}", given, given != [], "a folder, or a list of folders")
+        places = [(f"data.{name}", folder) for name, folder in self.folders]
+        for name, folder in [*places, ("training.output_dir", self.training["output_dir"])]:
             named = isinstance(folder, str) and folder != "" and "\0" not in folder
             fits = named and all(len(os.fsencode(part)) <= MAX_NAME for part in Path(folder).parts)
             check_value(name, folder, fits, f"the name of a folder, of {MAX_NAME} bytes at most")
@@ -179,6 +182,8 @@ class Recipe:
                     f"'model.{name}.confidence_temperature' is fitted by training, on recordings that the model has "
                     "not learnt from; leave it out."
                 )
+            if "corpora" in (settings or {}):
+                raise DataError(f"'model.{name}.corpora' is what several data sets say of themselves; leave it out.")
             if "trained_on" in (settings or {}):
                 raise DataError(f"'model.{name}.trained_on' is what the data sets say of their terms; leave it out.")
         for name in ("vision_config", *(f"{modality}_config" for modality in MODALITIES)):
@@ -199,6 +204,12 @@ class Recipe:
             whole = type(size := getattr(self, name)) is int and 0 <= size <= MAX_AT_ONCE
             check_value(name, size, whole, f"a whole number from 0 to {MAX_AT_ONCE:,}")
         self._arguments: TrainingArguments | None = None
+
+    @property
+    def folders(self) -> list[tuple[str, str]]:
+        """Modality and folder of each data set."""
+        listed = {name: given if isinstance(given, list) else [given] for name, given in self.data.items()}
+        return [(name, folder) for name, folders in listed.items() for folder in folders]
 
     @property
     def training_arguments(self) -> TrainingArguments:
@@ -335,18 +346,18 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:
     return pairs
 
 
-def _data_sets(arguments: Sequence[str]) -> dict[str, str]:
-    """Folders by modality of `MODALITY=FOLDER` arguments."""
-    found: dict[str, str] = {}
+def _data_sets(arguments: Sequence[str]) -> dict[str, str | list[str]]:
+    """Folders by modality of `MODALITY=FOLDER` arguments; a list where a modality has several."""
+    found: dict[str, list[str]] = {}
     for argument in arguments:
         modality, equals, folder = argument.partition("=")
-        if not equals or not folder or modality not in MODALITIES or modality in found:
+        if not equals or not folder or modality not in MODALITIES or folder in found.get(modality, []):
             raise DataError(
-                "Invalid value for '--data'. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, each once, but got "
-                f"'{argument}' instead.{did_you_mean(modality, MODALITIES)}"
+                "Invalid value for '--data'. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, each folder once, "
+                f"but got '{argument}' instead.{did_you_mean(modality, MODALITIES)}"
             )
-        found[modality] = folder
-    return found
+        found.setdefault(modality, []).append(folder)
+    return {modality: folders if len(folders) > 1 else folders[0] for modality, folders in found.items()}
 
 
 def override(content: dict, dotted: list[str], value: Any) -> None:

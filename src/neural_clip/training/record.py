@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from neural_clip.files.privacy import shared_command, shared_value
 from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.modalities import kind_of
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.training.pooled import seen_stimuli
 from neural_clip.training.recipe import Recipe
@@ -36,12 +37,14 @@ def training_record(recipe: Recipe, facts: dict[str, Facts], trainer: NeuralClip
     packages = ("neural_clip", "torch", "transformers", "datasets", "accelerate", "numpy")
     simulated = [name for name, found in facts.items() if found.simulated]
     config: Any = cast(PreTrainedModel, trainer.model).config
+    known = {name: getattr(config, f"{kind_of(name)}_config").subjects for name in facts}
     return {
         "command": shared_command(sys.argv[0], sys.argv[1:]),  # the former is `neural-clip train` or a path
         "recipe": shared_value(recipe.as_dict()),
         "seed": recipe.training_arguments.seed,
         "data": {
-            name: recorded_facts(found, getattr(config, f"{name}_config").subjects) for name, found in facts.items()
+            name: recorded_facts(found, [subject for subject in known[name] if subject in found.subjects])
+            for name, found in facts.items()
         },
         "stimuli": seen_stimuli([*trainer.recordings.parts, *trainer.validation]),
         "simulated": simulated,

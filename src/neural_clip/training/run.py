@@ -24,6 +24,7 @@ from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.several import by_key
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.push import push
 from neural_clip.targets.identity import common_identity, common_image_encoder
@@ -31,6 +32,7 @@ from neural_clip.training.across_processes import raised_by_all
 from neural_clip.training.batches import JointDataset
 from neural_clip.training.checkpoint import check_weights, write_checkpoint
 from neural_clip.training.checks import (
+    check_folds,
     check_made_by,
     check_mini_batches,
     check_modalities,
@@ -79,10 +81,11 @@ def train(recipe: Recipe) -> Path:
     if recipe.dry_run:
         arguments.report_to, arguments.push_to_hub = [], False
     output_dir = Path(str(arguments.output_dir))
-    data = {name: PreparedSet.open(folder, recipe.streaming) for name, folder in recipe.data.items()}
-    check_place(output_dir, [opened.folder for opened in data.values()])
-    facts = {modality: opened.facts for modality, opened in data.items()}
-    check_modalities(data)
+    given = [(modality, PreparedSet.open(folder, recipe.streaming)) for modality, folder in recipe.folders]
+    check_place(output_dir, [opened.folder for _, opened in given])
+    check_modalities(given)
+    data = by_key(opened for _, opened in given)
+    facts = {key: opened.facts for key, opened in data.items()}
     check_objective(recipe)
     check_streaming(recipe)
     check_push(recipe, facts)
@@ -99,14 +102,15 @@ def train(recipe: Recipe) -> Path:
         for opened in data.values():
             check_made_by(tower, opened)
     config = model_config(recipe, facts, tower)
-    subjects = {name: getattr(config, f"{name}_config").subjects for name in facts}
+    subjects = {name: getattr(config, f"{name}_config").subjects for name in config.modalities}
     splits = Splits.open(data, subjects, arguments.train_batch_size * arguments.world_size)
     folds = recipe.folds if not splits.validation else 0
     if folds:
+        check_folds(splits.train)
         folds_of(splits.train, folds)  # refused before anything is read
     if not splits.validation:
         without_validation(arguments, recipe.training, data_places(recipe))
-    check_metric(recipe.training, [part.modality for part in splits.validation])
+    check_metric(recipe.training, [part.key for part in splits.validation])
     processor = NeuralClipProcessor.from_config(
         config, tower.processor if tower else None,
         {name: opened.preparation for name, opened in data.items()},
@@ -198,8 +202,8 @@ def _save(
     """Write what was learnt, with a closed form where the recipe asks for one; returns what is to be warned of."""
     model = cast(NeuralClipModel, trainer.model)
     check_weights(model)
-    train, validation = trainer.recordings.parts, trainer.validation
-    network = {part.modality: neural_embeds(model.eval(), part) for part in validation}
+    train, validation = trainer.recordings.sets, trainer.validation
+    network = {part.key: neural_embeds(model.eval(), part) for part in validation}
     warnings = end_warnings(trainer, network)
     record = training_record(recipe, facts, trainer) | {"warnings": warnings}
     scored, folds, embeds = validation, None, network
@@ -208,13 +212,13 @@ def _save(
         scored, folds, embeds = train, held_out.folds, held_out.embeds
     if recipe.closed_form:
         record["closed_form"], embeds = add_closed_forms(model, train, validation, embeds, folds)
-    predictions = [ValidationPredictions.of(part.part, part.rows, embeds[part.modality]) for part in scored]
+    predictions = [ValidationPredictions.of(part.part, part.rows, embeds[part.key]) for part in scored]
     record["confidence"] = {}
     for part, found in zip(scored, predictions, strict=True):
         fitted = fit_confidence(found, part.part.data.images.embeds)
         held_out_people = held_out is not None and held_out.unit == "subjects"  # the average subject predicted theirs
         keep_temperature(model, part.modality, fitted, [AVERAGE_NAME] if held_out_people else found.subjects)
-        record["confidence"][part.modality] = fitted
+        record["confidence"][part.key] = fitted
     write_predictions(folder.partial, predictions)
     processor = cast(NeuralClipProcessor, trainer.processor)
     write_checkpoint(folder.partial, folder.path.name, model, processor, record)

@@ -9,10 +9,12 @@ from transformers import TrainingArguments
 
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import Facts
+from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.streamed_rows import StreamedRows
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.pooled import leave_out_test_concepts
+from neural_clip.training.several_corpora import PooledDataset, check_held_out
 
 
 @dataclass(frozen=True)
@@ -20,67 +22,78 @@ class Splits:
     """What a run learns from and is scored on.
 
     Args:
-        train (`list[RecordingDataset]`): One entry a modality.
-        validation (`list[RecordingDataset]`): One entry a modality that has such recordings.
+        train (`list[RecordingDataset or PooledDataset]`): One entry a modality.
+        validation (`list[RecordingDataset]`): One entry a data set that has such recordings.
         notes (`list[str]`): What is to be said of them before training starts.
     """
 
-    train: list[RecordingDataset]
+    train: list[Any]
     validation: list[RecordingDataset]
     notes: list[str]
 
     @classmethod
     def open(cls, data: dict[str, PreparedSet], subjects: dict[str, list[str]], batch_size: int) -> Splits:
-        """Open the training and the validation split of each modality.
+        """Open the training and the validation split of each data set.
 
         Args:
-            data (`dict[str, PreparedSet]`): By modality.
+            data (`dict[str, PreparedSet]`): By modality, or `modality.corpus`.
             subjects (`dict[str, list[str]]`): Those of the model, by modality.
             batch_size (`int`): Recordings a batch.
 
         Raises:
-            DataError: If there is nothing to tell apart in a split, or data sets share their images and nothing is
-                left without the concepts that one of them tests.
+            DataError: If there is nothing to tell apart in a split; data sets share their images and nothing is left
+                without the concepts that one of them tests; or a corpus holds out images that another one of the same
+                modality is trained on.
         """
-        train = [RecordingDataset.open(data[name], "train", subjects[name]) for name in data]
-        validation, notes = [], []
-        for name, opened in data.items():
+        sets: dict[str, list[RecordingDataset]] = {}
+        notes, validation = [], []
+        for key, opened in data.items():
+            known = subjects[kind_of(key)]
+            sets.setdefault(kind_of(key), []).append(RecordingDataset.open(opened, "train", known))
             counts = opened.facts.subject_splits
-            if any(counts.get(subject, {}).get("validation") for subject in subjects[name]):
-                validation.append(RecordingDataset.open(opened, "validation", subjects[name]))
+            if any(counts.get(subject, {}).get("validation") for subject in known):
+                validation.append(RecordingDataset.open(opened, "validation", known))
             else:
-                notes.append(f"'{opened.name}' has no validation recordings of {subjects[name]}; none are scored.")
+                people = [name for name in known if name in opened.facts.subjects]
+                notes.append(f"'{opened.name}' has no validation recordings of {people}; none are scored.")
             notes += notes_on_test(opened.name, opened.facts)
-        left_out = leave_out_test_concepts([*train, *validation])
+        left_out = leave_out_test_concepts([*(part for own in sets.values() for part in own), *validation])
         for part in validation:
             check_validation(part)
+        for own in sets.values():
+            check_held_out(own, list(data.values()))
+        train = [PooledDataset(own) if len(own) > 1 else own[0] for own in sets.values()]
         notes = [note for part in train for note in notes_on_train(part, batch_size)] + left_out + notes
         return cls(train, validation, notes)
 
 
-def notes_on_train(part: RecordingDataset, batch_size: int) -> list[str]:
-    """What is to be said of a training split.
+def notes_on_train(part: RecordingDataset | PooledDataset, batch_size: int) -> list[str]:
+    """What is to be said of the training recordings of a modality.
 
     Raises:
-        DataError: If its images cannot be told apart.
+        DataError: If the images of a data set cannot be told apart.
     """
-    name, embeds = part.part.data.name, part.part.gallery_embeds
-    if (embeds == embeds[0]).all():
-        raise DataError(
-            f"The images of the training split of '{name}' have 1 embedding (of {len(embeds)} image ids); learning "
-            "needs two or more that differ."
-        )
+    for each in part.sets:
+        embeds = each.part.gallery_embeds
+        if (embeds == embeds[0]).all():
+            raise DataError(
+                f"The images of the training split of {each.name} have 1 embedding (of {len(embeds)} image ids); "
+                "learning needs two or more that differ."
+            )
     if len(part) < batch_size:
+        alone = len(part.sets) == 1
+        hold = f"the training split of {part.name} holds" if alone else f"the training splits of {part.name} hold"
         return [
-            f"the training split of '{name}' holds {len(part)} recordings, fewer than a batch of "
-            f"{batch_size}: each of its batches holds all of them."
+            f"{hold} {len(part)} recordings, fewer than a batch of {batch_size}: each of "
+            f"{'its' if alone else 'their'} batches holds all of them."
         ]
     return []
 
 
 def notes_on_streaming(train: list[RecordingDataset], shuffle_buffer_size: int) -> list[str]:
     """What is to be said where streamed row groups leave the memory before they are needed again."""
-    files = [part.part.recordings.files for part in train if isinstance(part.part.recordings, StreamedRows)]
+    sets = [each for part in train for each in part.sets]
+    files = [part.part.recordings.files for part in sets if isinstance(part.part.recordings, StreamedRows)]
     n_bytes, most = sum(each.n_bytes for each in files), sum(each.share for each in files)
     if shuffle_buffer_size or n_bytes <= most:
         return []

@@ -47,7 +47,7 @@ class NeuralClipTrainer(Trainer):
 
     Args:
         recordings ([`JointDataset`]): Training recordings of every modality.
-        validation (`list[RecordingDataset]`): Validation recordings, one entry a modality.
+        validation (`list[RecordingDataset]`): Validation recordings, one entry a data set.
         passes (`dict[str, int]`, *optional*): How often an epoch goes over the recordings of a modality.
         min_steps (`int`): Optimiser steps that each modality has in a whole run, or more.
         mini_batch_size (`int`): Rows of a process whose activations are kept at a time; 0 for all of a batch.
@@ -114,7 +114,8 @@ class NeuralClipTrainer(Trainer):
     def collapsed_at(self, step: int | None) -> list[str]:
         """Modalities whose embeddings were collapsed after a step."""
         scores = [entry for entry in self.state.log_history if "eval_two_way" in entry and entry["step"] == step]
-        return [name.split("_")[1] for name in (scores[-1] if scores else {}) if name.endswith("_collapsed")]
+        marked = [name for name in (scores[-1] if scores else {}) if name.endswith("_collapsed")]
+        return [name.removeprefix("eval_").removesuffix("_collapsed") for name in marked]
 
     def get_train_dataloader(self) -> BatchLoader:
         """Loader of the batches; `Trainer` and accelerate are left no say in their order."""
@@ -188,18 +189,18 @@ class NeuralClipTrainer(Trainer):
             inputs = {f"{stored.modality}_values": stored.read(slice(None)), **inputs}
         part = next(part for part in self.recordings.parts if f"{part.modality}_values" in inputs)
         subjects = [part.subjects[number] for number in inputs["subject_ids"].tolist()]
-        images = [part.part.data.images.image_ids[row] for row in inputs["image_ids"].tolist()]
+        images = part.names_of_images(inputs["image_ids"].tolist())
         largest = [float(row.abs().amax()) for row in inputs[f"{part.modality}_values"]]
         every = list(zip(*gather_object(list(zip(subjects, images, largest, strict=True))), strict=True))
         return (
-            f"Its batch holds these recordings of '{part.part.data.name}', with values up to {max(every[2]):.3g}: "
+            f"Its batch holds these recordings of {part.name}, with values up to {max(every[2]):.3g}: "
             f"{named(every[0], every[1])}."
         )
 
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: object = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Score the validation split: 2-way accuracy (definition A) of each modality and their mean.
+        """Score the validation split: 2-way accuracy (definition A) of each data set and their mean.
 
         The first process scores for all, so that none reads what another has read.
         """
@@ -226,15 +227,15 @@ class NeuralClipTrainer(Trainer):
             if not np.isfinite(embeds).all():
                 part.__getitems__(np.flatnonzero(~np.isfinite(embeds).all(axis=1)).tolist())  # raises for such values
                 raise DataError(
-                    f"Training diverged: after step {self.state.global_step} the embeddings of {part.modality} hold "
+                    f"Training diverged: after step {self.state.global_step} the embeddings of {part.key} hold "
                     f"NaN or infinity. {spread_of(part.part)} Try a smaller 'training.learning_rate'."
                 )
-            scores[f"{prefix}_{part.modality}_two_way"] = two_way = scores_of(embeds, part)["two_way"]
+            scores[f"{prefix}_{part.key}_two_way"] = two_way = scores_of(embeds, part)["two_way"]
             if warm and (text := collapse_of(embeds, part.part, two_way)):
-                collapsed[f"{prefix}_{part.modality}_collapsed"] = 1.0
-                if part.modality not in self.warned:
+                collapsed[f"{prefix}_{part.key}_collapsed"] = 1.0
+                if part.key not in self.warned:
                     print(f"warning: after step {self.state.global_step} {text}", file=sys.stderr)
-                    self.warned.add(part.modality)
+                    self.warned.add(part.key)
         scores[f"{prefix}_two_way"] = sum(scores.values()) / len(scores)
         model.train(was_training)
         return scores | collapsed

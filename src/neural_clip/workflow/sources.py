@@ -98,7 +98,10 @@ def open_sources(given: Sequence[str | Path], output_dir: Path) -> list[Source]:
             put_back(name)
             source = Source(name, PreparedSet.open(name).facts.modality, name)
         if source.modality in found:
-            raise DataError(f"'{found[source.modality].given}' and '{name}' both hold {source.modality}; give one.")
+            raise DataError(
+                f"'{found[source.modality].given}' and '{name}' both hold {source.modality}; give one. Several "
+                "corpora of a modality are for `neural-clip train` and `evaluate` (--data eeg=A eeg=B)."
+            )
         found[source.modality] = source
     if not found:
         raise DataError("Invalid value for the 'sources' parameter. Allowed is one or more, but got none.")

@@ -36,7 +36,7 @@ from neural_clip.evaluation.baselines.strengths import (
 from neural_clip.evaluation.baselines.tried import tried
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.facts import Facts
-from neural_clip.prepared.reader import PreparedSet, Split
+from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import retrieval_scores
 from neural_clip.retrieval.tiles import unit_vectors
 
@@ -151,7 +151,7 @@ def with_unit_targets(split: Split) -> Split:
     """The same split, the embeddings of its images at unit length."""
     data = split.data
     images = replace(data.images, embeds=unit_vectors(data.images.embeds))
-    return replace(split, data=PreparedSet(data.name, data.folder, data.facts, images))
+    return replace(split, data=data.with_facts(data.facts, images))
 
 
 def decimation_of(facts: Facts) -> int:

@@ -1,0 +1,127 @@
+"""Scores of a model of several corpora: each corpus by itself, with baselines of its own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from neural_clip.commands import evaluate as command
+from neural_clip.commands import report as report_command
+from neural_clip.errors import DataError
+from neural_clip.evaluation.checkpoints import open_data
+from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.training.recipe import read_recipe
+from neural_clip.training.run import train
+from several_corpora import COUNTS, FIRST, SECOND, write_sensors, write_voxels
+
+N_IMAGES = sum(COUNTS.values())
+BASELINE = "per-subject ridge"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two EEG corpora and one of fMRI; the images of the second EEG corpus are those of the fMRI."""
+    root, numbers = tmp_path_factory.mktemp("corpora"), range(100, 100 + N_IMAGES)
+    return {"first": write_sensors(root / "first", FIRST),
+            "second": write_sensors(root / "second", SECOND, numbers=numbers, seed=1),
+            "fmri": write_voxels(root / "fmri", "voxels", [30], numbers=numbers)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folders, tmp_path_factory):
+    words = ["--data", f"eeg={folders['first']}", f"eeg={folders['second']}", f"fmri={folders['fmri']}"]
+    words += ["--output_dir", str(tmp_path_factory.mktemp("run") / "out"), "--use_cpu", "true"]
+    settings = {"num_train_epochs": 1, "min_steps": 0, "folds": 0, "disable_tqdm": "true", "model.eeg.decimation": 1,
+                "model.eeg.num_networks": 1, "model.eeg.hidden_size": 8, "model.eeg.temporal_kernel_size": 3,
+                "model.fmri.num_networks": 1, "model.fmri.alignment_size": 16, "closed_form": "false"}  # fmt: skip
+    return train(
+        read_recipe([*words, *(part for key, value in settings.items() for part in (f"--{key}", str(value)))])
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(checkpoint, folders, tmp_path_factory):
+    """Report of the command line, and its folder."""
+    output = tmp_path_factory.mktemp("report")
+    data = [f"eeg={folders['first']}", f"eeg={folders['second']}", f"fmri={folders['fmri']}"]
+    found = command.main(["--checkpoint", str(checkpoint), "--data", *data, "--output-dir", str(output),
+                          "--baselines", "ridge", "--no-controls"])  # fmt: skip
+    return found, output
+
+
+def rows_of(report, key):
+    return {row["method"]: row for row in report["decoding"][key]["rows"] if row["aggregation"] == "single trial"}
+
+
+@pytest.mark.slow
+def test_each_corpus_has_scores_of_its_own(scored):
+    report, folder = scored
+    assert list(report["data"]) == list(report["decoding"]) == ["eeg.first", "eeg.second", "fmri"]
+    assert report["data"]["eeg.second"]["subjects"] == ["second/sub-01", "second/sub-02"]
+    for key, n_queries in (("eeg.first", 64), ("eeg.second", 64), ("fmri", 32)):
+        found = rows_of(report, key)
+        assert set(found) == {"neural_clip", BASELINE}
+        assert all((row["n_queries"], row["gallery_size"]) == (n_queries, 16) for row in found.values())
+        assert found[BASELINE]["two_way"] > 0.8
+    pairs = {(part["source"], part["target"]) for part in report["conversion"]}
+    eeg = ("eeg.first", "eeg.second")
+    assert pairs == {(key, "fmri") for key in eeg} | {("fmri", key) for key in eeg}
+    text = (folder / "report.md").read_text()
+    for said in ("EEG first simulated", "EEG second simulated", "fMRI simulated"):
+        assert text.count(said) > 3 and said in (folder / "report.html").read_text()
+    assert {path.name for path in (folder / "pictures").glob("summary*")} == {
+        "summary_eeg.first.png", "summary_eeg.second.png", "summary_fmri.png"}  # fmt: skip
+    with np.load(folder / "embeddings.npz") as arrays:
+        assert set(arrays["eeg.second_subjects"]) == {"second/sub-01", "second/sub-02"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_one_corpus_of_a_model_scores_as_among_others(scored, checkpoint, folders, tmp_path, name):
+    alone = evaluate_checkpoints({"neural_clip": checkpoint}, [folders[name]], tmp_path / "alone",
+                                 baselines="ridge", controls=False)  # fmt: skip
+    assert list(alone["decoding"]) == [f"eeg.{name}"]
+    for method, row in rows_of(alone, f"eeg.{name}").items():
+        assert row == rows_of(scored[0], f"eeg.{name}")[method]
+
+
+@pytest.mark.slow
+def test_a_report_of_several_corpora_is_written_again(scored, folders):
+    before = (scored[1] / "report.md").read_text()
+    data = [f"eeg={folders['second']}", f"eeg={folders['first']}", f"fmri={folders['fmri']}"]
+    report_command.main([str(scored[1]), "--data", *data])
+    assert (scored[1] / "report.md").read_text() == before
+
+
+def test_people_of_a_gallery_are_named_by_their_corpus(checkpoint, folders):
+    gallery = NeuralGallery.from_recordings(checkpoint, [folders["first"], folders["second"]])
+    assert set(gallery.subjects) == {f"{corpus}/sub-0{n}" for corpus in ("first", "second") for n in (1, 2)}
+    rows = PreparedSet.open(folders["second"]).split("test")
+    images = NeuralGallery.from_images(checkpoint, folders["second"])
+    by_split = images.decode(rows.at(np.arange(4)))
+    by_array = images.decode(rows.values([0, 1, 2, 3]), subject="second/sub-01", modality="eeg")
+    assert [[hit.image_id for hit in hits] for hits in by_split] == [
+        [hit.image_id for hit in hits] for hits in by_array
+    ]
+    with pytest.raises(DataError, match="sensors, samples"):
+        images.decode(rows.values([0]), subject="first/sub-01", modality="eeg")
+
+
+def test_what_does_not_fit_is_refused(checkpoint, folders, tmp_path):
+    with pytest.raises(DataError, match="both hold eeg of the corpus 'first'"):
+        open_data([folders["first"], str(folders["first"])])
+    score = {"checkpoints": {"neural_clip": checkpoint}, "output_dir": tmp_path / "out", "controls": False}
+    with pytest.raises(DataError, match="no average subject"):
+        evaluate_checkpoints(data=[folders["first"]], subject="average", **score)
+    with pytest.raises(DataError, match="'understand' shows a model of one corpus"):
+        evaluate_checkpoints(data=[folders["first"], folders["second"]], understand=4, **score)
+    other = write_sensors(tmp_path / "other", SECOND | {"corpus": "third"}, n_subjects=1)
+    with pytest.raises(DataError, match=r"has subject 'sub-01', but the model knows \['first/sub-01'"):
+        evaluate_checkpoints(data=[other], **score)
+    swapped = write_sensors(tmp_path / "swapped", SECOND | {"corpus": "first"}, n_subjects=1)
+    with pytest.raises(DataError, match="n_chans is 4, but the model expects 6"):
+        evaluate_checkpoints(data=[swapped], **score)
+    assert not (tmp_path / "out" / "report.json").exists()
+    assert json.loads((folders["first"] / "neural_clip.json").read_text())["subjects"] == ["sub-01", "sub-02"]
