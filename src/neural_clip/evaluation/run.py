@@ -169,7 +169,7 @@ def _embedded(
             data_set.verify()
     parts = scored_parts(opened, options)
     for name, path in checkpoints.items():
-        for modality, part in parts.items():
+        for part in parts.values():
             check_seen(options.protocol, path, part.data, seen_in_training(path, part.data, part.name))
             if (config := getattr(models[name].config, f"{part.modality}_config", None)) is not None:
                 check_unseen_people(options.protocol, path, list(config.subjects), part.subjects.tolist())
