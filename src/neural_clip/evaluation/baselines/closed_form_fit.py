@@ -37,6 +37,7 @@ from neural_clip.evaluation.baselines.strengths import are_voxels, subjects_of
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
     UNWHITENED,
+    Standardised,
     average_of,
     reciprocal,
     row_blocks,
@@ -131,8 +132,9 @@ class Fit:
         """That of a subject, or of all where they are pooled; built again where all do not fit into memory."""
         key = None if self.way.pooled else subject
         if key not in self._ridges:
-            held = [*self._ridges.values(), *(rows for others in self._others.values() for rows in others)]
-            if sum(each.n_numbers for each in held) > MAX_KEPT:
+            n_numbers = sum(each.n_numbers for each in self._ridges.values())
+            n_numbers += sum(rows.n_numbers for others in self._others.values() for rows in others)
+            if n_numbers > MAX_KEPT:
                 self.forget()
             rows = self.rows_fitted(subject)
             least = self.way.least_shrinkage if are_voxels(self.train) else UNWHITENED  # sensors are white by now
@@ -151,11 +153,11 @@ class Fit:
             return self.kept_products(subject, rows.is_dual)
         if are_voxels(self.train) or rows.is_dual:
             return None
-        own = Fit(Way(False), standardised(self.train, False, bool(self.way.n_components), self.kept), self.train,
-                  kept=self.kept)  # fmt: skip
+        inputs = standardised(self.train, False, bool(self.way.n_components), self.kept)
+        own = Fit(Way(False), inputs, self.train, kept=self.kept)
         targets = {name: self.train.targets[self.train.rows_of(name)] for name in self.inputs}
         shape = self.train.values([0])[0].shape
-        return pooled_products(shape, own.inputs, self.inputs, lambda name: own.kept_products(name, False), targets)
+        return pooled_products(shape, inputs, self.inputs, lambda name: own.kept_products(name, False), targets)
 
     def kept_products(self, subject: str, is_dual: bool) -> Products:
         """Those of a subject's standardised rows, from their files where they are there."""
@@ -163,10 +165,11 @@ class Fit:
         targets = self.train.targets[rows]
         centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float32)
         kept = self.kept.of(whose=subject, in_rows=is_dual)
-        stored = kept.finished("matrix"), kept.of(unit_targets=self.unit_targets).finished("products")
-        gram = None if stored[0] is None else stored[0]["matrix"].T  # symmetric
-        if gram is not None and (is_dual or stored[1] is not None):
-            return Products(gram, centred if is_dual else stored[1]["products"], is_dual)
+        stored = kept.finished("matrix")
+        gram = None if stored is None else stored["matrix"].T  # symmetric
+        known = {"products": centred} if is_dual else kept.of(unit_targets=self.unit_targets).finished("products")
+        if gram is not None and known is not None:
+            return Products(gram, known["products"], is_dual)
         made = products_of(self._rows(self.train, rows), centred, is_dual, gram)
         if gram is None:
             kept.keep("matrix", {"matrix": made.gram.T})
@@ -193,7 +196,9 @@ class Fit:
         whole, rows = self.kept_products(subject, False), self._rows(self.train, left_out)
         targets = np.asarray(self.train.targets[left_out] - self.train.targets[ours].mean(axis=0), dtype=np.float32)
         total = sum(block.sum(axis=0, dtype=np.float64) for _, block in rows).astype(np.float32)
-        ratio = reciprocal(self.inputs[subject].scale) * remaining.inputs[subject].scale
+        before, after = self.inputs[subject], remaining.inputs[subject]
+        assert isinstance(before, Standardised) and isinstance(after, Standardised)  # as of each subject alone
+        ratio = reciprocal(before.scale) * after.scale
         return products_without(
             whole, products_of(rows, targets, False), len(theirs), (total, targets.sum(axis=0)), ratio
         )

@@ -66,7 +66,9 @@ def temporal_components(train: Split, count: int, kept: FinishedParts) -> np.nda
         total: Any = 0.0
         for name in subjects_of(train):
             rows = train.rows_of(name)
-            first, sums, products = stacked(train, rows[:1])[0], 0.0, 0.0  # of each channel
+            first = stacked(train, rows[:1])[0]
+            sums: Any = 0.0  # of each channel
+            products: Any = 0.0
             for part in row_blocks(train, rows):
                 by_chan = (stacked(train, rows[part]) - first).transpose(1, 0, 2)  # (n_chans, n_rows, n_times)
                 sums = sums + by_chan.sum(axis=1, dtype=np.float64)

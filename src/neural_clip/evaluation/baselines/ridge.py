@@ -181,7 +181,7 @@ class CholeskyRidge:
 
         if self.mean_eigenvalue == 0:  # nothing varies
             return np.zeros_like(self.known)
-        alpha, diagonal = np.float32(relative_alpha * self.mean_eigenvalue), np.float32(1)
+        alpha, diagonal = np.float32(relative_alpha * self.mean_eigenvalue), np.ones(1, dtype=np.float32)
         _mirror(self.gram)
         if self.penalty is not None:
             _add_upper(self.gram, self.penalty, alpha)
