@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
 from .errors import check_option, loading
 from .image_pixels import rgb_images
+from .montage import HINT, Interpolation, Montage, check_modality, check_montage, interpolation
 from .preparation import (
     CHANNEL_UNITS,
     SAMPLE_TOLERANCE,
@@ -54,7 +55,8 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
 
     Args:
         recordings (`dict`): By modality, a list of groups of subjects with what their recordings look like:
-            `subjects`, `preparation` (see [`Preparation`]; absent in older checkpoints), and
+            `subjects`, `preparation` (see [`Preparation`]; absent in older checkpoints), `ch_positions` of EEG where
+            they are known (m, head frame), and
             `ch_names`, `n_chans`, `n_times`, `sfreq` (Hz) and `tmin` (s) for `eeg` and `meg`, `n_voxels` for `fmri`.
             One group may stand without a list.
         image_settings (`dict`, *optional*): Settings of the CLIP image processor; absent for models of ready-made
@@ -150,6 +152,8 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         """
         keys = ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS
         group = {key: getattr(config, key) for key in keys} | {"subjects": list(subjects)}
+        if modality == "eeg" and config.ch_positions is not None:
+            group["ch_positions"] = config.ch_positions
         if modality == "fmri":
             group["n_voxels"] = {name: config.n_voxels[name] for name in subjects}
         if preparation is not None:
@@ -204,6 +208,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         ch_names: Sequence[str] | None = None,
         sfreq: float | None = None,
         tmin: float | None = None,
+        montage: str | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         """Prepare recordings of one modality, or images, or both.
@@ -229,9 +234,13 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
                 given, 20 of a subject (or session) at least; by default they are those of the training recordings.
             mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside. They must be the
                 voxels of the training recordings, in their order.
-            ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included.
+            ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included;
+                with `montage`, they say which channels there are.
             sfreq (`float`, *optional*): Sampling rate of an array in Hz.
             tmin (`float`, *optional*): First sample of an array in s from image onset.
+            montage (`str`, *optional*): `"interpolate"` makes channels of the model that the recordings lack or have
+                marked as bad of the channels around them, see [`~NeuralClipProcessor.interpolation`]; by default such
+                recordings are refused.
             return_tensors (`str`, defaults to `"pt"`): Only torch tensors are made.
 
         Returns:
@@ -244,6 +253,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         """
         check_option("return_tensors", return_tensors, ["pt"])
         check_option("scaling", scaling, [None, "fit"])
+        check_montage(montage)
         given = {"eeg": eeg, "meg": meg, "fmri": fmri}
         modalities = [name for name, value in given.items() if value is not None]
         if others or is_recording(images):
@@ -266,11 +276,17 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
             names = subject_names(subject, count, known, modality)
             spec = group_of(groups, names)
             sessions = session_names(session, count)
+            if montage is not None:
+                check_modality(modality)
             if modality == "fmri":
                 rows: Any = self._voxels(recordings, spec, mask, unit, scaling, names, sessions)
             else:
-                check_declared(spec, ch_names)
-                rows = self._sensors(recordings, modality, spec, unit, scaling, names, sessions, sfreq, tmin)
+                made = None if montage is None else interpolation_for(spec, recordings, modality, ch_names)
+                if made is None:
+                    check_declared(spec, ch_names)
+                rows = self._sensors(
+                    recordings, modality, spec, unit, scaling, names, sessions, sfreq, tmin, made, ch_names
+                )
             data[f"{modality}_values"] = torch.from_numpy(stack_rows(rows, modality))
             data["subject_ids"] = torch.tensor(subject_indices(names, known), dtype=torch.long)
         if images is not None:
@@ -280,6 +296,30 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
                 )
             data["pixel_values"] = self.image_processor(images=rgb_images(images), return_tensors="pt")["pixel_values"]
         return BatchFeature(data)
+
+    def interpolation(
+        self, modality: str, recordings: Any = None, *, ch_names: Sequence[str] | None = None,
+        subject: str = AVERAGE_NAME,
+    ) -> Interpolation:  # fmt: skip
+        """What `montage="interpolate"` does to recordings: which channels are made of which, by what weights.
+
+        Args:
+            modality (`str`): `"eeg"` or `"meg"`.
+            recordings (`mne.Epochs`, `Evoked` or `Raw`, *optional*): Whose channels are meant.
+            ch_names (`list[str]`, *optional*): Of an array, instead.
+            subject (`str`, *optional*): Whose recordings these are, where subjects of the model differ in channels.
+
+        Returns:
+            [`Interpolation`]: Its `said` is a sentence, its `as_dict()` what reports hold.
+
+        Raises:
+            ValueError: If a channel that is lacking has no known place, or too few are there.
+        """
+        groups = self.groups(modality)
+        known = [name for group in groups for name in group["subjects"]]
+        return interpolation_for(
+            group_of(groups, subject_names(subject, 1, known, modality)), recordings, modality, ch_names
+        )
 
     def groups(self, modality: str) -> list[dict]:
         """What inputs of one modality must look like, by groups of subjects."""
@@ -293,17 +333,19 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
 
     def _sensors(
         self, recordings: Any, modality: str, spec: dict, unit: str | None, scaling: str | None, names: list[str],
-        sessions: list[str], sfreq: float | None, tmin: float | None,
+        sessions: list[str], sfreq: float | None, tmin: float | None, made: Interpolation | None,
+        ch_names: Sequence[str] | None,
     ) -> Any:  # fmt: skip
-        """EEG or MEG of one group, `(batch_size, n_chans, n_times)`."""
+        """EEG or MEG of one group, `(batch_size, n_chans, n_times)`; `made` says how its channels are made."""
         from_mne = is_mne(recordings)
         preparation = Preparation.of(spec.get("preparation"))
         check_number("sfreq", sfreq, positive=True)
         check_number("tmin", tmin)
-        recorded = recorded_epochs(recordings, spec) if from_mne else None
+        recorded = recorded_epochs(recordings, spec, made) if from_mne else None
         if recorded is None:
             values = to_array(recordings, modality, np.float64 if raw_unit(unit) else np.float32)
             values = values[None] if values.ndim == 2 else values
+            values = values if made is None else interpolated(values, made, ch_names or (), modality)
             recorded = Recorded(
                 values, str(unit), float(sfreq or spec["sfreq"]), float(spec["tmin"] if tmin is None else tmin)
             )
@@ -394,6 +436,20 @@ def check_group(group: Any, modality: str) -> None:
                 f"'processor_config.json' of the checkpoint is damaged: {key!r} of {modality!r} recordings is "
                 f"{value!r:.80}. Fetch or copy the checkpoint again."
             )
+    places = group.get("ch_positions")
+    if places is not None and not are_places(places, group["n_chans"]):
+        raise ValueError(
+            "'processor_config.json' of the checkpoint is damaged: 'ch_positions' should be three numbers of each of "
+            f"{group['n_chans']} channels, but is {places!r:.80}. Fetch or copy the checkpoint again."
+        )
+
+
+def are_places(places: Any, n_chans: int) -> bool:
+    """Whether these are the places of so many channels."""
+    try:
+        return np.array(places).dtype.kind in "if" and np.shape(places) == (n_chans, 3)
+    except ValueError:
+        return False
 
 
 def is_mne(recordings: Any) -> bool:
@@ -521,12 +577,39 @@ def session_names(session: Any, count: int) -> list[str]:
     return names
 
 
+def interpolation_for(
+    spec: dict, recordings: Any, modality: str, ch_names: Sequence[str] | None
+) -> Interpolation:  # fmt: skip
+    """How the channels of a group of subjects are made of those of recordings."""
+    check_modality(modality)
+    if spec["ch_names"] is None:
+        raise ValueError("Channels cannot be interpolated: the checkpoint does not say what the model's are called.")
+    if is_mne(recordings):
+        montage = Montage.of_info(recordings.info, modality)
+    elif ch_names is None:
+        raise ValueError("'montage' needs to know the channels of an array: give their names by 'ch_names'.")
+    else:
+        montage = Montage.of_names(ch_names, modality)
+    places = spec.get("ch_positions")
+    return interpolation(montage, tuple(spec["ch_names"]), None if places is None else tuple(map(tuple, places)))
+
+
+def interpolated(values: np.ndarray, made: Interpolation, ch_names: Sequence[str], modality: str) -> np.ndarray:
+    """An array with the model's channels."""
+    if values.ndim != 3 or values.shape[1] != len(ch_names):
+        raise ValueError(
+            f"{modality!r} must have shape (batch_size, {len(ch_names)}, n_times), because 'ch_names' names "
+            f"{len(ch_names)} channels, but got {values.shape}."
+        )
+    return made.applied(values[:, [list(ch_names).index(name) for name in made.recorded]])
+
+
 def check_declared(spec: dict, ch_names: Sequence[str] | None) -> None:
     """Compare the channels that an array is said to have with the model's."""
     if ch_names is not None and spec["ch_names"] is not None and list(ch_names) != list(spec["ch_names"]):
         raise ValueError(
             f"'ch_names' must be the model's {len(spec['ch_names'])} channels in its order {spec['ch_names'][:4]}..., "
-            f"but {channel_differences(ch_names, spec['ch_names'])}."
+            f"but {channel_differences(ch_names, spec['ch_names'])}. {HINT}"
         )
 
 
@@ -548,29 +631,34 @@ def check_channels(values: np.ndarray, n_chans: int, n_times: int | None, modali
         )
 
 
-def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
+def recorded_epochs(epochs: Any, spec: dict, made: Interpolation | None = None) -> Recorded:
     """The model's channels of `mne.Epochs` or `Evoked`, with what their `info` says."""
-    names = list(epochs.ch_names if spec["ch_names"] is None else spec["ch_names"])
-    missing = [name for name in names if name not in epochs.ch_names]
-    if missing:
-        raise ValueError(f"The epochs lack {len(missing)} of the model's {len(names)} channels: {missing[:5]}.")
-    if len(names) != spec["n_chans"]:
-        raise ValueError(f"The epochs have {len(names)} channels; the model takes {spec['n_chans']}.")
-    bads = [name for name in names if name in epochs.info["bads"]]
-    if bads:
-        raise ValueError(
-            f"Channels that the model needs are marked bad: {bads[:5]}. Interpolate them (epochs.interpolate_bads()), "
-            "or take the mark away."
-        )
-    kinds = dict(zip(epochs.ch_names, epochs.get_channel_types(), strict=True))
-    units = {str(CHANNEL_UNITS.get(kinds[name], kinds[name])) for name in names}
+    names = own_names(epochs, spec) if made is None else list(made.recorded)
+    types = dict(zip(epochs.ch_names, epochs.get_channel_types(), strict=True))
+    kinds = {types[name] for name in names} if made is None else made.kinds
+    units = {str(CHANNEL_UNITS.get(kind, kind)) for kind in kinds}
     if len(units) > 1 or not units <= set(CHANNEL_UNITS.values()):
-        raise ValueError(f"The model's channels are of the types {sorted({kinds[name] for name in names})}.")
+        raise ValueError(f"The model's channels are of the types {sorted(kinds)}.")
     values = to_array(epochs.get_data(picks=names), "epochs", np.float64)
+    values = values if made is None else made.applied(values)
     return Recorded(
         values if values.ndim == 3 else values[None], units.pop(), float(epochs.info["sfreq"]), float(epochs.times[0]),
         baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info, names),
     )  # fmt: skip
+
+
+def own_names(epochs: Any, spec: dict) -> list[str]:
+    """Names of the model's channels, all of which must be there and good."""
+    names = list(epochs.ch_names if spec["ch_names"] is None else spec["ch_names"])
+    missing = [name for name in names if name not in epochs.ch_names]
+    if missing:
+        raise ValueError(f"The epochs lack {len(missing)} of the model's {len(names)} channels: {missing[:5]}. {HINT}")
+    if len(names) != spec["n_chans"]:
+        raise ValueError(f"The epochs have {len(names)} channels; the model takes {spec['n_chans']}.")
+    bads = [name for name in names if name in epochs.info["bads"]]
+    if bads:
+        raise ValueError(f"Channels that the model needs are marked bad: {bads[:5]}. {HINT} Or take the mark away.")
+    return names
 
 
 def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from neural_clip.errors import check_option, check_value
 from neural_clip.evaluation.protocols import PROTOCOLS
+from neural_clip.gallery.options import MONTAGE_HELP
+from neural_clip.montage import MONTAGES
 from neural_clip.options import Options, option
 from neural_clip.prepared.splits import SPLITS
 
@@ -33,6 +35,8 @@ class EvaluateOptions(Options):
         controls (`bool`): Also run the controls of `controls.py` for the first checkpoint.
         understand (`int`, *optional*): Also write `<output_dir>/understanding` of the first checkpoint (see
             [`understand`]), with maps over so many recordings; needs captum.
+        montage (`str`, *optional*): `"interpolate"` makes channels of a checkpoint that a data set lacks of those
+            around them, of the rows as they are scaled; baselines and controls read the channels that were recorded.
         seed (`int`): Seed of intervals, p-values and sampled scores; nothing else is random.
     """
 
@@ -61,6 +65,7 @@ class EvaluateOptions(Options):
         None, "also show what was learned: similarity, time, sensor and voxel maps over N recordings, 64 unless given",
         nargs="?", type=int, const=64, least=1,
     )  # fmt: skip
+    montage: str | None = option(None, MONTAGE_HELP, choices=MONTAGES)
     seed: int = option(0, "of intervals and p-values", type=int, least=0)
     batch_size: int = option(64, "recordings a forward pass", type=int, least=1)
     device: str = option("cpu", "where the model computes, cpu or cuda")

@@ -28,6 +28,7 @@ from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit
+from neural_clip.gallery.fit import interpolation_of
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
 from neural_clip.target_space import TargetSpace
@@ -81,6 +82,8 @@ def evaluate_checkpoints(
         require_captum()  # before an hour is spent
         if options.subject is not None:
             raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
+        if options.montage is not None:
+            raise DataError("'understand' shows the channels that were recorded; leave it out with 'montage'.")
     usable_device(options.device)
     check_names(checkpoints)
     opened = open_data(data)
@@ -112,8 +115,16 @@ def _evaluated(
         )
         for modality, part in splits.items()
     }
+    montages = {
+        name: {
+            modality: made.as_dict()
+            for modality, part in parts.items()
+            if (made := interpolation_of(model.config, part.data, options.montage)) is not None
+        }
+        for name, model in models.items()
+    }
     report = Report(
-        header(checkpoints, embedded, options, unseen, command, output_dir), embedded, options.protocol,
+        header(checkpoints, embedded, options, unseen, montages, command, output_dir), embedded, options.protocol,
         training_images(parts), {name: model.config for name, model in models.items()}, kept,
     )  # fmt: skip
     for modality, part in parts.items():
@@ -165,7 +176,10 @@ def _embedded(
 
 def _one_embedded(model: NeuralClipModel, part: Split, options: EvaluateOptions, kept: FinishedParts) -> EmbeddedSplit:
     """Recordings in the space of a checkpoint, from their part where they are finished."""
-    asked: dict[str, Any] = {"subject": options.subject, "batch_size": options.batch_size, "device": options.device}
+    asked: dict[str, Any] = {
+        "subject": options.subject, "batch_size": options.batch_size, "device": options.device,
+        "montage": options.montage,
+    }  # fmt: skip
 
     def compute() -> EmbeddedSplit:
         return embed_together(model, part, **asked)

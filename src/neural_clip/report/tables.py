@@ -54,7 +54,12 @@ def method_name(method: str) -> str:
 
 def scope_notes(report: dict) -> list[str]:
     """Who was scored as a new subject, and what was searched beside the images that were shown."""
-    notes = []
+    notes = [
+        f"{label(report, modality)}, {method_name(entry['name'])}: {made['said']} Rows were interpolated as they are "
+        "scaled; baselines and controls read the channels that were recorded."
+        for entry in report["checkpoints"]
+        for modality, made in entry.get("montage", {}).items()
+    ]
     for modality, data in report["data"].items():
         name, unseen = label(report, modality), data.get("unseen_subjects", [])
         scored = report["decoding"][modality]["rows"][0]["subjects"]
