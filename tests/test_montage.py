@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from neural_clip import EegConfig, FmriConfig, MegConfig, NeuralClipConfig, NeuralClipProcessor
-from neural_clip.montage import CENTRE, Interpolation, Montage, interpolation
+from neural_clip.montage import CENTRE, Interpolation, Montage, interpolation, standard_montage
 from neural_clip.preparation import Preparation
 
 NAMES = ["Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "C3", "Cz", "C4", "P7", "P3", "Pz", "P4", "P8", "O1", "O2", "T7"]
@@ -16,7 +16,7 @@ SHIFT = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.045], [0, 0, 0, 1.0]])
 def places(names):
     """Of the standard montage, from the centre of the head."""
     info = mne.create_info(list(names), 1.0, "eeg", verbose="error")
-    info.set_montage("standard_1005", verbose="error")
+    info.set_montage(standard_montage(), verbose="error")
     return np.array([channel["loc"][:3] for channel in info["chs"]]) - CENTRE
 
 
@@ -44,12 +44,12 @@ def splines(found, wanted):
     return (rows @ np.linalg.inv(system))[:, :n]
 
 
-def eeg(names=NAMES, seed=0, montage=None, n_epochs=3):
+def eeg(names=NAMES, seed=0, placed=False, n_epochs=3):
     data = np.random.default_rng(seed).standard_normal((n_epochs, len(names), 50)) * 1e-5
     info = mne.create_info(list(names), 100.0, "eeg", verbose="error")
     epochs = mne.EpochsArray(data, info, tmin=0.0, verbose="error")
-    if montage:
-        epochs.set_montage(montage, verbose="error")
+    if placed:
+        epochs.set_montage(standard_montage(), verbose="error")
     return epochs
 
 
@@ -85,7 +85,7 @@ class TestSplines:
         assert made.as_dict()["n_interpolated"] == 10 and made.as_dict()["places"] == {"of standard_1005": 18}
 
     def test_bad_channels_are_those_of_mne(self, processor):
-        epochs = eeg(montage="standard_1005")
+        epochs = eeg(placed=True)
         epochs.info["bads"] = ["Cz", "O2"]
         found = rows(processor, epochs)
         by_mne = epochs.copy().interpolate_bads(origin=CENTRE, verbose="error").get_data()
@@ -94,7 +94,7 @@ class TestSplines:
         assert made.interpolated == ("Cz", "O2") and len(made.sources) == 16 and made.left_out == ()
 
     def test_places_of_the_recording_go_before_those_of_the_table(self, processor):
-        epochs = eeg(montage="standard_1005")
+        epochs = eeg(placed=True)
         for channel in epochs.info["chs"]:
             channel["loc"][:3] += np.random.default_rng(channel["scanno"]).normal(size=3) * 0.01
         epochs.info["bads"] = ["Cz"]

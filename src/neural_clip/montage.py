@@ -18,6 +18,7 @@ INTERPOLATE = "interpolate"
 MONTAGES = (INTERPOLATE,)
 HINT = "Ask for interpolation from the channels around them by 'montage' (interpolate)."
 STANDARD = "standard_1005"  # places of 343 names of the 10-20, 10-10 and 10-5 systems, those of 1958 among them
+NEWER_NAME = "colin27_1005"
 # Centre of the sphere that mne fits to STANDARD, in m of the head frame; MEG takes it too.
 CENTRE = (0.0, 0.015, 0.041)
 LEAST = 4  # channels with a place; fewer do not tell a sphere
@@ -184,14 +185,21 @@ def mne_of(purpose: str) -> Any:
 
 def standard_names() -> list[str]:
     """Names of [`STANDARD`] as they are written there."""
-    return list(mne_of("Interpolation of channels").channels.make_standard_montage(STANDARD).ch_names)
+    return list(standard_montage().ch_names)
+
+
+def standard_montage() -> Any:
+    """The `mne.channels.DigMontage` called [`STANDARD`], which mne 1.13 calls otherwise."""
+    channels = mne_of("Interpolation of channels").channels
+    known = channels.get_builtin_montages()
+    return channels.make_standard_montage(NEWER_NAME if NEWER_NAME in known else STANDARD)
 
 
 @lru_cache(maxsize=1)
 def standard_places() -> dict[str, tuple[float, ...]]:
     """Places of the names of [`STANDARD`] in the head frame, by their names in small letters."""
     mne = mne_of("Interpolation of channels")
-    montage = mne.channels.make_standard_montage(STANDARD)
+    montage = standard_montage()
     info = mne.create_info(montage.ch_names, 1.0, "eeg", verbose="error")
     info.set_montage(montage, verbose="error")
     return {channel["ch_name"].casefold(): padded(channel["loc"][:3]) for channel in info["chs"]}

@@ -105,7 +105,7 @@ def test_shell_tells_in_text_and_json_what_was_interpolated(cap, capsys):
     (made,) = json.loads(shell(capsys, *words, "--montage", "interpolate", "--json").out)["montage"]
     assert made["interpolated"] == LACKING and made["n_from"] == 8 and made["of"].endswith("eight_raw.fif")
     refused = python("-m", "neural_clip", *map(str, words))  # a real shell
-    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert re.search(r"lacks 4 of the model's 12 channels.* by '--montage' \(interpolate\)", refused.stderr)
 
 
