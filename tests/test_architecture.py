@@ -27,7 +27,7 @@ REQUIRED = {
 }  # fmt: skip
 HUB = "hub set"
 EVERYBODY = {
-    *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options", "parallel"),
+    *("errors", "image_pixels", "markup", "modalities", "preparation", "target_space", "terms", "options", "parallel"),
 }  # imported by all folders
 STAYS = {"__init__", "__main__", "options", "parallel", "registration"}  # of the root, and does not travel
 TRAVELS = {f"retrieval.{name}" for name in ("image_retrieval", "scores", "tiles", "task")}

@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClipConfig
 from .errors import check_option, loading
 from .image_pixels import rgb_images
+from .modalities import MODALITIES
 from .montage import HINT, Interpolation, Montage, check_modality, check_montage, interpolation
 from .preparation import (
     CHANNEL_UNITS,
@@ -150,11 +151,11 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
             preparation ([`Preparation`], *optional*): What their rows went through.
             statistics (`Mapping[str, np.ndarray]`): By [`tensor_name`]; those of other subjects are left out.
         """
-        keys = ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS
+        keys = SENSOR_KEYS if MODALITIES[modality].sensors else ("n_voxels", "subjects")
         group = {key: getattr(config, key) for key in keys} | {"subjects": list(subjects)}
         if modality == "eeg" and config.ch_positions is not None:
             group["ch_positions"] = config.ch_positions
-        if modality == "fmri":
+        if not MODALITIES[modality].sensors:
             group["n_voxels"] = {name: config.n_voxels[name] for name in subjects}
         if preparation is not None:
             group["preparation"] = preparation.as_dict()
@@ -257,12 +258,14 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         given = {"eeg": eeg, "meg": meg, "fmri": fmri}
         modalities = [name for name, value in given.items() if value is not None]
         if others or is_recording(images):
+            *first, last = (f"{name}=..." for name in given)
             raise ValueError(
-                "Recordings are given by name: eeg=..., meg=... or fmri=...; only 'images' may come first."
+                f"Recordings are given by name: {', '.join(first)} or {last}; only 'images' may come first."
             )
         if len(modalities) > 1 or (not modalities and images is None):
+            *first, last = map(repr, given)
             raise ValueError(
-                f"Give recordings of exactly one of 'eeg', 'meg' and 'fmri', or 'images'; got {modalities}."
+                f"Give recordings of exactly one of {', '.join(first)} and {last}, or 'images'; got {modalities}."
             )
         data: dict[str, torch.Tensor] = {}
         for modality in modalities:
@@ -278,8 +281,8 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
             sessions = session_names(session, count)
             if montage is not None:
                 check_modality(modality)
-            if modality == "fmri":
-                rows: Any = self._voxels(recordings, spec, mask, unit, scaling, names, sessions)
+            if not MODALITIES[modality].sensors:
+                rows: Any = self._voxels(recordings, modality, spec, mask, unit, scaling, names, sessions)
             else:
                 made = None if montage is None else interpolation_for(spec, recordings, modality, ch_names)
                 if made is None:
@@ -375,22 +378,22 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         return recorded.values
 
     def _voxels(
-        self, recordings: Any, spec: dict, mask: Any, unit: str | None, scaling: str | None, names: list[str],
-        sessions: list[str],
+        self, recordings: Any, modality: str, spec: dict, mask: Any, unit: str | None, scaling: str | None,
+        names: list[str], sessions: list[str],
     ) -> list[np.ndarray]:  # fmt: skip
         """FMRI of one group, a list of `(n_voxels,)`."""
         preparation = Preparation.of(spec.get("preparation"))
         image = is_image(recordings)
-        rows = voxel_rows(recordings, mask)
+        rows = voxel_rows(recordings, mask, modality)
         check_voxel_counts(rows, names, spec["n_voxels"])
         if image:
-            check_places(mask_array(mask), names, self.statistics_of("fmri"))
+            check_places(mask_array(mask), names, self.statistics_of(modality))
         if (image and unit is None) or raw_unit(unit):
             preparation = repeatable(preparation)
             factor = 1.0 if unit is None else to_unit(unit, preparation.unit)
             rows = [np.asarray(row, dtype=np.float64) * factor for row in rows]
             return scale_rows(
-                rows, preparation, list(zip(names, sessions, strict=True)), self.statistics_of("fmri"),
+                rows, preparation, list(zip(names, sessions, strict=True)), self.statistics_of(modality),
                 fit=scaling == "fit",
             )  # fmt: skip
         refuse_fit(scaling)
@@ -428,7 +431,7 @@ def repeatable(preparation: Preparation | None) -> Preparation:
 
 def check_group(group: Any, modality: str) -> None:
     """Raise unless the settings of a group of subjects are of the types that they are written with."""
-    for key in ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS:
+    for key in SENSOR_KEYS if MODALITIES[modality].sensors else ("n_voxels", "subjects"):
         value = group.get(key) if isinstance(group, Mapping) else group
         fits = isinstance(value, KINDS[key]) and not isinstance(value, bool)
         if not fits or (key in ("n_chans", "n_times", "sfreq") and not 0 < group[key] < math.inf):
@@ -551,12 +554,13 @@ def number_of(recordings: Any, modality: str) -> int:
         return count
     if is_image(recordings):
         return 1 if len(recordings.shape) < 4 else int(recordings.shape[3])
-    if modality == "fmri" and isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
+    voxels = not MODALITIES[modality].sensors
+    if voxels and isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
         return len(recordings)
     values = to_array(recordings, modality)
     if not values.size:
         raise ValueError(f"{modality!r} is empty: shape {values.shape}.")
-    return 1 if values.ndim == (1 if modality == "fmri" else 2) else len(values)
+    return 1 if values.ndim == (1 if voxels else 2) else len(values)
 
 
 def group_of(groups: list[dict], names: list[str]) -> dict:
@@ -661,7 +665,7 @@ def own_names(epochs: Any, spec: dict) -> list[str]:
     return names
 
 
-def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
+def voxel_rows(recordings: Any, mask: Any, modality: str) -> list[np.ndarray]:
     """Bring fMRI responses to a list of `(n_voxels,)` arrays."""
     if is_image(recordings):
         if mask is None:
@@ -675,12 +679,14 @@ def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
             raise ValueError(f"'mask' has shape {inside.shape}, but the image's volumes have {recordings.shape[:3]}.")
         if hasattr(mask, "affine") and not np.allclose(mask.affine, recordings.affine, atol=1e-3):
             raise ValueError("'mask' and the image lie in different spaces: their affines differ.")
-        return list(np.atleast_2d(to_array(np.asanyarray(recordings.dataobj)[inside].T, "fmri")))
+        return list(np.atleast_2d(to_array(np.asanyarray(recordings.dataobj)[inside].T, modality)))
     if isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
-        return [to_array(row, "fmri") for row in recordings]
-    values = to_array(recordings, "fmri")
+        return [to_array(row, modality) for row in recordings]
+    values = to_array(recordings, modality)
     if values.ndim not in (1, 2):
-        raise ValueError(f"'fmri' must have shape (n_voxels,) or (batch_size, n_voxels), but got {values.shape}.")
+        raise ValueError(
+            f"{modality!r} must have shape (n_voxels,) or (batch_size, n_voxels), but got {values.shape}."
+        )
     return list(np.atleast_2d(values))
 
 
@@ -716,13 +722,14 @@ def subject_names(subject: str | Sequence[str] | None, count: int, known: list[s
     if len(names) != count:
         raise ValueError(f"'subject' names {len(names)} subjects, but there are {count} recordings.")
     unknown = sorted(set(names) - {*known, AVERAGE_NAME})
-    if modality == "fmri" and AVERAGE_NAME in names:
+    sensors = MODALITIES[modality].sensors
+    if not sensors and AVERAGE_NAME in names:
         raise ValueError(
             "'subject' is 'average', but there is no average subject for fMRI: voxels of two subjects do not "
             f"correspond. Allowed values are {known}; `neural-clip adapt` fits an alignment layer for a new subject."
         )
     if unknown:
-        average = "" if modality == "fmri" else "'average' takes the mean of all subjects' alignment layers, and "
+        average = "" if not sensors else "'average' takes the mean of all subjects' alignment layers, and "
         raise ValueError(
             f"Invalid value for the 'subject' parameter. Allowed values are {known}, but got {unknown}. For subjects "
             f"whom the model has not seen: {average}`neural-clip adapt` fits an alignment layer of their own."

@@ -283,7 +283,7 @@ class Report:
             rows += scored
             contributions |= theirs
         ceiling = (part.facts.simulated or {}).get("ceiling")
-        self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][modality]}
+        self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"].get(modality)}
         self.decoding_entries[modality] = entries
         self._compare("decoding", [modality], contributions, _units(part), COMPARED)
 
@@ -309,7 +309,7 @@ class Report:
         for name, splits in self._with(modality).items():
             record, contributions[name] = encoding_record(splits[modality], self.seed)
             rows.append({"method": name, **record})
-        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"][modality]}
+        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"].get(modality)}
         images = self._first(modality).shown_ids.tolist()
         self._compare("encoding", [modality], contributions, images, ("two_way",))
 
@@ -329,7 +329,7 @@ class Report:
                 splits[source], splits[target], decoded["two_way"], self.seed, method=name,
                 source_two_way=seen["two_way"], bank=self.bank,
             )  # fmt: skip
-            self.conversion.append({"method": name, **record, "paper": PAPER["conversion"][pair]})
+            self.conversion.append({"method": name, **record, "paper": PAPER["conversion"].get(pair)})
             found = conversion_entries(self.protocol, record, decoded["two_way_permutation"])
             entries += [{"method": name, **entry} for entry in found]
         self.conversion_entries[pair] = entries

@@ -321,10 +321,9 @@ def modality_of(recordings: Any, embedder: Embedder) -> str:
 def _may_be(recordings: Any, modality: str, config: Any) -> bool:
     """Whether recordings may be of a modality."""
     if hasattr(recordings, "info") and hasattr(recordings, "get_channel_types"):  # of mne
-        types = {"eeg": {"eeg"}, "meg": {"mag", "grad"}}.get(modality, set())
-        return bool(types & set(recordings.get_channel_types()))
+        return bool(set(MODALITIES[modality].channel_types) & set(recordings.get_channel_types()))
     if hasattr(recordings, "affine"):
-        return modality == "fmri"
+        return not MODALITIES[modality].sensors
     if hasattr(recordings, "column_names"):  # a datasets.Dataset
         return modality in recordings.column_names
     first = recordings[0] if isinstance(recordings, Sequence) and len(recordings) else recordings
@@ -332,6 +331,6 @@ def _may_be(recordings: Any, modality: str, config: Any) -> bool:
         return modality in first
     shape = np.shape(first) if first is recordings else (len(recordings), *np.shape(first))
     settings = getattr(config, f"{modality}_config")
-    if modality == "fmri":
+    if not MODALITIES[modality].sensors:
         return len(shape) in (1, 2) and shape[-1] in settings.n_voxels.values()
     return len(shape) in (2, 3) and shape[-2:] == (settings.n_chans, settings.n_times)

@@ -23,6 +23,7 @@ from neural_clip.files.tables import read_table
 from neural_clip.gallery.embedder import Embedder
 from neural_clip.montage import HINT, standard_names
 from neural_clip.preparation import BAND_TOLERANCE, EDGE, Preparation
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.queries.bids import BidsPlace
 from neural_clip.queries.options import RecordingOptions
 from neural_clip.queries.recorded import (
@@ -115,7 +116,7 @@ def _modality(path: Path, embedder: Embedder, options: RecordingOptions, bids: B
     asked = options.modality or (bids.datatype if bids else None)
     if asked is None and path.suffix.lower() in ALL_EEG and "eeg" in embedder.modalities:
         asked = "eeg"
-    known = [name for name in embedder.modalities if name in ("eeg", "meg")]
+    known = [name for name in embedder.modalities if MODALITIES[name].sensors]
     if asked is None and len(known) == 1:
         asked = known[0]
     if asked is None and bids is not None:
@@ -166,7 +167,7 @@ def _channels(raw: mne.io.BaseRaw, spec: dict, modality: str, path: Path) -> lis
 
 def _all_of(raw: mne.io.BaseRaw, modality: str) -> list[str]:
     """All channels of a modality."""
-    kinds = {"meg": {"mag", "grad"}}.get(modality, {modality})
+    kinds = MODALITIES[modality].channel_types
     return [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind in kinds]
 
 

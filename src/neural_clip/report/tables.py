@@ -130,9 +130,9 @@ def decoding_table(report: dict) -> Table:
         known = known_ceiling(part["ceiling"], "two_way")
         if known is not None:
             rows.append([label(report, modality), "known-model ceiling", "", "", "", "", score(known), ""])
-        paper = part["paper"]
-        figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
-        rows.append([f"{MODALITIES[modality].title} {paper['corpus']}", "the paper", *figures])
+        if paper := part["paper"]:  # there is none of a modality that it did not measure
+            figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
+            rows.append([f"{MODALITIES[modality].title} {paper['corpus']}", "the paper", *figures])
     return head, rows
 
 
@@ -191,7 +191,7 @@ def encoding_table(report: dict) -> Table:
     rows = []
     for modality, part in report["encoding"].items():
         known = known_ceiling(report["decoding"][modality]["ceiling"], "two_way_encoding")
-        beside = [score(known), score(part["paper"]["two_way"])]
+        beside = [score(known), score(part["paper"]["two_way"]) if part["paper"] else "-"]
         for row in part["rows"]:
             cells = [method_name(row["method"]), *_two_way_cells(row)]
             cells.append(f"{percent(row['same_image'])} ({percent(row['chance_same_image'])})")
@@ -207,7 +207,8 @@ def conversion_table(report: dict) -> Table:
         cells = [method_name(part["method"]), *_two_way_cells(part)]
         cells.append(with_interval(part["normalised"], part["normalised_interval"]))
         first = part["method"] == report["checkpoints"][0]["name"]
-        paper = f"{score(part['paper']['two_way'])} ({score(part['paper']['normalised'])})"
+        known = part["paper"]
+        paper = f"{score(known['two_way'])} ({score(known['normalised'])})" if known else "-"
         rows.append([label(report, part["source"], part["target"]), *cells, paper if first else ""])
     return head, rows
 

@@ -156,9 +156,10 @@ class Recipe:
             if self.training.get(name) is False:
                 self.training[name] = "no"
         if not self.data:
+            *others, last = map(repr, MODALITIES)
             raise DataError(
-                "The recipe's 'data' section is empty; give the prepared data set of 'eeg', 'meg' or 'fmri', as by "
-                "`--data eeg=FOLDER`."
+                f"The recipe's 'data' section is empty; give the prepared data set of {', '.join(others)} or {last}, "
+                "as by `--data eeg=FOLDER`."
             )
         check_keys("data", self.data, MODALITIES)
         check_keys("passes", self.passes, MODALITIES)
@@ -341,8 +342,9 @@ def _data_sets(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         modality, equals, folder = argument.partition("=")
         if not equals or not folder or modality not in MODALITIES or modality in found:
+            *others, last = (f"{name}=FOLDER" for name in MODALITIES)
             raise DataError(
-                "Invalid value for '--data'. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, each once, but got "
+                f"Invalid value for '--data'. Allowed are {', '.join(others)} and {last}, each once, but got "
                 f"'{argument}' instead.{did_you_mean(modality, MODALITIES)}"
             )
         found[modality] = folder
