@@ -158,6 +158,8 @@ class TestSplines:
     def test_an_array_needs_names_and_as_many_channels(self, processor):
         with pytest.raises(ValueError, match="give their names by 'ch_names'"):
             rows(processor, np.zeros((2, 8, 50)))
+        with pytest.raises(ValueError, match="'ch_names' names Fp1 more than once"):
+            rows(processor, np.zeros((2, 9, 50)), ch_names=["Fp1", *EIGHT])
         with pytest.raises(ValueError, match=r"'ch_names' names 8 channels, but got \(2, 9, 50\)"):
             rows(processor, np.zeros((2, 9, 50)), ch_names=EIGHT)
 

@@ -90,12 +90,15 @@ class Montage:
     ) -> "Montage":
         """Of the names of channels and, of EEG, their places in m of the head frame where they are known."""
         check_modality(modality)
+        ch_names = [str(name) for name in ch_names]
+        if repeated := sorted({name for name in ch_names if ch_names.count(name) > 1}):
+            raise ValueError(f"'ch_names' names {some(repeated)} more than once; each channel has a name of its own.")
         standard = standard_places() if modality == "eeg" else {}
         sensors = []
         for name, place in zip(ch_names, places or [None] * len(ch_names), strict=True):
             own = None if place is None or modality == "meg" else padded(place)
             found = standard.get(name.casefold()) if own is None else own
-            sensors.append(Sensor(str(name), TYPES[modality][0], found, own=own is not None))
+            sensors.append(Sensor(name, TYPES[modality][0], found, own=own is not None))
         return cls(modality, tuple(sensors))
 
 

@@ -440,14 +440,14 @@ def check_group(group: Any, modality: str) -> None:
                 f"{value!r:.80}. Fetch or copy the checkpoint again."
             )
     places = group.get("ch_positions")
-    if places is not None and not are_places(places, group["n_chans"]):
+    if places is not None and not are_places(places, group.get("n_chans")):
         raise ValueError(
             "'processor_config.json' of the checkpoint is damaged: 'ch_positions' should be three numbers of each of "
-            f"{group['n_chans']} channels, but is {places!r:.80}. Fetch or copy the checkpoint again."
+            f"{group.get('n_chans')} channels, but is {places!r:.80}. Fetch or copy the checkpoint again."
         )
 
 
-def are_places(places: Any, n_chans: int) -> bool:
+def are_places(places: Any, n_chans: int | None) -> bool:
     """Whether these are the places of so many channels."""
     try:
         return np.array(places).dtype.kind in "if" and np.shape(places) == (n_chans, 3)
