@@ -27,7 +27,7 @@ REQUIRED = {
 }  # fmt: skip
 HUB = "hub set"
 EVERYBODY = {
-    *("errors", "image_pixels", "markup", "preparation", "target_space", "terms", "options", "parallel"),
+    *("errors", "image_pixels", "markup", "modalities", "preparation", "target_space", "terms", "options", "parallel"),
     "corpus_inputs",
 }  # imported by all folders
 STAYS = {"__init__", "__main__", "options", "parallel", "registration"}  # of the root, and does not travel
@@ -376,6 +376,7 @@ BESIDE_THE_PACKAGE = {
     "architecture",
     "attack",
     "benchmarks",
+    "cost_of_other_channels",
     "dataset_scripts",
     "docs_guarantees",
     "docs_links",
@@ -384,6 +385,8 @@ BESIDE_THE_PACKAGE = {
     "docs_site",
     "docs_tutorials",
     "format_1",
+    "fourth_modality",
+    "other_channels",
     "package",
     "public_paths",
     "writing_commands",

@@ -226,7 +226,7 @@ def projected(epochs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (marked_bad, r"marked bad: \['Pz'\]. Interpolate them"),
+        (marked_bad, r"marked bad: \['Pz'\]. Ask for interpolation .* by 'montage'"),
         (referenced, "'reference' of the recordings is changed, but of the model's as recorded"),
         (projected, r"'projectors' of the recordings is \['Average EEG reference'\], but of the model's \[\]"),
         (lambda epochs: epochs.apply_baseline((None, 0), verbose="error"), r"baseline of \(.*\) s was subtracted"),

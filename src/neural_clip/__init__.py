@@ -7,16 +7,15 @@ classes below once this package is imported, be it before transformers or after 
 import importlib
 from typing import Any
 
+from neural_clip.modalities import MODALITIES
 from neural_clip.registration import register_when_asked
 
 __version__ = "0.1.0"
 
 _SOURCES = {
-    "configuration_neural_clip": ("EegConfig", "FmriConfig", "MegConfig", "NeuralClipConfig"),
+    "configuration_neural_clip": (*(kind.config_class for kind in MODALITIES.values()), "NeuralClipConfig"),
     "gallery.neural_gallery": ("NeuralGallery",),
-    "modeling_eeg": ("EegEncoder",),
-    "modeling_fmri": ("FmriEncoder",),
-    "modeling_meg": ("MegEncoder",),
+    **{f"modeling_{name}": (kind.encoder_class,) for name, kind in MODALITIES.items()},
     "modeling_neural_clip": ("NeuralClipModel", "NeuralClipOutput"),
     "processing_neural_clip": ("NeuralClipProcessor",),
     "report.conversion": ("plot_conversion",),
@@ -24,22 +23,7 @@ _SOURCES = {
 }
 _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
 
-__all__ = [
-    "EegConfig",
-    "EegEncoder",
-    "FmriConfig",
-    "FmriEncoder",
-    "MegConfig",
-    "MegEncoder",
-    "NeuralClipConfig",
-    "NeuralClipModel",
-    "NeuralClipOutput",
-    "NeuralClipProcessor",
-    "NeuralGallery",
-    "load_sample",
-    "plot_conversion",
-    "__version__",
-]
+__all__ = [*sorted(_MODULE_OF), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

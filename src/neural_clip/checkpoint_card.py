@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .markup import code, markdown, python_text
+from .modalities import MODALITIES
 from .terms import MODEL_LICENCE, model_licence
 
-TITLES = {"eeg": "EEG", "meg": "MEG", "fmri": "fMRI"}
+TITLES = {name: modality.title for name, modality in MODALITIES.items()}
 REQUIRED = 'torch "transformers>=5.10"'
 SHOWN = 8  # names of channels
 # A card with this line is made anew whenever weights are pushed from Python.
@@ -151,7 +152,7 @@ def recordings_section(branches: Mapping[str, dict]) -> str:
     """Channels, rate, window, unit, band and scaling of what the model takes."""
     lines = ["## Recordings", ""]
     for modality, facts in branches.items():
-        shape = _voxels(facts) if modality == "fmri" else _sensors(facts)
+        shape = _sensors(facts) if MODALITIES[modality].sensors else _voxels(facts)
         if facts.get("corpora"):
             shape = "; ".join(f"{markdown(name)}: {_sensors(own)}" for name, own in facts["corpora"].items())
         steps = list(dict.fromkeys(_steps(group.get("preparation")) for group in facts["groups"]))

@@ -467,6 +467,9 @@ class FmriConfig(StrictConfig):
         check_value("closed_form", self.closed_form, fits, "a map of each subject's own, from all voxels")
 
 
+MODALITY_CONFIGS: dict[str, Any] = {"eeg": EegConfig, "meg": MegConfig, "fmri": FmriConfig}
+
+
 class NeuralClipConfig(StrictConfig):
     """Configuration of [`NeuralClipModel`].
 
@@ -498,9 +501,7 @@ class NeuralClipConfig(StrictConfig):
     _auto_class = "AutoConfig"  # so that the code travels with what is saved
     # A `dtype` or an attention implementation that is asked for reaches these too.
     sub_configs: ClassVar[Any] = {
-        "eeg_config": EegConfig,
-        "meg_config": MegConfig,
-        "fmri_config": FmriConfig,
+        **{f"{name}_config": kind for name, kind in MODALITY_CONFIGS.items()},
         "vision_config": CLIPVisionConfig,
     }
     # What `Trainer` leaves out of the predictions that it gathers.
@@ -550,11 +551,8 @@ class NeuralClipConfig(StrictConfig):
 
     @property
     def modalities(self) -> list[str]:
-        """Names of the modalities that have an encoder, in the order eeg, meg, fmri."""
+        """Names of the modalities that have an encoder, in the order of `MODALITY_CONFIGS`."""
         return [name for name in MODALITY_CONFIGS if getattr(self, f"{name}_config") is not None]
 
 
-MODALITY_CONFIGS = {"eeg": EegConfig, "meg": MegConfig, "fmri": FmriConfig}
-
-
-__all__ = ["EegConfig", "FmriConfig", "MegConfig", "NeuralClipConfig"]
+__all__ = [*(kind.__name__ for kind in MODALITY_CONFIGS.values()), "NeuralClipConfig"]

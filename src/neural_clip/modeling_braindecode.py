@@ -8,6 +8,7 @@ from torch import nn
 
 from .configuration_neural_clip import SensorConfig
 from .errors import check_option
+from .modalities import MODALITIES
 
 
 def braindecode_class(name: str) -> type[nn.Module]:
@@ -42,7 +43,7 @@ def channel_info(config: SensorConfig) -> list[dict] | None:
     except ImportError as error:
         raise ImportError("Networks of braindecode need mne, which comes with it.") from error
     names = config.ch_names or [f"{index:03d}" for index in range(config.n_chans)]
-    kind = "eeg" if config.model_type.endswith("eeg") else "mag"
+    kind = MODALITIES[config.model_type.rpartition("_")[2]].channel_types[0]
     channels = mne.create_info(list(names), config.sfreq, kind)["chs"]
     for channel, place in zip(channels, config.ch_positions, strict=True):
         channel["loc"][:3] = place

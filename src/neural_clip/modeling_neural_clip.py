@@ -16,6 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_neural_clip import AVERAGE_NAME, NeuralClipConfig
 from .errors import check_option
 from .losses import clip_loss, regression_loss
+from .modalities import MODALITIES
 from .modeling_closed_form import ClosedForm
 from .modeling_eeg import EegEncoder
 from .modeling_fmri import FmriEncoder
@@ -82,7 +83,8 @@ class NeuralClipModel(WholeModel):
     def __init__(self, config: NeuralClipConfig) -> None:
         super().__init__(config)
         if not config.modalities:
-            raise ValueError("The configuration holds no encoder; give 'eeg_config', 'meg_config' or 'fmri_config'.")
+            *others, last = (f"'{name}_config'" for name in ENCODERS)
+            raise ValueError(f"The configuration holds no encoder; give {', '.join(others)} or {last}.")
         self.encoders = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         for modality in config.modalities:
@@ -161,17 +163,18 @@ class NeuralClipModel(WholeModel):
                 f"The model knows {modality} subject {name!r} already; its subjects are {config.subjects}."
             )
         config.check_subjects([*config.subjects, name])
-        if (modality == "fmri") != (n_voxels is not None) or (n_voxels is not None and n_voxels < 1):
+        sensors = MODALITIES[modality].sensors
+        if sensors != (n_voxels is None) or (n_voxels is not None) or (n_voxels is not None and n_voxels < 1):
             raise ValueError(
                 "Invalid value for the 'n_voxels' parameter. It must be above 0 for 'fmri' and None for the others, "
                 f"but got {n_voxels} for {modality!r}."
             )
-        if modality != "fmri" and config.corpora is not None:
+        if sensors and config.corpora is not None:
             raise ValueError(
                 f"The model has {modality} of the corpora {list(config.corpora)}, whose channels may differ, so that "
                 "there is no mean layer a new subject could start from. Train a model of one corpus for that."
             )
-        if modality != "fmri" and not config.subjects:
+        if sensors and not config.subjects:
             raise ValueError(f"The model has no {modality} subject yet whose alignment layer could be the start.")
         if n_voxels is None:
             alignment.add_subject(name)
@@ -385,7 +388,7 @@ class NeuralClipModel(WholeModel):
             known: dict[str, list[str]] = {}
             for each in self.encoders:
                 config = self.encoder(each).config
-                average = [] if each == "fmri" or config.corpora is not None else [AVERAGE_NAME]
+                average = [AVERAGE_NAME] if MODALITIES[each].sensors and config.corpora is None else []
                 for subject in [*config.subjects, *average]:
                     known.setdefault(subject, []).append(each)
             check_option("name", name, list(known))
@@ -397,7 +400,7 @@ class NeuralClipModel(WholeModel):
         check_option("modality", modality, list(self.encoders))
         encoder, closed = self.encoder(modality), None
         if modality in self.closed_forms:
-            subject = subject_index(name, encoder.config.subjects, average=modality != "fmri")
+            subject = subject_index(name, encoder.config.subjects, average=MODALITIES[modality].sensors)
             closed = self.closed_forms[modality].for_subject(subject)
         projection = copy.deepcopy(self.projections[modality])
         return SubjectModel(encoder.for_subject(name), projection, closed).eval()
@@ -442,9 +445,8 @@ class NeuralClipModel(WholeModel):
         values = {"eeg": eeg_values, "meg": meg_values, "fmri": fmri_values}
         given = {name: value for name, value in values.items() if value is not None}
         if len(given) != 1:
-            raise ValueError(
-                f"Give exactly one of 'eeg_values', 'meg_values' and 'fmri_values', but got {list(given)}."
-            )
+            *others, last = (f"'{name}_values'" for name in values)
+            raise ValueError(f"Give exactly one of {', '.join(others)} and {last}, but got {list(given)}.")
         ((modality, recordings),) = given.items()
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

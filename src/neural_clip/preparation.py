@@ -24,10 +24,14 @@ UNITS = {
     "V": ("V", 1.0), "mV": ("V", 1e-3), "uV": ("V", 1e-6), "µV": ("V", 1e-6), "μV": ("V", 1e-6), "nV": ("V", 1e-9),
     "T": ("T", 1.0), "nT": ("T", 1e-9), "pT": ("T", 1e-12), "fT": ("T", 1e-15),
     "T/m": ("T/m", 1.0), "T/cm": ("T/m", 1e2), "fT/cm": ("T/m", 1e-13),
+    "M": ("M", 1.0), "mM": ("M", 1e-3), "uM": ("M", 1e-6), "µM": ("M", 1e-6), "μM": ("M", 1e-6),
     "percent signal change": ("percent signal change", 1.0),
     "percent signal change x 300": ("percent signal change", 1 / 300),
 }  # fmt: skip
-CHANNEL_UNITS = {"eeg": "V", "seeg": "V", "ecog": "V", "dbs": "V", "mag": "T", "ref_meg": "T", "grad": "T/m"}
+CHANNEL_UNITS = {
+    "eeg": "V", "seeg": "V", "ecog": "V", "dbs": "V", "mag": "T", "ref_meg": "T", "grad": "T/m",
+    "hbo": "M", "hbr": "M",
+}  # fmt: skip
 # How much a recording varies over its samples or voxels once it is scaled; µV for V is a million times as much.
 SCALED_SPREAD = (0.01, 100.0)
 # The same of as many rows as statistics can be fitted on, which vary by 1 in all; EEG in µV varies by 5 and more.

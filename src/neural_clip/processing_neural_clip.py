@@ -19,6 +19,8 @@ from .configuration_neural_clip import AVERAGE_NAME, AVERAGE_SUBJECT, NeuralClip
 from .corpus_inputs import SEPARATOR, corpus_of
 from .errors import check_option, loading
 from .image_pixels import rgb_images
+from .modalities import MODALITIES
+from .montage import HINT, Interpolation, Montage, check_modality, check_montage, interpolation
 from .preparation import (
     CHANNEL_UNITS,
     SAMPLE_TOLERANCE,
@@ -55,7 +57,8 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
 
     Args:
         recordings (`dict`): By modality, a list of groups of subjects with what their recordings look like:
-            `subjects`, `preparation` (see [`Preparation`]; absent in older checkpoints), and
+            `subjects`, `preparation` (see [`Preparation`]; absent in older checkpoints), `ch_positions` of EEG where
+            they are known (m, head frame), and
             `ch_names`, `n_chans`, `n_times`, `sfreq` (Hz) and `tmin` (s) for `eeg` and `meg`, `n_voxels` for `fmri`.
             Where people of several corpora share a network, there is a group for each `corpus`. One group may stand
             without a list.
@@ -160,9 +163,11 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
             statistics (`Mapping[str, np.ndarray]`): By [`tensor_name`]; those of other subjects are left out.
             corpus (`str`, *optional*): Of these subjects, where people of several share the network.
         """
-        keys = ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS
+        keys = SENSOR_KEYS if MODALITIES[modality].sensors else ("n_voxels", "subjects")
         group = {key: getattr(config, key) for key in keys} | {"subjects": list(subjects)}
-        if modality == "fmri":
+        if modality == "eeg" and config.ch_positions is not None:
+            group["ch_positions"] = config.ch_positions
+        if not MODALITIES[modality].sensors:
             group["n_voxels"] = {name: config.n_voxels[name] for name in subjects}
         elif subjects and config.corpora is not None:
             group |= config.inputs_of(subjects[0]).as_dict()
@@ -220,6 +225,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         ch_names: Sequence[str] | None = None,
         sfreq: float | None = None,
         tmin: float | None = None,
+        montage: str | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         """Prepare recordings of one modality, or images, or both.
@@ -245,9 +251,13 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
                 given, 20 of a subject (or session) at least; by default they are those of the training recordings.
             mask (nibabel image or array, *optional*): Region of interest; values above 0 are inside. They must be the
                 voxels of the training recordings, in their order.
-            ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included.
+            ch_names (`list[str]`, *optional*): Channel names of an array, checked against the model's, order included;
+                with `montage`, they say which channels there are.
             sfreq (`float`, *optional*): Sampling rate of an array in Hz.
             tmin (`float`, *optional*): First sample of an array in s from image onset.
+            montage (`str`, *optional*): `"interpolate"` makes channels of the model that the recordings lack or have
+                marked as bad of the channels around them, see [`~NeuralClipProcessor.interpolation`]; by default such
+                recordings are refused.
             return_tensors (`str`, defaults to `"pt"`): Only torch tensors are made.
 
         Returns:
@@ -260,15 +270,18 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         """
         check_option("return_tensors", return_tensors, ["pt"])
         check_option("scaling", scaling, [None, "fit"])
+        check_montage(montage)
         given = {"eeg": eeg, "meg": meg, "fmri": fmri}
         modalities = [name for name, value in given.items() if value is not None]
         if others or is_recording(images):
+            *first, last = (f"{name}=..." for name in given)
             raise ValueError(
-                "Recordings are given by name: eeg=..., meg=... or fmri=...; only 'images' may come first."
+                f"Recordings are given by name: {', '.join(first)} or {last}; only 'images' may come first."
             )
         if len(modalities) > 1 or (not modalities and images is None):
+            *first, last = map(repr, given)
             raise ValueError(
-                f"Give recordings of exactly one of 'eeg', 'meg' and 'fmri', or 'images'; got {modalities}."
+                f"Give recordings of exactly one of {', '.join(first)} and {last}, or 'images'; got {modalities}."
             )
         data: dict[str, torch.Tensor] = {}
         for modality in modalities:
@@ -282,11 +295,17 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
             names = subject_names(subject, count, known, modality, several=any(map(is_of_corpus, groups)))
             spec = group_of(groups, names)
             sessions = session_names(session, count)
-            if modality == "fmri":
-                rows: Any = self._voxels(recordings, spec, mask, unit, scaling, names, sessions)
+            if montage is not None:
+                check_modality(modality)
+            if not MODALITIES[modality].sensors:
+                rows: Any = self._voxels(recordings, modality, spec, mask, unit, scaling, names, sessions)
             else:
-                check_declared(spec, ch_names)
-                rows = self._sensors(recordings, modality, spec, unit, scaling, names, sessions, sfreq, tmin)
+                made = None if montage is None else interpolation_for(spec, recordings, modality, ch_names)
+                if made is None:
+                    check_declared(spec, ch_names)
+                rows = self._sensors(
+                    recordings, modality, spec, unit, scaling, names, sessions, sfreq, tmin, made, ch_names
+                )
             data[f"{modality}_values"] = torch.from_numpy(stack_rows(rows, modality))
             data["subject_ids"] = torch.tensor(subject_indices(names, known), dtype=torch.long)
         if images is not None:
@@ -296,6 +315,30 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
                 )
             data["pixel_values"] = self.image_processor(images=rgb_images(images), return_tensors="pt")["pixel_values"]
         return BatchFeature(data)
+
+    def interpolation(
+        self, modality: str, recordings: Any = None, *, ch_names: Sequence[str] | None = None,
+        subject: str = AVERAGE_NAME,
+    ) -> Interpolation:  # fmt: skip
+        """What `montage="interpolate"` does to recordings: which channels are made of which, by what weights.
+
+        Args:
+            modality (`str`): `"eeg"` or `"meg"`.
+            recordings (`mne.Epochs`, `Evoked` or `Raw`, *optional*): Whose channels are meant.
+            ch_names (`list[str]`, *optional*): Of an array, instead.
+            subject (`str`, *optional*): Whose recordings these are, where subjects of the model differ in channels.
+
+        Returns:
+            [`Interpolation`]: Its `said` is a sentence, its `as_dict()` what reports hold.
+
+        Raises:
+            ValueError: If a channel that is lacking has no known place, or too few are there.
+        """
+        groups = self.groups(modality)
+        known = [name for group in groups for name in group["subjects"]]
+        return interpolation_for(
+            group_of(groups, subject_names(subject, 1, known, modality)), recordings, modality, ch_names
+        )
 
     def groups(self, modality: str) -> list[dict]:
         """What inputs of one modality must look like, by groups of subjects."""
@@ -309,17 +352,19 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
 
     def _sensors(
         self, recordings: Any, modality: str, spec: dict, unit: str | None, scaling: str | None, names: list[str],
-        sessions: list[str], sfreq: float | None, tmin: float | None,
+        sessions: list[str], sfreq: float | None, tmin: float | None, made: Interpolation | None,
+        ch_names: Sequence[str] | None,
     ) -> Any:  # fmt: skip
-        """EEG or MEG of one group, `(batch_size, n_chans, n_times)`."""
+        """EEG or MEG of one group, `(batch_size, n_chans, n_times)`; `made` says how its channels are made."""
         from_mne = is_mne(recordings)
         preparation = Preparation.of(spec.get("preparation"))
         check_number("sfreq", sfreq, positive=True)
         check_number("tmin", tmin)
-        recorded = recorded_epochs(recordings, spec) if from_mne else None
+        recorded = recorded_epochs(recordings, spec, made) if from_mne else None
         if recorded is None:
             values = to_array(recordings, modality, np.float64 if raw_unit(unit) else np.float32)
             values = values[None] if values.ndim == 2 else values
+            values = values if made is None else interpolated(values, made, ch_names or (), modality)
             recorded = Recorded(
                 values, str(unit), float(sfreq or spec["sfreq"]), float(spec["tmin"] if tmin is None else tmin)
             )
@@ -349,22 +394,22 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         return recorded.values
 
     def _voxels(
-        self, recordings: Any, spec: dict, mask: Any, unit: str | None, scaling: str | None, names: list[str],
-        sessions: list[str],
+        self, recordings: Any, modality: str, spec: dict, mask: Any, unit: str | None, scaling: str | None,
+        names: list[str], sessions: list[str],
     ) -> list[np.ndarray]:  # fmt: skip
         """FMRI of one group, a list of `(n_voxels,)`."""
         preparation = Preparation.of(spec.get("preparation"))
         image = is_image(recordings)
-        rows = voxel_rows(recordings, mask)
+        rows = voxel_rows(recordings, mask, modality)
         check_voxel_counts(rows, names, spec["n_voxels"])
         if image:
-            check_places(mask_array(mask), names, self.statistics_of("fmri"))
+            check_places(mask_array(mask), names, self.statistics_of(modality))
         if (image and unit is None) or raw_unit(unit):
             preparation = repeatable(preparation)
             factor = 1.0 if unit is None else to_unit(unit, preparation.unit)
             rows = [np.asarray(row, dtype=np.float64) * factor for row in rows]
             return scale_rows(
-                rows, preparation, list(zip(names, sessions, strict=True)), self.statistics_of("fmri"),
+                rows, preparation, list(zip(names, sessions, strict=True)), self.statistics_of(modality),
                 fit=scaling == "fit",
             )  # fmt: skip
         refuse_fit(scaling)
@@ -407,7 +452,7 @@ def is_of_corpus(group: Mapping) -> bool:
 
 def check_group(group: Any, modality: str) -> None:
     """Raise unless the settings of a group of subjects are of the types that they are written with."""
-    for key in ("n_voxels", "subjects") if modality == "fmri" else SENSOR_KEYS:
+    for key in SENSOR_KEYS if MODALITIES[modality].sensors else ("n_voxels", "subjects"):
         value = group.get(key) if isinstance(group, Mapping) else group
         fits = isinstance(value, KINDS[key]) and not isinstance(value, bool)
         if not fits or (key in ("n_chans", "n_times", "sfreq") and not 0 < group[key] < math.inf):
@@ -415,6 +460,20 @@ def check_group(group: Any, modality: str) -> None:
                 f"'processor_config.json' of the checkpoint is damaged: {key!r} of {modality!r} recordings is "
                 f"{value!r:.80}. Fetch or copy the checkpoint again."
             )
+    places = group.get("ch_positions")
+    if places is not None and not are_places(places, group.get("n_chans")):
+        raise ValueError(
+            "'processor_config.json' of the checkpoint is damaged: 'ch_positions' should be three numbers of each of "
+            f"{group.get('n_chans')} channels, but is {places!r:.80}. Fetch or copy the checkpoint again."
+        )
+
+
+def are_places(places: Any, n_chans: int | None) -> bool:
+    """Whether these are the places of so many channels."""
+    try:
+        return np.array(places).dtype.kind in "if" and np.shape(places) == (n_chans, 3)
+    except ValueError:
+        return False
 
 
 def is_mne(recordings: Any) -> bool:
@@ -519,12 +578,13 @@ def number_of(recordings: Any, modality: str) -> int:
         return count
     if is_image(recordings):
         return 1 if len(recordings.shape) < 4 else int(recordings.shape[3])
-    if modality == "fmri" and isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
+    voxels = not MODALITIES[modality].sensors
+    if voxels and isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
         return len(recordings)
     values = to_array(recordings, modality)
     if not values.size:
         raise ValueError(f"{modality!r} is empty: shape {values.shape}.")
-    return 1 if values.ndim == (1 if modality == "fmri" else 2) else len(values)
+    return 1 if values.ndim == (1 if voxels else 2) else len(values)
 
 
 def group_of(groups: list[dict], names: list[str]) -> dict:
@@ -545,12 +605,39 @@ def session_names(session: Any, count: int) -> list[str]:
     return names
 
 
+def interpolation_for(
+    spec: dict, recordings: Any, modality: str, ch_names: Sequence[str] | None
+) -> Interpolation:  # fmt: skip
+    """How the channels of a group of subjects are made of those of recordings."""
+    check_modality(modality)
+    if spec["ch_names"] is None:
+        raise ValueError("Channels cannot be interpolated: the checkpoint does not say what the model's are called.")
+    if is_mne(recordings):
+        montage = Montage.of_info(recordings.info, modality)
+    elif ch_names is None:
+        raise ValueError("'montage' needs to know the channels of an array: give their names by 'ch_names'.")
+    else:
+        montage = Montage.of_names(ch_names, modality)
+    places = spec.get("ch_positions")
+    return interpolation(montage, tuple(spec["ch_names"]), None if places is None else tuple(map(tuple, places)))
+
+
+def interpolated(values: np.ndarray, made: Interpolation, ch_names: Sequence[str], modality: str) -> np.ndarray:
+    """An array with the model's channels."""
+    if values.ndim != 3 or values.shape[1] != len(ch_names):
+        raise ValueError(
+            f"{modality!r} must have shape (batch_size, {len(ch_names)}, n_times), because 'ch_names' names "
+            f"{len(ch_names)} channels, but got {values.shape}."
+        )
+    return made.applied(values[:, [list(ch_names).index(name) for name in made.recorded]])
+
+
 def check_declared(spec: dict, ch_names: Sequence[str] | None) -> None:
     """Compare the channels that an array is said to have with the model's."""
     if ch_names is not None and spec["ch_names"] is not None and list(ch_names) != list(spec["ch_names"]):
         raise ValueError(
             f"'ch_names' must be the model's {len(spec['ch_names'])} channels in its order {spec['ch_names'][:4]}..., "
-            f"but {channel_differences(ch_names, spec['ch_names'])}."
+            f"but {channel_differences(ch_names, spec['ch_names'])}. {HINT}"
         )
 
 
@@ -572,32 +659,37 @@ def check_channels(values: np.ndarray, n_chans: int, n_times: int | None, modali
         )
 
 
-def recorded_epochs(epochs: Any, spec: dict) -> Recorded:
+def recorded_epochs(epochs: Any, spec: dict, made: Interpolation | None = None) -> Recorded:
     """The model's channels of `mne.Epochs` or `Evoked`, with what their `info` says."""
-    names = list(epochs.ch_names if spec["ch_names"] is None else spec["ch_names"])
-    missing = [name for name in names if name not in epochs.ch_names]
-    if missing:
-        raise ValueError(f"The epochs lack {len(missing)} of the model's {len(names)} channels: {missing[:5]}.")
-    if len(names) != spec["n_chans"]:
-        raise ValueError(f"The epochs have {len(names)} channels; the model takes {spec['n_chans']}.")
-    bads = [name for name in names if name in epochs.info["bads"]]
-    if bads:
-        raise ValueError(
-            f"Channels that the model needs are marked bad: {bads[:5]}. Interpolate them (epochs.interpolate_bads()), "
-            "or take the mark away."
-        )
-    kinds = dict(zip(epochs.ch_names, epochs.get_channel_types(), strict=True))
-    units = {str(CHANNEL_UNITS.get(kinds[name], kinds[name])) for name in names}
+    names = own_names(epochs, spec) if made is None else list(made.recorded)
+    types = dict(zip(epochs.ch_names, epochs.get_channel_types(), strict=True))
+    kinds = {types[name] for name in names} if made is None else made.kinds
+    units = {str(CHANNEL_UNITS.get(kind, kind)) for kind in kinds}
     if len(units) > 1 or not units <= set(CHANNEL_UNITS.values()):
-        raise ValueError(f"The model's channels are of the types {sorted({kinds[name] for name in names})}.")
+        raise ValueError(f"The model's channels are of the types {sorted(kinds)}.")
     values = to_array(epochs.get_data(picks=names), "epochs", np.float64)
+    values = values if made is None else made.applied(values)
     return Recorded(
         values if values.ndim == 3 else values[None], units.pop(), float(epochs.info["sfreq"]), float(epochs.times[0]),
         baseline=None if epochs.baseline is None else tuple(epochs.baseline), **facts_of_info(epochs.info, names),
     )  # fmt: skip
 
 
-def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
+def own_names(epochs: Any, spec: dict) -> list[str]:
+    """Names of the model's channels, all of which must be there and good."""
+    names = list(epochs.ch_names if spec["ch_names"] is None else spec["ch_names"])
+    missing = [name for name in names if name not in epochs.ch_names]
+    if missing:
+        raise ValueError(f"The epochs lack {len(missing)} of the model's {len(names)} channels: {missing[:5]}. {HINT}")
+    if len(names) != spec["n_chans"]:
+        raise ValueError(f"The epochs have {len(names)} channels; the model takes {spec['n_chans']}.")
+    bads = [name for name in names if name in epochs.info["bads"]]
+    if bads:
+        raise ValueError(f"Channels that the model needs are marked bad: {bads[:5]}. {HINT} Or take the mark away.")
+    return names
+
+
+def voxel_rows(recordings: Any, mask: Any, modality: str) -> list[np.ndarray]:
     """Bring fMRI responses to a list of `(n_voxels,)` arrays."""
     if is_image(recordings):
         if mask is None:
@@ -611,12 +703,14 @@ def voxel_rows(recordings: Any, mask: Any) -> list[np.ndarray]:
             raise ValueError(f"'mask' has shape {inside.shape}, but the image's volumes have {recordings.shape[:3]}.")
         if hasattr(mask, "affine") and not np.allclose(mask.affine, recordings.affine, atol=1e-3):
             raise ValueError("'mask' and the image lie in different spaces: their affines differ.")
-        return list(np.atleast_2d(to_array(np.asanyarray(recordings.dataobj)[inside].T, "fmri")))
+        return list(np.atleast_2d(to_array(np.asanyarray(recordings.dataobj)[inside].T, modality)))
     if isinstance(recordings, list) and recordings and np.ndim(recordings[0]) == 1:
-        return [to_array(row, "fmri") for row in recordings]
-    values = to_array(recordings, "fmri")
+        return [to_array(row, modality) for row in recordings]
+    values = to_array(recordings, modality)
     if values.ndim not in (1, 2):
-        raise ValueError(f"'fmri' must have shape (n_voxels,) or (batch_size, n_voxels), but got {values.shape}.")
+        raise ValueError(
+            f"{modality!r} must have shape (n_voxels,) or (batch_size, n_voxels), but got {values.shape}."
+        )
     return list(np.atleast_2d(values))
 
 
@@ -654,7 +748,8 @@ def subject_names(
     if len(names) != count:
         raise ValueError(f"'subject' names {len(names)} subjects, but there are {count} recordings.")
     unknown = sorted(set(names) - {*known, AVERAGE_NAME})
-    if modality == "fmri" and AVERAGE_NAME in names:
+    sensors = MODALITIES[modality].sensors
+    if not sensors and AVERAGE_NAME in names:
         raise ValueError(
             "'subject' is 'average', but there is no average subject for fMRI: voxels of two subjects do not "
             f"correspond. Allowed values are {known}; `neural-clip adapt` fits an alignment layer for a new subject."
@@ -665,7 +760,7 @@ def subject_names(
             f"Allowed values are {known}."
         )
     if unknown:
-        average = "" if modality == "fmri" else "'average' takes the mean of all subjects' alignment layers, and "
+        average = "" if not sensors else "'average' takes the mean of all subjects' alignment layers, and "
         unseen = (
             f" For subjects whom the model has not seen: {average}`neural-clip adapt` fits an alignment layer of "
             "their own."

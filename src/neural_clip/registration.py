@@ -18,10 +18,10 @@ from threading import RLock
 from types import ModuleType
 from typing import Any
 
+from .modalities import MODALITIES
+
 MODELS = {
-    "EegConfig": "EegEncoder",
-    "FmriConfig": "FmriEncoder",
-    "MegConfig": "MegEncoder",
+    **{kind.config_class: kind.encoder_class for kind in MODALITIES.values()},
     "NeuralClipConfig": "NeuralClipModel",
 }
 PACKAGE = __name__.rpartition(".")[0]

@@ -154,7 +154,9 @@ def test_nothing_is_fetched_for_visitors_and_no_file_of_the_machine_is_read(app)
             for path in ("http://192.0.2.1/x.npy", "https://example.org/x.npy", "/etc/passwd"):
                 given = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
                 with pytest.raises(RuntimeError, match="event: error"):
-                    await ask(client, "upload", given, None, "by its shape", "sub-01", 1, "", "", EEG_IMAGES)
+                    await ask(
+                        client, "upload", given, None, "by its shape", "sub-01", 1, "", "", EEG_IMAGES, False, ""
+                    )
             for place in ("file=http://192.0.2.1/x", "file=/etc/passwd", "proxy=http://192.0.2.1/x"):
                 assert (await client.get(f"/gradio_api/{place}")).status_code in (403, 404)
 
@@ -176,7 +178,7 @@ def test_two_hundred_at_once_are_answered_rightly_in_bounded_memory_and_nothing_
         if kind == 2:
             return await ask(client, "words", "an arrow", EEG_IMAGES), expected["an arrow"][0]
         given = await upload(client, three)
-        said = (None, "by its shape", "sub-01", row % 3 + 1, "", "", EEG_IMAGES)
+        said = (None, "by its shape", "sub-01", row % 3 + 1, "", "", EEG_IMAGES, False, "")
         return await ask(client, "upload", given, *said), expected[EEG_IMAGES][row % 3]
 
     async def all_at_once():

@@ -169,6 +169,7 @@ class Answers:
         file = open_upload(path, mask, self.embedder, modality=named, subject=subject, **said)
         one = file.one(number)
         asked = f"{MODALITIES[file.modality].title} of '{path.name}', recording {int(number)} of {len(file.names)}"
+        asked += "" if file.made is None else f". {file.made.said}"
         return self._answer(asked, one, file.modality, among, subject=file.subject, **file.said)
 
     def of_words(self, text: str, among: str) -> Answer:

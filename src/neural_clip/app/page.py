@@ -17,6 +17,7 @@ from neural_clip.app.shown import STYLE, as_html, refusal
 from neural_clip.app.uploads import SUFFIXES
 from neural_clip.errors import DataError
 from neural_clip.files.privacy import shared_text
+from neural_clip.montage import INTERPOLATE
 from neural_clip.prepared.modalities import MODALITIES
 
 QUEUED = 256  # questions that wait; one more is refused
@@ -78,17 +79,22 @@ def _upload(gr: Any, answers: Answers, target: Any) -> None:
     with gr.Row():
         unit = gr.Textbox(label="Unit of an array (empty: prepared)", placeholder="uV", max_length=100)
         session = gr.Textbox(label="Session (where scaled by session)", placeholder="ses-01", max_length=100)
+        interpolate = gr.Checkbox(label="Interpolate lacking and bad channels (EEG, MEG)")
+        names = gr.Textbox(label="Channels of an array (to interpolate)", placeholder="Fp1 Fp2 C3", max_length=10_000)
 
     def ask(path: str | None, mask: str | None, modality: str, subject: str, number: int, unit: str, session: str,
-            among: str) -> Answer:  # fmt: skip
+            among: str, interpolate: bool, names: str) -> Answer:  # fmt: skip
         if path is None:
             raise DataError("There is no file yet; choose one above.")
-        said = {"unit": unit.strip(), "session": session.strip()}
+        said = {
+            "unit": unit.strip(), "session": session.strip(), "montage": INTERPOLATE if interpolate else "",
+            "ch_names": names.replace(",", " ").split(),
+        }  # fmt: skip
         return answers.of_upload(
             Path(path), Path(mask) if mask else None, number, among, modality=modality, subject=subject, **said
         )
 
-    inputs = [path, mask, modality, subject, number, unit, session, target]
+    inputs = [path, mask, modality, subject, number, unit, session, target, interpolate, names]
     _asks(gr, "upload", "Decode the upload", ask, inputs, uploads=(path, mask))
 
 

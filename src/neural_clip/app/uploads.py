@@ -19,14 +19,14 @@ from neural_clip.queries.recorded import RecordingFile
 SUFFIXES = (*ARRAY_SUFFIXES, *FIF_SUFFIXES, *EDF_SUFFIXES, *NIFTI_SUFFIXES)  # files that name no others
 
 
-def open_upload(path: Path, mask: Path | None, embedder: Embedder, **said: str | None) -> RecordingFile:
+def open_upload(path: Path, mask: Path | None, embedder: Embedder, **said: Any) -> RecordingFile:
     """Recordings of one file, as [`open_recordings`] opens it.
 
     Args:
         path (`Path`): Where the file was put, under the name that the visitor gave it.
         mask (`Path`, *optional*): Of an fMRI image.
         embedder ([`Embedder`]): Whose checkpoint says what recordings must become.
-        **said: `modality`, `subject`, `session` and `unit`; empty ones are as not said.
+        **said: `modality`, `subject`, `session`, `unit`, `montage` and `ch_names`; empty ones are as not said.
 
     Raises:
         DataError: If the file is of another kind, damaged, or in several parts, or the mask does not belong to it.

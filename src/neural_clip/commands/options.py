@@ -178,7 +178,8 @@ def open_data_set(
     """The data set of a `MODALITY=FOLDER` argument; a `DataError` unless it holds recordings of that modality."""
     modality, separator, folder = argument.partition("=")
     fits = bool(separator) and modality in MODALITIES
-    check_value(parameter, argument, fits, "eeg=FOLDER, meg=FOLDER or fmri=FOLDER")
+    *others, last = (f"{name}=FOLDER" for name in MODALITIES)
+    check_value(parameter, argument, fits, f"{', '.join(others)} or {last}")
     data = PreparedSet.open(folder, streaming, most_kept)
     if data.facts.modality != modality:
         raise DataError(f"'{argument}' says {modality}, but the data set holds {data.facts.modality} recordings.")

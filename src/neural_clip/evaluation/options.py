@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from neural_clip.errors import check_option, check_value
 from neural_clip.evaluation.protocols import PROTOCOLS
+from neural_clip.gallery.options import MONTAGE_HELP
+from neural_clip.montage import MONTAGES
 from neural_clip.options import Options, option
 from neural_clip.prepared.splits import SPLITS
 
@@ -38,6 +40,8 @@ class EvaluateOptions(Options):
             [`understand`]), with maps over so many recordings; needs captum.
         streaming (`bool`): Read recordings a row group at a time. Sizes and footers of the files are compared with
             what was written; contents are not read beforehand.
+        montage (`str`, *optional*): `"interpolate"` makes channels of a checkpoint that a data set lacks of those
+            around them, of the rows as they are scaled; baselines and controls read the channels that were recorded.
         seed (`int`): Seed of intervals, p-values and sampled scores; nothing else is random.
     """
 
@@ -70,6 +74,7 @@ class EvaluateOptions(Options):
         None, "also show what was learned: similarity, time, sensor and voxel maps over N recordings, 64 unless given",
         nargs="?", type=int, const=64, least=1,
     )  # fmt: skip
+    montage: str | None = option(None, MONTAGE_HELP, choices=MONTAGES)
     seed: int = option(0, "of intervals and p-values", type=int, least=0)
     streaming: bool = option(
         False, "read recordings from their Parquet files, here or on the Hub, without copies of them"

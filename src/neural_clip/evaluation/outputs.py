@@ -36,10 +36,15 @@ def header(
     embedded: Embedded,
     options: EvaluateOptions,
     unseen: Mapping[str, list[str]],
+    montages: Mapping[str, dict],
     command: str,
     output_dir: Path,
 ) -> dict:
-    """What was scored, by what, on what; `unseen` are the subjects of each modality whom the model does not know."""
+    """What was scored, by what, on what.
+
+    `unseen` are the subjects of each modality whom the model does not know, `montages` the interpolated channels of
+    each checkpoint by modality.
+    """
     kept = ("corpus", "fingerprint", "category_level", "block_confounded", "average_repeats", "split_protocol",
             "split_unit", "image_encoder", "simulated", "subjects", "licence", "known_defects")  # fmt: skip
     splits = next(iter(embedded.values()))
@@ -64,6 +69,7 @@ def header(
                 "path": shared_place(path, output_dir),
                 "sha256": sha256_of(Path(path).glob(WEIGHTS)),
                 "modalities": [*embedded[name]],
+                **({"montage": montages[name]} if montages[name] else {}),
             }
             for name, path in checkpoints.items()
         ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# arXiv 2411.09723, tables 1 and 2; the EEG and MEG top-k of the paper are no ranks, see PAPER_REMARKS
+# arXiv 2411.09723, tables 1 and 2, of what it measured; the top-k of its EEG and MEG are no ranks, see PAPER_REMARKS
 PAPER: dict[str, dict] = {
     "decoding": {
         "eeg": {"corpus": "ImageNetEEG", "top1": 0.400, "top5": 0.543, "two_way": 0.794},

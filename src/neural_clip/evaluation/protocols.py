@@ -249,9 +249,10 @@ def conversion_entries(name: str, record: dict, denominator: float) -> list[dict
     """
     if name not in ("paper", "legacy"):
         return []
-    divisor = LEGACY_DENOMINATORS[record["target"]] if name == "legacy" else denominator
+    known = name == "legacy" and record["target"] in LEGACY_DENOMINATORS
+    divisor = LEGACY_DENOMINATORS[record["target"]] if known else denominator
     score = record["two_way_permutation"]
-    of = "a constant of the authors' code" if name == "legacy" else "the decoding score of the target"
+    of = "a constant of the authors' code" if known else "the decoding score of the target"
     return [
         {"label": "2-way, one permutation", "score": score, "interval": None, "chance": 0.5},
         {

@@ -30,6 +30,7 @@ from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
 from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit
+from neural_clip.gallery.fit import interpolation_of
 from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
@@ -86,6 +87,8 @@ def evaluate_checkpoints(
         require_captum()  # before an hour is spent
         if options.subject is not None:
             raise DataError("'understand' shows each subject's own layer; leave it out with 'subject'.")
+        if options.montage is not None:
+            raise DataError("'understand' shows the channels that were recorded; leave it out with 'montage'.")
     usable_device(options.device)
     check_names(checkpoints)
     opened = open_data(data, options.streaming)
@@ -118,7 +121,15 @@ def _evaluated(
         )
         for modality, part in splits.items()
     }
-    head = header(checkpoints, embedded, options, unseen, command, output_dir)
+    montages = {
+        name: {
+            modality: made.as_dict()
+            for modality, part in parts.items()
+            if (made := interpolation_of(model.config, part.data, options.montage)) is not None
+        }
+        for name, model in models.items()
+    }
+    head = header(checkpoints, embedded, options, unseen, montages, command, output_dir)
     for modality, part in parts.items():
         seen = {name: seen_in_training(path, part.data, part.name) for name, path in checkpoints.items()}
         head["data"][modality]["seen_in_training"] = {name: found for name, found in seen.items() if found is not None}
@@ -186,7 +197,10 @@ def _embedded(
 
 def _one_embedded(model: NeuralClipModel, part: Split, options: EvaluateOptions, kept: FinishedParts) -> EmbeddedSplit:
     """Recordings in the space of a checkpoint, from their part where they are finished."""
-    asked: dict[str, Any] = {"subject": options.subject, "batch_size": options.batch_size, "device": options.device}
+    asked: dict[str, Any] = {
+        "subject": options.subject, "batch_size": options.batch_size, "device": options.device,
+        "montage": options.montage,
+    }  # fmt: skip
 
     def compute() -> EmbeddedSplit:
         return embed_together(model, part, **asked)
@@ -299,7 +313,8 @@ class Report:
         if self.by_person is not None:
             self.by_person.add(modality, self._with(modality), predictions, self.seed)
         ceiling = (part.facts.simulated or {}).get("ceiling")
-        self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": PAPER["decoding"][kind_of(modality)]}
+        paper = PAPER["decoding"].get(kind_of(modality))
+        self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": paper}
         self.decoding_entries[modality] = entries
         self._compare("decoding", [modality], contributions, _units(part), COMPARED)
 
@@ -325,7 +340,7 @@ class Report:
         for name, splits in self._with(modality).items():
             record, contributions[name] = encoding_record(splits[modality], self.seed)
             rows.append({"method": name, **record})
-        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"][kind_of(modality)]}
+        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"].get(kind_of(modality))}
         images = self._first(modality).shown_ids.tolist()
         self._compare("encoding", [modality], contributions, images, ("two_way",))
 
@@ -334,7 +349,7 @@ class Report:
         from neural_clip.evaluation.paper_figures import PAPER
         from neural_clip.evaluation.tasks import conversion_record
 
-        pair, paper = f"{source}->{target}", PAPER["conversion"][f"{kind_of(source)}->{kind_of(target)}"]
+        pair, paper = f"{source}->{target}", PAPER["conversion"].get(f"{kind_of(source)}->{kind_of(target)}")
         contributions, entries = {}, []
         for name, splits in self._with(source, target).items():
             decoded, seen = (

@@ -14,6 +14,7 @@ from neural_clip.errors import DataError, is_hub_name
 from neural_clip.gallery.columns import DTYPES, IMAGE, column_of, joined, table_of, vectors_of
 from neural_clip.gallery.embedder import BATCH, Embedder
 from neural_clip.gallery.embedding import SUBJECT_MEAN, aggregate
+from neural_clip.gallery.fit import interpolation_of
 from neural_clip.gallery.sharing import OWN_IMAGES, Terms, joined_terms, terms_of_data
 from neural_clip.gallery.sources import images_in, opened, row_of
 from neural_clip.prepared.facts import METADATA_FILE
@@ -114,18 +115,23 @@ def split_recordings(
 
 
 def rows_of_recordings(
-    embedder: Embedder, data: Any, subject: str | None, dtype: str
-) -> tuple[datasets.Dataset, EncoderIdentity | None, Terms]:
-    """Rows of the recordings of splits or data sets, embedded some thousand at a time, and terms of the data sets."""
+    embedder: Embedder, data: Any, subject: str | None, dtype: str, montage: str | None = None
+) -> tuple[datasets.Dataset, EncoderIdentity | None, Terms, tuple[dict, ...]]:
+    """Rows of the recordings of splits or data sets, embedded some thousand at a time, terms of the data sets, and
+    which channels were interpolated.
+    """
     parts, encoder, terms = [], embedder.encoder, []
+    made: dict[str, dict] = {}
     for part in blocks_of(embedder, data):
-        _, vectors, layers = embedder.embed_with_layers(part, subject)
+        _, vectors, layers = embedder.embed_with_layers(part, subject, montage=montage)
+        if found := interpolation_of(embedder.model.config, part.data, montage):
+            made[part.data.name] = {"of": part.data.name, **found.as_dict()}
         encoder = encoder or encoder_of(part)
         terms.append(terms_of_data(part.modality, part.facts, part.subjects))
         parts.append(split_recordings(part, vectors, dtype, layers))
     if not parts:
         raise DataError("There are no recordings; a gallery needs at least one.")
-    return joined(parts), encoder, joined_terms(terms)
+    return joined(parts), encoder, joined_terms(terms), tuple(made.values())
 
 
 def blocks_of(embedder: Embedder, data: Any) -> Iterator[Split]:

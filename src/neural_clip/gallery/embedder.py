@@ -15,22 +15,23 @@ import numpy as np
 
 from neural_clip.errors import DataError, check_option, check_value
 from neural_clip.gallery.embedding import embed_split
-from neural_clip.gallery.fit import check_preparation
+from neural_clip.gallery.fit import check_preparation, interpolation_of
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.prepared.reader import Split
+from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.targets.identity import EncoderIdentity
 
 if TYPE_CHECKING:
     import torch
 
     from neural_clip.modeling_neural_clip import NeuralClipModel
+    from neural_clip.montage import Interpolation
     from neural_clip.processing_neural_clip import NeuralClipProcessor
 
 BATCH = 64  # recordings or images a forward pass; another size changes the last bits
 # A tokenizer is set anew for each call, and refuses two threads at once.
 TOKENIZING = Lock()
 # Arguments of the processor that say what recordings are.
-SAID = ("session", "unit", "scaling", "mask", "ch_names", "sfreq", "tmin")
+SAID = ("session", "unit", "scaling", "mask", "ch_names", "sfreq", "tmin", "montage")
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,8 @@ class Embedder:
         if isinstance(recordings, Split):
             check_option("modality", modality or recordings.modality, [recordings.modality])
             recordings = recordings.named_for(self.known(recordings.modality))
-            return recordings.modality, self.embed_split(recordings, subject), layers_of_split(recordings, subject)
+            vectors = self.embed_split(recordings, subject, montage=said.get("montage"))
+            return recordings.modality, vectors, layers_of_split(recordings, subject)
         query = self.prepared(recordings, subject, modality, **said)
         return query.modality, self.embed([query])[0], self.layers_of(query)
 
@@ -272,7 +274,13 @@ class Embedder:
                     found.append(self.model.features(modality, *inputs).float().cpu().numpy())
             return unit_vectors(np.concatenate(found), f"{modality} embeddings").astype(np.float32)
 
-    def embed_split(self, part: Split, subject: str | None = None, *, progress: bool = True) -> np.ndarray:
+    def interpolation(self, data: PreparedSet, montage: str | None) -> Interpolation | None:
+        """What `montage` does to the recordings of a data set; `None` where it does nothing."""
+        return interpolation_of(self.model.config, data, montage)
+
+    def embed_split(
+        self, part: Split, subject: str | None = None, *, montage: str | None = None, progress: bool = True
+    ) -> np.ndarray:
         """Vectors of the rows of a split, as `evaluate` makes them."""
         from neural_clip.configuration_neural_clip import AVERAGE_NAME
 
@@ -287,7 +295,7 @@ class Embedder:
         device = str(self.model.device)
         average = subject if subject == AVERAGE_NAME else None
         return embed_split(
-            self.model, part, batch_size=BATCH, device=device, subject=average, progress=progress
+            self.model, part, batch_size=BATCH, device=device, subject=average, montage=montage, progress=progress
         ).embeds
 
 
@@ -321,10 +329,9 @@ def modality_of(recordings: Any, embedder: Embedder) -> str:
 def _may_be(recordings: Any, modality: str, config: Any) -> bool:
     """Whether recordings may be of a modality."""
     if hasattr(recordings, "info") and hasattr(recordings, "get_channel_types"):  # of mne
-        types = {"eeg": {"eeg"}, "meg": {"mag", "grad"}}.get(modality, set())
-        return bool(types & set(recordings.get_channel_types()))
+        return bool(set(MODALITIES[modality].channel_types) & set(recordings.get_channel_types()))
     if hasattr(recordings, "affine"):
-        return modality == "fmri"
+        return not MODALITIES[modality].sensors
     if hasattr(recordings, "column_names"):  # a datasets.Dataset
         return modality in recordings.column_names
     first = recordings[0] if isinstance(recordings, Sequence) and len(recordings) else recordings
@@ -332,7 +339,7 @@ def _may_be(recordings: Any, modality: str, config: Any) -> bool:
         return modality in first
     shape = np.shape(first) if first is recordings else (len(recordings), *np.shape(first))
     settings = getattr(config, f"{modality}_config")
-    if modality == "fmri":
+    if not MODALITIES[modality].sensors:
         return len(shape) in (1, 2) and shape[-1] in settings.n_voxels.values()
     inputs = [settings.inputs_of(name) for name in settings.subjects] or [settings]
     return len(shape) in (2, 3) and any(shape[-2:] == (each.n_chans, each.n_times) for each in inputs)

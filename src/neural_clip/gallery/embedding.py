@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.gallery.fit import check_fit
+from neural_clip.gallery.fit import check_fit, interpolation_of
+from neural_clip.montage import HINT
 from neural_clip.prepared.reader import Split, padded
 
 if TYPE_CHECKING:
     import torch
 
     from neural_clip.modeling_neural_clip import NeuralClipModel
+    from neural_clip.montage import Interpolation
 
 
 PARTS = ("network alone", "closed form alone")  # of a blend, in this order
@@ -46,7 +48,7 @@ class EmbeddedSplit(Split):
 
 def embed_split(
     model: NeuralClipModel, part: Split, *, batch_size: int = 64, device: str = "cpu", subject: str | None = None,
-    progress: bool = True,
+    montage: str | None = None, progress: bool = True,
 ) -> EmbeddedSplit:  # fmt: skip
     """Embed the recordings of one split of a prepared data set.
 
@@ -57,6 +59,8 @@ def embed_split(
         device (`str`): Where to compute.
         subject (`str`, *optional*): `"average"` takes the mean of all alignment layers for all recordings (EEG, MEG);
             by default each goes through the layer of its own subject.
+        montage (`str`, *optional*): `"interpolate"` makes channels of the model that the data set lacks of those
+            around them; by default it is refused.
         progress (`bool`): Show a bar on stderr.
 
     Raises:
@@ -70,7 +74,8 @@ def embed_split(
     modality, name = part.modality, part.data.name
     config = getattr(model.config, f"{modality}_config", None)
     part = part.named_for(() if config is None else config.subjects)
-    check_fit(model, part.data, [] if subject else sorted(set(part.subjects)))
+    made = interpolation_of(model.config, part.data, montage)
+    check_fit(model, part.data, [] if subject else sorted(set(part.subjects)), made, HINT)
     subject_ids = _subject_ids(model, part, subject)
     model.eval().to(torch.device(device))
 
@@ -79,7 +84,8 @@ def embed_split(
         (values,) = inputs.values()
         return torch.stack([*model.each_features(modality, values, subject_ids).values()], dim=1)
 
-    found = embed_recordings(forward, part, subject_ids, batch_size, device, progress=progress)
+    read = part if made is None else in_channels_of(part, made)
+    found = embed_recordings(forward, read, subject_ids, batch_size, device, progress=progress)
     try:
         embeds = unit_vectors(found[:, -1], f"{modality} embeddings").astype(np.float32)
     except ValueError as error:
@@ -90,6 +96,12 @@ def embed_split(
             f"but the model embeds recordings in {embeds.shape[1]} dimensions."
         )
     return EmbeddedSplit(**part.as_fields(), embeds=embeds, parts=found[:, :-1])
+
+
+def in_channels_of(part: Split, made: Interpolation) -> Split:
+    """A split whose recordings are read with the channels of a model."""
+    rows = [part.facts.ch_names.index(name) for name in made.recorded]
+    return replace(part, change=lambda values, subjects: made.applied(values[:, rows]))
 
 
 def _subject_ids(model: NeuralClipModel, part: Split, subject: str | None) -> np.ndarray:

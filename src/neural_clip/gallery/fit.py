@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.montage import Interpolation, Montage, check_montage, interpolation
 from neural_clip.preparation import VOXELS, Preparation, channel_differences
 from neural_clip.prepared.modalities import MODALITIES
 
@@ -20,8 +21,57 @@ if TYPE_CHECKING:
     from neural_clip.processing_neural_clip import NeuralClipProcessor
 
 
-def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) -> None:
-    """Raise where a data set does not fit the model's configuration."""
+def interpolation_of(config: Any, data: PreparedSet, montage: str | None) -> Interpolation | None:
+    """How the channels of a model are made of those of a data set; `None` where they are the same, or nobody asks.
+
+    Args:
+        config ([`NeuralClipConfig`]): Of the model, which has this modality.
+        data ([`PreparedSet`]): Its recordings are interpolated as they are, scaled.
+        montage (`str`, *optional*): `"interpolate"` or `None`.
+
+    Raises:
+        DataError: If they cannot be made.
+    """
+    facts, settings = data.facts, getattr(config, f"{data.facts.modality}_config", None)
+    check_montage(montage)
+    if montage is None or settings is None or not MODALITIES[facts.modality].sensors:
+        return None
+    if settings.corpora is not None:
+        raise DataError(
+            f"'montage' is {montage!r}, but the model has {facts.modality} of the corpora {list(settings.corpora)}, whose "
+            "channels may differ. Channels are interpolated for a model of one corpus."
+        )
+    if None in (facts.ch_names, settings.ch_names):
+        raise DataError(f"'{data.name}' or the model does not name its channels, so that none can be interpolated.")
+    if list(facts.ch_names) == list(settings.ch_names):
+        return None
+    if facts.scaling.get("method") == "mvnn":
+        raise DataError(
+            f"The channels of '{data.name}' were whitened together (mvnn): they hold no potentials of one place each, "
+            "from which others could be interpolated. Prepare the data set with another scaling."
+        )
+    places = facts.ch_positions if facts.ch_positions_frame == "head" else None
+    stored = settings.ch_positions
+    try:
+        return interpolation(
+            Montage.of_names(facts.ch_names, facts.modality, places), tuple(settings.ch_names),
+            None if stored is None else tuple(map(tuple, stored)),
+        )  # fmt: skip
+    except ValueError as error:
+        raise DataError(f"'{data.name}': {error}") from error
+
+
+def check_fit(
+    model: NeuralClipModel, data: PreparedSet, subjects: list[str], made: Interpolation | None = None, hint: str = ""
+) -> None:
+    """Raise where a data set does not fit the model's configuration.
+
+    Args:
+        model ([`NeuralClipModel`]), data ([`PreparedSet`]): Which.
+        subjects (`list[str]`): Who must be known to the model.
+        made ([`Interpolation`], *optional*): How its channels are made to fit.
+        hint (`str`): What to do about other channels.
+    """
     modality = data.facts.modality
     config = getattr(model.config, f"{modality}_config", None)
     if config is None:
@@ -33,7 +83,7 @@ def check_fit(model: NeuralClipModel, data: PreparedSet, subjects: list[str]) ->
             "`neural-clip adapt` fits an alignment layer for a new subject"
             + ("; `evaluate --subject average` scores them without." if MODALITIES[modality].sensors else ".")
         )
-    check_shape(config, data, subjects)
+    check_shape(config, data, subjects, made, hint)
 
 
 def check_prepared_alike(checkpoint: str | Path, data: Sequence[PreparedSet]) -> None:
@@ -74,7 +124,9 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
         )
 
 
-def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None:
+def check_shape(
+    config: Any, data: PreparedSet, subjects: Sequence[str], made: Interpolation | None = None, hint: str = ""
+) -> None:
     """Raise a `DataError` where channels, rate, window or voxels of a data set are not those of an encoder."""
     several, expected = getattr(config, "corpora", None), config
     if several is not None:
@@ -82,7 +134,8 @@ def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None
         expected = SimpleNamespace(**several[data.facts.corpus])
     pairs: dict[str, tuple[Any, Any]] = {
         key: (getattr(data.facts, key), getattr(expected, key, None))
-        for key in ("n_chans", "n_times", "sfreq", "tmin", "ch_names")
+        for key in ("ch_names", "n_chans", "n_times", "sfreq", "tmin")
+        if made is None or key not in ("n_chans", "ch_names")
     }
     voxels = data.facts.n_voxels or {}
     known = getattr(config, "n_voxels", None) or {}
@@ -91,9 +144,8 @@ def check_shape(config: Any, data: PreparedSet, subjects: Sequence[str]) -> None
         found, expected = (list(v) if isinstance(v, list | tuple) else v for v in (found, expected))
         if None not in (found, expected) and found != expected:
             if key == "ch_names":
-                raise DataError(
-                    f"'{data.name}' does not fit the model in its channels: {channel_differences(found, expected)}."
-                )
+                differs = channel_differences(found, expected)
+                raise DataError(f"'{data.name}' does not fit the model in its channels: {differs}. {hint}".rstrip())
             raise DataError(
                 f"'{data.name}' does not fit the model: {key} is {found}, but the model expects {expected}."
             )

@@ -63,6 +63,8 @@ class NeuralGallery(GalleryRows):
         terms (`dict[str, list[dict]]`): By modality, what the data sets state that rows were made of: corpus, licence,
             whether they may be redistributed. Of a modality that is not named nobody knows.
         index ([`GalleryIndex`], *optional*): Of [`NeuralGallery.with_index`]; searches are exact without.
+        montage (`tuple[dict]`): Of each data set whose channels were interpolated, which and from which; see
+            [`Interpolation`].
     """
 
     @classmethod
@@ -87,8 +89,9 @@ class NeuralGallery(GalleryRows):
 
     @classmethod
     def from_recordings(
-        cls, model: Any, data: Any, *, subject: str | None = None, dtype: str = DTYPES[0], processor: Any = None
-    ) -> NeuralGallery:
+        cls, model: Any, data: Any, *, subject: str | None = None, dtype: str = DTYPES[0], processor: Any = None,
+        montage: str | None = None,
+    ) -> NeuralGallery:  # fmt: skip
         """Embed recordings, some thousand at a time.
 
         Args:
@@ -97,14 +100,16 @@ class NeuralGallery(GalleryRows):
                 splits of a data set.
             subject (`str`, *optional*): `"average"` for subjects that the model does not know (EEG, MEG).
             dtype, processor: As for [`NeuralGallery.from_images`].
+            montage (`str`, *optional*): `"interpolate"` makes channels of the model that a data set lacks of those
+                around them; by default it is refused.
 
         Raises:
             DataError: If a data set does not fit the model, another encoder embedded its images, or it went through
                 other steps than the recordings that the model was trained on.
         """
         embedder = Embedder.of(model, processor)
-        rows, encoder, terms = rows_of_recordings(embedder, data, subject, dtype)
-        return cls(rows, encoder, embedder.identity, embedder, terms=terms)
+        rows, encoder, terms, made = rows_of_recordings(embedder, data, subject, dtype, montage)
+        return cls(rows, encoder, embedder.identity, embedder, terms=terms, montage=made)
 
     @classmethod
     def of_arrays(
@@ -154,9 +159,9 @@ class NeuralGallery(GalleryRows):
         Raises:
             DataError: If it is no gallery, is damaged, or was made by another model.
         """
-        rows, encoder, checkpoint, terms = read_gallery(folder)
+        rows, encoder, checkpoint, terms, montage = read_gallery(folder)
         places = (Path(folder), *([] if pictures is None else [Path(pictures)]))
-        found = cls(rows, encoder, checkpoint, places=places, terms=terms)
+        found = cls(rows, encoder, checkpoint, places=places, terms=terms, montage=montage)
         return found if model is None else found.for_model(model)
 
     @classmethod
@@ -187,7 +192,9 @@ class NeuralGallery(GalleryRows):
             DataError: If there is something else, or a gallery without `overwrite`.
         """
         terms = {modality: self.terms.get(modality) for modality in self.modalities}
-        return write_gallery(folder, self.rows, self.encoder, self.checkpoint, terms, overwrite=overwrite)
+        return write_gallery(
+            folder, self.rows, self.encoder, self.checkpoint, terms, overwrite=overwrite, montage=self.montage
+        )
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, commit_message: str = "Upload gallery",
@@ -229,7 +236,8 @@ class NeuralGallery(GalleryRows):
             calibrate (`str`, *optional*): `"csls"` lowers images that are near to many of the recordings that are
                 given: transductive, because a hit depends on the other queries. No label takes part. Scores stay
                 cosines.
-            **said: What the processor is told: `session`, `unit`, `scaling`, `mask`, `ch_names`, `sfreq`, `tmin`.
+            **said: What the processor is told: `session`, `unit`, `scaling`, `mask`, `ch_names`, `sfreq`,
+                `tmin`, `montage`.
 
         Returns:
             [`Hits`]: `hits[0]` are those of the first recording. `hits[0].confidence` is the probability that the

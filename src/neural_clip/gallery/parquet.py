@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from neural_clip.montage import Interpolation
+
 METADATA_KEY, FORMAT_VERSION = b"neural_clip", 1  # of the file's own metadata
 PRIVATE = "Embeddings of recordings of people may tell about them; share them by the terms of their data set."
 NOBODY = "SIMULATED recordings; nobody was recorded."
@@ -60,11 +62,12 @@ def write_embeddings(
         if path.exists() and not (options.overwrite and path.is_file()):
             raise DataError(f"'{path}' exists. Pass `--overwrite` to replace the file, or choose another name.")
         embedder = Embedder.of(checkpoint)
-        described = {METADATA_KEY: _described(embedder, opened.facts)}
+        made = embedder.interpolation(opened, options.montage)
+        described = {METADATA_KEY: _described(embedder, opened.facts, made)}
         key = {
             "fingerprint": opened.facts.fingerprint, "checkpoint": embedder.identity.sha256,
             "config": embedder.model.config.to_json_string(), "subject": options.subject,
-            "device": embedder.model.device.type,
+            "device": embedder.model.device.type, **({} if made is None else {"montage": made.as_dict()}),
         }  # fmt: skip
         place, what = path.with_name(path.name + ".blocks-partial"), "blocks of recordings"
         with kept_pieces(place, key, what) as kept, whole_file(path) as aside, ExitStack() as held:
@@ -79,6 +82,8 @@ def write_embeddings(
             if writer is None:
                 raise DataError(f"'{opened.name}' has no recordings.")
     print(NOBODY if opened.facts.simulated else PRIVATE, file=sys.stderr)
+    if made is not None:
+        print(made.said, file=sys.stderr)
     return path
 
 
@@ -100,7 +105,7 @@ def _embedded_blocks(
         _opened, checkpoint if isinstance(checkpoint, str | Path) else embedder, embedder.identity.sha256,
         str(data.folder), data.facts.fingerprint,
     )  # fmt: skip
-    work = partial(_embed_block, opened, options.subject, here)
+    work = partial(_embed_block, opened, options.subject, options.montage, here)
     with tqdm(total=len(missing), desc="embedding recordings", unit="block", disable=here) as bar:
         for _ in run_units(work, missing, num_proc=options.num_proc):
             bar.update()
@@ -120,10 +125,12 @@ def _opened(checkpoint: Any, sha256: str, folder: str, fingerprint: str) -> tupl
     return embedder, list(blocks_of(embedder, data))
 
 
-def _embed_block(opened: Callable, subject: str | None, progress: bool, unit: tuple[int, Path]) -> None:
+def _embed_block(
+    opened: Callable, subject: str | None, montage: str | None, progress: bool, unit: tuple[int, Path]
+) -> None:
     """Embed a block of recordings and keep the vectors."""
     (embedder, blocks), (number, path) = opened(), unit
-    write_piece(path, embedder.embed_split(blocks[number], subject, progress=progress))
+    write_piece(path, embedder.embed_split(blocks[number], subject, montage=montage, progress=progress))
 
 
 def _shared(table: pa.Table, folder: Path) -> pa.Table:
@@ -137,7 +144,7 @@ def _shared(table: pa.Table, folder: Path) -> pa.Table:
     )
 
 
-def _described(embedder: Embedder, facts: Facts) -> str:
+def _described(embedder: Embedder, facts: Facts, made: Interpolation | None) -> str:
     """What made the vectors and what they are of, as JSON."""
     content = {
         "format_version": FORMAT_VERSION,
@@ -148,6 +155,7 @@ def _described(embedder: Embedder, facts: Facts) -> str:
             "licence": facts.licence, "redistribution": facts.redistribution, "terms": facts.terms,
         },
         "simulated": bool(facts.simulated),
+        **({} if made is None else {"montage": made.as_dict()}),
         "private": NOBODY if facts.simulated else PRIVATE,
     }  # fmt: skip
     return json.dumps(content)

@@ -26,6 +26,7 @@ from neural_clip.gallery.hits import Ranked
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.gallery.opening import opened_place
 from neural_clip.gallery.sources import Source, images_in, opened
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split
 from neural_clip.pushing import PushedByTerms
 
@@ -279,4 +280,4 @@ def is_one(recordings: Any, modality: str) -> bool:
         return not hasattr(recordings, "events")
     if hasattr(recordings, "affine"):
         return len(recordings.shape) == 3
-    return np.ndim(recordings) == (1 if modality == "fmri" else 2)
+    return np.ndim(recordings) == (2 if MODALITIES[modality].sensors else 1)

@@ -43,6 +43,7 @@ class GalleryRows:
     places: tuple[Path, ...] = ()
     terms: Terms = field(default_factory=dict)
     index: GalleryIndex | None = None
+    montage: tuple[dict, ...] = ()
 
     def for_model(self, model: Any, processor: Any = None) -> Self:
         """The same gallery, searched by queries that this model embeds.
@@ -162,6 +163,7 @@ class GalleryRows:
         terms = joined_terms([{name: one.terms.get(name) for name in one.modalities} for one in (self, other)])
         rows, places = without_repeats(joined([self.rows, other.rows])), self.places + other.places
         found = replace(self, rows=rows, places=places, terms=terms, index=None)
+        found = replace(found, montage=(*self.montage, *(one for one in other.montage if one not in self.montage)))
         known: dict[str, Any] = {
             "encoder": self.encoder or other.encoder,
             "checkpoint": self.checkpoint or other.checkpoint,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def write_gallery(
     folder: str | Path, rows: datasets.Dataset, encoder: EncoderIdentity | None, checkpoint: CheckpointIdentity | None,
-    terms: Terms, *, overwrite: bool,
+    terms: Terms, *, overwrite: bool, montage: tuple[dict, ...] = (),
 ) -> Path:  # fmt: skip
     """Write a gallery whole or not at all; see [`NeuralGallery.save_to_disk`]."""
     import pyarrow as pa
@@ -53,6 +53,8 @@ def write_gallery(
             "terms": terms,
             "files": files,
         }
+        if montage:
+            content["montage"] = [one | {"of": shared_place(one["of"], folder.absolute())} for one in montage]
         write_whole(partial / "README.md", card_text(rows, encoder, checkpoint, terms))
         write_whole(partial / GALLERY_FILE, json.dumps(sealed(content), indent=2) + "\n")
     return folder
@@ -65,8 +67,8 @@ def is_gallery(folder: str | Path) -> bool:
 
 def read_gallery(
     folder: str | Path,
-) -> tuple[datasets.Dataset, EncoderIdentity | None, CheckpointIdentity | None, Terms]:
-    """Rows, encoder, checkpoint and terms of a gallery on disk, memory-mapped.
+) -> tuple[datasets.Dataset, EncoderIdentity | None, CheckpointIdentity | None, Terms, tuple[dict, ...]]:
+    """Rows, encoder, checkpoint, terms and interpolated channels of a gallery on disk, memory-mapped.
 
     Raises:
         DataError: If there is none, or a file is damaged, missing or not the one that was written.
@@ -91,4 +93,4 @@ def read_gallery(
         checkpoint = None if content["checkpoint"] is None else CheckpointIdentity(**content["checkpoint"])
     if len(rows) != content["rows"]:
         raise DataError(f"'{folder}' has {len(rows)} rows, but {content['rows']} were written. {GALLERY_ADVICE}")
-    return rows, encoder, checkpoint, content.get("terms", {})
+    return rows, encoder, checkpoint, content.get("terms", {}), tuple(content.get("montage", ()))

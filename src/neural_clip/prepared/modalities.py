@@ -1,36 +1,8 @@
-"""The kinds of recordings that this package knows."""
+"""The kinds of recordings, for those who work with prepared data sets; the table is `neural_clip/modalities.py`."""
 
-from __future__ import annotations
+from neural_clip.modalities import MODALITIES, Modality
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Modality:
-    """One kind of recording.
-
-    Args:
-        name (`str`): As in keys, columns and arguments.
-        title (`str`): As texts write it.
-        unit (`str`, *optional*): SI unit of what the sensors measure; `None` where corpora choose a scale.
-        sensors (`bool`): Whether a recording is `(n_chans, n_times)`, alike for all subjects. Otherwise it is
-            `(n_voxels,)`, and each subject has voxels of their own.
-    """
-
-    name: str
-    title: str
-    unit: str | None
-    sensors: bool
-
-
-MODALITIES = {
-    modality.name: modality
-    for modality in (
-        Modality("eeg", "EEG", "V", sensors=True),
-        Modality("meg", "MEG", "T", sensors=True),
-        Modality("fmri", "fMRI", None, sensors=False),
-    )
-}
+__all__ = ["MODALITIES", "Modality", "kind_of", "title_of"]
 
 
 def kind_of(key: str) -> str:

@@ -46,6 +46,7 @@ class Answer:
         by_image (`bool`): Whether each image is there once, so that a chance of `top_k` hits can be told.
         simulated (`bool`): Whether recordings that take part are simulated, or those that the model learnt from.
         checkpoint (`dict`): Name and SHA-256.
+        montage (`tuple[dict]`): Of what channels were interpolated in, which and from which; see [`Interpolation`].
     """
 
     verb: str
@@ -59,6 +60,7 @@ class Answer:
     by_image: bool
     simulated: bool
     checkpoint: dict[str, str]
+    montage: tuple[dict, ...] = ()
 
     @property
     def chance(self) -> dict[str, float]:
@@ -94,7 +96,8 @@ class Answer:
             for query, shown, found in zip(self.names, self.shown, self._rows, strict=True)
             for row in found
         ]
-        found = f"{self.said}\n\n{as_text((['query', *seen, 'rank', *scores, *columns], table))}"
+        said = "\n".join([self.said, *(f"'{one['of']}': {one['said']}" for one in self.montage)])
+        found = f"{said}\n\n{as_text((['query', *seen, 'rank', *scores, *columns], table))}"
         return "\n\n".join([found, *self.sure]) if self.verb == "decode" else found
 
     @property
@@ -110,6 +113,7 @@ class Answer:
         return {
             "verb": self.verb, "said": self.said, "simulated": self.simulated, "checkpoint": self.checkpoint,
             "searched": {"rows": self.n_rows, "images": self.n_images}, "chance": self.chance,
+            **({"montage": list(self.montage)} if self.montage else {}),
             "queries": [
                 {"query": name, "shown": shown or None, "why_no_confidence": ranked.why_no_confidence or None,
                  "hits": found}

@@ -21,10 +21,19 @@ from neural_clip.files.numbers import number
 from neural_clip.files.reading import reading
 from neural_clip.files.tables import read_table
 from neural_clip.gallery.embedder import Embedder
+from neural_clip.montage import HINT, standard_names
 from neural_clip.preparation import BAND_TOLERANCE, EDGE, Preparation
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.queries.bids import BidsPlace
 from neural_clip.queries.options import RecordingOptions
-from neural_clip.queries.recorded import RecordingFile, check_repeated, numbered, said_of, sensors_of
+from neural_clip.queries.recorded import (
+    RecordingFile,
+    check_repeated,
+    interpolation_of_file,
+    numbered,
+    said_of,
+    sensors_of,
+)
 
 if TYPE_CHECKING:
     import mne
@@ -51,13 +60,14 @@ def open_continuous(
     subject = options.subject if bids is None else options.subject or f"sub-{bids.subject}"
     spec = _expected(embedder, modality, subject)
     entry = Recording(
-        str(path), "continuous", "" if bids is None else f"sub-{bids.subject}", picks=spec["ch_names"],
+        str(path), "continuous", "" if bids is None else f"sub-{bids.subject}", picks=_wanted(spec, options),
         keep=_kept(options.keep), notch=list(options.notch or []) or None,
         bad_segments=options.bad_segments or "refuse",
     )  # fmt: skip
     raw, renamed, table = _opened(path, entry, modality, options, bids)
     check_repeated(path, renamed, embedder, modality)
-    ch_names = _channels(raw, spec, modality, path)
+    made = interpolation_of_file(path, embedder, modality, options, subject, raw)
+    ch_names = _channels(raw, spec, modality, path) if made is None else _all_of(raw, modality)
     preparation = None if options.unit else Preparation.of(spec.get("preparation"))
     high, low = lacking_filters(preparation, spec, raw.info)
     sfreq, (first, last) = float(raw.info["sfreq"]), reach_of(spec, preparation, float(raw.info["sfreq"]))
@@ -70,7 +80,7 @@ def open_continuous(
         return _epochs(raw, ch_names, samples[start:stop], first, last, path)
 
     labels = [_label(rows[row], sample / sfreq) for row, sample in zip(chosen, samples, strict=True)]
-    return RecordingFile(str(path), modality, subject, numbered(labels), read, said_of(options))
+    return RecordingFile(str(path), modality, subject, numbered(labels), read, said_of(options), made)
 
 
 def lacking_filters(preparation: Preparation | None, spec: dict, info: Any) -> tuple[float | None, float | None]:
@@ -106,7 +116,7 @@ def _modality(path: Path, embedder: Embedder, options: RecordingOptions, bids: B
     asked = options.modality or (bids.datatype if bids else None)
     if asked is None and path.suffix.lower() in ALL_EEG and "eeg" in embedder.modalities:
         asked = "eeg"
-    known = [name for name in embedder.modalities if name in ("eeg", "meg")]
+    known = [name for name in embedder.modalities if MODALITIES[name].sensors]
     if asked is None and len(known) == 1:
         asked = known[0]
     if asked is None and bids is not None:
@@ -143,17 +153,29 @@ def _opened(
 def _channels(raw: mne.io.BaseRaw, spec: dict, modality: str, path: Path) -> list[str]:
     """The model's channels; a `DataError` where the recording lacks some."""
     if spec["ch_names"] is None:
-        kinds = {"meg": {"mag", "grad"}}.get(modality, {modality})
-        return [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind in kinds]
+        return _all_of(raw, modality)
     names = list(spec["ch_names"])
     if lacking := [name for name in names if name not in raw.ch_names]:
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         raise DataError(
             f"'{path}' lacks {len(lacking)} of the model's {len(names)} channels: "
             f"{', '.join(map(repr, lacking[:5]))}{more}; it has {', '.join(raw.ch_names[:5])} ..."
-            f"{did_you_mean(lacking[0], raw.ch_names)}"
+            f"{did_you_mean(lacking[0], raw.ch_names)} {HINT}"
         )
     return names
+
+
+def _all_of(raw: mne.io.BaseRaw, modality: str) -> list[str]:
+    """All channels of a modality."""
+    kinds = MODALITIES[modality].channel_types
+    return [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind in kinds]
+
+
+def _wanted(spec: dict, options: RecordingOptions) -> list[str] | None:
+    """Channels that may be used, so that others of a file may have other rates."""
+    if options.montage is None or spec["ch_names"] is None:
+        return spec["ch_names"]
+    return [*dict.fromkeys([*spec["ch_names"], *standard_names()])]
 
 
 def _kept(words: Iterable[str] | None) -> dict[str, list]:

@@ -26,7 +26,7 @@ from neural_clip.prepared.splits import SPLITS
 
 def open_gallery(
     places: Sequence[str], embedder: Embedder, *, recordings: bool, split: str | None = None,
-    pictures: Path | None = None,
+    pictures: Path | None = None, montage: str | None = None,
 ) -> NeuralGallery:  # fmt: skip
     """Open what is searched, for the queries of a model.
 
@@ -37,16 +37,17 @@ def open_gallery(
         recordings (`bool`): Take the recordings of prepared data sets, not their images.
         split (`str`, *optional*): Of prepared data sets and galleries of recordings.
         pictures (`Path`, *optional*): Where the images of saved galleries lie by now.
+        montage (`str`, *optional*): `"interpolate"` makes the model's channels that prepared data sets lack.
 
     Raises:
         DataError: If one is none of these, belongs to another model, or the two hold images and recordings.
     """
-    parts = [_opened(place, embedder, recordings, split, pictures) for place in places]
+    parts = [_opened(place, embedder, recordings, split, pictures, montage) for place in places]
     return reduce(NeuralGallery.add, parts)
 
 
 def _opened(
-    place: str, embedder: Embedder, recordings: bool, split: str | None, pictures: Path | None
+    place: str, embedder: Embedder, recordings: bool, split: str | None, pictures: Path | None, montage: str | None
 ) -> NeuralGallery:
     """One of them."""
     found = opened_place(place, embedder, pictures)
@@ -54,7 +55,9 @@ def _opened(
         return found if split is None else found.filter(split=split)
     if found is not None:
         data = found if split is None else found.split(split)
-        return (NeuralGallery.from_recordings if recordings else NeuralGallery.from_images)(embedder, data)
+        if recordings:
+            return NeuralGallery.from_recordings(embedder, data, montage=montage)
+        return NeuralGallery.from_images(embedder, data)
     if recordings or split is not None:
         wanted = "recordings" if recordings else f"a {split} split"
         there = "There is no" if not Path(place).exists() else "It is no"
@@ -76,8 +79,9 @@ def build_gallery(sources: Sequence[str], checkpoint: str, folder: Path, options
     Raises:
         DataError: If a source holds nothing or does not fit the model, or the folder is taken.
     """
-    if options.subjects and not options.recordings:
-        raise DataError("--subjects is for recordings: give --recordings too.")
+    for name in ("subjects", "montage"):
+        if getattr(options, name) and not options.recordings:
+            raise DataError(f"--{name} is for recordings: give --recordings too.")
     place = place_of(folder)
     check_apart(folder, [source for source in sources if Path(source).exists()])
     with only_writer(place):
@@ -85,8 +89,10 @@ def build_gallery(sources: Sequence[str], checkpoint: str, folder: Path, options
         embedder = Embedder.of(checkpoint)
         if options.recordings:
             parts = [part for source in sources for part in _splits(embedder, source, options)]
-            found = NeuralGallery.from_recordings(embedder, parts, dtype=options.dtype)
+            found = NeuralGallery.from_recordings(embedder, parts, dtype=options.dtype, montage=options.montage)
             print(NOBODY if all(part.facts.simulated for part in parts) else PRIVATE, file=sys.stderr)
+            for one in found.montage:
+                print(f"'{one['of']}': {one['said']}", file=sys.stderr)
         else:
             found = reduce(
                 NeuralGallery.add,
@@ -135,6 +141,7 @@ def facts_of_gallery(place: str | Path) -> dict[str, Any]:
         "vectors": {"dtype": str(gallery.vectors.dtype), "projection_dim": gallery.vectors.shape[1]},
         "encoder": gallery.encoder.named if gallery.encoder else None,
         "checkpoint": vars(gallery.checkpoint) if gallery.checkpoint else None,
+        **({"montage": list(gallery.montage)} if gallery.montage else {}),
         "files": "as they were written: each has the SHA-256 that gallery.json lists",
     }
 
@@ -152,6 +159,7 @@ def in_lines(facts: dict[str, Any]) -> str:
         else f"{encoder['name']} ({encoder['pooling']}, {encoder['revision']})",
         "checkpoint": "none: images are of the encoder alone" if checkpoint is None
         else f"{checkpoint['name']} (weights {checkpoint['sha256'][:12]})",
+        **{f"montage of {one['of']}": one["said"] for one in facts.get("montage", ())},
         "files": facts["files"],
         "gallery": facts["gallery"],
     }  # fmt: skip

@@ -19,15 +19,22 @@ from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.queries.bids import bids_place
 from neural_clip.queries.continuous import open_continuous
 from neural_clip.queries.options import RecordingOptions
-from neural_clip.queries.recorded import RecordingFile, check_repeated, numbered, said_of, sensors_of
+from neural_clip.queries.recorded import (
+    RecordingFile,
+    check_repeated,
+    interpolation_of_file,
+    numbered,
+    said_of,
+    sensors_of,
+)
 
 # What is used of each kind of file; anything else would be ignored in silence.
 EPOCHS, CONTINUOUS, IMAGE, ARRAY = "epochs", "continuous recordings", "an fMRI image", "an array"
 USED = {
-    EPOCHS: {"unit", "scaling"},
-    CONTINUOUS: {"unit", "scaling", "events", "keep", "bad_segments", "notch", "task", "run"},
+    EPOCHS: {"unit", "scaling", "montage"},
+    CONTINUOUS: {"unit", "scaling", "montage", "events", "keep", "bad_segments", "notch", "task", "run"},
     IMAGE: {"unit", "scaling", "mask"},
-    ARRAY: {"unit", "scaling", "key", "sfreq", "tmin"},
+    ARRAY: {"unit", "scaling", "montage", "ch_names", "key", "sfreq", "tmin"},
 }
 
 
@@ -102,12 +109,13 @@ def _epochs(path: Path, embedder: Embedder, options: RecordingOptions) -> Record
     kinds = [names_of_type[number] for number in epochs.events[:, 2]]
     names = numbered(kinds if len(set(kinds)) > 1 else [""] * len(kinds))
     check_repeated(path, renamed, embedder, modality)
+    made = interpolation_of_file(path, embedder, modality, options, options.subject, epochs)
 
     def read(start: int, stop: int) -> mne.Epochs:
         with reading(path), mne.use_log_level("error"):
             return epochs[start:stop].load_data()
 
-    return RecordingFile(str(path), modality, options.subject, names, read, said_of(options))
+    return RecordingFile(str(path), modality, options.subject, names, read, said_of(options), made)
 
 
 def _image(path: Path, options: RecordingOptions) -> RecordingFile:
@@ -145,4 +153,6 @@ def _array(path: Path, embedder: Embedder, options: RecordingOptions) -> Recordi
     def read(start: int, stop: int) -> np.ndarray:
         return values if single else values[start:stop]
 
-    return RecordingFile(str(path), modality, options.subject, names, read, said_of(options, "sfreq", "tmin"))
+    made = interpolation_of_file(path, embedder, modality, options, options.subject)
+    said = said_of(options, "sfreq", "tmin", "ch_names")
+    return RecordingFile(str(path), modality, options.subject, names, read, said, made)

@@ -7,7 +7,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from neural_clip.gallery.conversion import RECORDINGS, WAYS
-from neural_clip.gallery.options import HITS
+from neural_clip.gallery.options import HITS, MONTAGE_HELP
+from neural_clip.montage import MONTAGES
 from neural_clip.options import Options, option
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
@@ -62,6 +63,8 @@ class RecordingOptions(Options):
     key: str | None = option(None, "name of an array in an .npz or .mat file")
     sfreq: float | None = option(None, "rate of an array in Hz, where it is not the model's", type=float)
     tmin: float | None = option(None, "first sample of an array in s from image onset", type=float)
+    ch_names: Sequence[str] | None = option(None, "names of the channels of an array", nargs="+", metavar="NAME")
+    montage: str | None = option(None, MONTAGE_HELP, choices=MONTAGES)
     split: str | None = option(None, "of a prepared data set; default test", choices=SPLITS)
     rows: Sequence[int] | None = option(
         None, "of a prepared data set or a gallery, counted from 0; default all", nargs="+", type=int, least=0
@@ -109,6 +112,7 @@ class AmongOptions(SearchOptions):
     modality: str | None = option(None, "of what is searched; default all", choices=("image", *MODALITIES))
     subject: Sequence[str] | None = option(None, "whose recordings are searched; default all", nargs="+")
     session: Sequence[str] | None = option(None, "whose recordings are searched; default all", nargs="+")
+    montage: str | None = option(None, MONTAGE_HELP, choices=MONTAGES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from neural_clip.errors import DataError, check_value
 from neural_clip.gallery.embedder import BATCH, Embedder, modality_of
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.queries.options import RecordingOptions
+
+if TYPE_CHECKING:
+    from neural_clip.montage import Interpolation
 
 BLOCK = 4 * BATCH  # recordings in memory: whole batches, so that vectors are those of all recordings at once
 
@@ -29,6 +32,7 @@ class RecordingFile:
         names (`list[str]`): What each is called.
         read (`Callable`): Recordings from a first one up to another, as [`NeuralClipProcessor`] takes them.
         said (`dict`): What the processor is told of them.
+        made ([`Interpolation`], *optional*): How the model's channels are made of theirs, where that was asked.
     """
 
     place: str
@@ -37,6 +41,7 @@ class RecordingFile:
     names: list[str]
     read: Callable[[int, int], Any]
     said: dict[str, Any]
+    made: Interpolation | None = None
 
     def blocks(self) -> Iterator[Any]:
         """All recordings; at once where their scaling is fitted to them."""
@@ -83,7 +88,7 @@ def row_of(number: Any, count: int) -> int:
 
 def said_of(options: RecordingOptions, *names: str) -> dict[str, Any]:
     """Options that the processor is told."""
-    told = {name: getattr(options, name) for name in ("session", "unit", "scaling", *names)}
+    told = {name: getattr(options, name) for name in ("session", "unit", "scaling", "montage", *names)}
     return {name: value for name, value in told.items() if value is not None}
 
 
@@ -96,6 +101,24 @@ def sensors_of(path: Path, recording: Any, embedder: Embedder, modality: str | N
             + (f" and --modality is {modality}." if modality else ".")
         )
     return modality_of(recording, embedder) if modality is None else modality
+
+
+def interpolation_of_file(
+    path: Path,
+    embedder: Embedder,
+    modality: str,
+    options: RecordingOptions,
+    subject: str | None,
+    recording: Any = None,
+) -> Interpolation | None:
+    """What `--montage` does to a file; a `DataError` where it cannot be done."""
+    if options.montage is None:
+        return None
+    try:
+        named = {} if subject is None else {"subject": subject}
+        return embedder.processor.interpolation(modality, recording, ch_names=options.ch_names, **named)
+    except ValueError as error:
+        raise DataError(f"'{path}': {error}") from error
 
 
 def check_repeated(path: Path, renamed: set[str], embedder: Embedder, modality: str) -> None:

@@ -71,7 +71,7 @@ def decode(
     queries = embed()
     hits = images.decode(queries.gallery, top_k=_fitting(options.top_k, images), calibrate=options.calibrate)
     return _answer("decode", queries.said, queries.names, queries.gallery.image_ids.tolist(), hits, images,
-                   embedder, queries.simulated)  # fmt: skip
+                   embedder, queries.simulated, asking=queries.gallery)  # fmt: skip
 
 
 def encode(images: Sequence[str], gallery: Sequence[str], checkpoint: str, options: AmongOptions) -> Answer:
@@ -99,7 +99,10 @@ def convert(
     """
     embedder = Embedder.of(checkpoint)
     embed = open_queries(recordings, embedder, said)
-    signals = open_gallery(gallery, embedder, recordings=True, split=options.gallery_split, pictures=options.pictures)
+    signals = open_gallery(
+        gallery, embedder, recordings=True, split=options.gallery_split, pictures=options.pictures,
+        montage=said.montage,
+    )  # fmt: skip
     bank = None
     if options.via == IMAGES and options.bank is not None:
         bank = open_gallery([options.bank], embedder, recordings=False)
@@ -112,7 +115,7 @@ def convert(
     top_k = _fitting(options.top_k, searched)
     hits = signals.convert(queries.gallery, to=options.to, via=options.via, bank=bank, top_k=top_k)
     return _answer("convert", queries.said, queries.names, queries.gallery.image_ids.tolist(), hits, searched,
-                   embedder, queries.simulated, f" via {options.via}")  # fmt: skip
+                   embedder, queries.simulated, f" via {options.via}", asking=queries.gallery)  # fmt: skip
 
 
 def search(text: Sequence[str], gallery: Sequence[str], checkpoint: str, options: AmongOptions) -> Answer:
@@ -151,7 +154,8 @@ def _queries_of_file(place: str, found: RecordingFile, embedder: Embedder, said:
         "layer": layers,
     }
     rows = table_of(vectors, modality=found.modality, **behind)
-    gallery = NeuralGallery(rows, embedder.encoder, embedder.identity, embedder)
+    made = () if found.made is None else ({"of": place, **found.made.as_dict()},)
+    gallery = NeuralGallery(rows, embedder.encoder, embedder.identity, embedder, montage=made)
     simulated = any((folder / STAMP_FILE).is_file() for folder in Path(place).absolute().parents)
     return Queries(gallery, found.names, simulated)
 
@@ -168,7 +172,7 @@ def _saved_queries(place: str, gallery: NeuralGallery, said: RecordingOptions) -
 def _prepared_queries(data: PreparedSet, embedder: Embedder, said: RecordingOptions) -> Callable[[], Queries]:
     """What embeds rows of a split of a prepared data set."""
     place, name = data.name, said.split or "test"
-    check_used(place, "a prepared data set", {"split", "rows"}, said)
+    check_used(place, "a prepared data set", {"split", "rows", "montage"}, said)
     if said.modality not in (None, data.facts.modality):
         raise DataError(f"'{place}' holds {data.facts.modality} recordings, but --modality is {said.modality}.")
     person = None if said.subject in (None, AVERAGE) else [str(said.subject)]
@@ -186,7 +190,7 @@ def _prepared_queries(data: PreparedSet, embedder: Embedder, said: RecordingOpti
 
     def embed() -> Queries:
         layer = AVERAGE if said.subject == AVERAGE else None
-        gallery = NeuralGallery.from_recordings(embedder, part, subject=layer)
+        gallery = NeuralGallery.from_recordings(embedder, part, subject=layer, montage=said.montage)
         return Queries(gallery, names, bool(data.facts.simulated))
 
     return embed
@@ -204,8 +208,9 @@ def _among(
 ) -> NeuralGallery:
     """What is searched, without the rows of others; a verb has to have recordings."""
     found = open_gallery(
-        gallery, embedder, recordings=recordings, split=options.gallery_split, pictures=options.pictures
-    )
+        gallery, embedder, recordings=recordings, split=options.gallery_split, pictures=options.pictures,
+        montage=options.montage,
+    )  # fmt: skip
     if verb is not None:
         found.check_kind(images=False, verb=verb)
     return _narrowed(found, options, "modality", "subject", "session")
@@ -238,7 +243,7 @@ def _counted(count: int, what: str, simulated: bool = False) -> str:
 
 def _answer(
     verb: str, asked: str, names: list[str], shown: list[str], hits: Hits, searched: NeuralGallery, embedder: Embedder,
-    simulated: bool = False, how: str = "",
+    simulated: bool = False, how: str = "", asking: NeuralGallery | None = None,
 ) -> Answer:  # fmt: skip
     """Hits with what was searched; a model that learnt from simulated recordings makes them simulated, too."""
     images, by_image = len(set(searched.image_ids.tolist())), searched.modalities == [IMAGE]
@@ -249,5 +254,5 @@ def _answer(
     simulated = simulated or any(entry.get("simulated") for entry in learnt)
     return Answer(
         verb, asked, among + how, len(searched), images, names, shown or [""] * len(hits), hits, by_image, simulated,
-        vars(embedder.identity),
+        vars(embedder.identity), (*(asking.montage if asking else ()), *searched.montage),
     )  # fmt: skip

@@ -59,7 +59,12 @@ def method_name(method: str) -> str:
 
 def scope_notes(report: dict) -> list[str]:
     """Who was scored as a new subject, and what was searched beside the images that were shown."""
-    notes = []
+    notes = [
+        f"{label(report, modality)}, {method_name(entry['name'])}: {made['said']} Rows were interpolated as they are "
+        "scaled; baselines and controls read the channels that were recorded."
+        for entry in report["checkpoints"]
+        for modality, made in entry.get("montage", {}).items()
+    ]
     for modality, data in report["data"].items():
         name, unseen = label(report, modality), data.get("unseen_subjects", [])
         scored = report["decoding"][modality]["rows"][0]["subjects"]
@@ -150,9 +155,9 @@ def decoding_table(report: dict) -> Table:
         known = known_ceiling(part["ceiling"], "two_way")
         if known is not None:
             rows.append([label(report, modality), "known-model ceiling", "", "", "", "", score(known), ""])
-        paper = part["paper"]
-        figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
-        rows.append([f"{MODALITIES[kind_of(modality)].title} {paper['corpus']}", "the paper", *figures])
+        if paper := part["paper"]:  # there is none of a modality that it did not measure
+            figures = [percent(paper["top1"]), percent(paper["top5"]), "-", "-", score(paper["two_way"]), ""]
+            rows.append([f"{MODALITIES[kind_of(modality)].title} {paper['corpus']}", "the paper", *figures])
     return head, rows
 
 
@@ -211,7 +216,7 @@ def encoding_table(report: dict) -> Table:
     rows = []
     for modality, part in report["encoding"].items():
         known = known_ceiling(report["decoding"][modality]["ceiling"], "two_way_encoding")
-        beside = [score(known), score(part["paper"]["two_way"])]
+        beside = [score(known), score(part["paper"]["two_way"]) if part["paper"] else "-"]
         for row in part["rows"]:
             cells = [method_name(row["method"]), *_two_way_cells(row)]
             cells.append(f"{percent(row['same_image'])} ({percent(row['chance_same_image'])})")
@@ -227,7 +232,8 @@ def conversion_table(report: dict) -> Table:
         cells = [method_name(part["method"]), *_two_way_cells(part)]
         cells.append(with_interval(part["normalised"], part["normalised_interval"]))
         first = part["method"] == report["checkpoints"][0]["name"]
-        paper = f"{score(part['paper']['two_way'])} ({score(part['paper']['normalised'])})"
+        known = part["paper"]
+        paper = f"{score(known['two_way'])} ({score(known['normalised'])})" if known else "-"
         rows.append([label(report, part["source"], part["target"]), *cells, paper if first else ""])
     return head, rows
 

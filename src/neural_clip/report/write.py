@@ -35,15 +35,17 @@ def interval_groups(report: dict) -> dict[str, list]:
             for record in report["controls"].get(modality, [])
             if "two_way" in record and "n_repeats" not in record
         ]
-        lines.append((f"the paper, {part['paper']['corpus']}", part["paper"]["two_way"], None, "paper"))
+        if part["paper"]:
+            lines.append((f"the paper, {part['paper']['corpus']}", part["paper"]["two_way"], None, "paper"))
         decoding.append((label(report, modality), lines))
     pairs: dict[str, list[tuple]] = {}
     for record in report["conversion"]:
         lines = pairs.setdefault(label(report, record["source"], record["target"]), [])
-        if lines:
+        if lines and lines[-1][-1] == "paper":
             lines.pop()  # the paper's figure goes last
         lines.append((method_name(record["method"]), record["two_way"], record["two_way_interval"], "ours"))
-        lines.append(("the paper", record["paper"]["two_way"], None, "paper"))
+        if record["paper"]:
+            lines.append(("the paper", record["paper"]["two_way"], None, "paper"))
     conversion = list(pairs.items())
     groups = {"Decoding, single trial, with baselines and controls": decoding, "Conversion": conversion}
     return {title: found for title, found in groups.items() if found}

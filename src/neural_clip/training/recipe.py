@@ -157,9 +157,10 @@ class Recipe:
             if self.training.get(name) is False:
                 self.training[name] = "no"
         if not self.data:
+            *others, last = map(repr, MODALITIES)
             raise DataError(
-                "The recipe's 'data' section is empty; give the prepared data set of 'eeg', 'meg' or 'fmri', as by "
-                "`--data eeg=FOLDER`."
+                f"The recipe's 'data' section is empty; give the prepared data set of {', '.join(others)} or {last}, "
+                "as by `--data eeg=FOLDER`."
             )
         check_keys("data", self.data, MODALITIES)
         check_keys("passes", self.passes, MODALITIES)
@@ -352,9 +353,10 @@ def _data_sets(arguments: Sequence[str]) -> dict[str, str | list[str]]:
     for argument in arguments:
         modality, equals, folder = argument.partition("=")
         if not equals or not folder or modality not in MODALITIES or folder in found.get(modality, []):
+            *others, last = (f"{name}=FOLDER" for name in MODALITIES)
             raise DataError(
-                "Invalid value for '--data'. Allowed are eeg=FOLDER, meg=FOLDER and fmri=FOLDER, each folder once, "
-                f"but got '{argument}' instead.{did_you_mean(modality, MODALITIES)}"
+                f"Invalid value for '--data'. Allowed are {', '.join(others)} and {last}, each folder once, but got "
+                f"'{argument}' instead.{did_you_mean(modality, MODALITIES)}"
             )
         found.setdefault(modality, []).append(folder)
     return {modality: folders if len(folders) > 1 else folders[0] for modality, folders in found.items()}

@@ -21,13 +21,16 @@ from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.reading import begins_like, check_gzip, reading
 from neural_clip.files.tables import column, kept
 from neural_clip.preparation import CHANNEL_UNITS, facts_of_info
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     import mne
 
 
 FIF_SUFFIXES = (".fif", ".fif.gz")
-CHANNEL_TYPES = ("eeg", "meg", "mag", "grad")
+CHANNEL_TYPES = {name: kind.channel_types for name, kind in MODALITIES.items() if kind.sensors} | {
+    name: (name,) for kind in MODALITIES.values() for name in kind.channel_types
+}  # of mne, by what 'picks' call them
 FIRST_TAG = struct.pack(">i", 100)  # the identity of the file
 REF_ROLE, REF_FILE_NUM, REF_FILE_NAME = 115, 117, 118  # tags of FIF, with two values of the first
 PREVIOUS_FILE, NEXT_FILE = 1, 2
@@ -208,7 +211,7 @@ def channels(
     kinds = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))
     wanted = entry.picks or [modality]
     if set(wanted) <= set(CHANNEL_TYPES):
-        types = {"mag", "grad"} if "meg" in wanted else set(wanted)
+        types = {kind for name in wanted for kind in CHANNEL_TYPES[name]}
         names = [name for name, kind in kinds.items() if kind in types]
     else:
         names = list(wanted)

@@ -31,6 +31,7 @@ from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.places import SPACES
 from neural_clip.prepared.recording_rows import SUBJECT_PATTERN
 
+SENSORS = {name: kind.title for name, kind in MODALITIES.items() if kind.sensors}
 # What cuts epochs out of a continuous recording.
 CONTINUOUS_KEYS = {
     "image_column", "run_column", "keep", "picks", "tmin", "tmax", "high_pass", "low_pass", "notch", "baseline",
@@ -59,7 +60,7 @@ CHOICES = {
     "detrend": ("none", "linear"),
     "standardise": ("none", "run"),
     "bad_segments": ("refuse", "drop"),
-    "datatype": ("eeg", "meg"),
+    "datatype": tuple(SENSORS),
     "by": ("image", "run", "recording", "subject"),
     "scaling": ("none", "train", "unknown"),
     "redistribution": ("allowed", "forbidden"),
@@ -381,11 +382,14 @@ def _check_whole(manifest: Manifest, where: str) -> None:
     kinds, sensors = {entry.kind for entry in manifest.recordings}, MODALITIES[manifest.modality].sensors
     for kind in sorted(kinds & {"epochs", "continuous", "bids"}):
         if not sensors:
-            raise DataError(f"{where}: recordings of kind {kind!r} are EEG or MEG, but the modality is 'fmri'.")
+            raise DataError(
+                f"{where}: recordings of kind {kind!r} are {' or '.join(SENSORS.values())}, but the modality is "
+                f"{manifest.modality!r}."
+            )
     if sensors and "series" in kinds:
         raise DataError(f"{where}: recordings of kind 'series' are fMRI, but the modality is {manifest.modality!r}.")
     if sensors and "patterns" in kinds and None in (manifest.sfreq, manifest.tmin):
-        raise DataError(f"{where}: EEG and MEG given as arrays need 'sfreq' (Hz) and 'tmin' (s).")
+        raise DataError(f"{where}: {' and '.join(SENSORS.values())} given as arrays need 'sfreq' (Hz) and 'tmin' (s).")
     check_unique(manifest.ch_names, "ch_names", where)
     if manifest.places is not None:
         _check_places(manifest, manifest.places, where)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -91,11 +91,10 @@ class Scorer:
         import torch
 
         gallery = torch.from_numpy(np.asarray(self.gallery, dtype=np.float64)).to(self.device)
-        features: Any = getattr(self.model, f"get_{self.modality}_features")
 
         def score(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
             subject_ids = torch.full((len(values),), self.subject_id, device=values.device)
-            embeds = features(**{f"{self.modality}_values": values}, subject_ids=subject_ids)
+            embeds = self.model.features(self.modality, values, subject_ids)
             return pair_scores(embeds, columns, gallery, kind)
 
         return score

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from neural_clip.evaluation.understanding.sensors import SensorPositions, draw_t
 from neural_clip.evaluation.understanding.voxels import SLICES, cut_planes
 from neural_clip.files.whole import write_whole
 from neural_clip.markup import cell
+from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +31,9 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 GREY, BAND, OUTSIDE = "#9a9a9a", "#d5d5d5", "#efefef"
-COLOURS = {"image": GREY, "eeg": ORANGE, "meg": BLUE, "fmri": GREEN}
-MARKERS = {"image": "o", "eeg": "^", "meg": "s", "fmri": "D"}
+# Of further modalities the last ones.
+COLOURS = defaultdict(lambda: PURPLE, {"image": GREY, "eeg": ORANGE, "meg": BLUE, "fmri": GREEN})
+MARKERS = defaultdict(lambda: "v", {"image": "o", "eeg": "^", "meg": "s", "fmri": "D"})
 KINDS = (ORANGE, SKY, GREEN, BLUE, RED, PURPLE)  # of the categories shown by name
 PAIR_COLOURS = (BLUE, ORANGE, GREEN)
 STYLE: Any = {
@@ -340,7 +343,7 @@ def draw_latent_space(points: dict[str, np.ndarray], kinds: list[str], shares: n
     with styled():
         figure = new_figure(10.0, 5.8, title)
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        order = [name for name in MARKERS if name in labels]
+        order = [name for name in ("image", *MODALITIES) if name in labels]
         colours = dict(zip(kinds, KINDS, strict=False)) | {"other": "#cfcfcf"}
         for name in order:
             rows = points["modality"] == name
