@@ -87,7 +87,7 @@ def branches_of(config: Mapping | None, processor: Mapping | None) -> dict[str, 
             facts = dict(settings.get(name) or {"trained_on": learnt.get(name)} | dict(listed[0]))
             if not settings.get(name):
                 facts["subjects"] = [subject for group in listed for subject in group["subjects"]]
-                if name != "fmri":
+                if MODALITIES[name].sensors:
                     facts["corpora"] = {group["corpus"]: group for group in listed if group.get("corpus")}
                 facts["n_voxels"] = {name: n for group in listed for name, n in (group.get("n_voxels") or {}).items()}
             found[name] = facts | {"groups": listed}

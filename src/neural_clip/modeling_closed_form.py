@@ -175,7 +175,7 @@ class ClosedForm(nn.Module):
     @torch.no_grad()
     def for_subject(self, subject: int) -> SubjectClosedForm:
         """The closed form of one subject, as a plain module with weights of its own."""
-        window = self.window
+        window: nn.Module = self.window
         if self.is_sensors and self.config.corpora is not None:
             common = CommonWindow(self.config.inputs_of(self.config.subjects[subject]), self.config.inputs)
             window = nn.Sequential(common, window)

@@ -35,7 +35,7 @@ def check_subject_ids(
     return subject_ids
 
 
-def common_values(values: torch.Tensor, subject_ids: torch.Tensor, config: SensorConfig, name: str) -> torch.Tensor:
+def common_values(values: torch.Tensor, subject_ids: torch.Tensor, config: Any, name: str) -> torch.Tensor:
     """Recordings of people of several corpora in the window and at the rate that these have in common.
 
     Args:

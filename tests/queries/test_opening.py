@@ -35,9 +35,7 @@ def test_epochs_are_loaded_some_at_a_time(lab, embedder, tmp_path):
     assert file.modality == "eeg" and file.names[:2] == ["1 (face)", "2 (house)"]
     assert [len(block) for block in file.blocks()] == [BLOCK, BLOCK, 600 - 2 * BLOCK]
     assert np.array_equal(file.embedded(embedder)[0], embedder.embed_recordings(epochs, "sub-01", "eeg")[1])
-    with pytest.raises(
-        DataError, match=r"holds epochs, of which --keep is not used. Used are --modality, --montage, --scaling"
-    ):
+    with pytest.raises(DataError, match=r"of which --keep is not used. Used are --modality, --montage, --scaling"):
         vectors(embedder, tmp_path / "a-epo.fif", keep=("a=b",))
     with pytest.raises(DataError, match="Allowed values are"):
         vectors(embedder, tmp_path / "a-epo.fif", subject="sub-03")

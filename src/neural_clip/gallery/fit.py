@@ -38,8 +38,8 @@ def interpolation_of(config: Any, data: PreparedSet, montage: str | None) -> Int
         return None
     if settings.corpora is not None:
         raise DataError(
-            f"'montage' is {montage!r}, but the model has {facts.modality} of the corpora {list(settings.corpora)}, whose "
-            "channels may differ. Channels are interpolated for a model of one corpus."
+            f"'montage' is {montage!r}, but the model has {facts.modality} of the corpora {list(settings.corpora)}, "
+            "whose channels may differ. Channels are interpolated for a model of one corpus."
         )
     if None in (facts.ch_names, settings.ch_names):
         raise DataError(f"'{data.name}' or the model does not name its channels, so that none can be interpolated.")

@@ -28,6 +28,7 @@ from neural_clip.files.record import RECORD_FILE
 from neural_clip.files.whole import sha256_of, whole_folder
 from neural_clip.gallery.fit import check_fit, check_preparation
 from neural_clip.modeling_neural_clip import NeuralClipModel
+from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.terms import data_carried_over
@@ -158,7 +159,7 @@ def adapt(
         check_validation(validation)
         for note in notes_on_train(train, options.batch_size):
             print(f"note: {note}", file=sys.stderr)
-        if data.facts.modality == "fmri":
+        if not MODALITIES[data.facts.modality].sensors:
             for name in chosen:
                 start_by_ridge(model.eval(), name, before, train, validation, options.seed)
         scores, best = fit(model, learnt, train, validation, training_arguments(partial / "epochs", options))
