@@ -99,7 +99,8 @@ def _frame(path: Path, file: Any) -> Any:
     kinds = [_text(group.attrs.get("pandas_type", "")) for group in groups]
     if "frame_table" in kinds:
         raise DataError(
-            f"'{path}' is in the format 'table' of pandas; read is the format 'fixed', as published. Save it anew by "
+            f"'{path}' is in the format 'table' of pandas, which cannot hold as many columns as there are trials. "
+            "Read is the format 'fixed', as published: save it anew by "
             "`frame.to_hdf(path, key='ResponseData')`."
         )
     frames = [group for group, kind in zip(groups, kinds, strict=True) if kind == "frame"]
