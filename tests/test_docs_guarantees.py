@@ -103,7 +103,7 @@ def test_what_the_page_says_happens(names, call, outcome):
 def test_the_page_has_calls_and_promises():
     assert len(CALLS) == PAGE.count("processor(") > 40
     listed = PAGE.split("## Promises")[1].split("\n## The common tests")[0].count("::")
-    assert len(PROMISES) == listed > 100
+    assert sum(promise.count("::") for promise in PROMISES) == listed > 100
 
 
 @pytest.mark.slow
