@@ -95,7 +95,7 @@ def test_scores_are_those_of_loops(sets):
         assert (row["chance_top1"], row["chance_top5"], row["gallery_size"]) == (1 / 8, 5 / 8, 8)
         for name in people.SCORES:
             (low, high), (lowest, highest) = row[f"{name}_interval"], row[f"{name}_interval_people_drawn"]
-            assert lowest <= low + 0.02 and low <= row[name] <= high and high - 0.02 <= highest
+            assert low < row[name] < high and lowest < row[name] < highest
     assert [row["gallery"] for row in rows] == ["exact images", "concept templates"]
 
 
