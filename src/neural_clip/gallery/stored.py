@@ -45,7 +45,7 @@ def write_gallery(
         digest = hashlib.sha256(np.ascontiguousarray(vectors_of(rows)).data).hexdigest()[:16]  # for the same bytes
         Dataset(InMemoryTable(table), fingerprint=digest).save_to_disk(partial)
         files = {path.name: sha256_of([path]) for path in sorted(partial.iterdir())}
-        content = {
+        content: dict[str, Any] = {
             "format_version": GALLERY_VERSION,
             "rows": len(rows),
             "encoder": None if encoder is None else encoder.as_config(),
