@@ -164,7 +164,7 @@ class NeuralClipModel(WholeModel):
             )
         config.check_subjects([*config.subjects, name])
         sensors = MODALITIES[modality].sensors
-        if sensors != (n_voxels is None) or (n_voxels is not None) or (n_voxels is not None and n_voxels < 1):
+        if sensors != (n_voxels is None) or (n_voxels is not None and n_voxels < 1):
             raise ValueError(
                 "Invalid value for the 'n_voxels' parameter. It must be above 0 for 'fmri' and None for the others, "
                 f"but got {n_voxels} for {modality!r}."

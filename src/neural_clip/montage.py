@@ -94,10 +94,9 @@ class Montage:
         if repeated := sorted({name for name in ch_names if ch_names.count(name) > 1}):
             raise ValueError(f"'ch_names' names {some(repeated)} more than once; each channel has a name of its own.")
         standard = standard_places() if modality == "eeg" else {}
-        sensors = []
-        known: Sequence[Sequence[float] | None] = places or [None] * len(ch_names)
-        for name, place in zip(ch_names, known, strict=True):
-            own = None if place is None or modality == "meg" else padded(place)
+        sensors, known = [], dict(zip(ch_names, places or (), strict=bool(places)))
+        for name in ch_names:
+            own = padded(known[name]) if name in known and modality == "eeg" else None
             found = standard.get(name.casefold()) if own is None else own
             sensors.append(Sensor(name, TYPES[modality][0], found, own=own is not None))
         return cls(modality, tuple(sensors))
