@@ -303,6 +303,23 @@ def test_wide_sensors_are_reduced_over_time(monkeypatch):
         np.testing.assert_allclose(whole.deviations(validation, [0.3])[0], expected, atol=1e-4)
 
 
+def test_whitening_within_components_is_that_of_all_samples(monkeypatch):
+    """Where these lie in a few directions over time, whose noise is very unequal; the white noise stays as large."""
+    splits = planted("sensors", coloured=True)[:2]
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0][:, :3]
+    few = (basis * [1, 0.3, 0.05]) @ basis.T
+    for split in splits:
+        for row in split.recordings:
+            row[:] = row @ few
+    train, validation = splits
+    exact = {fit.way: fit.deviations(validation, [0.3])[0] for fit in fits(train) if fit.way.whitened}
+    monkeypatch.setattr(inputs, "MAX_FEATURES", 19)  # of 5 x 6
+    for fit in closed_form_fit.whitened_fits(train, [0.01, 0.1, 0.3]):
+        expected = exact[replace(fit.way, n_components=0)]
+        found = fit.deviations(validation, [0.3])[0]
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
 def by_channels(train, others, pooled, relative_alpha):
     """Ridge by scikit-learn on recordings each of whose channels is scaled by one number, which components keep."""
     found, subjects = np.empty((len(others), WIDTH)), np.unique(train.subjects)

@@ -317,8 +317,8 @@ class _Ready:
 
     def whitened(self, shrinkages: Sequence[float]) -> Iterator[Fit]:
         """Pooled sensors for each least share of white noise."""
-        count = 0 if self.components is None else self.components.shape[1]
-        for least, inputs in zip(shrinkages, whitened(self.train, shrinkages, self.kept), strict=True):
+        n_times, count = (None, 0) if self.components is None else self.components.shape
+        for least, inputs in zip(shrinkages, whitened(self.train, shrinkages, n_times, self.kept), strict=True):
             way = Way(True, least, count)
             yield self.fit(way, inputs, "" if way.whitened else f"{way.name}, one scale a subject")
 

@@ -167,14 +167,21 @@ def _behind(
 
 
 def whitened(
-    train: Split, shrinkages: Sequence[float], kept: FinishedParts = NOT_KEPT
+    train: Split, shrinkages: Sequence[float], n_times: int | None = None, kept: FinishedParts = NOT_KEPT
 ) -> list[dict[str, WhitenedSensors]]:
-    """What each subject's sensors pass through for each least share of white noise."""
+    """What each subject's sensors pass through for each least share of white noise.
+
+    Args:
+        train, kept: As for [`standardised`].
+        shrinkages (sequence of `float`): Least shares.
+        n_times (`int`, *optional*): Samples that recordings had before they were reduced to components.
+    """
     subjects = subjects_of(train)
     places = [kept.of(least=least, unit_targets=has_unit_targets(train)) for least in shrinkages]
     found = [place.finished("whitening") for place in places]
     lacking = [number for number, arrays in enumerate(found) if arrays is None]
-    made = sensor_whiteners(train, subjects, [shrinkages[number] for number in lacking]) if lacking else []
+    few = [shrinkages[number] for number in lacking]
+    made = sensor_whiteners(train, subjects, few, n_times) if lacking else []
     for number, whiteners in zip(lacking, made, strict=True):
         arrays = {"temporal": next(iter(whiteners.values())).temporal}
         for name, each in whiteners.items():

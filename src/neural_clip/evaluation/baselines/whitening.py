@@ -109,18 +109,20 @@ def shrinkage_of(total: float, squares: float, n_features: int, n_samples: int, 
     return float(np.clip(oas, least, 1.0))
 
 
-def inverse_square_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+def inverse_square_root(covariance: np.ndarray, shrinkage: float, n_features: int | None = None) -> np.ndarray:
     """Symmetric inverse square root of a shrunk covariance.
 
     Args:
         covariance (`np.ndarray` of shape `(n, n)`): Symmetric, positive semi-definite.
         shrinkage (`float`): Share of the mean variance that is mixed in, 0 to 1.
+        n_features (`int`, *optional*): Whose variance the mean is of, where the covariance is that of the components
+            which hold nearly all of it; by default n.
 
     Returns:
         `np.ndarray` of shape `(n, n)`, float64: ((1 - shrinkage) C + shrinkage tr(C)/n I)^(-1/2), and I for C = 0.
     """
     eigenvalues, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-    mean = float(eigenvalues.mean())
+    mean = float(eigenvalues.sum()) / (n_features or len(eigenvalues))
     if mean <= 0:
         return np.eye(len(covariance))
     return (vectors / np.sqrt((1 - shrinkage) * np.maximum(eigenvalues, 0.0) + shrinkage * mean)) @ vectors.T
@@ -221,9 +223,12 @@ class WhitenedSensors:
 
 
 def sensor_whiteners(
-    train: Split, subjects: Sequence[str], shrinkages: Sequence[float]
+    train: Split, subjects: Sequence[str], shrinkages: Sequence[float], n_times: int | None = None
 ) -> list[dict[str, WhitenedSensors]]:
-    """Spatial and temporal whitening of each subject's sensors, for each least share of white noise."""
+    """Spatial and temporal whitening of each subject's sensors, for each least share of white noise.
+
+    `n_times` is the number of samples before these were reduced to components; the white noise stays as it was.
+    """
     means: dict[str, np.ndarray] = {}
     spatial: list[dict[str, np.ndarray]] = [{} for _ in shrinkages]
     temporal: list[Any] = [0.0 for _ in shrinkages]  # sums of products, (n_times, n_times)
@@ -240,7 +245,7 @@ def sensor_whiteners(
     found = []
     for number, least in enumerate(shrinkages):
         n_rows = len(means[subjects[0]]) * sum(len(train.rows_of(subject)) for subject in subjects)
-        whitener = inverse_square_root(temporal[number] / n_rows, least).astype(np.float32)
+        whitener = inverse_square_root(temporal[number] / n_rows, least, n_times).astype(np.float32)
         found.append({name: WhitenedSensors(means[name], spatial[number][name], whitener) for name in subjects})
     return found
 
