@@ -37,7 +37,7 @@ class CorpusInputs:
     def __post_init__(self) -> None:
         for name in ("n_chans", "n_times"):
             value = getattr(self, name)
-            whole = isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+            whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
             check_value(name, value, whole, "a whole number above 0")
         for name in ("sfreq", "tmin"):
             value = getattr(self, name)
