@@ -201,8 +201,8 @@ def _row(asked: Queries, gallery: Gallery, seed: int) -> dict:
     people, person = np.unique(asked.subjects, return_inverse=True)
     images, image = np.unique(asked.image_ids, return_inverse=True)
     cells, counts = np.unique(person * len(images) + image, return_inverse=True)
-    table = np.stack([np.bincount(counts, weights=per_query[name]) for name in SCORES], axis=1)
-    table = table / np.bincount(counts)[:, None]  # (n_cells, n_scores): the mean of a person's queries of an image
+    sums = np.stack([np.bincount(counts, weights=per_query[name]) for name in SCORES], axis=1)
+    table = sums / np.bincount(counts)[:, None]  # (n_cells, n_scores): the mean of a person's queries of an image
     by_person = np.stack([table[cells // len(images) == number].mean(axis=0) for number in range(len(people))])
     row: dict[str, Any] = {
         "queries": queries_name(asked.repeats), "repeats": asked.repeats and list(asked.repeats),
