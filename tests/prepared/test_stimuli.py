@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from neural_clip.errors import DataError
 from neural_clip.prepared.stimuli import database_of, packed, shown_images, unpacked
 
+THINGS = ("things_meg", "things_eeg2", "things_eeg1", "things_fmri", "alljoined")  # and Alljoined1 shows images of NSD
 WORDS = st.builds("_".join, st.lists(st.sampled_from(["a", "bat1", "ice-cream", "07", "01b"]), min_size=1, max_size=4))
 
 
 def test_corpora_of_things_share_their_names_and_others_do_not():
-    assert {database_of(name) for name in ("things_meg", "things_eeg2", "things_eeg1", "things_fmri")} == {"THINGS"}
-    assert [database_of(name) for name in ("nsd", "imagenet_eeg", "custom", "planted")] == [None] * 4
+    assert {database_of(name) for name in THINGS} == {"THINGS"}
+    assert [database_of(name) for name in ("nsd", "imagenet_eeg", "alljoined1", "custom")] == [None] * 4
 
 
 @settings(max_examples=50, deadline=None)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from neural_clip.errors import DataError
 
 # Corpora by the database whose names their `image_id` and `concept` are.
-DATABASES = {"THINGS": ("things_meg", "things_eeg2", "things_eeg1", "things_fmri")}
+DATABASES = {"THINGS": ("things_meg", "things_eeg2", "things_eeg1", "things_fmri", "alljoined")}
 
 
 def database_of(corpus: str) -> str | None:
