@@ -330,7 +330,7 @@ def test_nothing_is_loaded_that_is_not_asked_for():
         "AutoModel.from_config(tower)\n"
         "print([name for name in sys.modules if name.startswith('neural_clip.')])"
     )
-    assert python("-c", code).stdout.strip() == "['neural_clip.registration']"
+    assert python("-c", code).stdout.strip() == "['neural_clip.modalities', 'neural_clip.registration']"
 
 
 @pytest.mark.slow
