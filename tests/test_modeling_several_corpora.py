@@ -44,6 +44,14 @@ def recordings(seed=0):
     return values, torch.arange(3)
 
 
+def test_places_of_one_corpus_are_not_those_of_another():
+    places = [[0.0, 0.01 * number, 0.09] for number in range(6)]
+    processor = NeuralClipProcessor.from_config(model_of(ch_positions=places).config)
+    assert [len(group["ch_names"]) for group in processor.groups("eeg")] == [6, 4]
+    with pytest.raises(ValueError, match="people of several corpora have no average subject"):
+        processor.interpolation("eeg", ch_names=["Fz", "Cz", "Pz", "Oz"])
+
+
 KINDS = [
     ("eeg", "temporal_spatial"), ("eeg", "linear"), ("eeg", "spectrogram_cnn"), ("meg", "temporal_cnn"),
     ("meg", "temporal_spatial"),

@@ -115,6 +115,23 @@ class TestSplines:
         assert made.interpolated == () and made.left_out == ("FPZ", "nose")
         assert "No channel was interpolated" in made.said and "not used: FPZ, nose" in made.said
 
+    def test_names_of_1958_keep_their_values_where_the_recording_has_places(self, processor):
+        written = ["T3" if name == "T7" else name for name in NAMES]
+        epochs = eeg(written, placed=True)
+        np.testing.assert_array_equal(rows(processor, epochs), epochs.get_data().astype(np.float32))
+        assert processor.interpolation("eeg", epochs).interpolated == ()
+
+    def test_labels_of_caps_are_no_names_of_the_10_05_system(self, processor):
+        labels = [f"{letter}{number}" for letter in "ABC" for number in range(1, 7)]
+        epochs = eeg(labels)
+        with pytest.raises(ValueError, match=r"Channels are called A3, A4, .* as on caps of BioSemi"):
+            rows(processor, epochs)
+        whole = eeg(placed=True)
+        expected = splines(places(NAMES), places(NAMES)) @ whole.get_data()
+        whole.rename_channels(dict(zip(NAMES, labels, strict=True)))
+        np.testing.assert_allclose(rows(processor, whole), expected, rtol=1e-4, atol=1e-10)
+        assert processor.interpolation("eeg", whole).interpolated == tuple(NAMES)
+
     def test_none_in_common_is_interpolated_whole(self, processor):
         others = ["AF3", "AF4", "FC5", "FC6", "CP1", "CP2", "PO3", "PO4"]
         epochs = eeg(others)

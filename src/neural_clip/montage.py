@@ -5,6 +5,7 @@ norm estimate of what other coils would have measured (Ossadtchi et al. 2004). B
 `mne.Evoked.interpolate_bads`: it maps unit vectors, one a channel, to the columns of a matrix of weights.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +24,8 @@ NEWER_NAME = "colin27_1005"
 CENTRE = (0.0, 0.015, 0.041)
 LEAST = 4  # channels with a place; fewer do not tell a sphere
 LEAST_WEIGHT = 0.1  # sum of the weights of a channel without their signs; about 1 and more where mapping works
-SAME_PLACE = 1e-3  # m; T3 of 1958 is T7 of today
+RENAMED = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}  # names of 1958 by those of today (AES 1991)
+LABEL = re.compile(r"[A-H]\d{1,2}")  # of BioSemi's caps of 128 and more
 HEAD = 4  # FIFFV_COORD_HEAD
 TYPES = {"eeg": ("eeg",), "meg": ("mag", "grad")}
 METHODS = {"eeg": "spherical splines", "meg": "field mapping"}
@@ -226,6 +228,30 @@ def meg_key(name: str) -> str:
     return name.partition("-")[0].replace(" ", "").casefold()
 
 
+def eeg_key(name: str) -> str:
+    """Name of an EEG channel in small letters, and as it is called since 1991: `"t7"` of `"T3"`."""
+    return RENAMED.get(name.casefold(), name.casefold())
+
+
+def labels_of_caps(montage: Montage, ch_names: Sequence[str]) -> bool:
+    """Whether names of a recording are labels of a cap (BioSemi), where C3 is another place than in the 10-05 system.
+
+    Raises:
+        ValueError: If such channels have no places of their own.
+    """
+    if montage.modality != "eeg":
+        return False
+    labels = [sensor for sensor in montage.sensors if LABEL.fullmatch(sensor.name)]
+    known, own = standard_places(), {name.casefold() for name in ch_names}
+    foreign = [one.name for one in labels if one.name.casefold() not in known and one.name.casefold() not in own]
+    if foreign and not all(sensor.own for sensor in labels):
+        raise ValueError(
+            f"Channels are called {some(foreign)}, as on caps of BioSemi, where A1 or C3 is another place than in the "
+            "10-05 system. Give the recording with its places (`set_montage`)."
+        )
+    return bool(foreign)
+
+
 @lru_cache(maxsize=32)
 def interpolation(
     montage: Montage, ch_names: tuple[str, ...], places: tuple[tuple[float, ...], ...] | None = None
@@ -243,18 +269,12 @@ def interpolation(
     Raises:
         ValueError: If too few channels have a place, or the place of a channel that is lacking is not known.
     """
-    key: Callable[[str], str] = str.casefold if montage.modality == "eeg" else meg_key
+    key: Callable[[str], str] = eeg_key if montage.modality == "eeg" else meg_key
     good = [sensor for sensor in montage.sensors if sensor.name not in montage.bads]
-    kept = own_channels(good, ch_names, key)
+    kept = {} if labels_of_caps(montage, ch_names) else own_channels(good, ch_names, key)
     lacking = [name for name in ch_names if name not in kept]
     sources = [sensor for sensor in good if sensor.loc is not None] if lacking else []
     targets, told = targets_of(montage, lacking, dict(zip(ch_names, places or (), strict=False)), key)
-    if montage.modality == "eeg":  # one electrode under two names
-        for name, target in [*targets.items()]:
-            same = [one for one in sources if not (one.own or target.own) and distance(one, target) < SAME_PLACE]
-            if same:
-                kept[name] = same[0]
-                del targets[name]
     sources = sources if targets else []
     if targets:
         check_sources(montage, sources)
@@ -352,11 +372,6 @@ def check_sources(montage: Montage, sources: Sequence[Sensor]) -> None:
         )
     if montage.modality == "meg" and montage.dev_head is None:
         raise ValueError("Field mapping needs to know where the head was: info['dev_head_t'] is missing.")
-
-
-def distance(one: Sensor, other: Sensor) -> float:
-    """Between two sensors in m."""
-    return float(np.linalg.norm(np.subtract(one.loc[:3], other.loc[:3])))  # type: ignore[index]
 
 
 def mapped(sources: tuple[Sensor, ...], targets: tuple[Sensor, ...], montage: Montage) -> np.ndarray:

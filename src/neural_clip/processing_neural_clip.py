@@ -165,7 +165,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         """
         keys = SENSOR_KEYS if MODALITIES[modality].sensors else ("n_voxels", "subjects")
         group = {key: getattr(config, key) for key in keys} | {"subjects": list(subjects)}
-        if modality == "eeg" and config.ch_positions is not None:
+        if modality == "eeg" and config.ch_positions is not None and config.corpora is None:
             group["ch_positions"] = config.ch_positions
         if not MODALITIES[modality].sensors:
             group["n_voxels"] = {name: config.n_voxels[name] for name in subjects}
@@ -336,9 +336,8 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         """
         groups = self.groups(modality)
         known = [name for group in groups for name in group["subjects"]]
-        return interpolation_for(
-            group_of(groups, subject_names(subject, 1, known, modality)), recordings, modality, ch_names
-        )
+        names = subject_names(subject, 1, known, modality, several=any(map(is_of_corpus, groups)))
+        return interpolation_for(group_of(groups, names), recordings, modality, ch_names)
 
     def groups(self, modality: str) -> list[dict]:
         """What inputs of one modality must look like, by groups of subjects."""

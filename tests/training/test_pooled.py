@@ -9,7 +9,7 @@ import yaml
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.prepared.stimuli import unpacked
+from neural_clip.prepared.stimuli import shown_images, unpacked
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.pooled import leave_out_test_concepts, seen_stimuli
 from neural_clip.training.splits import Splits
@@ -64,9 +64,51 @@ def test_every_test_concept_goes_and_all_else_stays(things):
         assert len(batch["image_ids"]) == len(slow)
     assert len(notes) == 3  # nothing goes of the EEG's validation
     assert notes[0] == (
-        f"16 of the 40 training recordings of '{things / 'eeg'}' (4 images of 2 concepts) are left out: their "
-        f"concepts are tested in '{things / 'eeg'}' and '{things / 'meg'}' (THINGS)."
+        f"16 of the 40 training recordings of '{things / 'eeg'}' (4 images of 2 concepts) are left out: they are "
+        f"held out in '{things / 'eeg'}' and '{things / 'meg'}' (THINGS)."
     )
+
+
+def test_what_another_set_of_the_modality_validates_on_is_not_trained_on(things, tmp_path):
+    """Whole concepts where a set holds them out whole, single images where it learns other images of them."""
+    by_concept = {
+        "train": images_of(["ant", "fox", "gnu", "owl"], "08b"), "validation": images_of(["bee", "cat"], "01b", "08b"),
+        "test": images_of(["rat", "sow"], "05s"),
+    }  # fmt: skip
+    by_image = {
+        "train": images_of(["dog", "elk"], "08b"), "validation": ["dog_01b", "elk_09b"],
+        "test": ["rat_06s", "sow_06s"],
+    }  # fmt: skip
+    write_things(tmp_path / "by_concept", "things_eeg1", "eeg", by_concept, seed=2)
+    write_things(tmp_path / "by_image", "things_eeg1", "eeg", by_image, seed=3)
+    for place, gone in (("by_concept", {"bee", "cat"}), ("by_image", {"dog_01b"})):
+        parts = datasets(things / "eeg", tmp_path / place)
+        before = set(parts[0].part.image_ids.tolist())
+        leave_out_test_concepts(parts)
+        lost = before - set(parts[0].part.image_ids.tolist())
+        assert lost == {name for name in before if name in gone or concept_of(name) in gone}
+        other = set(parts[2].part.image_ids.tolist())
+        assert other == ({"ant_08b", "owl_08b"} if place == "by_concept" else {"dog_08b", "elk_08b"})
+        assert {part.left_out["rows"] for part in (parts[1], parts[3])} == {0}
+    meg = datasets(things / "eeg", things / "meg")
+    leave_out_test_concepts(meg)
+    assert any(name.startswith("dog") for name in meg[0].part.image_ids)  # each modality has a network of its own
+
+
+def test_numbers_of_alljoined_are_no_names(things, tmp_path):
+    numbers = {
+        split: [f"alljoined-{place:05d}" for place in places]
+        for split, places in (("train", range(6)), ("validation", range(6, 9)), ("test", range(9, 12)))
+    }
+    write_things(tmp_path / "numbers", "alljoined", "eeg", numbers, seed=4)
+    parts = datasets(things / "eeg", tmp_path / "numbers")
+    leave_out_test_concepts(parts)
+    assert all(part.left_out is None for part in parts) and [one["corpus"] for one in seen_stimuli(parts)] == 2 * [
+        "things_eeg2"
+    ]
+    record = {"data": {"a": {"corpus": "things_eeg2"}, "b": {"corpus": "alljoined"}}, "stimuli": seen_stimuli(parts)}
+    assert shown_images(record, "THINGS", "x") is None  # what Alljoined showed is not known by name
+    assert len(shown_images(record | {"data": {"a": {"corpus": "things_eeg2"}}}, "THINGS", "x")) == 2
 
 
 def test_an_image_without_a_concept_is_known_by_its_name(tmp_path, things, monkeypatch):

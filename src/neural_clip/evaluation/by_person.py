@@ -73,7 +73,7 @@ class ByPerson:
                     if getattr(model.config, f"{part.modality}_config", None) is not None:
                         found.means[modality][name] = embed_split(
                             model, means, subject=options.subject, batch_size=options.batch_size,
-                            device=options.device,
+                            device=options.device, montage=options.montage,
                         )  # fmt: skip
         return found
 

@@ -15,7 +15,7 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.protocols import PROTOCOLS
 from neural_clip.files.record import read_record
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.prepared.stimuli import database_of, shown_images
+from neural_clip.prepared.stimuli import database_of, numbered, shown_images
 
 CHOSEN_BY = {"validation": "validation recordings", "folds": "cross-validation over training recordings",
              "none": "nothing: its last weights"}  # fmt: skip
@@ -35,7 +35,7 @@ def seen_in_training(checkpoint: str | Path, data: PreparedSet, split: str) -> d
         `None` for images that one corpus alone names so. `known` is false where the record does not tell.
     """
     database = database_of(data.facts.corpus)
-    if database is None:
+    if database is None or numbered(data.images.image_ids):
         return None
     record = read_record(checkpoint) if Path(checkpoint).is_dir() else None
     listed = None if record is None else shown_images(record, database, str(checkpoint))

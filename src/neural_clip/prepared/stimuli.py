@@ -19,6 +19,11 @@ def database_of(corpus: str) -> str | None:
     return next((name for name, corpora in DATABASES.items() if corpus in corpora), None)
 
 
+def numbered(image_ids: Iterable[str]) -> bool:
+    """Whether images have numbers in place of the names of the database: those of Alljoined without its table."""
+    return any(str(image_id).startswith("alljoined-") for image_id in image_ids)
+
+
 def packed(named: Mapping[str, str]) -> dict[str, str]:
     """Images by concept, as short as they can be read.
 
@@ -55,7 +60,8 @@ def shown_images(record: Mapping, database: str, path: str) -> list[tuple[str, d
 
     Returns:
         `list[tuple[str, dict[str, str]]]`, *optional*: Corpus, and concept of each image id, of each data set and
-        split; `None` where the record is of before images were listed and a corpus of this database was trained on.
+        split; `None` where a corpus of this database was trained on whose images are not listed: by older records, and
+            of Alljoined where images have numbers.
 
     Raises:
         DataError: If the entry is damaged.
@@ -65,6 +71,10 @@ def shown_images(record: Mapping, database: str, path: str) -> list[tuple[str, d
         if entries is None:
             corpora = [part["corpus"] for part in (record.get("data") or {}).values()]
             return None if any(database_of(name) == database for name in corpora) or not corpora else []
+        listed = {entry["corpus"] for entry in entries}
+        learnt = {part["corpus"] for part in (record.get("data") or {}).values()}
+        if any(database_of(name) == database for name in learnt - listed):
+            return None  # its images have other names
         chosen: Iterable = [entry for entry in entries if entry["database"] == database]
         return [(str(entry["corpus"]), unpacked(entry["concepts"])) for entry in chosen]
     except (AttributeError, KeyError, TypeError) as error:

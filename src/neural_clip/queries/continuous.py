@@ -175,7 +175,8 @@ def _wanted(spec: dict, options: RecordingOptions) -> list[str] | None:
     """Channels that may be used, so that others of a file may have other rates."""
     if options.montage is None or spec["ch_names"] is None:
         return spec["ch_names"]
-    return [*dict.fromkeys([*spec["ch_names"], *standard_names()])]
+    names = [*spec["ch_names"], *standard_names()]
+    return [*dict.fromkeys([*names, *map(str.upper, names), *map(str.lower, names)])]
 
 
 def _kept(words: Iterable[str] | None) -> dict[str, list]:

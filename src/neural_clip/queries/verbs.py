@@ -172,7 +172,8 @@ def _saved_queries(place: str, gallery: NeuralGallery, said: RecordingOptions) -
 def _prepared_queries(data: PreparedSet, embedder: Embedder, said: RecordingOptions) -> Callable[[], Queries]:
     """What embeds rows of a split of a prepared data set."""
     place, name = data.name, said.split or "test"
-    check_used(place, "a prepared data set", {"split", "rows", "montage"}, said)
+    sensors = MODALITIES[data.facts.modality].sensors
+    check_used(place, "a prepared data set", {"split", "rows"} | ({"montage"} if sensors else set()), said)
     if said.modality not in (None, data.facts.modality):
         raise DataError(f"'{place}' holds {data.facts.modality} recordings, but --modality is {said.modality}.")
     person = None if said.subject in (None, AVERAGE) else [str(said.subject)]

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.prepared.stimuli import database_of, packed
+from neural_clip.prepared.stimuli import database_of, numbered, packed
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.several_corpora import PooledDataset
 
 
 def leave_out_test_concepts(parts: Sequence[RecordingDataset]) -> list[str]:
     """Leave recordings out whose image or concept is tested in any of the data sets, where several share a database.
+
+    Of several sets of one modality, none is trained on images or whole concepts that another one validates on, either.
 
     One data set alone stays as it is, whatever its split protocol; so do images that one corpus alone names.
 
@@ -36,12 +39,16 @@ def leave_out_test_concepts(parts: Sequence[RecordingDataset]) -> list[str]:
         if len(sets) > 1:
             images, concepts = _tested(sets.values())
             names = " and ".join(f"'{data.name}'" for data in sets.values())
-            notes += [note for part in own if (note := _leave_out(part, images, concepts, f"{names} ({database})"))]
+            held_out = {id(part): _held_out(part, own) for part in own}  # before anything goes
+            for part in own:
+                also, theirs = held_out[id(part)]
+                note = _leave_out(part, images | also, concepts | theirs, f"{names} ({database})")
+                notes += [note] if note else []
     return notes
 
 
 def _database(part: RecordingDataset) -> str | None:
-    return database_of(part.part.facts.corpus)
+    return None if numbered(part.part.shown_ids) else database_of(part.part.facts.corpus)
 
 
 def _tested(sets: Iterable[PreparedSet]) -> tuple[set[str], set[str]]:
@@ -56,9 +63,29 @@ def _tested(sets: Iterable[PreparedSet]) -> tuple[set[str], set[str]]:
     return images, concepts
 
 
+def _held_out(part: RecordingDataset, parts: Sequence[RecordingDataset]) -> tuple[set[str], set[str]]:
+    """What other sets of its modality validate on, for a training split: images, and concepts they hold out whole."""
+    images: set[str] = set()
+    concepts: set[str] = set()
+    for other in parts if part.part.name == "train" else ():
+        if other.part.name == "validation" and other.modality == part.modality and not _of_one_set(other, part):
+            learnt = [one for one in parts if one.part.name == "train" and _of_one_set(one, other)]
+            images |= set(_shown(other).image_ids)
+            concepts |= set(_shown(other).concepts) - {""}.union(*(_shown(one).concepts for one in learnt))
+    return images, concepts
+
+
+def _shown(part: RecordingDataset) -> ImageTable:
+    return part.part.data.images.of(part.part.shown_ids)
+
+
+def _of_one_set(part: RecordingDataset, other: RecordingDataset) -> bool:
+    return part.part.facts.fingerprint == other.part.facts.fingerprint
+
+
 def _leave_out(part: RecordingDataset, images: set[str], concepts: set[str], names: str) -> str:
     """Keep the other rows; what is to be said, empty where all stay."""
-    shown = part.part.data.images.of(part.part.shown_ids)
+    shown = _shown(part)
     named = dict(zip(shown.image_ids, shown.concepts, strict=True))
     gone = {image_id for image_id, concept in named.items() if image_id in images or concept in concepts}
     out = np.isin(part.part.image_ids, sorted(gone))
@@ -70,15 +97,15 @@ def _leave_out(part: RecordingDataset, images: set[str], concepts: set[str], nam
     lost = sorted(set(part.part.subjects.tolist()) - set(part.part.subjects[~out].tolist()))
     if lost and (out.all() or part.part.name == "train"):
         raise DataError(
-            f"{told} show what is tested in {names}, and nothing is left of {', '.join(lost)}. Data sets that share "
-            "their images are trained together without the concepts that one of them tests: train them one by one, or "
+            f"{told} show what is held out in {names}, and nothing is left of {', '.join(lost)}. Data sets that share "
+            "their images are trained together without what one of them holds out: train them one by one, or "
             "prepare them with other test images."
         )
     part.left_out = {"rows": int(out.sum()), "images": len(gone), "concepts": n_concepts}
     if not out.any():
         return ""
     part.keep(np.flatnonzero(~out))
-    return f"{told} are left out: their concepts are tested in {names}."
+    return f"{told} are left out: they are held out in {names}."
 
 
 def seen_stimuli(parts: Sequence[RecordingDataset | PooledDataset]) -> list[dict[str, Any]]:
@@ -86,7 +113,7 @@ def seen_stimuli(parts: Sequence[RecordingDataset | PooledDataset]) -> list[dict
     found = []
     for part in (each for pooled in parts for each in pooled.sets):
         if (database := _database(part)) is not None:
-            shown = part.part.data.images.of(part.part.shown_ids)
+            shown = _shown(part)
             found.append({
                 "modality": part.modality, "corpus": part.part.facts.corpus,
                 "fingerprint": part.part.facts.fingerprint, "database": database, "split": part.part.name,

@@ -42,7 +42,7 @@ class Splits:
 
         Raises:
             DataError: If there is nothing to tell apart in a split; data sets share their images and nothing is left
-                without the concepts that one of them tests; or a corpus holds out images that another one of the same
+                without what one of them holds out; or a corpus holds out images that another one of the same
                 modality is trained on.
         """
         sets: dict[str, list[RecordingDataset]] = {}
