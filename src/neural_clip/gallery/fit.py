@@ -131,7 +131,7 @@ def check_shape(
     several, expected = getattr(config, "corpora", None), config
     if several is not None:
         check_option("corpus", data.facts.corpus, list(several))
-        expected = SimpleNamespace(**several[data.facts.corpus])
+        expected, hint = SimpleNamespace(**several[data.facts.corpus]), ""  # channels are not interpolated
     pairs: dict[str, tuple[Any, Any]] = {
         key: (getattr(data.facts, key), getattr(expected, key, None))
         for key in ("ch_names", "n_chans", "n_times", "sfreq", "tmin")

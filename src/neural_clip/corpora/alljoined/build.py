@@ -68,7 +68,8 @@ UNNAMED = (
 )
 FIRST_DEFECTS = [
     "The files name no channels; the order of BioSemi's cap of 64 is assumed.",
-    "All images are of NSD and are called as there; people of NSD saw them too.",
+    "All images are of NSD, are called as there, and are among its test images: what is trained on them together with "
+    "NSD has seen these. Nothing leaves them out.",
 ]
 
 
