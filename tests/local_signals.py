@@ -31,7 +31,7 @@ class LinearModel(FeatureMethods, torch.nn.Module):
             for m in ("eeg", "meg", "fmri")
         })  # fmt: skip
 
-    def _features(self, modality, values, subject_ids):
+    def features(self, modality, values, subject_ids):
         rows = [
             row[: len(self.weights[modality, subject])] @ self.weights[modality, subject]
             for row, subject in zip(values.flatten(1), subject_ids.tolist(), strict=True)

@@ -106,16 +106,16 @@ class FeatureMethods:
     """The methods of a model that the evaluation asks for features, all from one."""
 
     def each_features(self, modality, values, subject_ids):
-        return {"network": self._features(modality, values, subject_ids)}
+        return {"network": self.features(modality, values, subject_ids)}
 
     def get_eeg_features(self, eeg_values, subject_ids):
-        return self._features("eeg", eeg_values, subject_ids)
+        return self.features("eeg", eeg_values, subject_ids)
 
     def get_meg_features(self, meg_values, subject_ids):
-        return self._features("meg", meg_values, subject_ids)
+        return self.features("meg", meg_values, subject_ids)
 
     def get_fmri_features(self, fmri_values, subject_ids):
-        return self._features("fmri", fmri_values, subject_ids)
+        return self.features("fmri", fmri_values, subject_ids)
 
 
 class PlantedModel(FeatureMethods):
@@ -140,7 +140,7 @@ class PlantedModel(FeatureMethods):
     def eval(self):
         return self
 
-    def _features(self, modality, values, subject_ids):
+    def features(self, modality, values, subject_ids):
         rows = []
         for row, subject in zip(values.numpy().reshape(len(values), -1), subject_ids.tolist(), strict=True):
             inverse = self.inverses[modality][subject]

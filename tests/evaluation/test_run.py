@@ -109,8 +109,8 @@ def test_decoding_equals_the_metric_on_the_saved_embeddings(evaluated):
 class Noisy(PlantedModel):
     """A spoilt model."""
 
-    def _features(self, modality, values, subject_ids):
-        features = super()._features(modality, values, subject_ids)
+    def features(self, modality, values, subject_ids):
+        features = super().features(modality, values, subject_ids)
         return features + 2 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -223,7 +223,7 @@ def category_folder(path, modality="eeg", seed=0):
 class TwoCategoryModel(PlantedModel):
     """Tells the two categories of `category_folder` apart."""
 
-    def _features(self, modality, values, subject_ids):
+    def features(self, modality, values, subject_ids):
         return torch.nn.functional.pad(values.mean(dim=2), (0, WIDTH - 2))
 
 
@@ -303,8 +303,8 @@ def test_bad_input_raises(folders, tmp_path):
 
 def test_a_model_that_gives_nan_raises(folders, tmp_path, monkeypatch):
     class Broken(PlantedModel):
-        def _features(self, modality, values, subject_ids):
-            return super()._features(modality, values, subject_ids) * float("nan")
+        def features(self, modality, values, subject_ids):
+            return super().features(modality, values, subject_ids) * float("nan")
 
     plant(monkeypatch, lambda checkpoint: Broken(("eeg",)))
     with pytest.raises(DataError, match="NaN or infinity"):

@@ -1,15 +1,19 @@
 """Scores of a model of several corpora: each corpus by itself, with baselines of its own."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from neural_clip import EegConfig, NeuralClipConfig, NeuralClipModel
 from neural_clip.commands import evaluate as command
 from neural_clip.commands import report as report_command
 from neural_clip.errors import DataError
 from neural_clip.evaluation.checkpoints import open_data
+from neural_clip.evaluation.protocols import conversion_entries
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.evaluation.seen import known_people
 from neural_clip.gallery.neural_gallery import NeuralGallery
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.training.recipe import read_recipe
@@ -93,6 +97,38 @@ def test_a_report_of_several_corpora_is_written_again(scored, folders):
     data = [f"eeg={folders['second']}", f"eeg={folders['first']}", f"fmri={folders['fmri']}"]
     report_command.main([str(scored[1]), "--data", *data])
     assert (scored[1] / "report.md").read_text() == before
+
+
+def test_people_are_known_by_their_corpus(folders):
+    """`sub-01` of another corpus is another person, and one who was trained on stays so under another name."""
+    first, second = (PreparedSet.open(folders[name]) for name in ("first", "second"))
+    config = SimpleNamespace(
+        subjects=["sub-01", "sub-02"], trained_on=[{"corpus": "first", "subjects": ["sub-01", "sub-02"]}]
+    )
+    assert known_people(config, first) == ["sub-01", "sub-02"] and known_people(config, second) == []
+    assert known_people(config, first.of_corpus()) == ["first/sub-01", "first/sub-02"]
+    config.trained_on = None  # of an older checkpoint: by name alone
+    assert known_people(config, second.of_corpus()) == ["second/sub-01", "second/sub-02"]
+
+
+def test_checkpoints_that_call_people_otherwise_are_not_in_one_report(checkpoint, folders, tmp_path):
+    facts = PreparedSet.open(folders["first"]).facts
+    alone = EegConfig(n_chans=facts.n_chans, n_times=facts.n_times, sfreq=facts.sfreq, tmin=facts.tmin,
+                      ch_names=facts.ch_names, subjects=facts.subjects, hidden_size=8,
+                      temporal_kernel_size=3)  # fmt: skip
+    width = NeuralClipModel.from_pretrained(checkpoint).config.projection_dim
+    NeuralClipModel(NeuralClipConfig(eeg_config=alone, projection_dim=width)).save_pretrained(tmp_path / "alone")
+    both = [("several", checkpoint), ("alone", tmp_path / "alone")]
+    for order in (both, both[::-1]):
+        with pytest.raises(DataError, match=r"calls the people of .* otherwise than the first checkpoint"):
+            evaluate_checkpoints(dict(order), [folders["first"]], tmp_path / "out", controls=False, baselines="none")
+
+
+def test_the_constants_of_legacy_are_those_of_the_modality():
+    record = {"target": "eeg", "two_way_permutation": 0.5}
+    expected = conversion_entries("legacy", record, 0.417)
+    assert "a constant of the authors' code" in expected[1]["label"]
+    assert conversion_entries("legacy", record | {"target": "eeg.first"}, 0.417) == expected
 
 
 def test_people_of_a_gallery_are_named_by_their_corpus(checkpoint, folders):

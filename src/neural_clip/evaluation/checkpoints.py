@@ -55,6 +55,19 @@ def named_as_in(model: NeuralClipModel, data: Mapping[str, PreparedSet]) -> dict
     return {opened.key: opened for opened in found}
 
 
+def check_people_are_called_alike(
+    first: NeuralClipModel, other: NeuralClipModel, data: Mapping[str, PreparedSet], path: str
+) -> None:
+    """Raise a `DataError` where one of two checkpoints of one report calls people `corpus/sub-01`, the other not."""
+    for key, opened in data.items():
+        configs = [getattr(model.config, f"{kind_of(key)}_config", None) for model in (first, other)]
+        if len({opened.named_for(config.subjects).key for config in configs if config is not None}) > 1:
+            raise DataError(
+                f"'{path}' calls the people of '{opened.name}' otherwise than the first checkpoint: one of the two "
+                "was trained on several corpora of a modality, the other on one. Evaluate them one after the other."
+            )
+
+
 def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
     """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space.
 

@@ -16,6 +16,7 @@ import numpy as np
 from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.published import THINGS_EEG2, THINGS_EEG2_UNSEEN, THINGS_MEG, Published
 from neural_clip.gallery.embedding import EmbeddedSplit
+from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.reader import PreparedSet, Split
 
 # Trials that the authors' code takes before it makes a set of their images; it scores no top-k for fMRI.
@@ -59,7 +60,10 @@ OF_200 = (
     "top-1 and 2.5 % for top-5."
 )
 OF_EEG2, OF_MEG = OF_200.format("THINGS-EEG2", 80), OF_200.format("THINGS-MEG", 12)
-UNSEEN_CONCEPTS = "No test concept occurs among training or validation images (checked)."
+UNSEEN_CONCEPTS = (
+    "No test concept occurs among training or validation images (checked in the data set, and in the record of a "
+    "checkpoint that has one)."
+)
 EEG2: dict[str, Any] = {"by_person": True, "corpus": "things_eeg2", "n_images": 200, "published": THINGS_EEG2}
 MEG: dict[str, Any] = {"by_person": True, "corpus": "things_meg", "n_images": 200, "published": THINGS_MEG}
 
@@ -91,8 +95,9 @@ PROTOCOLS = {
         },
     ),
     "zero-shot-200": Protocol(
-        "Concepts of the scored split that occur in no training or validation recording (checked). Candidates are the "
-        "exact images, or one prototype a concept: two different tasks, never to be ranked together.",
+        "Concepts of the scored split that occur in no training or validation recording (checked in the data set, and "
+        "in the record of a checkpoint that has one). Candidates are the exact images, or one prototype a concept: "
+        "two different tasks, never to be ranked together.",
         {
             "top1": "exact image, top-1", "top5": "exact image, top-5", "class_prototype_top1": "prototype, top-1",
             "class_prototype_top5": "prototype, top-5",
@@ -249,8 +254,9 @@ def conversion_entries(name: str, record: dict, denominator: float) -> list[dict
     """
     if name not in ("paper", "legacy"):
         return []
-    known = name == "legacy" and record["target"] in LEGACY_DENOMINATORS
-    divisor = LEGACY_DENOMINATORS[record["target"]] if known else denominator
+    target = kind_of(record["target"])
+    known = name == "legacy" and target in LEGACY_DENOMINATORS
+    divisor = LEGACY_DENOMINATORS[target] if known else denominator
     score = record["two_way_permutation"]
     of = "a constant of the authors' code" if known else "the decoding score of the target"
     return [

@@ -18,14 +18,21 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.by_person import ByPerson
-from neural_clip.evaluation.checkpoints import check_names, check_understood, fitting_model, named_as_in, open_data
+from neural_clip.evaluation.checkpoints import (
+    check_names,
+    check_people_are_called_alike,
+    check_understood,
+    fitting_model,
+    named_as_in,
+    open_data,
+)
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, write_outputs
 from neural_clip.evaluation.processes import embed_together, joined, rank_and_count
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import other_split, scored_parts
-from neural_clip.evaluation.seen import check_seen, check_unseen_people, chosen_by, seen_in_training
+from neural_clip.evaluation.seen import check_seen, check_unseen_people, chosen_by, known_people, seen_in_training
 from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
@@ -117,7 +124,8 @@ def _evaluated(
     first, splits = next(iter(embedded.items()))
     unseen = {
         modality: sorted(
-            set(part.subjects.tolist()) - set(getattr(models[first].config, f"{part.modality}_config").subjects)
+            set(part.subjects.tolist())
+            - set(known_people(getattr(models[first].config, f"{part.modality}_config"), part.data))
         )
         for modality, part in splits.items()
     }
@@ -168,8 +176,10 @@ def _embedded(
     """Checkpoints by name, what is scored by modality, and the recordings in the space of each checkpoint."""
     check_protocol(options.protocol, list(opened.values()), options.split, options.gallery)
     models: dict[str, NeuralClipModel] = {}
+    given = opened
     for name, path in checkpoints.items():
         models[name] = fitting_model(path, opened, first=not models)
+        check_people_are_called_alike(next(iter(models.values())), models[name], given, str(path))
         if len(models) == 1:
             opened = named_as_in(models[name], opened)
             check_understood(options, opened)
@@ -183,7 +193,7 @@ def _embedded(
         for part in parts.values():
             check_seen(options.protocol, path, part.data, seen_in_training(path, part.data, part.name))
             if (config := getattr(models[name].config, f"{part.modality}_config", None)) is not None:
-                check_unseen_people(options.protocol, path, list(config.subjects), part.subjects.tolist())
+                check_unseen_people(options.protocol, path, known_people(config, part.data), part.subjects.tolist())
     embedded: Embedded = {}
     for name, model in models.items():
         own = kept.of(model=model_digest(checkpoints[name]))
@@ -281,7 +291,10 @@ class Report:
                 self._first(modality), train, validation, scored,
                 presentation_times(splits[0], part) if len(train) else None,
             )  # fmt: skip
-            own = self.parts.of(**_content(part), embedded=_digest(looked_at.scored), seed=self.seed)
+            own = self.parts.of(
+                **_content(part), embedded=_digest(looked_at.scored), seed=self.seed,
+                **({"left_out": left_out} if left_out else {}),
+            )  # fmt: skip
             self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
 
     def _add_decoding(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,6 +100,23 @@ def chosen_by(checkpoint: str | Path) -> str:
         return "not known"
     kind = "folds" if "cross_validation" in record else "validation" if record["validation"] else "none"
     return CHOSEN_BY[kind]
+
+
+def known_people(config: Any, data: PreparedSet) -> list[str]:
+    """Those of a data set's people whom a model knows, as the set calls them; `sub-01` of another corpus is another.
+
+    Args:
+        config (`EegConfig`, `MegConfig` or `FmriConfig`): Of the model's encoder.
+        data ([`PreparedSet`]): What is scored.
+    """
+    entries = getattr(config, "trained_on", None)
+    if entries is None or any("subjects" not in entry for entry in entries):  # an older checkpoint: by name alone
+        names = set(config.subjects)
+    else:
+        own = [entry["subjects"] for entry in entries if entry["corpus"] == data.facts.corpus]
+        names = {name for subjects in own for name in subjects}
+    known = {name.rpartition("/")[2] for name in names}
+    return [name for name in data.facts.subjects if data.stored_name(name) in known]
 
 
 def check_unseen_people(protocol: str, checkpoint: str | Path, known: list[str], scored: list[str]) -> None:
