@@ -169,8 +169,8 @@ FAULTS = {
     "another unit": (written(values=lambda values: values * 1e6), "the unit is V"),
     "flat": (written(values=put(7, 0.0)), r"Channel \d+ of .*vhdr' is flat"),
     "no people": (lambda folder: (folder / PEOPLE).unlink(), r"participants\.tsv'"),
-    "people cut": (replaced(PEOPLE, lambda text: "\n".join(text.splitlines()[:3])), "does not list sub-03, sub-06, so whether "
-                   "they are excluded is not known"),
+    "people cut": (replaced(PEOPLE, lambda text: "\n".join(text.splitlines()[:3])), "does not list sub-03, sub-06, so "
+                   "whether they are excluded is not known"),
     "people without a mark": (replaced(PEOPLE, lambda text: text.replace("exclude", "x")), "lacks exclude"),
     "another mark": (replaced(PEOPLE, lambda text: text.replace("\t0\t", "\tno\t")), "has 'no' as exclude"),
     "everybody excluded": (replaced(PEOPLE, lambda text: text.replace("\t0\t", "\t1\t")), "nobody to read"),
