@@ -57,9 +57,9 @@ class Shards:
         found = [told for path in sorted(folder.glob("*.parquet")) if (told := SHARD.fullmatch(path.name))]
         for split in ("train", "test"):
             own = [told for told in found if told[1] == split]
-            numbers, totals = (sorted(int(told[place]) for told in own) for place in (2, 3))
-            if not own or len(set(totals)) > 1 or numbers != list(range(totals[0])):
-                of = f", of {' and '.join(map(str, sorted(set(totals))))}, with the numbers {numbers}" if own else ""
+            places, totals = (sorted(int(told[place]) for told in own) for place in (2, 3))
+            if not own or len(set(totals)) > 1 or places != list(range(totals[0])):
+                of = f", of {' and '.join(map(str, sorted(set(totals))))}, with the numbers {places}" if own else ""
                 raise DataError(
                     f"'{folder}' has {len(own)} files of the {split} split{of}; allowed are the numbers from 0 on, "
                     "each once, of one total. Get all files of huggingface.co/datasets/Alljoined/05_125, called "

@@ -200,7 +200,8 @@ def _volume_source(
     voxels = read_voxels(table, mask_path, subject, facts, options.roi, options.min_noise_ceiling)
     assert voxels.brain is not None
     betas = VolumeBetas(runs, voxels.brain)
-    place, known = read_affine(mask_path), {}
+    place = read_affine(mask_path)
+    known: dict[bytes, Path] = {}
     for session in sessions:
         for path in betas.files(session):
             check_same_place(existing(path, "file of betas"), read_affine(path), mask_path, place)
