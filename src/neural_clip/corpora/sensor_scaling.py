@@ -77,6 +77,8 @@ def scaling_facts(method: str, preparation: Preparation, scope: str) -> dict:
         scope (`str`): Whose training epochs it is fitted on: `"session"` or `"subject"`.
     """
     fit_scope, unit, description = SCALINGS[method]
+    if method == "none" and not isinstance(preparation.baseline, list):  # nothing was subtracted here
+        fit_scope, description = "none", "none: V, as released"
     if method == "train_std":
         preparation = replace(preparation, scaling="rms", scope=scope)
     elif method == "mvnn":

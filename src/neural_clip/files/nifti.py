@@ -160,6 +160,17 @@ def read_affine(path: Path) -> np.ndarray | None:
         return NiftiStream(path, _reader(path, file)).affine
 
 
+def read_first(path: Path, count: int) -> np.ndarray:
+    """The first numbers of a `.nii` or `.nii.gz` file, as they are stored; the rest is not looked at.
+
+    Raises:
+        DataError: If the file is absent or damaged, or ends before.
+    """
+    existing(path, "NIfTI file", NSD_ADVICE)
+    with reading(path), path.open("rb") as file:
+        return NiftiStream(path, _reader(path, file)).values(count)
+
+
 def check_same_place(path: Path, affine: np.ndarray | None, mask_path: Path, mask_affine: np.ndarray | None) -> None:
     """Refuse a mask whose voxels lie elsewhere in space than those it is put on, where both files tell.
 

@@ -51,6 +51,18 @@ def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator
         raise DataError(f"'{path}' is damaged or no table: {error}") from error
 
 
+def read_header(path: Path, delimiter: str) -> list[str]:
+    """Names of the columns of a table, in quotes or not, as [`read_columns`] reads them.
+
+    Raises:
+        DataError: If the file is absent or no table.
+    """
+    try:
+        return next(csv.reader(io.StringIO(read_text(path, "table"), newline=""), delimiter=delimiter), [])
+    except csv.Error as error:
+        raise DataError(f"'{path}' is damaged or no table: {error}") from error
+
+
 def whole_number(path: Path, line: int, column: str, text: str) -> int:
     """A whole number of a cell; `1.0` counts as one."""
     try:

@@ -169,6 +169,14 @@ def test_epochs_of_alljoined1_are_those_of_its_files(prepared):
     assert facts["splits"]["test"]["images"] == 3 and facts["splits"]["validation"]["images"] == 1
 
 
+def test_epochs_of_alljoined1_that_are_not_scaled_claim_no_baseline(prepared):
+    facts, recorded_ = (read_metadata(prepared(route, scaling="none")) for route in ("alljoined1", "raw"))
+    assert facts["scaling"] == {"method": "none", "fit_scope": "none", "description": "none: V, as released"}
+    assert facts["preparation"]["baseline"] == "unknown"
+    assert recorded_["scaling"]["fit_scope"] == "per epoch baseline"
+    assert "minus mean of the samples up to onset" in recorded_["scaling"]["description"]
+
+
 def test_scaling_of_alljoined1_is_fitted_on_the_training_epochs_of_a_session(prepared):
     plain, white = (rows(prepared("alljoined1", scaling=scaling)) for scaling in ("none", "mvnn"))
     own = [n for n, row in enumerate(plain) if (row["subject"], row["session"]) == ("sub-02", "ses-01")]

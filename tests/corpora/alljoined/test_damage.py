@@ -298,6 +298,61 @@ def test_names_of_concepts_must_be_those_of_the_table_of_images(whole, tmp_path)
     prepare(tmp_path / "raw", tmp_path / "set", route="flat", **options)
 
 
+def test_a_copy_of_the_table_with_categories_must_fit_too(whole, tmp_path):
+    made.image_metadata(tmp_path / "image_metadata.npy")
+    options = {"image_metadata": tmp_path / "image_metadata.npy", "subjects": [8]}
+
+    def beside(edit):
+        def damage(folder):
+            listed = made.trials(8)
+            numbers = listed.image_path.str[-9:-4].astype(int)
+            names = [made.CATEGORIES[made.concept_of(number)] for number in numbers]
+            made.write_table(
+                folder, 8, edit(listed.assign(category_name=names)), "experiment_metadata_categories.parquet"
+            )
+
+        return damage
+
+    def other_name(listed):
+        return listed.assign(category_name=listed.category_name.replace("dog", "cat"))
+
+    def other_image(listed):
+        return listed.assign(image_path=listed.image_path.where(listed.partition != "stim_test", "/data/99999.jpg"))
+
+    words = "categories.parquet' calls image 9 'cat', but the table of images 'dog'"
+    for number, (edit, said) in enumerate([
+        (other_name, words), (other_image, "categories.parquet' lists image 99999 as 'stim_test'"),
+        (lambda listed: listed.drop(columns="partition"), "categories.parquet' has no column 'partition'"),
+    ]):  # fmt: skip
+        (tmp_path / str(number)).mkdir()
+        refused(whole, tmp_path / str(number), "flat", beside(edit), said, **options)
+    folder = shutil.copytree(whole / "flat", tmp_path / "raw")
+    beside(lambda listed: listed.drop(columns="dropped"))(folder)
+    prepare(folder, tmp_path / "set", route="flat", **options)
+
+
+def test_flat_files_of_fewer_sessions_are_partial(whole, tmp_path):
+    def damage(folder):
+        listed = made.trials(8)
+        listed = listed[listed.session == 1].reset_index(drop=True)
+        (folder / TABLE).unlink()
+        made.write_table(folder, 8, listed)
+        for part, path in (("training", TRAIN), ("test", TEST)):
+            found = made.flat_content(8, part)
+            found["preprocessed_eeg_data"] = found["preprocessed_eeg_data"][made.kept(8, part).session == 1]
+            (folder / path).unlink()
+            (folder / path).write_bytes(pickle.dumps(found, protocol=5))
+
+    refused(whole, tmp_path, "flat", damage, r"sub-08, training: \{'sessions': 1\} instead of \{'sessions': 2\}")
+    prepare(tmp_path / "raw", tmp_path / "set", route="flat", allow_partial=True)
+    assert read_metadata(tmp_path / "set")["partial"] == {
+        "sub-08, training": {"found": {"sessions": 1}, "declared": {"sessions": 2}},
+        "sub-08, test": {
+            "found": {"sessions": 1, "test images": 3}, "declared": {"sessions": 2, "test images": 3},
+        },
+    }  # fmt: skip
+
+
 def test_a_table_of_images_in_another_order_is_refused(whole, tmp_path):
     path = tmp_path / "image_metadata.npy"
     made.image_metadata(path)
@@ -360,6 +415,10 @@ def epochs(edit, kind="float64"):
     return shard(FIRST, change)
 
 
+def renamed_shard(name, other):
+    return lambda folder: (folder / name).rename(folder / "data" / f"{other}.parquet")
+
+
 def put(place, value):
     def edit(own):
         own[place] = value
@@ -380,6 +439,12 @@ def stimuli(write):
 ALLJOINED1 = {
     "a file absent": (gone(SECOND), "has 1 files of the train split, of 2"),
     "no test file": (gone(LAST), "has 0 files of the test split"),
+    "of two totals": (renamed_shard(SECOND, "train-00001-of-00003"), "has 2 files of the train split, of 2 and 3"),
+    "a number twice": (renamed_shard(SECOND, "train-00000-of-00002-0a"), r"of 2, with the numbers \[0, 0\]; allowed"),
+    "numbers from 1 on": (
+        lambda folder: [renamed_shard(*names)(folder) for names in
+                        ((SECOND, "train-00002-of-00002"), (FIRST, "train-00001-of-00002"))],
+        r"of 2, with the numbers \[1, 2\]"),
     "half downloaded": (cut(FIRST), r"train-00000-of-00002\.parquet' cannot be read"),
     "a file twice": (copied(FIRST, SECOND), "has a trial twice"),
     "a column absent": (shard(FIRST, lambda found: found.drop_columns(["trial"])), "has no column 'trial'"),

@@ -169,6 +169,8 @@ FAULTS = {
     "another unit": (written(values=lambda values: values * 1e6), "the unit is V"),
     "flat": (written(values=put(7, 0.0)), r"Channel \d+ of .*vhdr' is flat"),
     "no people": (lambda folder: (folder / PEOPLE).unlink(), r"participants\.tsv'"),
+    "people cut": (replaced(PEOPLE, lambda text: "\n".join(text.splitlines()[:3])), "does not list sub-03, sub-06, so "
+                   "whether they are excluded is not known"),
     "people without a mark": (replaced(PEOPLE, lambda text: text.replace("exclude", "x")), "lacks exclude"),
     "another mark": (replaced(PEOPLE, lambda text: text.replace("\t0\t", "\tno\t")), "has 'no' as exclude"),
     "everybody excluded": (replaced(PEOPLE, lambda text: text.replace("\t0\t", "\t1\t")), "nobody to read"),
@@ -186,6 +188,32 @@ def test_a_fault_is_named(whole, tmp_path, fault):
     with pytest.raises(DataError, match=words):
         prepare(folder, tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(("first", "kept"), [(0, 700), (600, 1200)])
+def test_a_recording_without_the_whole_epochs_of_all_events_is_refused_before_anything_is_written(
+    whole, tmp_path, first, kept
+):
+    folder = shutil.copytree(whole, tmp_path / "raw")
+    shown = made.shown(2)
+    samples = made.onsets(shown, 2) - first
+    made.write_signals(folder, 2, made.noise(2, int(samples[-1]) + kept), samples)
+    made.write_events(folder, 2, "1.2.0", shown, samples)
+    event = samples[0] if first else samples[-1]
+    with pytest.raises(
+        DataError, match=rf"sub-02_task-rsvp_eeg\.eeg' has .* too few for an event at sample {event} of"
+    ):
+        prepare(folder, tmp_path / "set")
+    assert not [path for path in tmp_path.iterdir() if path.name != "raw"]
+
+
+def test_names_of_columns_may_be_in_quotes(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "raw")
+    first, _, rest = (folder / EVENTS).read_text().partition("\n")
+    (folder / EVENTS).write_text("\t".join(f'"{name}"' for name in first.split("\t")) + "\n" + rest)
+    sets = [prepare(place, tmp_path / name, scaling="none") for place, name in ((whole, "1"), (folder, "2"))]
+    one, other = (json.loads((place / "neural_clip.json").read_text()) for place in sets)
+    assert one["fingerprint"] == other["fingerprint"]
 
 
 def test_other_test_images_of_one_person_are_refused(whole, tmp_path):

@@ -203,8 +203,14 @@ def test_a_wrong_region_is_answered_by_the_names(raw, tmp_path):
     with pytest.raises(DataError, match=r"'visual', 'brain', 'V1'.*'LO1'.*'FFA'.*4 names like 'glasser-V1', but got "
                                         r"'V4' instead\. Did you mean"):  # fmt: skip
         prepare(raw, tmp_path / "set", roi=["V1", "V4"])
-    with pytest.raises(DataError, match=r"No voxel of sub-01 is left: 0 are in VO1"):
-        prepare(raw, tmp_path / "set", roi=["VO1"])
+    for roi in (["lEBA"], ["V1", "lEBA"], ["visual", "lEBA"]):
+        with pytest.raises(DataError, match=r"No voxel of sub-01 is in 'lEBA', by '.*VoxelMetadata\.csv'") as told:
+            prepare(raw, tmp_path / "set", roi=roi)
+        assert "noise ceiling" not in str(told.value)
+    with pytest.raises(
+        DataError, match=r"No voxel of sub-01 is left: 8 are in V1, and none of them has a noise .* 99\.9"
+    ):
+        prepare(raw, tmp_path / "set", roi=["V1"], min_noise_ceiling=99.999)
 
 
 def test_places_masks_and_noise_ceilings_of_the_voxels_are_stored(prepared, tmp_path):

@@ -16,6 +16,7 @@ import things_fmri_raw as made
 from neural_clip.corpora.things_fmri import prepare
 from neural_clip.corpora.things_fmri.voxels import check_against_ceilings, noise_ceiling
 from neural_clip.errors import DataError
+from neural_clip.prepared.facts import read_metadata
 
 RESPONSES, STIMULI, VOXELS = (
     f"betas_csv/sub-01_{name}" for name in ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")
@@ -145,6 +146,17 @@ def put(file, name, **words):
     file.create_dataset(f"ResponseData/{name}", **words)
 
 
+def voxel_id_at(file, place):
+    """`voxel_id` as a float among the betas, in one block."""
+    group = file["ResponseData"]
+    values = group["block0_values"][()]
+    for name in ("block0_values", "block1_values", "block1_items"):
+        without(file, name)
+    group["block0_values"] = np.insert(values, place, np.arange(len(values)), axis=1)
+    labels = list(range(values.shape[1]))
+    made.put_labels(group, "block0_items", [*labels[:place], "voxel_id", *labels[place:]])
+
+
 def image(name, edit):
     """Another volume."""
 
@@ -194,6 +206,7 @@ TABLES = {
     "transposed": (rewritten(lambda values: {"values": values.T, "labels": list(range(N))}), "floating-point"),
     "not finite": (rewritten(lambda values: {"values": np.where(values == values[2, 3], np.nan, values)}),
                    "not finite"),
+    "voxel_id among the trials": (inside(lambda file: voxel_id_at(file, 5)), "'voxel_id' in the middle of the trials"),
     "objects": (inside(lambda file: made.put_labels(file["ResponseData"], "block0_values", [1.0, 2.0])),
                 "Python objects"),
     "labels that run code": (inside(lambda file: made.put_labels(
@@ -243,6 +256,10 @@ TABLES = {
         columns={"nc_singletrial": "nc_testset", "nc_testset": "nc_singletrial"})), "noise ceilings of .* contradict"),
     "a ceiling of 200 %": (table(VOXELS, cell(0, "nc_testset", 200)), "allowed are 0 to 100"),
     "a region of 3": (table(VOXELS, cell(0, "V1", 3)), "'3' as 'V1'; allowed are 0 and 1"),
+    "empty ceilings": (table(VOXELS, lambda frame: frame.assign(nc_singletrial=np.nan, nc_testset=np.nan)),
+                       "tells no noise ceilings, by which betas and trials are compared"),
+    "one kind of ceilings empty": (table(VOXELS, lambda frame: frame.assign(nc_singletrial=np.nan)),
+                                   "tells no noise ceilings"),
     "no ceilings": (table(VOXELS, lambda frame: frame.drop(columns="nc_testset")), "lacks nc_testset"),
     "mask of another person": (copy(MASK.replace("01", "02"), MASK), "Do they belong to the same subject"),
     "mask less": (image(MASK, lambda data, affine: (first_false(data), affine)), "marks 36 voxels"),
@@ -264,6 +281,41 @@ def test_tables(whole, tmp_path, fault, monkeypatch):
     damage, words = TABLES[fault]
     refused(whole, tmp_path, damage, words, roi=["V1" if fault == "a region of 3" else "brain"])
     assert not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize("place", [0, N])
+def test_the_column_voxel_id_may_stand_before_or_after_the_trials(whole, tmp_path, place):
+    folder = shutil.copytree(whole, tmp_path / "raw")
+    inside(lambda file: voxel_id_at(file, place))(folder)
+    sets = [prepare(one, tmp_path / str(number), roi=["brain"]) for number, one in enumerate((whole, folder))]
+    assert len({read_metadata(one)["fingerprint"] for one in sets}) == 1
+
+
+def test_a_check_of_the_order_that_was_not_possible_is_told(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "raw")
+    table(VOXELS, lambda frame: frame.assign(nc_singletrial=0.0, nc_testset=0.0))(folder)
+    told = read_metadata(prepare(folder, tmp_path / "set", roi=["brain"]))["known_defects"]
+    sentences = [sentence for sentence in told if "in the order of the tables was not checked" in sentence]
+    assert len(sentences) == 1 and "betas of sub-01" in sentences[0]
+
+
+def test_columns_of_visual_that_a_table_lacks_are_told(whole, tmp_path, capsys):
+    folder = shutil.copytree(whole, tmp_path / "raw")
+    table(VOXELS, lambda frame: frame.drop(columns=["V1", "IT"]))(folder)
+    sentence = "The table of voxels of sub-01 lacks V1, IT, which 'visual' would have taken too."
+    told = read_metadata(prepare(folder, tmp_path / "set"))["known_defects"]
+    assert [one for one in told if "lacks" in one] == [sentence] and sentence in capsys.readouterr().err
+    told = read_metadata(prepare(folder, tmp_path / "other", roi=["brain"]))["known_defects"]
+    assert not [one for one in told if "lacks" in one]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_in_other_encodings_of_unicode_are_read(whole, tmp_path, encoding):
+    folder = shutil.copytree(whole, tmp_path / "raw")
+    for name in (STIMULI, VOXELS):
+        (folder / name).write_text((folder / name).read_text(), encoding=encoding)
+    sets = [prepare(one, tmp_path / str(number)) for number, one in enumerate((whole, folder))]
+    assert len({read_metadata(one)["fingerprint"] for one in sets}) == 1
 
 
 def test_people_exchanged_are_noticed_by_their_noise_ceilings(tmp_path, monkeypatch):
@@ -292,6 +344,9 @@ VOLUMES = {
     "betas absent": (absent(BETAS), r"no file of betas '.*run-01_betas\.nii\.gz'"),
     "betas of another person": (copy(BETAS.replace("sub-01", "sub-02"), BETAS), "should have shape"),
     "a volume less": (image(BETAS, lambda data, affine: (data[..., 1:], affine)), "should have shape"),
+    "betas of another run": (copy(BETAS.replace("run-01", "run-02"), BETAS), r"run-01_betas.*run-02_betas\.nii\.gz' "
+                             "hold the same betas"),
+    "betas of another session": (copy(BETAS.replace("things02", "things01"), BETAS), "hold the same betas"),
     "elsewhere in space": (image(BETAS, lambda data, affine: (data, affine + np.eye(4))), "elsewhere in space"),
     "not finite": (image(BETAS, lambda data, affine: (np.where(data > 0, np.inf, data), affine)),
                    "not finite"),

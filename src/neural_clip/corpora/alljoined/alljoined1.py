@@ -57,12 +57,14 @@ class Shards:
         found = [told for path in sorted(folder.glob("*.parquet")) if (told := SHARD.fullmatch(path.name))]
         for split in ("train", "test"):
             own = [told for told in found if told[1] == split]
-            if not own or len(own) != int(own[0][3]):
+            places, totals = (sorted(int(told[place]) for told in own) for place in (2, 3))
+            if not own or len(set(totals)) > 1 or places != list(range(totals[0])):
+                of = f", of {' and '.join(map(str, sorted(set(totals))))}, with the numbers {places}" if own else ""
                 raise DataError(
-                    f"'{folder}' has {len(own)} files of the {split} split" +
-                    (f", of {int(own[0][3])}" if own else "") + ". Get all files of huggingface.co/datasets/Alljoined/"
-                    "05_125, called train-00000-of-... and so on."
-                )  # fmt: skip
+                    f"'{folder}' has {len(own)} files of the {split} split{of}; allowed are the numbers from 0 on, "
+                    "each once, of one total. Get all files of huggingface.co/datasets/Alljoined/05_125, called "
+                    "train-00000-of-... and so on."
+                )
         paths = tuple(folder / told[0] for told in found)
         columns = [_numbers(path) for path in paths]
         sizes = [len(one["session"]) for one in columns]

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neural_clip.corpora.alljoined import alljoined1
 from neural_clip.corpora.alljoined.facts import CHANNELS, CorpusFacts, corpus_facts
 from neural_clip.corpora.alljoined.flat import FlatFile, find_flat, opened_flat
@@ -171,10 +173,14 @@ def _flat(raw_dir: Path, options: AlljoinedOptions, facts: CorpusFacts) -> Read:
                 )
             marks[one.mark] = one.path
             files.append(one)
-    declared = {f"sub-{one.subject:02d}": {"test images": facts.n_test_images} for one in files}
-    counted = {
-        f"sub-{one.subject:02d}": {"test images": len(set(one.ids.tolist()))} for one in files if one.part == "test"
-    }
+    declared, counted = {}, {}
+    for one in files:
+        name = f"sub-{one.subject:02d}, {one.part}"
+        declared[name] = {"sessions": facts.n_sessions}
+        counted[name] = {"sessions": len(np.unique(one.sessions))}
+        if one.part == "test":
+            declared[name]["test images"] = facts.n_test_images
+            counted[name]["test images"] = len(np.unique(one.ids))
     partial_ = check_facts(raw_dir, declared, counted, allow_partial=options.allow_partial)
     tables = _tables(options)
     about = {

@@ -70,23 +70,34 @@ def find_flat(raw_dir: Path, subject: int, facts: CorpusFacts, images: Sequence[
         )
     existing(table, "table of trials", " Choose who is there by the 'subjects' parameter.")
     columns = _in_order(table, _columns(table), subject, facts)
+    copy = folder / TABLES[1]
+    if copy != table and copy.is_file():  # the first table tells no categories, but this one does
+        _check_copy(copy, facts, images)
     return [_flat(folder / FILES[part], table, columns, subject, part, facts, images) for part in FILES]
 
 
-def _columns(table: Path) -> dict[str, np.ndarray]:
-    """Columns of the table that are used, and the former rows where it has them."""
+def _check_copy(table: Path, facts: CorpusFacts, images: Sequence[Image]) -> None:
+    """Require the categories of the copy of a table to be those of the images."""
+    columns = _columns(table, ("partition", "image_path"))
+    for part, label in LABELS.items():
+        rows = {name: column[columns["partition"] == label] for name, column in columns.items()}
+        _check_concepts(table, rows, _ids(table, rows, part, facts), facts, images)
+
+
+def _columns(table: Path, needed: Sequence[str] = COLUMNS) -> dict[str, np.ndarray]:
+    """Columns of a table that are used, and the former rows where it has them."""
     import pyarrow.parquet as pq
 
     with reading(table):
         names = pq.read_schema(table).names
-        if absent := [name for name in COLUMNS if name not in names]:
+        if absent := [name for name in needed if name not in names]:
             raise DataError(f"'{table}' has no column {absent[0]!r}; it has {', '.join(map(repr, names))}.")
-        wanted = [*COLUMNS, *(name for name in (INDEX, "category_name", "category_num") if name in names)]
+        wanted = [*needed, *(name for name in (INDEX, "category_name", "category_num") if name in names)]
         read = pq.read_table(table, columns=wanted)
         found = {name: np.array(read[name].to_pylist()) for name in wanted}
     for name, kinds in {"subject": "iu", "session": "iu", "block_id": "iu", "dropped": "b", "partition": "U",
                         "image_path": "U"}.items():  # fmt: skip
-        if found[name].dtype.kind not in kinds:
+        if name in found and found[name].dtype.kind not in kinds:
             raise DataError(f"'{table}': the column {name!r} holds values of type {found[name].dtype}.")
     return found
 
@@ -121,16 +132,22 @@ def _flat(
         )
     if (np.diff(rows["session"]) < 0).any():
         raise DataError(f"'{table}' does not list the sessions in order, so its rows cannot be the trials.")
-    ids = np.array([_image_number(table, image_path) for image_path in rows["image_path"].tolist()], dtype=np.int64)
-    wrong = [number for number in np.unique(ids).tolist() if facts.part(number) != part]
-    if wrong:
-        raise DataError(f"'{table}' lists image {wrong[0]} as {LABELS[part]!r}, which it is not.")
+    ids = _ids(table, rows, part, facts)
     _check_concepts(table, rows, ids, facts, images)
     some = np.asarray(values[:: max(len(values) // UNIT_CHECKED, 1)], dtype=np.float64)
     if np.isfinite(some).all():  # others are named with their trial, when rows are made
         check_unit(some, "z", f"'{path}'", CHANNELS, " Get the file again.")
     mark = hashlib.sha256(np.ascontiguousarray(values[0]).tobytes()).hexdigest()
     return FlatFile(path, table, subject, part, rows["session"], rows["block_id"], ids, mark)
+
+
+def _ids(table: Path, rows: dict[str, np.ndarray], part: str, facts: CorpusFacts) -> np.ndarray:
+    """Ids of the images of some rows, all of which must be of a part."""
+    ids = np.array([_image_number(table, image_path) for image_path in rows["image_path"].tolist()], dtype=np.int64)
+    wrong = [number for number in np.unique(ids).tolist() if facts.part(number) != part]
+    if wrong:
+        raise DataError(f"'{table}' lists image {wrong[0]} as {LABELS[part]!r}, which it is not.")
+    return ids
 
 
 def _image_number(table: Path, image_path: str) -> int:

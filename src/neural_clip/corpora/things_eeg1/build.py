@@ -132,10 +132,11 @@ def prepare(
 def _subjects(raw_dir: Path, facts: CorpusFacts, options: ThingsEeg1Options) -> tuple[list[int], str]:
     """Whom to read, and a sentence on those who are left out because nobody asked for them."""
     table = raw_dir / "participants.tsv"
-    excluded = []
+    listed, excluded = set(), []
     for line, (name, flag) in read_columns(table, ("participant_id", "exclude"), "\t"):
         if flag not in ("0", "1"):
             raise DataError(f"'{table}': line {line} has {flag!r} as exclude; allowed are 0 and 1.")
+        listed.add(name)
         excluded += [name] if flag == "1" else []
     wanted = chosen("subjects", options.subjects, facts.subjects)
     marked = [] if options.include_excluded else [one for one in wanted if f"sub-{one:02d}" in excluded]
@@ -150,6 +151,11 @@ def _subjects(raw_dir: Path, facts: CorpusFacts, options: ThingsEeg1Options) -> 
     read = [one for one in wanted if one not in (*marked, *other)]
     if not read:
         raise DataError(f"'{raw_dir}' has nobody to read: left out are {told}.")
+    names = [f"sub-{one:02d}" for one in read]
+    if not options.include_excluded and (absent := [name for name in names if name not in listed]):
+        raise DataError(
+            f"'{table}' does not list {', '.join(absent)}, so whether they are excluded is not known. Is it cut?"
+        )
     if told:
         print(f"Left out are {told}.", file=sys.stderr)
     return read, f"Left out are {told}." if told else ""

@@ -15,8 +15,8 @@ import numpy as np
 from neural_clip.corpora.things_eeg1.facts import SOA, CorpusFacts
 from neural_clip.errors import DataError
 from neural_clip.files.numbers import number
-from neural_clip.files.reading import existing, read_text
-from neural_clip.files.tables import read_columns, whole_number
+from neural_clip.files.reading import existing
+from neural_clip.files.tables import read_columns, read_header, whole_number
 
 COLUMNS = ("onset", "sequencenumber", "stim")
 OPTIONAL = ("sample", "isteststim", "object", "stimname")  # 0, "-1" or nothing where a table lacks them
@@ -81,7 +81,7 @@ def read_events(raw_dir: Path, subject: int, facts: CorpusFacts) -> Events:
         raw_dir / stem / "eeg" / f"{stem}_task-rsvp_events.tsv", "table of events",
         " Choose who is there by the 'subjects' parameter.",
     )  # fmt: skip
-    header = read_text(table, "table").partition("\n")[0].rstrip("\r").split("\t")
+    header = read_header(table, "\t")
     names = [*COLUMNS, *(name for name in OPTIONAL if name in header)]
     samples, sequences, image_ids, files, test = [], [], [], {}, []
     for line, cells in read_columns(table, names, "\t"):

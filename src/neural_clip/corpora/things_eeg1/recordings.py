@@ -86,6 +86,14 @@ def find_recording(raw_dir: Path, events: Events, facts: CorpusFacts, *, markers
             f"'{files[2]}' has {raw.n_times} samples, but '{events.table}' has an event at sample "
             f"{events.samples[-1]}. Is one of them truncated, or of another subject?"
         )
+    before, after = (round(abs(edge) * facts.sfreq) for edge in WINDOW)
+    if events.samples[0] < before or events.samples[-1] + after >= raw.n_times:
+        early = events.samples[0] < before
+        raise DataError(
+            f"'{files[2]}' has {raw.n_times} samples, too few for an event at sample "
+            f"{events.samples[0 if early else -1]} of '{events.table}', of which {before} samples before and {after} "
+            "after are read. Is one of them truncated, or of another subject?"
+        )
     if markers:
         _check_markers(files[1], events, raw)
     with reading(files[2]):

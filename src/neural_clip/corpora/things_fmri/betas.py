@@ -69,6 +69,11 @@ class TableBetas:
                     f"'{path}' has {len(found)} trials{'' if len(found) != n_trials else ' in another order'}; the "
                     f"table of trials lists {n_trials}, from 0 on. Do they belong to the same subject?"
                 )
+            if labels[name][first : first + n_trials] != found:
+                raise DataError(
+                    f"'{path}' has the column {VOXEL_ID!r} in the middle of the trials; allowed is before or after "
+                    "them, so that trials lie side by side."
+                )
             if not np.array_equal(ids, np.arange(n_voxels)):
                 raise DataError(
                     f"'{path}' has {len(ids)} voxels, the table of voxels lists {n_voxels}, from 0 on, and the two "

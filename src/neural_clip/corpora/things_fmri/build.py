@@ -12,6 +12,8 @@ each other and with what is published, so that files which were exchanged or cut
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +41,7 @@ from neural_clip.corpora.things_fmri.voxels import (
 )
 from neural_clip.corpora.things_meg.stimuli import ARCHIVE_ADVICE
 from neural_clip.errors import DataError
-from neural_clip.files.nifti import check_same_place, read_affine
+from neural_clip.files.nifti import check_same_place, read_affine, read_first
 from neural_clip.files.reading import existing
 from neural_clip.preparation import Preparation, places_of_voxels, tensor_name
 from neural_clip.prepared.splits import validation_split
@@ -105,6 +107,8 @@ def prepare(
     voxels: dict[str, np.ndarray] = {}
     for plan in plans:
         voxels |= places_of_voxels(name_of(plan.subject), plan.voxels.mask)
+    for sentence in _lacking(plans):
+        print(sentence, file=sys.stderr)
     about = _metadata(options, facts, plans, simulated)
     return write_prepared(
         output_dir, about, recording_parts(plans, options.session_zscore, average=options.average_repeats),
@@ -155,12 +159,17 @@ def _table_source(
     mask_path = brain_mask_file(raw_dir, subject)
     voxels = read_voxels(table, mask_path, subject, facts, options.roi, options.min_noise_ceiling)
     betas = TableBetas.open(responses, voxels.n_brain, len(trials))
-    _compare_ceilings(f"'{responses}', '{stimuli}' and '{table}'", betas, trials, voxels)
+    compared = _compare_ceilings(f"'{responses}', '{stimuli}' and '{table}'", betas, trials, voxels)
+    voxels = replace(voxels, compared=compared)
     return trials, [stimuli, table, *([mask_path] if mask_path else [])], voxels, betas
 
 
-def _compare_ceilings(where: str, betas: TableBetas, trials: Sequence[Trial], voxels: Voxels) -> None:
-    """Compute the noise ceilings of the best voxels anew, which only works with the trials in their order."""
+def _compare_ceilings(where: str, betas: TableBetas, trials: Sequence[Trial], voxels: Voxels) -> bool:
+    """Compute the noise ceilings of the best voxels anew, which only works with the trials in their order.
+
+    Returns:
+        `bool`: Whether they are high enough to tell.
+    """
     told = voxels.ceilings
     places: dict[str, list[int]] = {}
     for number, trial in enumerate(trials):
@@ -168,11 +177,11 @@ def _compare_ceilings(where: str, betas: TableBetas, trials: Sequence[Trial], vo
             places.setdefault(trial.image_id, []).append(number)
     order = np.array(list(places.values())).T  # (n_repeats, n_images)
     if told is None or len(order) < 2:
-        return
+        return False
     n_compared = min(N_COMPARED, -(-told.shape[1] // 2))
     best = np.sort(np.argsort(-np.nan_to_num(told[0]), kind="stable")[:n_compared])
     values = betas.read(voxels.rows[best], 0, betas.n_trials).astype(np.float64)
-    check_against_ceilings(where, values[order], told[0, best])
+    return check_against_ceilings(where, values[order], told[0, best])
 
 
 def _volume_source(
@@ -192,9 +201,13 @@ def _volume_source(
     assert voxels.brain is not None
     betas = VolumeBetas(runs, voxels.brain)
     place = read_affine(mask_path)
+    known: dict[bytes, Path] = {}
     for session in sessions:
         for path in betas.files(session):
             check_same_place(existing(path, "file of betas"), read_affine(path), mask_path, place)
+            digest = hashlib.sha256(read_first(path, voxels.brain.size).tobytes()).digest()
+            if (other := known.setdefault(digest, path)) != path:
+                raise DataError(f"'{other}' and '{path}' hold the same betas. One of them is of another run.")
     return trials, [*conditions, *([table] if table else []), mask_path], voxels, betas
 
 
@@ -317,9 +330,23 @@ def _defects(options: ThingsFmriOptions, plans: Sequence[SubjectPlan]) -> list[s
             f"{next(iter(folders))!r}; concepts are those of the file names."
         )
     for plan in plans:
+        if not plan.voxels.compared:
+            found.append(
+                f"Whether the betas of {name_of(plan.subject)} are in the order of the tables was not checked: the "
+                "noise ceilings of the voxels that were taken are too low to tell."
+            )
         if plan.voxels.contradicting:
             found.append(
                 f"The two noise ceilings of {plan.voxels.contradicting} voxels of {name_of(plan.subject)} do not "
                 "follow from each other."
             )
-    return found
+    return found + _lacking(plans)
+
+
+def _lacking(plans: Sequence[SubjectPlan]) -> list[str]:
+    """A sentence on each person whose table has not all regions of `visual`."""
+    return [
+        f"The table of voxels of {name_of(plan.subject)} lacks {', '.join(plan.voxels.absent)}, which 'visual' would "
+        "have taken too."
+        for plan in plans if plan.voxels.absent
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import existing, reading
+from neural_clip.files.reading import existing, read_text
 
 SOURCE = "figshare+ (doi.org/10.25452/figshare.plus.20492835)"
 # Of each kind: what figshare calls it, then what OpenNeuro's copy does (derivatives/ICA-betas of ds004192).
@@ -56,8 +56,7 @@ def find_table_file(raw_dir: Path, subject: int, kind: str) -> Path | None:
 
 def delimiter(path: Path) -> str:
     """What separates the cells of a table, by its first line: some copies are called `.tsv` and have commas."""
-    with reading(path), path.open(encoding="utf-8-sig") as file:
-        return "\t" if "\t" in file.readline(1 << 16) else ","
+    return "\t" if "\t" in read_text(path, "table").partition("\n")[0] else ","
 
 
 def volume_files(raw_dir: Path, subject: int, session: int, run: int) -> tuple[Path, Path]:

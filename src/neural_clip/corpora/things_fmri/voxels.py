@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from neural_clip.corpora.things_fmri.facts import VISUAL, CorpusFacts
 from neural_clip.corpora.things_fmri.layout import delimiter
 from neural_clip.errors import DataError, did_you_mean
 from neural_clip.files.numbers import number
-from neural_clip.files.reading import reading
-from neural_clip.files.tables import read_columns, whole_number
+from neural_clip.files.tables import read_columns, read_header, whole_number
 
 CEILINGS = ("nc_singletrial", "nc_testset")
 PLACES = ("voxel_x", "voxel_y", "voxel_z")
@@ -40,6 +38,8 @@ class Voxels:
         mask_path (`Path`, *optional*): The brain mask.
         brain (`np.ndarray` of shape `(X, Y, Z)`, bool, *optional*): Its content.
         contradicting (`int`): Voxels whose two noise ceilings do not follow from each other.
+        absent (`tuple[str, ...]`): Columns of `visual` that the table lacks, where `visual` was asked for.
+        compared (`bool`): Whether noise ceilings were high enough to tell the order of the betas.
     """
 
     rows: np.ndarray
@@ -49,6 +49,8 @@ class Voxels:
     mask_path: Path | None
     brain: np.ndarray | None
     contradicting: int = 0
+    absent: tuple[str, ...] = ()
+    compared: bool = True
 
     @property
     def mask(self) -> np.ndarray:
@@ -73,8 +75,8 @@ def read_voxels(
         least (`float`): Least noise ceiling, in percent.
 
     Raises:
-        DataError: If a file is damaged, of another subject or contradicts the other, a region is unknown, or no voxel
-            is left.
+        DataError: If a file is damaged, of another subject or contradicts the other, a region is unknown or has no
+            voxel, or no voxel is left.
     """
     brain = None if mask_path is None else read_mask(mask_path)
     if table is None:
@@ -85,13 +87,22 @@ def read_voxels(
             )
         places = np.argwhere(brain)
         return Voxels(np.arange(len(places)), places, len(places), None, mask_path, brain)
-    columns = _region_columns(table, roi)
-    places, ceilings, inside = _read_table(table, subject, columns)
+    header = read_header(table, delimiter(table))
+    regions = _region_columns(header, roi)
+    columns = list(dict.fromkeys(column for own in regions.values() for column in own))
+    places, ceilings, flags = _read_table(table, subject, columns)
+    inside = flags.any(axis=1) if regions else np.ones(len(places), bool)
     if brain is not None and not np.array_equal(np.argwhere(brain), places):
         raise DataError(
             f"'{mask_path}' marks {int(brain.sum())} voxels, '{table}' lists {len(places)}, and they are not the same "
             "in the same order. Do they belong to the same subject?"
         )
+    for name, own in regions.items():
+        if not flags[:, [columns.index(column) for column in own]].any():
+            raise DataError(
+                f"No voxel of sub-{subject:02d} is in {name!r}, by '{table}'. Choose regions that all people have by "
+                "the 'roi' parameter, or other people by the 'subjects' parameter."
+            )
     contradicting = _check_ceilings(table, ceilings, facts.n_sessions)
     with np.errstate(invalid="ignore"):
         rows = np.flatnonzero(inside & (ceilings[1] >= least if least > 0 else True))
@@ -100,13 +111,12 @@ def read_voxels(
             f"No voxel of sub-{subject:02d} is left: {int(inside.sum())} are in {', '.join(roi)}, and none of "
             f"them has a noise ceiling of {least:g} % in '{table}'."
         )
-    return Voxels(rows, places[rows], len(places), ceilings[:, rows], mask_path, brain, contradicting)
+    absent = tuple(name for name in VISUAL if "visual" in regions and name not in header)
+    return Voxels(rows, places[rows], len(places), ceilings[:, rows], mask_path, brain, contradicting, absent)
 
 
-def _region_columns(table: Path, roi: Sequence[str]) -> list[str] | None:
-    """Columns of the regions, as the file writes them; `None` for all voxels."""
-    with reading(table), table.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file, delimiter=delimiter(table)), [])
+def _region_columns(header: Sequence[str], roi: Sequence[str]) -> dict[str, list[str]]:
+    """Columns of each region, as the file writes them; nothing for all voxels."""
     atlas = [name for name in header if name.startswith(ATLAS)]
     known: dict[str, list[str]] = {"visual": [name for name in VISUAL if name in header], "brain": []}
     for name in [*known["visual"], *atlas]:  # two names of the atlas hold a line break
@@ -122,14 +132,14 @@ def _region_columns(table: Path, roi: Sequence[str]) -> list[str] | None:
                 f"Invalid value for the 'roi' parameter. Allowed values are {listed}{example}, but got {name!r} "
                 f"instead.{did_you_mean(name, known)}"
             )
-    return None if "brain" in roi else list(dict.fromkeys(column for name in roi for column in known[name]))
+    return {} if "brain" in roi else {name: known[name] for name in roi}
 
 
-def _read_table(table: Path, subject: int, columns: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places `(n, 3)`, noise ceilings `(2, n)` and whether voxels are in one of the columns' regions `(n,)`."""
+def _read_table(table: Path, subject: int, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places `(n, 3)`, noise ceilings `(2, n)` and whether voxels are in the columns' regions `(n, n_columns)`."""
     places: list[list[int]] = []
-    ceilings, inside = [], []
-    names = ["voxel_id", "subject_id", *PLACES, *CEILINGS, *(columns or ())]
+    ceilings, inside = [], bytearray()
+    names = ["voxel_id", "subject_id", *PLACES, *CEILINGS, *columns]
     for line, cells in read_columns(table, names, delimiter(table)):
         voxel, of, *place = (
             whole_number(table, line, name, text) for name, text in zip(names[:5], cells, strict=False)
@@ -146,12 +156,13 @@ def _read_table(table: Path, subject: int, columns: Sequence[str] | None) -> tup
             raise DataError(f"'{table}': line {line} has {wrong[0][1]!r} as {wrong[0][0]!r}; allowed are 0 and 1.")
         places.append(place)
         ceilings.append([_ceiling(table, line, *named) for named in zip(CEILINGS, cells[5:7], strict=True)])
-        inside.append(columns is None or any(FLAGS[flag] for flag in flags))
+        inside += bytes(FLAGS[flag] for flag in flags)
     found = np.array(places, dtype=np.int64).reshape(-1, 3)
     if not len(found):
         raise DataError(f"'{table}' lists no voxel.")
     _check_order(table, found)
-    return found, np.array(ceilings, dtype=np.float64).T, np.array(inside, dtype=bool)
+    flagged = np.array(inside, dtype=bool).reshape(len(found), len(columns))
+    return found, np.array(ceilings, dtype=np.float64).T, flagged
 
 
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
@@ -183,10 +194,14 @@ def _check_order(table: Path, places: np.ndarray) -> None:
 
 
 def _check_ceilings(table: Path, ceilings: np.ndarray, n_repeats: int) -> int:
-    """How many pairs of noise ceilings do not follow from each other; a `DataError` where many do not.
+    """How many pairs of noise ceilings do not follow from each other; a `DataError` where many do not or none is told.
 
     With q = nc_singletrial / (100 - nc_singletrial), the ceiling of a mean of n is 100 q / (q + 1 / n).
     """
+    if np.isnan(ceilings).all(axis=1).any():
+        raise DataError(
+            f"'{table}' tells no noise ceilings, by which betas and trials are compared. Is it incomplete?"
+        )
     single, mean = np.minimum(ceilings, 100 - 1e-9)
     ratio = single / (100 - single)
     with np.errstate(invalid="ignore"):
@@ -217,7 +232,7 @@ def noise_ceiling(betas: np.ndarray, n: int) -> np.ndarray:
     return 100 * signal / (signal + 1 / n)
 
 
-def check_against_ceilings(where: str, betas: np.ndarray, told: np.ndarray) -> None:
+def check_against_ceilings(where: str, betas: np.ndarray, told: np.ndarray) -> bool:
     """Refuse betas whose own noise ceilings have nothing to do with those that are told.
 
     That is so where the trials or voxels are in another order, or the betas are another person's.
@@ -226,6 +241,9 @@ def check_against_ceilings(where: str, betas: np.ndarray, told: np.ndarray) -> N
         where (`str`): The files, for the message.
         betas (`np.ndarray` of shape `(n_repeats, n_images, n_voxels)`): Of the voxels with the highest ceilings.
         told (`np.ndarray` of shape `(n_voxels,)`): Their noise ceilings of single trials, in percent.
+
+    Returns:
+        `bool`: Whether any ceiling is high enough to tell.
 
     Raises:
         DataError: If those of most voxels are less than a fifth of what is told, and this is high enough to tell.
@@ -239,3 +257,4 @@ def check_against_ceilings(where: str, betas: np.ndarray, told: np.ndarray) -> N
             f"is {np.median(told[high]):.3g} %. Are trials or voxels in another order, or is one of the files another "
             "person's?"
         )
+    return bool(high.any())
