@@ -395,6 +395,7 @@ BESIDE_THE_PACKAGE = {
     "synthetic",
     "shared_files",
     "second_process",
+    "things_twins",
     "tolerances",
     "modeling_several_corpora",
 }

@@ -275,8 +275,8 @@ def test_other_things_than_lists_within_files_are_named(tmp_path, monkeypatch):
     whole = pickle.dumps([0, 1, 2], protocol=4)
     for content, words in (
         (pickle.dumps(Runs()), "could run code"), (pickle.dumps([Runs()]), "could run code"),
-        (pickle.dumps({"a": 1}), "a dict where a text"), (pickle.dumps(3), "an int where a list was expected"),
-        (whole[:-3], "damaged"),
+        (pickle.dumps({"a": 1}), "a dict where a list was expected"),
+        (pickle.dumps(3), "an int where a list was expected"), (whole[:-3], "damaged"),
         (whole + b"x", "1 bytes follow"), (b"", "damaged"), (pickle.dumps([[1]]), "where a text or a number"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=f"^'x': its pickle .*{words}"):
