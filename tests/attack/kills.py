@@ -140,7 +140,7 @@ WRITERS = [
     Writer("embed-recordings over another", "trained", line(EMBED), before=line(f"{EMBED} --dtype float16"),
            by_file=True),
     Writer("run", "trained", line(RUN), "out/checkpoint"),
-    Writer("leave-one-person-out", "trained", line(LEAVE_OUT)),
+    Writer("leave-one-person-out", "trained", line(LEAVE_OUT), by_file=True),
     Writer("report", "trained", line("report report"), "report", by_file=True),
 ]  # fmt: skip
 
@@ -249,7 +249,7 @@ class Kills:
                     for key, value in state.items()
                     if value not in (old.get(key, "?"), new.get(key, "?"))
                     and new.get(key, "?") is not None
-                    and not key.endswith(".partial")  # what was being written
+                    and ".partial" not in key  # what was being written
                 ]
                 if mixed:
                     return f"neither the old nor the new: {mixed[:4]}"
