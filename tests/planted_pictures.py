@@ -1,11 +1,6 @@
 """Pictures and responses to them with a known relation, and the way from raw files to scores, at the command line."""
 
-import json
-
 import numpy as np
-import yaml
-
-from neural_clip.commands import main as cli
 
 N_FEATURES = 27  # three by three patches of three colours
 
@@ -38,34 +33,3 @@ def recorded(n_chans, n_times, sfreq, events, size, seed):
         added = size * response(concept, number, n_chans, sfreq)
         values[:, sample : sample + added.shape[1]] += added[:, : n_times - sample]
     return values
-
-
-def scored(folder, prepare):
-    """Prepare at a shell into `folder/set`, embed, train and evaluate; the first scores with an interval."""
-    recipe = {
-        "data": {"eeg": f"{folder}/set"}, "closed_form": True,
-        "model": {"eeg": {"hidden_size": 8, "temporal_kernel_size": 5, "n_windows": 10, "dropout": 0.1}},
-        "training": {
-            "output_dir": f"{folder}/run", "num_train_epochs": 2, "per_device_train_batch_size": 128,
-            "learning_rate": 0.003, "seed": 0, "use_cpu": True, "disable_tqdm": True,
-        },
-    }  # fmt: skip
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    places = f"--checkpoint {folder}/run --data eeg={folder}/set --output-dir {folder}/report"
-    for line in (
-        f"prepare {prepare} --output-dir {folder}/set",
-        f"embed-images {folder}/set --model neural_clip/tiny-clip",
-        f"train {folder}/recipe.yaml",
-        f"evaluate {places} --no-pictures --baselines none --no-controls",
-    ):
-        cli.main(line.split())
-    report = json.loads((folder / "report" / "report.json").read_text())
-    return next(entry for entry in records(report) if "two_way_interval" in entry)
-
-
-def records(tree):
-    """All objects of a report."""
-    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        if isinstance(value, dict):
-            yield value
-        yield from records(value)

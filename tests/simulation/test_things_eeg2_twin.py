@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from folder_contents import contents
-from neural_clip.commands import main as cli
 from neural_clip.corpora.things_eeg2 import prepare
 from neural_clip.prepared.facts import read_metadata
 from neural_clip.simulation.presets import get_preset
 from neural_clip.simulation.things_eeg2_twin import write
+from raw_to_score import scored
 
 TINY = get_preset("tiny")
 MINI = replace(TINY, things_eeg2=replace(TINY.things_eeg2, subjects=(1,)))
@@ -106,31 +105,5 @@ def test_from_simulated_files_to_a_report(tmp_path):
         train_targets=10, test_shown=85, test_targets=5,
     )  # fmt: skip
     write(tmp_path / "raw", replace(TINY, things_eeg2=larger), 0, releases=False)
-    recipe = {
-        "data": {"eeg": f"{tmp_path}/set"}, "closed_form": True,
-        "model": {"eeg": {"hidden_size": 8, "temporal_kernel_size": 5, "n_windows": 10, "dropout": 0.1}},
-        "training": {
-            "output_dir": f"{tmp_path}/run", "num_train_epochs": 2, "per_device_train_batch_size": 128,
-            "learning_rate": 0.003, "seed": 0, "use_cpu": True, "disable_tqdm": True,
-        },
-    }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    scored = f"--checkpoint {tmp_path}/run --data eeg={tmp_path}/set --output-dir {tmp_path}/report"
-    for line in (
-        f"prepare things_eeg2 --raw-dir {tmp_path}/raw --output-dir {tmp_path}/set",
-        f"embed-images {tmp_path}/set --model neural_clip/tiny-clip",
-        f"train {tmp_path}/recipe.yaml",
-        f"evaluate {scored} --no-pictures --no-baselines --no-controls",
-    ):
-        cli.main(line.split())
-    report = json.loads((tmp_path / "report" / "report.json").read_text())
-    found = [entry for entry in _records(report) if entry.get("two_way") is not None and "two_way_interval" in entry]
-    assert found and found[0]["two_way_interval"][0] > 0.5
-
-
-def _records(tree):
-    """All objects of a report."""
-    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        if isinstance(value, dict):
-            yield value
-        yield from _records(value)
+    score = scored(tmp_path, f"things_eeg2 --raw-dir {tmp_path}/raw")
+    assert score["two_way_interval"][0] > 0.5

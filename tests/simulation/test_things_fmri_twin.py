@@ -1,7 +1,6 @@
 """The simulated THINGS-fMRI: formats and design of the real one, same bytes for one seed, and the way to a report."""
 
 import csv
-import json
 import pickle
 from collections import Counter
 from dataclasses import replace
@@ -10,16 +9,15 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-import yaml
 from numpy.testing import assert_allclose, assert_array_equal
 
 from folder_contents import contents
-from neural_clip.commands import main as cli
 from neural_clip.corpora.things_fmri import prepare
 from neural_clip.corpora.things_fmri.facts import VISUAL
 from neural_clip.prepared.facts import read_metadata
 from neural_clip.simulation.presets import get_preset
 from neural_clip.simulation.things_fmri_twin import ATLAS, write
+from raw_to_score import scored
 
 TINY = get_preset("tiny")
 SIZES = TINY.things_fmri
@@ -129,32 +127,7 @@ def test_from_simulated_files_to_a_report(tmp_path):
     """Unseen concepts are decoded above chance, beside the baselines."""
     larger = replace(SIZES, n_sessions=4, n_concepts=60, n_test_images=20, n_catch=4)
     write(tmp_path / "raw", replace(TINY, things_fmri=larger), 0)
-    recipe = {
-        "data": {"fmri": f"{tmp_path}/set"}, "closed_form": True,
-        "model": {"fmri": {"alignment_size": 16, "num_hidden_layers": 0, "dropout": 0.1}},
-        "training": {
-            "output_dir": f"{tmp_path}/run", "num_train_epochs": 2, "per_device_train_batch_size": 64,
-            "learning_rate": 0.003, "seed": 0, "use_cpu": True, "disable_tqdm": True,
-        },
-    }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    scored = f"--checkpoint {tmp_path}/run --data fmri={tmp_path}/set --output-dir {tmp_path}/report"
-    for line in (
-        f"prepare things_fmri --raw-dir {tmp_path}/raw --output-dir {tmp_path}/set --num-proc 2",
-        f"embed-images {tmp_path}/set --model neural_clip/tiny-clip",
-        f"train {tmp_path}/recipe.yaml",
-        f"evaluate {scored} --no-pictures --no-controls --baselines ridge",
-    ):
-        cli.main(line.split())
-    report = json.loads((tmp_path / "report" / "report.json").read_text())
-    found = [entry for entry in _records(report) if entry.get("two_way") is not None and "two_way_interval" in entry]
-    assert found and found[0]["two_way_interval"][0] > 0.5
-    assert "ridge" in json.dumps(report)
-
-
-def _records(tree):
-    """All objects of a report."""
-    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        if isinstance(value, dict):
-            yield value
-        yield from _records(value)
+    prepare = f"things_fmri --raw-dir {tmp_path}/raw --num-proc 2"
+    score = scored(tmp_path, prepare, "fmri", baselines="ridge", batch_size=64)
+    assert score["two_way_interval"][0] > 0.5
+    assert "ridge" in (tmp_path / "report" / "report.json").read_text()

@@ -18,8 +18,9 @@ from neural_clip.errors import DataError
 from neural_clip.files.pickled import read_pickled
 from neural_clip.prepared.facts import read_metadata
 from neural_clip.prepared.reader import PreparedSet
-from planted_pictures import picture, recorded, scored
+from planted_pictures import picture, recorded
 from prepared_rows import rows_with_split
+from raw_to_score import scored
 
 
 @pytest.fixture(scope="module")

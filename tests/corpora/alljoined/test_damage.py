@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import alljoined_raw as made
+from mixed_up_files import copy, cut, swap
 from neural_clip.corpora.alljoined import prepare
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
@@ -32,37 +33,6 @@ def refused(whole, tmp_path, route, damage, words, **options):
     with pytest.raises(DataError, match=words):
         prepare(folder, tmp_path / "set", route=route, **options)
     assert not (tmp_path / "set").exists()
-
-
-def cut(name, share=0.5):
-    """A file that was half downloaded."""
-
-    def damage(folder):
-        path = folder / name
-        content = path.read_bytes()
-        path.unlink()
-        path.write_bytes(content[: int(len(content) * share)])
-
-    return damage
-
-
-def copied(one, other):
-    """A file in place of another one."""
-
-    def damage(folder):
-        (folder / other).unlink()
-        shutil.copy(folder / one, folder / other)
-
-    return damage
-
-
-def swapped(one, other):
-    def damage(folder):
-        (folder / one).rename(folder / "aside")
-        (folder / other).rename(folder / one)
-        (folder / "aside").rename(folder / other)
-
-    return damage
 
 
 def gone(name):
@@ -94,7 +64,7 @@ def moved(session, block, to_session, to_block):
     one, other = (
         f"raw_eeg/sub-08/session_{s:02d}/block_{b:02d}" for s, b in ((session, block), (to_session, to_block))
     )
-    return swapped(one, other)
+    return swap(one, other)
 
 
 def beside(name):
@@ -121,9 +91,9 @@ RAW = {
                                             "files of subject 8, session 1, block 3"),
     "sessions exchanged": (moved(1, 3, 2, 3), "is of subject 19, session 2, block 3 by its name"),
     "of another subject": (renamed("Subject 5, Session 1, Block 3 Recording_X.md.edf"), "is of subject 5"),
-    "a test block among training": (copied(place(1, 1), place(1, 3)), "shows image 1?[0-9] as stim_test in a block of "
+    "a test block among training": (copy(place(1, 1), place(1, 3)), "shows image 1?[0-9] as stim_test in a block of "
                                                                       "the training part"),
-    "the same block twice": (copied(place(1, 3), place(1, 4)), "hold the same recording"),
+    "the same block twice": (copy(place(1, 3), place(1, 4)), "hold the same recording"),
     "no annotations": (written(texts=[]), "has no annotations of images"),
     "an annotation of another kind": (written(texts=[("1.000000", 0, "stim_train,abc,-1,1")]), "has the annotation "
                                       "'stim_train,abc,-1,1'"),
@@ -252,8 +222,8 @@ FLAT = {
     "absent": (gone(TEST), r"test_flat\.npy' does not exist"),
     "saved again by NumPy": (lambda folder: (gone(TRAIN)(folder), np.save(folder / TRAIN, np.zeros(3))),
                              "which are pickles by themselves"),
-    "exchanged": (swapped(TRAIN, TEST), "lists .* of 'stim_train' that were not dropped.*exchanged"),
-    "of another person": (copied(OTHER, TRAIN), "hold the same trials|that were not dropped"),
+    "exchanged": (swap(TRAIN, TEST), "lists .* of 'stim_train' that were not dropped.*exchanged"),
+    "of another person": (copy(OTHER, TRAIN), "hold the same trials|that were not dropped"),
     "without a table": (gone(TABLE), r"has no experiment_metadata\.parquet. stim_order\.parquet does not do"),
     "nothing to tell images": (lambda folder: (gone(TABLE)(folder), gone(f"{SUB}/stim_order.parquet")(folder)),
                                r"experiment_metadata\.parquet' does not exist.*'subjects'"),
@@ -446,7 +416,7 @@ ALLJOINED1 = {
                         ((SECOND, "train-00002-of-00002"), (FIRST, "train-00001-of-00002"))],
         r"of 2, with the numbers \[1, 2\]"),
     "half downloaded": (cut(FIRST), r"train-00000-of-00002\.parquet' cannot be read"),
-    "a file twice": (copied(FIRST, SECOND), "has a trial twice"),
+    "a file twice": (copy(FIRST, SECOND), "has a trial twice"),
     "a column absent": (shard(FIRST, lambda found: found.drop_columns(["trial"])), "has no column 'trial'"),
     "no epochs": (shard(FIRST, lambda found: found.drop_columns(["EEG"])), "has no column 'EEG'"),
     "numbers as text": (shard(FIRST, lambda found: found.set_column(3, "block", pa.array(["1"] * len(found)))),

@@ -15,8 +15,9 @@ from neural_clip.corpora.things_eeg1.facts import CorpusFacts
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
 from neural_clip.prepared.reader import PreparedSet
-from planted_pictures import picture, recorded, scored
+from planted_pictures import picture, recorded
 from prepared_rows import rows_with_split
+from raw_to_score import scored
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import things_eeg1_raw as made
+from mixed_up_files import copy
 from neural_clip.corpora.things_eeg1 import prepare
 from neural_clip.errors import DataError
 
@@ -36,16 +37,6 @@ def cut(name, share=0.5, least=0):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
         (folder / name).write_bytes(content[: int(len(content) * share) // 252 * 252 + least])
-
-    return damage
-
-
-def copied(one, other):
-    """A file in place of another one."""
-
-    def damage(folder):
-        (folder / other).unlink()
-        shutil.copy(folder / one, folder / other)
 
     return damage
 
@@ -145,11 +136,11 @@ FAULTS = {
     "a test image within a sequence": (cell(2, "isteststim", "1"), "sequence 0 shows training and test images both"),
     "without the column of test images": (without("isteststim"), "shows the test image '.*_13s' among training"),
     "a column absent": (without("stim"), "lacks stim"),
-    "events of another person": (copied(f"{THREE}events.tsv", EVENTS), "list the same onsets"),
-    "all of another person": (every(*(copied(f"{THREE}{name}", f"{TWO}{name}") for name in
+    "events of another person": (copy(f"{THREE}events.tsv", EVENTS), "list the same onsets"),
+    "all of another person": (every(*(copy(f"{THREE}{name}", f"{TWO}{name}") for name in
                                       ("events.tsv", "eeg.eeg", "eeg.vmrk"))), "list the same onsets"),
-    "recording of another person": (every(copied(f"{THREE}eeg.eeg", SIGNALS)), "hold the same recording"),
-    "markers of another person": (copied(f"{THREE}eeg.vmrk", MARKERS), r"eeg\.vmrk' has .* markers, and \d+% of the "
+    "recording of another person": (every(copy(f"{THREE}eeg.eeg", SIGNALS)), "hold the same recording"),
+    "markers of another person": (copy(f"{THREE}eeg.vmrk", MARKERS), r"eeg\.vmrk' has .* markers, and \d+% of the "
                                   r"events of .*'markers' parameter to 'ignore'"),
     "no markers": (replaced(MARKERS, lambda text: "\n".join(text.splitlines()[:6]) + "\n"), "has 0 markers, and 0%"),
     "half a recording": (cut(SIGNALS), r"samples, but .* has an event at sample"),

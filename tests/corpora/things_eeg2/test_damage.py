@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import things_eeg2_raw as made
+from mixed_up_files import copy, cut, swap
 from neural_clip.corpora.things_eeg2 import prepare
 from neural_clip.errors import DataError
 
@@ -38,38 +39,6 @@ def change(name, edit, load=made.load_npy, save=made.save_npy):
         changed = edit(content)
         (folder / name).unlink()
         save(folder / name, content if changed is None else changed)
-
-    return damage
-
-
-def cut(name, share=0.5):
-    """A file that was half downloaded."""
-
-    def damage(folder):
-        content = (folder / name).read_bytes()
-        (folder / name).unlink()
-        (folder / name).write_bytes(content[: int(len(content) * share)])
-
-    return damage
-
-
-def swap(one, other):
-    """Two files under each other's name."""
-
-    def damage(folder):
-        (folder / one).rename(folder / "aside")
-        (folder / other).rename(folder / one)
-        (folder / "aside").rename(folder / other)
-
-    return damage
-
-
-def copy(one, other):
-    """A file in place of another one."""
-
-    def damage(folder):
-        (folder / other).unlink()
-        shutil.copy(folder / one, folder / other)
 
     return damage
 

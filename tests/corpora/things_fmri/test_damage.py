@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import things_fmri_raw as made
+from mixed_up_files import copy, cut, swap
 from neural_clip.corpora.things_fmri import prepare
 from neural_clip.corpora.things_fmri.voxels import check_against_ceilings, noise_ceiling
 from neural_clip.errors import DataError
@@ -41,38 +42,6 @@ def refused(whole, tmp_path, damage, words, **options):
 
 def absent(name):
     return lambda folder: (folder / name).unlink()
-
-
-def cut(name, share=0.5):
-    """A file that was half downloaded."""
-
-    def damage(folder):
-        content = (folder / name).read_bytes()
-        (folder / name).unlink()
-        (folder / name).write_bytes(content[: int(len(content) * share)])
-
-    return damage
-
-
-def swap(one, other):
-    """Two files under each other's name."""
-
-    def damage(folder):
-        (folder / one).rename(folder / "aside")
-        (folder / other).rename(folder / one)
-        (folder / "aside").rename(folder / other)
-
-    return damage
-
-
-def copy(one, other):
-    """A file in place of another one."""
-
-    def damage(folder):
-        (folder / other).unlink()
-        shutil.copy(folder / one, folder / other)
-
-    return damage
 
 
 def replaced(name, content):
