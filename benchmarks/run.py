@@ -13,8 +13,10 @@ model of the processor.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
+import io
 import itertools
 import json
 import multiprocessing
@@ -36,7 +38,7 @@ import torch
 from closed_form import Peak
 from image_retrieval import embeddings
 from nsd_betas import brain_and_mask, floor_gzip, volumes, write_nifti
-from synthetic import PLANS, Plan, write_data
+from synthetic import PLANS, Plan, write_data, write_untrained
 from threadpoolctl import threadpool_limits
 from training_steps import Case, fastest, plain_loop, step_against_product, trainer_loop
 
@@ -171,9 +173,8 @@ def _loader(folder: str, preset: Preset) -> dict[str, float]:
 
 
 def _evaluation(folder: str, preset: Preset) -> dict[str, float]:
-    """Embedding a split and scoring it, and the bare forward passes of tensors in memory."""
-    from neural_clip.gallery.embedding import embed_split
-    from neural_clip.retrieval.scores import retrieval_scores
+    """`neural-clip evaluate --baselines none --no-controls` of a split, and the bare forward passes of its tensors."""
+    from neural_clip.evaluation.run import evaluate_checkpoints
 
     case = Case(folder, preset.batch_size)
     model, part, size = case.model().eval(), case.recordings.part, preset.batch_size
@@ -187,11 +188,17 @@ def _evaluation(folder: str, preset: Preset) -> dict[str, float]:
             model.features(case.modality, batch[f"{case.modality}_values"], batch["subject_ids"])
 
     def evaluate() -> None:
-        """Read, embed and score."""
-        found = embed_split(model, part, batch_size=size)
-        retrieval_scores(found.embeds, part.targets, part.image_ids.tolist())
+        """Load, check, read, embed, score with intervals and p-values, and write."""
+        with contextlib.redirect_stderr(io.StringIO()):
+            evaluate_checkpoints(
+                {"untrained": checkpoint}, [folder], output_dir / "scores", split=part.name, baselines="none",
+                controls=False, batch_size=size,
+            )  # fmt: skip
 
-    return fastest({"evaluation": evaluate, "forward": forward}, preset.rounds)
+    with tempfile.TemporaryDirectory() as place:
+        output_dir = Path(place)
+        checkpoint = write_untrained([f"{case.modality}={folder}"], output_dir / "untrained")
+        return fastest({"evaluation": evaluate, "forward": forward}, preset.rounds)
 
 
 def metric(preset: Preset, folders: dict[str, str]) -> Iterator[Ratio]:

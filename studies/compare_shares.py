@@ -1,6 +1,7 @@
 """Whether a recipe is ever behind ridge regression: the demo, and shares of its training images.
 
     python studies/compare_shares.py --data outputs/demo/data --shares 0.05 0.1 0.3 1 --seeds 0 1 2 3 4
+    python studies/compare_shares.py --name digits --recipe base    # digits_mobilenet, faces: real recordings, whole
 
 For each share a data set is written with so many of the training and of the validation images, drawn at random
 (seed 0), and all recordings of these; the test split stays as it is. (`--cut train` leaves the validation split whole,
@@ -28,14 +29,13 @@ from collected import results_file, write_results
 from neural_clip.errors import run
 from neural_clip.files.whole import replace_marked
 from neural_clip.prepared.facts import METADATA_FILE
-from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.report.tables import SCORES, Table, as_markdown
 from neural_clip.targets.embed_images import link_or_copy
 from results_page import in_order, label
 from runs import NEURAL_CLIP, commit, once, source_states
-from variants import REPOSITORY, data_folders, data_state, run_folder, training_key, training_words
+from variants import REAL, REPOSITORY, data_folders, data_state, run_folder, training_key, training_words
 
 MEAN = "mean"  # over seeds
 
@@ -85,9 +85,9 @@ def trained(seed: int, place: Path, source: str, arguments: argparse.Namespace) 
 
 def compared(modality: str, place: Path, arguments: argparse.Namespace) -> list[dict]:
     """What each linear baseline and the recipe score on the test split, and how far the recipe is ahead of each."""
+    from neural_clip.evaluation.baseline_rows import baseline_rows
     from neural_clip.evaluation.baselines.rows import BASELINES
     from neural_clip.evaluation.finished_parts import FinishedParts
-    from neural_clip.evaluation.run import baseline_rows
     from neural_clip.evaluation.tasks import decoding_rows
     from neural_clip.gallery.embedding import embed_split
     from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -154,7 +154,8 @@ def section(results: dict) -> str:
     records = results["records"]
     chance = {label(record): f"{label(record)} {100 * record['chance_top1']:.1f} % of {record['gallery_size']} images"
               for record in records if "chance_top1" in record}  # fmt: skip
-    made = f"Single trials of the test split, recipe `{results['recipe']}`; cut: {', '.join(results['cut'])}. Chance "
+    cut = f"; cut: {', '.join(results['cut'])}" if any(record["share"] < 1 for record in records) else ""
+    made = f"Single trials of the test split, recipe `{results['recipe']}`{cut}. Chance "
     made += f"is 0.5 in 2-way, in top-1 {', '.join(chance.values())}. Made by `{results['command']}` at commit "
     made += f"{', '.join(sorted({str(record['commit']) for record in records}))}."
     return f"{as_markdown(shares_table(records))}\n\n{made}"
@@ -164,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Cut, train, score and collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("outputs/demo/data"), help="folder of the demo's data sets")
-    parser.add_argument("--name", default="demo", help="of the results (default: demo)")
+    parser.add_argument(
+        "--name", default="demo", help="of the results (default: demo), or of real recordings: " + ", ".join(REAL)
+    )
     parser.add_argument("--recipe", default="demo", help="file of configs/ by name (default: demo)")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.05, 0.1, 0.3, 1.0])
     parser.add_argument("--cut", nargs="+", choices=("train", "validation"), default=["train", "validation"],
@@ -186,15 +189,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         results["command"] = f"{before['command']}; {results['command']}"
         results["records"] = [record for record in before["records"] if record["share"] not in arguments.shares]
     places = {share: arguments.output_dir / arguments.name / f"{share:g}" for share in arguments.shares}
-    for share, place in places.items():
-        for folder in data_folders(place).values():
-            write_share(arguments.data / folder.name, folder, share, arguments.cut)
+    if arguments.name in REAL:
+        places = {1.0: arguments.output_dir / arguments.name}  # whole, where they lie
+    else:
+        for share, place in places.items():
+            for folder in data_folders(place).values():
+                write_share(arguments.data / folder.name, folder, share, arguments.cut)
     for seed in arguments.seeds:  # so that an interrupted study has all shares of the first seeds
         for place in places.values():
             trained(seed, place, source, arguments)
     for share, place in places.items():
         about = {"share": share, "seeds": arguments.seeds, "commit": commit()}
-        for modality in MODALITIES:
+        for modality in data_folders(place):
             results["records"] += [about | record for record in compared(modality, place, arguments)]
         results["records"].sort(key=lambda record: record["share"])  # stable: within a share as they were scored
         write_results(results, title, arguments)

@@ -122,7 +122,8 @@ HEAD = """# What the recordings of a new subject are worth
 This study is closed: it stays reproducible and is not extended. Every number is of **simulated** recordings
 ([twins.md](../twins.md)) and says nothing about how well real recordings can be decoded.
 `python studies/people_page.py` writes the page and its picture from `studies/results/people_*.json`, which
-`studies/compare_people.py` writes. No number is typed by hand.
+`studies/compare_people.py` writes. No number is typed by hand. Ridge rows are those of version 0.1 and weaker than
+today's ([README.md](README.md)).
 
 The last subject of each data set is left out of training. `neural-clip adapt` then fits the alignment layer of that
 subject to a random share of the training recordings; the rest of the model stays as it is. Every model is of one

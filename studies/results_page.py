@@ -174,6 +174,7 @@ recordings ([twins.md](../twins.md)) and say nothing about how well real recordi
 recordings are those of [real_recordings.md](real_recordings.md). They have no ceiling, and `faces` is a decision
 between two categories, where top-1 and 2-way are the same. `python studies/results_page.py` writes the page from
 `studies/results/*.json`, which `studies/compare_recipes.py` writes. No number is typed by hand.
+Ridge rows are those of version 0.1 and weaker than today's ([README.md](README.md)).
 
 - *t interval*: over seeds of training (weights, order, dropout) on the same twin and test split. It is about repeated
   training, not about other images or subjects. With one seed there is none.

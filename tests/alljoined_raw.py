@@ -175,9 +175,12 @@ def build_flat(folder, subjects=SUBJECTS):
     return folder
 
 
-def first_rows(split):
+FIRST_IDS = {"train": range(0, 21, 3), "test": (4, 10, 22)}
+
+
+def first_rows(split, ids=FIRST_IDS):
     """Rows of Alljoined1: two people, two sessions; seven images for training, three for the test."""
-    ids, rows = {"train": np.arange(0, 21, 3), "test": np.array([4, 10, 22])}[split], []
+    ids, rows = np.array(ids[split]), []
     rng = np.random.default_rng(len(ids))
     for subject in (1, 2):
         for session in (1, 2):
@@ -197,10 +200,10 @@ def first_table(rows):
     return pa.table({name: pa.array(column, kinds.get(name, pa.int32())) for name, column in columns.items()})
 
 
-def build_first(folder):
+def build_first(folder, ids=FIRST_IDS):
     """Two training files and a test file, several groups of rows each, and the images of NSD."""
     (folder / "data").mkdir(parents=True)
-    train, test = first_rows("train"), first_rows("test")
+    train, test = first_rows("train", ids), first_rows("test", ids)
     half = len(train) // 2
     for number, rows in enumerate((train[:half], train[half:])):
         pq.write_table(first_table(rows), folder / "data" / f"train-{number:05d}-of-00002.parquet", row_group_size=10)

@@ -36,5 +36,9 @@ def planted(modality, *, n_subjects=3, rows=40, noise=2.0, seed=0, labels=True, 
     return splits
 
 
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def two_way(predictions, split):
     return retrieval_scores(predictions, split.targets, split.image_ids)["two_way"]

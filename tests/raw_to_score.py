@@ -12,7 +12,7 @@ MODELS = {
 }
 
 
-def scored(folder, prepare, modality="eeg", baselines="none", batch_size=128):
+def scored(folder, prepare, modality="eeg", baselines="none", batch_size=128, protocol="strict"):
     """Prepare at a shell into `folder/set`, embed, train and evaluate; the first scores with an interval."""
     recipe = {
         "data": {modality: f"{folder}/set"}, "closed_form": True, "model": {modality: MODELS[modality]},
@@ -27,7 +27,7 @@ def scored(folder, prepare, modality="eeg", baselines="none", batch_size=128):
         f"prepare {prepare} --output-dir {folder}/set",
         f"embed-images {folder}/set --model neural_clip/tiny-clip",
         f"train {folder}/recipe.yaml",
-        f"evaluate {places} --no-pictures --baselines {baselines} --no-controls",
+        f"evaluate {places} --no-pictures --baselines {baselines} --no-controls --protocol {protocol}",
     ):
         cli.main(line.split())
     report = json.loads((folder / "report" / "report.json").read_text())

@@ -27,7 +27,7 @@ def images_of(numbers):
 
 
 def write_sensors(folder, shape, *, numbers=None, modality="eeg", n_subjects=2, repeats=2, noise=0.3, seed=0,
-                  without_validation=False):  # fmt: skip
+                  without_validation=False, preparation=None):  # fmt: skip
     """EEG or MEG that holds image embeddings in slow waves at each channel; returns the folder.
 
     The wave of each of `WIDTH` dimensions depends on time in seconds and on the name of the channel, so that corpora
@@ -53,7 +53,7 @@ def write_sensors(folder, shape, *, numbers=None, modality="eeg", n_subjects=2, 
                            modality: values}  # fmt: skip
 
     facts = {name: shape[name] for name in ("corpus", "ch_names", "sfreq", "tmin")}
-    return write_prepared(folder, _metadata(modality) | facts, recordings(), images)
+    return write_prepared(folder, _metadata(modality) | facts | {"preparation": preparation}, recordings(), images)
 
 
 def write_voxels(folder, corpus, n_voxels, *, numbers, noise=0.5, seed=0):

@@ -177,6 +177,25 @@ def _is_private(name):
     return name.startswith("_") and not name.startswith("__")
 
 
+def test_files_of_json_have_one_reader():
+    """`json.load` and `json.loads` of what was not just written stand in `parse_json` alone, which refuses depth."""
+    apart = {
+        "errors": "the reader",
+        "retrieval.image_retrieval": "ids that it wrote itself, where `errors` is not beside it",
+        "corpora.nsd.categories": "drops outlines while it reads; catches depth itself",
+        "evaluation.finished_parts": "parts behind a digest of their own",
+        "evaluation.baseline_rows": "parts behind a digest of their own",
+    }
+    found = {}
+    for module, path in module_files().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads"):
+                copied = ast.unparse(node.args[0]).startswith("json.dumps(")
+                if not copied:
+                    found[module] = node.lineno
+    assert found.keys() == apart.keys(), found
+
+
 def test_table_is_read_whole():
     assert len(table()) == 17
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
@@ -398,6 +417,7 @@ BESIDE_THE_PACKAGE = {
     "things_twins",
     "tolerances",
     "modeling_several_corpora",
+    "nsd_and_alljoined1",
 }
 
 

@@ -53,6 +53,10 @@ def nameless():
     raise DataError("Something is wrong.")
 
 
+def quoting():
+    raise DataError("Invalid value for the 'values' parameter of 'sub-01'.")
+
+
 def leave_output():
     Path("out").mkdir()
     raise DataError("'note/facts.npy.json' is damaged.")
@@ -101,10 +105,23 @@ def attack(tmp_path, run, guard="sealed", first=0, count=4, hang_s=20.0):
         (lambda: {"values": "others"}, "other values without a word: ['values']"),
         (lambda: {"values": "not finite"}, "results that are not finite"),
         (nameless, "names no file"),
+        (quoting, "names no file"),
         (leave_output, "left ['out']"),
         (remove_input, "changed ['note'"),
     ],
-    ids=["traceback", "signal", "exit", "hang", "memory", "silent", "not finite", "nameless", "output", "input"],
+    ids=[
+        "traceback",
+        "signal",
+        "exit",
+        "hang",
+        "memory",
+        "silent",
+        "not finite",
+        "nameless",
+        "a parameter alone",
+        "output",
+        "input",
+    ],
 )
 def test_each_kind_of_fault_is_counted_and_its_input_kept(tmp_path, capsys, wrong, words):
     found = attack(tmp_path, planted(wrong), hang_s=1.0 if words == "hung" else 20.0)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from neural_clip import losses
 from neural_clip.losses import clip_loss, one_direction_loss, positive_mask, regression_loss
 
 pytestmark = pytest.mark.numerical
@@ -48,6 +51,46 @@ def test_equals_slow_loop_with_repeats(size, n_images, seed, log_scale):
     expected = (slow_direction(logits, ids) + slow_direction(logits.T, ids)) / 2
     got = clip_loss(neural, image[ids], torch.tensor(log_scale, dtype=torch.float64), ids)
     assert got.item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("direction", ["both", "neural_to_image"])
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_large_batch_is_compared_by_blocks_with_the_same_gradients(direction, repeats, monkeypatch):
+    image, ids = unit(11, 5, 1), None
+    if repeats:
+        ids = torch.tensor([0, 1, 2, 0, 4, 5, 1, 7, 8, 9, 0])
+        image = image[ids]
+    found = []
+    for rows in (11, 4):  # at once, and in blocks of 4, 4 and 3
+        monkeypatch.setattr(losses, "BLOCK_ROWS", rows)
+        leaves = [
+            unit(11, 5, 0).requires_grad_(),
+            image.clone().requires_grad_(),
+            torch.tensor(1.3, dtype=torch.float64),
+        ]
+        loss = clip_loss(leaves[0], leaves[1], leaves[2].requires_grad_(), ids, direction)
+        (2 * loss).backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    for blocks, whole in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(blocks, whole, atol=1e-12, rtol=1e-12)
+
+
+def test_a_large_batch_makes_no_matrix_of_all_pairs(monkeypatch):
+    """Neither forward nor backward."""
+    monkeypatch.setattr(losses, "BLOCK_ROWS", 20)
+    largest = 0
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            made = function(*args, **(kwargs or {}))
+            largest = max([largest, *(each.numel() for each in tree_leaves(made) if isinstance(each, torch.Tensor))])
+            return made
+
+    neural = unit(200, 4, 0).requires_grad_()
+    with Sizes():
+        clip_loss(neural, unit(200, 4, 1), torch.tensor(2.0, dtype=torch.float64)).backward()
+    assert largest == 20 * 200
 
 
 def test_repeats_are_not_pushed_apart():

@@ -228,7 +228,7 @@ def test_a_model_that_an_adapter_is_for_is_loaded_whole_too(joint, tmp_path):
 
 
 def test_parts_that_must_stay_together_are_not_offloaded(joint, tmp_path):
-    with pytest.raises(ValueError, match="'device_map' puts encoders or projections on disk"):
+    with pytest.raises(ValueError, match=r"'device_map'.* disk"):
         NeuralClipModel.from_pretrained(joint, device_map={"": "disk"}, offload_folder=tmp_path)
 
 

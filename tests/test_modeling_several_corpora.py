@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neural_clip import EegConfig, MegConfig, NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
+from neural_clip.closed_form_settings import ClosedFormSettings
 from neural_clip.corpus_inputs import CorpusInputs, common_inputs, resampling
 from neural_clip.modeling_subject_layers import AlignmentConv
 from second_process import python
@@ -128,8 +129,14 @@ def test_nobody_is_the_mean_of_people_of_several_corpora():
         model.add_subject("eeg", "first/sub-09")
     with pytest.raises(ValueError, match="'subject_dropout'"):
         EegConfig(**settings(subject_dropout=0.1))
-    with pytest.raises(ValueError, match="a map of each subject's own"):
-        EegConfig(**settings(closed_form={"own": [], "shared": True}))
+    for apart in ({"shared": True}, {"mixed": True}):
+        with pytest.raises(ValueError, match="maps of subjects or corpora"):
+            EegConfig(**settings(closed_form={"own": [], **apart}))
+    for corpora in (["third"], ["first", "first"], "first"):
+        with pytest.raises(ValueError, match=r"closed_form.corpora.*corpora of \['first', 'second'\]"):
+            EegConfig(**settings(closed_form={"own": [], "corpora": corpora}))
+    with pytest.raises(ValueError, match=r"closed_form.corpora.*none where the model has one corpus"):
+        EegConfig(**settings(corpora=None, closed_form={"own": [], "corpora": ["first"]}))
 
 
 def test_the_closed_form_of_each_person_reads_the_window_in_common():
@@ -154,10 +161,56 @@ def test_the_closed_form_of_each_person_reads_the_window_in_common():
     assert torch.equal(found[2], network[2])  # who has no map is left to the network
 
 
+SHARED = {"own": [PEOPLE[0]], "corpora": ["second"], "mixed": True, "first_sample": 2, "decimation": 3}
+
+
+def model_that_shares(dtype="float32"):
+    """One person of the first corpus with a map, and two of the second who share one behind channels of their own."""
+    model = model_of(closed_form={**SHARED, "dtype": dtype}).eval()
+    torch.manual_seed(5)
+    for parameter in model.closed_forms.parameters():
+        parameter.data = torch.randn(parameter.shape).half().float()
+    return model
+
+
+def test_people_of_a_corpus_share_a_map():
+    model = model_that_shares()
+    closed, (values, subject_ids) = model.closed_forms["eeg"], recordings()
+    held = {name: value.detach().double().numpy() for name, value in closed.named_parameters()}
+    assert [name for name in held if name.endswith("weight")] == ["shared.second.weight", "layers.first/sub-01.weight"]
+    assert [name for name in held if name.endswith("mixing")] == [f"layers.{name}.mixing" for name in PEOPLE[1:]]
+    with torch.no_grad():
+        found = model.each_features("eeg", values, subject_ids)
+    for row, name in enumerate(PEOPLE):
+        inputs = CORPORA[name.split("/")[0]]
+        own = values[row, : inputs.n_chans, : inputs.n_times].double().numpy() @ resampling(inputs, COMMON)
+        own = own[:, 2:].reshape(inputs.n_chans, 6, 3).mean(axis=2)
+        if row:
+            own = held[f"layers.{name}.mixing"] @ own
+        weight = held["shared.second.weight" if row else "layers.first/sub-01.weight"]
+        expected = weight @ own.ravel() + held[f"layers.{name}.bias"]
+        np.testing.assert_allclose(found["closed form"][row], expected, atol=1e-4)
+        part = values[row : row + 1, : inputs.n_chans, : inputs.n_times]
+        assert_same_outputs(model.for_subject(name)(part), found["blend"][row : row + 1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_map_of_a_corpus_is_stored_once_in_its_precision(tmp_path, dtype):
+    model = model_that_shares(dtype)
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored["closed_forms.eeg.shared.second.weight"].dtype == getattr(torch, dtype)
+    assert not any(name in stored for name in (f"closed_forms.eeg.layers.{each}.weight" for each in PEOPLE[1:]))
+    again = NeuralClipModel.from_pretrained(tmp_path)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert_same_outputs(again.get_eeg_features(*recordings()), model.get_eeg_features(*recordings()))
+
+
 def test_one_corpus_is_stored_as_before():
     plain = {name: value for name, value in settings().items() if name != "corpora"} | {"subjects": ["sub-01"]}
     config = EegConfig(**plain)
     assert "corpora" not in config.to_dict() and "corpora" not in json.loads(config.to_json_string())
+    assert "corpora" not in ClosedFormSettings(["sub-01"]).as_dict()
     assert "corpora" not in NeuralClipConfig(eeg_config=config).to_dict()["eeg_config"]
     torch.manual_seed(0)
     layer = AlignmentConv(EegConfig(**plain | {"alignment_init": "random"}))
@@ -205,7 +258,7 @@ def test_the_processor_knows_what_each_corpus_looks_like(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_of_several_corpora_works_where_the_package_is_not_installed(tmp_path):
-    model = model_of(closed_form={"own": PEOPLE[:1]}).eval()
+    model = model_that_shares("float16")
     model.save_pretrained(tmp_path)
     NeuralClipProcessor.from_config(model.config).save_pretrained(tmp_path)
     values, subject_ids = recordings()

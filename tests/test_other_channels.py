@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mne
@@ -9,15 +10,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import alljoined_raw
+import things_eeg2_raw
 from continuous_raw import simulated_raw
 from custom_raw import write_manifest
 from edf_files import write_edf
 from neural_clip import EegConfig, NeuralClipConfig, NeuralClipModel, NeuralClipProcessor
 from neural_clip.commands import main as cli
+from neural_clip.corpora.alljoined import prepare as prepare_alljoined
 from neural_clip.corpora.custom.build import prepare
+from neural_clip.corpora.things_eeg2 import prepare as prepare_eeg2
+from neural_clip.corpus_inputs import CorpusInputs, common_inputs
 from neural_clip.errors import DataError
 from neural_clip.gallery.embedder import Embedder
+from neural_clip.gallery.fit import check_preparation, interpolation_of
 from neural_clip.gallery.neural_gallery import NeuralGallery
+from neural_clip.preparation import Preparation
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.queries.opening import open_recordings
 from neural_clip.queries.options import RecordingOptions
@@ -27,6 +35,7 @@ from neural_clip.targets.identity import identity_of
 from neural_clip.targets.tiny_clip import TINY_CLIP
 from recorded_lab import SFREQ, manifests, write_raw
 from second_process import python
+from several_corpora import FIRST, SECOND, write_sensors
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "P7", "P8"]
 EIGHT = ["Fp1", "Fp2", "C3", "C4", "P7", "P8", "O1", "O2"]
@@ -176,13 +185,81 @@ def test_evaluation_of_other_channels_tells_it_in_the_report(cap, capsys, tmp_pa
         shell(capsys, *words, "--montage", "interpolate", "--understand")
 
 
-def test_whitened_sets_are_refused(cap):
-    from dataclasses import replace
+ROUTES = {
+    "flat": "the release whitened each session by a matrix of its own",
+    "official": "official scaled each session by statistics of its own",
+    "mvnn": "each session was whitened by a matrix of its own",
+}
 
-    facts = replace(cap.data["eight"].facts, scaling={"method": "mvnn"})
-    data = PreparedSet(cap.data["eight"].name, cap.data["eight"].folder, facts)
-    with pytest.raises(DataError, match=r"were whitened together \(mvnn\)"):
-        cap.embedder.interpolation(data, "interpolate")
+
+@pytest.fixture(scope="module")
+def whitened(tmp_path_factory):
+    """Sets whose channels were whitened together: by two releases, and by `prepare`."""
+    root = tmp_path_factory.mktemp("whitened")
+    alljoined_raw.build_flat(root / "flat_raw")
+    things_eeg2_raw.build(root / "official_raw", "official")
+    things_eeg2_raw.build(root / "mvnn_raw", "raw")
+    made = {
+        "flat": prepare_alljoined(root / "flat_raw", root / "flat", route="flat"),
+        "official": prepare_eeg2(root / "official_raw", root / "official", route="official"),
+        "mvnn": prepare_eeg2(root / "mvnn_raw", root / "mvnn"),
+    }
+    return {name: PreparedSet.open(folder) for name, folder in made.items()}
+
+
+def trained_on(folder, data, ch_names, preparation):
+    """A checkpoint as if it were trained on a set like this one of other channels."""
+    shape = {key: getattr(data.facts, key) for key in ("n_times", "sfreq", "tmin", "subjects")}
+    settings = EegConfig(n_chans=len(ch_names), ch_names=ch_names, encoder_type="linear", **shape)
+    config = NeuralClipConfig(eeg_config=settings, projection_dim=8)
+    NeuralClipModel(config).save_pretrained(folder)
+    NeuralClipProcessor.from_config(config, None, {"eeg": preparation}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_whitened_sets_are_refused(whitened, tmp_path, name):
+    """Whether the checkpoint was trained on the like, or nobody knows what it was trained on, or it was not."""
+    data, told = whitened[name], f"cannot be interpolated: {ROUTES[name]}"
+    others = [*data.facts.ch_names[:-1], "Fpz"]
+    for number, preparation in enumerate((data.preparation, None, Preparation(unit="V", scaling="none"))):
+        place = trained_on(tmp_path / str(number), data, others, preparation)
+        config = NeuralClipConfig.from_pretrained(place)
+        with pytest.raises(DataError, match=told):
+            interpolation_of(config, data, "interpolate")
+        words = ["embed-recordings", data.folder, "--checkpoint", place, "--output-file", tmp_path / "v.parquet"]
+        with pytest.raises(DataError, match=r"cannot be interpolated|were prepared differently"):
+            cli.main([*map(str, words), "--montage", "interpolate"])
+        assert not (tmp_path / "v.parquet").exists()
+    assert interpolation_of(trained_on_same(tmp_path, data), data, "interpolate") is None
+
+
+def trained_on_same(root, data):
+    """A configuration of the very channels."""
+    return NeuralClipConfig.from_pretrained(
+        trained_on(root / "same", data, data.facts.ch_names, data.preparation)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_channels_of_a_model_of_whitened_sets_are_not_interpolated(whitened, tmp_path, name):
+    """Of arrays, files and data sets of other channels, whatever these went through."""
+    data, told = whitened[name], f"cannot be interpolated: {ROUTES[name]}.*`--scaling train_std`"
+    names = data.facts.ch_names
+    place = trained_on(tmp_path / "model", data, [*names[:-1], "Fpz"], data.preparation)
+    processor = NeuralClipProcessor.from_pretrained(place)
+    said = {"ch_names": names, "subject": data.facts.subjects[0], "montage": "interpolate"}
+    with pytest.raises(ValueError, match=told):
+        processor(eeg=data.split("test").values([0]), **said)
+    np.save(tmp_path / "a.npy", data.split("test").values([0]))
+    words = ["decode", tmp_path / "a.npy", "--gallery", tmp_path, "--checkpoint", place, "--subject", said["subject"]]
+    with pytest.raises(DataError, match=told):
+        cli.main([*map(str, words), "--montage", "interpolate", "--ch-names", *names])
+    known = replace(data.facts, preparation=None, scaling={})
+    with pytest.raises(DataError, match=rf"in its channels: it lacks 'Fpz'.*{told}"):
+        check_preparation(processor, PreparedSet(data.name, data.folder, known), "The model")
+    same = processor(eeg=data.split("test").values([0]), **said | {"ch_names": [*names[:-1], "Fpz"]})
+    assert same["eeg_values"].shape[1] == len(names)  # nothing is interpolated
 
 
 def test_uploads_are_interpolated_when_asked(cap, tmp_path):
@@ -193,3 +270,35 @@ def test_uploads_are_interpolated_when_asked(cap, tmp_path):
     file = open_upload(tmp_path / "a.npy", None, cap.embedder, montage="interpolate", ch_names=EIGHT, **said)
     assert file.made.interpolated == tuple(LACKING)
     assert open_upload(tmp_path / "a.npy", None, cap.embedder, montage="", ch_names=[], **said).made is None
+
+
+def test_one_corpus_of_a_model_of_several_fixes_the_channels(tmp_path):
+    """Prepared sets and arrays of fewer electrodes, for people of one corpus of a network that several share."""
+    raw = Preparation(unit="V", scaling="none")
+    shapes = {shape["corpus"]: {key: shape[key] for key in shape if key != "corpus"} for shape in (FIRST, SECOND)}
+    corpora = {name: CorpusInputs(n_chans=len(one["ch_names"]), **one) for name, one in shapes.items()}
+    shape = common_inputs(corpora).as_dict() | {"corpora": {name: each.as_dict() for name, each in corpora.items()}}
+    people = ["first/sub-01", "first/sub-02", "second/sub-01"]
+    config = NeuralClipConfig(eeg_config=EegConfig(**shape, subjects=people, encoder_type="linear"), projection_dim=16)
+    processor = NeuralClipProcessor.from_config(config)
+    for group in processor.groups("eeg"):
+        group["preparation"] = raw.as_dict()
+    embedder = Embedder(NeuralClipModel(config).eval(), processor)
+    fewer = FIRST | {"ch_names": [name for name in FIRST["ch_names"] if name != "O1"]}
+    data = PreparedSet.open(write_sensors(tmp_path / "set", fewer, preparation=raw.as_dict()))
+    made = embedder.interpolation(data, "interpolate")
+    assert made.interpolated == ("O1",) and list(made.ch_names) == FIRST["ch_names"]
+    part = data.split("test").named_for(people)
+    found = embedder.embed_split(part, montage="interpolate")
+    whole = made.applied(
+        np.asarray(data.split("test").values())[:, [fewer["ch_names"].index(n) for n in made.recorded]]
+    )
+    for person in people[:2]:
+        rows = part.subjects == person
+        by_hand = embedder.embed_recordings(whole[rows], person, "eeg", unit="prepared")[1]
+        np.testing.assert_allclose(found[rows], by_hand, atol=1e-5)
+    with pytest.raises(DataError, match=r"in its channels: it lacks 'O1'.* by 'montage' \(interpolate\)"):
+        embedder.embed_split(part)
+    third = PreparedSet.open(write_sensors(tmp_path / "third", fewer | {"corpus": "third"}))
+    with pytest.raises(DataError, match=r"'corpus'.*'first'.*'third'"):
+        embedder.interpolation(third, "interpolate")

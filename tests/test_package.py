@@ -144,6 +144,15 @@ def test_oldest_constraints_are_the_lower_bounds():
     assert not oldest
 
 
+def test_cards_of_checkpoints_ask_for_the_transformers_of_the_package():
+    from neural_clip.checkpoint_card import REQUIRED
+
+    (asked,) = re.findall(r'"(transformers[^"]*)"', REQUIRED)
+    (needed,) = (requirement for requirement in _needed() if requirement.name == "transformers")
+    assert set(Requirement(asked).specifier) <= set(needed.specifier)
+    assert asked in (REPOSITORY / "model_cards" / "demo.md").read_text(encoding="utf-8")
+
+
 def test_makefile_installs_the_pinned_torch():
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     assert f"torch=={_pins()['torch']} " in makefile

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -132,6 +133,19 @@ def test_a_process_that_dies_is_told_with_the_unit(way, monkeypatch):
     assert everywhere(way, square_and_process, {"a": 2, "b": 3})["b"][0] == 9  # others work as before
 
 
+class Elsewhere:
+    """What this process can make, but another one cannot import."""
+
+    def __reduce__(self):
+        return __import__, ("module_of_this_process_alone",)
+
+
+def test_work_that_another_process_cannot_read_is_no_lack_of_memory():
+    with pytest.raises(DataError, match=r"could not read.*No module named 'module_of_this_process_alone'.*install"):
+        everywhere("two processes", divides, {"a": Elsewhere(), "b": 1})
+    assert everywhere("two processes", square_and_process, {"a": 2, "b": 3})["b"][0] == 9  # others work as before
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "tcp://no-such-host.invalid:8786"])
 def test_a_cluster_that_does_not_answer_is_told_within_seconds(address):
     pytest.importorskip("distributed")
@@ -140,6 +154,18 @@ def test_a_cluster_that_does_not_answer_is_told_within_seconds(address):
     with expected, on_cluster(address):
         pass
     assert time.monotonic() - began < 20
+
+
+def test_an_address_that_takes_connections_and_says_nothing_is_told(monkeypatch):
+    """As a scheduler that hangs does, or a tunnel to a machine that is off."""
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("neural_clip.parallel.CONNECT_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(DataError, match=f"No Dask scheduler answers at '{address}'"), on_cluster(address):
+            pass
+    assert time.monotonic() - began < 15
 
 
 def test_a_cluster_without_workers_is_told_within_seconds(monkeypatch):

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from neural_clip import EegConfig, FmriConfig, MegConfig, NeuralClipConfig, NeuralClipProcessor
+from neural_clip.corpora.sensor_scaling import scaling_facts
 from neural_clip.preparation import Preparation, Statistics, facts_of_info
 from tolerances import assert_same_outputs
 
@@ -39,15 +40,42 @@ def processor():
     [
         ("eeg", [float("inf")]), ("eeg", {"sfreq": "100"}), ("eeg", {"n_times": -1}), ("eeg", {"n_chans": True}),
         ("eeg", {"ch_names": "Oz"}), ("eeg", {"tmin": None}), ("eeg", {"subjects": {}}), ("fmri", {"n_voxels": [4]}),
+        ("eeg", {"subjects": [True]}), ("eeg", {"ch_names": ["Oz", 3, "Pz"]}), ("eeg", {"corpus": 1}),
+        ("eeg", {"preparation": 3}), ("eeg", {"preparation": {"unit": 1}}), ("eeg", {"preparation": {"bands": [1]}}),
+        ("eeg", {"preparation": {"baseline": [None, 0]}}), ("eeg", {"preparation": {"projectors": [2]}}),
+        ("fmri", {"n_voxels": {"sub-01": 4}}), ("fmri", {"n_voxels": {"sub-01": "4", "sub-02": 6}}),
+        ("fmri", {"subjects": [["sub-01"]]}),
     ],
 )  # fmt: skip
 def test_damaged_settings_are_told(processor, modality, wrong):
     (group,) = processor.recordings[modality]
     own = NeuralClipProcessor({modality: wrong if isinstance(wrong, list) else group | wrong})
     with pytest.raises(
-        ValueError, match=rf"'processor_config\.json' of the checkpoint is damaged: .* of '{modality}'"
+        ValueError, match=rf"'processor_config\.json' of the checkpoint is damaged: '.*' of '{modality}' recordings"
     ):
         own(**{modality: np.zeros((1, 3, 50)) if modality == "eeg" else np.zeros((1, 4))}, subject="sub-01")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, True, "x"])
+def test_recordings_that_are_no_settings_are_told(wrong):
+    with pytest.raises(ValueError, match="'recordings' of 'eeg' should be a list of settings, but is"):
+        NeuralClipProcessor({"eeg": wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        3, [1], "x", {"crop_size": 0}, {"crop_size": {"height": -1, "width": 16}}, {"size": {"shortest_edge": 10**9}},
+        {"size": {"shortest_edge": 1.5}}, {"size": []}, {"image_mean": [None, 0, 0]}, {"image_std": 0},
+        {"rescale_factor": float("nan")}, {"resample": 99},
+    ],
+)  # fmt: skip
+def test_damaged_image_settings_are_told(processor, wrong):
+    settings = processor.image_settings | wrong if isinstance(wrong, dict) else wrong
+    with pytest.raises(
+        ValueError, match=r"'processor_config\.json' of the checkpoint is damaged: no image can be prepared"
+    ):
+        NeuralClipProcessor(None, settings)(images=np.zeros((20, 20, 3), np.uint8))
 
 
 def make_epochs(names=NAMES, sfreq=100.0, tmin=-0.2, n_times=80, n_epochs=4, seed=0):
@@ -87,7 +115,7 @@ def test_epochs_at_a_higher_rate_are_resampled(processor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["Oz", "Pz"]}, r"lack 1 of the model's 3 channels: \['Cz'\]"),
+        ({"names": ["Oz", "Pz"]}, r"lack 1 of the model's 3 channels: \['Cz'\]\. They have \['Oz', 'Pz'\]\. "),
         ({"sfreq": 50.0, "n_times": 80}, "a higher rate cannot be invented"),
         ({"tmin": 0.0}, "the model needs -0.100 to 0.390 s"),
         ({"n_times": 40}, "the model needs -0.100 to 0.390 s"),
@@ -597,6 +625,21 @@ def test_microvolts_are_no_z_scores():
     for one in (processor, other):
         with pytest.raises(ValueError, match=r"vary by 9.* z-scores, for which 0.01 to 5 are plausible"):
             one(eeg=10 * values, subject="sub-02")
+
+
+def test_a_model_of_whitened_rows_refuses_recordings_and_names_the_way_out():
+    """`prepare` with `mvnn` keeps no matrix of a session; other obstacles have other ways out."""
+    _, processor = zscored()
+    recipe = scaling_facts("mvnn", Preparation(unit="V", baseline=[-0.2, 0.0]), "session")
+    values = 1e-5 * np.random.default_rng(0).standard_normal((2, 3, 50))
+    group = processor.recordings["eeg"][0]
+    whitened = NeuralClipProcessor({"eeg": group | {"preparation": recipe["preparation"]}})
+    with pytest.raises(ValueError, match=r"each session was whitened by a matrix of its own.*`--scaling train_std`"):
+        whitened(eeg=values, subject="sub-02", unit="V")
+    differing = Preparation(unit="V", obstacle="files of its data set differ in reference")
+    other = NeuralClipProcessor({"eeg": group | {"preparation": differing.as_dict()}})
+    with pytest.raises(ValueError, match=r"files of its data set differ in reference.*unit='prepared'\.$"):
+        other(eeg=values, subject="sub-02", unit="V")
 
 
 def test_the_average_subject_is_fitted_or_refused():

@@ -203,6 +203,25 @@ def test_a_second_push_leaves_nothing_that_tells_of_other_weights(hub):
     assert files["README.md"].endswith(b"My own words.\n")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a":' * 3000 + "1" + "}" * 3000, "it is nested more than 50 deep"),
+        ("[]", "it is no JSON object"),
+        ("{", "Expecting"),
+        (b"\xff{}", "decode"),
+    ],
+)
+def test_a_repository_whose_configuration_is_damaged_is_named(hub, content, message):
+    model = make_model()
+    model.push_to_hub(REPO)
+    files = hub.repositories["model", REPO]["files"]
+    files["config.json"] = content if isinstance(content, bytes) else content.encode()
+    del files["README.md"]
+    with pytest.raises(DataError, match=rf"'config\.json' of '{REPO}' is damaged, so no card .*{message}"):
+        make_processor(model).push_to_hub(REPO)
+
+
 def test_a_branch_is_pushed_to_and_the_first_one_stays(hub):
     model = make_model()
     model.push_to_hub(REPO)

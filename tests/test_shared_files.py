@@ -64,7 +64,12 @@ def written(tmp_path_factory):
         for name in ("HF_TOKEN", "WANDB_API_KEY"):
             patch.setenv(name, VARIABLE)
         patch.setattr(socket, "gethostname", lambda: HOST)
-        manifest, *_ = eeg_manifest(here, splits={"validation": 0.25, "test": 0.25})
+        said = {
+            "source": f"https://me:{ADDRESS}@host.example/raw and {here}/raw", "licence": f"see {here}/licence.txt",
+            "citation": f"Public, {VARIABLE}", "known_defects": [f"marked by '{here}/marks.py'"],
+            "preprocessing": {"script": f"{here}/clean.py", "api_key": OPTION},
+        }  # fmt: skip
+        manifest, *_ = eeg_manifest(here, splits={"validation": 0.25, "test": 0.25}, **said)
         for subject in (1, 2):
             name_the_subject(here / f"{subject}-epo.fif")
         main(["prepare", "custom", str(write_manifest(here, manifest)), "--output-dir", str(here / "set")])
@@ -115,6 +120,15 @@ def test_records_say_what_was_run(written):
     assert report["command"] == "neural-clip evaluate --checkpoint trained --data eeg=set --output-dir scored"
     assert report["data"]["eeg"]["folder"] == "../set" and report["checkpoints"][0]["path"] == "../trained"
     assert (here / "scored" / "pictures" / "decoding.png").is_file()
+
+
+@pytest.mark.slow
+def test_what_a_manifest_says_is_kept_without_secrets_and_places(written):
+    here, _ = written
+    facts = json.loads((here / "set" / "neural_clip.json").read_text())
+    assert facts["source"] == "https://***@host.example/raw and raw" and facts["licence"] == "see licence.txt"
+    assert facts["citation"] == "Public, ***" and facts["known_defects"] == ["marked by 'marks.py'"]
+    assert facts["preprocessing"]["script"] == "clean.py" and facts["preprocessing"]["api_key"] == "***"
 
 
 @pytest.mark.slow

@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -99,3 +102,45 @@ def test_a_data_set_is_not_written_over_what_its_manifest_names(tmp_path, output
     with pytest.raises(DataError, match=said):
         cli.main(["prepare", "custom", str(path), "--output-dir", str(tmp_path / output), "--overwrite"])
     assert path.is_file()
+
+
+@pytest.mark.parametrize("named", ["events", "mask", "images", "embeddings"])
+def test_nor_over_any_file_that_it_names(tmp_path, named):
+    manifest, _ = patterns(tmp_path)
+    write_planted(tmp_path / "set", "fmri", counts={"train": 6, "validation": 5, "test": 5})
+    (tmp_path / "set" / "mine.npz").write_text("recorded once")
+    if named in ("images", "embeddings"):
+        manifest[named] = {"file": "set/mine.npz"} | ({"keys": ["pictures"]} if named == "images" else {"name": "net"})
+    else:
+        manifest["recordings"] = [
+            {"file": "run.nii.gz", "kind": "series", "subject": "sub-01", "t_r": 2.0, "window": [4, 8],
+             "events": "run.tsv", "mask": "mask.nii.gz", "image_column": "picture", named: "set/mine.npz"}
+        ]  # fmt: skip
+    path, before = write_manifest(tmp_path, manifest), contents(tmp_path / "set")
+    with pytest.raises(DataError, match=r"set' holds '.*mine\.npz', which is read"):
+        cli.main(["prepare", "custom", str(path), "--output-dir", f"{tmp_path}/set", "--overwrite"])
+    assert contents(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_no_data_set_is_written_over_or_into_what_an_option_names(tmp_path, corpus):
+    """With `--overwrite`, a data set would take the place of the folder, and of all that lies in it."""
+    (tmp_path / "raw").mkdir()
+    write_planted(tmp_path / "set", "eeg", counts={"train": 6, "validation": 5, "test": 5})
+    (tmp_path / "set" / "mine").mkdir()
+    (tmp_path / "set" / "mine" / "a.nii.gz").write_text("recorded once")
+    (tmp_path / "pictures").mkdir()
+    before = contents(tmp_path)
+    named = [item for item in fields(resolve_name(CORPORA[corpus].options)) if item.metadata.get("type") is Path]
+    flags = [item.metadata.get("flag", f"--{item.name.replace('_', '-')}") for item in named]
+    flags += ["--roi"] if corpus == "nsd" else []
+    assert flags
+    more = ["--categories", "53"] if corpus == "things_meg" else []  # of which one of the files is
+    for flag in flags:
+        words = ["prepare", corpus, "--raw-dir", f"{tmp_path}/raw", *more, "--overwrite", "--output-dir"]
+        with pytest.raises(DataError, match=r"set' holds '.*a\.nii\.gz', which is read"):
+            cli.main([*words, f"{tmp_path}/set", flag, f"{tmp_path}/set/mine/a.nii.gz"])
+        if flag != "--roi":
+            with pytest.raises(DataError, match=r"set' lies in '.*pictures', which is read"):
+                cli.main([*words, f"{tmp_path}/pictures/set", flag, f"{tmp_path}/pictures"])
+    assert contents(tmp_path) == before

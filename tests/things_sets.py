@@ -28,11 +28,11 @@ def images_of(concepts, *endings):
 
 
 def write_things(folder, corpus, modality, shown, *, n_people=2, repeats=2, noise=1.0, seed=0, simulated=True,
-                 changed=0.0, encoder=ENCODER):  # fmt: skip
+                 changed=0.0, encoder=ENCODER, n_repeats=1):  # fmt: skip
     """Write a data set whose recordings are `embedding @ map + noise`; returns the folder.
 
     `shown` has the image ids of each split; `changed` is how far image embeddings are from those of other data sets;
-    without an `encoder` there are none.
+    without an `encoder` there are none. A row is said to be the mean of `n_repeats`.
     """
     rng = np.random.default_rng([seed, 11])
     ids = [image_id for names in shown.values() for image_id in names]
@@ -52,7 +52,8 @@ def write_things(folder, corpus, modality, shown, *, n_people=2, repeats=2, nois
                         values = embedding(name) @ maps[person]
                         values = values + noise * rng.standard_normal(values.shape)
                         values = values if SHAPES[modality] is None else values.reshape(SHAPES[modality])
-                        yield {"subject": f"sub-{person + 1:02d}", "image_id": name, "split": split, modality: values}
+                        yield {"subject": f"sub-{person + 1:02d}", "image_id": name, "split": split, modality: values,
+                               "n_repeats": n_repeats}  # fmt: skip
 
     metadata = {
         "corpus": corpus, "modality": modality, "split_protocol": "paper", "split_unit": "image", "licence": "none",

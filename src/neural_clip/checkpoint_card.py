@@ -11,7 +11,7 @@ from .modalities import MODALITIES
 from .terms import MODEL_LICENCE, model_licence
 
 TITLES = {name: modality.title for name, modality in MODALITIES.items()}
-REQUIRED = 'torch "transformers>=5.10"'
+REQUIRED = 'torch "transformers>=5.23"'  # as in pyproject.toml
 SHOWN = 8  # names of channels
 # A card with this line is made anew whenever weights are pushed from Python.
 MARK = "<!-- Written by neural_clip. A push of other weights replaces this card; remove this line to keep it. -->"

@@ -311,14 +311,14 @@ class SensorConfig(StrictConfig):
 
     def check_corpora(self, closed_form: ClosedFormSettings | None) -> None:
         """Raise a `ValueError` where inputs by corpus are damaged, or something needs people of equal channels."""
+        corpora = [] if closed_form is None else closed_form.corpora
         if check_corpora(self.corpora, self.subjects, self.inputs) is None:
+            check_value("closed_form.corpora", corpora, not corpora, "none where the model has one corpus")
             return
         why = "0 where people of several corpora share the network: they have no average subject"
         check_value("subject_dropout", self.subject_dropout, self.subject_dropout == 0, why)
-        own = closed_form is None or not (closed_form.shared or closed_form.mixed)
-        check_value(
-            "closed_form", self.closed_form, own, "a map of each subject's own where there are several corpora"
-        )
+        apart = closed_form is None or not (closed_form.shared or (closed_form.mixed and not corpora))
+        check_value("closed_form", self.closed_form, apart, "maps of subjects or corpora where there are several")
 
     @property
     def inputs(self) -> CorpusInputs:
@@ -458,12 +458,10 @@ class FmriConfig(StrictConfig):
                 f"but names {sorted(self.n_voxels)}."
             )
         found = ClosedFormSettings.of(self.closed_form, self.subjects)
-        fits = found is None or (found.first_sample, found.decimation, found.shared, found.mixed) == (
-            0,
-            1,
-            False,
-            False,
-        )
+        plain: tuple[Any, ...] = (0, 1, False, False, [])
+        fits = found is None or plain == (
+            found.first_sample, found.decimation, found.shared, found.mixed, found.corpora
+        )  # fmt: skip
         check_value("closed_form", self.closed_form, fits, "a map of each subject's own, from all voxels")
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import atexit
 import difflib
 import json
+import math
 import os
 import re
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 HUB_TIMEOUT = 5  # s; longer than any answer of a reachable Hub takes, short enough to wait for
 FILE_SUFFIX = re.compile(  # of recordings, arrays, tables and images: a file of such a name is missing here
     r"\.(fif|edf|bdf|gdf|vhdr|set|ds|nii|gz|npy|npz|mat|csv|tsv|txt|json|parquet|jpe?g|png|bmp|gif|tiff?|webp)\Z", re.I
 )
+MAX_DEPTH = 50  # of nested values in JSON and YAML; ours have ten, and what is deeper would end the interpreter
 REPEATED_AFTER = 0.02  # s, by when code that cannot raise has ended
 
 
@@ -68,6 +71,51 @@ def check_value(parameter: str, value: object, fits: bool, allowed: str) -> None
         raise DataError(
             f"Invalid value for the {parameter!r} parameter. Allowed is {allowed}, but got {value!r} instead."
         )
+
+
+def parse_json(text: str, *, finite: bool = True) -> Any:
+    """What JSON says; every file of JSON is read by this.
+
+    Args:
+        text (`str`): The JSON.
+        finite (`bool`): Whether NaN and infinite numbers, which Python writes though JSON has none, are refused.
+
+    Raises:
+        ValueError: If it is no JSON, nested more than `MAX_DEPTH` deep, or holds half a character or one key twice.
+    """
+    strict: dict[str, Any] = {"parse_constant": _no_number, "parse_float": _number} if finite else {}
+    try:
+        found = json.loads(text, object_pairs_hook=_each_once, **strict)
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from error
+    level = [found]
+    for _ in range(MAX_DEPTH):
+        nested = [each for each in level if isinstance(each, dict | list)]
+        level = [value for each in nested for value in (each.values() if isinstance(each, dict) else each)]
+    if any(isinstance(each, dict | list) for each in level):
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if "\\u" in text:  # half a character, as "\\ud800", can be written nowhere
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _number(text: str) -> float:
+    """A number, unless it is too large for one."""
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+    """A mapping, of which no key is told twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it holds the key {twice!r} twice")
+    return found
 
 
 def is_hub_name(place: object) -> bool:
@@ -153,7 +201,7 @@ def _damaged_file(place: str) -> str | None:
         try:
             if name.endswith(".json"):
                 with open(path, encoding="utf-8") as file:
-                    found = json.load(file)
+                    found = parse_json(file.read(), finite=False)
                 shards = found.get("weight_map", {}).values()
                 if not all(isinstance(shard, str) and shard in names for shard in shards):
                     return path

@@ -2,8 +2,11 @@
 
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from .errors import check_option
+
+BLOCK_ROWS = 1024  # queries of a larger batch that are compared at a time
 
 
 def positive_mask(image_ids: torch.Tensor | None, batch_size: int, device: torch.device) -> torch.Tensor:
@@ -17,8 +20,8 @@ def one_direction_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.T
     """Cross-entropy of each row against the uniform distribution over its positives.
 
     Args:
-        logits (`torch.Tensor` of shape `(batch_size, batch_size)`): Scaled similarities; row i is query i.
-        positives (`torch.BoolTensor` of shape `(batch_size, batch_size)`): True where column j answers row i.
+        logits (`torch.Tensor` of shape `(n_queries, batch_size)`): Scaled similarities; row i is query i.
+        positives (`torch.BoolTensor` of shape `(n_queries, batch_size)`): True where column j answers row i.
 
     Returns:
         `torch.Tensor` of shape `()`: Mean over rows, in nats.
@@ -63,12 +66,32 @@ def clip_loss(
             f"'image_ids' must have shape {tuple(neural_embeds.shape[:1])}, but got {tuple(image_ids.shape)}."
         )
     check_option("direction", direction, ("both", "neural_to_image"))
+    if len(neural_embeds) > BLOCK_ROWS:
+        neural_to_image = _loss_by_blocks(neural_embeds, image_embeds, logit_scale, image_ids)
+        if direction == "neural_to_image":
+            return neural_to_image
+        return (neural_to_image + _loss_by_blocks(image_embeds, neural_embeds, logit_scale, image_ids)) / 2
     logits = logit_scale.exp() * neural_embeds @ image_embeds.T  # (batch_size, batch_size)
     positives = positive_mask(image_ids, len(logits), logits.device)
     neural_to_image = one_direction_loss(logits, positives)
     if direction == "neural_to_image":
         return neural_to_image
     return (neural_to_image + one_direction_loss(logits.T, positives)) / 2
+
+
+def _loss_by_blocks(
+    queries: torch.Tensor, answers: torch.Tensor, logit_scale: torch.Tensor, image_ids: torch.Tensor | None
+) -> torch.Tensor:
+    """[`one_direction_loss`] of a large batch, a block of queries at a time; backward computes logits again."""
+    ids = torch.arange(len(queries), device=queries.device) if image_ids is None else image_ids
+
+    def of_block(own: torch.Tensor, own_ids: torch.Tensor) -> torch.Tensor:
+        logits = logit_scale.exp() * own @ answers.T  # (n_rows, batch_size)
+        return one_direction_loss(logits, own_ids[:, None] == ids) * len(own)
+
+    blocks = zip(queries.split(BLOCK_ROWS), ids.split(BLOCK_ROWS), strict=True)
+    sums = [checkpoint(of_block, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+    return torch.stack(sums).sum() / len(queries)
 
 
 def regression_loss(neural_embeds: torch.Tensor, image_embeds: torch.Tensor) -> torch.Tensor:

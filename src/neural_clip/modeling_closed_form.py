@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from .closed_form_settings import ClosedFormSettings
 from .configuration_neural_clip import AVERAGE_SUBJECT
+from .corpus_inputs import corpus_of
 from .modeling_subject_branch import CommonWindow, SubjectClosedForm, Window, blend
 from .modeling_subject_layers import (
     SubjectLayers,
@@ -72,6 +73,10 @@ class ClosedForm(nn.Module):
         self.is_sensors = hasattr(config, "n_chans")  # the class may be another copy of the same code
         self.window = Window(settings.first_sample, settings.decimation) if self.is_sensors else nn.Identity()
         self.weight = nn.Parameter(torch.empty(out_features, self.in_features(""))) if settings.shared else None
+        self.shared = SubjectLayers()  # maps of corpora
+        for corpus in settings.corpora:
+            first = next(name for name in config.subjects if corpus_of(name) == corpus)
+            self.shared[corpus] = nn.Linear(self.in_features(first), out_features, bias=False)
         self.layers = SubjectLayers()
         for name in config.subjects:
             self.layers[name] = self.new_layer(name in settings.own, name)
@@ -89,17 +94,27 @@ class ClosedForm(nn.Module):
         n_times = (self.config.n_times - self.settings.first_sample) // self.settings.decimation
         return self.config.inputs_of(name).n_chans * n_times
 
-    def give_map(self, name: str) -> ClosedFormLayer:
-        """Give a subject of the configuration a new layer with a map of its own, and return it."""
+    def give_map(self, name: str, dtype: str | None = None) -> ClosedFormLayer:
+        """Give a subject of the configuration a new layer with a map of its own, kept in `dtype`, and return it."""
         self.layers[name] = self.new_layer(True, name).to(next(self.parameters()).device, self.dtype)
         self.layers[name].requires_grad_(False)
         self.settings.own[:] = [*(each for each in self.settings.own if each != name), name]
+        self.settings.own_dtypes.pop(name, None)
+        if dtype not in (None, self.settings.dtype):
+            self.settings.own_dtypes[name] = dtype
         self.config.closed_form = self.settings.as_dict()
         return self.layers[name]
 
+    def maps_in_half(self) -> list[nn.Parameter]:
+        """Maps that are kept in 16 bits on disk."""
+        kept = [self.weight, *self.shared.parameters()] if self.settings.dtype == "float16" else []
+        kept += [self.layers[name].weight for name in self.settings.own if self.settings.dtype_of(name) == "float16"]
+        return [weight for weight in kept if weight is not None]
+
     def new_layer(self, own: bool, name: str) -> ClosedFormLayer:
         """A layer that leaves the embedding to the network."""
-        n_chans = self.config.n_chans if self.settings.mixed and not own else None
+        shares = not own and (self.settings.shared or corpus_of(name) in self.settings.corpora)
+        n_chans = self.config.inputs_of(name).n_chans if self.settings.mixed and shares else None
         return ClosedFormLayer(self.out_features, self.in_features(name) if own else None, n_chans)
 
     @torch.no_grad()
@@ -107,6 +122,8 @@ class ClosedForm(nn.Module):
         """Start without a map."""
         if self.weight is not None:
             self.weight.zero_()
+        for parameter in self.shared.parameters():
+            parameter.zero_()
 
     def add_subject(self, name: str) -> None:
         """Append a subject: the mean of the others, or nothing but the network where voxels do not correspond."""
@@ -135,6 +152,8 @@ class ClosedForm(nn.Module):
         found: dict[str, Any]
         if subject != AVERAGE_SUBJECT:
             found = dict(list(self.layers.values())[subject].named_parameters())
+            if (corpus := corpus_of(self.config.subjects[subject])) in self.shared:
+                return {"weight": self.shared[corpus].weight, **found}
         elif averaged := self.averaged():
             found = mean_parameters(averaged)
         else:
@@ -159,7 +178,7 @@ class ClosedForm(nn.Module):
         def layer_of(subject: int, rows: torch.Tensor) -> torch.Tensor:
             found, own = self.parts_of(subject), values[rows]
             if "mixing" in found:
-                own = found["mixing"] @ own
+                own = found["mixing"] @ own[:, : len(found["mixing"])]  # zeros follow the channels of a corpus
             mapped = found["bias"].expand(len(rows), self.out_features)
             if "weight" in found:
                 own = own.flatten(1)[:, : found["weight"].shape[1]]  # zeros follow the voxels or channels of a subject

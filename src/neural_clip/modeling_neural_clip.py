@@ -502,13 +502,8 @@ class NeuralClipModel(WholeModel):
 
     def maps_in_half(self) -> set[str]:
         """Names of tensors that are kept in 16 bits on disk."""
-        names = {
-            f"closed_forms.{modality}.{name}"
-            for modality, closed in self.closed_forms.items()
-            if closed.settings.dtype == "float16"
-            for name, _ in closed.named_parameters()
-        }
-        return {name for name in names if name.endswith(".weight")}
+        maps = {id(weight) for closed in self.closed_forms.values() for weight in closed.maps_in_half()}
+        return {name for name, parameter in self.named_parameters() if id(parameter) in maps}
 
     def mean_loss(
         self, features: torch.Tensor, image_embeds: torch.Tensor, image_ids: torch.Tensor | None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from .errors import check_option, check_value
@@ -57,6 +58,12 @@ class Options:
             if choices:
                 for one in value if "nargs" in item.metadata and isinstance(value, tuple) else (value,):
                     check_option(item.name, one, choices)
+
+    @property
+    def places(self) -> list[str | Path]:
+        """Files and folders that are named."""
+        values = ((item.metadata.get("type"), getattr(self, item.name)) for item in fields(self))
+        return [value for kind, value in values if kind is Path and value]
 
 
 def option_of(kind: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ writes a whole result of its own, on a disk that all processes share, so that wh
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import pickle
@@ -39,7 +40,9 @@ def on_cluster(address: str | None) -> Iterator[None]:
         yield
         return
     try:
+        import dask
         import distributed
+        from distributed.utils import LoopRunner
     except ImportError as error:
         raise DataError(
             "A Dask cluster ('--cluster') needs Dask, which is not installed: `pip install 'neural_clip[dask]'`."
@@ -48,6 +51,8 @@ def on_cluster(address: str | None) -> Iterator[None]:
 
     with _quiet_connections():
         try:
+            if dask.config.get("distributed.client.security-loader", None) is None:  # which a `Client` alone asks
+                LoopRunner().run_sync(_reach, address)
             client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
         except Exception as error:  # of sockets, of the address or of Dask's protocol
             raise DataError(
@@ -65,6 +70,16 @@ def on_cluster(address: str | None) -> Iterator[None]:
                 yield
         finally:
             client.close()
+
+
+async def _reach(address: str) -> None:
+    """Connect to a scheduler as a `Client` does, which waits for ever for one that takes connections and is silent."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    settings = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(connect(address, timeout=CONNECT_S, **settings), CONNECT_S)
+    await comm.close()
 
 
 def n_processes(num_proc: int) -> int:
@@ -88,8 +103,8 @@ def run_units(work: Callable[[Any], Any], units: Mapping[str, Any], *, num_proc:
         `tuple[str, Any]`: Name of a unit and what `work` returned, as units are finished.
 
     Raises:
-        DataError: If a process is killed. What `work` raises comes out as it is; units that were handed out before
-            are finished first, so that nothing done is lost.
+        DataError: If a process is killed, or cannot read its unit. What `work` raises comes out as it is; units that
+            were handed out before are finished first, so that nothing done is lost.
     """
     at_a_time = n_processes(num_proc)
     if at_a_time == 1:
@@ -105,7 +120,13 @@ def run_units(work: Callable[[Any], Any], units: Mapping[str, Any], *, num_proc:
             if error is None:
                 yield name, result
     except Exception as error:
-        if type(error).__name__ not in ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"):
+        if (kind := type(error).__name__) == "BrokenProcessPool":  # loky says so of what cannot be unpickled alone
+            reason = [line for line in str(error.__cause__).splitlines() if line.strip('"')][-1]
+            raise DataError(
+                f"A process could not read the work that it was given: {reason}. Processes import the same modules as "
+                "this one: install what this one finds by a changed 'sys.path' alone."
+            ) from error
+        if kind not in ("TerminatedWorkerError", "KilledWorker"):
             raise
         under_way = [name for name in [*units][: len(done) + at_a_time] if name not in done]
         raise DataError(

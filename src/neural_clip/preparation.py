@@ -6,6 +6,7 @@ A prepared data set states its [`Preparation`] and holds the [`Statistics`] of i
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 from urllib.parse import quote
 
@@ -48,9 +49,27 @@ STEPS = {
     "bands": "the pass band is {}", "baseline": "the baseline is {}", "reference": "the reference is {}",
     "projectors": "the projectors are {}", "spatial_filters": "the spatial filters are {}",
 }  # fmt: skip
+WAY_OUT = (
+    "Prepare from raw files, and train, with a scaling that other recordings can be given too, such as "
+    "`--scaling train_std` of `neural-clip prepare` for things_eeg2, things_eeg1 and alljoined."
+)
 EDGE = 1e-6  # s; times are sums of rounded decimals
 EXAMPLES = 5
 MEG_KINDS = (1, 301)  # of sensors and reference sensors in `mne.Info`
+
+
+def _are_pairs(values: Any) -> bool:
+    """Whether this is a list of pairs of numbers."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(pair, list | tuple) and len(pair) == 2
+        and all(isinstance(edge, Real) and not isinstance(edge, bool) for edge in pair)
+        for pair in values
+    )  # fmt: skip
+
+
+def _are_names(values: Any) -> bool:
+    """Whether this is a list of names, or says that they are unknown."""
+    return values == UNKNOWN or (isinstance(values, list | tuple) and all(isinstance(name, str) for name in values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +115,19 @@ class Preparation:
                 raise ValueError(
                     f"Invalid value for {key!r} of a preparation: {getattr(self, key)!r}, not in {values}."
                 )
+        for key, fits, expected in (
+            ("unit", isinstance(self.unit, str | None), "a text or None"),
+            ("bands", self.bands is None or _are_pairs(self.bands), "a list with two numbers a band, or None"),
+            ("baseline", self.baseline in (None, UNKNOWN) or _are_pairs([self.baseline]), "two times in s, or None"),
+            ("reference", isinstance(self.reference, str), "a text"),
+            ("projectors", _are_names(self.projectors), "a list of names"),
+            ("spatial_filters", _are_names(self.spatial_filters), "a list of names"),
+            ("obstacle", isinstance(self.obstacle, str | None), "a text or None"),
+        ):
+            if not fits:
+                raise ValueError(
+                    f"Invalid value for {key!r} of a preparation: {getattr(self, key)!r:.80}; it should be {expected}."
+                )
         if self.scaling == "baseline z-score" and not isinstance(self.baseline, list | tuple):
             raise ValueError(f"A 'baseline z-score' needs a 'baseline' in s, but it is {self.baseline!r}.")
 
@@ -117,6 +149,14 @@ class Preparation:
     def as_dict(self) -> dict:
         """As JSON holds it."""
         return asdict(self)
+
+    @property
+    def said_of_others(self) -> str:
+        """Why a model of these rows takes no recordings as they were recorded, for people; empty where it does."""
+        if self.obstacle is None:
+            return ""
+        why = f"A model of these rows takes no recordings as they were recorded: {self.obstacle}."
+        return f"{why} {WAY_OUT}" if self.scaling == UNKNOWN else why
 
     @property
     def prepared_unit(self) -> str | None:
@@ -142,6 +182,22 @@ class Preparation:
             for key in known
             if mine[key] != theirs[key] and not (key in same and same[key](mine[key], theirs[key]))
         ]
+
+
+def check_keeps_places(preparation: Preparation | None, whose: str) -> None:
+    """Raise a `ValueError` where channels may have been mixed by their scaling, so that none can be interpolated.
+
+    Args:
+        preparation ([`Preparation`], *optional*): What they went through; `None` where nobody knows.
+        whose (`str`): For the message.
+    """
+    if preparation is not None and preparation.scaling != UNKNOWN:
+        return
+    why = (preparation and preparation.obstacle) or "nobody stated how they were scaled"
+    raise ValueError(
+        f"Channels of {whose} cannot be interpolated: {why}. Where channels were whitened together, none of them "
+        f"holds the potential of its own place. {WAY_OUT}"
+    )
 
 
 def _shown(key: str, value: Any) -> str:

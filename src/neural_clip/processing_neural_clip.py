@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from math import isfinite
 from numbers import Real
 from types import SimpleNamespace
@@ -25,9 +26,12 @@ from .preparation import (
     CHANNEL_UNITS,
     SAMPLE_TOLERANCE,
     STATISTICS_FILE,
+    UNKNOWN,
+    WAY_OUT,
     Preparation,
     Recorded,
     channel_differences,
+    check_keeps_places,
     check_prepared_spread,
     facts_of_info,
     places_of_voxels,
@@ -50,6 +54,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 OWN_KEYS = {"subjects", "n_voxels"}  # of one group; the others say what its recordings look like
 PREPARED = "prepared"
+LARGEST_EDGE = 4096  # of pictures that a vision tower takes, in pixels; those of CLIP have 224 to 448
 
 
 class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
@@ -78,6 +83,9 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
         self, recordings: dict | None = None, image_settings: dict | None = None, trained_on: dict | None = None
     ) -> None:
         super().__init__()
+        for modality, groups in (recordings or {}).items():
+            if not isinstance(groups, Mapping | list | tuple):
+                raise ValueError(f"'recordings' of {modality!r} should be a list of settings, but is {groups!r:.80}.")
         self.recordings: dict[str, list[dict]] = {
             modality: [dict(groups)] if isinstance(groups, Mapping) else list(groups)
             for modality, groups in (recordings or {}).items()
@@ -201,7 +209,7 @@ class NeuralClipProcessor(PushedByTerms, ProcessorMixin):
     def image_processor(self) -> Any:
         """The CLIP image processor, or `None` for models of ready-made image embeddings."""
         if self._image_processor is None and self.image_settings is not None:
-            self._image_processor = ClipPixels(**self.image_settings)
+            self._image_processor = image_processor_of(self.image_settings)
         return self._image_processor
 
     @property
@@ -440,6 +448,7 @@ def repeatable(preparation: Preparation | None) -> Preparation:
         raise ValueError(
             f"Recordings as they were recorded cannot be used: {obstacle}. Rows of a data set prepared alike can, and "
             "whatever you prepared alike yourself with unit='prepared'."
+            + (f" {WAY_OUT}" if preparation is not None and preparation.scaling == UNKNOWN else "")
         )
     return preparation
 
@@ -459,12 +468,38 @@ def check_group(group: Any, modality: str) -> None:
                 f"'processor_config.json' of the checkpoint is damaged: {key!r} of {modality!r} recordings is "
                 f"{value!r:.80}. Fetch or copy the checkpoint again."
             )
-    places = group.get("ch_positions")
-    if places is not None and not are_places(places, group.get("n_chans")):
-        raise ValueError(
-            "'processor_config.json' of the checkpoint is damaged: 'ch_positions' should be three numbers of each of "
-            f"{group.get('n_chans')} channels, but is {places!r:.80}. Fetch or copy the checkpoint again."
-        )
+    for key, expected, fits in (
+        ("subjects", "names", all(isinstance(name, str) for name in group["subjects"])),
+        ("ch_names", "names", all(isinstance(name, str) for name in group.get("ch_names") or ())),
+        ("n_voxels", "a count of each subject", MODALITIES[modality].sensors or all(
+            isinstance(name, str) and is_count(group["n_voxels"].get(name)) for name in group["subjects"])),
+        ("corpus", "a name", isinstance(group.get("corpus"), str | None)),
+        ("preparation", "what recordings went through", is_preparation(group.get("preparation"))),
+        ("ch_positions", f"three numbers of each of {group.get('n_chans')} channels",
+         group.get("ch_positions") is None or are_places(group["ch_positions"], group.get("n_chans"))),
+    ):  # fmt: skip
+        if not fits:
+            raise ValueError(
+                f"'processor_config.json' of the checkpoint is damaged: {key!r} of {modality!r} recordings should be "
+                f"{expected}, but is {group[key]!r:.80}. Fetch or copy the checkpoint again."
+            )
+
+
+def is_preparation(content: Any) -> bool:
+    """Whether this is what a [`Preparation`] is written as; steps of later versions are told where they matter."""
+    if not isinstance(content, Mapping):
+        return content is None
+    known = {entry.name for entry in fields(Preparation)}
+    try:
+        Preparation(**{key: content[key] for key in content if key in known})
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def is_count(value: Any) -> bool:
+    """Whether this is a whole number above 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def are_places(places: Any, n_chans: int | None) -> bool:
@@ -473,6 +508,31 @@ def are_places(places: Any, n_chans: int | None) -> bool:
         return np.array(places).dtype.kind in "if" and np.shape(places) == (n_chans, 3)
     except ValueError:
         return False
+
+
+def image_processor_of(settings: Any) -> Any:
+    """The CLIP image processor of `image_settings`, which come from a file and may be damaged."""
+    try:
+        made = ClipPixels(**settings)
+        check_image_processor(made)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            "'processor_config.json' of the checkpoint is damaged: no image can be prepared by its 'image_settings' "
+            f"({error}). Fetch or copy the checkpoint again."
+        ) from error
+    return made
+
+
+def check_image_processor(processor: Any) -> tuple[int, ...]:
+    """The shape of what an image processor makes of a picture, `(3, height, width)`; an error where it makes none."""
+    for key in ("size", "crop_size"):
+        edges = [edge for edge in dict(getattr(processor, key, None) or {}).values() if edge is not None]
+        if not all(isinstance(edge, int) and 0 < edge <= LARGEST_EDGE for edge in edges):
+            raise ValueError(f"{key!r} should be edges from 1 to {LARGEST_EDGE} pixels, but is {edges}")
+    pixels = processor(images=np.full((8, 8, 3), 128, dtype=np.uint8), return_tensors="pt")["pixel_values"]
+    if not torch.isfinite(pixels).all():
+        raise ValueError("pixels become NaN or infinite")
+    return tuple(pixels.shape[1:])
 
 
 def is_mne(recordings: Any) -> bool:
@@ -618,7 +678,10 @@ def interpolation_for(
     else:
         montage = Montage.of_names(ch_names, modality)
     places = spec.get("ch_positions")
-    return interpolation(montage, tuple(spec["ch_names"]), None if places is None else tuple(map(tuple, places)))
+    made = interpolation(montage, tuple(spec["ch_names"]), None if places is None else tuple(map(tuple, places)))
+    if made.interpolated or made.left_out:
+        check_keeps_places(Preparation.of(spec.get("preparation")), "the recordings that the model was trained on")
+    return made
 
 
 def interpolated(values: np.ndarray, made: Interpolation, ch_names: Sequence[str], modality: str) -> np.ndarray:
@@ -679,13 +742,21 @@ def own_names(epochs: Any, spec: dict) -> list[str]:
     names = list(epochs.ch_names if spec["ch_names"] is None else spec["ch_names"])
     missing = [name for name in names if name not in epochs.ch_names]
     if missing:
-        raise ValueError(f"The epochs lack {len(missing)} of the model's {len(names)} channels: {missing[:5]}. {HINT}")
+        raise ValueError(
+            f"The epochs lack {len(missing)} of the model's {len(names)} channels: {_some(missing)}. They have "
+            f"{_some(epochs.ch_names)}. {HINT}"
+        )
     if len(names) != spec["n_chans"]:
         raise ValueError(f"The epochs have {len(names)} channels; the model takes {spec['n_chans']}.")
     bads = [name for name in names if name in epochs.info["bads"]]
     if bads:
         raise ValueError(f"Channels that the model needs are marked bad: {bads[:5]}. {HINT} Or take the mark away.")
     return names
+
+
+def _some(names: list[str]) -> list[str]:
+    """The first five names."""
+    return [*names[:5], "..."] if len(names) > 5 else list(names)
 
 
 def voxel_rows(recordings: Any, mask: Any, modality: str) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ whose terms forbid redistribution, or of which nobody knows what they learnt fro
 """
 
 import inspect
-import json
 import tempfile
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint_card import MARK, card_text
-from .errors import HUB_TIMEOUT
+from .errors import HUB_TIMEOUT, DataError, parse_json
 from .terms import check_terms, check_visibility
 
 IN_PYTHON = {True: "pass private=False", False: "leave private=False away"}
@@ -161,9 +160,16 @@ class Push:
 
     def _json(self, folder: Path, name: str, there: Collection[str]) -> Mapping | None:
         """A configuration from what is sent, or else from the repository; `None` where it is in neither."""
-        if (folder / name).is_file():
-            return json.loads((folder / name).read_text(encoding="utf-8"))
-        return json.loads(self._text(name)) if name in there else None
+        sent = folder / name
+        if not sent.is_file() and name not in there:
+            return None
+        try:
+            found = parse_json(sent.read_text(encoding="utf-8") if sent.is_file() else self._text(name))
+        except ValueError as error:  # of UTF-8 too
+            raise DataError(f"'{name}' of '{self.repo}' is damaged, so no card can be written: {error}") from error
+        if not isinstance(found, dict):
+            raise DataError(f"'{name}' of '{self.repo}' is damaged, so no card can be written: it is no JSON object.")
+        return found
 
     def _is_other(self, folder: Path, name: str, there: Collection[str]) -> bool:
         """Whether a file is sent that the repository does not have as it is."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import compare_shares
+import variants
 from neural_clip.prepared.known_corpora import CORPUS_OF
 from neural_clip.prepared.reader import PreparedSet
 from paths import REPOSITORY
@@ -61,12 +62,13 @@ def test_best_baseline_and_what_is_behind():
     ]  # fmt: skip
 
 
-def test_page_and_committed_results_agree():
-    file = REPOSITORY / "studies" / "results" / "shares_demo.json"
+@pytest.mark.parametrize("name", ["demo", *compare_shares.REAL])
+def test_page_and_committed_results_agree(name):
+    file = REPOSITORY / "studies" / "results" / f"shares_{name}.json"
     page = (REPOSITORY / "docs" / "studies" / "ridge.md").read_text(encoding="utf-8")
-    shown = re.search(r"<!-- results: demo -->(.*?)<!-- end -->", page, re.DOTALL).group(1).strip()
+    shown = re.search(f"<!-- results: {name} -->(.*?)<!-- end -->", page, re.DOTALL).group(1).strip()
     assert shown == compare_shares.section(json.loads(file.read_text(encoding="utf-8")))
-    assert "simulated" in shown and "Chance is 0.5" in shown
+    assert ("simulated" in shown) == (name == "demo") and "Chance is 0.5" in shown
 
 
 @pytest.mark.slow
@@ -100,3 +102,17 @@ def test_shares_are_written_trained_and_compared(tmp_path, capsys):
         (pair,) = (pair for pair in ridge["ahead"] if (pair["seed"], pair["score"]) == ("mean", score))
         assert pair["difference"] == pytest.approx(np.mean(recipe[0][score]) - ridge[score], abs=1e-9)
     assert page.read_text().count("| EEG simulated | 20 (50%) |") == 2
+
+
+@pytest.mark.slow
+def test_real_recordings_are_taken_whole_from_where_they_lie(tmp_path, monkeypatch):
+    folder = write_planted(tmp_path / "digits", "fmri", pixels=False, simulated=False)
+    monkeypatch.setattr(variants, "REAL", {"digits": {"fmri": folder}})
+    page = tmp_path / "page.md"
+    page.write_text("# page\n\n<!-- results: digits -->\n<!-- end -->\n")
+    monkeypatch.chdir(REPOSITORY)
+    words = ["--name", "digits", "--recipe", "base", "--seeds", "0", "--epochs", "1", "--page", str(page)]
+    compare_shares.main([*words, "--output-dir", str(tmp_path / "out"), "--results-dir", str(tmp_path)])
+    records = json.loads((tmp_path / "shares_digits.json").read_text())["records"]
+    assert {(record["modality"], record["share"], record["simulated"]) for record in records} == {("fmri", 1, False)}
+    assert "| fMRI | 40 (100%) |" in page.read_text() and "cut" not in page.read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 import shutil
 import time
 import traceback
@@ -20,7 +19,6 @@ from attack.rewrites import RAN
 from attack.sources import SOURCES
 from attack.targets import Refused, differing
 
-TEXTS = (".yaml", ".json", ".tsv", ".csv", ".md")
 MEMORY = 2 * 2**30  # bytes beyond the undamaged run
 
 
@@ -66,10 +64,7 @@ def _refused(message: str, damage, before: dict) -> dict:
         return {"outcome": "fault", "why": f"an error, but left {left[:3]} and changed {changed[:3]}: {message[:200]}"}
     names = {Path(name).name for name in (*before, *(damage.files if damage else ())) if "." in Path(name).name}
     names |= {Path(name).parts[0] for name in before}
-    # a content that does not fit is told by a parameter, an image or a subject; damage of a file by its name
-    content = damage and (damage.kind in ("valid", "invalid") or damage.files[0].endswith(TEXTS))
-    quoted = content and re.search(r"'[^']{2,}'|sub-\w+", message)
-    if damage and not quoted and not any(name in message for name in names):
+    if damage and not any(name in message for name in names):
         return {"outcome": "fault", "why": f"names no file: {message[:300]}"}
     return {"outcome": "error", "why": message[:300]}
 

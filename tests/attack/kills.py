@@ -24,6 +24,7 @@ import numpy as np
 from attack.child import Child, alone
 from attack.sources import SOURCES
 from attack.targets import Refused, command, contents, differing, read_set
+from neural_clip.prepared.known_corpora import TWINS
 
 # Audit events of operations that change a folder (https://docs.python.org/3/library/audit_events.html)
 CHANGES = {
@@ -56,6 +57,7 @@ class Writer(NamedTuple):
             there already or because it asks how to go on.
         read (`Callable`, *optional*): Reads `out`; a `DataError` must name what lies beside it.
         by_file (`bool`): Whether each file is whole by itself, not the folder.
+        midway (`str`): Pattern of entries that later steps of the command write anew; they are compared at its end.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Writer(NamedTuple):
     again: tuple[Callable[[], object], ...] = ()
     read: Callable[[], object] | None = None
     by_file: bool = False
+    midway: str = r"\Z"
 
 
 def line(text: str) -> Callable[[], object]:
@@ -73,14 +76,28 @@ def line(text: str) -> Callable[[], object]:
     return lambda: command(text)
 
 
-def simulated() -> None:
-    """A very small twin of THINGS-MEG."""
-    from neural_clip.simulation.presets import get_preset
-    from neural_clip.simulation.simulate import simulate
+TWIN_SIZES = {
+    "meg": {"n_concepts": 6, "n_test_images": 2, "n_sessions": 1, "n_runs": 1, "n_chans": 4},
+    "eeg": {"n_classes": 2, "images_per_class": 4, "n_chans": 4},
+    "fmri": {"n_shared": 4, "n_unshared": 8, "n_sessions": 1, "trials_per_session": 12, "grid_shapes": ((9, 8, 7),),
+             "n_voxels": (80,)},
+    "things_eeg2": {},
+    "things_fmri": {"grid_shapes": ((9, 8, 7),), "n_voxels": (80,)},
+}  # fmt: skip
 
-    tiny = get_preset("tiny")
-    sizes = {"subjects": (1,), "n_concepts": 6, "n_test_images": 2, "n_sessions": 1, "n_runs": 1, "n_chans": 4}
-    simulate("out", replace(tiny, meg=replace(tiny.meg, **sizes)), corpora=["meg"])
+
+def simulated(name: str) -> Callable[[], None]:
+    """A very small twin of a corpus."""
+
+    def run() -> None:
+        from neural_clip.simulation.presets import get_preset
+        from neural_clip.simulation.simulate import simulate
+
+        tiny = get_preset("tiny")
+        small = replace(getattr(tiny, name), subjects=(1,), **TWIN_SIZES[name])
+        simulate("out", replace(tiny, **{name: small}), corpora=[name])
+
+    return run
 
 
 def saved(modality: str = "eeg") -> None:
@@ -97,7 +114,7 @@ ADAPT = "adapt --checkpoint trained --data eeg=set_eeg --output-dir out --epochs
 PRIOR = (
     "adapt --checkpoint trained --data fmri=set_third --known fmri=set_fmri --prior places --output-dir out --epochs 1"
 )
-RUN = "run set_eeg set_fmri --output-dir out --recipe recipe.yaml"
+RUN = "run manifest.yaml --output-dir out --recipe recipe.yaml --model neural_clip/tiny-clip"
 LEAVE_OUT = "leave-one-person-out set_eeg --output-dir out --recipe recipe.yaml --epochs 1 --baselines identity"
 BUILD = "gallery build set_fmri --recordings --checkpoint trained --output-dir out"
 EMBED = "embed-recordings set_fmri --checkpoint trained --output-file out/fmri.parquet --overwrite"
@@ -105,6 +122,11 @@ EVALUATE = (
     "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --baselines none --no-controls "
     "--subjects sub-01"
 )
+BASELINES = (
+    "evaluate --checkpoint trained --data eeg=set_eeg --output-dir out --no-controls --no-pictures --num-proc 2 "
+    "--baselines ridge identity random --subjects sub-01 sub-02"
+)
+EVALUATE_ALL = "evaluate --checkpoint trained --data fmri=set_fmri --output-dir out --subjects sub-01"
 WRITERS = [
     Writer("prepare custom", "series", line(CUSTOM), read=read_set("out")),
     Writer("prepare custom over another", "epochs", line(f"{CUSTOM} --overwrite"),
@@ -119,12 +141,13 @@ WRITERS = [
     Writer("prepare alljoined", "alljoined",
            line("prepare alljoined --raw-dir aj/flat --route flat --output-dir out")),
     Writer("prepare things_fmri", "things_fmri", line("prepare things_fmri --raw-dir things_fmri --output-dir out")),
-    Writer("simulate", "npz", simulated, "out/things_meg"),
+    *(Writer(f"simulate {name}", "npz", simulated(name), f"out/{TWINS[name].name}") for name in TWIN_SIZES),
     Writer("embed-images", "trained", line("embed-images set_fmri --overwrite"), "set_fmri",
            read=read_set("set_fmri")),
     Writer("embed-images in two processes", "trained", line("embed-images set_fmri --overwrite --num-proc 2"),
            "set_fmri", read=read_set("set_fmri")),
     Writer("train", "trained", line(TRAIN), again=(line(f"{TRAIN} --resume"), line(f"{TRAIN} --overwrite"))),
+    Writer("train by folds", "unsplit", line(TRAIN), again=(line(f"{TRAIN} --resume"), line(f"{TRAIN} --overwrite"))),
     Writer("train over another", "trained", line(f"{TRAIN} --overwrite --seed 7"),
            before=lambda: shutil.copytree("trained", "out"), again=(line(f"{TRAIN} --resume --seed 7"),)),
     Writer("train again from the start", "trained", line(TRAIN), again=(line(f"{TRAIN} --overwrite"),)),
@@ -132,6 +155,8 @@ WRITERS = [
     Writer("adapt with a prior", "trained", line(PRIOR)),
     Writer("adapt over another", "trained", line(f"{ADAPT} --overwrite"), before=line(f"{ADAPT} --seed 3")),
     Writer("evaluate", "trained", line(EVALUATE), before=line(f"{EVALUATE} --split validation"), by_file=True),
+    Writer("evaluate baselines in two processes", "trained", line(BASELINES), by_file=True),
+    Writer("evaluate with baselines and controls", "trained", line(EVALUATE_ALL), by_file=True),
     Writer("save a gallery", "gallery", saved),
     Writer("save a gallery over another", "gallery", saved, before=lambda: saved("fmri")),
     Writer("gallery build", "trained", line(BUILD)),
@@ -139,7 +164,7 @@ WRITERS = [
            before=line(f"{BUILD} --subjects sub-01")),
     Writer("embed-recordings over another", "trained", line(EMBED), before=line(f"{EMBED} --dtype float16"),
            by_file=True),
-    Writer("run", "trained", line(RUN), "out/checkpoint"),
+    Writer("run", "manifested", line(RUN), by_file=True, midway=r"run\.json/|data/"),
     Writer("leave-one-person-out", "trained", line(LEAVE_OUT), by_file=True),
     Writer("report", "trained", line("report report"), "report", by_file=True),
 ]  # fmt: skip
@@ -249,7 +274,8 @@ class Kills:
                     for key, value in state.items()
                     if value not in (old.get(key, "?"), new.get(key, "?"))
                     and new.get(key, "?") is not None
-                    and ".partial" not in key  # what was being written
+                    and not re.search(r"[.-]partial", key)  # what was being written, and finished pieces of it
+                    and not re.match(writer.midway, key)
                 ]
                 if mixed:
                     return f"neither the old nor the new: {mixed[:4]}"

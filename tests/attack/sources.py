@@ -274,6 +274,16 @@ def _recipe(folder: Path, seed: int) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
+def unsplit(folder: Path, seed: int) -> None:
+    """A prepared set without a validation split, and a recipe that cross-validates."""
+    from planted_data import READY, write_planted
+
+    counts = {"train": 20, "test": 12}
+    write_planted(folder / "set_eeg", "eeg", seed=seed, counts=counts, repeats=1, pixels=False, encoder=READY)
+    recipe = {"data": {"eeg": "set_eeg"}, "model": {"eeg": MODEL["eeg"]}, "training": TRAINING}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"folds": 2, "closed_form": True}))
+
+
 def trained(folder: Path, seed: int) -> None:
     """A checkpoint of the recipe, and its evaluation with pictures."""
     _recipe(folder, seed)
@@ -295,8 +305,46 @@ def gallery(folder: Path, seed: int) -> None:
 
 
 def recorded(folder: Path, seed: int) -> None:
-    """Raw files of EEG, MEG and fMRI, with a checkpoint of the sets prepared from them."""
+    """Raw files of EEG, MEG and fMRI, with a checkpoint of the sets prepared from them, and pictures as queries."""
+    from PIL import Image
+
     make_lab(folder)
+    (folder / "asked").mkdir()
+    for number, suffix in enumerate(("png", "jpg", "webp")):
+        Image.open(folder / f"stimuli/im{number:02d}.png").save(folder / f"asked/picture{number}.{suffix}")
+
+
+def manifested(folder: Path, seed: int) -> None:
+    """Files of `mne.Epochs`, their manifest, and a recipe for a run from one to the other end."""
+    write_manifest(folder, eeg_manifest(folder, scaling="train")[0])
+    recipe = {"data": {"eeg": "x"}, "model": MODEL, "training": TRAINING | {"num_train_epochs": 1}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def corpora(folder: Path, seed: int) -> None:
+    """EEG of two corpora, and what is read with options: a set without validation recordings, one that lacks a
+    channel, one of other images of the test concepts; a checkpoint of both corpora, and one of the first.
+    """
+    from neural_clip.preparation import Preparation
+    from several_corpora import FIRST, SECOND, write_sensors
+    from things_sets import images_of, write_things
+
+    without = FIRST | {"ch_names": [name for name in FIRST["ch_names"] if name != "Cz"]}
+    for number, (name, shape) in enumerate({"first": FIRST, "second": SECOND, "cap": without}.items()):
+        stated = Preparation(unit="V", scaling="none").as_dict()  # so that channels can be interpolated
+        write_sensors(folder / name, shape, seed=10 * number + seed, repeats=1, preparation=stated)
+    concepts = [f"new{n}" for n in range(4)]
+    shown = {"train": images_of([f"seen{n}" for n in range(8)], "01b"), "test": images_of(concepts, "05s")}
+    write_things(folder / "shown", "things_eeg2", "eeg", shown, seed=seed)
+    others = {"train": images_of(concepts, "01b", "02b"), "test": ["seen0_09s"]}
+    write_things(folder / "others", "things_meg", "meg", others, seed=30 + seed)
+    for name, data in {"both": ["first", "second"], "alone": ["first"], "folds": ["shown"]}.items():
+        recipe = {"data": {"eeg": data}, "model": {"eeg": MODEL["eeg"]}, "training": TRAINING | {"output_dir": name}}
+        recipe["training"] |= {"num_train_epochs": 1}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    command("train both.yaml")
+    command("train alone.yaml")
+    command("train folds.yaml --folds 2")
 
 
 def interrupted(folder: Path, seed: int) -> None:
@@ -318,6 +366,6 @@ SOURCES: dict[str, Callable[[Path, int], None]] = {
     for source in (
         *(epochs, npz, npy, mat, mat_73, series, places, fif, brainvision, edf, bdf, ctf, bids),
         *(nsd, imagenet_eeg, things_meg, things_eeg2, things_fmri, things_eeg1, alljoined),
-        *(trained, gallery, recorded, interrupted),
+        *(trained, unsplit, gallery, recorded, interrupted, manifested, corpora),
     )
 }

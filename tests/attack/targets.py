@@ -21,6 +21,7 @@ CHECKPOINT = {
     "trained/config.json": "sealed",
     "trained/processor_config.json": "sealed",
     "trained/training.json": "text",
+    "trained/validation_predictions.safetensors": "kept here",
 }
 
 
@@ -28,6 +29,12 @@ def files_of(folder: str, rows: str) -> dict[str, str]:
     """How the files of a prepared set are guarded, where its rows are guarded so."""
     named = {"*.parquet": rows, "*.safetensors": "sealed", "README.md": "text", "neural_clip.json": "text"}
     return {f"{folder}/{name}": guard for name, guard in named.items()}
+
+
+def of_checkpoint(folder: str, recorded: bool = True) -> dict[str, str]:
+    """How the files of a checkpoint are guarded: by its record, where it was trained by a command."""
+    found = {"model.safetensors": "bare", "config.json": "text", "processor_config.json": "text"}
+    return {f"{folder}/{name}": "sealed" if recorded else guard for name, guard in found.items()}
 
 
 def both(rows: str) -> dict[str, str]:
@@ -69,7 +76,7 @@ def command(line: str) -> str:
             main(line.split())
     except SystemExit as stop:
         if stop.code not in (0, None):
-            raise Refused(f"exit code {stop.code}: {err.getvalue()[-1500:]} {out.getvalue()[-1500:]}") from stop
+            raise Refused(f"exit code {stop.code}: {err.getvalue()} {out.getvalue()}") from stop
     return out.getvalue()
 
 
@@ -164,29 +171,48 @@ def doctor(folder: str) -> Callable[[], Results]:
     return run
 
 
-def train(options: str, out: str) -> Callable[[], Results]:
-    """Two epochs; the weights are the result."""
+def train(options: str, out: str, recipe: str = "recipe.yaml") -> Callable[[], Results]:
+    """An epoch or two; the weights are the result."""
 
     def run() -> Results:
-        command(f"train recipe.yaml {options}")
+        command(f"train {recipe} {options}")
         return {name: value for name, value in contents(out).items() if name == "model.safetensors"}
 
     return run
 
 
-def adapt() -> Results:
-    """A layer for the third person."""
-    command("adapt --checkpoint trained --data eeg=set_eeg --output-dir out --epochs 1")
-    return {name: value for name, value in contents("out").items() if name == "model.safetensors"}
+def adapt(options: str) -> Callable[[], Results]:
+    """A layer for the third person; the predictions of those whom the checkpoint knows are carried over."""
+
+    def run() -> Results:
+        command(f"adapt --checkpoint trained {options} --output-dir out --epochs 1")
+        return {name: value for name, value in contents("out").items() if name.endswith(".safetensors")}
+
+    return run
 
 
-def evaluate() -> Results:
-    """Scores of the checkpoint."""
-    command(
-        "evaluate --checkpoint trained --data eeg=set_eeg fmri=set_fmri --output-dir out --baselines none "
-        "--no-pictures --subjects sub-01 sub-02"
-    )
-    return contents("out")
+def into(line: str) -> Callable[[], Results]:
+    """What a command writes into a folder `out`."""
+
+    def run() -> Results:
+        command(line)
+        return contents("out")
+
+    return run
+
+
+def evaluate(options: str) -> Callable[[], Results]:
+    """Scores of a checkpoint."""
+    return into(f"evaluate {options} --output-dir out --baselines none --no-pictures")
+
+
+def run_whole() -> Results:
+    """From a manifest to scores: data, weights and report; the steps before one that fails stay, for the next run."""
+    command("run manifest.yaml --recipe recipe.yaml --model neural_clip/tiny-clip --output-dir begun")
+    found = contents("begun")
+    return {
+        name: found[name] for name in found if "/report.json/" in name or name.endswith((".parquet", ".safetensors"))
+    }
 
 
 def report() -> Results:
@@ -240,6 +266,15 @@ def decoded(recordings: str, options: str) -> Callable[[], Results]:
         where = "--gallery stimuli --checkpoint checkpoint --subject sub-01"
         printed = command(f"decode {recordings} {options} {where} --json")
         return {"queries": repr(json.loads(printed)["queries"])}
+
+    return run
+
+
+def answered(line: str) -> Callable[[], Results]:
+    """What a verb of the command line finds."""
+
+    def run() -> Results:
+        return {"queries": repr(json.loads(command(f"{line} --json"))["queries"])}
 
     return run
 
@@ -311,6 +346,8 @@ TWIN = {"*.jpg": "bare", **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text")}
 EEG1 = {"*.eeg": "bare", "*.jpg": "bare", **dict.fromkeys(("*.vhdr", "*.vmrk", "*.tsv", "*.json"), "text")}
 THINGS = "things_meg --raw-dir things --route"
 REPORT = {"report/report.json": "text", "report/embeddings.npz": "summed"}
+TWO = files_of("first", "footed") | files_of("second", "footed")
+ASKED = {"asked/*.png": "summed", "asked/*.jpg": "bare", "asked/*.webp": "bare"}
 PRETRAINED = {"trained/*.json": "text", "trained/*.safetensors": "bare"}
 TARGETS = [
     _custom("epochs", {"*.fif": "bare"}),
@@ -355,8 +392,119 @@ TARGETS = [
     Target("doctor", "trained", files_of("set_own", "sealed"), doctor("set_own"), 2),
     Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir out", "out"), 2),
     Target("train --resume", "interrupted", {"trained*/checkpoint-2/*": "sealed"}, train("--resume", "trained")),
-    Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt),
-    Target("evaluate", "trained", both("footed") | CHECKPOINT, evaluate, 2),
+    Target(
+        "train --streaming",
+        "corpora",
+        {"alone.yaml": "text"} | files_of("first", "footed"),
+        train("--streaming --output-dir out", "out", "alone.yaml"),
+        0.5,
+    ),
+    Target(
+        "train --folds",
+        "corpora",
+        {"folds.yaml": "text"} | files_of("shown", "sealed"),
+        train("--folds 2 --output-dir out", "out", "folds.yaml"),
+        0.5,
+    ),
+    Target(
+        "train several corpora",
+        "corpora",
+        {"both.yaml": "text"} | TWO,
+        train("--data eeg=first eeg=second --output-dir out", "out", "both.yaml"),
+        0.5,
+    ),
+    Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt("--data eeg=set_eeg")),
+    Target(
+        "adapt --prior places",
+        "trained",
+        files_of("set_third", "footed") | files_of("set_fmri", "footed") | CHECKPOINT,
+        adapt("--data fmri=set_third --known fmri=set_fmri --prior places"),
+        0.5,
+    ),
+    Target(
+        "evaluate",
+        "trained",
+        both("footed") | CHECKPOINT,
+        evaluate("--checkpoint trained --data eeg=set_eeg fmri=set_fmri --subjects sub-01 sub-02"),
+        2,
+    ),
+    Target(
+        "evaluate several corpora",
+        "corpora",
+        of_checkpoint("both") | TWO,
+        evaluate("--checkpoint both --data eeg=first eeg=second"),
+    ),
+    Target(
+        "evaluate --templates",
+        "corpora",
+        files_of("shown", "footed") | files_of("others", "footed"),
+        evaluate("--checkpoint folds --data eeg=shown --protocol things-eeg2-200 --templates others"),
+    ),
+    Target(
+        "evaluate --montage",
+        "corpora",
+        of_checkpoint("alone") | files_of("cap", "footed"),
+        evaluate("--checkpoint alone --data eeg=cap --montage interpolate"),
+        0.5,
+    ),
+    Target(
+        "embed-recordings",
+        "recorded",
+        of_checkpoint("checkpoint", recorded=False) | files_of("sets/fmri", "footed"),
+        into("embed-recordings sets/fmri --checkpoint checkpoint --output-file out/fmri.parquet"),
+    ),
+    Target(
+        "embed-recordings --montage",
+        "corpora",
+        of_checkpoint("alone") | files_of("cap", "footed"),
+        into("embed-recordings cap --checkpoint alone --montage interpolate --output-file out/eeg.parquet"),
+        0.5,
+    ),
+    Target(
+        "gallery build",
+        "recorded",
+        {"stimuli/*.png": "optional"} | of_checkpoint("checkpoint", recorded=False),
+        into("gallery build stimuli --checkpoint checkpoint --output-dir out"),
+    ),
+    Target(
+        "gallery build --recordings",
+        "recorded",
+        files_of("sets/meg", "footed"),
+        into("gallery build sets/meg --recordings --checkpoint checkpoint --output-dir out"),
+        0.5,
+    ),
+    Target(
+        "encode",
+        "recorded",
+        ASKED | files_of("sets/eeg", "footed"),
+        answered(
+            "encode asked/picture0.png asked/picture1.jpg asked/picture2.webp --gallery sets/eeg "
+            "--checkpoint checkpoint"
+        ),
+    ),
+    Target(
+        "convert",
+        "recorded",
+        {"betas.nii.gz": "summed", "mask.nii.gz": "summed"} | files_of("sets/meg", "footed"),
+        answered(
+            "convert betas.nii.gz --mask mask.nii.gz --subject sub-01 --to meg --gallery sets/meg "
+            "--checkpoint checkpoint"
+        ),
+    ),
+    Target(
+        "search",
+        "recorded",
+        of_checkpoint("checkpoint", recorded=False) | files_of("sets/eeg", "footed"),
+        answered("search square --gallery sets/eeg --checkpoint checkpoint"),
+        0.5,
+    ),
+    Target(
+        "run",
+        "manifested",
+        {"manifest.yaml": "text", "recipe.yaml": "text", "*.png": "summed", "*.fif": "bare"},
+        run_whole,
+        0.3,
+    ),
     Target("report", "trained", REPORT | both("footed"), report, 2),
     Target("search a gallery", "gallery", {"gallery/*": "sealed"}, search),
     Target("gallery info", "gallery", {"gallery/*": "sealed"}, gallery_info, 0.5),

@@ -58,5 +58,6 @@ def test_both_programs_in_both_spellings(tmp_path):
 
     done, told = start(NEURAL_CLIP, tmp_path, *today[:5], "--output-dri", "b")
     assert done.returncode == 2 and told == [
-        "error: Unknown key 'output_dri' in the recipe's 'training' section. Did you mean 'output_dir'?"
+        "error: Unknown key 'output_dri' in the recipe's 'training' section. Did you mean 'output_dir'? The recipe is "
+        "'mine'."
     ]

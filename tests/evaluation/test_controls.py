@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import tqdm
 
 from neural_clip.corpora.imagenet_eeg.build import prepare
 from neural_clip.evaluation import controls
+from neural_clip.evaluation.baselines import tried
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
+from neural_clip.evaluation.baselines.ridge import CholeskyRidge
 from neural_clip.evaluation.controls import ControlData, run_controls
+from neural_clip.evaluation.finished_parts import FinishedParts
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.writer import write_prepared
 from neural_clip.retrieval.scores import retrieval_scores
@@ -150,6 +154,96 @@ def test_nearest_in_time_equals_a_plain_loop(planted):
         near = sorted((abs(times[i] - when[row]), i) for i in range(len(times)) if sessions[i] == asked[row])
         expected = np.mean([data.train.targets[i] for _, i in near[:NEIGHBOURS]], axis=0)
         np.testing.assert_allclose(found[row], expected - data.train.targets.mean(axis=0), atol=1e-12)
+
+
+def slow_time_alone(data):
+    """Query by query, all training trials of its session in a stable order of their distance."""
+    (sessions, times), (asked, when) = data.times["train"], data.times["test"]
+    mean, found = data.train.targets.mean(axis=0), np.zeros((len(asked), data.train.targets.shape[1]))
+    for row, (session, time) in enumerate(zip(asked, when, strict=True)):
+        own = np.flatnonzero(sessions == session)
+        if own.size:
+            nearest = own[np.argsort(np.abs(times[own] - time), kind="stable")[: controls.NEIGHBOURS]]
+            found[row] = data.train.targets[nearest].mean(axis=0) - mean
+    return found
+
+
+@pytest.mark.parametrize("most", [3, 12, 400])
+@pytest.mark.parametrize("seed", range(3))
+def test_time_alone_is_that_of_a_slow_loop_with_ties(planted, seed, most, monkeypatch):
+    """Trials with equal numbers, sessions with one to many training trials, and one with none."""
+    monkeypatch.setattr(controls, "BLOCK_QUERIES", 7)
+    data, rng = planted("none", seed=seed), np.random.default_rng(seed)
+    names, times = np.array([f"sub-01/ses-{number}" for number in range(6)], dtype=object), {}
+    for name, known, weights in (("train", names[:-1], [0.01, 0.04, 0.05, 0.3, 0.6]), ("test", names, None)):
+        rows = len(getattr(data, name))
+        times[name] = rng.choice(known, rows, p=weights), rng.integers(0, most, rows)
+    data = replace(data, times=times)
+    found, expected = controls._time_alone(data, 0), slow_time_alone(data)
+    assert (expected == 0).all(axis=1).any() and len(set(map(tuple, expected))) > 10
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_time_alone_reads_each_session_once(planted, monkeypatch):
+    """Names of sessions are compared once, not for each query."""
+    sorts, really = [], np.unique
+    monkeypatch.setattr(
+        controls.np, "unique", lambda values, **more: sorts.append(len(values)) or really(values, **more)
+    )
+    data = planted("none", block=True)
+    monkeypatch.setattr(controls, "_nearest", lambda times, asked, real=controls._nearest: real(times, asked))
+    controls._time_alone(data, 0)
+    assert sorts.count(len(data.train) + len(data.test)) == 1
+
+
+def test_each_control_is_kept_and_predicts_its_strength_alone(planted, tmp_path, monkeypatch):
+    """The scored split of all people is predicted with few strengths at a time, where all would be many."""
+    data, parts = planted("post"), FinishedParts(tmp_path / "parts")
+    whole = run_controls(data, 0)
+    tested, really = [], CholeskyRidge.deviations
+
+    def spy(self, others, alphas):
+        tested.extend((len(alphas), rows.n_rows) for rows in others)
+        return really(self, others, alphas)
+
+    monkeypatch.setattr(CholeskyRidge, "deviations", spy)
+    monkeypatch.setattr(tried, "MAX_PATHS", 60 * WIDTH)
+    found = run_controls(data, 0, parts)
+    assert tested and max(n_alphas * rows for n_alphas, rows in tested) <= 60
+    for one, other in zip(found, whole, strict=True):
+        assert one["check"] == other["check"]
+        assert one.get("two_way") == pytest.approx(other.get("two_way"), abs=1e-6)
+    kept = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "parts").iterdir())
+    names = ["before-onset", "leave-one-subject-out", "shuffled-labels", "slow-drift-alone", "time-alone"]
+    assert kept == [f"eeg-controls-{name}" for name in names]
+    monkeypatch.setattr(
+        controls, "_record", lambda *arguments: pytest.fail("computed again")
+    )  # nothing is computed twice
+    assert run_controls(data, 0, parts) == found
+
+
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+def test_ridges_of_controls_are_counted_as_was_said(planted, modality, monkeypatch, capsys):
+    data, ticks = planted("post", modality=modality), []
+    if modality == "fmri":
+        voxels = [replace(split, recordings=split.recordings[:, :, 10]) for split in
+                  (data.train, data.validation, data.test)]  # fmt: skip
+        data = ControlData(data.scored, *voxels, data.times)
+    really = tqdm.tqdm.update
+    monkeypatch.setattr(tqdm.tqdm, "update", lambda bar, n=1: ticks.append(bar.total) or really(bar, n))
+    controls.tell_cost(data)
+    run_controls(data, seed=0)
+    assert not capsys.readouterr().err  # a second's work is not told
+    cost = controls.cost_of_controls(data)
+    # ridges of each person: of three controls, or of one; and of a pool for each who is left out
+    assert cost.ridges == (2 * 4 if modality == "eeg" else 2)
+    assert ticks.count(cost.ridges) == cost.ridges  # of the bar with so many
+    monkeypatch.setattr(controls, "LONG", 0.0)
+    controls.tell_cost(data)
+    run_controls(data, seed=0)
+    said = capsys.readouterr().err
+    assert f"{modality}: controls fit {cost.ridges} ridges on at most 4,000 rows of each person" in said
+    assert f"{modality} controls: 100%" in said and f"{cost.ridges}/{cost.ridges}" in said
 
 
 def shuffled_and_overlap(data):

@@ -145,7 +145,7 @@ def test_controls_of_other_options_are_computed_again(tmp_path, monkeypatch):
     expected = [main([*words, *more, "--output-dir", str(tmp_path / "whole")])["controls"] for more in others]
     monkeypatch.setattr(run.FinishedParts, "remove", lambda self: None)
     first = main([*words, "--output-dir", str(out)])["controls"]
-    assert len(list((out / PARTS_DIR).glob("eeg-controls-*"))) == 1
+    assert len(list((out / PARTS_DIR).glob("eeg-controls-shuffled-labels-*"))) == 1
     for more, controls in zip(others, expected, strict=True):
         assert controls != first, more
         assert main([*words, *more, "--output-dir", str(out)])["controls"] == controls, more

@@ -29,12 +29,12 @@ def place(tmp_path_factory):
     return root
 
 
-def evaluated(root, launcher, out, *words):
+def evaluated(root, launcher, out, *words, program=("-m", "neural_clip")):
     """`evaluate` in processes of its own, which are killed with it after two minutes."""
     command = ["evaluate", "--checkpoint", "checkpoint", "--data", "eeg=eeg", "fmri=fmri", "--output-dir", out]
     command += ["--batch-size", "4", "--baselines", "none", "--no-controls", *words]
     return subprocess.run(
-        [sys.executable, *launcher, "-m", "neural_clip", *command], cwd=root, env=os.environ | ONE_THREAD,
+        [sys.executable, *launcher, *program, *command], cwd=root, env=os.environ | ONE_THREAD,
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -54,6 +54,44 @@ def test_two_processes_write_and_print_what_one_does(place):
     assert {key: first[key] for key in first if "embeddings" in key} == {
         key: second[key] for key in second if "embeddings" in key
     }
+
+
+WATCHED = """
+import os, signal, sys
+from neural_clip.evaluation import processes
+from neural_clip.prepared.reader import PreparedSet
+embed_split, verify = processes.embed_split, PreparedSet.verify
+rank, killed_at = os.environ.get("RANK"), sys.argv[1]
+def embedded(model, part, **options):
+    if rank == "1" and part.modality == killed_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(f"<{rank} embeds {part.modality}>", file=sys.stderr)
+    return embed_split(model, part, **options)
+def verified(data):
+    print(f"<verified by {rank}>", file=sys.stderr)
+    return verify(data)
+processes.embed_split, PreparedSet.verify = embedded, verified
+from neural_clip.commands.main import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_embeddings_that_several_processes_have_finished_survive_a_kill(place):
+    (place / "watched.py").write_text(WATCHED)
+    killed = evaluated(place, [*TORCHRUN, "watched.py", "fmri"], "kept", program=[])
+    assert killed.returncode != 0 and "<1 embeds fmri>" not in killed.stderr
+    assert len(list((place / "kept" / "unfinished").glob("eeg-embeddings-*.safetensors"))) == 1
+    done = evaluated(place, [*TORCHRUN, "watched.py", "none"], "kept", program=[])
+    assert done.returncode == 0, done.stderr
+    assert "embeds eeg" not in done.stderr
+    assert done.stderr.count("<0 embeds fmri>") == done.stderr.count("<1 embeds fmri>") == 1
+    assert done.stderr.count("<verified by 0>") == 2 and "<verified by 1>" not in done.stderr
+    assert not (place / "kept" / "unfinished").exists()
+    whole = evaluated(place, [], "whole")
+    assert whole.returncode == 0, whole.stderr
+    first, second = (json.loads((place / name / "report.json").read_text()) for name in ("whole", "kept"))
+    assert first["decoding"] == second["decoding"] and first["conversion"] == second["conversion"]
 
 
 @pytest.mark.slow

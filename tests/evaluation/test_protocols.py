@@ -10,14 +10,18 @@ from neural_clip.evaluation.protocols import (
     LEGACY_DENOMINATORS,
     PROTOCOLS,
     check_protocol,
+    conditions,
     conversion_entries,
     decoding_entries,
     legacy_top_k,
+    meaning_of,
+    published_beside,
 )
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.retrieval.scoring import score_record
 from planted_data import embedded, split_of, write_planted
 from slow_scores import cosine
+from things_sets import images_of, write_things
 
 
 def split(n_images=24, repeats=3, width=8, noise=1.0, n_classes=None, modality="meg", seed=0):
@@ -115,3 +119,64 @@ def test_conditions_are_checked(tmp_path):
     with pytest.raises(DataError, match=r"zero-shot-200.*occur in training.*--split-protocol zero_shot"):
         check_protocol("zero-shot-200", [data])
     check_protocol("legacy", [data])
+
+
+OF_CORPORA = [("things-eeg2-200", "eeg", 80, 10), ("things-meg-200", "meg", 12, 4)]
+
+
+def real(folder, protocol, modality, n_repeats, n_images=200, **more):
+    """A real data set of the corpus of a protocol, each row the mean of so many repeats."""
+    shown = {"train": ["cat_01b", "dog_01b"], "test": images_of([f"new{n}" for n in range(n_images)], "05s")}
+    corpus = PROTOCOLS[protocol].corpus
+    options = {"n_people": 1, "repeats": 1, "n_repeats": n_repeats, "simulated": False} | more
+    return PreparedSet.open(write_things(folder, corpus, modality, shown, **options))
+
+
+@pytest.mark.parametrize(("protocol", "modality", "n_repeats", "n_people"), OF_CORPORA)
+def test_all_repeats_of_the_corpus_are_needed_and_people_are_counted_among_its_own(
+    tmp_path, protocol, modality, n_repeats, n_people
+):
+    whole = real(tmp_path / "whole", protocol, modality, n_repeats)
+    part = whole.split("test")
+    for name in (protocol, f"{protocol}-zero-shot"):
+        check_protocol(name, [whole])
+        told = meaning_of(name, [part])
+        assert f"The 200 test images of THINGS-{modality.upper()}" in told and f"all {n_repeats} repeats" in told
+        assert "Chance is 0.5 % for top-1 and 2.5 % for top-5." in told
+        assert published_beside(name, [part]) == list(PROTOCOLS[name].published) != []
+    assert conditions(part) == f"{whole.facts.corpus}, 1 of the {n_people} people of the corpus, 200 images"
+    fewer = real(tmp_path / "fewer", protocol, modality, n_repeats // 4)
+    for name in (protocol, f"{protocol}-zero-shot"):
+        with pytest.raises(DataError, match=rf"is of {n_repeats} recordings of each.* holds {n_repeats // 4}\. Prep"):
+            check_protocol(name, [fewer])
+    assert published_beside("leave-one-person-out", [fewer.split("test")]) == []
+    assert bool(published_beside("leave-one-person-out", [part])) == (modality == "eeg")
+
+
+def test_people_with_other_repeats_than_the_rest_are_noticed(tmp_path):
+    """One row of one image is lost."""
+    data = real(tmp_path / "set", "things-meg-200", "meg", 6, repeats=2)
+    check_protocol("things-meg-200", [data])
+    data.split = lambda name, split=data.split: split(name).at(np.arange(1, 400))
+    with pytest.raises(DataError, match="holds 6 to 12"):
+        check_protocol("things-meg-200", [data])
+
+
+@pytest.mark.parametrize(("protocol", "modality", "n_repeats", "n_people"), OF_CORPORA)
+def test_of_a_twin_its_own_images_repeats_and_chance_are_told(tmp_path, protocol, modality, n_repeats, n_people):
+    for n_images, chance in ((8, "12.5 % for top-1 and 62.5 % for top-5."), (4, "25 % for top-1.")):
+        twin = real(tmp_path / f"twin{n_images}", protocol, modality, 3, n_images, simulated=True)
+        check_protocol(protocol, [twin])
+        part = twin.split("test")
+        told = meaning_of(protocol, [part])
+        assert told.startswith(f"SIMULATED recordings of {n_images} test images, a twin of THINGS-{modality.upper()}")
+        assert "all 3 repeats" in told and f"Chance is {chance}" in told and "0.5 %" not in told
+        assert f"which has 200 that a person saw {n_repeats} times" in told
+        assert published_beside(protocol, [part]) == published_beside("leave-one-person-out", [part]) == []
+        assert conditions(part).endswith(f"1 of 1 people, simulated, {n_images} images")
+
+
+def test_people_of_other_corpora_are_counted_in_the_data_set(tmp_path):
+    part = PreparedSet.open(write_planted(tmp_path / "eeg", "eeg", simulated=False)).split("test", ["sub-01"])
+    assert conditions(part) == "planted, 1 of the 2 people of the data set, 24 images"
+    assert meaning_of("leave-one-person-out", [part]) == PROTOCOLS["leave-one-person-out"].meaning

@@ -4,11 +4,14 @@ import io
 from collections import Counter
 
 import datasets
+import numpy as np
 import pytest
 
-from neural_clip.evaluation import run
+from neural_clip.errors import DataError
+from neural_clip.evaluation import baseline_rows
 from neural_clip.evaluation.baselines import closed_form, strengths, whitening
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.prepared.reader import PreparedSet
 from planted_data import SHAPES, PlantedModel, plant, write_planted
 
 COUNTS = {"train": 14, "validation": 7, "test": 9}
@@ -64,10 +67,56 @@ def test_without_baselines_and_controls_no_split_is_read_whole(tmp_path, monkeyp
     assert max(found) == 7 and sum(found) == ROWS["test"]
 
 
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """Gives what was copied to an empty cache of `datasets`: the Arrow files of recordings, by split and rows."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+
+    def found():
+        names = [path.name for path in cache.rglob("*.arrow") if not path.name.startswith("parquet-images")]
+        rows = sum(len(datasets.Dataset.from_file(str(path))) for path in cache.rglob("*.arrow")
+                   if not path.name.startswith("parquet-images"))  # fmt: skip
+        return sorted(names), rows
+
+    return found
+
+
+@pytest.mark.parametrize("gallery", [None, "train"])
+def test_only_the_scored_split_of_those_who_are_scored_is_copied(tmp_path, monkeypatch, copied, gallery):
+    """Conversion by training images, and galleries of other splits, need labels alone."""
+    modalities = ("eeg", "fmri")
+    folders = [write_planted(tmp_path / name, name, pixels=False, counts=COUNTS) for name in modalities]
+    plant(monkeypatch, lambda checkpoint: PlantedModel(modalities))
+    chosen = {"subjects": ["sub-01"], "baselines": False, "controls": False}
+    if gallery is not None:
+        with pytest.raises(DataError, match="The gallery lacks"):  # once its images are known
+            evaluate_checkpoints({"one": "a"}, folders, tmp_path / "out", gallery=gallery, **chosen)
+    else:
+        report = evaluate_checkpoints({"one": "a"}, folders, tmp_path / "out", **chosen)
+        assert report["conversion"][0]["n_bank_images"] == COUNTS["train"]  # the same in both
+    n_sets = 1 if gallery else 2  # the first is refused
+    assert copied() == (["parquet-test.arrow"] * n_sets, n_sets * ROWS["test"] // SUBJECTS)
+
+
+def test_a_split_is_copied_when_it_is_asked_for(tmp_path, copied):
+    data = PreparedSet.open(write_planted(tmp_path / "eeg", "eeg", pixels=False, counts=COUNTS))
+    shown = {name: data.distinct(name) for name in COUNTS}
+    assert copied() == ([], 0)
+    for number, name in enumerate(COUNTS, 1):
+        part = data.split(name, ["sub-02"])
+        assert copied()[0] == sorted(f"parquet-{split}.arrow" for split in list(COUNTS)[:number])
+        np.testing.assert_array_equal(shown[name], part.shown_ids)
+    data.split("test", ["sub-02"])
+    assert len(copied()[0]) == len(COUNTS)
+    data.split("test")
+    assert len(copied()[0]) == len(COUNTS) + 1
+
+
 def test_baselines_and_controls_read_large_splits_by_blocks(tmp_path, monkeypatch, reads):
     folder = write_planted(tmp_path / "meg", "meg", pixels=False, counts=COUNTS)
     plant(monkeypatch, lambda checkpoint: PlantedModel(("meg",)))
-    for module in (run, closed_form):
+    for module in (baseline_rows, closed_form):
         monkeypatch.setattr(module, "MAX_LOADED", 0)
     monkeypatch.setattr(strengths, "ROWS_LOOKED_AT", 4)
     monkeypatch.setattr(whitening, "BLOCK_NUMBERS", 8 * 56)  # eight recordings of 8 x 7 numbers
@@ -81,8 +130,6 @@ def test_baselines_and_controls_read_large_splits_by_blocks(tmp_path, monkeypatc
 
 def test_a_second_look_is_counted(tmp_path, reads):
     """The counters see what they are there to see."""
-    from neural_clip.prepared.reader import PreparedSet
-
     folder = write_planted(tmp_path / "eeg", "eeg", pixels=False, counts=COUNTS)
     files, tables = reads
     files.clear()

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from neural_clip import EegConfig, NeuralClipConfig, NeuralClipModel
+from neural_clip import EegConfig, FmriConfig, NeuralClipConfig, NeuralClipModel
 from neural_clip.commands import evaluate as command
 from neural_clip.commands import report as report_command
 from neural_clip.errors import DataError
@@ -22,6 +23,7 @@ from several_corpora import COUNTS, FIRST, SECOND, write_sensors, write_voxels
 
 N_IMAGES = sum(COUNTS.values())
 BASELINE = "per-subject ridge"
+BARE = {"controls": False, "baselines": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +113,118 @@ def test_people_are_known_by_their_corpus(folders):
     assert known_people(config, second.of_corpus()) == ["second/sub-01", "second/sub-02"]
 
 
-def test_checkpoints_that_call_people_otherwise_are_not_in_one_report(checkpoint, folders, tmp_path):
-    facts = PreparedSet.open(folders["first"]).facts
-    alone = EegConfig(n_chans=facts.n_chans, n_times=facts.n_times, sfreq=facts.sfreq, tmin=facts.tmin,
-                      ch_names=facts.ch_names, subjects=facts.subjects, hidden_size=8,
-                      temporal_kernel_size=3)  # fmt: skip
+def save_alone(folder, data, corpus, width):
+    """A checkpoint with random weights, each person's layer its own, of people of a corpus; returns the folder."""
+    facts = PreparedSet.open(data).facts
+    if facts.modality == "eeg":
+        config = {"eeg_config": EegConfig(
+            n_chans=facts.n_chans, n_times=facts.n_times, sfreq=facts.sfreq, tmin=facts.tmin, ch_names=facts.ch_names,
+            subjects=facts.subjects, hidden_size=8, temporal_kernel_size=3, trained_on=learnt_from(corpus, facts),
+            confidence_temperature={"sub-01": 0.1, "sub-02": 0.2},
+        )}  # fmt: skip
+    else:
+        config = {"fmri_config": FmriConfig(subjects=facts.subjects, n_voxels=facts.n_voxels, alignment_size=8,
+                                            hidden_size=8, trained_on=learnt_from(corpus, facts))}  # fmt: skip
+    return save_random(folder, NeuralClipConfig(**config, projection_dim=width))
+
+
+def learnt_from(corpus, facts):
+    return corpus and [{"corpus": corpus, "subjects": facts.subjects, "redistribution": "allowed"}]
+
+
+def save_random(folder, config):
+    torch.manual_seed(3)
+    model = NeuralClipModel(config)
+    for weights in model.parameters():
+        torch.nn.init.normal_(weights, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def by_person(rows):
+    """Rows of a report with people called as the data set calls them."""
+    return [row | {"subjects": {name.rpartition("/")[2]: own for name, own in row["subjects"].items()}}
+            for row in rows]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def apart(checkpoint, folders, tmp_path_factory):
+    """A model of both corpora and one of the first: where they lie, and rows of a report of each."""
+    root = tmp_path_factory.mktemp("apart")
     width = NeuralClipModel.from_pretrained(checkpoint).config.projection_dim
-    NeuralClipModel(NeuralClipConfig(eeg_config=alone, projection_dim=width)).save_pretrained(tmp_path / "alone")
-    both = [("several", checkpoint), ("alone", tmp_path / "alone")]
-    for order in (both, both[::-1]):
-        with pytest.raises(DataError, match=r"calls the people of .* otherwise than the first checkpoint"):
-            evaluate_checkpoints(dict(order), [folders["first"]], tmp_path / "out", controls=False, baselines="none")
+    places = {"joint": checkpoint, "alone": save_alone(root / "alone", folders["first"], "first", width)}
+    rows = {}
+    for name, place in places.items():
+        found = evaluate_checkpoints({name: place}, [folders["first"]], root / f"{name} out", **BARE)
+        (rows[name],) = (part["rows"] for part in found["decoding"].values())
+    return places, rows
+
+
+@pytest.mark.parametrize("order", [("joint", "alone"), ("alone", "joint")])
+def test_a_model_of_several_corpora_stands_beside_one_of_one_of_them(apart, folders, tmp_path, order):
+    """What each scores alone, and differences on the same recordings, whichever is the first."""
+    places, own = apart
+    names = [f"{name}={places[name]}" for name in order]
+    report = command.main(["--checkpoint", *names, "--data", f"eeg={folders['first']}", "--output-dir",
+                           str(tmp_path / "out"), "--no-controls", "--no-pictures",
+                           "--baselines", "none"])  # fmt: skip
+    assert [*report["decoding"]] == ["eeg.first"] and report["data"]["eeg.first"]["subjects"][0] == "first/sub-01"
+    for name in order:
+        mine = [row for row in report["decoding"]["eeg.first"]["rows"] if row["method"] == name]
+        assert by_person(mine) == by_person(own[name])
+        assert set(mine[0]["subjects"]) == {"first/sub-01", "first/sub-02"}
+        (sure,) = [each for each in report["confidence"]["eeg.first"] if each["method"] == name]
+        if name == "alone":
+            assert sure["temperatures"] == {"first/sub-01": 0.1, "first/sub-02": 0.2}
+    compared = [each for each in report["comparisons"] if (each["task"], each["score"]) == ("decoding", "two_way")]
+    assert [(each["method"], each["other"]) for each in compared] == [order]
+    difference = own[order[0]][0]["two_way"] - own[order[1]][0]["two_way"]
+    assert compared[0]["difference"] == pytest.approx(difference) and abs(difference) > 0.05
+    assert compared[0]["interval"][0] < difference < compared[0]["interval"][1]
+
+
+def test_each_corpus_is_compared_with_the_model_of_that_corpus(checkpoint, folders, tmp_path):
+    width = NeuralClipModel.from_pretrained(checkpoint).config.projection_dim
+    alone = {name: save_alone(tmp_path / name, folders[name], name, width) for name in ("first", "second")}
+    data = [folders["first"], folders["second"]]
+    report = evaluate_checkpoints({"joint": checkpoint} | alone, data, tmp_path / "out", **BARE)
+    methods = {key: [row["method"] for row in part["rows"]] for key, part in report["decoding"].items()}
+    assert {key: [*dict.fromkeys(found)] for key, found in methods.items()} == {
+        "eeg.first": ["joint", "first"], "eeg.second": ["joint", "second"]}  # fmt: skip
+    assert {(each["other"], *each["modalities"]) for each in report["comparisons"]} == {
+        ("first", "eeg.first"), ("second", "eeg.second")}  # fmt: skip
+    with pytest.raises(DataError, match=r"of the corpus 'second', but the eeg encoder of the model .* knows people of "
+                       r"first, and the first checkpoint needs one for every data set"):  # fmt: skip
+        evaluate_checkpoints({"first": alone["first"], "joint": checkpoint}, data, tmp_path / "no", **BARE)
+    assert not (tmp_path / "no" / "report.json").exists()
+
+
+@pytest.mark.parametrize(("corpus", "said"), [("second", "second"), (None, "a corpus that it does not name")])
+def test_a_model_of_another_corpus_is_not_taken_for_one_of_the_same_names(
+    checkpoint, folders, tmp_path, corpus, said
+):  # fmt: skip
+    """`sub-01` of another corpus is another person, also where recordings look alike."""
+    width = NeuralClipModel.from_pretrained(checkpoint).config.projection_dim
+    other = save_alone(tmp_path / "other", folders["first"], corpus, width)
+    for order in ([("joint", checkpoint), ("other", other)], [("other", other), ("joint", checkpoint)]):
+        with pytest.raises(
+            DataError, match=rf"corpus 'first', but the eeg encoder of .*other' knows people of {said}"
+        ):
+            evaluate_checkpoints(dict(order), [folders["first"]], tmp_path / "out", **BARE)
+
+
+def test_voxels_of_several_corpora_stand_beside_those_of_one(folders, tmp_path):
+    facts = PreparedSet.open(folders["fmri"]).facts
+    people = {"voxels/sub-01": facts.n_voxels["sub-01"], "others/sub-01": 11}
+    settings = FmriConfig(subjects=[*people], n_voxels=people, alignment_size=8, hidden_size=8)
+    joint = save_random(tmp_path / "joint", NeuralClipConfig(fmri_config=settings, projection_dim=16))
+    both = {"alone": save_alone(tmp_path / "alone", folders["fmri"], "voxels", 16), "joint": joint}
+    report = evaluate_checkpoints(both, [folders["fmri"]], tmp_path / "out", **BARE)
+    rows = report["decoding"]["fmri.voxels"]["rows"]
+    for name, place in both.items():
+        found = evaluate_checkpoints({name: place}, [folders["fmri"]], tmp_path / f"{name} out", **BARE)
+        (part,) = found["decoding"].values()
+        assert by_person([row for row in rows if row["method"] == name]) == by_person(part["rows"])
 
 
 def test_the_constants_of_legacy_are_those_of_the_modality():
@@ -157,7 +260,7 @@ def test_what_does_not_fit_is_refused(checkpoint, folders, tmp_path):
     with pytest.raises(DataError, match=r"has subject 'sub-01', but the model knows \['first/sub-01'"):
         evaluate_checkpoints(data=[other], **score)
     swapped = write_sensors(tmp_path / "swapped", SECOND | {"corpus": "first"}, n_subjects=1)
-    with pytest.raises(DataError, match=r"does not fit the model in its channels: .*(?<!interpolate\)\.)$"):
+    with pytest.raises(DataError, match=r"in its channels: it lacks 'Fz'.* nobody stated how they were scaled"):
         evaluate_checkpoints(data=[swapped], **score)
     assert not (tmp_path / "out" / "report.json").exists()
     assert json.loads((folders["first"] / "neural_clip.json").read_text())["subjects"] == ["sub-01", "sub-02"]

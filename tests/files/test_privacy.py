@@ -23,6 +23,41 @@ def test_names_of_secrets_are_told_from_others():
     names = f"{names} AWS_SECRET_ACCESS_KEY password db-passwd credentials DB_PASS DB_PWD GITHUB_PAT WANDB_AUTH"
     for name in f"{names} SENTRY_DSN AZURE_STORAGE_CONNECTION_STRING Authorization AccountKey".split():
         assert is_secret(name), name
+    for name in [
+        "PGPASSWORD",
+        "SSHPASS",
+        "AUTHTOKEN",
+        "ACCESSTOKEN",
+        "SECRETKEY",
+        "PRIVATEKEY",
+        "SLURM_JWT",
+        "hubToken",
+        "apiKey",
+    ]:
+        assert is_secret(name), name
+    for name in [
+        "SLACK_WEBHOOK_URL",
+        "DATABASE_URL",
+        "SQLALCHEMY_DATABASE_URI",
+        "OAUTH2TOKEN",
+        "REDISPASS",
+        "clientSecret",
+    ]:
+        assert is_secret(name), name
+    for name in [
+        "high_pass",
+        "band_pass",
+        "lowpass",
+        "bypass",
+        "min_steps",
+        "pad_token",
+        "eos_token_id",
+        "SSH_ASKPASS",
+        "compass",
+    ]:
+        assert not is_secret(name), name
+    for name in ["database_name", "hotkey", "n_tokens", "passed", "keyboard", "author", "SESSION_MANAGER"]:
+        assert not is_secret(name), name
     for name in ("PWD", "OLDPWD", "SSH_AUTH_SOCK", "passes", "XAUTHORITY", "PATH", "pattern"):
         assert not is_secret(name), name
     for name in ("tokenizer", "TOKENIZERS_PARALLELISM", "include_num_input_tokens_seen", "monkey", "image_keys"):
@@ -81,10 +116,44 @@ def test_secrets_of_netrc(monkeypatch, tmp_path):
         ("https://x.example/y?sig=zq-s3cret&a=1", "https://x.example/y?sig=***&a=1"),
         ("Endpoint=x;AccountKey=zq-s3cret", "Endpoint=x;AccountKey=***"),
         ("a basic training of the bearer", "a basic training of the bearer"),
+        ("a https://hooks.slack.com/services/T0/B0/xyz b", "a https://hooks.slack.com/*** b"),
+        ("https://discord.com/api/webhooks/1/xyz", "https://discord.com/api/webhooks/***"),
+        ("postgresql+psycopg2://me:zq-s3cret@host/db", "postgresql+psycopg2://***@host/db"),
+        ("https://me:zq/s3cret@host/db", "https://***@host/db"),
+        ("https://host:8080/a/b", "https://host:8080/a/b"),
+        ("Authorization: Basic enEtczNjcmV0", "Authorization: Basic ***"),
+        ('{"api_key":"zq s3cret","n":1}', '{"api_key":"***","n":1}'),
+        ("PGPASSWORD='zq s3cret' AUTHTOKEN=zq SLURM_JWT: zq", "PGPASSWORD='***' AUTHTOKEN=*** SLURM_JWT: ***"),
+        ("DATABASE_URL=sqlite:///zq-s3cret", "DATABASE_URL=***"),
+        ("passes: 3, key: x, high_pass: 0.1, tokenizer: x, token_count: 5",
+         "passes: 3, key: x, high_pass: 0.1, tokenizer: x, token_count: 5"),
     ],
-)
+)  # fmt: skip
 def test_tokens_are_known_by_their_looks(text, shown):
     assert without_secrets(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("host:/srv/anna/set and path:/srv/anna/set", "host:set and path:set"),
+        ("at anna@gpu01:/srv/anna/set ssh://anna@gpu01/srv/anna/x", "at set x"),
+        (r"C:\Users\anna\x.npy", "x.npy"),
+        (r"no C:\Users\anna\x.npy or D:/anna/y here", "no x.npy or y here"),
+        (r"'C:\\Users\\anna b\\x.npy' is not there", "'x.npy' is not there"),
+        (r"on \\server\share\anna\x.npy", "on x.npy"),
+        ("data=/srv/anna/x y/z", "data=z"),
+        ("--data eeg=/srv/anna/x y/z --b c=/d/e", "--data eeg=z --b c=e"),
+        ("in ~anna/x ~/y file:///srv/anna/z", "in x y z"),
+        ("see /srv/anna/x or lab/model", "see x or lab/model"),
+        (
+            "https://host/a/b s3://bucket/key a/b ~5/10 </b> C: a:b",
+            "https://host/a/b s3://bucket/key a/b ~5/10 </b> C: a:b",
+        ),
+    ],
+)
+def test_of_places_the_last_part_is_left(text, shown):
+    assert shared_text(text) == shown
 
 
 def test_a_secret_of_a_value_is_hidden_wherever_it_stands_in_it():

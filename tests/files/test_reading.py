@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import existing, read_text, reading
+from neural_clip.files.reading import existing, read_json, read_text, reading, told_where
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,47 @@ def test_text_in_other_encodings_is_named(tmp_path, content, message):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_text(tmp_path / "t.csv", "table")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a":' * 3000 + "1" + "}" * 3000, "nested more than 50 deep"),
+        ("[" * 51 + "]" * 51, "nested more than 50 deep"),
+        ('{"a": 1, "a": 2}', "the key 'a' twice"),
+        ('{"a": NaN}', "NaN, which is no number of JSON"),
+        ('{"a": 1e999}', "1e999, which is no number of JSON"),
+        ('"\\ud800"', "surrogates not allowed"),
+        ("{", "damaged or truncated"),
+    ],
+)
+def test_json_that_cannot_be_used_is_named(tmp_path, content, message):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=rf"x\.json' is no readable card: .*{message}"):
+        read_json(tmp_path / "x.json", "card")
+
+
+def test_json_is_read_as_deep_as_it_may_be_and_with_nan_where_that_is_meant(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 50 + "NaN" + "]" * 50)
+    found = read_json(tmp_path / "x.json", finite=False)
+    for _ in range(50):
+        (found,) = found
+    assert found != found
+
+
+def test_an_error_on_what_a_file_says_names_the_file_once():
+    for said, named in (("'k' is 3.", True), ("'a.yaml': 'k' is 3.", False), ("'set_eeg' has no rows.", False)):
+        with pytest.raises(DataError) as caught, told_where(Path("x/a.yaml"), "recipe", ["data/set_eeg"]):
+            raise DataError(said)
+        assert str(caught.value) == said + " The recipe is 'x/a.yaml'." * named
+    of_out = {"Unknown key 'dropout'.": True, "Do not put out the set": True, "'out' holds files.": False,
+              "/x/out/a.json is cut.": False, "out: is no folder": False}  # fmt: skip
+    for said, named in of_out.items():
+        with pytest.raises(DataError) as caught, told_where(Path("a.yaml"), "recipe", ["out"]):
+            raise DataError(said)
+        assert str(caught.value) == said + " The recipe is 'a.yaml'." * named
+    error = DataError("'k' is 3.")
+    error.told_elsewhere = True  # by another process, so that it is printed once
+    with pytest.raises(DataError) as caught, told_where(Path("a.yaml"), "recipe"):
+        raise error
+    assert caught.value is error

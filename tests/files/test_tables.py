@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neural_clip.errors import DataError
-from neural_clip.files.tables import is_same_number, kept, numbers, unit_of_onsets, whole_number
+from neural_clip.files.tables import is_same_number, kept, numbers, read_columns, unit_of_onsets, whole_number
 
 CELLS = ["1", "1.0", "01", "1e0", "2", "one", "True", "yes", "NO", "", "nan"]
 
@@ -49,6 +49,11 @@ def test_numbers_of_tables_have_the_digits_0_to_9_and_no_underscore(text):
         whole_number(Path("t.csv"), 4, "x", text)
     assert not is_same_number(text, 15)
     assert numbers([" 1.5e1"], "onset", "t.csv", np.array([3])) == whole_number(Path("t.csv"), 4, "x", "15.0") == 15
+
+
+def test_a_table_that_is_not_there_is_named_for_every_corpus(tmp_path):
+    with pytest.raises(DataError, match=r"participants\.tsv' does not exist\. Is the copy complete\?$"):
+        next(read_columns(tmp_path / "participants.tsv", ["participant_id"], "\t"))
 
 
 def test_no_row_left_is_an_error():

@@ -1,6 +1,7 @@
 """Searches of a gallery against loops over all pairs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from checkpoints_of_galleries import compare_with_searches, save_checkpoint
 from neural_clip import NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.files.record import record_files, sealed
 from neural_clip.gallery.cells import thumbnail
 from neural_clip.gallery.conversion import expected_images
 from neural_clip.gallery.embedder import CheckpointIdentity
@@ -302,10 +304,16 @@ def test_sources_that_are_none_are_named(world, photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos" / "notes.txt").write_text("not an image")
     (tmp_path / "empty").mkdir()
+    shutil.copytree(photos, tmp_path / "linked")
+    (tmp_path / "linked" / "gone.png").symlink_to(tmp_path / "gone.png")
+    shutil.copytree(photos, tmp_path / "piped")
+    os.mkfifo(tmp_path / "piped" / "pipe.png")
     rows = Dataset.from_dict({"number": [1]})
     for source, message in (
         (tmp_path / "photos", r"notes\.txt' is no readable image file"),
         (tmp_path / "empty", "has no files; a gallery needs at least one image"),
+        (tmp_path / "linked", r"no image '.*gone\.png'\. It is a link to a file that is not there"),
+        (tmp_path / "piped", r"pipe\.png'"),
         ([], "The list is empty; a gallery needs at least one image"),
         (tmp_path / "absent", "There is no folder or image"),
         ([tmp_path / "absent.png"], r"There is no image .*absent\.png"),
@@ -317,12 +325,35 @@ def test_sources_that_are_none_are_named(world, photos, tmp_path):
             NeuralGallery.from_images(world.checkpoint, source)
     with pytest.raises(DataError, match="or the folder of a checkpoint, but got 3"):
         NeuralGallery.from_images(3, photos)
-    with pytest.raises(DataError, match="is no readable checkpoint with its processor"):
+    with pytest.raises(DataError, match="is no readable checkpoint of a NeuralClipModel"):
         NeuralGallery.from_images(tmp_path / "empty", photos)
     with pytest.raises(DataError, match="made of prepared data sets and their splits"):
         NeuralGallery.from_recordings(world.checkpoint, 4)
     with pytest.raises(DataError, match="Invalid value for the 'dtype' parameter"):
         NeuralGallery.from_images(world.checkpoint, photos, dtype="int8")
+
+
+@pytest.mark.parametrize("changed", ["processor_config.json", "model.safetensors", "preprocessor_config.json"])
+def test_checkpoints_whose_files_are_not_those_of_their_record_are_refused(world, photos, tmp_path, changed):
+    folder = shutil.copytree(world.checkpoint, tmp_path / "checkpoint")
+    names = ("config.json", "model.safetensors", "processor_config.json")
+    (folder / "training.json").write_text(json.dumps(sealed({"files": record_files(folder, names)})))
+    NeuralGallery.from_images(folder, photos)
+    with (folder / changed).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(DataError, match=rf"{changed}' (is not the file that|was added to a checkpoint)"):
+        NeuralGallery.from_images(folder, photos)
+
+
+def test_an_image_processor_of_another_size_than_the_tower_is_told(world, photos, tmp_path):
+    folder = shutil.copytree(world.checkpoint, tmp_path / "checkpoint")
+    path = folder / "processor_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"image_settings": {}}))
+    with pytest.raises(
+        DataError, match=r"by 'checkpoint': 'processor_config\.json' of the checkpoint makes pictures of 224"
+    ):
+        NeuralGallery.from_images(folder, photos)
 
 
 def test_queries_that_do_not_fit_are_named(world, signals, images):

@@ -14,6 +14,7 @@ from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
 from neural_clip.gallery.embedder import Embedder
 from neural_clip.gallery.parquet import NOBODY, _opened, write_embeddings
+from neural_clip.prepared.reader import PreparedSet
 
 
 def test_all_rows_of_all_splits_are_written_with_what_stands_behind_them(world, tmp_path, capsys):
@@ -46,6 +47,18 @@ def test_all_rows_of_all_splits_are_written_with_what_stands_behind_them(world, 
     assert path.read_bytes() == before and not list(tmp_path.glob("*.partial"))
     cli.main([*words, str(path), "--overwrite", "--dtype", "float16"])
     assert pq.read_table(path)["vector"].type.value_type == "halffloat"
+
+
+def test_streamed_recordings_become_the_same_bytes(world, tmp_path, monkeypatch):
+    words = ["embed-recordings", str(world.folders["fmri"]), "--checkpoint", str(world.checkpoint), "--output-file"]
+    cli.main([*words, str(tmp_path / "mapped.parquet")])
+    monkeypatch.setattr(PreparedSet, "_of_subject", lambda *_: pytest.fail("recordings were written as Arrow"))
+    cli.main([*words, str(tmp_path / "streamed.parquet"), "--streaming"])
+    assert (tmp_path / "streamed.parquet").read_bytes() == (tmp_path / "mapped.parquet").read_bytes()
+    folder, facts = str(world.folders["fmri"]), world.data["fmri"].facts
+    sha256 = Embedder.of(str(world.checkpoint)).identity.sha256
+    _, blocks = _opened(str(world.checkpoint), sha256, folder, facts.fingerprint, True)  # as another process does
+    assert all(block.data.streaming for block in blocks)
 
 
 @pytest.mark.slow

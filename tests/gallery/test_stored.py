@@ -10,6 +10,8 @@ from folder_contents import contents
 from neural_clip import NeuralGallery
 from neural_clip.errors import DataError
 from neural_clip.files.record import sealed
+from neural_clip.files.whole import sha256_of
+from neural_clip.publishing.push import push
 from second_process import python
 
 
@@ -95,6 +97,40 @@ def test_a_changed_or_unknown_description_is_refused(saved, tmp_path):
         NeuralGallery.load(tmp_path)
     with pytest.raises(DataError, match=r"^There is no gallery '.*nowhere'\.$"):
         NeuralGallery.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("files", [["a"], None, {"state.json": None}]), ("rows", ["8", True, None]), ("encoder", ["net", []]),
+     ("checkpoint", ["net", {"name": "net"}, {"name": 1, "sha256": "0"}]),
+     ("terms", [["eeg"], {"eeg": "free"}, {"eeg": [{"corpus": 3}]}]), ("montage", ["eeg", [1], [{"of": 1}]])],
+)  # fmt: skip
+def test_entries_of_another_type_are_named_though_the_description_is_sealed(saved, tmp_path, name, values):
+    """Whoever makes a gallery can seal it: it may come from anybody on the Hub."""
+    folder = shutil.copytree(saved, tmp_path / "gallery")
+    content = json.loads((folder / "gallery.json").read_text())
+    changed = [content | {name: value} for value in values]
+    if name not in ("terms", "montage"):  # which earlier versions did not write
+        changed.append({key: value for key, value in content.items() if key != name})
+    for each in changed:
+        (folder / "gallery.json").write_text(json.dumps(sealed(each)))
+        for read in (NeuralGallery.load, lambda place: push(place, "me/gallery", public=True)):
+            with pytest.raises(DataError, match=rf"gallery\.json' is damaged: (its )?'{name}'"):
+                read(folder)
+
+
+@pytest.mark.parametrize("place", ["/private/a.png", "../../private/a.png", "a/../../../private/a.png"])
+def test_a_gallery_that_names_pictures_elsewhere_on_this_machine_is_refused(world, saved, tmp_path, place):
+    """They would be drawn, and shown to visitors of `neural-clip app`."""
+    from datasets import load_from_disk
+
+    rows = load_from_disk(saved).map(lambda row: {"file": place})
+    rows.save_to_disk(tmp_path / "gallery")
+    content = json.loads((saved / "gallery.json").read_text())
+    files = {path.name: sha256_of([path]) for path in (tmp_path / "gallery").iterdir()}
+    (tmp_path / "gallery" / "gallery.json").write_text(json.dumps(sealed(content | {"files": files})))
+    with pytest.raises(DataError, match=rf"names the picture '{place}', which does not lie beside it"):
+        NeuralGallery.load(tmp_path / "gallery")
 
 
 def test_no_path_of_this_machine_is_written(world, saved, images, tmp_path):

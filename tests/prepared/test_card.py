@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 
 from hostile_names import hostile_names, renamed, structure
 from neural_clip.markup import one_line
+from neural_clip.preparation import Preparation
 from neural_clip.prepared.card import card_text
 
 ROWS = {"train": {"rows": 700, "images": 5, "concepts": 3}, "validation": {"rows": 200, "images": 2, "concepts": 2}}
@@ -62,6 +63,20 @@ def test_what_is_not_so_is_not_said(strict):
     assert "- voxels: sub-01 4, 02 7; region: not stated\n" in card and "channels" not in card
     assert "unit: not stated" in card and "embeddings: none yet; run `neural-clip embed-images" in card
     assert "\n\n\n" not in card and card.endswith("`\n")
+
+
+def test_rows_whose_form_no_other_recording_can_be_given_say_so():
+    """With the way out where it was the scaling."""
+    told = {}
+    for name, changes in {
+        "whitened": {"scaling": "unknown", "obstacle": "each session was whitened"}, "known": {"scaling": "none"},
+        "runs": {"scaling": "none", "obstacle": "time series were standardised"},
+    }.items():  # fmt: skip
+        lines = card_text(FACTS | {"preparation": Preparation(**changes).as_dict()}).splitlines()
+        told[name] = [line for line in lines if "takes no recordings as they were recorded" in line]
+    assert [len(lines) for lines in told.values()] == [1, 0, 1] and "takes no" not in card_text(FACTS)
+    assert "each session was whitened. Prepare from raw files" in told["whitened"][0]
+    assert "--scaling train_std" in told["whitened"][0] and "train_std" not in told["runs"][0]
 
 
 def test_front_matter_is_what_load_dataset_and_the_hub_read():

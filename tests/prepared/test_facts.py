@@ -18,6 +18,21 @@ LEAST = {"corpus": "old", "modality": "meg", "split_protocol": "p", "split_unit"
 NAMES = {entry.name for entry in fields(Facts)}
 
 
+def test_texts_of_whoever_prepares_hold_no_secret_and_no_place_of_the_machine():
+    said = {"source": "ftp://me:hidden-word@lab.example/x, copied to /srv/jane/raw", "terms": "/srv/jane/terms.txt",
+            "known_defects": ["see '/srv/jane/my notes.txt'"], "preprocessing": {"script": "/srv/jane/clean.py",
+            "hub_token": "hf_abcdefghijkl", "band": [0.1, 40]},
+            "image_encoder": {"name": "/srv/jane/net", "revision": None, "pooling": "projected"}}  # fmt: skip
+    found = checked_metadata(LEAST | said)
+    assert found["source"] == "ftp://***@lab.example/x, copied to raw" and found["terms"] == "terms.txt"
+    assert found["known_defects"] == ["see 'my notes.txt'"]
+    assert found["preprocessing"] == {"script": "clean.py", "hub_token": "***", "band": [0.1, 40]}
+    assert found["image_encoder"]["name"] == "net"
+    plain = {"source": "THINGS-EEG2 (osf.io/3jk45), doi:10.1016/j.x.2022", "licence": "CC-BY-4.0", "roi": "V1/V2 left",
+             "image_encoder": {"name": "openai/clip-vit-large-patch14", "revision": "main"}}  # fmt: skip
+    assert checked_metadata(LEAST | plain).items() >= plain.items()
+
+
 def test_an_older_file_gets_the_defaults(tmp_path):
     (tmp_path / "neural_clip.json").write_text(json.dumps({"format_version": 1, **LEAST, "grid_shapes": {"a": [3]}}))
     facts = Facts.read(tmp_path)

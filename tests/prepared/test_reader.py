@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datasets.features.features import Array2DExtensionType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +73,39 @@ def test_rows_that_do_not_match_raise(ready_folders):
         replace(part, subjects=part.subjects[:-1])
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_are_read_without_the_recordings(ready_folders, streaming, monkeypatch):
+    opened = PreparedSet.open(ready_folders["eeg"])
+    expected = {name: opened.split(name) for name in ("train", "validation", "test")}
+    for method in ("_of_subject", "_streamed"):
+        monkeypatch.setattr(PreparedSet, method, lambda *arguments: pytest.fail("recordings were opened"))
+    data = PreparedSet.open(ready_folders["eeg"], streaming).of_corpus()
+    for name, part in expected.items():
+        assert data.distinct(name).tolist() == part.shown_ids.tolist()
+        assert data.distinct(name, "concept").tolist() == sorted(set(part.labels("concept")["concept"]))
+        own = part.image_ids[part.subjects == "sub-02"]
+        assert data.distinct(name, subjects=[data.facts.subjects[1]]).tolist() == sorted(set(own))
+    with pytest.raises(DataError, match=r"damaged: some have no 'colour'"):
+        data.distinct("test", "colour")
+    with pytest.raises(DataError, match=r"'split' parameter"):
+        data.distinct("tests")
+    with pytest.raises(DataError, match=r"has no subject \['nobody'\]"):
+        data.distinct("test", subjects=["nobody"])
+
+
+def test_labels_of_rows_that_were_changed_are_refused(tmp_path):
+    folder = write_planted(tmp_path / "eeg", "eeg", pixels=False, encoder=READY)
+    path = folder / "data" / "sub-01" / "test-00000.parquet"
+    table, data = pq.read_table(path), PreparedSet.open(folder)
+    for number, told in ((table.num_rows - 1, "rows instead of"), (None, "cannot be read")):
+        if number is None:
+            path.write_bytes(path.read_bytes()[:-9])
+        else:
+            pq.write_table(table[:number], path)
+        with pytest.raises(DataError, match=f"sub-01/test-00000.parquet' .*{told}"):
+            data.distinct("test", subjects=["sub-01"])
+
+
 def test_one_subject_alone(ready_folders):
     part = PreparedSet.open(ready_folders["eeg"]).split("train", ["sub-02"])
     assert set(part.subjects) == set(part.recordings["subject"]) == {"sub-02"}
@@ -126,28 +161,45 @@ def test_arrow_slices_keep_their_rows():
     from neural_clip.prepared.reader import column_arrays
 
     column = pa.chunked_array([pa.array([[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]], pa.list_(pa.float32()))]).slice(1, 2)
-    flat, lengths = column_arrays(column, None)
+    (flat,), lengths = column_arrays(column, None)
     assert flat.tolist() == [3, 4, 5, 6]
     assert lengths.tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("most", [0, 2**30])
+@pytest.mark.parametrize("extension", [False, True])
 @pytest.mark.parametrize("shape", [None, (2, 3)])
-def test_columns_of_several_chunks_are_read_one_by_one(shape, most, monkeypatch):
+def test_columns_of_several_chunks_are_read_one_by_one(shape, extension):
     """Combined, they could have more numbers than the offsets of a list can count; sliced chunks begin elsewhere."""
-    from neural_clip.prepared import reader
     from neural_clip.prepared.reader import column_arrays
-
-    monkeypatch.setattr(reader, "MAX_COMBINED", most)
 
     rows = np.arange(30, dtype=np.float32).reshape(5, *(shape or (6,)))
     kind = pa.list_(pa.float32()) if shape is None else pa.list_(pa.list_(pa.float32()))
-    column = pa.chunked_array([pa.array(part.tolist(), kind) for part in (rows[:2], rows[2:2], rows[2:])]).slice(1)
-    flat, lengths = column_arrays(column, shape)
-    np.testing.assert_array_equal(flat, rows[1:].ravel())
-    assert lengths.tolist() == [6] * 4 and flat.dtype == np.float32
+    chunks = [pa.array(part.tolist(), kind) for part in (rows[:2], rows[2:2], rows[2:])]
+    if extension and shape:
+        kind = Array2DExtensionType(shape, "float32")
+        chunks = [pa.ExtensionArray.from_storage(kind, chunk.cast(kind.storage_type)) for chunk in chunks]
+    parts, lengths = column_arrays(pa.chunked_array(chunks).slice(1), shape)
+    np.testing.assert_array_equal(np.concatenate(parts), rows[1:].ravel())
+    assert lengths.tolist() == [6] * 4 and {part.dtype for part in parts} == {np.dtype(np.float32)}
+    assert all(not part.flags.writeable for part in parts) and max(map(len, parts)) == 18  # none was combined
     empty, none = column_arrays(pa.chunked_array([], kind), shape)
-    assert len(empty) == len(none) == 0
+    assert sum(map(len, empty)) == len(none) == 0
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+def test_a_batch_is_memory_of_its_own(ready_folders, modality, streaming):
+    """Whoever writes into one changes neither recordings in memory nor the mapped files."""
+    part = PreparedSet.open(ready_folders[modality], streaming=streaming).split("test")
+    changed = replace(part, change=lambda values, subjects: values) if modality == "eeg" else part
+    for split in (part, changed, part.loaded(), part.from_onset(), part.at(np.array([90, 2, 3, 40, 1, 0]))):
+        for rows in ([5, 0, 3, 5], [2], slice(1, 4), []):
+            expected = padded(split.values(rows))
+            batch = split.batch(rows)
+            assert batch.dtype == np.float32 and batch.flags.writeable and batch.flags.c_contiguous
+            np.testing.assert_array_equal(batch, expected)
+            batch[:] = np.nan
+            np.testing.assert_array_equal(padded(split.values(rows)), expected)
 
 
 def test_rows_prepared_again_with_the_same_times_are_not_those_of_the_cache(tmp_path):

@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from neural_clip.errors import DataError
 from neural_clip.prepared.stimuli import database_of, packed, shown_images, unpacked
 
-THINGS = ("things_meg", "things_eeg2", "things_eeg1", "things_fmri", "alljoined")  # and Alljoined1 shows images of NSD
+THINGS = ("things_meg", "things_eeg2", "things_eeg1", "things_fmri", "alljoined")
 WORDS = st.builds("_".join, st.lists(st.sampled_from(["a", "bat1", "ice-cream", "07", "01b"]), min_size=1, max_size=4))
 
 
 def test_corpora_of_things_share_their_names_and_others_do_not():
     assert {database_of(name) for name in THINGS} == {"THINGS"}
-    assert [database_of(name) for name in ("nsd", "imagenet_eeg", "alljoined1", "custom")] == [None] * 4
+    assert [database_of(name) for name in ("nsd", "alljoined1")] == ["NSD"] * 2
+    assert [database_of(name) for name in ("imagenet_eeg", "custom")] == [None] * 2
 
 
 @settings(max_examples=50, deadline=None)
@@ -31,6 +32,7 @@ def test_names_of_things_are_short():
     }
     assert packed(named) == {"aircraft_carrier": "_01b _06s", "bat1": "_02b"}
     assert packed({"eeg001": ""}) == {"": "eeg001"}
+    assert unpacked(packed({"nsd-00042": "", "nsd-00007": ""})) == {"nsd-00007": "", "nsd-00042": ""}
 
 
 def test_a_record_tells_the_images_of_a_database():
@@ -38,8 +40,10 @@ def test_a_record_tells_the_images_of_a_database():
     assert shown_images(record, "THINGS", "x") == [("things_meg", {"cat_01b": "cat"})]
     assert shown_images({"stimuli": []}, "THINGS", "x") == []
     before = {"data": {"meg": {"corpus": "things_meg"}, "fmri": {"corpus": "nsd"}}}
-    assert shown_images(before, "THINGS", "x") is None
+    assert shown_images(before, "THINGS", "x") is shown_images(before, "NSD", "x") is None
     assert shown_images({"data": {"fmri": {"corpus": "nsd"}}}, "THINGS", "x") == []
+    before["stimuli"] = record["stimuli"]  # of a version that listed images of THINGS alone
+    assert shown_images(before, "THINGS", "x") and shown_images(before, "NSD", "x") is None
     assert shown_images({}, "THINGS", "x") is None
 
 

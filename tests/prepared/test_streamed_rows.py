@@ -1,8 +1,12 @@
 """Recordings read from Parquet files a row group at a time: those that are read otherwise, here and from the Hub."""
 
+import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from loopback_hub import LoopbackHub
@@ -52,6 +56,35 @@ def test_streamed_rows_are_those_that_are_mapped(grouped_folders, modality):
     assert_same_split(opened.split("train", ["sub-02", "sub-01"]), mapped.data.split("train", ["sub-02", "sub-01"]))
     assert streamed.labels("subject")["subject"].tolist() == mapped.subjects.tolist()
     assert_same_split(opened.moved_to(None).split("train"), mapped)
+
+
+def test_images_are_read_without_a_copy(grouped_folders, tmp_path, monkeypatch):
+    expected = PreparedSet.open(grouped_folders["eeg"]).images
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    found = PreparedSet.open(grouped_folders["eeg"], streaming=True).images
+    assert found.sha256 == expected.sha256 and found.image_ids == expected.image_ids
+    assert not (tmp_path / "cache").exists()
+    copy = shutil.copytree(grouped_folders["eeg"], tmp_path / "copy")
+    opened = PreparedSet.open(copy, streaming=True)
+    path = next(copy.glob("images/*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"images-.*parquet' cannot be streamed|images of .* are"):
+        _ = opened.images
+
+
+def test_images_of_other_columns_are_refused(grouped_folders, tmp_path):
+    folder = Path(shutil.copytree(grouped_folders["eeg"], tmp_path / "copy"))
+    path = next(folder.glob("images/*.parquet"))
+    table = pq.read_table(path).replace_schema_metadata(None)
+    numbers = table.set_column(table.column_names.index("concept"), "concept", pa.array(range(len(table))))
+    for changed, told in ((numbers, "'concept' should be .* but is .*int64"), (table.drop(["concept"]), "no such")):
+        opened = PreparedSet.open(grouped_folders["eeg"], streaming=True)
+        opened.folder = folder  # as if it were changed after it was opened
+        pq.write_table(changed, path)
+        with pytest.raises(DataError, match=f"{path.name}': column {told}|{path.name}': column 'concept'.* {told}"):
+            _ = opened.images
 
 
 def test_row_groups_leave_the_memory_when_it_is_full(grouped_folders):
@@ -131,5 +164,5 @@ def test_a_file_of_the_hub_that_was_changed_is_refused(grouped_folders, monkeypa
         from huggingface_hub import HfFileSystem
 
         HfFileSystem.clear_instance_cache()
-        with pytest.raises(DataError, match=r"sub-02/train-00000.parquet' cannot be streamed"):
+        with pytest.raises(DataError, match=r"sub-02/train-00000.parquet' cannot be read"):
             PreparedSet.open("lab/set", streaming=True).split("train")

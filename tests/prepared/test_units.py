@@ -56,3 +56,11 @@ def test_voxels_vary_over_trials():
     check(betas[:1] * 1e9, "percent signal change", None)
     with pytest.raises(DataError, match=r"a median voxel's standard deviation over trials is .* multiplied by 300"):
         check(betas / 300, "percent signal change", None)
+    betas[:, :16] = 1.5
+    with pytest.raises(DataError, match=r"half of the voxels or more do not vary over trials\. Does the mask mark"):
+        check(betas, "percent signal change", None)
+
+
+def test_channels_that_are_still_are_called_so():
+    with pytest.raises(DataError, match=r"half of the channels or more do not vary over time\.$"):
+        check(0 * eeg(1e-5), "V")

@@ -32,6 +32,7 @@ CODE = {  # as a checkpoint names and holds it: files that import further ones
     "processing_x.py": b"from .configuration_x import C\n",
 }
 AUTO_MAP = {"AutoConfig": "configuration_x.C", "AutoModel": "modeling_x.M"}
+DEEP = '{"a":' * 3000 + "1" + "}" * 3000
 
 
 @pytest.fixture
@@ -119,6 +120,12 @@ def test_data_set_arrives_whole_and_private(tmp_path, hub, capsys):
     (created,) = hub.created
     assert created.get("visibility") == "private" or created.get("private") is True
     assert f"{hub.endpoint}/datasets/{REPO} (private)" in capsys.readouterr().out
+
+
+def test_a_link_that_leads_to_itself_is_no_checkpoint(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"loop' is neither a prepared data set"):
+        push(tmp_path / "loop", "lab/model")
 
 
 def test_checkpoint_arrives_whole_and_private(tmp_path, hub):
@@ -422,7 +429,9 @@ def test_checkpoints_without_their_code_are_not_sent(tmp_path, hub, missing):
         ("config.json", "[]", r"config\.json' is damaged"),
         ("config.json", '{"auto_map": 3}', r"config\.json' is damaged"),
         ("processor_config.json", "{}", r"processor_config\.json' does not say .* what AutoProcessor loads"),
-        ("processor_config.json", "{", r"processor_config\.json' is damaged"),
+        ("processor_config.json", "{", r"processor_config\.json' is no readable JSON file"),
+        ("config.json", DEEP, r"config\.json' is no readable JSON file: it is nested more than 50 deep"),
+        ("processor_config.json", DEEP, r"processor_config\.json' is no readable JSON file: it is nested more than"),
     ],
 )  # fmt: skip
 def test_checkpoints_that_name_no_code_are_not_sent(tmp_path, hub, name, content, message):

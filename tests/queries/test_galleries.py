@@ -69,6 +69,10 @@ def test_what_is_there_is_not_lost(here, tmp_path):
         cli.main([*words[:-1], "stimuli/gallery"])
     with pytest.raises(DataError, match="There is no folder 'gone'"):
         cli.main(["gallery", "build", "stimuli", "--checkpoint", "gone", "--output-dir", str(place), "--overwrite"])
+    shutil.copytree("checkpoint", place / "checkpoint")
+    with pytest.raises(DataError, match=r"holds '.*checkpoint', which is read"):
+        cli.main(["gallery", "build", "stimuli", "--checkpoint", f"{place}/checkpoint", *words[-2:], "--overwrite"])
+    shutil.rmtree(place / "checkpoint")
     assert contents(place) == before
     cli.main([*words, "--overwrite"])
     assert contents(place) == before

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from scipy.stats import t
 
 from neural_clip.errors import DataError
 from neural_clip.retrieval import uncertainty
-from neural_clip.retrieval.scores import retrieval_scores, score_queries
+from neural_clip.retrieval.scores import retrieval_scores, score_queries, two_way
+from neural_clip.retrieval.tiles import TIE_TOLERANCE, unit_vectors
 from neural_clip.retrieval.uncertainty import bootstrap_interval, compare_paired, permutation_p_value
 
 pytestmark = pytest.mark.numerical
@@ -249,6 +251,92 @@ def test_permutation_of_queries_stays_inside_groups():
     arguments = (images[ids], images, ids, [0, 1])
     assert permutation_p_value(*arguments, seed=0, n=99, unit="query") == 0.01
     assert permutation_p_value(*arguments, seed=0, n=99, unit="query", groups=subjects) == 1.0
+
+
+def slow_permutation(predictions, references, columns, seed, n, unit, groups, among_shown):
+    """All labels of all shuffles at once, and two searches of each cosine among those of its query."""
+    rng, size = np.random.default_rng(seed), len(references)
+    true = np.array(columns)
+    if unit == "image":
+        images, group = np.unique(true, return_inverse=True)
+        pool = images if among_shown else np.arange(size)
+        shuffled = [pool[rng.permutation(len(pool))[: len(images)]] for _ in range(n)]
+        labels = np.stack([images, *shuffled])[:, group]
+    else:
+        names = np.zeros(len(true), int) if groups is None else np.unique(groups, return_inverse=True)[1]
+        base, labels = np.argsort(names, kind="stable"), np.empty((1 + n, len(true)), np.int64)
+        labels[0] = true
+        for row in labels[1:]:
+            row[base] = true[np.lexsort((rng.random(len(true)), names))]
+    wins = unit_vectors(predictions) @ unit_vectors(references).T
+    for row in wins:
+        ordered = np.sort(row)
+        less = np.searchsorted(ordered, row - TIE_TOLERANCE, side="left")
+        not_greater = np.searchsorted(ordered, row + TIE_TOLERANCE, side="right")
+        row[:] = two_way(size - not_greater, not_greater - less - 1, size - 1)
+    totals = wins[np.arange(len(true)), labels].sum(axis=1)
+    return (1 + np.count_nonzero(totals[1:] >= totals[0] - 1e-9 * len(true))) / (1 + n)
+
+
+@pytest.mark.parametrize("unit", ["image", "query"])
+@pytest.mark.parametrize("size", [12, 300])  # numbers of images in one byte, and in two
+@pytest.mark.parametrize("tied", [False, True])
+def test_permutation_p_values_are_those_of_all_labels_at_once(unit, size, tied):
+    rng = np.random.default_rng(size)
+    references = rng.standard_normal((size, 6))
+    if tied:
+        references = np.round(references)  # few directions, so that many images tie
+    columns = rng.integers(0, size, 90)
+    predictions = references[columns] * 0.2 + rng.standard_normal((90, 6))
+    if tied:
+        predictions = np.round(predictions)
+    groups = rng.choice(["a", "b", "c"], 90)
+    ids = [f"i{n}" for n in range(size)]
+    for among_shown in (False, True):
+        expected = slow_permutation(predictions, references, columns, 5, 300, unit, groups, among_shown)
+        found = permutation_p_value(
+            predictions, references, [ids[column] for column in columns], ids, seed=5, n=300, unit=unit,
+            groups=groups, among_shown=among_shown,
+        )  # fmt: skip
+        assert found == expected and (tied or 1 / 301 <= found < 0.9)
+
+
+@pytest.mark.parametrize("unit", ["image", "query"])
+def test_labels_of_all_shuffles_take_little_memory(unit):
+    """1,001 x 4,000 labels of eight bytes were 32 MB, and the copy that was indexed another."""
+    n_queries, size = 4000, 40
+    rng = np.random.default_rng(0)
+    references, predictions = (rng.standard_normal((rows, 8), dtype=np.float32) for rows in (size, n_queries))
+    columns = rng.integers(0, size, n_queries).tolist()
+    tracemalloc.start()
+    permutation_p_value(predictions, references, columns, range(size), seed=0, unit=unit)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    labels = 1001 * n_queries if unit == "query" else 0  # of one byte
+    assert peak < labels + 12e6
+
+
+def test_draws_that_are_kept_are_those_of_each_call(monkeypatch):
+    """The last draws serve the next scores of as many images; other seeds and numbers have their own."""
+    rng = np.random.default_rng(0)
+    values, images = rng.random(40), np.arange(40) % 8
+    few, others = values[:6], np.arange(6)
+    expected = [bootstrap_interval(*arguments) for arguments in
+                ((values, images, 1), (values, images, 2), (few, others, 1), (values, images, 1, 500))]  # fmt: skip
+    made, really = [], uncertainty._draws
+    monkeypatch.setattr(uncertainty, "_draws", lambda *a: made.append(a[:2]) or really(*a))
+    uncertainty._kept_draws.cache_clear()
+    for _ in range(2):
+        assert bootstrap_interval(values, images, 1) == expected[0]
+    assert made == [(8, 2000)]
+    assert bootstrap_interval(values, images, 2) == expected[1] != expected[0]
+    assert bootstrap_interval(few, others, 1) == expected[2]
+    assert bootstrap_interval(values, images, 1, 500) == expected[3]
+    assert len(made) == 4
+    monkeypatch.setattr(uncertainty, "BLOCK_BYTES", 1)  # too many to be kept
+    for _ in range(2):
+        bootstrap_interval(values, images, 1, 3)
+    assert made[4:] == [(8, 1)] * 6
 
 
 def test_permutation_refuses_unknown_units():

@@ -62,11 +62,11 @@ def test_raw_files_have_the_form_and_the_design_of_the_real_ones(twin):
         assert len(counts) == (SIZES.n_test_images if test else SIZES.n_concepts * SIZES.images_per_concept // 2)
     for pair in ((1, 2), (3, 4)):
         first, second = ({int(c) for c in shown[n, "training"] if c != TARGET} for n in pair)
-        assert not first & second and first | second == set(range(1, 17))
+        assert not first & second and first | second == set(range(1, 33))
 
 
 def test_releases_have_the_containers_and_types_of_the_real_ones(twin):
-    shapes = {"training": (16, 4), "test": (4, 12)}
+    shapes = {"training": (32, 4), "test": (4, 12)}
     for part, name in (("training", "train"), ("test", "test")):
         path = twin / "preprocessed_data" / "sub-01" / f"preprocessed_eeg_{part}.npy"
         official = np.load(path, allow_pickle=True).item()
@@ -93,8 +93,8 @@ def test_releases_have_the_containers_and_types_of_the_real_ones(twin):
 def test_every_route_reads_the_twin(twin, tmp_path, route):
     facts = read_metadata(prepare(twin, tmp_path / "set", route=route))
     assert facts["splits"]["test"] == {"rows": 4 * 12, "images": 4, "concepts": 4}
-    assert facts["splits"]["validation"]["concepts"] == 1 and facts["splits"]["train"]["concepts"] == 7
-    assert sum(facts["splits"][name]["rows"] for name in ("train", "validation")) == 16 * 4
+    assert facts["splits"]["validation"]["concepts"] == 2 and facts["splits"]["train"]["concepts"] == 14
+    assert sum(facts["splits"][name]["rows"] for name in ("train", "validation")) == 32 * 4
     assert facts["simulated"]["simulated"] is True and "SIMULATED" in facts["source"]
 
 

@@ -1,6 +1,7 @@
 """The simulated THINGS-fMRI: formats and design of the real one, same bytes for one seed, and the way to a report."""
 
 import csv
+import json
 import pickle
 from collections import Counter
 from dataclasses import replace
@@ -119,15 +120,20 @@ def test_both_routes_read_the_twin(twin, tmp_path):
     facts = [read_metadata(prepare(twin, tmp_path / route, route=route)) for route in ("table", "volume")]
     assert facts[0]["fingerprint"] == facts[1]["fingerprint"]
     assert facts[0]["splits"]["test"] == {"rows": 2 * 4, "images": 4, "concepts": 4}
-    assert facts[0]["splits"]["train"]["concepts"] + facts[0]["splits"]["validation"]["concepts"] == 8
+    assert facts[0]["splits"]["train"]["concepts"] + facts[0]["splits"]["validation"]["concepts"] == 16
     assert facts[0]["simulated"]["simulated"] is True and "SIMULATED" in facts[0]["source"]
 
 
 def test_from_simulated_files_to_a_report(tmp_path):
-    """Unseen concepts are decoded above chance, beside the baselines."""
+    """Unseen concepts are decoded above chance by the protocol that is checked for them, beside the baseline."""
     larger = replace(SIZES, n_sessions=4, n_concepts=60, n_test_images=20, n_catch=4)
     write(tmp_path / "raw", replace(TINY, things_fmri=larger), 0)
     prepare = f"things_fmri --raw-dir {tmp_path}/raw --num-proc 2"
-    score = scored(tmp_path, prepare, "fmri", baselines="ridge", batch_size=64)
-    assert score["two_way_interval"][0] > 0.5
-    assert "ridge" in (tmp_path / "report" / "report.json").read_text()
+    scored(tmp_path, prepare, "fmri", baselines="ridge", batch_size=64, protocol="zero-shot-200")
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    rows = {row["method"]: row for row in report["decoding"]["fmri"]["rows"] if row["aggregation"] == "single trial"}
+    for row in (rows["neural_clip"], rows["per-subject ridge"]):
+        assert row["two_way_interval"][0] > 0.5 and row["gallery_size"] == 20
+    exact = {entry["label"]: entry for entry in report["protocol"]["decoding"]["fmri"]}["exact image, top-1"]
+    assert exact["chance"] == 1 / 20 and exact["interval"][0] <= exact["score"] <= exact["interval"][1]
+    assert "simulated" in (tmp_path / "report" / "report.md").read_text()

@@ -1,9 +1,13 @@
 """Image encoders: the shipped one, and blurring."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from neural_clip.errors import DataError
 from neural_clip.targets.encoder import ImageEncoder, TargetEncoder
 from neural_clip.targets.tiny_clip import TINY_CLIP
 
@@ -33,3 +37,20 @@ def test_blur_is_gaussian_with_the_stated_deviation(monkeypatch, clip):
     profile = np.asarray(seen[0])[:, 50, 0].astype(float)
     deviation = np.sqrt((profile * (np.arange(200) - 100) ** 2).sum() / profile.sum())
     assert deviation == pytest.approx(0.05 * 101, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": {"shortest_edge": 10**9}}, r"'size' should be edges from 1 to 4096 pixels, but is \[1000000000\]"),
+        ({"crop_size": {"height": "x", "width": 64}}, "'crop_size' should be edges"),
+        ({"image_std": [0, 1, 1]}, "pixels become NaN or infinite"), ({"rescale_factor": {}}, "unsupported operand"),
+        ({"size": [1]}, "list index"), ({"crop_size": {"height": 32, "width": 16}}, "pictures of 32 x 16 pixels"),
+    ],
+)  # fmt: skip
+def test_settings_that_prepare_no_picture_are_told(clip, tmp_path, change, message):
+    folder = shutil.copytree(clip, tmp_path / "clip")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=f"'{folder}' cannot be loaded as a CLIP vision model: .*{message}"):
+        ImageEncoder(str(folder), device="cpu")

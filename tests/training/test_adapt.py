@@ -265,6 +265,15 @@ def test_what_lies_beside_a_checkpoint_stays_when_it_is_replaced(checkpoint, fol
     assert (new / "notes.txt").read_text() == "mine" and "adaptations" in check_record(new)
 
 
+def test_streamed_recordings_give_the_same_layer(checkpoint, folders, tmp_path, monkeypatch):
+    """And no recording is copied, nor are files read whole before."""
+    expected = main(arguments(checkpoint, folders, tmp_path / "mapped", "fmri"))
+    for method in ("_of_subject", "verify"):
+        monkeypatch.setattr(PreparedSet, method, lambda *_: pytest.fail("recordings were copied"))
+    found = main(arguments(checkpoint, folders, tmp_path / "streamed", "fmri", "--streaming"))
+    assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+
+
 @pytest.mark.slow
 def test_real_command_line(checkpoint, folders, tmp_path):
     command = ["-m", "neural_clip.commands.main", "adapt"]

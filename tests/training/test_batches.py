@@ -226,6 +226,14 @@ def test_an_embedding_that_is_not_finite_is_found(ready_folders):
         data.__getitems__(list(range(16)))
 
 
+def test_values_whose_sum_is_too_large_are_finite(ready_folders, tmp_path):
+    folder = shutil.copytree(ready_folders["eeg"], tmp_path / "set")
+    spoil(folder, "train", "sub-02", 5, 3e38)
+    spoil(folder, "train", "sub-02", 6, 3e38)
+    data = RecordingDataset.open(PreparedSet.open(folder), "train", ["sub-01", "sub-02"])
+    assert (data.__getitems__([85, 86])["eeg_values"] == 3e38).any()
+
+
 def test_many_recordings_are_named_in_part():
     text = named(["s"] * 12, [f"i{n}" for n in range(12)])
     assert text.startswith("s (image 'i0'), s (image 'i1')") and text.endswith("(image 'i7') and 4 more")

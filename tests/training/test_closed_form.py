@@ -6,29 +6,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from neural_clip import NeuralClipModel
 from neural_clip.commands.adapt import main as adapt
+from neural_clip.evaluation.baselines import whitening
 from neural_clip.evaluation.baselines.closed_form import choose, cross_entropy, ready, scores_of, undoing
 from neural_clip.evaluation.baselines.closed_form_fit import Way, fit_of
 from neural_clip.evaluation.run import evaluate_checkpoints
 from neural_clip.evaluation.validation_predictions import validation_predictions
-from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.report.tables import scope_notes
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.closed_form import (
     PRIOR,
     PRIOR_STRENGTH,
     WEIGHTS,
-    Blend,
-    Maps,
     add_closed_forms,
     best_blend,
-    fill,
-    fill_own,
+    give_closed_forms,
     joined,
-    settings_of,
 )
+from neural_clip.training.closed_form_maps import Blend, Maps, fill, fill_beside, settings_of
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.ridge_start import of_subject
 from neural_clip.training.run import train
@@ -92,6 +91,23 @@ def test_the_blend_has_the_lowest_cost():
         assert best_blend(network, closed, validation).weight == WEIGHTS[int(np.argmin(costs))]
 
 
+@pytest.mark.parametrize("n_images", [2, 5, 16])
+def test_the_closed_form_is_the_floor_as_far_as_validation_rows_tell(n_images):
+    """In all, rows have at most 0.8 nats more with the blend; of a network that tells nothing there is little left."""
+    _, validation, _ = planted("voxels", n_subjects=1)
+    few = validation.at(np.flatnonzero(np.isin(validation.image_ids, validation.shown_ids[:n_images])))
+    slack, weights = PRIOR_STRENGTH * PRIOR**2, []
+    assert slack == pytest.approx(0.8) and len(few) == n_images
+    for seed in range(20):
+        noise = np.random.default_rng(seed).standard_normal((2, *few.targets.shape))
+        network, closed = noise[0], unit(few.targets) + 0.3 * noise[1]
+        blend = best_blend(network, closed, few)
+        weights.append(blend.weight)
+        behind = cross_entropy(blend(network, closed), few) - cross_entropy(closed, few)
+        assert len(few) * behind <= slack
+    assert np.mean(weights) < {2: PRIOR, 5: 0.25, 16: 0.1}[n_images]
+
+
 def test_a_part_that_tells_nothing_apart_counts_nothing():
     _, validation, _ = planted("voxels")
     constant = np.tile(validation.targets[:1], (len(validation), 1)) * 0
@@ -115,8 +131,7 @@ def test_a_checkpoint_computes_what_the_fit_predicts(trained, ready_folders, mod
     np.testing.assert_allclose(unit(found), unit(expected), atol=1e-4)
     assert maps.smallest_dtype(held_out, blend, neural_embeds(model.eval(), validation)) == "float16"
     model.set_closed_form(modality, settings_of(train_part, own=[]).as_dict())
-    for name in train_part.subjects:
-        fill_own(model, modality, name, maps, blend)
+    fill_beside(model, train_part, maps.apart(), blend, "float32")
     found = model.each_features(modality, values, batch["subject_ids"])["closed form"].detach().numpy()
     np.testing.assert_allclose(unit(found), unit(expected), atol=1e-4)
 
@@ -147,6 +162,28 @@ def test_half_precision_is_not_taken_where_it_changes_scores(trained, ready_fold
         maps.offsets[name][:] *= 1e-9
     held_out = replace(held_out, recordings=[np.append(0, row[1:]).astype(np.float32) for row in held_out.values()])
     assert maps.smallest_dtype(held_out, Blend(0.0, 1.0, 1.0), neural_embeds(model.eval(), validation)) == "float32"
+
+
+@pytest.mark.parametrize("kind", ["voxels", "sensors"])
+def test_maps_read_a_split_by_blocks_and_once_for_both_types(kind, monkeypatch):
+    split, scored, _ = planted(kind)
+    way = Way(False) if kind == "voxels" else Way(True, 0.1)
+    maps = Maps.of(fit_of(way, split), 0.3, np.eye(split.targets.shape[1]))
+    whole = maps.predictions(scored, "float32", "float16")
+    read = []
+    values = Split.values
+
+    def watched(self, rows=slice(None)):
+        read.append(np.arange(len(self))[rows])
+        return values(self, rows)
+
+    monkeypatch.setattr(Split, "values", watched)
+    monkeypatch.setattr(whitening, "BLOCK_ROWS", 3)
+    np.testing.assert_allclose(maps.predictions(scored, "float32", "float16"), whole, rtol=1e-5, atol=1e-5)
+    assert max(map(len, read)) == 3
+    times = np.bincount(np.concatenate([rows for rows in read if len(rows) > 1]), minlength=len(scored))
+    assert set(times.tolist()) <= {0, 1}  # rows that are read alone tell their size, or are the last of a person
+    assert not np.array_equal(*whole)
 
 
 def test_everything_is_chosen_on_training_and_validation_rows_and_recorded(with_closed_form, trained, ready_folders):
@@ -232,6 +269,35 @@ def test_what_cannot_be_computed_leaves_the_network(trained, ready_folders, monk
     assert found == {"left_out": "It could not be computed (MemoryError)."} and len(model.closed_forms) == 0
 
 
+def assert_kept_as_recorded(folder, modality, name, record):
+    """The file holds the map of a subject in the dtype and size that the record says."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        weight = file.get_tensor(f"closed_forms.{modality}.layers.{name}.weight")
+    assert weight.dtype == getattr(torch, record["dtype"])
+    assert record["megabytes"] == round(weight.numel() * weight.element_size() / 1e6, 3)
+
+
+@pytest.mark.parametrize("needed", ["float16", "float32"])
+@pytest.mark.parametrize("known", ["float16", "float32", None])
+def test_a_new_map_is_kept_in_what_its_score_needs(trained, ready_folders, tmp_path, monkeypatch, known, needed):
+    """Beside a known map of either dtype, which stays as it is, and where there is none."""
+    model = NeuralClipModel.from_pretrained(trained)
+    train_part, validation = parts_of(model, ready_folders["eeg"], "eeg")
+    records, held = {}, {}
+    for number, (name, dtype) in enumerate({"sub-01": known, "sub-02": needed}.items()):
+        if dtype is not None:
+            monkeypatch.setattr(Maps, "smallest_dtype", lambda *given, dtype=dtype: dtype)
+            network = {name: neural_embeds(model.eval(), of_subject(validation, number))}
+            records |= give_closed_forms(model, train_part, validation, network)[0]
+            held[name] = model.closed_forms["eeg"].layers[name].weight.clone()
+    model.save_pretrained(tmp_path)
+    again = NeuralClipModel.from_pretrained(tmp_path).closed_forms["eeg"]
+    for name, record in records.items():
+        assert_kept_as_recorded(tmp_path, "eeg", name, record)
+        assert torch.equal(again.layers[name].weight, held[name])
+        assert torch.equal(held[name].half().float(), held[name]) == (record["dtype"] == "float16")
+
+
 @pytest.mark.parametrize("modality", ["eeg", "fmri"])
 def test_new_subjects_get_a_map_of_their_own(ready_folders, new_recipe, tmp_path, modality):
     """Trained on one subject with a closed form, adapted to the other, who is then better than the network alone."""
@@ -251,6 +317,7 @@ def test_new_subjects_get_a_map_of_their_own(ready_folders, new_recipe, tmp_path
     scores = {name: part["two_way"] for name, part in found["validation"].items()}
     assert scores["blend"] >= scores["network"]
     assert adapted.closed_forms[modality].settings.own[-1] == "sub-02"
+    assert_kept_as_recorded(tmp_path / "adapted", modality, "sub-02", found)
     first, second = validation_predictions(tmp_path / "adapted")
     (known_alone,) = validation_predictions(output)
     assert np.array_equal(first.embeds, known_alone.embeds) and first.subjects == ["sub-01"]

@@ -1,25 +1,30 @@
-"""Cross-validation over images: nothing of what is held out is seen, and one model is trained on all."""
+"""Cross-validation over images, runs or people: what is held out is not seen, and one model is trained on all."""
 
 import json
+import re
+import signal
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from killed_command import KILLED
 from neural_clip import NeuralClipConfig, NeuralClipModel
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import choose_by_folds, ready, undoing
 from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.writer import write_prepared
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.training import folds as module
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.confidence import fit_confidence
-from neural_clip.training.folds import config_of, folds_of, held_out_parts
+from neural_clip.training.folds import config_of, finished_folds, folds_of, held_out_parts
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from planted_data import READY, write_planted
+from second_process import python
 
 pytestmark = pytest.mark.numerical
 
@@ -180,6 +185,11 @@ def test_too_few_images_and_wrong_numbers_are_named(small_sets, new_recipe, tmp_
     recipe = str(new_recipe(tmp_path, small_sets))
     with pytest.raises(DataError, match=r"24 training images are too few for 20 folds of two or more.*'folds'"):
         train(read_recipe([recipe, "--folds", "20"]))
+    part = parts_of({"eeg": small_sets["eeg"]})[0]
+    embeds = part.part.data.images.embeds
+    embeds[:] = embeds[np.arange(len(embeds)) % 4]  # names that differ, of four vectors
+    with pytest.raises(DataError, match=r"4 training images are too few for 3 folds of two or more"):
+        folds_of([part], 3)
     assert not (tmp_path / "out").exists()
     for value in ("1", "-3", "true", "101", "2.5"):
         with pytest.raises(DataError, match=r"'folds' parameter\. Allowed is 0, or 2 to 100"):
@@ -244,6 +254,75 @@ def test_the_average_subject_is_what_chooses_for_people(people, new_recipe, tmp_
     assert model.config.eeg_config.confidence_temperature == {"average": fitted}  # nobody else was predicted so
 
 
+def write_runs(folder, modality, n_runs):
+    """Eight categories that each of so many runs shows twice, the last run for the test."""
+    rng, size = np.random.default_rng(0), (30,) if modality == "fmri" else (4, 6)
+    embeds, answers = rng.standard_normal((8, 16)), rng.standard_normal((8, *size))
+    named = {"concept": "c", "categories": []}
+    images = [{"image_id": f"im{n}", "image_embeds": row, **named} for n, row in enumerate(np.float32(embeds))]
+
+    def rows():
+        for subject, runs in (("sub-01", range(n_runs)), ("sub-02", (0, n_runs - 1))):
+            for run in runs:
+                split = "test" if run == n_runs - 1 else "train"
+                for number in [*range(8)] * 2:
+                    values = answers[number] + rng.standard_normal(size)
+                    yield {"subject": subject, "run": f"run-{run:02d}", "image_id": f"im{number}", "split": split,
+                           modality: values}  # fmt: skip
+
+    metadata = dict.fromkeys(("corpus", "split_protocol", "licence", "citation", "source"), "planted")
+    metadata |= {"modality": modality, "split_unit": "run", "redistribution": "allowed", "image_encoder": READY}
+    metadata |= {} if modality == "fmri" else {"sfreq": 100.0, "tmin": 0.0, "ch_names": list("abcd")}
+    return str(write_prepared(folder, metadata | {"category_level": True}, rows(), images))
+
+
+def test_runs_are_held_out_where_the_test_shows_the_categories_again(new_recipe, tmp_path, capsys):
+    folders = {name: write_runs(tmp_path / name, name, 5) for name in ("eeg", "fmri")}
+    parts = parts_of(folders)
+    for splits in held_out_parts(parts, folds_of(parts, 5)):  # no more folds than runs
+        for learnt, left in zip(splits.train, splits.validation, strict=True):
+            runs = [
+                {tuple(row) for row in part.part.labels("subject", "session", "run").to_numpy()}
+                for part in (learnt, left)
+            ]
+            assert not runs[0] & runs[1] and set(left.part.image_ids) == {f"im{n}" for n in range(8)}
+    asked = [str(new_recipe(tmp_path, folders)), *ASKED, "--folds", "5"]
+    train(read_recipe([*asked, "--dry-run"]))
+    assert " in each of 5 trainings, " in capsys.readouterr().out
+    output = train(read_recipe(asked))
+    record = json.loads((output / "training.json").read_text())
+    assert record["cross_validation"]["held_out"] == "runs" and record["cross_validation"]["n_folds"] == 4
+    assert "training runs in 4 folds" in (output / "README.md").read_text().replace("\n", " ")
+    for found in record["closed_form"].values():  # answers that no map of embeddings predicts
+        assert found["strength_by"] == "held-out training recordings"
+        assert found["validation"]["closed form"]["two_way"] > 0.75
+
+
+def test_one_run_of_categories_cannot_be_held_out(new_recipe, tmp_path):
+    folder = write_runs(tmp_path / "fmri", "fmri", 2)
+    with pytest.raises(DataError, match=r"its only training run is too few for 2 folds of two images or more.*0 for"):
+        train(read_recipe([str(new_recipe(tmp_path, {"fmri": folder})), *ASKED]))
+
+
+def test_images_and_runs_are_held_out_side_by_side(small_sets, tmp_path):
+    parts = parts_of({"eeg": small_sets["eeg"], "fmri": write_runs(tmp_path / "fmri", "fmri", 4)})
+    assert module.held_out_units(parts) == {"eeg": "images", "fmri": "runs"}
+    found = folds_of(parts, 5)
+    assert {name: sorted(set(folds.tolist())) for name, folds in found.items()} == {name: [0, 1, 2] for name in found}
+
+
+def test_held_out_recordings_at_chance_are_told(new_recipe, tmp_path):
+    options = {"pixels": False, "encoder": READY, "shuffled": True, "repeats": 1, "counts": {"train": 30, "test": 8}}
+    folder = str(write_planted(tmp_path / "set", "fmri", **options))
+    output = train(read_recipe([str(new_recipe(tmp_path, {"fmri": folder})), *ASKED]))
+    (told,) = json.loads((output / "training.json").read_text())["warnings"]
+    assert re.match(
+        r"the network of fmri cannot be told from chance: its 2-way accuracy on held-out recordings is 0\.\d+ \(95 % "
+        r"interval 0\.\d+ to 0\.\d+, the best of 4\), and guessing gives 0\.5\.",
+        told,
+    )
+
+
 def test_people_who_cannot_be_held_out_are_named(new_recipe, tmp_path):
     options = {"pixels": False, "encoder": READY, "repeats": 1, "n_unseen": 1, "counts": {"train": 8}}
     voxels = str(write_planted(tmp_path / "fmri", "fmri", n_subjects=3, **options))
@@ -255,3 +334,85 @@ def test_people_who_cannot_be_held_out_are_named(new_recipe, tmp_path):
         with pytest.raises(DataError, match=rf"No test subject is trained on.*but '.*{reason}.*0 'folds'"):
             train(read_recipe([str(new_recipe(tmp_path, data)), *ASKED]))
     assert not (tmp_path / "out").exists()
+
+
+def told_of_folds(capsys):
+    """Which folds a run said to have finished before, and which it trained."""
+    found = re.findall(r"fold (\d) of 3( was finished before)?\n", capsys.readouterr().err)
+    return [int(number) for number, before in found if before], [int(number) for number, before in found if not before]
+
+
+def whole_files(output):
+    """Bytes of a checkpoint, less the words of its command."""
+    record = json.loads((output / "training.json").read_text())
+    left_out = ("command", "recipe", "files", "sha256")
+    kept = {path.name: path.read_bytes() for path in output.glob("*.safetensors")}
+    return kept | {name: value for name, value in record.items() if name not in left_out}
+
+
+def test_killed_in_the_second_fold_it_goes_on_and_ends_with_the_same_bytes(
+    small_sets, new_recipe, tmp_path, capsys, monkeypatch
+):
+    """A process of its own dies after the first epoch of the second fold: 4 epochs and the scores of one are kept."""
+    recipe = str(new_recipe(tmp_path, {"fmri": small_sets["fmri"]}))
+    words = [recipe, "--folds", "3", "--num_train_epochs", "4", "--output-dir"]
+    whole = train(read_recipe([*words, str(tmp_path / "whole")]))
+    assert not (tmp_path / "whole.folds").exists() and told_of_folds(capsys) == ([], [1, 2, 3])
+    done = python("-c", KILLED, ".safetensors", "7", "train", *words, tmp_path / "out")
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    folder = tmp_path / "out.folds"
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
+    assert len(kept) == 6 and not (tmp_path / "out").exists()
+
+    stopped = []  # Ctrl-C in the last fold
+    monkeypatch.setattr(module, "_trained", lambda *given: stopped.append(1) or _then(len(stopped) == 2, *given))
+    with pytest.raises(KeyboardInterrupt):
+        train(read_recipe([*words, str(tmp_path / "out")]))
+    told = capsys.readouterr().err
+    assert f"finished folds: 2, in '{folder}'; the same command goes on from there" in told
+    assert "fold 1 of 3 was finished before" in told and "fold 2 of 3\n" in told
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"no checkpoint to resume from\. Without it, the run goes on from the folds"):
+        train(read_recipe([*words, str(tmp_path / "out"), "--resume"]))
+    still = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
+    assert (
+        len(still) == 10 and sum(still.get(name) == time for name, time in kept.items()) == 5
+    )  # the half fold is new
+    output = train(read_recipe([*words, str(tmp_path / "out")]))
+    assert told_of_folds(capsys) == ([1, 2], [3]) and whole_files(output) == whole_files(whole)
+    assert not folder.exists()
+
+
+def _then(stops, *given, trained=module._trained):
+    """Train a fold, or be interrupted."""
+    if stops:
+        raise KeyboardInterrupt
+    return trained(*given)
+
+
+def test_folds_of_something_else_and_damaged_ones_are_trained_again(
+    small_sets, new_recipe, tmp_path, capsys, monkeypatch
+):
+    recipe = str(new_recipe(tmp_path, {"fmri": small_sets["fmri"]}))
+    words = [recipe, "--folds", "3", "--num_train_epochs", "1"]
+    monkeypatch.setattr("neural_clip.training.run._run", lambda *given: (_ for _ in ()).throw(DataError("stopped")))
+
+    def again(*more):
+        with pytest.raises(DataError, match="stopped"):
+            train(read_recipe([*words, *more]))
+        return told_of_folds(capsys)[1]
+
+    assert again() == [1, 2, 3] and again() == []
+    assert again("--overwrite", "--closed-form", "true") == []  # decide nothing here
+    assert again("--seed", "6") == again("--learning_rate", "0.002") == [1, 2, 3]
+    assert again() == []
+    largest = max((tmp_path / "out.folds").glob("held-out*"), key=lambda path: path.stat().st_mtime_ns)
+    largest.unlink()
+    assert again("--learning_rate", "0.002") == [3]
+    data = {"fmri": PreparedSet.open(small_sets["fmri"])}
+    keys = [finished_folds(tmp_path, read_recipe(words), data).key]
+    monkeypatch.setitem(vars(data["fmri"].facts), "fingerprint", "another")
+    keys.append(finished_folds(tmp_path, read_recipe(words), data).key)
+    monkeypatch.setattr("neural_clip.training.folds.deciding_versions", lambda: {"torch": "0"})
+    keys.append(finished_folds(tmp_path, read_recipe(words), data).key)
+    assert keys[0] != keys[1] != keys[2] != keys[0]

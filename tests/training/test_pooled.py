@@ -8,10 +8,12 @@ import yaml
 
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
+from neural_clip.evaluation.seen import seen_in_training
+from neural_clip.files.record import sealed
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.stimuli import shown_images, unpacked
 from neural_clip.training.batches import RecordingDataset
-from neural_clip.training.pooled import leave_out_test_concepts, seen_stimuli
+from neural_clip.training.pooled import leave_out_test_concepts, seen_stimuli, with_seen
 from neural_clip.training.splits import Splits
 from things_sets import concept_of, images_of, write_things
 
@@ -95,20 +97,54 @@ def test_what_another_set_of_the_modality_validates_on_is_not_trained_on(things,
     assert any(name.startswith("dog") for name in meg[0].part.image_ids)  # each modality has a network of its own
 
 
-def test_numbers_of_alljoined_are_no_names(things, tmp_path):
-    numbers = {
-        split: [f"alljoined-{place:05d}" for place in places]
-        for split, places in (("train", range(6)), ("validation", range(6, 9)), ("test", range(9, 12)))
-    }
-    write_things(tmp_path / "numbers", "alljoined", "eeg", numbers, seed=4)
-    parts = datasets(things / "eeg", tmp_path / "numbers")
-    leave_out_test_concepts(parts)
-    assert all(part.left_out is None for part in parts) and [one["corpus"] for one in seen_stimuli(parts)] == 2 * [
-        "things_eeg2"
-    ]
+@pytest.fixture(scope="module")
+def numbered(things):
+    """Alljoined without the table of images."""
+    places = {"train": range(6), "validation": range(6, 9), "test": range(9, 12)}
+    shown = {split: [f"alljoined-{place:05d}" for place in own] for split, own in places.items()}
+    return write_things(things / "numbers", "alljoined", "eeg", shown, seed=4)
+
+
+def test_numbers_of_alljoined_are_refused_beside_names(things, numbered, tmp_path):
+    """Beside any corpus that could show the same images; beside others, and alone, they are trained on."""
+    for places in ((things / "eeg", numbered), (numbered, things / "meg")):
+        with pytest.raises(DataError, match=r"numbers' \(alljoined\) has numbers.* THINGS too.*`--image-metadata`"):
+            leave_out_test_concepts(datasets(*places))
+    named = {"train": ["hen_02b", "ant_01b"], "validation": ["fox_01b", "gnu_01b"], "test": ["hen_05s"]}
+    write_things(tmp_path / "named", "alljoined", "eeg", named, seed=4)
+    assert leave_out_test_concepts(datasets(things / "eeg", tmp_path / "named"))
+    for places in ((things / "other", numbered), (numbered,)):
+        parts = datasets(*places)
+        assert leave_out_test_concepts(parts) == [] and all(part.left_out is None for part in parts)
+        assert seen_stimuli(parts) == []
+    words = ["--data", f"eeg={things / 'eeg'}", f"eeg={numbered}", "--output-dir", str(tmp_path / "run")]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    with pytest.raises(DataError, match="`--image-metadata`"):
+        cli.main(["train", str(tmp_path / "recipe.yaml"), *words])
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_alljoined_are_no_names(things, numbered):
+    """Neither of the images that it was trained on, nor of those that it is scored on."""
+    parts = datasets(things / "eeg")
     record = {"data": {"a": {"corpus": "things_eeg2"}, "b": {"corpus": "alljoined"}}, "stimuli": seen_stimuli(parts)}
-    assert shown_images(record, "THINGS", "x") is None  # what Alljoined showed is not known by name
+    assert shown_images(record, "THINGS", "x") is None
     assert len(shown_images(record | {"data": {"a": {"corpus": "things_eeg2"}}}, "THINGS", "x")) == 2
+    known = with_seen(record["stimuli"], datasets(things / "meg"))
+    assert known[:2] == record["stimuli"] and [entry["corpus"] for entry in known[2:]] == ["things_meg"] * 2
+    assert (
+        with_seen(record["stimuli"], datasets(numbered)) is None
+    )  # adapted to people of whom nobody knows the images
+    alone, pooled = things / "seen_alone", things / "seen_pooled"
+    data, own = PreparedSet.open(numbered), {"a": {"corpus": "things_eeg2"}}
+    learnt = {"a": {"corpus": "alljoined", "fingerprint": data.facts.fingerprint}}
+    for folder, content in ((alone, {"data": learnt, "stimuli": []}), (pooled, record | {"data": own})):
+        folder.mkdir()
+        (folder / "training.json").write_text(json.dumps(sealed(content)))
+    assert seen_in_training(pooled, data, "test") == {"known": False}
+    seen = seen_in_training(alone, data, "test")
+    assert seen["known"] and (seen["images"], seen["scored_images"], seen["foreign"]) == (0, 3, False)
+    assert seen_in_training(pooled, PreparedSet.open(things / "other"), "test") is None
 
 
 def test_an_image_without_a_concept_is_known_by_its_name(tmp_path, things, monkeypatch):

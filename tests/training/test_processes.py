@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from safetensors.torch import load_file
 
 from neural_clip.errors import DataError
+from neural_clip.files.record import RECORD_FILE
 from neural_clip.training.adapt import adapt
 from neural_clip.training.processes import (
     check_joined,
@@ -28,7 +30,7 @@ from neural_clip.training.processes import (
 )
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
-from neural_clip.training.run_state import is_finished
+from neural_clip.training.run_state import is_finished, mark_finished, mark_unfinished
 from paths import REPOSITORY
 from planted_data import READY, write_planted
 from second_process import python
@@ -126,6 +128,54 @@ def test_the_first_process_of_a_machine_reads_for_all(process):
     calls = []
     once_a_machine(lambda: calls.append(process), SimpleNamespace(local_process_index=process, device=None))
     assert calls == [0] * (process == 0)
+
+
+JOINED = """
+import torch, torch.distributed as processes
+from neural_clip.training.recipe import Recipe
+training = {{"output_dir": "out", "use_cpu": True, "report_to": "none", **{settings}}}
+Recipe(data={{"eeg": "there"}}, training=training).training_arguments
+group = processes.distributed_c10d._get_default_group()
+print(int(group._get_backend(torch.device("cpu")).options._timeout.total_seconds()))
+"""
+
+
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 30 * 24 * 3600), ({"ddp_timeout": 77}, 77)])
+def test_processes_on_cpus_wait_a_month_or_as_long_as_the_recipe_says(settings, seconds, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": 1, "RANK": 0}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as torchrun starts one process
+    done = python("-c", JOINED.format(settings=settings))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) == seconds
+
+
+SLOW_CLOSED_FORM = """
+import datetime, time
+from torch.distributed import distributed_c10d
+distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=5)  # in place of half an hour
+from neural_clip.training import run
+from neural_clip.commands.train import main
+add_closed_forms = run.add_closed_forms
+def slow(*arguments):
+    time.sleep(12)
+    return add_closed_forms(*arguments)
+run.add_closed_forms = slow
+main()
+"""
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_a_closed_form_that_takes_longer_than_half_an_hour(recipe_file, tmp_path):
+    program = tmp_path / "slow.py"
+    program.write_text(SLOW_CLOSED_FORM)
+    words = [program, recipe_file, "--closed-form", "true", "--epochs", "1"]
+    done = python(*LAUNCHERS[2][:-1], *words, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "closed_form" in json.loads((tmp_path / "out" / RECORD_FILE).read_text())
 
 
 @pytest.mark.slow
@@ -231,7 +281,10 @@ def test_two_processes_are_one_with_batches_of_twice_the_size(recipe_file, tmp_p
     recipe["data"]["fmri"] = str(write_planted(tmp_path / "few", "fmri", pixels=False, encoder=READY, **few))
     Path(recipe_file).write_text(yaml.safe_dump(recipe))
     still = [recipe_file, *STILL, "--min-steps", "9", "--epochs", "1"]
-    run(2, *still, "--batch-size", "24", "--output-dir", tmp_path / "two")
+    for name, more in {"two": [], "streamed": ["--streaming"]}.items():
+        run(2, *still, *more, "--batch-size", "24", "--output-dir", tmp_path / name)
+    two, streamed = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "streamed"))
+    assert all(torch.equal(streamed[name], value) for name, value in two.items())
     one = train(read_recipe([*still, "--batch_size", "48", "--output_dir", str(tmp_path / "one")]))
     assert_same_run(tmp_path / "two", one)
     other = train(read_recipe([*still, "--batch_size", "24", "--output_dir", str(tmp_path / "other")]))
@@ -360,10 +413,17 @@ def test_the_job_script_starts_a_launcher_on_each_node(slurm, tmp_path):
     assert node == 1
 
 
-def test_the_job_script_goes_on_where_a_run_was_interrupted(slurm, tmp_path):
-    (tmp_path / "out.partial" / "checkpoint-5").mkdir(parents=True)
-    done = submit("configs/base.yaml", "--output-dir", str(tmp_path / "out"))
-    assert json.loads(done.stdout.splitlines()[0])[-1] == "--resume"
+@pytest.mark.parametrize("given", ["--output-dir {}", "--output_dir={}", "--training.output-dir={}"])
+def test_the_job_script_goes_on_where_a_run_was_interrupted(slurm, tmp_path, given):
+    """From a state that is whole: `--resume` refuses one that is half written, as a kill leaves it."""
+    place, state = tmp_path / "out with space", tmp_path / "out with space.partial" / "checkpoint-5"
+    words = ["configs/base.yaml", *(word.format(place) for word in given.split(" "))]
+    mark_unfinished(state)
+    (state / "trainer_state.json").write_text("{}")
+    (state / "model.safetensors").touch()
+    assert json.loads(submit(*words).stdout.splitlines()[0])[-len(words) :] == words
+    mark_finished(state)
+    assert json.loads(submit(*words).stdout.splitlines()[0])[-len(words) - 1 :] == [*words, "--resume"]
     done = submit("configs/base.yaml")
     assert done.returncode == 2 and "give --output-dir" in done.stderr
 

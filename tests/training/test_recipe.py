@@ -9,12 +9,13 @@ import torch
 import yaml
 from transformers.trainer_utils import IntervalStrategy
 
+from neural_clip.commands.main import main
 from neural_clip.commands.options import todays_spelling
 from neural_clip.errors import DataError
 from neural_clip.training.model import build_model, model_config
 from neural_clip.training.recipe import Recipe, find_recipe, read_recipe, shipped_recipes
 from paths import REPOSITORY
-from planted_data import facts_of
+from planted_data import facts_of, write_planted
 
 pytestmark = pytest.mark.numerical
 
@@ -412,3 +413,27 @@ def test_a_folder_in_place_of_a_recipe_is_named(tmp_path, monkeypatch):
         read_recipe([str(tmp_path), "--seed", "1"])
     monkeypatch.chdir(tmp_path)  # a recipe of the package stays what it is
     assert read_recipe(["base", "--data", "eeg=a"]).data == {"eeg": "a"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("folds: 1", "Invalid value for the 'folds' parameter"),
+        ("unknown: 1", "Unknown key 'unknown'"),
+        ("training: {output_dir: x, num_train_epochs: many}", "'training"),
+        ("model: {objective: none}", "objective"),
+    ],
+)
+def test_errors_of_a_recipe_name_its_file(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    write_planted(tmp_path / "eeg_set", "eeg")
+    whole = {"data": {"eeg": "eeg_set"}, "training": {"output_dir": "x", "use_cpu": True}} | yaml.safe_load(content)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(whole))
+    with pytest.raises(DataError, match=rf"{message}.* The recipe is 'mine\.yaml'\.$"):
+        main(["train", "mine.yaml"])
+
+
+def test_an_error_that_names_a_data_set_is_told_as_it_is(recipe_file):
+    with pytest.raises(DataError, match="absent") as caught:
+        main(["train", recipe_file, "--data", "eeg=absent"])
+    assert "The recipe is" not in str(caught.value)

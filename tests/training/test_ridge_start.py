@@ -5,9 +5,11 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from kernel_ridge import KernelRidge
 from neural_clip import NeuralClipConfig, NeuralClipModel
+from neural_clip.evaluation.baselines import whitening
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
-from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.training import ridge_start
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.ridge_start import start_by_ridge, wanted_vectors
@@ -116,3 +118,39 @@ def test_the_layer_is_ridge_regression_at_the_strength_that_validation_likes_bes
     assert scores[chosen] == max(scores) and scores[chosen] not in scores[chosen + 1 :]
     assert scores[chosen] > max(0.85, start + 0.2)
     assert len(train.subject_ids) == 240 and len(validation.subject_ids) == 72  # what was given is as it was
+
+
+def test_recordings_are_read_by_blocks_and_the_layer_is_that_of_float64(parts, monkeypatch):
+    """Weights within 0.1 % of the largest, by a ridge that holds all rows in float64."""
+    train, validation = parts
+    read = []
+    values = Split.values
+
+    def watched(self, rows=slice(None)):
+        read.append(len(np.arange(len(self))[rows]))
+        return values(self, rows)
+
+    monkeypatch.setattr(Split, "values", watched)
+    monkeypatch.setattr(whitening, "BLOCK_ROWS", 7)
+    model, _ = known_model()
+    start_by_ridge(model, "sub-03", PEOPLE[:2], train, ridge_start.of_subject(validation, 2), seed=0)
+    assert max(read) == max(7, (validation.subject_ids == 2).sum())  # the network is given all to be scored
+    assert read.count(7) >= 2 * (80 // 7)
+    layer = model.encoders["fmri"].alignment.layers["sub-03"]
+    batch = train.__getitems__(np.flatnonzero(train.subject_ids == 2).tolist())
+    wanted = wanted_vectors(model, PEOPLE[:2], batch["image_embeds"].numpy(), seed=0)
+    exact = KernelRidge(batch["fmri_values"].numpy().astype(np.float64), wanted)
+    found = layer.weight.detach().numpy().T
+    fits = [exact.coefficients(alpha) for alpha in RELATIVE_ALPHAS]
+    errors = [np.abs(weights - found).max() / np.abs(weights).max() for weights, _ in fits]
+    assert min(errors) < 1e-3
+    np.testing.assert_allclose(layer.bias.detach().numpy(), fits[int(np.argmin(errors))][1], atol=1e-3)
+
+
+def test_of_more_recordings_than_a_matrix_may_have_so_many_are_fitted(parts, monkeypatch):
+    train, validation = parts
+    monkeypatch.setattr(ridge_start, "MAX_SIZE", 30)
+    model, _ = known_model()
+    start_by_ridge(model, "sub-03", PEOPLE[:2], train, validation, seed=0)
+    assert validation_two_way(model, ridge_start.of_subject(validation, 2)) > 0.7
+    assert len(ridge_start._rows_fitted(train.part)) == 30 and ridge_start._rows_fitted(train.part)[-1] == 239

@@ -29,6 +29,7 @@ from neural_clip.prepared.reader import PreparedSet
 from neural_clip.publishing.model_card import write_model_card
 from neural_clip.targets.identity import common_image_encoder
 from neural_clip.targets.tiny_clip import TINY_CLIP
+from neural_clip.training import run
 from neural_clip.training.batches import JointDataset, RecordingDataset
 from neural_clip.training.checks import check_named_encoder, check_push
 from neural_clip.training.model import build_model, load_tower, model_config
@@ -135,6 +136,25 @@ def test_told_to_end_it_saves_the_step_at_hand_and_goes_on_from_there(recipe_fil
     interrupt(-1)
     part = train(read_recipe([recipe_file, "--output_dir", str(tmp_path / "part"), "--resume", "true"]))
     assert (part / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("max_steps", [20, 13])  # at the end of an epoch, and in the middle of one
+def test_told_to_end_while_a_closed_form_is_fitted_it_ends_and_goes_on_from_there(
+    recipe_file, tmp_path, monkeypatch, capsys, max_steps
+):
+    recipe = [recipe_file, "--closed-form", "true", "--max-steps", str(max_steps)]
+    whole = train(read_recipe([*recipe, "--output_dir", str(tmp_path / "whole")]))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "add_closed_forms", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as stop:
+            train(read_recipe([*recipe, "--output_dir", str(tmp_path / "part")]))
+    assert stop.value.code == 143 and not (tmp_path / "part").exists()
+    told = f"training was interrupted after step {max_steps} of {max_steps}, which was saved. Give the same command"
+    assert told in capsys.readouterr().err
+    part = train(read_recipe([*recipe, "--output_dir", str(tmp_path / "part"), "--resume"]))
+    for name in ("model.safetensors", "config.json"):
+        assert (part / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.numerical

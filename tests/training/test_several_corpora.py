@@ -6,23 +6,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from neural_clip import NeuralClipModel, NeuralClipProcessor
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import ready
+from neural_clip.evaluation.baselines.closed_form_fit import Way, fit_of
 from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.several import by_key
 from neural_clip.training.adapt import adapt
 from neural_clip.training.batches import JointDataset, RecordingDataset
-from neural_clip.training.closed_form import within
+from neural_clip.training.closed_form import add_closed_forms, within
+from neural_clip.training.closed_form_maps import Blend, Maps, fill_corpora
 from neural_clip.training.model import encoder_settings
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from neural_clip.training.several_corpora import PooledDataset, numbers_of_images, same_images
 from neural_clip.training.splits import Splits
-from neural_clip.workflow.sources import open_sources
+from neural_clip.training.trainer import neural_embeds
 from several_corpora import COUNTS, FIRST, SECOND, write_sensors, write_voxels
 
 N_IMAGES = sum(COUNTS.values())
@@ -215,8 +218,11 @@ def test_a_checkpoint_of_two_corpora_says_so(checkpoint):
 
 def test_each_corpus_has_a_closed_form_of_its_own(checkpoint, data):
     model = NeuralClipModel.from_pretrained(checkpoint).eval()
-    closed = model.closed_forms["eeg"]
-    assert set(closed.settings.own) == set(PEOPLE) and not closed.settings.shared
+    closed, record = model.closed_forms["eeg"], json.loads((checkpoint / "training.json").read_text())["closed_form"]
+    pooled = [key.partition(".")[2] for key, found in record.items() if found["way"].startswith("pooled")]
+    assert closed.settings.corpora == pooled and not closed.settings.shared
+    assert closed.settings.own == [name for name in PEOPLE if name.split("/")[0] not in pooled]
+    assert {found["dtype"] for found in record.values()} == {closed.settings.dtype}
     for each in data.values():
         part = RecordingDataset.open(each, "test", PEOPLE)
         split = ready(within(model, part).part)
@@ -225,17 +231,67 @@ def test_each_corpus_has_a_closed_form_of_its_own(checkpoint, data):
         with torch.no_grad():
             mapped, _ = closed(inputs["eeg_values"], inputs["subject_ids"])
         for row, recording in enumerate((0, 40)):
-            layer = closed.layers[part.part.subjects[recording]]
-            values = split.values([recording])[0].astype(np.float64).ravel()
-            expected = layer.weight.double().numpy() @ values + layer.bias.double().numpy()
+            name = part.part.subjects[recording]
+            held = {key: value.double().numpy() for key, value in closed.layers[name].named_parameters()}
+            weight = (
+                held["weight"] if name in closed.settings.own else closed.shared[name.split("/")[0]].weight.numpy()
+            )
+            values = split.values([recording])[0].astype(np.float64)
+            expected = weight @ (held["mixing"] @ values if "mixing" in held else values).ravel() + held["bias"]
             np.testing.assert_allclose(mapped[row], expected, atol=1e-4 * np.abs(expected).max())
+
+
+WAYS = [Way(True, 0.1), Way(True), Way(False)]
+
+
+@pytest.mark.parametrize("ways", [(WAYS[0], WAYS[1]), (WAYS[2], WAYS[0]), (WAYS[2], WAYS[2])], ids=str)
+def test_maps_of_each_corpus_compute_what_its_fit_predicts(checkpoint, data, ways, tmp_path):
+    """Pooled and whitened beside pooled, each person alone beside pooled and whitened, and all alone."""
+    model, made, expected = NeuralClipModel.from_pretrained(checkpoint).eval(), [], {}
+    for key, way in zip(data, ways, strict=True):
+        train_part, test_part = (
+            within(model, RecordingDataset.open(data[key], name, PEOPLE)) for name in ("train", "test")
+        )
+        fit = fit_of(way, ready(train_part.part))
+        expected[key] = fit.deviations(ready(test_part.part), [0.3])[0]
+        made.append((train_part, Maps.of(fit, 0.3, np.eye(16)), Blend(0.5, 1.0, 1.0)))
+        assert not fit._ridges  # no matrix stays
+    fill_corpora(model, made, "float16")
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    weights = {name: value for name, value in stored.items() if name.startswith("closed_forms") and "weight" in name}
+    assert len(weights) == sum(1 if way.pooled else 2 for way in ways)
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    n_bytes = sum(value.numel() * value.element_size() for value in weights.values())
+    assert n_bytes / 1e6 == pytest.approx(sum(maps.megabytes("float16") for _, maps, _ in made), abs=1e-3)
+    again = NeuralClipModel.from_pretrained(tmp_path).eval()
+    for key, predicted in expected.items():
+        inputs = (part := RecordingDataset.open(data[key], "test", PEOPLE)).__getitems__(list(range(len(part))))
+        found = again.each_features("eeg", inputs["eeg_values"], inputs["subject_ids"])["closed form"]
+        unit = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (found.detach().numpy(), predicted))
+        np.testing.assert_allclose(*unit, atol=5e-3)
+
+
+@pytest.mark.parametrize("fine", ["first", "both"])
+def test_half_precision_is_taken_where_it_suits_all_corpora(checkpoint, data, monkeypatch, fine):
+    model = NeuralClipModel.from_pretrained(checkpoint).eval()
+    train_parts, scored = (
+        [RecordingDataset.open(each, name, PEOPLE) for each in data.values()] for name in ("train", "validation")
+    )
+    suits = iter(["float16", "float16" if fine == "both" else "float32"])
+    monkeypatch.setattr(Maps, "smallest_dtype", lambda *given: next(suits))
+    monkeypatch.setattr("neural_clip.evaluation.baselines.closed_form_fit.LEAST_SHRINKAGES", (1.0,))
+    model.set_closed_form("eeg", None)
+    network = {part.key: neural_embeds(model, part) for part in scored}
+    record, _ = add_closed_forms(model, train_parts, scored, network)
+    expected = "float16" if fine == "both" else "float32"
+    assert model.closed_forms["eeg"].settings.dtype == expected
+    assert [found["dtype"] for found in record.values()] == [expected] * 2
 
 
 def test_what_takes_one_corpus_says_so(checkpoint, corpora, tmp_path):
     with pytest.raises(DataError, match=r"has people of the corpora \['first', 'second'\]. `adapt` adds"):
         adapt(checkpoint, corpora["first"], tmp_path / "adapted")
-    with pytest.raises(DataError, match="Several corpora of a modality are for"):
-        open_sources([str(folder) for folder in corpora.values()], tmp_path)
     bare = [write_sensors(tmp_path / shape["corpus"], shape, numbers=range(n, n + N_IMAGES), n_subjects=1,
                           without_validation=True) for n, shape in ((0, FIRST), (100, SECOND))]  # fmt: skip
     with pytest.raises(DataError, match="are not cross-validated"):

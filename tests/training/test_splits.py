@@ -88,7 +88,10 @@ def test_fewer_rows_than_a_batch_are_told_of(recipe_file, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("test", "told"),
     [
-        ({"rows": 4, "images": 1, "concepts": 1}, "shows one image; an evaluation needs two or more"),
+        (
+            {"rows": 4, "images": 1, "concepts": 1},
+            "shows one image; an evaluation needs two or more, or `--gallery all`",
+        ),
         ({"rows": 0, "images": 0, "concepts": 0}, "shows no image; an evaluation needs two or more"),
         ({"rows": 4, "images": 4, "concepts": 1}, "shows one concept; scores of classes will say nothing"),
     ],

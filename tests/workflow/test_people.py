@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from killed_command import KILLED
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.linear import frozen_identity_alignment
+from neural_clip.evaluation.baselines.ridge import CholeskyRidge
 from neural_clip.evaluation.people import Queries, exact_images, person_rows
 from neural_clip.files.record import sealed
 from neural_clip.modeling_neural_clip import NeuralClipModel
@@ -76,6 +78,7 @@ def test_each_person_is_scored_by_a_model_of_the_others(first):
                 if all(other[key] == row[key] for key in ("method", "queries", "gallery"))
             ]  # fmt: skip
             assert row["people"][person]["top1"] == own["top1"] == own["people"][person]["top1"]
+            assert row["people"][person]["two_way_p"] == own["two_way_p"] == own["people"][person]["two_way_p"]
 
 
 def test_means_and_intervals_over_people_are_those_of_a_slow_computation(first):
@@ -93,6 +96,9 @@ def test_means_and_intervals_over_people_are_those_of_a_slow_computation(first):
             half = 4.302652729911275 * np.sqrt(sum((s - mean) ** 2 for s in scores) / 2 / 3)  # t(2 df) at 97.5 %
             assert row[name] == pytest.approx(mean)
             assert row[f"{name}_interval"] == pytest.approx([max(mean - half, 0), min(mean + half, 1)])
+        above = np.array([row["people"][person]["two_way"] - 0.5 for person in PEOPLE])
+        t = above.mean() / (above.std(ddof=1) / np.sqrt(3))
+        assert row["two_way_p"] == pytest.approx(0.5 - t / (2 * np.sqrt(2 + t**2)))  # two degrees of freedom
         assert row["chance_top1"] == pytest.approx(1 / 6) and row["people"]["sub-01"]["gallery_size"] == 6
     assert "per-subject ridge" in record["not_computed"]
 
@@ -115,7 +121,7 @@ def test_the_table_says_whose_and_what(first):
     assert "things_eeg2, SIMULATED recordings, 6 images" in text and "mean of 3" in text
     for person in PEOPLE:
         assert f"* {person}: things_eeg2, 1 of 3 people, simulated, 6 images; trained on" in text
-    assert "| SAMGA | things_eeg2 | unseen people | exact images | 34.4 | 64.8 |" in text
+    assert "| SAMGA |" not in text  # nothing published is of simulated recordings
     assert "per-subject ridge: not computed" in text and "\\`" not in text
     assert "<table>" in (work / "out" / "people.html").read_text()
 
@@ -130,6 +136,31 @@ def test_finished_folds_are_kept_and_a_missing_one_is_made_again(work, capsys):
     assert "without sub-02: train (done before)" in said and "without sub-02: evaluate\n" in said
     after = contents("out")
     assert after == before
+
+
+def test_baselines_of_several_processes_are_those_of_one(work, monkeypatch):
+    def kept():
+        reports = [json.loads((work / "out" / name / "evaluation" / "report.json").read_text()) for name in PEOPLE]
+        return [{key: value for key, value in each.items() if key not in ("command", "sha256")} for each in reports]
+
+    before, fitted = kept(), []
+    monkeypatch.setattr(CholeskyRidge, "__init__", lambda *a, **k: fitted.append(a))
+    for person in PEOPLE:
+        shutil.rmtree(f"out/{person}/evaluation")
+    cli.main([*COMMAND, "--num-proc", "2"])
+    assert kept() == before and not fitted  # here
+
+
+def test_streamed_folds_are_the_same_ones(work, monkeypatch, capsys):
+    """One that lacks goes on with `--streaming`, whose weights and scores are the same."""
+    weights = (work / "out" / "sub-02" / "checkpoint" / "model.safetensors").read_bytes()
+    before = json.loads((work / "out" / "people.json").read_text())["people"]["sub-02"]
+    shutil.rmtree(work / "out" / "sub-02")
+    monkeypatch.setattr(PreparedSet, "_of_subject", lambda *_: pytest.fail("recordings were written as Arrow"))
+    found = cli.main([*COMMAND, "--streaming"])
+    assert "without sub-01: train (done before)" in capsys.readouterr().err
+    assert (work / "out" / "sub-02" / "checkpoint" / "model.safetensors").read_bytes() == weights
+    assert found["people"]["sub-02"]["weights"] == before["weights"]
 
 
 def test_something_else_is_refused_before_anything_is_trained(work, capsys):
@@ -150,6 +181,7 @@ def test_one_person_can_be_asked_for_and_others_later(work):
     shutil.rmtree("out")
     alone = cli.main([*COMMAND, "--subjects", "sub-03", "--epochs", "1"])
     assert [*alone["people"]] == ["sub-03"] and alone["rows"][0]["top1_interval"] is None
+    assert alone["rows"][0]["two_way_p"] is None and "none: too few people" in Path("out/people.md").read_text()
     assert {path.name for path in os.scandir("out")} == {"data", "people.html", "people.json", "people.md", "sub-03"}
     with pytest.raises(DataError, match=r"subjects.*'sub-09'"):
         cli.main([*COMMAND, "--subjects", "sub-09"])
@@ -167,6 +199,10 @@ def test_what_cannot_be_done_is_said_first(work, tmp_path):
         with pytest.raises(DataError, match=said):
             cli.main(["leave-one-person-out", str(place), "--output-dir", "new", "--recipe", "recipe.yaml"])
         assert not os.path.exists("new")
+    without = [*COMMAND[:3], "new", *COMMAND[4:], "--templates", "eeg"]
+    with pytest.raises(DataError, match="has no other image of 6 of the 6 test concepts"):
+        cli.main(without)
+    assert not os.path.exists("new")
     (work / "full").mkdir()
     (work / "full" / "notes.txt").write_text("mine")
     for place, said in [("full", "holds 'notes.txt'"), ("eeg", "is a data set"), ("recipe.yaml", "is a file")]:

@@ -20,9 +20,13 @@ from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
 from neural_clip.files.record import sealed
 from neural_clip.files.whole import sha256_of
-from neural_clip.targets.tiny_clip import TINY_CLIP
+from neural_clip.prepared.reader import PreparedSet
+from neural_clip.targets.tiny_clip import TINY_CLIP, TINY_CLIP_DIR
 from neural_clip.training.run_state import is_finished
+from neural_clip.workflow.options import RunOptions
 from neural_clip.workflow.record import OUTPUTS, begin
+from neural_clip.workflow.run import Workflow
+from neural_clip.workflow.sources import open_sources
 from planted_data import READY, write_planted
 from second_process import python
 
@@ -116,6 +120,22 @@ def test_it_says_what_it_does_and_where_all_lies(first, work, capsys):
     assert report["command"].startswith("neural-clip run manifest.yaml --output-dir out --recipe recipe.yaml")
     cli.main(RUN)
     assert steps_of(capsys) == [f"{step} (done before)" for step in steps]
+
+
+def test_streamed_it_goes_on_to_the_same_end(finished, work, monkeypatch, capsys):
+    """What was made without `--streaming` stays; training and evaluation are made again, and copy no recording."""
+    for name in ("checkpoint", "evaluation"):
+        shutil.rmtree(work / "out" / name)
+    monkeypatch.setattr(PreparedSet, "_of_subject", lambda *_: pytest.fail("recordings were written as Arrow"))
+    cli.main([*RUN, "--streaming"])
+    assert [step.endswith("(done before)") for step in steps_of(capsys)] == [True] * 3 + [False] * 3
+    reports = []
+    for folder in (work, finished):
+        reports.append(json.loads((folder / "out" / "evaluation" / "report.json").read_text()))
+    for name in ("decoding", "encoding", "controls"):
+        assert reports[0][name] == reports[1][name], name
+    recipe = json.loads((work / "out" / "checkpoint" / "training.json").read_text())["recipe"]
+    assert recipe["streaming"] is True
 
 
 MOMENTS = [
@@ -306,6 +326,17 @@ def test_a_checkpoint_of_other_data_is_told(work):
 # What is refused before anything is written.
 
 
+def test_a_record_knows_an_image_encoder_by_its_name_and_weights_wherever_it_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_inputs(tmp_path / "work"))
+    shutil.copytree(TINY_CLIP_DIR, "clip")
+    found = [
+        Workflow(open_sources(["manifest.yaml"], Path("out")), Path("out"), RunOptions(model=model), "").made_from()
+        for model in ("clip", str(tmp_path / "work" / "clip"))
+    ]
+    assert found[0] == found[1] and str(tmp_path) not in json.dumps(found)
+    assert found[0]["data"]["the image encoder"] == "clip"
+
+
 def test_an_image_encoder_that_is_not_to_be_had_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(write_inputs(tmp_path / "work"))
     before, started = contents("."), time.monotonic()
@@ -341,7 +372,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, mon
     [
         (["gone.yaml"], "gone.yaml"), (["gone"], "There is no folder 'gone', and it is no name on the Hub"),
         (["stimuli"], "'stimuli' is no prepared data set"),
-        (["manifest.yaml", "manifest.yaml"], "'manifest.yaml' and 'manifest.yaml' both hold eeg; give one. Several"),
+        (["manifest.yaml", "manifest.yaml"], "'manifest.yaml' both hold eeg, and 'manifest.yaml' is a manifest."),
     ],
 )  # fmt: skip
 def test_sources_that_are_none_are_told(tmp_path, monkeypatch, sources, told):

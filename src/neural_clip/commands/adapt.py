@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from neural_clip.training.adapt import adapt
 
     command = shared_command("neural-clip adapt", words_of(argv))
-    data, known = open_data_set(given.data), given.known and open_data_set(given.known, "--known")
+    data = open_data_set(given.data, streaming=options.streaming)
+    known = given.known and open_data_set(given.known, "--known", options.streaming)
     only_our_bars()
     return adapt(given.checkpoint, data, given.output_dir, options, known=known, command=command)

@@ -27,4 +27,4 @@ def main(argv: Sequence[str] | None = None) -> Answer:
     from neural_clip.queries.verbs import decode
 
     find = partial(decode, given.recordings, answer.gallery, answer.checkpoint, said, options)
-    return answered(find, answer, [given.recordings])
+    return answered(find, answer, [given.recordings], options)

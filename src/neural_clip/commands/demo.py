@@ -9,7 +9,6 @@ data set is kept when the demo is started again; training and evaluation are don
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 from neural_clip.commands.options import read_options
 from neural_clip.errors import DataError
 from neural_clip.files.places import place_line
+from neural_clip.files.reading import read_json
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer
 from neural_clip.options import Options, option
@@ -94,7 +94,7 @@ def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
     if not (prepared / METADATA_FILE).is_file():
         return False
     facts = Facts.read(prepared)
-    stamp = json.loads((raw / "SIMULATED.json").read_text(encoding="utf-8"))
+    stamp = read_json(raw / "SIMULATED.json")
     encoder = facts.image_encoder or {}
     same_encoder = (encoder.get("name"), encoder.get("pooling")) == (vision_model, "projected")
     return facts.simulated == stamp and same_encoder
@@ -127,7 +127,7 @@ def evaluate(output: Path, data_sets: list[str]) -> None:
     words: list[object] = ["neural-clip", "evaluate", "--checkpoint", output / "checkpoint"]
     words += [f"frozen alignment={output / 'frozen_alignment'}", "--output-dir", output]
     side_by_side([*words, *data_sets])
-    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    report = read_json(output / "report.json")
     print(place_line("model card", write_model_card(output / "checkpoint", report)))
 
 

@@ -29,4 +29,4 @@ def main(argv: Sequence[str] | None = None) -> Answer:
     from neural_clip.queries.verbs import encode
 
     find = partial(encode, given.images, answer.gallery, answer.checkpoint, options)
-    return answered(find, answer, given.images)
+    return answered(find, answer, given.images, options)

@@ -9,7 +9,10 @@ NOTHING_CHANGED = "What stood there before is unchanged. Give the same command a
 AFTER_INTERRUPTION = {
     "train": "Give the same command again; where finished parts stay, with `--resume` in place of `--overwrite`.",
     **dict.fromkeys(("simulate", "prepare", "embed-images"), "Give the same command again; what is whole is kept."),
-    **dict.fromkeys(("run", "demo"), "Give the same command again, without `--overwrite`; what is whole is kept."),
+    **dict.fromkeys(
+        ("run", "leave-one-person-out", "demo"),
+        "Give the same command again, without `--overwrite`; what is whole is kept.",
+    ),
     "app": "The page is closed, and what was uploaded is deleted.",
     "push": "Give the same command again; it sends what is still missing.",
 }

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from neural_clip.commands.options import read_options, words_of
+from neural_clip.commands.options import ClusterOptions, read_options, words_of
 from neural_clip.files.places import place_line
 from neural_clip.options import option
+from neural_clip.parallel import on_cluster
 from neural_clip.workflow.options import LeaveOutOptions
 
 
@@ -31,7 +32,9 @@ class Places:
 
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run `neural-clip leave-one-person-out`; returns what `people.json` holds."""
-    given, options = read_options("leave-one-person-out", __doc__, argv, Places, LeaveOutOptions)
+    given, options, where = read_options(
+        "leave-one-person-out", __doc__, argv, Places, LeaveOutOptions, ClusterOptions
+    )
     from neural_clip.files.bars import only_our_bars
     from neural_clip.files.privacy import shared_command
     from neural_clip.report.people import print_people
@@ -39,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     only_our_bars()
     command = shared_command("neural-clip leave-one-person-out", words_of(argv))
-    record = leave_one_person_out(given.source, given.output_dir, options, command=command)
+    with on_cluster(where.cluster):
+        record = leave_one_person_out(given.source, given.output_dir, options, command=command)
     print_people(record)
     for name, text in ((PEOPLE_FILE, "numbers"), ("people.md", "report"), ("people.html", "page")):
         print(place_line(text, given.output_dir / name))

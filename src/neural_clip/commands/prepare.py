@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -51,5 +52,10 @@ def main(name: str, argv: Sequence[str] | None = None) -> Path:
     )
     with told_how_to_go_on("prepare"), on_cluster(where.cluster):
         folder = pkgutil.resolve_name(function)(*vars(given).values(), options)
+    from neural_clip.prepared.reader import PreparedSet
+
+    preparation = PreparedSet.open(folder).preparation
+    if preparation is not None and preparation.said_of_others:
+        print(preparation.said_of_others, file=sys.stderr)
     print(place_line("data", folder))
     return folder

@@ -1,8 +1,9 @@
 """Go from your own recordings, or from prepared data sets, to a page of scores in one go.
 
-SOURCE is a manifest (see `neural-clip prepare custom`) or a prepared data set; several hold one modality each. The
-steps are those of the other commands: prepare, embed-images, doctor, train, evaluate with baselines, report. The same
-command, given again, goes on where a run was interrupted: what is whole is kept, training goes on from its last state.
+SOURCE is a manifest (see `neural-clip prepare custom`) or a prepared data set. Several manifests hold one modality
+each; prepared data sets of one modality are of different corpora. The steps are those of the other commands: prepare,
+embed-images, doctor, train, evaluate with baselines, report. The same command, given again, goes on where a run was
+interrupted: what is whole is kept, training goes on from its last state.
 """
 
 from __future__ import annotations

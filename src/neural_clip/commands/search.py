@@ -34,4 +34,4 @@ def main(argv: Sequence[str] | None = None) -> Answer:
     from neural_clip.queries.verbs import search
 
     find = partial(search, given.text, answer.gallery, answer.checkpoint, options)
-    return answered(find, answer, [])
+    return answered(find, answer, [], options)

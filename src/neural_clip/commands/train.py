@@ -19,4 +19,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         from neural_clip.training.run import train
 
         only_our_bars()
-        train(recipe)
+        with recipe.told_where():
+            train(recipe)

@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from neural_clip.errors import DataError, check_value
 
+NOT_DOWNLOADED = "not_downloaded.txt"
+
 
 def check_facts(where: str | Path, declared: Mapping, found: Mapping, *, allow_partial: bool) -> dict | None:
     """Compare what a corpus must hold with what was found.
@@ -37,6 +39,17 @@ def check_facts(where: str | Path, declared: Mapping, found: Mapping, *, allow_p
             "'allow_partial' parameter (--allow-partial); the data set is then marked as partial."
         )
     return different or None
+
+
+def listed(raw_dir: Path, lacking: Sequence[Path]) -> dict[str, bytes]:
+    """The file that lists what a partial data set lacks, by its name; none where nothing is lacking."""
+    lines = [f"{path.relative_to(raw_dir).as_posix()}\n" for path in lacking]
+    return {NOT_DOWNLOADED: "".join(lines).encode()} if lines else {}
+
+
+def told_lacking(lacking: Sequence[Path]) -> list[str]:
+    """The same as a known defect."""
+    return [f"{len(lacking)} files are lacking; {NOT_DOWNLOADED} lists them."] if lacking else []
 
 
 def chosen(name: str, wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:

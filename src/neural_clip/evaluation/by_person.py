@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.evaluation.checkpoints import encodes
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.people import (
     Gallery,
@@ -20,12 +21,26 @@ from neural_clip.evaluation.people import (
     person_rows,
     repeats_of,
 )
-from neural_clip.evaluation.protocols import PROTOCOLS, conditions
+from neural_clip.evaluation.protocols import PROTOCOLS, conditions, meaning_of, published_beside
 from neural_clip.gallery.embedding import EmbeddedSplit, embed_split
 from neural_clip.prepared.reader import Split
 
 if TYPE_CHECKING:
     from neural_clip.modeling_neural_clip import NeuralClipModel
+
+
+def person_galleries(parts: Mapping[str, Split], options: EvaluateOptions) -> dict[str, list[Gallery]]:
+    """What is searched by modality, for protocols that go person by person; none for others.
+
+    Raises:
+        DataError: If there are no templates of what was shown.
+    """
+    found: dict[str, list[Gallery]] = {}
+    for modality, part in parts.items() if PROTOCOLS[options.protocol].by_person else ():
+        found[modality] = [exact_images(part)]
+        if options.templates is not None:
+            found[modality].append(concept_templates(part, options.templates))
+    return found
 
 
 @dataclass
@@ -39,7 +54,8 @@ class ByPerson:
         averaged (`dict[str, bool]`): Whether rows are means already.
         galleries (`dict[str, list[Gallery]]`): What is searched, by modality.
         told (`dict[str, str]`): Under what each modality is scored.
-        corpora (`list[str]`): Of the data sets.
+        meaning (`str`): What the scores are.
+        published (`list[dict]`): Results that they may stand beside.
         rows (`dict[str, list[dict]]`): What was found.
     """
 
@@ -48,29 +64,32 @@ class ByPerson:
     averaged: dict[str, bool]
     galleries: dict[str, list[Gallery]]
     told: dict[str, str]
-    corpora: list[str]
+    meaning: str
+    published: list[dict]
     rows: dict[str, list[dict]] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, models: Mapping[str, NeuralClipModel], parts: Mapping[str, Split], options: EvaluateOptions
+        cls,
+        models: Mapping[str, NeuralClipModel],
+        parts: Mapping[str, Split],
+        galleries: Mapping[str, list[Gallery]],
+        options: EvaluateOptions,
     ) -> ByPerson | None:
         """Average and embed what the protocol asks for; nothing for protocols that do not go person by person."""
         if not PROTOCOLS[options.protocol].by_person:
             return None
-        found = cls({}, {}, {}, {}, {}, [part.facts.corpus for part in parts.values()])
+        published = [entry.as_dict() for entry in published_beside(options.protocol, parts.values())]
+        found = cls({}, {}, {}, dict(galleries), {}, meaning_of(options.protocol, parts.values()), published)
         for modality, part in parts.items():
             *ends, found.averaged[modality] = repeats_of(part)
             found.repeats[modality] = (ends[0], ends[1])
-            found.galleries[modality] = [exact_images(part)]
-            if options.templates is not None:
-                found.galleries[modality].append(concept_templates(part, options.templates))
             found.told[modality] = conditions(part)
             found.means[modality] = {}
             if has_means(part):
                 means = mean_recordings(part)
                 for name, model in models.items():
-                    if getattr(model.config, f"{part.modality}_config", None) is not None:
+                    if encodes(model, part.data, options):
                         found.means[modality][name] = embed_split(
                             model, means, subject=options.subject, batch_size=options.batch_size,
                             device=options.device, montage=options.montage,
@@ -79,14 +98,14 @@ class ByPerson:
 
     def add(
         self, modality: str, embedded: Mapping[str, Mapping[str, EmbeddedSplit]],
-        predictions: Mapping[str, np.ndarray], seed: int,
+        predictions: Mapping[str, Mapping[str, np.ndarray]], seed: int,
     ) -> None:  # fmt: skip
         """Score checkpoints and baselines.
 
         Args:
             modality (`str`): Which.
             embedded (`Mapping`): Single recordings in the space of each checkpoint that has the modality.
-            predictions (`Mapping[str, np.ndarray]`): What each baseline makes of them.
+            predictions (`Mapping[str, Mapping]`): By baseline, `predictions`: what it makes of them.
             seed (`int`): Of intervals.
         """
         rows, repeats = [], self.repeats[modality]
@@ -97,14 +116,15 @@ class ByPerson:
             if (of_means := self.means[modality].get(name)) is not None:
                 queries.append(Queries(of_means.embeds, of_means.subjects, of_means.image_ids, repeats))
             rows += person_rows(name, queries, self.galleries[modality], seed)
-        for name, made in predictions.items():
+        for name, kept in predictions.items():
+            made = kept["predictions"]
             queries = [Queries(made, part.subjects, part.image_ids, of_each)]
             if self.means[modality]:
                 queries.append(mean_queries(made, part, repeats))
             rows += person_rows(name, queries, self.galleries[modality], seed)
         self.rows[modality] = rows
 
-    def as_dict(self, protocol: str) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """For the protocol of `report.json`."""
         templates = {
             modality: gallery.made_of
@@ -112,5 +132,7 @@ class ByPerson:
             for gallery in galleries
             if gallery.made_of
         }
-        published = [entry.as_dict() for entry in PROTOCOLS[protocol].published if entry.corpus in self.corpora]
-        return {"conditions": self.told, "by_person": self.rows, "templates": templates, "published": published}
+        return {
+            "meaning": self.meaning, "conditions": self.told, "by_person": self.rows, "templates": templates,
+            "published": self.published,
+        }  # fmt: skip

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_clip.errors import DataError, check_value
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.files.record import check_record
-from neural_clip.gallery.fit import check_prepared_alike
+from neural_clip.gallery.embedder import load_model
+from neural_clip.gallery.fit import called_by, check_prepared_alike, known_corpora
 from neural_clip.prepared.modalities import MODALITIES, kind_of
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.several import by_key
+from neural_clip.target_space import TargetSpace
 from neural_clip.targets.identity import EncoderIdentity, common_image_encoder, identity_of
 
 if TYPE_CHECKING:
@@ -46,69 +47,77 @@ def check_understood(options: EvaluateOptions, data: Mapping[str, PreparedSet]) 
         raise DataError("'understand' shows a model of one corpus of each modality; leave it out with several.")
 
 
-def named_as_in(model: NeuralClipModel, data: Mapping[str, PreparedSet]) -> dict[str, PreparedSet]:
-    """Data sets with people called as a model calls them: where it knows several corpora, `corpus/sub-01`."""
-    found = []
-    for key, opened in data.items():
-        config = getattr(model.config, f"{kind_of(key)}_config", None)
-        found.append(opened.named_for(() if config is None else config.subjects))
-    return {opened.key: opened for opened in found}
+def fitting_models(
+    checkpoints: Mapping[str, str | Path], data: dict[str, PreparedSet], options: EvaluateOptions
+) -> tuple[dict[str, NeuralClipModel], dict[str, PreparedSet]]:
+    """Models that fit data sets, and these as they are reported.
 
+    Args:
+        checkpoints (`Mapping[str, str or Path]`): The first has an encoder for all data sets, others for one at least.
+        data (`dict[str, PreparedSet]`): Which.
+        options ([`EvaluateOptions`]): What is scored.
 
-def check_people_are_called_alike(
-    first: NeuralClipModel, other: NeuralClipModel, data: Mapping[str, PreparedSet], path: str
-) -> None:
-    """Raise a `DataError` where one of two checkpoints of one report calls people `corpus/sub-01`, the other not."""
-    for key, opened in data.items():
-        configs = [getattr(model.config, f"{kind_of(key)}_config", None) for model in (first, other)]
-        if len({opened.named_for(config.subjects).key for config in configs if config is not None}) > 1:
-            raise DataError(
-                f"'{path}' calls the people of '{opened.name}' otherwise than the first checkpoint: one of the two "
-                "was trained on several corpora of a modality, the other on one. Evaluate them one after the other."
-            )
+    Returns:
+        `tuple` of models by name, and data sets: with the mean that the first subtracts from images, and people who
+        are called `corpus/sub-01` where one of the models knows several corpora.
 
-
-def fitting_model(checkpoint: str | Path, data: dict[str, PreparedSet], *, first: bool) -> NeuralClipModel:
-    """A checkpoint's model, which has an encoder for all data sets (the first) or one at least, in the same space.
-
-    The first says which mean is subtracted from the images; data sets that are compared with others have it already.
+    Raises:
+        DataError: If something does not fit.
     """
-    model = load_model(checkpoint)
-    absent = [key for key in data if getattr(model.config, f"{kind_of(key)}_config", None) is None]
-    if absent and (first or len(absent) == len(data)):
-        kind = kind_of(absent[0])
+    models = {name: load_model(path) for name, path in checkpoints.items()}
+    found = [opened.named_for(_known(models.values(), opened)) for opened in data.values()]
+    data = {opened.key: opened for opened in found}
+    check_understood(options, data)
+    for name, model in models.items():
+        _check_fits(model, checkpoints[name], data, options, first=name == next(iter(models)))
+        space = TargetSpace.of(getattr(model.config, "target_space", None))
+        data = {key: opened.moved_to(space) for key, opened in data.items()}
+    return models, data
+
+
+def _known(models: Iterable[NeuralClipModel], data: PreparedSet) -> list[str]:
+    """People of the modality of a data set whom one of the models knows, as it calls them."""
+    configs = [getattr(model.config, f"{data.facts.modality}_config", None) for model in models]
+    return [name for config in configs if config is not None for name in config.subjects]
+
+
+def encodes(model: NeuralClipModel, data: PreparedSet, options: EvaluateOptions) -> bool:
+    """Whether a model has an encoder for a data set, and where people go by their corpus, knows some of it."""
+    config = getattr(model.config, f"{data.facts.modality}_config", None)
+    by_name = data.prefix and options.subject is None
+    return config is not None and (not by_name or data.facts.corpus in known_corpora(config))
+
+
+def _check_fits(
+    model: NeuralClipModel, checkpoint: str | Path, data: dict[str, PreparedSet], options: EvaluateOptions, *,
+    first: bool,
+) -> None:  # fmt: skip
+    """Raise where a model lacks an encoder for a data set (the first) or for all, or has another space or rows."""
+    own = [opened for opened in data.values() if encodes(model, opened, options)]
+    absent = [opened for opened in data.values() if opened not in own]
+    if absent and (first or not own):
         raise DataError(
-            f"'{data[absent[0]].name}' holds {kind} recordings, but the model '{checkpoint}' has no {kind} "
-            "encoder" + ("." if len(data) == 1 else ", and the first checkpoint needs one for every data set.")
+            _lacking(model, checkpoint, absent[0])
+            + ("." if len(data) == 1 else ", and the first checkpoint needs one for every data set.")
         )
     expected = EncoderIdentity.of_config(model.config)
     if expected is not None:  # a model that was not made from data sets names none
-        for modality, opened in data.items():
-            if modality not in absent and opened.facts.image_encoder:
+        for opened in own:
+            if opened.facts.image_encoder:
                 by, found = f"The checkpoint '{checkpoint}'", identity_of(opened.facts)
                 expected.require(found, by, f"'{opened.name}'", means=not first)
-    check_prepared_alike(checkpoint, list(data.values()))
-    return model
+    configs = [getattr(model.config, f"{opened.facts.modality}_config") for opened in own]
+    check_prepared_alike(checkpoint, [called_by(config, opened) for config, opened in zip(configs, own, strict=True)])
 
 
-def load_model(checkpoint: str | Path) -> NeuralClipModel:
-    """Model in evaluation mode.
-
-    Raises:
-        DataError: If there is no such checkpoint, its files are damaged or not those of its record, or its weights
-            are not finite.
-    """
-    from neural_clip.modeling_neural_clip import NeuralClipModel
-
-    if not Path(checkpoint).is_dir() and str(checkpoint).count("/") != 1:  # a name on the Hub has one
-        raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: there is no such folder.")
-    if Path(checkpoint).is_dir():
-        check_record(checkpoint)
-    try:
-        model = NeuralClipModel.from_pretrained(str(checkpoint)).eval()
-    except (ImportError, OSError, ValueError) as error:
-        raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise DataError(f"The weights of '{checkpoint}' are not finite: '{name}' holds NaN or infinite values.")
-    return model
+def _lacking(model: NeuralClipModel, checkpoint: str | Path, data: PreparedSet) -> str:
+    """What a model lacks for a data set."""
+    kind, corpus = data.facts.modality, data.facts.corpus
+    config = getattr(model.config, f"{kind}_config", None)
+    if config is None:
+        return f"'{data.name}' holds {kind} recordings, but the model '{checkpoint}' has no {kind} encoder"
+    known = " and ".join(sorted(known_corpora(config))) or "a corpus that it does not name"
+    return (
+        f"'{data.name}' holds {kind} recordings of the corpus {corpus!r}, but the {kind} encoder of the model "
+        f"'{checkpoint}' knows people of {known}"
+    )

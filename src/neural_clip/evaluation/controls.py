@@ -8,21 +8,29 @@ linear map is quick to fit and finds what a linear decoder can use. None is fitt
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.cost import FLOPS, LONG, NOTHING, NUMBERS, Cost
 from neural_clip.evaluation.baselines.linear import frozen_identity_alignment, per_subject_ridge
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
 from neural_clip.evaluation.baselines.strengths import require_rows
+from neural_clip.evaluation.baselines.targets import Targets
 from neural_clip.evaluation.baselines.whitening import ROUNDING, mean_of, squares_of
+from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.evaluation.overlap import overlap_records
 from neural_clip.gallery.embedding import EmbeddedSplit
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scoring import score_record
+from neural_clip.retrieval.tiles import steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
 
 MAX_TRAIN_ROWS = 4000  # a subject's training rows that controls are fitted on; keeps each fit below a minute
 NEIGHBOURS = 5  # training trials whose mean image is the guess from time alone; blocks last 10 trials and more
+BLOCK_QUERIES = 1024  # whose neighbours are averaged at a time: 16 MB
+N_PASSES = 3  # over recordings: means, deviations and the ridge
 KEPT = ("two_way", "n_queries", "gallery_size", "chance_two_way", "resampled_unit")
 
 
@@ -42,6 +52,7 @@ class ControlData:
         train, validation, test ([`Split`]): The recordings themselves.
         times (`dict[str, tuple]`, *optional*): For `"train"` and `"test"`, `(n,)` names of subject and session, and
             `(n,)` numbers that grow with the time of presentation within them; `None` if that is not known.
+        tick (`Callable`): Called when a ridge is fitted, for a progress bar.
     """
 
     scored: EmbeddedSplit
@@ -49,6 +60,12 @@ class ControlData:
     validation: Split
     test: Split
     times: dict[str, tuple[np.ndarray, np.ndarray]] | None
+    tick: Callable[[], object] = int
+
+    @property
+    def counted(self) -> FinishedParts:
+        """Ridges of controls are not kept, but counted."""
+        return replace(NOT_KEPT, tick=self.tick)
 
 
 def presentation_times(train: Split, scored: Split) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
@@ -69,26 +86,75 @@ def _stretches(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> np.ndarr
     return table[keys].agg("/".join, axis=1).to_numpy()
 
 
-def run_controls(data: ControlData, seed: int) -> list[dict]:
+def run_controls(data: ControlData, seed: int, parts: FinishedParts = NOT_KEPT) -> list[dict]:
     """Run every control that the recordings allow.
 
     Args:
         data (`ControlData`): One modality.
         seed (`int`): Seed of shuffles, subsets and resampling.
+        parts ([`FinishedParts`]): Where the record of each control is kept.
 
     Returns:
         `list[dict]`: `check`, `meaning`, `by` (`"count"`, `"model"`, `"ridge"` or `"order"`), and scores as in
         [`score_record`], `not_computed` with the reason, or counts with `found`, a sentence.
     """
-    small = replace(data, train=data.train.at(_kept(data.train.subjects, seed)))
+    from tqdm import tqdm
+
+    key, cost = data.scored.data.key, cost_of_controls(data)
     records = overlap_records(data.scored, data.train, seed) if len(data.train) else []
-    records.append(_record(small, "shuffled labels", _shuffled_labels, seed))
-    records.append(_record(data, "time alone", _time_alone, seed))
-    if MODALITIES[data.scored.modality].sensors:
-        records.append(_record(small, "slow drift alone", _slow_drift, seed))
-        records.append(_record(small, "before onset", _before_onset, seed))
-        records.append(_record(small, "leave one subject out", _leave_one_out, seed))
+    with tqdm(
+        total=cost.ridges, desc=f"{key} controls", unit="ridge", file=sys.stderr, disable=cost.seconds <= LONG
+    ) as progress:
+        data = replace(data, tick=progress.update)
+        small = replace(data, train=data.train.at(_kept(data.train.subjects, seed)))
+        for check, predict in _checks(data).items():
+            used = data if check == "time alone" else small
+            own = parts.of(control=check)
+            records.append(own.record(f"{key} controls, {check}", partial(_record, used, check, predict, seed)))
     return records + _by_repeats(data.scored, seed)
+
+
+def cost_of_controls(data: ControlData) -> Cost:
+    """What the ridges of controls cost."""
+    if not len(data.train):
+        return NOTHING
+    people, facts = len(set(data.test.subjects.tolist())), data.scored.facts
+    shape, width = data.train.values([0])[0].shape, data.train.projection_dim
+    n_rows = min(MAX_TRAIN_ROWS, len(data.train) // len(set(data.train.subjects.tolist())))
+    features = {"shuffled labels": math.prod(shape)}
+    if MODALITIES[facts.modality].sensors:
+        n_before = facts.samples_before_onset if facts.tmin is not None and facts.sfreq else 0
+        features |= {"slow drift alone": 2 * shape[0], "before onset": n_before * shape[0],
+                     "leave one subject out": math.prod(shape)}  # fmt: skip
+    total = NOTHING
+    for check, n_features in features.items():
+        size = min(n_rows, n_features)
+        flops = n_rows * n_features * size + len(RELATIVE_ALPHAS) * size**2 * (size / 3 + 2 * width)
+        again = people if check == "leave one subject out" else 1  # the validation rows of others, for each
+        n_read = people * n_rows * N_PASSES + again * len(data.validation) + len(data.test)
+        total += Cost(people, people * flops / FLOPS + n_read * math.prod(shape) / NUMBERS, size)
+    return total
+
+
+def tell_cost(data: ControlData) -> None:
+    """Say what controls cost, where that is much."""
+    cost = cost_of_controls(data)
+    if cost.seconds > LONG:
+        print(
+            f"{data.scored.data.key}: controls fit {cost.ridges} ridges on at most {MAX_TRAIN_ROWS:,} rows of each "
+            f"person, which takes about {cost.seconds / 60:.0f} min of one core.",
+            file=sys.stderr,
+        )
+
+
+def _checks(data: ControlData) -> dict[str, Callable]:
+    """Controls that predict embeddings, in the order of reports."""
+    checks: dict[str, Callable] = {"shuffled labels": _shuffled_labels, "time alone": _time_alone}
+    if MODALITIES[data.scored.modality].sensors:
+        checks |= {
+            "slow drift alone": _slow_drift, "before onset": _before_onset, "leave one subject out": _leave_one_out,
+        }  # fmt: skip
+    return checks
 
 
 MEANINGS = {
@@ -137,7 +203,7 @@ def _ridge_on(data: ControlData, change: Callable[[np.ndarray], np.ndarray]) -> 
         replace(split, change=lambda values, subjects: change(values))
         for split in (data.train, data.validation, data.test)
     )
-    return per_subject_ridge(train, validation, test)[0]
+    return per_subject_ridge(train, validation, test, parts=data.counted)[0]
 
 
 def _shuffled_labels(data: ControlData, seed: int) -> np.ndarray:
@@ -151,7 +217,7 @@ def _shuffled_labels(data: ControlData, seed: int) -> np.ndarray:
         names, codes = np.unique(data.train.image_ids[own], return_inverse=True)
         image_ids[own] = names[rng.permutation(len(names))[codes]]
     shuffled = replace(data.train, image_ids=image_ids)
-    return per_subject_ridge(shuffled, data.validation, data.test, subject_means=True)[0]
+    return per_subject_ridge(shuffled, data.validation, data.test, subject_means=True, parts=data.counted)[0]
 
 
 def _time_alone(data: ControlData, seed: int) -> np.ndarray:
@@ -161,17 +227,34 @@ def _time_alone(data: ControlData, seed: int) -> np.ndarray:
     if data.times is None:
         raise DataError("the order in which images were shown is not known")
     (sessions, times), (asked_sessions, asked_times) = data.times["train"], data.times["test"]
-    mean = data.train.targets.mean(axis=0)
-    predictions = np.zeros((len(asked_times), len(mean)))  # a session without training trials: no guess, all tie
-    if not np.isin(asked_sessions, sessions).any():
+    _, codes = np.unique(np.concatenate([sessions, asked_sessions]), return_inverse=True)
+    codes, asked = codes[: len(sessions)], codes[len(sessions) :]
+    if not np.isin(asked, codes).any():
         raise DataError("no session that is scored has training recordings")
-    for row, (session, time) in enumerate(zip(asked_sessions, asked_times, strict=True)):
-        own = np.flatnonzero(sessions == session)
-        if own.size:
-            nearest = own[np.argsort(np.abs(times[own] - time), kind="stable")[:NEIGHBOURS]]
+    embeds, image_rows = data.train.data.images.embeds, data.train.image_rows
+    mean = Targets.of(data.train, np.arange(len(data.train))).mean
+    predictions = np.zeros((len(asked), len(mean)), mean.dtype)  # a session without training trials: no guess, all tie
+    for session in np.intersect1d(asked, codes):
+        own, queries = np.flatnonzero(codes == session), np.flatnonzero(asked == session)
+        nearest = image_rows[own[_nearest(times[own], asked_times[queries])]]  # (n_queries, n_nearest)
+        for part in steps(len(queries), BLOCK_QUERIES):
             # against the mean of all: an average image would lie nearest to the centre of the gallery
-            predictions[row] = data.train.targets[nearest].mean(axis=0) - mean
+            predictions[queries[part]] = embeds[nearest[part]].mean(axis=1) - mean
     return predictions
+
+
+def _nearest(times: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Positions of the NEIGHBOURS times that are nearest to each that is asked for; of equals the first."""
+    count, reach = len(times), np.arange(NEIGHBOURS)
+    after = np.argsort(times, kind="stable")
+    before = np.lexsort((-np.arange(count), times))  # the same order, but of equal times the first comes last
+    place = np.searchsorted(times[after], asked)[:, None]
+    left, right = place - 1 - reach, place + reach
+    found = np.hstack([before[left.clip(0)], after[right.clip(max=count - 1)]])  # (n_asked, 2 * NEIGHBOURS)
+    away = np.abs(times[found] - asked[:, None]).astype(np.float64)
+    away[np.hstack([left < 0, right >= count])] = np.inf
+    order = np.lexsort((found, away))[:, : min(NEIGHBOURS, count)]
+    return np.take_along_axis(found, order, axis=1)
 
 
 def _slow_drift(data: ControlData, seed: int) -> np.ndarray:
@@ -200,13 +283,14 @@ def _leave_one_out(data: ControlData, seed: int) -> np.ndarray:
     # subjects who are not trained on have their own scored recordings alone
     known = {subject: data.train if subject in trained else data.test for subject in {*subjects, *trained}}
     scales = {subject: _channel_scale(split, subject) for subject, split in known.items()}
-    predictions = np.zeros((len(data.test.subjects), data.train.targets.shape[1]))
+    predictions = np.zeros((len(data.test.subjects), data.train.projection_dim), dtype=np.float32)
     for subject in subjects:
         others = [name for name in trained if name != subject]
         predictions[data.test.subjects == subject], _ = frozen_identity_alignment(
             _scaled(data.train, scales, others, seed),
             _scaled(data.validation, scales, others),
             _scaled(data.test, scales, [subject]),
+            parts=data.counted,
         )
     return predictions
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neural_clip.files.whole import told, whole_file
+from neural_clip.files.whole import only_writer, told, whole_file
 
 PARTS_DIR = "unfinished"
 # Of a part, of one that was killed while it was written, or the lock of it.
@@ -75,6 +75,15 @@ class FinishedParts:
             return {"json": np.frombuffer(json.dumps(compute()).encode(), dtype=np.uint8)}
 
         return json.loads(self.arrays(name, as_bytes)["json"].tobytes())
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Be the only process that works on a part; a `DataError` where another one does."""
+        if self.folder is None:
+            yield
+            return
+        with only_writer(self._path(name)):
+            yield
 
     def remove(self) -> None:
         """Remove what was kept, of whatever was computed, and nothing else that lies there."""

@@ -43,6 +43,8 @@ class EvaluateOptions(Options):
         montage (`str`, *optional*): `"interpolate"` makes channels of a checkpoint that a data set lacks of those
             around them, of the rows as they are scaled; baselines and controls read the channels that were recorded.
         seed (`int`): Seed of intervals, p-values and sampled scores; nothing else is random.
+        num_proc (`int`): With 1, `joblib.parallel_config` may say otherwise. Each process holds up to two matrices for
+            EEG and MEG and three for fMRI, of the size that is told before they are made, and about 1 GB beside them.
     """
 
     split: str = option("test", "the recordings that are scored", choices=SPLITS)
@@ -81,6 +83,10 @@ class EvaluateOptions(Options):
     )
     batch_size: int = option(64, "recordings a forward pass", type=int, least=1)
     device: str = option("cpu", "where the model computes, cpu or cuda")
+    num_proc: int = option(
+        1, "processes that fit baselines, each with matrices of its own in memory (docs/scale.md)", type=int,
+        metavar="N", least=1,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check, and take names of baselines that stand in one text apart."""

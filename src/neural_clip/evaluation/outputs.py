@@ -14,7 +14,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.options import EvaluateOptions
-from neural_clip.evaluation.scope import other_split
+from neural_clip.evaluation.scope import other_images
 from neural_clip.files.kept import version_of
 from neural_clip.files.privacy import shared_place, shared_text
 from neural_clip.files.reading import read_json
@@ -104,7 +104,7 @@ def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str], out
     if part.parts.shape[1] and options.split in FITTED_SPLITS:
         asked["seen_by_closed_form"] = True
     if part.searched is not None:
-        trained = np.isin(part.gallery_ids, other_split(part, "train").shown_ids)
+        trained = np.isin(part.gallery_ids, other_images(part, "train"))
         asked["gallery"] = {
             **_gallery_of(str(options.gallery), output_dir), "images": len(part.gallery_ids),
             "shown": len(part.shown_ids), "trained": int(trained.sum()),

@@ -51,7 +51,7 @@ def overlap_records(scored: EmbeddedSplit, train: Split, seed: int) -> list[dict
     named = dict(zip(table.image_ids, table.concepts, strict=True))
     trained_ids, first = np.unique(train.image_ids, return_index=True)
     shown = scored.of_its_images()
-    kinds, unknown = _kinds(shown, trained_ids, train.targets[first])
+    kinds, unknown = _kinds(shown, trained_ids, train.targets_of(first))
     images = {"scored": len(kinds), "trained": len(trained_ids)}
     images |= {kind: int((kinds == kind).sum()) for kind in KINDS} | unknown
     trained_concepts = {named[image_id] for image_id in trained_ids.tolist()} - {""}

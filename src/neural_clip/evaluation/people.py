@@ -2,7 +2,8 @@
 
 The score of a person is the mean over the images that this person saw, of the mean over the queries of an image; the
 score of a protocol is the mean over people, as published tables have it. Intervals resample images with the people
-held fixed, and images and people together.
+held fixed, and images and people together; p-values exchange images with the people held fixed. Where each person has
+a model of their own, intervals and p-values of means are over people (Student's t).
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from neural_clip.prepared.reader import ImageTable, PreparedSet, Split
 from neural_clip.retrieval.scores import scores_and_contributions
 from neural_clip.retrieval.scoring import MIN_CLUSTERS
 from neural_clip.retrieval.tiles import unit_vectors
-from neural_clip.retrieval.uncertainty import bootstrap_interval, unit_interval
+from neural_clip.retrieval.uncertainty import bootstrap_interval, permutation_p_value, unit_interval, unit_p_value
 from neural_clip.targets.identity import identity_of
 
 SCORES = ("top1", "top5", "two_way")
-MIN_PEOPLE = 3  # for an interval over people
+MIN_PEOPLE = 3  # for an interval and a p-value over people
 ROWS_AT_ONCE = 256  # recordings that are read at a time while repeats are averaged
 
 
@@ -188,8 +189,8 @@ def person_rows(method: str, queries: Sequence[Queries], galleries: Sequence[Gal
 
     Returns:
         `list[dict]`: `method`, `queries`, `repeats`, `gallery`, `n_queries`, `n_images`, `gallery_size`; each of
-        `SCORES` with its interval, its interval where people are drawn too, and its chance; `people`, the same scores
-        by person.
+        `SCORES` with its interval, its interval where people are drawn too, and its chance; `two_way_p`, of 1,000
+        exchanges of images (at category level of labels within a person); `people`, the scores and p by person.
     """
     return [{"method": method, **_row(asked, gallery, seed)} for asked in queries for gallery in galleries]
 
@@ -204,14 +205,17 @@ def _row(asked: Queries, gallery: Gallery, seed: int) -> dict:
     sums = np.stack([np.bincount(counts, weights=per_query[name]) for name in SCORES], axis=1)
     table = sums / np.bincount(counts)[:, None]  # (n_cells, n_scores): the mean of a person's queries of an image
     by_person = np.stack([table[cells // len(images) == number].mean(axis=0) for number in range(len(people))])
+    alike = (person[:, None] == np.arange(len(people))) / np.bincount(counts)[counts, None]  # of an image its queries
+    ours, *p_values = _p_values(asked, gallery, keys, alike / alike.sum(axis=0), seed)
     row: dict[str, Any] = {
         "queries": queries_name(asked.repeats), "repeats": asked.repeats and list(asked.repeats),
         "gallery": gallery.name, "n_queries": len(keys), "n_images": len(images),
         "gallery_size": len(gallery.keys),
         "people": {
-            str(name): dict(zip(SCORES, scores.tolist(), strict=True))
-            for name, scores in zip(people, by_person, strict=True)
+            str(name): dict(zip(SCORES, scores.tolist(), strict=True)) | {"two_way_p": p}
+            for name, scores, p in zip(people, by_person, p_values, strict=True)
         },
+        "two_way_p": ours,
     }  # fmt: skip
     means = by_person.mean(axis=0)
     fixed = _interval(table, means, cells % len(images), None, seed)
@@ -221,6 +225,15 @@ def _row(asked: Queries, gallery: Gallery, seed: int) -> dict:
         row[f"{name}_interval"] = fixed and fixed[number]
         row[f"{name}_interval_people_drawn"] = drawn and drawn[number]
     return row
+
+
+def _p_values(asked: Queries, gallery: Gallery, keys: list[str], shares: np.ndarray, seed: int) -> list[float]:
+    """Of the mean over people, and of each; `shares` of queries in the scores of people, `(n_queries, n_people)`."""
+    by_recording = gallery.name == CATEGORIES  # as in the table of decoding
+    shuffled: dict[str, Any] = {"unit": "query", "groups": asked.subjects} if by_recording else {"unit": "image"}
+    weights = np.column_stack([shares.mean(axis=1), shares])
+    arguments = (asked.embeds, gallery.embeds, keys, gallery.keys)
+    return np.asarray(permutation_p_value(*arguments, seed=seed, weights=weights, **shuffled)).tolist()
 
 
 def _interval(
@@ -241,7 +254,9 @@ def rows_over_people(found: Mapping[str, list[dict]]) -> list[dict]:
 
     Returns:
         `list[dict]`: Each method, kind of queries and gallery: `people` with their scores and intervals over images,
-        and the means over people with their chance and their intervals over people (Student's t).
+        and the means over people with their chance and their intervals over people (Student's t); `two_way_p` of each
+        person is that of their exchanged images, that of a mean a one-sided t-test against chance over people. It is
+        `None` for fewer than three people, and where all have the same score.
     """
     keyed = {person: {_key(row): row for row in rows} for person, rows in found.items()}
     (first, *others) = keyed.values()
@@ -262,11 +277,16 @@ def _over_people(rows: dict[str, dict]) -> dict:
     if first["repeats"] is not None:
         repeats = [min(row["repeats"][0] for row in rows.values()), max(row["repeats"][1] for row in rows.values())]
     record: dict[str, Any] = {"method": first["method"], "queries": queries_name(repeats), "gallery": first["gallery"]}
-    record["people"] = {person: {name: row[name] for name in kept} for person, row in rows.items()}
+    record["people"] = {
+        person: {name: row[name] for name in kept} | {"two_way_p": row.get("two_way_p")}
+        for person, row in rows.items()
+    }
     for name in SCORES:
         scores = [row[name] for row in rows.values()]
         record[name] = float(np.mean(scores))
         record[f"chance_{name}"] = float(np.mean([row[f"chance_{name}"] for row in rows.values()]))
         several = len(scores) >= MIN_PEOPLE
         record[f"{name}_interval"] = np.clip(unit_interval(scores), 0.0, 1.0).tolist() if several else None
+    chance = [row["chance_two_way"] for row in rows.values()]
+    record["two_way_p"] = unit_p_value(scores, chance) if several else None  # of the 2-way score, the last of all
     return record

@@ -7,7 +7,7 @@ can be explained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,34 @@ POOLS = "top1_of_300_pools"
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The test recordings of a whole corpus.
+
+    Args:
+        title (`str`): What people call it.
+        n_images, n_repeats, n_people (`int`): Images, recordings of each by a person, and people.
+    """
+
+    title: str
+    n_images: int
+    n_repeats: int
+    n_people: int
+
+
+WHOLE = {"things_eeg2": Whole("THINGS-EEG2", 200, 80, 10), "things_meg": Whole("THINGS-MEG", 200, 12, 4)}
+
+
+@dataclass(frozen=True)
 class Protocol:
     """One way to read an evaluation.
 
     Args:
-        meaning (`str`): What its scores are, for the report.
+        meaning (`str`): What its scores are, for the report; see [`meaning_of`].
         scores (`dict[str, str]`): Names of scores of `retrieval/scores.py` and what to call them.
         by_person (`bool`): Also score single recordings and the mean of all repeats of an image, person by person (see
             `evaluation/people.py`).
-        corpus (`str`, *optional*): The only corpus that it is for.
-        n_images (`int`, *optional*): Test images of that corpus; simulated twins may have others.
+        corpus (`str`, *optional*): The only corpus that it is for, a key of [`WHOLE`]. Simulated twins may have other
+            images and repeats.
         zero_shot (`bool`): No test concept may occur among training or validation images.
         unseen_people (`bool`): Nobody who is scored may be trained on, by the checkpoints or by baselines.
         published (`tuple[Published, ...]`): Results that these scores may stand beside.
@@ -46,26 +64,23 @@ class Protocol:
     scores: dict[str, str]
     by_person: bool = False
     corpus: str | None = None
-    n_images: int | None = None
     zero_shot: bool = False
     unseen_people: bool = False
     published: tuple[Published, ...] = ()
 
 
 RANKS = {"top1": "top-1", "top5": "top-5", "two_way": "2-way"}
-OF_200 = (
-    "The 200 test images of {}. Queries are single recordings, and the mean recording of all {} repeats of an image "
-    "by a person; scores are means over people. The gallery holds the exact images, or (with 'templates') the mean "
-    "embedding of other images of each concept: two different tasks, never to be ranked together. Chance is 0.5 % for "
-    "top-1 and 2.5 % for top-5."
+OF_CORPUS = (
+    "{images}. Queries are single recordings, and the mean recording of all {repeats} repeats of an image by a "
+    "person; scores are means over people. The gallery holds the exact images, or (with 'templates') the mean "
+    "embedding of other images of each concept: two different tasks, never to be ranked together. Chance is {chance}."
 )
-OF_EEG2, OF_MEG = OF_200.format("THINGS-EEG2", 80), OF_200.format("THINGS-MEG", 12)
 UNSEEN_CONCEPTS = (
     "No test concept occurs among training or validation images (checked in the data set, and in the record of a "
     "checkpoint that has one)."
 )
-EEG2: dict[str, Any] = {"by_person": True, "corpus": "things_eeg2", "n_images": 200, "published": THINGS_EEG2}
-MEG: dict[str, Any] = {"by_person": True, "corpus": "things_meg", "n_images": 200, "published": THINGS_MEG}
+EEG2: dict[str, Any] = {"by_person": True, "corpus": "things_eeg2", "published": THINGS_EEG2}
+MEG: dict[str, Any] = {"by_person": True, "corpus": "things_meg", "published": THINGS_MEG}
 
 
 PROTOCOLS = {
@@ -104,12 +119,12 @@ PROTOCOLS = {
         },
         zero_shot=True,
     ),
-    "things-eeg2-200": Protocol(OF_EEG2, RANKS, **EEG2),
-    "things-eeg2-200-zero-shot": Protocol(f"{OF_EEG2} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **EEG2),
+    "things-eeg2-200": Protocol(OF_CORPUS, RANKS, **EEG2),
+    "things-eeg2-200-zero-shot": Protocol(f"{OF_CORPUS} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **EEG2),
     "things-meg-200": Protocol(
-        f"{OF_MEG} With the split protocol 'paper' all test concepts occur among training images.", RANKS, **MEG
+        f"{OF_CORPUS} With the split protocol 'paper' all test concepts occur among training images.", RANKS, **MEG
     ),
-    "things-meg-200-zero-shot": Protocol(f"{OF_MEG} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **MEG),
+    "things-meg-200-zero-shot": Protocol(f"{OF_CORPUS} {UNSEEN_CONCEPTS}", RANKS, zero_shot=True, **MEG),
     "leave-one-person-out": Protocol(
         "People whom neither the checkpoint nor a baseline was trained on (checked), on the images of the scored "
         "split; the gallery holds each of them once. Queries are single recordings, and the mean recording of all "
@@ -139,23 +154,44 @@ def check_protocol(name: str, data: Sequence[PreparedSet], split: str = "test", 
 
 
 def _check_corpus(name: str, opened: PreparedSet) -> None:
-    """Raise where a data set is of another corpus, or recorded with another number of test images."""
+    """Raise where a data set is of another corpus, or recorded with other test images or repeats."""
     protocol, facts = PROTOCOLS[name], opened.facts
     if facts.corpus != protocol.corpus:
         raise DataError(f"Protocol '{name}' is for {protocol.corpus}, but '{opened.name}' is of {facts.corpus}.")
-    n_images = (facts.splits.get("test") or {}).get("images")
-    if n_images != protocol.n_images and not facts.simulated:
+    if facts.simulated:
+        return
+    whole, n_images = WHOLE[protocol.corpus], (facts.splits.get("test") or {}).get("images")
+    again = "Prepare the whole corpus, or choose another protocol."
+    if n_images != whole.n_images:
         raise DataError(
-            f"Protocol '{name}' is over the {protocol.n_images} test images of {protocol.corpus}, but the test split "
-            f"of '{opened.name}' shows {n_images}. Prepare the whole corpus, or choose another protocol."
+            f"Protocol '{name}' is over the {whole.n_images} test images of {protocol.corpus}, but the test split "
+            f"of '{opened.name}' shows {n_images}. {again}"
         )
+    least, most = _repeats(opened.split("test"))
+    if (least, most) != (whole.n_repeats, whole.n_repeats):
+        raise DataError(
+            f"Protocol '{name}' is of {whole.n_repeats} recordings of each test image by a person, but the test split "
+            f"of '{opened.name}' holds {_ends(least, most)}. {again}"
+        )
+
+
+def _repeats(part: Split) -> tuple[int, int]:
+    """Recordings of an image by a person, at least and at most."""
+    from neural_clip.evaluation.people import repeats_of
+
+    least, most, _ = repeats_of(part)
+    return least, most
+
+
+def _ends(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _check_zero_shot(name: str, opened: PreparedSet) -> None:
     """Raise where a test concept occurs among training or validation images, or concepts are not known."""
     counts = opened.facts.splits
     train, validation, test = (
-        set(opened.split(split).labels("concept")["concept"]) if (counts.get(split) or {}).get("rows") else set()
+        set(opened.distinct(split, "concept").tolist()) if (counts.get(split) or {}).get("rows") else set()
         for split in ("train", "validation", "test")
     )
     if "" in train | validation | test:
@@ -170,10 +206,49 @@ def _check_zero_shot(name: str, opened: PreparedSet) -> None:
 
 def conditions(part: Split) -> str:
     """Under what a protocol was scored: corpus, people and images, and whether they are simulated."""
-    facts, people = part.facts, len(set(part.subjects.tolist()))
-    n_images = len(part.shown_ids)
-    told = f"{facts.corpus}, {people} of {len(facts.subjects)} people, "
-    return told + (f"simulated, {n_images} images" if facts.simulated else f"{n_images} images")
+    facts, people, images = part.facts, len(set(part.subjects.tolist())), f"{len(part.shown_ids)} images"
+    if facts.simulated:
+        return f"{facts.corpus}, {people} of {len(facts.subjects)} people, simulated, {images}"
+    whole = WHOLE.get(facts.corpus)
+    of = f"{len(facts.subjects)} people of the data set" if whole is None else f"{whole.n_people} people of the corpus"
+    return f"{facts.corpus}, {people} of the {of}, {images}"
+
+
+def meaning_of(name: str, parts: Iterable[Split]) -> str:
+    """What the scores of a protocol are, with the images, repeats and chance of what was scored.
+
+    Args:
+        name (`str`): Key of `PROTOCOLS`.
+        parts (iterable of [`Split`]): What is scored; of a protocol of one corpus, one.
+    """
+    protocol = PROTOCOLS[name]
+    if protocol.corpus is None:
+        return protocol.meaning
+    (part,) = parts
+    whole, n_images = WHOLE[protocol.corpus], len(part.shown_ids)
+    images = f"The {n_images} test images of {whole.title}"
+    if part.facts.simulated:
+        images = (
+            f"SIMULATED recordings of {n_images} test images, a twin of {whole.title}, which has {whole.n_images} "
+            f"that a person saw {whole.n_repeats} times"
+        )
+    chance = f"{100 / n_images:.3g} % for top-1" + (f" and {500 / n_images:.3g} % for top-5" if n_images > 5 else "")
+    least, most = _repeats(part)
+    return protocol.meaning.format(images=images, repeats=_ends(least, most), chance=chance)
+
+
+def published_beside(name: str, parts: Iterable[Split]) -> list[Published]:
+    """Published results that scores may stand beside: of real recordings of all test images and repeats alone."""
+    whole = {part.facts.corpus for part in parts if _is_whole(part)}
+    return [entry for entry in PROTOCOLS[name].published if entry.corpus in whole]
+
+
+def _is_whole(part: Split) -> bool:
+    """Whether people recorded all test images of a corpus as often as the corpus has them."""
+    whole = WHOLE.get(part.facts.corpus)
+    if whole is None or part.facts.simulated or part.name != "test":
+        return False
+    return (len(part.shown_ids), *_repeats(part)) == (whole.n_images, whole.n_repeats, whole.n_repeats)
 
 
 def decoding_entries(name: str, part: EmbeddedSplit, record: dict) -> list[dict]:

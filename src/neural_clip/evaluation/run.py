@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,40 +15,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.by_person import ByPerson
+from neural_clip.evaluation.baseline_rows import baseline_rows, content_of, parts_of, small
+from neural_clip.evaluation.baseline_units import fit_elsewhere
+from neural_clip.evaluation.by_person import ByPerson, person_galleries
 from neural_clip.evaluation.checkpoints import (
     check_names,
-    check_people_are_called_alike,
-    check_understood,
-    fitting_model,
-    named_as_in,
+    encodes,
+    fitting_models,
     open_data,
 )
 from neural_clip.evaluation.finished_parts import PARTS_DIR, FinishedParts
 from neural_clip.evaluation.options import EvaluateOptions
 from neural_clip.evaluation.outputs import REPORT_FILE, header, model_digest, write_outputs
-from neural_clip.evaluation.processes import embed_together, joined, rank_and_count
+from neural_clip.evaluation.people import Gallery
+from neural_clip.evaluation.processes import embed_together, joined, once_a_machine
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
-from neural_clip.evaluation.scope import other_split, scored_parts
+from neural_clip.evaluation.scope import fitted_splits, left_out_of, other_images, scored_parts
 from neural_clip.evaluation.seen import check_seen, check_unseen_people, chosen_by, known_people, seen_in_training
 from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
-from neural_clip.gallery.embedding import PARTS, SINGLE_TRIAL, Embedded, EmbeddedSplit
-from neural_clip.gallery.fit import interpolation_of
+from neural_clip.gallery.embedding import PARTS, Embedded, EmbeddedSplit
+from neural_clip.gallery.fit import called_by, interpolation_of
+from neural_clip.parallel import n_processes
 from neural_clip.prepared.modalities import kind_of
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.retrieval.scoring import compare_methods
-from neural_clip.target_space import TargetSpace
 
 if TYPE_CHECKING:
+    from neural_clip.evaluation.same_pictures import SamePictures
     from neural_clip.evaluation.tasks import Contributions
     from neural_clip.modeling_neural_clip import NeuralClipModel
 
 
 COMPARED = ("two_way", "top1")  # decoding scores whose differences are reported
-LONG = 60.0  # s of one core, beyond which the cost of baselines is told before they are fitted
-MAX_LOADED = 2**26  # numbers of a split that is read once: 0.25 GB
 
 
 def evaluate_checkpoints(
@@ -115,12 +113,13 @@ def _evaluated(
     command: str,
 ) -> dict:  # fmt: skip
     """Score checkpoints and write what was found."""
+    from neural_clip.evaluation.same_pictures import same_pictures
     from neural_clip.evaluation.understanding.run import UNDERSTANDING_FILE
     from neural_clip.evaluation.understanding.run import understand as analyse
 
     kept = FinishedParts(output_dir / PARTS_DIR, {"versions": deciding_versions()})
-    models, parts, embedded = _embedded(checkpoints, opened, options, kept)
-    by_person = ByPerson.of(models, parts, options)
+    models, parts, galleries, embedded = _embedded(checkpoints, opened, options, kept)
+    by_person = ByPerson.of(models, parts, galleries, options)
     first, splits = next(iter(embedded.items()))
     unseen = {
         modality: sorted(
@@ -133,7 +132,8 @@ def _evaluated(
         name: {
             modality: made.as_dict()
             for modality, part in parts.items()
-            if (made := interpolation_of(model.config, part.data, options.montage)) is not None
+            if modality in embedded[name]
+            and (made := interpolation_of(model.config, part.data, options.montage)) is not None
         }
         for name, model in models.items()
     }
@@ -143,10 +143,14 @@ def _evaluated(
         head["data"][modality]["seen_in_training"] = {name: found for name, found in seen.items() if found is not None}
     for entry in head["checkpoints"]:
         entry["chosen_by"] = chosen_by(checkpoints[entry["name"]])
+    same = {name: same_pictures(checkpoints[name], models[name], splits, options) for name, splits in embedded.items()}
     report = Report(
         head, embedded, options.protocol,
-        training_images(parts), {name: model.config for name, model in models.items()}, kept, by_person,
+        training_images(parts), {name: model.config for name, model in models.items()}, kept, by_person, same,
     )  # fmt: skip
+    if options.wanted_baselines and n_processes(options.num_proc) > 1:
+        fit_elsewhere(parts, options.wanted_baselines, options.protocol, kept, options.num_proc)
+        report.fitted_elsewhere = True
     for modality, part in parts.items():
         report.add_modality(modality, part, baselines=options.wanted_baselines, controls=options.controls)
     for source in splits:
@@ -172,37 +176,27 @@ def _embedded(
     opened: dict[str, PreparedSet],
     options: EvaluateOptions,
     kept: FinishedParts,
-) -> tuple[dict[str, NeuralClipModel], dict[str, Split], Embedded]:
-    """Checkpoints by name, what is scored by modality, and the recordings in the space of each checkpoint."""
+) -> tuple[dict[str, NeuralClipModel], dict[str, Split], dict[str, list[Gallery]], Embedded]:
+    """Checkpoints by name, what is scored and searched by modality, and the recordings in the space of each."""
     check_protocol(options.protocol, list(opened.values()), options.split, options.gallery)
-    models: dict[str, NeuralClipModel] = {}
-    given = opened
-    for name, path in checkpoints.items():
-        models[name] = fitting_model(path, opened, first=not models)
-        check_people_are_called_alike(next(iter(models.values())), models[name], given, str(path))
-        if len(models) == 1:
-            opened = named_as_in(models[name], opened)
-            check_understood(options, opened)
-        space = TargetSpace.of(getattr(models[name].config, "target_space", None))
-        opened = {modality: found.moved_to(space) for modality, found in opened.items()}
-    for data_set in opened.values():
-        if not data_set.streaming:
-            data_set.verify()
+    models, opened = fitting_models(checkpoints, opened, options)
+    once_a_machine(lambda: [data_set.verify() for data_set in opened.values() if not data_set.streaming])
     parts = scored_parts(opened, options)
     for name, path in checkpoints.items():
         for part in parts.values():
             check_seen(options.protocol, path, part.data, seen_in_training(path, part.data, part.name))
             if (config := getattr(models[name].config, f"{part.modality}_config", None)) is not None:
                 check_unseen_people(options.protocol, path, known_people(config, part.data), part.subjects.tolist())
+    galleries = person_galleries(parts, options)
     embedded: Embedded = {}
     for name, model in models.items():
         own = kept.of(model=model_digest(checkpoints[name]))
         embedded[name] = {
             modality: _one_embedded(model, part, options, own)
             for modality, part in parts.items()
-            if getattr(model.config, f"{part.modality}_config", None) is not None
+            if encodes(model, part.data, options)
         }
-    return models, parts, embedded
+    return models, parts, galleries, embedded
 
 
 def _one_embedded(model: NeuralClipModel, part: Split, options: EvaluateOptions, kept: FinishedParts) -> EmbeddedSplit:
@@ -212,19 +206,9 @@ def _one_embedded(model: NeuralClipModel, part: Split, options: EvaluateOptions,
         "montage": options.montage,
     }  # fmt: skip
 
-    def compute() -> EmbeddedSplit:
-        return embed_together(model, part, **asked)
-
-    # of several processes each embeds its share again; what a name of the Hub stands for may change
-    if rank_and_count()[1] > 1 or kept.key["model"] is None:
-        return compute()
-
-    def arrays() -> dict[str, np.ndarray]:
-        found = compute()
-        return {"embeds": found.embeds, "parts": found.parts}
-
-    found = kept.of(**_content(part), **asked).arrays(f"{part.modality} embeddings", arrays)
-    return EmbeddedSplit(**part.as_fields(), embeds=found["embeds"], parts=found["parts"])
+    # what a name of the Hub stands for may change
+    kept = FinishedParts() if kept.key["model"] is None else kept.of(**content_of(part), **asked)
+    return embed_together(model, part, kept, **asked)
 
 
 @dataclass
@@ -239,6 +223,8 @@ class Report:
         configs (`dict[str, NeuralClipConfig]`): Of each checkpoint, with its temperatures.
         parts ([`FinishedParts`]): Where baselines and controls are kept when they are finished.
         by_person ([`ByPerson`], *optional*): What the protocol scores person by person.
+        same (`dict`): Of each checkpoint, recordings of the same pictures by source and target.
+        fitted_elsewhere (`bool`): Whether other processes have fitted the baselines.
 
     The other fields are filled by [`~Report.add_modality`] and [`~Report.add_conversion`].
     """
@@ -250,6 +236,8 @@ class Report:
     configs: Mapping[str, Any]
     parts: FinishedParts = field(default_factory=FinishedParts)
     by_person: ByPerson | None = None
+    same: Mapping[str, Mapping[tuple[str, str], SamePictures]] = field(default_factory=dict)
+    fitted_elsewhere: bool = False
     decoding: dict[str, dict] = field(default_factory=dict)
     encoding: dict[str, dict] = field(default_factory=dict)
     conversion: list[dict] = field(default_factory=list)
@@ -266,7 +254,7 @@ class Report:
         entries = {"decoding": self.decoding_entries, "conversion": self.conversion_entries}
         protocol = {"name": self.protocol, "meaning": PROTOCOLS[self.protocol].meaning, **entries}
         if self.by_person is not None:
-            protocol |= self.by_person.as_dict(self.protocol)
+            protocol |= self.by_person.as_dict()
         return {**self.header, **tasks, "protocol": protocol}
 
     @property
@@ -276,26 +264,22 @@ class Report:
 
     def add_modality(self, modality: str, part: Split, *, baselines: Sequence[str], controls: bool) -> None:
         """Decoding and encoding of one modality, with baselines and controls, which read recordings by blocks."""
-        from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls
+        from neural_clip.evaluation.controls import ControlData, presentation_times, run_controls, tell_cost
 
-        names = ("train", "validation", part.name) if baselines or controls else ()
-        left_out = sorted(set(part.subjects.tolist())) if PROTOCOLS[self.protocol].unseen_people else []
-        splits = [part if name == part.name else other_split(part, name, left_out) for name in names]
+        left_out = left_out_of(part, self.protocol)
+        splits = fitted_splits(part, left_out) if baselines or controls else []
         held = [small(split) for split in splits]
+        if controls:
+            times = presentation_times(splits[0], part) if len(splits[0]) else None
+            train, validation, scored = held
+            looked_at = ControlData(self._first(modality), train, validation, scored, times)
+            tell_cost(looked_at)
         self._add_decoding(modality, held, baselines, left_out)
         self._add_confidence(modality)
         self._add_encoding(modality)
         if controls:
-            train, validation, scored = held
-            looked_at = ControlData(
-                self._first(modality), train, validation, scored,
-                presentation_times(splits[0], part) if len(train) else None,
-            )  # fmt: skip
-            own = self.parts.of(
-                **_content(part), embedded=_digest(looked_at.scored), seed=self.seed,
-                **({"left_out": left_out} if left_out else {}),
-            )  # fmt: skip
-            self.controls[modality] = own.record(f"{modality} controls", lambda: run_controls(looked_at, self.seed))
+            own = parts_of(self.parts, part, left_out).of(embedded=_digest(looked_at.scored), seed=self.seed)
+            self.controls[modality] = run_controls(looked_at, self.seed, own)
 
     def _add_decoding(
         self, modality: str, recordings: Sequence[Split], baselines: Sequence[str], left_out: Sequence[str]
@@ -316,11 +300,13 @@ class Report:
                 scored_alone, contributions[method] = decoding_rows(part, part.parts[:, number], method, self.seed)
                 rows += [{**row, "part_of": name} for row in scored_alone]
             entries += [{"method": name, **entry} for entry in decoding_entries(self.protocol, part, scored[0])]
-        part, predictions = self._first(modality), dict[str, np.ndarray]()
+        part, predictions = self._first(modality), dict[str, Mapping[str, np.ndarray]]()
         if baselines:
             fitted = [found.from_onset() for found in recordings]
-            kept = self.parts.of(**_content(recordings[-1]), **({"left_out": left_out} if left_out else {}))
-            scored, theirs, predictions = baseline_rows(part, fitted, self.seed, baselines, kept)
+            kept = parts_of(self.parts, recordings[-1], left_out)
+            scored, theirs, predictions = baseline_rows(
+                part, fitted, self.seed, baselines, kept, said=not self.fitted_elsewhere
+            )
             rows += scored
             contributions |= theirs
         if self.by_person is not None:
@@ -340,7 +326,9 @@ class Report:
         self.confidence[modality] = []
         for name, splits in self._with(modality).items():
             part = splits[modality]
-            subjects = [layer] * len(part) if layer else part.subjects.tolist()
+            config = getattr(self.configs[name], f"{part.modality}_config")
+            called = part.called_as_in(called_by(config, part.data)).subjects.tolist()
+            subjects = [layer] * len(part) if layer else called
             temperatures = Temperatures.of(self.configs[name], [part.modality] * len(part), subjects)
             self.confidence[modality].append(confidence_record(part, temperatures, name, self.seed))
 
@@ -371,7 +359,7 @@ class Report:
             )
             record, contributions[name] = conversion_record(
                 splits[source], splits[target], decoded["two_way"], self.seed, method=name,
-                source_two_way=seen["two_way"], bank=self.bank,
+                source_two_way=seen["two_way"], bank=self.bank, same=self.same.get(name, {}).get((source, target)),
             )  # fmt: skip
             self.conversion.append({"method": name, **record, "paper": paper})
             found = conversion_entries(self.protocol, record, decoded["two_way_permutation"])
@@ -403,7 +391,7 @@ class Report:
 
 def training_images(parts: Mapping[str, Split]) -> np.ndarray:
     """Embeddings of the images of the training splits of all data sets, each once, `(n_images, projection_dim)`."""
-    found = [part.data.images.of(other_split(part, "train").shown_ids).embeds for part in parts.values()]
+    found = [part.data.images.of(other_images(part, "train")).embeds for part in parts.values()]
     return np.unique(np.concatenate(found), axis=0)
 
 
@@ -412,78 +400,9 @@ def _units(queries: EmbeddedSplit) -> Sequence:
     return range(len(queries.image_ids)) if queries.category_level else queries.image_ids.tolist()
 
 
-def small(split: Split) -> Split:
-    """A split whose recordings are read once, where they need little memory."""
-    facts = split.facts
-    size = max(facts.n_voxels.values()) if facts.n_voxels else facts.n_chans * facts.n_times
-    return split.loaded() if len(split) * size <= MAX_LOADED else split
-
-
-def _content(part: Split) -> dict[str, Any]:
-    """What decides the numbers of the split that is scored, as the key of finished parts has it."""
-    scored = hashlib.sha256("\n".join([*part.subjects, *part.image_ids]).encode()).hexdigest()
-    return {"fingerprint": part.facts.fingerprint, "targets": part.data.images.sha256, "scored": scored,
-            "split": part.name}  # fmt: skip
-
-
 def _digest(scored: EmbeddedSplit) -> str:
     """SHA-256 of what is scored and searched: embeddings, and whether more images are searched than were shown."""
     digest = hashlib.sha256(json.dumps([scored.searched is None, *scored.gallery_ids.tolist()]).encode())
     for array in (scored.embeds, scored.gallery_embeds):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def baseline_rows(
-    data: EmbeddedSplit, splits: Sequence[Split], seed: int, names: Sequence[str], parts: FinishedParts
-) -> tuple[list[dict], dict[str, Contributions], dict[str, np.ndarray]]:
-    """Scores of linear baselines on the same recordings and gallery, contributions of single trials, and predictions.
-
-    One that cannot be computed says why.
-    """
-    from tqdm import tqdm
-
-    from neural_clip.evaluation.baselines.cost import costs_of, told
-    from neural_clip.evaluation.baselines.rows import BASELINES
-    from neural_clip.evaluation.tasks import decoding_rows
-
-    rows: list[dict] = []
-    contributions: dict[str, Contributions] = {}
-    made: dict[str, np.ndarray] = {}
-    wanted = {name: fit for name, fit in BASELINES if name in names}
-    costs = costs_of(list(wanted), splits[0])
-    long = sum(cost.seconds for cost in costs.values()) > LONG
-    if long:
-        print(told(data.data.key, list(costs.values())), file=sys.stderr)
-    with tqdm(
-        total=sum(cost.ridges for cost in costs.values()), desc=f"{data.data.key} baselines", unit="ridge",
-        file=sys.stderr, disable=not long,
-    ) as progress:  # fmt: skip
-        for name, fit in wanted.items():
-            started, before, seconds = time.monotonic(), progress.n, time.process_time()
-            own = replace(parts, tick=progress.update)
-            try:
-                made[name], chosen = _predicted(name, fit, splits, own)
-            except DataError as error:
-                rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
-                continue
-            finally:
-                progress.update(max(before + costs[name].ridges - progress.n, 0))
-            scored, contributions[name] = decoding_rows(data, made[name], name, seed)
-            rows += [{**row, "fit": chosen} for row in scored]
-            took = f"{time.monotonic() - started:.1f} s, {time.process_time() - seconds:.1f} s of the processor"
-            print(f"{data.data.key}: {name} in {took}", file=sys.stderr)
-    return rows, contributions, made
-
-
-def _predicted(
-    name: str, fit: Callable[..., Any], splits: Sequence[Split], parts: FinishedParts
-) -> tuple[np.ndarray, dict]:
-    """Predictions of a baseline and what was chosen, from their part where they are finished."""
-
-    def compute() -> dict[str, np.ndarray]:
-        predictions, chosen = fit(*splits, parts=parts)
-        return {"predictions": predictions, "chosen": np.frombuffer(json.dumps(chosen).encode(), dtype=np.uint8)}
-
-    found = parts.of(baseline=name).arrays("predictions", compute)
-    return found["predictions"], json.loads(found["chosen"].tobytes())

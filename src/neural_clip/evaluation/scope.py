@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.options import EvaluateOptions
+from neural_clip.evaluation.protocols import PROTOCOLS
 from neural_clip.gallery.searched import searched_images
 from neural_clip.prepared.reader import PreparedSet, Split
 
@@ -50,7 +53,29 @@ def _check_size(part: Split, options: EvaluateOptions) -> None:
 
 def other_split(part: Split, name: str, without: Collection[str] = ()) -> Split:
     """Another split of all subjects but those `without`; one without rows where the data set has none of theirs."""
-    counts = part.facts.subject_splits
-    if people := [subject for subject in part.facts.subjects if subject not in without and counts[subject].get(name)]:
+    if people := _recorded(part, name, without):
         return part.data.split(name, people)
     return Split(part.data, name, [], part.subjects[:0], part.image_ids[:0])
+
+
+def left_out_of(part: Split, protocol: str) -> list[str]:
+    """Whose other recordings nothing is fitted on: people who are scored, where the protocol wants them unseen."""
+    return sorted(set(part.subjects.tolist())) if PROTOCOLS[protocol].unseen_people else []
+
+
+def fitted_splits(part: Split, left_out: Collection[str]) -> list[Split]:
+    """Training, validation and scored rows."""
+    names = ("train", "validation", part.name)
+    return [part if name == part.name else other_split(part, name, left_out) for name in names]
+
+
+def other_images(part: Split, name: str) -> np.ndarray:
+    """Ids of the images of another split of all subjects, each once, sorted; recordings are not opened."""
+    people = _recorded(part, name)
+    return part.data.distinct(name, subjects=people) if people else part.image_ids[:0]
+
+
+def _recorded(part: Split, name: str, without: Collection[str] = ()) -> list[str]:
+    """Subjects who have recordings in a split."""
+    counts = part.facts.subject_splits
+    return [subject for subject in part.facts.subjects if subject not in without and counts[subject].get(name)]

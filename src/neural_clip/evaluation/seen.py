@@ -33,18 +33,14 @@ def seen_in_training(checkpoint: str | Path, data: PreparedSet, split: str) -> d
     Returns:
         `dict`, *optional*: `images` and `concepts`, how many were seen; `scored_images` and `scored_concepts`, of how
         many; `by`, the corpora that showed them; `foreign`, whether another corpus than the scored one is among these.
-        `None` for images that one corpus alone names so. `known` is false where the record does not tell.
+        `None` for images that one corpus alone names so. `known` is false where the record does not tell, or the
+        scored images have numbers in place of names and others of their database were trained on.
     """
-    database = database_of(data.facts.corpus)
-    if database is None or numbered(data.images.image_ids):
+    if database_of(data.facts.corpus) is None:
         return None
-    record = read_record(checkpoint) if Path(checkpoint).is_dir() else None
-    listed = None if record is None else shown_images(record, database, str(checkpoint))
-    if listed is None and record is not None and _trained_on_it_alone(record, database, data):
-        listed = [(data.facts.corpus, _learnt_from(data))]
-    if listed is None:
+    if (listed := images_seen(checkpoint, data)) is None:
         return {"known": False}
-    shown = data.images.of(data.split(split).shown_ids)
+    shown = data.images.of(data.distinct(split))
     images, concepts = set(shown.image_ids), set(shown.concepts) - {""}
     found = [
         (corpus, images & set(named), concepts & (set(named.values()) - {""})) for corpus, named in listed
@@ -58,6 +54,28 @@ def seen_in_training(checkpoint: str | Path, data: PreparedSet, split: str) -> d
     }  # fmt: skip
 
 
+def images_seen(checkpoint: str | Path, data: PreparedSet) -> list[tuple[str, dict[str, str]]] | None:
+    """Images that a checkpoint was trained or chosen on, of the database that a data set shows.
+
+    Args:
+        checkpoint (`str` or `Path`): A folder; of a name on the Hub nothing is known.
+        data ([`PreparedSet`]): Of a corpus that shows images of a database.
+
+    Returns:
+        `list[tuple[str, dict[str, str]]]`, *optional*: As of [`shown_images`]; `None` where it is not known.
+    """
+    database = database_of(data.facts.corpus)
+    record = read_record(checkpoint) if Path(checkpoint).is_dir() else None
+    if database is None or record is None:
+        return None
+    listed = shown_images(record, database, str(checkpoint))
+    if listed and numbered(data.images.image_ids):  # names cannot be told
+        listed = None
+    if listed is None and _trained_on_it_alone(record, database, data):
+        return [(data.facts.corpus, _learnt_from(data))]
+    return listed
+
+
 def _trained_on_it_alone(record: Mapping, database: str, data: PreparedSet) -> bool:
     """Whether the scored data set is the only one of its database that a record of before images were listed names."""
     trained = [part for part in record.get("data", {}).values() if database_of(part.get("corpus", "")) == database]
@@ -67,9 +85,7 @@ def _trained_on_it_alone(record: Mapping, database: str, data: PreparedSet) -> b
 def _learnt_from(data: PreparedSet) -> dict[str, str]:
     """Concept of each image of the training and validation splits."""
     ids = [
-        data.split(split).shown_ids
-        for split in ("train", "validation")
-        if (data.facts.splits.get(split) or {}).get("rows")
+        data.distinct(split) for split in ("train", "validation") if (data.facts.splits.get(split) or {}).get("rows")
     ]
     images = data.images.of(sorted(set(np.concatenate(ids).tolist()))) if ids else None
     return {} if images is None else dict(zip(images.image_ids, images.concepts, strict=True))

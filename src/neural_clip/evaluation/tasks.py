@@ -9,7 +9,9 @@
   recordings, to the mean recording of each image, and to single recordings by the expected image embedding.
 
 Encoding, and conversion where both modalities answered to the same images, have a direct form too: the query looks for
-its own image in a gallery of recordings, averaged for each image, and no image embedding stands between the two.
+its own image in a gallery of recordings, averaged for each image, and no image embedding stands between the two. Of
+corpora that share a database of images, these are the pictures of any split that training has not seen
+(`same_pictures.py`).
 
 Every score is one of `retrieval/scores.py`, made by `scoring.score_record`. The functions return what the report
 holds, and the contributions of each query, by which checkpoints are compared.
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from neural_clip.evaluation.same_pictures import SAME_NAME_COSINE, SamePictures
 from neural_clip.gallery.building import SAME_IMAGE_COSINE
 from neural_clip.gallery.confidence import Temperatures
 from neural_clip.gallery.conversion import IMAGES, MEAN_RECORDINGS, RECORDINGS, expected_images
@@ -36,8 +39,6 @@ from neural_clip.retrieval.tiles import unit_vectors
 Contributions = dict[str, np.ndarray]
 BEHIND = ("two_way", "n_queries", "gallery_size", "n_unique_images", "resampled_unit", "chance_two_way")
 DIRECT = (*BEHIND, "top1", "top5", "chance_top1", "chance_top5", "class_top", "chance_class_top")
-# Two copies of a picture that were resized in different ways come near 1, two pictures of THINGS reach 0.5 to 0.9.
-SAME_NAME_COSINE = 0.95
 
 
 def decoding_rows(data: EmbeddedSplit, embeds: np.ndarray, method: str, seed: int) -> tuple[list[dict], Contributions]:
@@ -135,7 +136,7 @@ def encoding_record(data: EmbeddedSplit, seed: int) -> tuple[dict, Contributions
 
 def conversion_record(
     source: EmbeddedSplit, target: EmbeddedSplit, denominator: float, seed: int, *, method: str,
-    source_two_way: float | None = None, bank: np.ndarray | None = None,
+    source_two_way: float | None = None, bank: np.ndarray | None = None, same: SamePictures | None = None,
 ) -> tuple[dict, Contributions]:  # fmt: skip
     """Recording of one modality -> nearest recording of another -> image behind it, against the query's image.
 
@@ -146,6 +147,8 @@ def conversion_record(
         method (`str`): Checkpoint that made all of them.
         source_two_way (`float`, *optional*): Single-trial decoding 2-way score of the source modality.
         bank (`np.ndarray` of shape `(n_images, projection_dim)`, *optional*): Images for the way through images.
+        same ([`SamePictures`], *optional*): Recordings for the direct form, and what `same_pictures` of the record
+            says of them; by default those of source and target.
 
     Returns:
         `tuple` of `dict` and contributions; `direct` is `None` where the modalities have fewer than two images in
@@ -176,7 +179,8 @@ def conversion_record(
         "n_bank_scored": 0 if bank is None else _n_common(bank, source.gallery_embeds[source.shown_columns]),
         "n_recordings": len(target.columns),
         "category_level": source.category_level or target.category_level,
-        "direct": direct_conversion(source, target, seed),
+        "direct": direct_conversion(*((source, target) if same is None else (same.source, same.target)), seed),
+        **({} if same is None else {"same_pictures": same.told}),
     }
     return record, contributions[0]
 
@@ -249,6 +253,8 @@ def direct_conversion(source: EmbeddedSplit, target: EmbeddedSplit, seed: int) -
         than two images in common.
     """
     source, target = source.of_its_images(), target.of_its_images()
+    if not len(source) or not len(target):
+        return None
     columns = common_images(source, target)[source.columns]
     rows = np.flatnonzero(columns >= 0)
     if (n_common := len(np.unique(columns[rows]))) < 2:

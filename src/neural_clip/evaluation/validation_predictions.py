@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, parse_json
 from neural_clip.evaluation.baselines.closed_form import scores_of
 from neural_clip.files.record import CHECKPOINT_ADVICE, PREDICTIONS_FILE, check_local_file
 from neural_clip.prepared.reader import Split
@@ -113,7 +113,7 @@ def validation_predictions(checkpoint: str | Path) -> list[ValidationPredictions
         return []
     try:
         with safe_open(path, framework="np") as file:
-            about: Any = json.loads(file.metadata()["validation_predictions"])
+            about: Any = parse_json(file.metadata()["validation_predictions"], finite=False)
             return [
                 ValidationPredictions(**entry, **{name: file.get_tensor(f"{number}.{name}") for name in ARRAYS})
                 for number, entry in enumerate(about["predictions"])

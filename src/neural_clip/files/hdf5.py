@@ -19,7 +19,7 @@ import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.files.names import text_array
-from neural_clip.files.reading import NSD_ADVICE, begins_like, check_unpacked, existing, head_of, reading
+from neural_clip.files.reading import ABSENT_ADVICE, begins_like, check_unpacked, existing, head_of, reading
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ROWS_READ = 1024  # texts that are read at once
@@ -53,7 +53,7 @@ def open_dataset(path: Path, name: str) -> Iterator:
     Raises:
         DataError: If the file or the data set is absent, or reading fails within the block.
     """
-    with open_hdf5(path, NSD_ADVICE) as file:
+    with open_hdf5(path, ABSENT_ADVICE) as file:
         yield dataset_of(path, file, name)
 
 

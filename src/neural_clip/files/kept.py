@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_clip.files.whole import whole_file
+from neural_clip.files.whole import told, whole_file, write_whole
 
 KEY_FILE = "key.json"
 # Packages by whose versions numbers differ, be it in their last digits.
@@ -45,6 +45,9 @@ def kept_pieces(path: Path, key: Mapping, what: str) -> Iterator[Path]:
         path (`Path`): The folder. Emptied where its pieces are of something else.
         key (`Mapping`): Everything that decides the pieces, as JSON; versions of packages are added.
         what (`str`): What the pieces are, for messages.
+
+    Raises:
+        DataError: If nothing can be written there; nothing is left then.
     """
     text = json.dumps({**key, "versions": deciding_versions()}, indent=2, sort_keys=True)
     key_file = path / KEY_FILE
@@ -52,9 +55,11 @@ def kept_pieces(path: Path, key: Mapping, what: str) -> Iterator[Path]:
         print(f"going on from the {what} in '{path}'", file=sys.stderr)
     else:
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
-        key_file.write_bytes(text.encode())
+        with told(path, of_any_kind=True):
+            path.mkdir()
     try:
+        if not key_file.is_file():
+            write_whole(key_file, text)
         yield path
     except BaseException:
         if count := len(list(path.glob("*.npz"))):

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import CHUNK, NSD_ADVICE, begins_like, check_unpacked, existing, head_of, reading
+from neural_clip.files.reading import ABSENT_ADVICE, CHUNK, begins_like, check_unpacked, existing, head_of, reading
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _CHUNK = 2**17  # compressed bytes that are inflated at a time; larger ones gain nothing
@@ -128,7 +128,7 @@ def open_nifti(path: Path) -> Iterator[NiftiStream]:
     Raises:
         DataError: If the file is absent or damaged, or is longer than the block has read.
     """
-    existing(path, "NIfTI file", NSD_ADVICE)
+    existing(path, "NIfTI file", ABSENT_ADVICE)
     with reading(path), path.open("rb") as file:
         read = _reader(path, file)
         yield NiftiStream(path, read)
@@ -155,7 +155,7 @@ def read_affine(path: Path) -> np.ndarray | None:
     Raises:
         DataError: If the file is absent, or its header damaged.
     """
-    existing(path, "NIfTI file", NSD_ADVICE)
+    existing(path, "NIfTI file", ABSENT_ADVICE)
     with reading(path), path.open("rb") as file:
         return NiftiStream(path, _reader(path, file)).affine
 
@@ -166,7 +166,7 @@ def read_first(path: Path, count: int) -> np.ndarray:
     Raises:
         DataError: If the file is absent or damaged, or ends before.
     """
-    existing(path, "NIfTI file", NSD_ADVICE)
+    existing(path, "NIfTI file", ABSENT_ADVICE)
     with reading(path), path.open("rb") as file:
         return NiftiStream(path, _reader(path, file)).values(count)
 

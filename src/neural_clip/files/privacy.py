@@ -8,38 +8,73 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from neural_clip.errors import DataError
 
 HIDDEN = "***"
 LEAST = 6  # characters of a secret that is looked for in text; shorter words would be found everywhere
-_WORDS = r"token|passw(?:or)?d|passphrase|secret|credentials?|(?:api|account|access)_?key"
-_SECRET_NAME = re.compile(
-    rf"(?i)(?:^|[^a-z])(?:{_WORDS}|key|pass|cookie|connection_string)(?![a-z])"
-    r"|[_-](?:pwd|pat|auth|dsn)\Z|(?:^|[_-])authorization\Z"  # PWD and SSH_AUTH_SOCK are none
+# Parts of names, in small letters with `_` between their words. What stands in one word with something else before it
+# (PGPASSWORD, AUTHTOKEN) is known too; passes, keys, tokens and tokenizers are none.
+_SECRET = (
+    r"(?:[a-z]*(?:passw(?:or)?ds?|passphrase|passcode|secrets?|credentials?|token)|webhook(?:_ur[il])?|jwt|cookie|key"
+    r"|(?:api|auth|access|secret|private|account|master|signing|encryption|ssh|deploy|licen[cs]e)keys?|pass"
+    r"|(?:ssh|db|pg|sql|user|root|admin|smtp|mail|ftp|ldap|proxy|http|rsync|redis)pass|(?:mysql|db|root|user)pwd"
+    r"|conn(?:ection)?_str(?:ing)?"
+    r"|(?:database|db|redis|mongo|mongodb|postgres|postgresql|mysql|amqp|rabbitmq|broker)_ur[il])"
 )
-# `--hub_token T`, `hub_token: T`, `"api_key": "T"`, `?token=T`
-_NAMED = re.compile(
-    rf"""(?i)(--[\w.-]*(?:{_WORDS}|key)\s+|(?:{_WORDS}|[\w-]+[_-]key)["']?(?:=|:\s)\s*["']?)[^\s"',&}}\]]+"""
+_ANYWHERE = re.compile(rf"(?:^|_){_SECRET}(?:_|\Z)|_(?:pwd|pat|auth|dsn)\Z|(?:^|_)authorization\Z")  # PWD is none
+_AT_END = re.compile(rf"(?:^|_){_SECRET}\Z")
+_PLAIN = ("key", "pass", "cookie")  # too common to be a secret's name where they stand alone in a sentence
+_HARMLESS = re.compile(  # of filters, and of texts for a model
+    r"(?:^|_)(?:(?:high|low|band|all|by|one|two|single|first|second)_pass|pass_band"
+    r"|(?:pad|eos|bos|mask|cls|unk|sep|class|image|start|end)_token)(?=_|\Z)"
 )
-_IN_ADDRESS = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]*://)[^\s/'"]+@""")  # https://name:password@host
+_NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of hub_token, hubToken and HUB2TOKEN
+# `--hub_token T`, `hub_token: T`, `"api_key":"T"`, `?token=T`: what stands before the value
+_BEFORE_VALUE = re.compile(
+    r"""(?<![\w.-])(?:--(?P<option>[\w.-]+)(?:=|\s+(?!--))|(?P<entry>[A-Za-z][\w.-]*)["']?\s*(?:=|:\s|:(?=["']))\s*)"""
+)
+_VALUE = re.compile(r"""(?P<quote>["'])[^"'\n]*(?P=quote)|["']?[^\s"',&}\]]+""")
+_IN_ADDRESS = re.compile(  # https://name:password@host
+    r"""(?i)\b([a-z][a-z0-9+.-]*://)(?:[^\s/'"]+|[^\s/:@'"]*:[^\s@'"]+)@"""
+)
+_HOOK = re.compile(  # addresses of Slack, Discord, Teams and others that whoever has them may post to
+    r"""(?i)\b(https?://(?:hooks\.[^\s/'"]+|[^\s/'"]*webhook[^\s/'"]*)/|https?://[^\s'"]*/webhooks?/"""
+    r"""|https?://api\.telegram\.org/bot)[^\s'"]+"""
+)
 _IN_QUERY = re.compile(r"""(?i)([?&](?:sig|key|auth|pass|pwd|code)=)[^\s"'&]+""")
-_BEARER = re.compile(r"""(?i)\b(bearer\s+)[\w.~+/-]{6,}=*""")
+_BEARER = re.compile(
+    r"""(?i)(\bbearer\s+|\bauthorization["']?\s*[:=]\s*["']?(?:basic|token|digest)\s+)[\w.~+/-]{6,}=*"""
+)
 # as the Hub, GitHub, GitLab, Slack, AWS, OpenAI and JSON web tokens begin
 _KNOWN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|gh[opsur]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{8,}"
     r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|sk-[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
-# absolute paths and those that leave the working directory; in quotes they may hold spaces
-_QUOTED_PLACE = re.compile(r"""(["'])((?:file://)?(?:~|\.\.)?/[^"'\n]*)\1""")
-_PLACE = re.compile(r"""(?<![\w.:/~*<-])(?:file://)?(?:~|\.\.)?/[^\s'",;()\[\]{}=]+""")
+# Absolute paths and those that leave the working directory, also behind `me@host:` and of Windows.
+_ROOT = (
+    r"(?:(?:file://)?(?:~(?:[A-Za-z_][\w.-]*)?|\.\.)?/|(?:ssh|sftp|scp|rsync|smb|cifs|nfs)://"
+    r"|[\w.-]+@[\w.-]+:/|[A-Za-z]:\\|[A-Za-z]:/(?!/)|\\{2,4}[\w.$-]{2,}\\)"
+)
+_PART = r"""[^\s'",;()\[\]{}=]"""
+_WHOLE_PLACE = re.compile(rf"{_ROOT}[^\n]*\Z")
+_QUOTED_PLACE = re.compile(rf"""(["'])({_ROOT}[^"'\n]*)\1""")  # in quotes it may hold spaces
+_GIVEN_PLACE = re.compile(  # data=/srv/jane/x y/z
+    rf"(?<=[=:])(?!//){_ROOT}{_PART}+(?:(?: (?!-)[^\s'\",;:()\[\]{{}}=/\\]+)+[/\\]{_PART}*)+"
+)
+_PLACE = re.compile(rf"(?<![\w./~*<\\-])(?!(?<=:)//){_ROOT}{_PART}+")
 
 
 def is_secret(name: str) -> bool:
     """Whether an option or variable of that name holds a secret: `hub_token`, `WANDB_API_KEY`."""
-    return bool(_SECRET_NAME.search(name))
+    return bool(_ANYWHERE.search(_in_words(name)))
+
+
+def _in_words(name: str) -> str:
+    """Small letters with `_` between words, without those that only look like names of secrets."""
+    return _HARMLESS.sub("", "_".join(_NAME_WORDS.findall(name)).lower())
 
 
 def without_secrets(text: str, words: Sequence[str] = ()) -> str:
@@ -51,8 +86,23 @@ def without_secrets(text: str, words: Sequence[str] = ()) -> str:
     """
     text = _hidden(text, [*_given(words), *_of_this_process()])
     text = _KNOWN.sub(HIDDEN, _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text))
-    text = _BEARER.sub(rf"\1{HIDDEN}", _IN_QUERY.sub(rf"\1{HIDDEN}", text))
-    return _NAMED.sub(rf"\1{HIDDEN}", text)
+    for pattern in (_HOOK, _IN_QUERY, _BEARER):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return _without_entries(text)
+
+
+def _without_entries(text: str) -> str:
+    """Text with `***` in place of values that it calls a secret."""
+    parts, end = [], 0
+    for found in _BEFORE_VALUE.finditer(text):
+        name = _in_words(found["option"] or found["entry"])
+        secret = _AT_END.search(name) and (found["option"] or name not in _PLAIN)
+        value = _VALUE.match(text, found.end()) if secret and found.start() >= end else None
+        if value:
+            quote = text[value.start()] if text[value.start()] in "\"'" else ""
+            parts += [text[end : found.end()], quote, HIDDEN, quote if value["quote"] else ""]
+            end = value.end()
+    return "".join([*parts, text[end:]])
 
 
 @contextmanager
@@ -70,10 +120,12 @@ def no_secrets_told(words: Sequence[str]) -> Iterator[None]:
 def shared_text(text: str, words: Sequence[str] = ()) -> str:
     """Text as [`without_secrets`] has it, and of paths that are absolute or begin with `../` the last part alone."""
     text = without_secrets(text, words)
-    if re.match(r"(?:file://)?(?:~|\.\.)?/[^\n]*\Z", text):
+    if _WHOLE_PLACE.match(text):
         return _last_part(text)
     text = _QUOTED_PLACE.sub(lambda found: found[1] + _last_part(found[2]) + found[1], text)
-    return _PLACE.sub(lambda found: _last_part(found[0]), text)
+    for pattern in (_GIVEN_PLACE, _PLACE):
+        text = pattern.sub(lambda found: _last_part(found[0]), text)
+    return text
 
 
 def shared_place(path: str | Path, beside: Path) -> str:
@@ -148,7 +200,8 @@ def shared_command(program: str, words: Sequence[str]) -> str:
 
 
 def _last_part(path: str) -> str:
-    return Path(path).name or path
+    of_windows = re.match(r"[A-Za-z]:[\\/]|\\\\", path)
+    return (PureWindowsPath(path) if of_windows else PurePosixPath(path)).name or path
 
 
 def _given(words: Sequence[str]) -> Iterator[str]:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import gzip
-import json
-import math
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from neural_clip.errors import DataError
+from neural_clip.errors import MAX_DEPTH, DataError, parse_json
 from neural_clip.files.numbers import NUMBER, number
 
 MAX_UNPACKED, MAX_RATIO = 1 << 28, 100  # bytes, and times the file; recordings are not compressed that far
-MAX_DEPTH = 50
 NOT_FINITE = r"(?:[+-]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"  # of YAML
 MAX_YAML, MAX_NODES = 1 << 22, 200_000  # characters and values; a manifest of 10,000 recordings has half of it
 CHUNK = 1 << 24  # bytes that are read at once where only a checksum is wanted
 HEAD = 1024  # bytes that show what a file is; pointers are shorter
-NSD_ADVICE = " See https://naturalscenesdataset.org for access to NSD."
+ABSENT_ADVICE = " Is the copy complete?"
 POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
 SIGNATURES = {
     b"\x93NUMPY": "an array of NumPy (.npy)",
@@ -53,6 +50,24 @@ def reading(path: Path | str, what: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # parsers of binary files raise nearly every type when a byte is wrong
         raise DataError(f"'{path}' cannot be read{what}: {reason_of(error)}") from error
+
+
+@contextmanager
+def told_where(place: Path | None, what: str, others: Iterable[str | Path] = ()) -> Iterator[None]:
+    """Have a `DataError` on what a file says name that file, unless it names that or one of other places already."""
+    try:
+        yield
+    except DataError as error:
+        names = [Path(each).name for each in (place, *others) if each is not None and Path(each).name]
+        if place is None or error.told_elsewhere or any(_is_named(name, str(error)) for name in names):
+            raise
+        raise DataError(f"{error} The {what} is '{place}'.") from error
+
+
+def _is_named(name: str, text: str) -> bool:
+    """Whether a text names a file as one: 'out', `runs/out/config.json` or out: are named so, dropout is not."""
+    name = re.escape(name)
+    return re.search(rf"(?<=['\"`/\\]){name}(?!\w)|(?<!\w){name}(?=['\"`/\\:])", text) is not None
 
 
 def reason_of(error: Exception) -> str:
@@ -106,6 +121,14 @@ def check_no_pipe(path: Path, what: str) -> None:
         raise DataError(f"'{path}' is no {what}: it is a device or a pipe.")
 
 
+def checked_files(paths: Iterable[Path], what: str) -> list[Path]:
+    """Those that are files; a `DataError` where one is a device or a pipe, at which a library would wait."""
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        check_no_pipe(path, what)
+    return [path for path in there if path.is_file()]
+
+
 def head_of(path: Path) -> bytes:
     """The first bytes of a file."""
     with path.open("rb") as file:
@@ -141,20 +164,17 @@ def read_text(path: Path, what: str = "text file", advice: str = "") -> str:
     return text
 
 
-def read_json(path: Path, what: str = "JSON file", advice: str = "") -> Any:
-    """What a JSON file holds.
+def read_json(path: Path, what: str = "JSON file", advice: str = "", *, finite: bool = True) -> Any:
+    """What a JSON file holds, as [`parse_json`] reads it.
 
     Raises:
-        DataError: If the file is absent or no JSON, or holds NaN, infinite numbers, half a character or one
-            key twice.
+        DataError: If the file is absent or no JSON, is nested too deeply, or holds NaN or infinite numbers (unless
+            `finite` is off), half a character or one key twice.
     """
     text = read_text(path, what, advice)
     try:
-        found = json.loads(text, parse_constant=_no_number, parse_float=_number, object_pairs_hook=_each_once)
-        if "\\u" in text:  # half a character, as "\\ud800", can be written nowhere
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, finite=finite)
+    except ValueError as error:
         raise DataError(f"'{path}' is no readable {what}: {reason_of(error)}") from error
 
 
@@ -238,25 +258,6 @@ def _count_values(node: Any, known: dict[int, int]) -> int:
 
 def _place(node: Any) -> str:
     return f", in what begins at line {node.start_mark.line + 1}"
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number of JSON")
-
-
-def _number(text: str) -> float:
-    """A number, unless it is too large for one."""
-    number = float(text)
-    return number if math.isfinite(number) else _no_number(text)
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict:
-    """A mapping, of which no key is told twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"it holds the key {twice!r} twice")
-    return found
 
 
 def check_unpacked(path: Path, size: int) -> None:

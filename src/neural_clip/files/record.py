@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, parse_json
 from neural_clip.files.reading import read_json, read_text
 from neural_clip.files.whole import DATA_FILES, place_of, sha256_of
+from neural_clip.terms import check_trained_on
 
 RECORD_FILE = "training.json"
 GALLERY_FILE, GALLERY_VERSION = "gallery.json", 1  # what a saved gallery says of itself, and its format
@@ -22,8 +23,27 @@ LOADED = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "co
 # whole without it.
 PREDICTIONS_FILE = "validation_predictions.safetensors"
 LOCAL_FILES = (PREDICTIONS_FILE,)
-GALLERY_ADVICE = "Copy the whole folder again, or build the gallery anew."
 CHECKPOINT_ADVICE = "Take all files of the checkpoint from where they were written together, or train it again."
+GALLERY_ADVICE = "Copy the whole folder again, or build the gallery anew."
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+# Entries of `gallery.json`: what they may be, also in words. Earlier versions wrote none of the last two.
+GALLERY_ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "files": (_are_texts, "the SHA-256 of each file by its name"),
+    "rows": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "encoder": (lambda value: value is None or isinstance(value, dict), "what an image encoder is known by, or null"),
+    "checkpoint": (lambda value: value is None or (_are_texts(value) and {*value} == {"name", "sha256"}),
+                   "'name' and 'sha256' of a checkpoint, or null"),
+    "terms": (lambda value: isinstance(value, dict), "terms by modality"),
+    "montage": (lambda value: isinstance(value, list) and all(
+        isinstance(one, dict) and isinstance(one.get("of"), str) and isinstance(one.get("said"), str) for one in value
+    ), "a list of what was interpolated, with 'of' and 'said'"),
+}  # fmt: skip
+GALLERY_OPTIONAL = ("terms", "montage")
 
 
 def record_files(folder: str | Path, names: Iterable[str]) -> dict[str, str | None]:
@@ -52,6 +72,7 @@ def check_gallery_files(folder: str | Path) -> Mapping[str, Any]:
         )
     if (version := content.get("format_version")) != GALLERY_VERSION:
         raise DataError(f"'{path}' has format_version {version!r}; this package reads {GALLERY_VERSION}.")
+    _check_gallery_entries(content, path)
     for name, digest in content["files"].items():
         found = Path(folder, name)
         if "/" in name or not found.is_file():
@@ -59,6 +80,19 @@ def check_gallery_files(folder: str | Path) -> Mapping[str, Any]:
         if sha256_of([found]) != digest:
             raise DataError(f"'{found}' is not the file that was written: its SHA-256 differs. {GALLERY_ADVICE}")
     return content
+
+
+def _check_gallery_entries(content: Mapping[str, Any], path: Path) -> None:
+    """Raise a `DataError` where an entry of `gallery.json` is absent or of another type; a seal keeps nobody out."""
+    for name, (fits, allowed) in GALLERY_ENTRIES.items():
+        if not (fits(content[name]) if name in content else name in GALLERY_OPTIONAL):
+            found = f"is {content[name]!r:.80}" if name in content else "is missing"
+            raise DataError(f"'{path}' is damaged: '{name}' {found}; allowed is {allowed}. {GALLERY_ADVICE}")
+    try:
+        for entries in content.get("terms", {}).values():
+            check_trained_on(entries)
+    except ValueError as error:
+        raise DataError(f"'{path}' is damaged: its 'terms' are none ({error}). {GALLERY_ADVICE}") from error
 
 
 def read_record(folder: str | Path) -> dict[str, Any] | None:
@@ -70,9 +104,10 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     path = Path(folder, RECORD_FILE)
     if not path.is_file():
         return None
+    text = read_text(path, "record of a checkpoint")
     try:
-        record = json.loads(read_text(path, "record of a checkpoint"))
-    except (json.JSONDecodeError, RecursionError) as error:
+        record = parse_json(text, finite=False)
+    except ValueError as error:
         raise DataError(f"'{path}' is damaged: it is no JSON ({error}). {CHECKPOINT_ADVICE}") from error
     for name in ("files", "local_files"):
         files = record.get(name, {}) if isinstance(record, dict) else None

@@ -12,7 +12,7 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.files.names import plain_name
 from neural_clip.files.numbers import number
-from neural_clip.files.reading import NSD_ADVICE, read_text
+from neural_clip.files.reading import ABSENT_ADVICE, read_text
 
 TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}  # words of YAML
 
@@ -33,7 +33,7 @@ def read_columns(path: Path, columns: Sequence[str], delimiter: str) -> Iterator
     """
     try:
         reader = csv.reader(
-            io.StringIO(read_text(path, "table", NSD_ADVICE), newline=""), delimiter=delimiter, strict=True
+            io.StringIO(read_text(path, "table", ABSENT_ADVICE), newline=""), delimiter=delimiter, strict=True
         )
         header = next(reader, [])
         absent = [name for name in columns if name not in header]

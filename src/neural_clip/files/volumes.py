@@ -21,6 +21,8 @@ def read_volumes(path: Path, mask_path: Path | None, data_key: str | None) -> tu
         DataError: If a file is missing or damaged, grids differ, the mask is empty, or values are not finite.
     """
     if is_nifti(path):
+        if data_key is not None:
+            raise DataError(f"'{path}' is a NIfTI file, which holds one array without a name, but 'data_key' is set.")
         if mask_path is None:
             raise DataError(f"'{path}' is a NIfTI file, so 'mask' must name the voxels to take.")
         data, affine, t_r = read_nifti(path)
@@ -43,6 +45,8 @@ def read_volumes(path: Path, mask_path: Path | None, data_key: str | None) -> tu
 def read_mask(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Which voxels a mask marks, bool `(x, y, z)`, and its affine, if the file tells it."""
     mask, affine = read_nifti(path)[:2] if is_nifti(path) else (read_array(path), None)
+    if mask.dtype.kind == "f" and not np.isfinite(mask).all():
+        raise DataError(f"The mask '{path}' holds NaN or infinite values. Save it with 0 outside and 1 inside.")
     return (mask[..., 0] if mask.ndim == 4 and mask.shape[3] == 1 else mask) > 0, affine
 
 

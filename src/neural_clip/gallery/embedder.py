@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_clip.errors import DataError, check_option, check_value
+from neural_clip.files.record import check_record
 from neural_clip.gallery.embedding import embed_split
 from neural_clip.gallery.fit import check_preparation, interpolation_of
 from neural_clip.prepared.modalities import MODALITIES
@@ -108,6 +109,30 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([torch.nn.functional.pad(part, lack) for part, lack in zip(parts, missing, strict=True)])
 
 
+def load_model(checkpoint: str | Path) -> NeuralClipModel:
+    """Model of a checkpoint, in evaluation mode.
+
+    Args:
+        checkpoint (`str` or `Path`): Folder or Hub name.
+
+    Raises:
+        DataError: If there is no such checkpoint, its files are damaged or not those of its record, or its weights
+            are not finite.
+    """
+    from neural_clip.modeling_neural_clip import NeuralClipModel
+
+    if Path(checkpoint).is_dir():
+        check_record(checkpoint)
+    try:
+        model = NeuralClipModel.from_pretrained(str(checkpoint)).eval()
+    except (ImportError, OSError, ValueError) as error:
+        raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise DataError(f"The weights of '{checkpoint}' are not finite: '{name}' holds NaN or infinite values.")
+    return model
+
+
 @dataclass(frozen=True, eq=False)
 class Embedder:
     """A model with its processor.
@@ -127,10 +152,9 @@ class Embedder:
         A model that was never saved gets the processor of its configuration, which knows no units.
 
         Raises:
-            DataError: If the checkpoint or its processor cannot be read.
+            DataError: If the checkpoint or its processor cannot be read; see [`load_model`].
         """
         from neural_clip.configuration_neural_clip import NeuralClipConfig
-        from neural_clip.modeling_neural_clip import NeuralClipModel
         from neural_clip.processing_neural_clip import NeuralClipProcessor
 
         if isinstance(model, Embedder):
@@ -140,9 +164,9 @@ class Embedder:
             found = f"a {type(model).__name__}" if hasattr(model, "config") else f"{model!r:.80}"
             raise DataError(f"A gallery needs a NeuralClipModel or the folder of a checkpoint, but got {found}.")
         place = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "")
+        if isinstance(model, str | Path):
+            model = load_model(model)
         try:
-            if isinstance(model, str | Path):
-                model = NeuralClipModel.from_pretrained(place)
             if processor is None:
                 known = NeuralClipProcessor.from_pretrained(place) if place else None
                 processor = known or NeuralClipProcessor.from_config(model.config)
@@ -178,11 +202,21 @@ class Embedder:
         for start in range(0, len(images), BATCH):
             try:
                 pixels = self.processor(images=list(images[start : start + BATCH]))["pixel_values"]
+                self._check_size(tuple(pixels.shape[2:]))
                 with torch.no_grad():
                     found.append(self.model.get_image_features(pixels.to(self.model.device)).float().cpu().numpy())
             except (OSError, ValueError) as error:
-                raise DataError(f"The images cannot be embedded: {error}") from error
+                raise DataError(f"The images cannot be embedded by '{self.identity.name}': {error}") from error
         return np.concatenate(found)
+
+    def _check_size(self, size: tuple[int, ...]) -> None:
+        """Raise unless pictures of the processor are as large as the image tower takes them."""
+        edge = self.model.vision_tower().config.image_size
+        if size != (edge, edge):
+            raise ValueError(
+                f"'processor_config.json' of the checkpoint makes pictures of {size[0]} x {size[1]} pixels, but its "
+                f"image tower takes {edge} x {edge}. Fetch or copy the checkpoint again."
+            )
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of texts, `(n_texts, projection_dim)` float32, not normalised.
@@ -203,7 +237,7 @@ class Embedder:
             with torch.no_grad():
                 found = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         except (OSError, ValueError) as error:
-            raise DataError(f"The text cannot be embedded: {error}") from error
+            raise DataError(f"The text cannot be embedded by '{self.identity.name}': {error}") from error
         return found.float().cpu().numpy()
 
     def embed_recordings(

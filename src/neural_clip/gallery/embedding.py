@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.gallery.fit import check_fit, interpolation_of
+from neural_clip.gallery.fit import called_by, check_fit, interpolation_of
 from neural_clip.montage import HINT
 from neural_clip.prepared.reader import Split, padded
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from neural_clip.modeling_neural_clip import NeuralClipModel
     from neural_clip.montage import Interpolation
+    from neural_clip.retrieval.tiles import Vectors
 
 
 PARTS = ("network alone", "closed form alone")  # of a blend, in this order
+MEAN_ROWS = 2048  # recordings that are averaged at a time: 12 MB
 SINGLE_TRIAL, IMAGE_MEAN, SUBJECT_MEAN = "single trial", "image mean within subject", "image mean over subjects"
 
 
@@ -54,7 +56,8 @@ def embed_split(
 
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode.
-        part ([`Split`]): Of a data set whose images are embedded.
+        part ([`Split`]): Of a data set whose images are embedded. The model may call people of several corpora
+            otherwise.
         batch_size (`int`): Recordings a forward pass.
         device (`str`): Where to compute.
         subject (`str`, *optional*): `"average"` takes the mean of all alignment layers for all recordings (EEG, MEG);
@@ -69,14 +72,14 @@ def embed_split(
     """
     import torch
 
-    from neural_clip.retrieval.tiles import unit_vectors
+    from neural_clip.retrieval.tiles import float32_units
 
     modality, name = part.modality, part.data.name
     config = getattr(model.config, f"{modality}_config", None)
-    part = part.named_for(() if config is None else config.subjects)
-    made = interpolation_of(model.config, part.data, montage)
-    check_fit(model, part.data, [] if subject else sorted(set(part.subjects)), made, HINT)
-    subject_ids = _subject_ids(model, part, subject)
+    own = part.called_as_in(called_by(config, part.data))
+    made = interpolation_of(model.config, own.data, montage)
+    check_fit(model, own.data, [] if subject else sorted(set(own.subjects)), made, HINT)
+    subject_ids = _subject_ids(model, own, subject)
     model.eval().to(torch.device(device))
 
     def forward(subject_ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
@@ -87,7 +90,7 @@ def embed_split(
     read = part if made is None else in_channels_of(part, made)
     found = embed_recordings(forward, read, subject_ids, batch_size, device, progress=progress)
     try:
-        embeds = unit_vectors(found[:, -1], f"{modality} embeddings").astype(np.float32)
+        embeds = float32_units(found[:, -1], f"{modality} embeddings")
     except ValueError as error:
         raise DataError(f"The model's embeddings of '{name}' cannot be scored: {error}") from error
     if part.gallery_embeds.shape[1] != embeds.shape[1]:
@@ -164,22 +167,34 @@ def aggregate(
 
     Args:
         embeds (`np.ndarray` of shape `(n, projection_dim)`): Scaled to unit length before averaging, so that no
-            recording counts more.
+            recording counts more. Single trials are given back as they are: their cosines are compared.
         level (`str`): `"single trial"`, `"image mean within subject"` or `"image mean over subjects"`.
 
     Returns:
         `tuple`: Embeddings `(m, projection_dim)`, subjects `(m,)` (`"all"` over subjects), image ids `(m,)`.
     """
-    from neural_clip.retrieval.tiles import unit_vectors
+    from neural_clip.retrieval.tiles import Vectors
 
-    units = unit_vectors(embeds)
     if level == SINGLE_TRIAL:
-        return units, subjects, image_ids
+        return embeds, subjects, image_ids
     kept = subjects if level == IMAGE_MEAN else np.full(len(subjects), "all")
     keys, codes = np.unique(np.stack([kept, image_ids]), axis=1, return_inverse=True)
-    sums = np.zeros((keys.shape[1], units.shape[1]))
-    np.add.at(sums, codes.ravel(), units)
-    return sums / np.bincount(codes.ravel())[:, None], keys[0], keys[1]
+    return _means(Vectors(embeds, "embeds"), codes.ravel()), keys[0], keys[1]
+
+
+def _means(vectors: Vectors, codes: np.ndarray) -> np.ndarray:
+    """Mean unit vector of each code, `(n_codes, projection_dim)` float64; first ones are added first, and so on."""
+    from neural_clip.retrieval.tiles import steps
+
+    counts, order = np.bincount(codes), np.argsort(codes, kind="stable")
+    nth = np.empty(len(codes), dtype=np.int64)  # of its code
+    nth[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    sums = np.zeros((len(counts), vectors.width))
+    for rows in np.split(np.argsort(nth, kind="stable"), np.cumsum(np.bincount(nth))[:-1]):
+        for part in steps(len(rows), MEAN_ROWS):
+            sums[codes[rows[part]]] += vectors.units(rows[part])
+    sums /= counts[:, None]
+    return sums
 
 
 Embedded = dict[str, dict[str, EmbeddedSplit]]  # checkpoint -> modality -> recordings in its space

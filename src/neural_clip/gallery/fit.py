@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from neural_clip.corpus_inputs import corpus_of
 from neural_clip.errors import DataError, check_option
 from neural_clip.montage import Interpolation, Montage, check_montage, interpolation
-from neural_clip.preparation import VOXELS, Preparation, channel_differences
+from neural_clip.preparation import VOXELS, Preparation, channel_differences, check_keeps_places
 from neural_clip.prepared.modalities import MODALITIES
 
 if TYPE_CHECKING:
@@ -36,29 +37,50 @@ def interpolation_of(config: Any, data: PreparedSet, montage: str | None) -> Int
     check_montage(montage)
     if montage is None or settings is None or not MODALITIES[facts.modality].sensors:
         return None
-    if settings.corpora is not None:
-        raise DataError(
-            f"'montage' is {montage!r}, but the model has {facts.modality} of the corpora {list(settings.corpora)}, "
-            "whose channels may differ. Channels are interpolated for a model of one corpus."
-        )
-    if None in (facts.ch_names, settings.ch_names):
+    expected = _expected(settings, data)
+    if None in (facts.ch_names, expected.ch_names):
         raise DataError(f"'{data.name}' or the model does not name its channels, so that none can be interpolated.")
-    if list(facts.ch_names) == list(settings.ch_names):
+    if list(facts.ch_names) == list(expected.ch_names):
         return None
-    if facts.scaling.get("method") == "mvnn":
-        raise DataError(
-            f"The channels of '{data.name}' were whitened together (mvnn): they hold no potentials of one place each, "
-            "from which others could be interpolated. Prepare the data set with another scaling."
-        )
     places = facts.ch_positions if facts.ch_positions_frame == "head" else None
-    stored = settings.ch_positions
+    stored = settings.ch_positions if expected is settings else None  # of one corpus
     try:
-        return interpolation(
-            Montage.of_names(facts.ch_names, facts.modality, places), tuple(settings.ch_names),
+        made = interpolation(
+            Montage.of_names(facts.ch_names, facts.modality, places), tuple(expected.ch_names),
             None if stored is None else tuple(map(tuple, stored)),
         )  # fmt: skip
+        if made.interpolated or made.left_out:
+            check_keeps_places(data.preparation, f"'{data.name}'")
     except ValueError as error:
         raise DataError(f"'{data.name}': {error}") from error
+    return made
+
+
+def _expected(config: Any, data: PreparedSet) -> Any:
+    """What recordings of the corpus of a data set look like for an encoder."""
+    several = getattr(config, "corpora", None)
+    if several is None:
+        return config
+    check_option("corpus", data.facts.corpus, list(several))
+    return SimpleNamespace(**several[data.facts.corpus])
+
+
+def known_corpora(config: Any) -> set[str]:
+    """Corpora whose people an encoder knows: by their names where there are several, else those it was trained on."""
+    named = {corpus_of(name) for name in config.subjects} - {""}
+    return named or {entry["corpus"] for entry in getattr(config, "trained_on", None) or ()}
+
+
+def called_by(config: Any, data: PreparedSet) -> PreparedSet:
+    """A data set with its people called as an encoder calls them, if it knows their corpus.
+
+    Args:
+        config (`EegConfig`, `MegConfig` or `FmriConfig`, *optional*): Of the encoder.
+        data ([`PreparedSet`]): Its people are called `sub-01` or `corpus/sub-01`.
+    """
+    if config is None or data.facts.corpus not in known_corpora(config):
+        return data
+    return data.of_corpus() if any(map(corpus_of, config.subjects)) else data.alone()
 
 
 def check_fit(
@@ -103,8 +125,11 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
 
     Data sets of format 1 and older checkpoints do not know what that was; nothing is compared then.
     """
-    groups = processor.recordings.get(data.facts.modality, [])
-    data = data.named_for(name for group in groups for name in group.get("subjects") or ())
+    try:
+        groups = processor.groups(data.facts.modality) if data.facts.modality in processor.recordings else []
+    except ValueError as error:
+        raise DataError(f"{by} cannot be compared with '{data.name}': {error}") from error
+    data = data.named_for(name for group in groups for name in group["subjects"])
     for name, places in processor.statistics_of(data.facts.modality).items():
         if name.endswith(f"/{VOXELS}") and not np.array_equal(data.statistics.get(name, places), places):
             raise DataError(
@@ -112,6 +137,8 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
                 "or are in another order. Prepare the data set with the mask of the checkpoint's."
             )
     groups = [group for group in groups if group.get("corpus") in (None, data.facts.corpus)]
+    for group in groups:
+        _check_channels_fit(group, data, by)
     known = [Preparation.of(group.get("preparation")) for group in groups]
     found = data.preparation
     if found is None or not known or None in known:
@@ -124,14 +151,24 @@ def check_preparation(processor: NeuralClipProcessor, data: PreparedSet, by: str
         )
 
 
+def _check_channels_fit(group: Mapping, data: PreparedSet, by: str) -> None:
+    """Raise where channels differ from those of a checkpoint, which nobody can interpolate."""
+    found, expected = data.facts.ch_names or (), group.get("ch_names") or ()
+    if not (found and expected) or set(found) == set(expected):
+        return
+    try:
+        check_keeps_places(Preparation.of(group.get("preparation")), "the checkpoint's data set")
+    except ValueError as error:
+        raise DataError(
+            f"{by} does not fit '{data.name}' in its channels: {channel_differences(found, expected)}. {error}"
+        ) from error
+
+
 def check_shape(
     config: Any, data: PreparedSet, subjects: Sequence[str], made: Interpolation | None = None, hint: str = ""
 ) -> None:
     """Raise a `DataError` where channels, rate, window or voxels of a data set are not those of an encoder."""
-    several, expected = getattr(config, "corpora", None), config
-    if several is not None:
-        check_option("corpus", data.facts.corpus, list(several))
-        expected, hint = SimpleNamespace(**several[data.facts.corpus]), ""  # channels are not interpolated
+    expected = _expected(config, data)
     pairs: dict[str, tuple[Any, Any]] = {
         key: (getattr(data.facts, key), getattr(expected, key, None))
         for key in ("ch_names", "n_chans", "n_times", "sfreq", "tmin")

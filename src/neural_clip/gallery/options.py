@@ -38,5 +38,8 @@ class EmbedRecordingsOptions(Options):
     )
     dtype: str = option(DTYPES[0], "of the vectors", choices=DTYPES)
     montage: str | None = option(None, MONTAGE_HELP, choices=MONTAGES)
+    streaming: bool = option(
+        False, "read recordings from their Parquet files, here or on the Hub, without copies of them"
+    )
     num_proc: int = option(1, "processes, each with the model in memory", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an older file")

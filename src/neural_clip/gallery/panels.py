@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, parse_json
 from neural_clip.files.privacy import found_place
+from neural_clip.files.reading import reading
 from neural_clip.files.whole import whole_file
 from neural_clip.gallery.cells import CELL_INCHES, LABEL_WIDTH, PITCH, draw_cell, draw_frame, thumbnail
 from neural_clip.gallery.neural_gallery import NeuralGallery
@@ -79,7 +79,8 @@ def draw_panels(
         arrays = dict(file)
     galleries, images, missing = {}, {}, []
     for modality, named in report["data"].items():
-        galleries[modality] = _shown(arrays, modality)
+        with reading(folder / "embeddings.npz"):
+            galleries[modality] = _shown(arrays, modality)
         images[modality], reason = _images_of(data.get(modality), named, folder)
         if reason:
             missing.append(f"{title_of(modality)} ({reason})")
@@ -112,7 +113,7 @@ def draw_panels(
 def _shown(arrays: dict[str, np.ndarray], modality: str) -> Shown:
     """Images and recordings of one modality, without pixels."""
     vectors, ids, concepts = (arrays[f"{modality}_gallery_{name}"] for name in ("embeds", "ids", "concepts"))
-    categories = [json.loads(text) for text in arrays[f"{modality}_gallery_categories"]]
+    categories = [parse_json(str(text)) for text in arrays[f"{modality}_gallery_categories"]]
     columns = np.searchsorted(ids, arrays[f"{modality}_image_ids"])
     images = NeuralGallery.of_arrays("image", vectors, ids, concept=concepts, categories=categories)
     return Shown(images, columns, arrays[f"{modality}_subjects"], {})

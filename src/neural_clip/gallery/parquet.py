@@ -56,7 +56,7 @@ def write_embeddings(
     options, path = options or EmbedRecordingsOptions(), Path(path)
     if path.suffix != ".parquet":
         raise DataError(f"'{path}' has suffix {path.suffix!r}; allowed is '.parquet'.")
-    opened = PreparedSet.open(data)
+    opened = PreparedSet.open(data, options.streaming)
     check_apart(path, [opened.folder])
     with only_writer(path):
         if path.exists() and not (options.overwrite and path.is_file()):
@@ -103,7 +103,7 @@ def _embedded_blocks(
     here = n_processes(options.num_proc) == 1
     opened = (lambda: (embedder, blocks)) if here else partial(
         _opened, checkpoint if isinstance(checkpoint, str | Path) else embedder, embedder.identity.sha256,
-        str(data.folder), data.facts.fingerprint,
+        data.name if data.streaming else str(data.folder), data.facts.fingerprint, data.streaming,
     )  # fmt: skip
     work = partial(_embed_block, opened, options.subject, options.montage, here)
     with tqdm(total=len(missing), desc="embedding recordings", unit="block", disable=here) as bar:
@@ -117,9 +117,11 @@ def _embedded_blocks(
 
 
 @lru_cache(maxsize=1)  # once a process, not once a block
-def _opened(checkpoint: Any, sha256: str, folder: str, fingerprint: str) -> tuple[Embedder, list[Split]]:
+def _opened(
+    checkpoint: Any, sha256: str, folder: str, fingerprint: str, streaming: bool = False
+) -> tuple[Embedder, list[Split]]:
     """Model and blocks in another process, which must be the same ones."""
-    embedder, data = Embedder.of(checkpoint), PreparedSet.open(folder)
+    embedder, data = Embedder.of(checkpoint), PreparedSet.open(folder, streaming)
     if (embedder.identity.sha256, data.facts.fingerprint) != (sha256, fingerprint):
         raise DataError(f"Another process finds another checkpoint '{checkpoint}', or another data set '{folder}'.")
     return embedder, list(blocks_of(embedder, data))

@@ -31,7 +31,7 @@ def searched_images(part: Split, gallery: str) -> ImageTable:
     if gallery == "all":
         return part.data.images.of(sorted(part.data.images.image_ids))
     if gallery in SPLITS:
-        return part.data.images.of(part.data.split(gallery).shown_ids)
+        return part.data.images.of(part.data.distinct(gallery))
     check_gallery(gallery)
     return _joined(part, PreparedSet.open(gallery))
 

@@ -42,8 +42,11 @@ def images_in(source: Any) -> Iterator[Source]:
 
 
 def _of_folder(folder: Path) -> Iterator[Source]:
-    """All files of a folder and those below it, named by their path in it; hidden ones are left out."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files of a folder and those below it, named by their path in it; hidden ones are left out.
+
+    A pipe, or a link to a file that is gone, is one of them: reading it says so.
+    """
+    paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
     shown = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not shown:
         raise DataError(f"'{folder}' has no files; {NO_IMAGES}.")

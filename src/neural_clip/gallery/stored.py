@@ -71,7 +71,8 @@ def read_gallery(
     """Rows, encoder, checkpoint, terms and interpolated channels of a gallery on disk, memory-mapped.
 
     Raises:
-        DataError: If there is none, or a file is damaged, missing or not the one that was written.
+        DataError: If there is none, a file is damaged, missing or not the one that was written, or it names pictures
+            elsewhere on this machine.
     """
     from datasets import load_from_disk
 
@@ -91,6 +92,12 @@ def read_gallery(
         check_columns(rows)
         encoder = None if content["encoder"] is None else EncoderIdentity.of_settings(content["encoder"])
         checkpoint = None if content["checkpoint"] is None else CheckpointIdentity(**content["checkpoint"])
+    for place in rows.unique("file"):
+        if Path(place).is_absolute() or ".." in Path(place).parts[1:]:
+            raise DataError(
+                f"'{folder}' names the picture '{place}', which does not lie beside it: a saved gallery names none of "
+                f"other places. {GALLERY_ADVICE}"
+            )
     if len(rows) != content["rows"]:
         raise DataError(f"'{folder}' has {len(rows)} rows, but {content['rows']} were written. {GALLERY_ADVICE}")
     return rows, encoder, checkpoint, content.get("terms", {}), tuple(content.get("montage", ()))

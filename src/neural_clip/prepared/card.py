@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neural_clip.markup import markdown, one_line, python_text
+from neural_clip.preparation import Preparation
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.terms import HUB_LICENCES
@@ -36,6 +37,7 @@ def card_text(metadata: dict) -> str:
         facts=metadata,
         modality=MODALITIES[metadata["modality"]],
         splits=SPLITS,
+        others=_of_others(metadata),
         markdown=markdown,
         python_text=python_text,
     )
@@ -45,6 +47,12 @@ def card_text(metadata: dict) -> str:
 def write_card(folder: Path, metadata: dict) -> None:
     """Write `README.md` into `folder`."""
     (Path(folder) / "README.md").write_text(card_text(metadata), encoding="utf-8")
+
+
+def _of_others(metadata: dict) -> str:
+    """Why recordings cannot be given the form of these; empty where they can, or the facts are of an older set."""
+    preparation = Preparation.of(metadata.get("preparation"))
+    return "" if preparation is None else preparation.said_of_others
 
 
 def _front_matter(metadata: dict) -> dict:

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
+from neural_clip.files.privacy import shared_value
 from neural_clip.files.reading import read_json
 from neural_clip.files.whole import moved_aside
 from neural_clip.prepared.fact_checks import REDISTRIBUTION, SPLIT_UNITS, check_facts
@@ -23,6 +24,9 @@ from neural_clip.target_space import TargetSpace
 METADATA_FILE = "neural_clip.json"
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # 1 lacks `preparation`, `targets` and the statistics
+# What whoever prepares a data set says of it in words of their own; the card shows it.
+TEXTS = ("pretty_name", "licence", "terms", "citation", "source", "roi", "preprocessing", "known_defects",
+         "image_encoder")  # fmt: skip
 _FILLED_IN: Any = None  # facts that `write_prepared` finds by itself, and those that only one kind of recording has
 
 
@@ -209,7 +213,8 @@ def plain(value: object) -> object:
 
 
 def checked_metadata(metadata: Mapping) -> dict:
-    """Metadata with every key present."""
+    """Metadata with every key present, whose texts hold no secret and no absolute path."""
+    metadata = {**metadata} | {key: shared_value(metadata[key]) for key in TEXTS if metadata.get(key)}
     facts = Facts.of(metadata)
     allowed = {"modality": MODALITIES, "split_unit": SPLIT_UNITS, "redistribution": REDISTRIBUTION}
     for key, values in allowed.items():

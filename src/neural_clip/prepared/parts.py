@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import read_json
 from neural_clip.files.whole import only_writer, write_whole
 from neural_clip.parallel import n_processes, run_units
 
@@ -174,7 +175,7 @@ class _Job:
     def kept(self) -> dict | None:
         """What a finished part counted, `None` if it is not finished or was made of something else."""
         try:
-            mark = json.loads(self.mark.read_text(encoding="utf-8"))
+            mark = read_json(self.mark, finite=False)
             sizes = {name: (self.folder / name).stat().st_size for name in mark["files"]}
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -36,7 +36,7 @@ from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.places import PLACES_FILE, in_mm, read_places
 from neural_clip.prepared.recording_rows import recording_features
 from neural_clip.prepared.splits import SPLITS
-from neural_clip.prepared.stored_rows import check_rows, check_stored, files_of, open_rows
+from neural_clip.prepared.stored_rows import check_columns, check_rows, check_stored, files_of, open_rows
 from neural_clip.prepared.streamed_rows import ParquetFiles, StreamedRows, hub_files
 from neural_clip.target_space import TargetSpace
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 Values = np.ndarray | list[np.ndarray]  # recordings of EEG and MEG, and of fMRI, where subjects differ in voxels
 Rows = slice | Sequence[int] | np.ndarray
 CORPUS_NAME = re.compile(r"[\w-]+")  # of several that are used together
-MAX_COMBINED = 2**30  # bytes of a column that becomes one array: the offsets of Arrow's lists end at 2^31 numbers
+IMAGE_FILES = "images/images-*.parquet"
 
 
 class PreparedSet:
@@ -70,7 +70,15 @@ class PreparedSet:
     ) -> None:  # fmt: skip
         self.name, self.folder, self.facts, self.streaming, self.most_kept = name, folder, facts, streaming, most_kept
         self._images, self.prefix = images, prefix
-        self._recordings: dict[str, datasets.DatasetDict] = {}
+        self._recordings: dict[tuple[str, str], datasets.Dataset] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, which reads from the folder; images go along where they are not those of the folder."""
+        images, stored = self._images, (self.facts.targets or {}).get("sha256")
+        images = None if images is None or images.sha256 == stored else images
+        return PreparedSet, (
+            self.name, self.folder, self.facts, images, self.streaming, self.most_kept, self.prefix
+        )  # fmt: skip
 
     @classmethod
     def open(
@@ -105,22 +113,34 @@ class PreparedSet:
         Raises:
             DataError: If the corpus has a name that cannot be part of others.
         """
-        facts = self.facts
-        if self.prefix:
-            return self
-        if not CORPUS_NAME.fullmatch(facts.corpus):
+        corpus = self.facts.corpus
+        if not CORPUS_NAME.fullmatch(corpus):
             raise DataError(
-                f"'{self.name}' is of the corpus {facts.corpus!r}. Where several corpora are used together, its name "
+                f"'{self.name}' is of the corpus {corpus!r}. Where several corpora are used together, its name "
                 "is part of the names of its people: letters, digits, '_' and '-' are allowed."
             )
-        prefix = f"{facts.corpus}{SEPARATOR}"
+        return self._renamed(f"{corpus}{SEPARATOR}")
+
+    def alone(self) -> PreparedSet:
+        """The same data set as the only one of its modality: its people are called `sub-01`."""
+        return self._renamed("")
+
+    def _renamed(self, prefix: str) -> PreparedSet:
+        """The same data set with another prefix before the names of its people."""
+        if prefix == self.prefix:
+            return self
+        facts = self.facts
+
+        def called(name: str) -> str:
+            return prefix + self.stored_name(name)
+
         scaling = dict(facts.scaling or {})
         if "fitted_on_own_rows" in scaling:
-            scaling["fitted_on_own_rows"] = [prefix + name for name in scaling["fitted_on_own_rows"]]
+            scaling["fitted_on_own_rows"] = [called(name) for name in scaling["fitted_on_own_rows"]]
         renamed = replace(
-            facts, scaling=scaling, subjects=[prefix + name for name in facts.subjects],
-            subject_splits={prefix + name: counts for name, counts in facts.subject_splits.items()},
-            n_voxels=facts.n_voxels and {prefix + name: count for name, count in facts.n_voxels.items()},
+            facts, scaling=scaling, subjects=[called(name) for name in facts.subjects],
+            subject_splits={called(name): counts for name, counts in facts.subject_splits.items()},
+            n_voxels=facts.n_voxels and {called(name): count for name, count in facts.n_voxels.items()},
         )  # fmt: skip
         return PreparedSet(self.name, self.folder, renamed, self._images, self.streaming, self.most_kept, prefix)
 
@@ -162,14 +182,21 @@ class PreparedSet:
 
     def _read_images(self) -> ImageTable:
         """The image table of the folder."""
-        images = self.stored_images
-        if "image_embeds" not in images.column_names:
+        if self.streaming:
+            paths = files_of(self.folder, IMAGE_FILES)
+            files = ParquetFiles([str(path) for path in paths])
+            check_columns(paths, features := StreamedRows.of(files).features, image_features(False, None))
+            names, read = list(features), files.column
+        else:
+            stored = self.stored_images
+            names, read = stored.column_names, lambda columns: stored.select_columns(columns).with_format("arrow")[:]
+        if "image_embeds" not in names:
             raise DataError(
                 f"The images of '{self.name}' have no embeddings; run "
                 f"{command_line('neural-clip', 'embed-images', self.name)}."
             )
         try:
-            table = ImageTable.of_columns(images.select_columns(ImageTable.COLUMNS).with_format("arrow")[:])
+            table = ImageTable.of_columns(read(ImageTable.COLUMNS))
         except DataError as error:
             raise DataError(f"The images of '{self.name}' are damaged: {error} {DATA_ADVICE}") from error
         written = self.facts.targets or {}
@@ -287,7 +314,7 @@ class PreparedSet:
     @cached_property
     def stored_images(self) -> datasets.Dataset:
         """The `images` config with pixels, memory-mapped."""
-        patterns = {"images": "images/images-*.parquet"}
+        patterns = {"images": IMAGE_FILES}
         return open_rows(self.folder, patterns, self.facts.fingerprint, image_features(False, None))["images"]
 
     def split(self, name: str, subjects: Sequence[str] | None = None) -> Split:
@@ -300,13 +327,7 @@ class PreparedSet:
         Raises:
             DataError: If there is no such split or subject, or nothing was recorded of these subjects in it.
         """
-        check_option("split", name, SPLITS)
-        wanted = asked = list(self.facts.subjects if subjects is None else subjects)
-        if unknown := sorted(set(wanted) - set(self.facts.subjects)):
-            raise DataError(f"'{self.name}' has no subject {unknown}; it has {self.facts.subjects}.")
-        wanted = [subject for subject in wanted if self.facts.subject_splits[subject].get(name)]
-        if not wanted:
-            raise DataError(f"'{self.name}' has no {name} recordings of {asked}.")
+        wanted = self._recorded(name, subjects)
         recordings: Any = self._streamed(name, wanted) if self.streaming else self._mapped(name, wanted)
         labels = recordings.select_columns(["subject", "image_id"]).with_format("arrow")[:]
         subjects_found, image_ids = (np.array(labels[column].to_pylist()) for column in ("subject", "image_id"))
@@ -319,6 +340,44 @@ class PreparedSet:
             )
         return Split(self, name, recordings, stated[1] if self.prefix else subjects_found, image_ids)
 
+    @property
+    def stored_bytes(self) -> int:
+        """What recordings and images take without compression, as the footers of their files tell."""
+        counts = self.facts.subject_splits
+        people = {split: [name for name in self.facts.subjects if counts[name].get(split)] for split in SPLITS}
+        images = [str(path) for path in files_of(self.folder, IMAGE_FILES)]
+        files = [ParquetFiles(images), *(self._parquet(split, own) for split, own in people.items() if own)]
+        return sum(each.n_bytes for each in files)
+
+    def distinct(self, name: str, column: str = "image_id", subjects: Sequence[str] | None = None) -> np.ndarray:
+        """What a column of texts says in a split, each text once, sorted, `(n,)` str; recordings are not opened.
+
+        Args:
+            name, subjects: As for [`PreparedSet.split`].
+            column (`str`): Such as `"image_id"` or `"concept"`.
+
+        Raises:
+            DataError: As [`PreparedSet.split`], or if a file cannot be read, lacks the column or has rows without it.
+        """
+        wanted = self._recorded(name, subjects)
+        files = self._parquet(name, wanted)
+        self._check_rows(files, name, wanted)
+        found = files.column([column])
+        if column not in found.column_names or found[column].null_count:
+            raise DataError(f"The {name} rows of '{self.name}' are damaged: some have no {column!r}. {DATA_ADVICE}")
+        return np.unique(np.array(found[column].unique().to_pylist(), dtype=str))
+
+    def _recorded(self, name: str, subjects: Sequence[str] | None) -> list[str]:
+        """Those of some subjects, or of all, who have recordings in a split; one at least."""
+        check_option("split", name, SPLITS)
+        asked = list(self.facts.subjects if subjects is None else subjects)
+        if unknown := sorted(set(asked) - set(self.facts.subjects)):
+            raise DataError(f"'{self.name}' has no subject {unknown}; it has {self.facts.subjects}.")
+        wanted = [subject for subject in asked if self.facts.subject_splits[subject].get(name)]
+        if not wanted:
+            raise DataError(f"'{self.name}' has no {name} recordings of {asked}.")
+        return wanted
+
     def row_groups(self, name: str, subjects: Sequence[str]) -> np.ndarray:
         """Number of the Parquet row group of each recording of a split, of these subjects, `(n,)` int."""
         return self._parquet(name, subjects).group_of_row
@@ -327,19 +386,23 @@ class PreparedSet:
         """Rows of a split, memory-mapped."""
         from datasets import concatenate_datasets
 
-        return concatenate_datasets([self._of_subject(subject)[name] for subject in subjects])
+        return concatenate_datasets([self._of_subject(subject, name) for subject in subjects])
 
     def _streamed(self, name: str, subjects: Sequence[str]) -> StreamedRows:
         """Rows of a split, read when asked."""
         files = self._parquet(name, subjects)
+        self._check_rows(files, name, subjects)
+        return StreamedRows.of(files)
+
+    def _check_rows(self, files: ParquetFiles, name: str, subjects: Sequence[str]) -> None:
+        """Raise a `DataError` unless files hold as many rows as the facts say."""
         stated = sum(self.facts.subject_splits[subject][name] for subject in subjects)
         check_rows([Path(path) for path in files.paths], int(files.n_rows.sum()), stated)
-        return StreamedRows.of(files)
 
     def _parquet(self, name: str, subjects: Sequence[str]) -> ParquetFiles:
         """Files of a split, here or on the Hub, in the order of its rows."""
         patterns = [f"data/{self.stored_name(subject)}/{name}-*.parquet" for subject in subjects]
-        if self.folder == Path(self.name):
+        if not self.streaming or self.folder == Path(self.name):
             paths = [str(path) for each in patterns for path in files_of(self.folder, each)]
             return ParquetFiles(paths, most_bytes=self.most_kept)
         open_file, place = hub_files(self.name, self.folder.name)
@@ -348,19 +411,17 @@ class PreparedSet:
         told = {f"{place}/{file}": listed[file] for file in names}
         return ParquetFiles(list(told), open_file, told, self.most_kept)
 
-    def _of_subject(self, subject: str) -> datasets.DatasetDict:
-        """All splits of a subject, opened once."""
-        if subject not in self._recordings:
-            facts, counts = self.facts, self.facts.subject_splits[subject]
-            folder = f"data/{self.stored_name(subject)}"
-            patterns = {split: f"{folder}/{split}-*.parquet" for split in SPLITS if counts.get(split)}
+    def _of_subject(self, subject: str, name: str) -> datasets.Dataset:
+        """A split of a subject, opened once: what is not asked for is not copied to the cache."""
+        if (subject, name) not in self._recordings:
+            facts = self.facts
+            pattern = f"data/{self.stored_name(subject)}/{name}-*.parquet"
             shape = (facts.n_chans, facts.n_times) if MODALITIES[facts.modality].sensors else None
             columns = recording_features(facts.modality, shape)
-            found = open_rows(self.folder, patterns, facts.fingerprint, columns)
-            for split, pattern in patterns.items():
-                check_rows(files_of(self.folder, pattern), len(found[split]), counts[split])
-            self._recordings[subject] = found
-        return self._recordings[subject]
+            found = open_rows(self.folder, {name: pattern}, facts.fingerprint, columns)[name]
+            check_rows(files_of(self.folder, pattern), len(found), facts.subject_splits[subject][name])
+            self._recordings[subject, name] = found
+        return self._recordings[subject, name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -437,6 +498,15 @@ class Split:
         """Embedding of each recording's image, `(n, projection_dim)` float32."""
         return self.data.images.embeds[self.image_rows]
 
+    def targets_of(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows, `(n_rows, projection_dim)`; of many, all together take gigabytes."""
+        return self.data.images.embeds[self.image_rows[rows]]
+
+    @property
+    def projection_dim(self) -> int:
+        """Width of the embeddings of images."""
+        return self.data.images.embeds.shape[1]
+
     @cached_property
     def shown_ids(self) -> np.ndarray:
         """The images of the split, each once, sorted, `(n_shown,)` str."""
@@ -509,6 +579,17 @@ class Split:
             return values
         return self.change(np.asarray(values), self.subjects[rows])
 
+    def batch(self, rows: Rows) -> np.ndarray:
+        """Recordings as one writable float32 array of its own, `(n_rows, ...)`, as [`padded`] makes it.
+
+        Rows that were gathered from several places on disk are copied by that alone.
+        """
+        values = self.values(rows)
+        gathered = self.change is None and not isinstance(self.recordings, np.ndarray | list)
+        if gathered and isinstance(values, np.ndarray) and values.flags.writeable and values.flags.c_contiguous:
+            return values
+        return padded(values)
+
     def _read(self, rows: Rows) -> Values:
         """Recordings as they lie on disk or in memory."""
         if isinstance(self.recordings, np.ndarray):
@@ -522,9 +603,10 @@ class Split:
             raise DataError(
                 f"The {self.name} split of '{self.data.name}' has {column.null_count} rows without values."
             )
-        flat, lengths = column_arrays(column, shape)
-        flat = flat.astype(np.float32, copy=False)
+        parts, lengths = column_arrays(column, shape)
+        parts = [part.astype(np.float32, copy=False) for part in parts]
         if shape:
+            flat = parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0, np.float32)])
             return flat.reshape(-1, *shape)
         stated = np.array([self.facts.n_voxels[subject] for subject in self.subjects[rows]])
         if not np.array_equal(lengths, stated):
@@ -533,7 +615,7 @@ class Split:
                 f"'{self.data.folder}/{METADATA_FILE}' says that {self.subjects[rows][row]} has {stated[row]} voxels, "
                 f"but a {self.name} row has {lengths[row]}. {DATA_ADVICE}"
             )
-        return np.split(flat, np.cumsum(lengths)[:-1])
+        return _rows(parts, lengths)
 
     def blocks(self, n_rows: int) -> Iterator[tuple[slice, Values]]:
         """Go over all recordings, at most so many in memory at a time; yields rows and their values."""
@@ -544,7 +626,7 @@ class Split:
     def loaded(self) -> Self:
         """The same split with all its recordings in memory."""
         values = self.values()
-        values = np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
+        values = np.ascontiguousarray(values) if isinstance(values, np.ndarray) else [row.copy() for row in values]
         return replace(self, recordings=values, first_sample=0, resampling=None, decimation=1, change=None)
 
     def rows_of(self, subject: str) -> np.ndarray:
@@ -567,10 +649,14 @@ class Split:
 
     def named_for(self, known: Iterable[str]) -> Self:
         """The same split with people called as a model calls them ([`PreparedSet.named_for`])."""
-        data = self.data.named_for(known)
+        return self.called_as_in(self.data.named_for(known))
+
+    def called_as_in(self, data: PreparedSet) -> Self:
+        """The same split with people called as in another form of its data set."""
         if data is self.data:
             return self
-        return replace(self, data=data, subjects=np.array([data.prefix + name for name in self.subjects], dtype=str))
+        names = [data.prefix + self.data.stored_name(name) for name in self.subjects]
+        return replace(self, data=data, subjects=np.array(names, dtype=str))
 
     def within(self, common: CorpusInputs) -> Self:
         """EEG or MEG in the window and at the rate that several corpora have in common ([`resampling`])."""
@@ -595,30 +681,36 @@ def padded(values: Values) -> np.ndarray:
     """Recordings as one writable float32 array `(n, ...)`; zeros follow voxels, channels and samples of others."""
     if isinstance(values, np.ndarray):
         return np.array(values, dtype=np.float32)
-    if values and values[0].ndim > 1:
-        shape = np.max([row.shape for row in values], axis=0)
-        laid = np.zeros((len(values), *shape), dtype=np.float32)
-        for place, row in zip(laid, values, strict=True):
-            place[tuple(map(slice, row.shape))] = row
-        return laid
-    lengths = np.array([len(row) for row in values], dtype=np.int64)
-    laid = np.zeros((len(values), int(lengths.max(initial=0))), dtype=np.float32)
-    laid[np.arange(laid.shape[1]) < lengths[:, None]] = np.concatenate([*values, np.zeros(0, np.float32)])
+    shape = np.max([row.shape for row in values], axis=0) if values else (0,)
+    laid = np.zeros((len(values), *shape), dtype=np.float32)
+    for place, row in zip(laid, values, strict=True):
+        place[tuple(map(slice, row.shape))] = row
     return laid
 
 
-def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Turn an Arrow column of arrays into one flat array and the length of each row.
+def column_arrays(column: pa.ChunkedArray, shape: tuple[int, ...] | None) -> tuple[list[np.ndarray], np.ndarray]:
+    """Turn an Arrow column of arrays into flat arrays, one a chunk, and the length of each row.
 
-    Going through Arrow's buffers is several times quicker than the numpy and torch formats of `datasets`.
+    They are read-only views. Chunks are left apart: combined by Arrow, they could have more numbers than the offsets
+    of a list can count. Going through Arrow's buffers is several times quicker than the numpy and torch formats of
+    `datasets`.
     """
-    flat, lengths = [], []
-    for chunk in column.chunks if column.nbytes > MAX_COMBINED else [column.combine_chunks()]:
-        array = getattr(chunk, "storage", chunk)
-        values = array.flatten() if shape is None else array.flatten().flatten()
-        flat.append(values.to_numpy(zero_copy_only=False))
-        known = np.full(len(array), int(np.prod(shape or 0)))
-        lengths.append(known if shape else np.asarray(array.value_lengths().to_numpy(zero_copy_only=False), np.int64))
-    if len(flat) == 1:
-        return flat[0], lengths[0]
-    return np.concatenate([*flat, np.zeros(0, np.float32)]), np.concatenate([*lengths, np.zeros(0, np.int64)])
+    import pyarrow.compute as pc
+
+    # at once, since each chunk of `Array2D` would make its type anew
+    lists = column.cast(getattr(column.type, "storage_type", column.type))
+    values = pc.list_flatten(lists) if shape is None else pc.list_flatten(pc.list_flatten(lists))
+    parts = [chunk.to_numpy(zero_copy_only=False) for chunk in values.chunks]
+    if shape:
+        return parts, np.full(len(lists), np.prod(shape))
+    return parts, pc.list_value_length(lists).to_numpy().astype(np.int64)
+
+
+def _rows(parts: list[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
+    """Each row of flat arrays, none of which ends within a row."""
+    found, left = [], iter(lengths.tolist())
+    for part in parts:
+        start = 0
+        while start < len(part):
+            found.append(part[start : (start := start + next(left))])
+    return found

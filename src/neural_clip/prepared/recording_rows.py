@@ -202,7 +202,9 @@ class _Audit:
             # whose images may be in several splits is known when all rows are
             if not self.metadata["category_level"] and self.metadata["split_unit"] != "subject":
                 raise DataError(
-                    f"{where} is in split {split!r}, but image {image_id!r} is in split {known[0]!r} as well."
+                    f"{where} is in split {split!r}, but image {image_id!r} is in split {known[0]!r} as well. "
+                    "Divide by image, or where the same few images are shown in every run, call them categories "
+                    "('category_level'): only these may be in several splits."
                 )
             known.append(split)
         # by subject, images of the others are chosen for validation, or runs at category level

@@ -1,7 +1,8 @@
 """Which corpora show images of one database under the same names, and lists of such images in a record.
 
 An image of THINGS is called by the stem of its file, `aircraft_carrier_06s`, in all corpora that show it; its concept
-is what stands before the last underscore. So a training image of one corpus is known as a test image of another.
+is what stands before the last underscore. An image of NSD is called by its number among the 73,000, counted from 0, as
+in `nsd-00042`, and has no concept. So a training image of one corpus is known as a test image of another.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Iterable, Mapping
 from neural_clip.errors import DataError
 
 # Corpora by the database whose names their `image_id` and `concept` are.
-DATABASES = {"THINGS": ("things_meg", "things_eeg2", "things_eeg1", "things_fmri", "alljoined")}
+DATABASES = {
+    "THINGS": ("things_meg", "things_eeg2", "things_eeg1", "things_fmri", "alljoined"),
+    "NSD": ("nsd", "alljoined1"),
+}
 
 
 def database_of(corpus: str) -> str | None:

@@ -100,14 +100,17 @@ def open_rows(
         check_cache_takes_files(error)
         raise DataError(f"{_named(every)} cannot be read: {reason_of(error.__cause__ or error)}") from error  # type: ignore[arg-type]
     for split, paths in files.items():
-        for name, feature in columns.items():
-            if (other := found[split].features.get(name)) != feature:
-                stated = "no such column" if other is None else str(other)
-                raise DataError(
-                    f"{_named(paths)}: column {name!r} should be {feature}, but is {stated}. {DATA_ADVICE}"
-                )
+        check_columns(paths, found[split].features, columns)
         _check_text(found[split], paths)
     return found
+
+
+def check_columns(paths: list[Path], found: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    """Raise a `DataError` if files lack a column or hold one of another type, as features of `datasets`."""
+    for name, feature in columns.items():
+        if (other := found.get(name)) != feature:
+            stated = "no such column" if other is None else str(other)
+            raise DataError(f"{_named(paths)}: column {name!r} should be {feature}, but is {stated}. {DATA_ADVICE}")
 
 
 def _check_text(rows: datasets.Dataset, paths: list[Path]) -> None:

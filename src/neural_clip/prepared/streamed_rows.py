@@ -19,6 +19,7 @@ from weakref import WeakSet
 import numpy as np
 
 from neural_clip.errors import DataError
+from neural_clip.files.memory import memory_there
 from neural_clip.files.reading import reason_of
 from neural_clip.prepared.integrity import DATA_ADVICE, footer_sha256
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-KEPT_SHARE = 0.25  # of the memory of this machine, for the row groups that all its processes keep
+KEPT_SHARE = 0.25  # of the memory of this machine or container, for the row groups that all its processes keep
 LABELS = ("subject", "image_id")
 _OPEN: WeakSet[ParquetFiles] = WeakSet()  # they share what may be kept, by their sizes
 
@@ -57,7 +58,7 @@ class ParquetFiles:
 
         self.paths, open_file = list(paths), open_file or pa.OSFile
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        there = KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes
+        there = KEPT_SHARE * memory_there() / processes
         self.most_bytes = there if most_bytes is None else min(most_bytes, there)
         self.files: list[pq.ParquetFile] = []
         for path in self.paths:
@@ -96,6 +97,11 @@ class ParquetFiles:
         return sum(self.files[file].metadata.row_group(number).total_byte_size for file, number in self.groups)
 
     @property
+    def n_bytes_kept(self) -> int:
+        """What is in memory now."""
+        return sum(table.nbytes for table in self.kept.values())
+
+    @property
     def group_of_row(self) -> np.ndarray:
         """Number of the row group of each row, `(n_rows,)` int."""
         return np.repeat(np.arange(len(self.n_rows)), self.n_rows)
@@ -107,7 +113,7 @@ class ParquetFiles:
             file, number = self.groups[group]
             with _streaming(self.paths[file]):
                 self.kept[key] = self.files[file].read_row_group(number, columns=list(columns))
-            while len(self.kept) > 1 and sum(table.nbytes for table in self.kept.values()) > self.share:
+            while len(self.kept) > 1 and self.n_bytes_kept > self.share:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(key)
         return self.kept[key]
@@ -121,7 +127,8 @@ class ParquetFiles:
             with _streaming(path):
                 found.append(file.read(columns=list(columns)))
                 found[-1].validate(full=True)  # whether texts are UTF-8: Arrow does not look before somebody asks
-        return pa.concat_tables(found)
+        with _streaming(self.paths[0]):  # whether all have the same columns
+            return pa.concat_tables(found)
 
 
 @dataclass(frozen=True)
@@ -208,7 +215,7 @@ def _streaming(path: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"'{path}' cannot be streamed: {reason_of(error)}") from error
+        raise DataError(f"'{path}' cannot be read: {reason_of(error)}") from error
 
 
 def _check_footer(source: Any, path: str, told: Mapping) -> None:

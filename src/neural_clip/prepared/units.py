@@ -51,6 +51,10 @@ def check_unit(values: np.ndarray, unit: str | None, where: str, ch_names: Seque
     over_time = values.ndim == 3
     spread = np.median(values.std(axis=2, dtype=np.float64), axis=0) if over_time else values.std(axis=0, dtype=float)
     (low, high), middle = plausible, float(np.median(spread))
+    if middle == 0:
+        what, over = ("channels", "time") if over_time else ("voxels", "trials")
+        hint = "" if over_time else " Does the mask mark voxels without signal, or is it that of another recording?"
+        raise DataError(f"{where}: half of the {what} or more do not vary over {over}.{hint}")
     if not low <= middle <= high:
         kind = "channel's standard deviation over time" if over_time else "voxel's standard deviation over trials"
         nearest = int(np.argmin(np.abs(spread - middle)))

@@ -10,7 +10,6 @@ keeps them.
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
-from neural_clip.files.reading import read_json
+from neural_clip.files.reading import read_json, read_text
 from neural_clip.files.record import (
     GALLERY_FILE,
     LOCAL_FILES,
@@ -158,7 +157,7 @@ def _frozen(folder: Path) -> Iterator[Path]:
 
     Where nothing can be written beside it, or the file system has no links, files are copied. Errors name `folder`.
     """
-    place = folder.resolve()
+    place = Path(os.path.realpath(folder))  # also of links that lead to themselves
     beside = place.parent if os.access(place.parent, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=f".{place.name}.push-", dir=beside) as made:
         frozen = Path(made, place.name)
@@ -352,7 +351,7 @@ def code_files(folder: Path) -> list[str]:
             raise DataError(f"'{asking}' needs the code file '{name}', which is not beside it. {advice}")
         found.add(name)
         # as transformers finds the files: by their text
-        text = (folder / name).read_text(encoding="utf-8")
+        text = read_text(folder / name, "code file")
         imported = re.findall(r"^\s*from\s+\.(\w+)\s+import", text, flags=re.MULTILINE)
         waiting += [(f"{module}.py", folder / name) for module in imported]
     return sorted(found)
@@ -361,8 +360,8 @@ def code_files(folder: Path) -> list[str]:
 def _auto_map(path: Path) -> dict[str, Any]:
     """What a configuration says of the classes that load it; empty if nothing."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")).get("auto_map") or {})
-    except (ValueError, TypeError, AttributeError) as error:
+        return dict(read_json(path).get("auto_map") or {})
+    except (TypeError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}); what loads it cannot be told.") from error
 
 

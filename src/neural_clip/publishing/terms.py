@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import GALLERY_FILE, RECORD_FILE, check_gallery_files, read_record
+from neural_clip.files.record import RECORD_FILE, check_gallery_files, read_record
 from neural_clip.prepared.facts import Facts
-from neural_clip.terms import check_trained_on, terms_of
+from neural_clip.terms import terms_of
 
 
 def data_terms(folder: Path) -> dict[str, str | None]:
@@ -20,12 +20,7 @@ def data_terms(folder: Path) -> dict[str, str | None]:
 def gallery_terms(folder: Path) -> dict[str, str | None]:
     """Whether the data that a gallery was made of may be redistributed, by corpus; `None` where nobody knows."""
     stated = check_gallery_files(folder).get("terms", {"its rows": None})  # of before terms were kept
-    try:
-        for entries in stated.values():
-            check_trained_on(entries)
-        return terms_of(stated)
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"'{folder / GALLERY_FILE}' is damaged: its 'terms' are none ({error}).") from error
+    return terms_of(stated)
 
 
 def model_terms(folder: Path) -> dict[str, str | None]:

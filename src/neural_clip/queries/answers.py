@@ -20,7 +20,7 @@ from neural_clip.files.places import place_line
 from neural_clip.files.whole import check_apart, whole_file
 from neural_clip.gallery.cells import CELL_INCHES, MAX_ROWS
 from neural_clip.gallery.hits import Hits
-from neural_clip.queries.options import AnswerOptions
+from neural_clip.queries.options import AnswerOptions, SearchOptions
 from neural_clip.report.tables import as_text
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -142,7 +142,6 @@ class Answer:
             print(f"{len(lacking)} first hits are drawn without a picture. {lacking[0]}", file=sys.stderr)
         if len(self.hits) > MAX_ROWS:
             print(f"the first {MAX_ROWS} of {len(self.hits)} queries are drawn", file=sys.stderr)
-        path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {".png": {"Software": None}, ".svg": {"Date": None}}.get(path.suffix, {"CreationDate": None})
         with whole_file(path) as partial:
             figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=metadata)
@@ -156,9 +155,12 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def answered(find: Callable[[], Answer], options: AnswerOptions, inputs: Sequence[str | Path]) -> Answer:
-    """Find and show an answer, once its picture can be written; `inputs` are read beside the gallery."""
-    check_figure(options.figure, [*inputs, *options.gallery])
+def answered(
+    find: Callable[[], Answer], options: AnswerOptions, inputs: Sequence[str | Path], search: SearchOptions
+) -> Answer:
+    """Find and show an answer, once its picture can be written; `inputs` are read beside what the options name."""
+    beside = [getattr(search, name, None) for name in ("pictures", "bank")]
+    check_figure(options.figure, [*inputs, *options.gallery, *filter(None, beside)])
     only_our_bars()
     answer = find()
     show_answer(answer, as_json=options.json, figure=options.figure)

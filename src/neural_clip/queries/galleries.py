@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -83,7 +84,9 @@ def build_gallery(sources: Sequence[str], checkpoint: str, folder: Path, options
         if getattr(options, name) and not options.recordings:
             raise DataError(f"--{name} is for recordings: give --recordings too.")
     place = place_of(folder)
-    check_apart(folder, [source for source in sources if Path(source).exists()])
+    # in the folder of a checkpoint a gallery may lie
+    held = [checkpoint] if place in Path(os.path.realpath(checkpoint)).parents else []
+    check_apart(folder, [source for source in (*sources, *held) if Path(source).exists()])
     with only_writer(place):
         check_free(place, holds=GALLERY_FILE, what="gallery", overwrite=options.overwrite)
         embedder = Embedder.of(checkpoint)

@@ -6,26 +6,38 @@ from collections.abc import Sequence
 
 from neural_clip.markup import markdown_values
 from neural_clip.report.protocols import PUBLISHED_TEXT, published_table
-from neural_clip.report.tables import Table, as_markdown, as_text, method_name, percent, percent_ends, with_interval
+from neural_clip.report.tables import (
+    Table,
+    as_markdown,
+    as_text,
+    method_name,
+    p_value,
+    percent,
+    percent_ends,
+    with_interval,
+)
 
 TEXT = (
     "Each person was scored by a model that was trained and chosen on recordings of the others alone, through the "
     "mean of their alignment layers; baselines were fitted on the others too. Recordings were scaled as the data set "
     "was prepared, which may use the person's own recordings, never their labels. Intervals of a person resample "
-    "images; those of means are over people (Student's t) with the images held fixed. Models of two folds share most "
-    "of their training people, so that intervals of means are a little too narrow."
+    "images; those of means are over people (Student's t) with the images held fixed. `p`, of the 2-way score: of a "
+    "person 1,000 exchanges of images; of a mean a one-sided t-test against chance over people. Models of two folds "
+    "share most of their training people, so that intervals of means are a little too narrow, and `p` of means too "
+    "small."
 )
 
 
 def people_table(record: dict) -> Table:
     """Each person by the model, the mean over people, the same of baselines, and chance."""
-    head = ["queries", "method", "person", "n", "gallery", "top-1 % [95 % CI]", "top-5 %", "2-way [95 % CI]"]
+    head = ["queries", "method", "person", "n", "gallery", "top-1 % [95 % CI]", "top-5 %", "2-way [95 % CI]", "p"]
     rows: list[list[str]] = []
     ours = record["rows"][0]["method"]
     for row in (row for row in record["rows"] if row["method"] == ours):
         of_people = row["people"].items()
         rows += [
-            [row["queries"], method_name(ours), person, *_cells(own, row["gallery"])] for person, own in of_people
+            [row["queries"], method_name(ours), person, *_cells(own, row["gallery"]), p_value(own.get("two_way_p"))]
+            for person, own in of_people
         ]
         beside = [
             other
@@ -33,9 +45,11 @@ def people_table(record: dict) -> Table:
             if (other["queries"], other["gallery"]) == (row["queries"], row["gallery"])
         ]
         for other in beside:
-            rows.append([row["queries"], method_name(other["method"]), _mean_of(other), *_mean_cells(other)])
+            rows.append(
+                [row["queries"], method_name(other["method"]), _mean_of(other), *_mean_cells(other), _p_of_mean(other)]
+            )
         chance = {name: row[f"chance_{name}"] for name in ("top1", "top5", "two_way")}
-        rows.append([row["queries"], "chance", "", "", *_mean_cells(row | chance, interval=False)[1:]])
+        rows.append([row["queries"], "chance", "", "", *_mean_cells(row | chance, interval=False)[1:], ""])
     return head, rows
 
 
@@ -91,6 +105,13 @@ def _cells(row: dict, gallery: str) -> list[str]:
 
 def _mean_of(row: dict) -> str:
     return f"mean of {len(row['people'])}"
+
+
+def _p_of_mean(row: dict) -> str:
+    """The p-value of a mean over people, or why there is none; records of before have none."""
+    if "two_way_p" in row and row["two_way_p"] is None:
+        return "none: too few people" if row["two_way_interval"] is None else "none: equal scores"
+    return p_value(row.get("two_way_p"))
 
 
 def _mean_cells(row: dict, *, interval: bool = True) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from neural_clip.report.tables import Table, label, method_name, percent, percent_ends, score, with_interval
+from neural_clip.report.tables import Table, label, method_name, p_value, percent, percent_ends, score, with_interval
 
 BY_PERSON_TEXT = (
     "Scores are means over people. The first interval resamples images, with these people held fixed; *people drawn* "
-    "resamples people too. A mean recording is averaged before the model sees it (for linear baselines that is the "
-    "mean of their predictions). Exact images and concept templates are different tasks; so are single recordings and "
-    "means."
+    "resamples people too. `p`: 1,000 exchanges of images (at category level of labels within a person), by the 2-way "
+    "score, with these people held fixed. A mean recording is averaged before the model sees it (for linear baselines "
+    "that is the mean of their predictions). Exact images and concept templates are different tasks; so are single "
+    "recordings and means."
 )
 PUBLISHED_TEXT = (
     "Published scores are of mean recordings, averaged over people. Compare rows of the same gallery alone, and "
@@ -22,7 +23,7 @@ PUBLISHED_TEXT = (
 def by_person_table(report: dict) -> Table:
     """Each method, kind of queries and gallery: mean over people."""
     head = ["recordings", "method", "queries", "gallery", "top-1 % [95 % CI]", "people drawn", "top-5 %", "chance %"]
-    head += ["2-way [95 % CI]", "people"]
+    head += ["2-way [95 % CI]", "p", "people"]
     rows = []
     for modality, found in report["protocol"]["by_person"].items():
         for row in found:
@@ -31,13 +32,14 @@ def by_person_table(report: dict) -> Table:
             cells.append(percent(row["top1"]) + percent_ends(row["top1_interval"]))
             cells += [percent_ends(row["top1_interval_people_drawn"]).strip() or "-", percent(_top5(row, "top5"))]
             cells.append(f"{percent(row['chance_top1'])} / {percent(_top5(row, 'chance_top5'))}")
-            rows.append([*cells, with_interval(row["two_way"], row["two_way_interval"]), str(len(row["people"]))])
+            cells += [with_interval(row["two_way"], row["two_way_interval"]), p_value(row.get("two_way_p"))]
+            rows.append([*cells, str(len(row["people"]))])
     return head, rows
 
 
 def people_table(report: dict) -> Table:
     """Each person by the first checkpoint."""
-    head = ["recordings", "person", "queries", "gallery", "top-1 %", "top-5 %", "2-way"]
+    head = ["recordings", "person", "queries", "gallery", "top-1 %", "top-5 %", "2-way", "p"]
     rows = []
     first = report["checkpoints"][0]["name"]
     for modality, found in report["protocol"]["by_person"].items():
@@ -45,7 +47,7 @@ def people_table(report: dict) -> Table:
             for person, scores in row["people"].items():
                 cells = [label(report, modality), person, row["queries"], f"{row['gallery_size']} {row['gallery']}"]
                 cells += [percent(scores["top1"]), percent(_top5(row, "top5", scores)), score(scores["two_way"])]
-                rows.append(cells)
+                rows.append([*cells, p_value(scores.get("two_way_p"))])  # reports of before have none
     return head, rows
 
 

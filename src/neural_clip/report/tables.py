@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import factorial
 from pathlib import Path
 from textwrap import fill
@@ -22,8 +22,10 @@ def score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def p_value(value: float) -> str:
-    """p-value with three digits; smaller ones are not called zero."""
+def p_value(value: float | None) -> str:
+    """p-value with three digits, or a dash; smaller ones are not called zero."""
+    if value is None:
+        return "-"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -81,8 +83,8 @@ def scope_notes(report: dict) -> list[str]:
         if data.get("seen_by_closed_form"):
             notes.append(
                 f"{name}: the closed form in {report['checkpoints'][0]['name']} was fitted on training and validation "
-                "recordings, after it had been chosen by the latter. These scores are of recordings that it has seen; "
-                "the model card holds its validation scores of before."
+                "recordings, after it had been chosen by some that it had not learnt from. These scores are of "
+                "recordings that it has seen; the model card holds its validation scores of before."
             )
         notes += _seen_notes(report, modality)
         if own := data.get("scaled_by_own_rows"):
@@ -273,9 +275,18 @@ def direct_table(report: dict) -> Table:
         tops.append(" / ".join(percent(_top(direct, f"chance_{key}", key)) for key in ("top1", "top5")))
         named = direct.get("class_top1") is not None  # reports of before, and images as queries, have none
         tops.append(f"{percent(direct['class_top1'])} ({percent(direct['chance_class_top1'])})" if named else "-")
-        sizes = [str(direct["n_queries"]), f"{direct['gallery_size']} images"]
+        same = row.get("same_pictures") or {}  # of conversion, where both corpora share a database
+        sizes = [f"{direct['n_queries']}{of_splits(same.get('query_splits'))}"]
+        sizes.append(f"{direct['gallery_size']} images{of_splits(same.get('gallery_splits'))}")
         rows.append([name, method_name(row["method"]), *tops, *_two_way_cells(direct), *sizes])
     return head, rows
+
+
+def of_splits(counts: Mapping[str, int] | None) -> str:
+    """Of which splits images are, in brackets; nothing where it is not told."""
+    if not counts:
+        return ""
+    return f" ({', '.join(counts if len(counts) == 1 else (f'{n} {name}' for name, n in counts.items()))})"
 
 
 def comparison_table(report: dict) -> Table:
@@ -298,7 +309,7 @@ def _two_way_cells(row: dict) -> list[str]:
 def aggregation_table(report: dict) -> Table:
     """Decoding at every level of aggregation, in both directions, and for other subjects."""
     head = ["recordings", "method", "aggregation", "queries", "top-1 %", "top-5 %", "2-way [95 % CI]"]
-    head += ["[95 % CI, subjects drawn]", "2-way image to recording"]
+    head += ["[95 % CI, subjects drawn]", "p", "2-way image to recording"]
     rows = []
     for modality, part in report["decoding"].items():
         for row in part["rows"]:
@@ -307,7 +318,7 @@ def aggregation_table(report: dict) -> Table:
                 cells += [percent(_top(row, name, name)) for name in ("top1", "top5")]
                 cells.append(with_interval(row["two_way"], row["two_way_interval"]))
                 drawn = row.get("two_way_interval_subjects_drawn")
-                cells.append(f"[{drawn[0]:.3f}, {drawn[1]:.3f}]" if drawn else "-")
+                cells += [f"[{drawn[0]:.3f}, {drawn[1]:.3f}]" if drawn else "-", p_value(row["two_way_p"])]
                 other = with_interval(row["two_way_image_to_neural"], row["two_way_image_to_neural_interval"])
                 rows.append([label(report, modality), *cells, other])
     return head, rows

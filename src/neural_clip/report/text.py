@@ -23,6 +23,7 @@ from neural_clip.report.tables import (
     known_ceiling,
     label,
     method_name,
+    of_splits,
     protocol_table,
     scope_notes,
     size_notes,
@@ -71,8 +72,9 @@ CONFIDENCE_TEXT = (
 DIRECT_TEXT = (
     "The query looks for its own image in a gallery of recordings, averaged over all recordings of an image; no image "
     "embedding is involved. Conversion has this form where both modalities were recorded with the same images: equal "
-    "embeddings, or equal names where both corpora show images of one database, such as THINGS. The only right answer "
-    "is the recording of that very picture; *cls-1* asks for its concept alone."
+    "embeddings, or equal names where both corpora show images of one database, such as THINGS. Of these, pictures "
+    "count that one of the two tests and that the checkpoint was neither trained nor chosen on, whatever their split. "
+    "The only right answer is the recording of that very picture; *cls-1* asks for its concept alone."
 )
 COMPARISON_TEXT = (
     "Differences of scores on the same queries in the same gallery. Intervals resample images (recordings at category "
@@ -290,15 +292,32 @@ def _reduced(report: dict) -> list[str]:
 
 def _direct_text(report: dict) -> str:
     """What the direct forms are, and which pairs have none."""
-    pairs = {(part["source"], part["target"]): part["direct"] for part in report["conversion"]}
-    without = [label(report, *pair) for pair, direct in pairs.items() if not direct]
-    common = [
-        f"{label(report, *pair)}: {direct['n_common_images']} pictures in common, {direct['by_name']} found by name."
-        for pair, direct in pairs.items()
-        if direct and "n_common_images" in direct  # reports of before lack it
-    ]
-    without_any = [f"No two images in common: {', '.join(without)}."] if without else []
-    return " ".join([DIRECT_TEXT, *common, *without_any])
+    common, without = list[str](), list[str]()
+    for part in report["conversion"]:
+        name, direct, same = label(report, part["source"], part["target"]), part["direct"], part.get("same_pictures")
+        if same is not None:
+            common.append(f"{name}: {_same_told(same)}")
+        elif not direct:
+            without.append(name)
+        elif "n_common_images" in direct:  # reports of before lack it
+            common.append(
+                f"{name}: {direct['n_common_images']} pictures in common, {direct['by_name']} found by name."
+            )
+    without_any = [f"No two images in common: {', '.join(dict.fromkeys(without))}."] if without else []
+    return " ".join([DIRECT_TEXT, *dict.fromkeys(common), *without_any])
+
+
+def _same_told(same: Mapping) -> str:
+    """Which pictures of two corpora of one database were converted exactly."""
+    if not same["known"]:
+        return "what the checkpoint has seen is not known, so that test recordings alone are compared."
+    told = f"{same['images']} unseen pictures in common"
+    if same["images"]:
+        told += (
+            f", for the queries{of_splits(same['query_splits'])}, for the gallery{of_splits(same['gallery_splits'])}"
+        )
+    seen = f"; {same['seen']} more were trained or chosen on and are left out" if same["seen"] else ""
+    return f"{told}{seen}." + (" A score needs two." if same["images"] < 2 else "")
 
 
 def _provenance(report: dict) -> str:

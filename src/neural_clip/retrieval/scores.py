@@ -343,8 +343,11 @@ def _sampled_pools(task, seed):
         cosines = task.queries.units(queries) @ task.gallery.units(images[chosen]).T
         for direction, matrix in enumerate((cosines, cosines.T)):
             true = np.diag(matrix)[:, None]
-            n_level = np.count_nonzero(np.abs(matrix - true) <= TIE_TOLERANCE, axis=1)  # with the true one
-            hits[pool, direction] = np.mean((matrix <= true + TIE_TOLERANCE).all(axis=1) / n_level)
+            first = matrix.max(axis=1, keepdims=True) <= true + TIE_TOLERANCE  # (n_images, 1)
+            found = np.flatnonzero(first)
+            n_level = np.ones(len(matrix))  # with the true one
+            n_level[found] = np.count_nonzero(np.abs(matrix[found] - true[found]) <= TIE_TOLERANCE, axis=1)
+            hits[pool, direction] = np.mean(first[:, 0] / n_level)
     record: dict = {"n_pools": N_POOLS}
     for name, values in zip(names, hits.T, strict=True):
         mean, error = float(np.mean(values)), float(np.std(values)) / N_POOLS**0.5

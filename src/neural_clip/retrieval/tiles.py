@@ -158,6 +158,15 @@ def unit_vectors(embeds: np.ndarray, name: str = "embeds") -> np.ndarray:
     return Vectors(embeds, name).units(slice(None))
 
 
+def float32_units(embeds: np.ndarray, name: str = "embeds") -> np.ndarray:
+    """[`unit_vectors`] rounded to float32, of which memory holds no second copy."""
+    vectors = Vectors(embeds, name)
+    found = np.empty(vectors.array.shape, np.float32)
+    for rows in steps(len(found), max(1, 4 * CACHED // vectors.width)):
+        found[rows] = vectors.units(rows)
+    return found
+
+
 def pair_cosines(queries, gallery, query_rows, gallery_rows, centred=False):
     """Cosine (or Pearson's r) of pairs of rows of two sets of vectors, in float64, `(n_pairs,)`."""
     found = np.empty(len(query_rows))

@@ -23,14 +23,15 @@ four subjects are drawn. The gallery stays fixed: all intervals speak of the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from neural_clip.errors import DataError, check_option
 from neural_clip.retrieval.scores import two_way
 from neural_clip.retrieval.task import RetrievalTask
-from neural_clip.retrieval.tiles import TIE_TOLERANCE
+from neural_clip.retrieval.tiles import CACHED, TIE_TOLERANCE, steps
 
 BLOCK_BYTES = 32 * 2**20  # of the numbers of one block of resamples or queries
 
@@ -64,13 +65,12 @@ def bootstrap_interval(
     values = _checked(per_query, "per_query")
     table = values.reshape(len(values), -1)  # (n_queries, n_scores)
     images = _codes(image_ids, len(values), "image_ids")
-    rng = np.random.default_rng(seed)
     if subjects is None:
-        means = _image_resamples(table, images, n, rng)
+        means = _image_resamples(table, images, n, seed)
         factor: float | np.ndarray = stretch(level, int(images.max()))
     else:
         codes = _codes(subjects, len(values), "subjects")
-        means = _crossed_resamples(table, images, codes, n, rng)
+        means = _crossed_resamples(table, images, codes, n, np.random.default_rng(seed))
         factor = _crossed_stretch(level, table, images, codes, means.var(axis=0))
     centre = table.mean(axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -96,6 +96,28 @@ def unit_interval(values: Sequence | np.ndarray, level: float = 0.95) -> tuple[f
     return float(scores.mean() - half), float(scores.mean() + half)
 
 
+def unit_p_value(values: Sequence | np.ndarray, chance: float | Sequence | np.ndarray) -> float | None:
+    """One-sided p-value of the mean over a few units, such as people, against chance: Student's t.
+
+    Args:
+        values (sequence of `n_units` `float`): A score of each, two or more.
+        chance (`float`, or a sequence of `n_units` `float`): What guessing scores, for all or for each.
+
+    Returns:
+        `float`, *optional*: `None` where all are as far from chance as one another, which has no t.
+
+    Raises:
+        DataError: If a number is not finite, or there are fewer than two units.
+    """
+    from scipy.stats import ttest_1samp
+
+    above = _checked(np.asarray(values) - np.asarray(chance), "values")
+    _codes(range(len(above)), len(above), "values")
+    if np.ptp(above) <= TIE_TOLERANCE:  # rounding
+        return None
+    return float(ttest_1samp(above, 0.0, alternative="greater").pvalue)
+
+
 def resampled_means(per_query: np.ndarray, image_ids: Sequence | np.ndarray, seed: int, n: int = 2000) -> np.ndarray:
     """Means of contributions over resampled images, for scores that are no mean over queries themselves.
 
@@ -110,7 +132,7 @@ def resampled_means(per_query: np.ndarray, image_ids: Sequence | np.ndarray, see
         DataError: As [`bootstrap_interval`].
     """
     values = _checked(per_query, "per_query")
-    return _image_resamples(values, _codes(image_ids, len(values), "image_ids"), n, np.random.default_rng(seed))
+    return _image_resamples(values, _codes(image_ids, len(values), "image_ids"), n, seed)
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:
@@ -150,12 +172,24 @@ def _sums(table: np.ndarray, codes: np.ndarray, n_codes: int) -> np.ndarray:
     return np.stack([*columns, np.bincount(codes, minlength=n_codes)], axis=1)
 
 
-def _image_resamples(table: np.ndarray, images: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def _image_resamples(table: np.ndarray, images: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Means of resampled images, `(n, n_scores)`."""
     sums = _sums(table, images, images.max() + 1)
-    parts = [_draws(len(sums), step.stop - step.start, rng) @ sums for step in _blocks(n, 8 * len(sums))]
-    totals = np.concatenate(parts)
+    totals = np.concatenate([draws @ sums for draws in _image_draws(len(sums), n, seed)])
     return totals[:, :-1] / totals[:, -1:]
+
+
+def _image_draws(n_units: int, n: int, seed: int) -> Iterable[np.ndarray]:
+    """Those of all resamples, by blocks; where they make one block, the last ones are kept for the next scores."""
+    if 8 * n * n_units <= BLOCK_BYTES:
+        return [_kept_draws(n_units, n, seed)]
+    rng = np.random.default_rng(seed)
+    return (_draws(n_units, step.stop - step.start, rng) for step in _blocks(n, 8 * n_units))
+
+
+@lru_cache(maxsize=1)
+def _kept_draws(n_units: int, n: int, seed: int) -> np.ndarray:
+    return _draws(n_units, n, np.random.default_rng(seed))
 
 
 def _crossed_resamples(
@@ -216,7 +250,8 @@ def permutation_p_value(
     unit: str = "image",
     groups: Sequence | np.ndarray | None = None,
     among_shown: bool = False,
-) -> float:
+    weights: np.ndarray | None = None,
+) -> float | np.ndarray:
     """One-sided p-value of the 2-way score against shuffled labels.
 
     Args:
@@ -229,41 +264,57 @@ def permutation_p_value(
         groups (sequence of `n_queries` `str`, *optional*): With `unit="query"`, shuffles stay inside a group.
         among_shown (`bool`): With `unit="image"`, images are exchanged for others that have queries, not for any of
             the gallery.
+        weights (`np.ndarray` of shape `(n_queries, n_scores)`, *optional*): How much each query counts in each of
+            several scores, such as those of single people; the same shuffles serve all.
 
     Returns:
-        `float`: (1 + shuffles that score at least as well) / (1 + n).
+        `float`: (1 + shuffles that score at least as well) / (1 + n); with `weights` one of each, `(n_scores,)`.
     """
     check_option("unit", unit, ("image", "query"))
     task = RetrievalTask(predictions, references, prediction_ids, reference_ids)
     rng = np.random.default_rng(seed)
     true = task.true_columns
+    kind = np.min_scalar_type(len(task.gallery))  # of numbers of images
     if unit == "image":
-        images, group = np.unique(true, return_inverse=True)
-        pool = images if among_shown else np.arange(len(task.gallery))
-        columns = [pool[rng.permutation(len(pool))[: len(images)]] for _ in range(n)]
-        labels = np.stack([images, *columns])[:, group]  # (1 + n, n_queries)
+        units, queries = np.unique(true, return_inverse=True)
+        pool = units if among_shown else np.arange(len(task.gallery))
     else:
         names = np.zeros(len(true), int) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
-        base = np.argsort(names, kind="stable")
-        labels = np.empty((1 + n, len(true)), np.int64)
-        labels[0] = true
-        for row in labels[1:]:
-            row[base] = true[np.lexsort((rng.random(len(true)), names))]
-    totals = np.zeros(1 + n)
+        units, queries, base = true, np.arange(len(true)), np.argsort(names, kind="stable")
+    labels = np.empty((len(units), 1 + n), kind)
+    labels[:, 0] = units
+    for column in labels.T[1:]:
+        if unit == "image":
+            column[:] = pool[rng.permutation(len(pool))[: len(units)]]
+        else:
+            column[base] = true[np.lexsort((rng.random(len(true)), names))]
+    counted = np.ones((len(true), 1)) if weights is None else np.asarray(weights, dtype=np.float64)
+    totals = np.zeros((1 + n, counted.shape[1]))
+    gallery = task.gallery.units(slice(0, len(task.gallery))).T
     for rows in _blocks(len(true), 8 * (len(task.gallery) + n)):
-        totals += _wins(task, rows)[np.arange(rows.stop - rows.start), labels[:, rows]].sum(axis=1)
-    return float((1 + np.count_nonzero(totals[1:] >= totals[0] - 1e-9 * len(true))) / (1 + n))
+        cosines, asked, own = task.queries.units(rows) @ gallery, queries[rows], counted[rows]
+        for part in steps(len(cosines), max(1, 4 * CACHED // (len(task.gallery) + n))):
+            wins = np.take_along_axis(_wins(cosines[part]), labels[asked[part]].astype(np.intp), 1)
+            totals += wins.T @ own[part]
+    reached = np.count_nonzero(totals[1:] >= totals[0] - 1e-9 * counted.sum(axis=0), axis=0)
+    found = (1 + reached) / (1 + n)
+    return float(found[0]) if weights is None else found
 
 
-def _wins(task: RetrievalTask, rows: slice) -> np.ndarray:
-    """2-way score of some queries with each image in the place of the true one, `(n_rows, gallery_size)`."""
-    images = task.gallery.units(slice(0, len(task.gallery)))
-    wins = task.queries.units(rows) @ images.T
-    for row in wins:
-        ordered = np.sort(row)
-        less = np.searchsorted(ordered, row - TIE_TOLERANCE, side="left")
-        not_greater = np.searchsorted(ordered, row + TIE_TOLERANCE, side="right")
-        row[:] = two_way(len(row) - not_greater, not_greater - less - 1, len(row) - 1)
+def _wins(cosines: np.ndarray) -> np.ndarray:
+    """2-way score of queries with each image in the place of the true one; both `(n_rows, gallery_size)`."""
+    others = cosines.shape[1] - 1
+    scores = two_way(np.arange(others, -1, -1), np.zeros(others + 1), others)  # by the images below, none tied
+    order = np.argsort(cosines, axis=1)
+    ordered = np.take_along_axis(cosines, order, axis=1)
+    lower, upper = ordered[:, :-1], ordered[:, 1:]
+    apart = ((lower < upper - TIE_TOLERANCE) & (upper > lower + TIE_TOLERANCE)).all(axis=1)
+    wins = np.empty_like(cosines)
+    np.put_along_axis(wins, order, np.broadcast_to(scores, wins.shape), axis=1)
+    for row in np.flatnonzero(~apart):
+        less = np.searchsorted(ordered[row], cosines[row] - TIE_TOLERANCE, side="left")
+        not_greater = np.searchsorted(ordered[row], cosines[row] + TIE_TOLERANCE, side="right")
+        wins[row] = two_way(others + 1 - not_greater, not_greater - less - 1, others)
     return wins
 
 

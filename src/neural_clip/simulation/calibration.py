@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from functools import lru_cache
 from pathlib import Path
 
 from neural_clip.errors import check_option
+from neural_clip.files.reading import read_json
 
 CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
 # Used before the first calibration only; noise amplitude over signal amplitude.
@@ -21,7 +21,7 @@ UNITS = {"eeg": "uV", "meg": "T", "fmri": "% signal change"}
 @lru_cache(maxsize=1)
 def calibration() -> dict:
     """Content of `calibration.json`: preset, then modality; or nothing."""
-    return json.loads(CALIBRATION_FILE.read_text()) if CALIBRATION_FILE.is_file() else {}
+    return read_json(CALIBRATION_FILE) if CALIBRATION_FILE.is_file() else {}
 
 
 def noise_scale(modality: str, preset: str = "demo") -> float:

@@ -274,6 +274,7 @@ def simulated_stamp(preset: TwinPreset, name: str, seed: int, ceiling: dict, **e
     part = getattr(preset, name)
     modality = part.modality
     sizes = {key: value for key, value in asdict(part).items() if key not in ("dials", "modality", "noise_of")}
+    others = preset.other_counts(name)
     return {
         "simulated": True,
         "note": "SIMULATED DATA written by neural_clip.simulation from a known model; no person was recorded.",
@@ -288,5 +289,6 @@ def simulated_stamp(preset: TwinPreset, name: str, seed: int, ceiling: dict, **e
         },
         "tiny_clip_sha256": tiny_clip_sha256(),
         "ceiling": ceiling,
+        **({"other_counts": others} if others else {}),
         **extra,
     }

@@ -312,6 +312,12 @@ class TwinPreset:
     things_eeg2: ThingsEeg2Preset = field(default_factory=ThingsEeg2Preset)
     things_fmri: ThingsFmriPreset = field(default_factory=ThingsFmriPreset)
 
+    def other_counts(self, name: str) -> dict[str, dict[str, int]]:
+        """Counts of other parts that decide which images a part shows (`things_images.py`); of most there are none."""
+        others = {"things_eeg2": ("meg", "things_fmri"), "things_fmri": ("meg", "things_eeg2")}
+        counted = ("n_concepts", "n_test_images", "n_sessions")
+        return {other: {key: getattr(getattr(self, other), key) for key in counted} for other in others.get(name, ())}
+
 
 def _tiny() -> TwinPreset:
     """Fixture of the tests: written in seconds, too small to learn from."""
@@ -343,11 +349,11 @@ def _tiny() -> TwinPreset:
         ),
         things_eeg2=ThingsEeg2Preset(
             subjects=(1, 2),
-            n_concepts=8,
+            n_concepts=16,
             images_per_concept=2,
             n_test_images=4,
             test_repeats=3,
-            train_shown=18,
+            train_shown=34,
             train_targets=2,
             test_shown=13,
             test_targets=1,
@@ -357,7 +363,7 @@ def _tiny() -> TwinPreset:
             subjects=(1, 2),
             n_sessions=3,
             n_runs=2,
-            n_concepts=12,
+            n_concepts=20,
             n_test_images=4,
             n_catch=2,
             grid_shapes=((9, 8, 7), (8, 9, 7)),

@@ -19,7 +19,7 @@ from neural_clip.simulation.presets import TwinPreset
 
 STAMP = "SIMULATED.json"
 # What decides the content of a corpus; the rest of SIMULATED.json follows from it.
-_IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256")
+_IDENTITY = ("modality", "preset", "seed", "sizes", "dials", "calibration", "tiny_clip_sha256", "other_counts")
 
 
 def _identity(preset: TwinPreset, name: str, seed: int) -> dict:
@@ -27,7 +27,7 @@ def _identity(preset: TwinPreset, name: str, seed: int) -> dict:
     from neural_clip.simulation.generative import simulated_stamp
 
     stamp = json.loads(json.dumps(simulated_stamp(preset, name, seed, ceiling={})))
-    return {entry: stamp[entry] for entry in _IDENTITY}
+    return {entry: stamp.get(entry) for entry in _IDENTITY}
 
 
 def _is_finished(folder: Path, identity: dict) -> bool:

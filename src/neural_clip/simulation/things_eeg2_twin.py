@@ -25,10 +25,11 @@ import numpy as np
 from neural_clip.corpora.things_eeg2.facts import ALL_CHANNELS, PARTS, POSTERIOR, SHORT, TARGET
 from neural_clip.corpora.things_eeg2.whitening import epoch_covariance, inverse_root
 from neural_clip.errors import check_value
-from neural_clip.simulation.images import CONCEPTS, ImageSpec, render, sample_specs
+from neural_clip.simulation.images import CONCEPTS, ImageSpec, render
 from neural_clip.simulation.presets import ThingsEeg2Preset, TwinPreset
+from neural_clip.simulation.things_images import EEG2_INDEX as CORPUS_INDEX
+from neural_clip.simulation.things_images import ThingsImages, concept_of
 
-CORPUS_INDEX = 3  # of the random streams: 0 EEG, 1 MEG, 2 fMRI
 SOA_S, SEQUENCE, PAUSE_S, LEAD_S = 0.2, 20, 2.2, 1.5  # s between onsets, images of a sequence, s between sequences
 RESPONSE_S = 0.55  # simulated responses have died out by then
 BASELINE_S = 0.2
@@ -81,7 +82,7 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int, *, releases: bool 
     for name in ("n_concepts", "n_sessions"):
         check_value(name, getattr(sizes, name), getattr(sizes, name) % 2 == 0, "an even number")
     raw_dir.mkdir(parents=True, exist_ok=True)
-    stimuli = make_stimuli(sizes, np.random.default_rng([seed, 100 + CORPUS_INDEX]))
+    stimuli = make_stimuli(ThingsImages(preset, seed))
     codes = {}
     for part in PARTS:
         pictures = [render(stimulus.spec, sizes.image_size) for stimulus in stimuli[part]]
@@ -101,19 +102,13 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int, *, releases: bool 
     (raw_dir / "SIMULATED.json").write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def make_stimuli(sizes: ThingsEeg2Preset, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
+def make_stimuli(images: ThingsImages) -> dict[str, list[Stimulus]]:
     """All images of both parts in the order of their codes; concepts are in alphabetical order."""
-    concepts = sorted(CONCEPTS[: sizes.n_concepts + sizes.n_test_images])
-    tested = set(rng.permutation(len(concepts))[: sizes.n_test_images].tolist())
-    stimuli: dict[str, list[Stimulus]] = {part: [] for part in PARTS}
-    numbers = dict.fromkeys(PARTS, 0)
-    for number, concept in enumerate(concepts):
-        part = PARTS[number in tested]
-        letter = "s" if part == "test" else "b"
-        numbers[part] += 1
-        for exemplar, spec in enumerate(sample_specs(sizes.n_exemplars(part), rng, concept=concept), 1):
-            file = f"{concept}_{exemplar:02d}{letter}.jpg"
-            stimuli[part].append(Stimulus(spec, file, f"{numbers[part]:05d}_{concept}"))
+    stimuli = {}
+    for part, names in images.eeg2.items():
+        concepts = dict.fromkeys(map(concept_of, names))
+        numbered = {concept: f"{number:05d}_{concept}" for number, concept in enumerate(concepts, 1)}
+        stimuli[part] = [Stimulus(images.spec(name), f"{name}.jpg", numbered[concept_of(name)]) for name in names]
     return stimuli
 
 

@@ -26,10 +26,11 @@ import numpy as np
 
 from neural_clip.corpora.things_fmri.facts import VISUAL, Trial
 from neural_clip.errors import check_value
-from neural_clip.simulation.images import CONCEPTS, ImageSpec, render, sample_specs
+from neural_clip.simulation.images import CONCEPTS, ImageSpec, render
 from neural_clip.simulation.presets import ThingsFmriPreset, TwinPreset
+from neural_clip.simulation.things_images import FMRI_INDEX as CORPUS_INDEX
+from neural_clip.simulation.things_images import ThingsImages, concept_of
 
-CORPUS_INDEX = 4  # of the random streams: 0 EEG, 1 MEG, 2 fMRI, 3 THINGS-EEG2
 N_WRONG_FOLDERS = 3
 BETA_RMS = 0.1  # of the published betas, which are of z-scored runs
 VOXEL_MM = 2.0
@@ -81,7 +82,7 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     check_value("n_concepts", sizes.n_concepts, sizes.n_concepts <= len(CONCEPTS), f"up to {len(CONCEPTS)}")
     check_value("n_test_images", sizes.n_test_images, sizes.n_test_images < sizes.n_concepts, "less than concepts")
     raw_dir.mkdir(parents=True, exist_ok=True)
-    stimuli = make_stimuli(sizes, np.random.default_rng([seed, 100 + CORPUS_INDEX]))
+    stimuli = make_stimuli(ThingsImages(preset, seed))
     latents = {kind: _write_images(raw_dir, own, sizes.image_size) for kind, own in stimuli.items()}
     model = VoxelModel(sizes, seed)
     for index in tqdm(range(sizes.n_subjects), desc="simulated THINGS-fMRI", unit="person"):
@@ -91,20 +92,16 @@ def write(raw_dir: str | Path, preset: TwinPreset, seed: int) -> None:
     (raw_dir / "SIMULATED.json").write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def make_stimuli(sizes: ThingsFmriPreset, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
+def make_stimuli(images: ThingsImages) -> dict[str, list[Stimulus]]:
     """Training images by concept and session, and test images, of some of these concepts."""
-    concepts = sorted(CONCEPTS[: sizes.n_concepts])
-    tested = np.sort(rng.permutation(len(concepts))[: sizes.n_test_images])
-    train, test = [], []
-    for concept in concepts:
-        for number, spec in enumerate(sample_specs(sizes.n_sessions, rng, concept=concept), 1):
-            train.append(Stimulus(spec, f"{concept}_{number:02d}b.jpg", concept, concept))
-    for place, number in enumerate(tested):
-        concept = concepts[number]
-        folder = concept.split("_")[0] if place < N_WRONG_FOLDERS else concept
-        (spec,) = sample_specs(1, rng, concept=concept)
-        test.append(Stimulus(spec, f"{concept}_{sizes.n_sessions + 1:02d}s.jpg", concept, folder))
-    return {"train": train, "test": test}
+    wrong = {name: concept_of(name).split("_")[0] for name in images.fmri["test"][:N_WRONG_FOLDERS]}
+    return {
+        kind: [
+            Stimulus(images.spec(name), f"{name}.jpg", concept_of(name), wrong.get(name, concept_of(name)))
+            for name in names
+        ]
+        for kind, names in images.fmri.items()
+    }
 
 
 def _write_images(raw_dir: Path, stimuli: Sequence[Stimulus], size: int) -> np.ndarray:

@@ -48,6 +48,8 @@ class ImageEncoder:
         from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
         from transformers.utils import logging
 
+        from neural_clip.processing_neural_clip import check_image_processor
+
         self.device = usable_device(device)
         options: dict[str, Any] = (
             {} if local else {"revision": revision, "local_files_only": is_cached(name, revision)}
@@ -62,9 +64,15 @@ class ImageEncoder:
             )
             model, report = loaded
             self.processor = AutoImageProcessor.from_pretrained(source, **options)
+            pixels, edge = check_image_processor(self.processor), config.image_size
+            if pixels[1:] != (edge, edge):
+                raise ValueError(
+                    f"its image processor makes pictures of {pixels[1]} x {pixels[2]} pixels, its tower takes "
+                    f"{edge} x {edge}"
+                )
         except DataError:
             raise
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"'{name}' cannot be loaded as a CLIP vision model: {error}") from error
         finally:
             logging.set_verbosity(verbosity)

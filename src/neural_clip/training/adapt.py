@@ -41,7 +41,7 @@ from neural_clip.training.known_people import KnownPeople
 from neural_clip.training.new_subjects import add_subjects, choose_recordings, choose_subjects
 from neural_clip.training.options import AdaptOptions
 from neural_clip.training.places_prior import carried_over
-from neural_clip.training.pooled import seen_stimuli
+from neural_clip.training.pooled import with_seen
 from neural_clip.training.processes import check_one_process
 from neural_clip.training.recipe import TRAINING_DEFAULTS
 from neural_clip.training.record import recorded_facts
@@ -131,19 +131,19 @@ def adapt(
     """
     options = replace(options or AdaptOptions(), **changes)
     check_prior(options, known)
-    output_dir, data = Path(output_dir), PreparedSet.open(folder)
-    others = None if known is None else PreparedSet.open(known)
+    output_dir, data = Path(output_dir), PreparedSet.open(folder, options.streaming)
+    others = None if known is None else PreparedSet.open(known, options.streaming)
     check_one_process("`neural-clip adapt`")
     check_place(output_dir, [Path(checkpoint), *(opened.folder for opened in (data, others) if opened)])
     with whole_folder(output_dir, holds=RECORD_FILE, what="checkpoint", overwrite=options.overwrite) as partial:
         model, processor, record = read_checkpoint(checkpoint)
         check_one_corpus(processor, data, str(checkpoint))
-        data = fitting_data(model, data.verify(), str(checkpoint))
+        data = fitting_data(model, data if data.streaming else data.verify(), str(checkpoint))
         check_preparation(processor, data, f"The checkpoint '{checkpoint}'")
         if others is not None and others.folder.resolve() == data.folder.resolve():
             others = data
         elif others is not None:
-            others = fitting_data(model, others.verify(), str(checkpoint))
+            others = fitting_data(model, others if others.streaming else others.verify(), str(checkpoint))
             check_preparation(processor, others, f"The checkpoint '{checkpoint}'")
         config = getattr(model.config, f"{data.facts.modality}_config")
         chosen = choose_subjects(data, config.subjects, options.subjects)
@@ -178,7 +178,7 @@ def adapt(
             entry["minutes"] = {"train": minutes_of(train, per_trial), "validation": minutes_of(validation, per_trial)}
         record["adaptations"] = [*record.get("adaptations", []), entry]
         if record.get("stimuli") is not None:  # else nobody knows of the others
-            record["stimuli"] += seen_stimuli([train, validation])
+            record["stimuli"] = with_seen(record["stimuli"], [train, validation])
         if config.trained_on is not None:  # else nobody knows of the others
             sources = [data.facts.stated_terms(chosen)]
             if others is not None and people is not None and any(data_carried_over(entry)):

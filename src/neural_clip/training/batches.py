@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.reader import PreparedSet, Split, padded
+from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.training.termination import ignore_termination
 
 N_NAMED = 8  # recordings that a message names
@@ -95,7 +95,7 @@ class RecordingDataset(Dataset):
         """Recordings, `(n_rows, ...)`; rows of subjects with fewer voxels end in zeros."""
         if not rows:
             return self.values([0])[:0]
-        values = padded(self.part.values(rows))
+        values = self.part.batch(rows)
         self._check_finite("Recordings", values, rows)
         return torch.from_numpy(values)
 
@@ -112,8 +112,10 @@ class RecordingDataset(Dataset):
 
     def _check_finite(self, what: str, numbers: np.ndarray, rows: list[int]) -> None:
         """Raise a `DataError` that names the rows whose values are not finite."""
+        if math.isfinite(torch.from_numpy(numbers).sum()):  # which any NaN or infinity spoils
+            return
         finite = np.isfinite(numbers).all(axis=tuple(range(1, numbers.ndim)))
-        if finite.all():
+        if finite.all():  # but their sum is too large
             return
         rows, part = [row for row, fine in zip(rows, finite, strict=True) if not fine], self.part
         listed = named(part.subjects[rows].tolist(), part.image_ids[rows].tolist(), self.rows[rows].tolist())

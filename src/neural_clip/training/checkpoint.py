@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from neural_clip.errors import DataError
-from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, check_record, record_files, sealed
+from neural_clip.files.record import LOCAL_FILES, RECORD_FILE, read_record, record_files, sealed
 from neural_clip.files.whole import write_whole
+from neural_clip.gallery.embedder import load_model
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.processing_neural_clip import NeuralClipProcessor
 from neural_clip.publishing.model_card import configurations, model_card
@@ -24,12 +25,11 @@ def read_checkpoint(folder: str | Path) -> tuple[NeuralClipModel, NeuralClipProc
                 f"'{folder}' is no checkpoint folder of `neural-clip train`: it has no {name}. One of the Hub is "
                 "brought here by `hf download NAME --local-dir FOLDER`."
             )
-    record = check_record(folder)
+    model = load_model(folder)
     try:
-        model = NeuralClipModel.from_pretrained(str(folder))
-        return model, NeuralClipProcessor.from_pretrained(str(folder)), record or {}
-    except (ImportError, OSError, ValueError) as error:
-        raise DataError(f"'{folder}' is no readable checkpoint of a NeuralClipModel: {error}") from error
+        return model, NeuralClipProcessor.from_pretrained(str(folder)), read_record(folder) or {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"'{folder}' is no readable checkpoint with its processor: {error}") from error
 
 
 def write_checkpoint(

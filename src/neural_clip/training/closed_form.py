@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -24,63 +24,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from neural_clip.closed_form_settings import ClosedFormSettings
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import (
     GAMMA,
-    centred_cosines,
     choose,
     choose_by_folds,
     cross_entropy,
-    decimation_of,
     ready,
     scores_of,
     spread_of,
     undoing,
 )
-from neural_clip.evaluation.baselines.closed_form_fit import Fit, fit_of
+from neural_clip.evaluation.baselines.closed_form_fit import fit_of
 from neural_clip.evaluation.baselines.ridge import one_thread
 from neural_clip.evaluation.baselines.strengths import require_rows
 from neural_clip.modeling_neural_clip import NeuralClipModel
-from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import Split
 from neural_clip.prepared.streamed_rows import StreamedRows
-from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.batches import RecordingDataset
+from neural_clip.training.closed_form_maps import (
+    NETWORK_ALONE,
+    Blend,
+    CarryOver,
+    Maps,
+    fill,
+    fill_beside,
+    fill_corpora,
+)
 from neural_clip.training.ridge_start import of_subject
 
 WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
 PRIOR, PRIOR_STRENGTH = 0.4, 5.0  # nats a squared difference of w: validation rows of small sets are few
-HALF_CHANGES_NOTHING = 1e-4  # 2-way and nats of cross-entropy, below which half of the bits change nothing
 UNFITTED = (DataError, MemoryError, np.linalg.LinAlgError)  # the network stands without it
-
-
-@dataclass(frozen=True)
-class Blend:
-    """How much network and closed form count.
-
-    Args:
-        weight (`float`): w, of the network: 1 leaves the closed form out.
-        network_spread, closed_form_spread (`float`): Root mean square of the cosines to the validation images, each
-            row less its mean.
-    """
-
-    weight: float
-    network_spread: float
-    closed_form_spread: float
-
-    @property
-    def parts(self) -> tuple[float, float]:
-        """Factors of the two unit vectors."""
-        return self.weight / self.network_spread, (1 - self.weight) / self.closed_form_spread
-
-    def __call__(self, network: np.ndarray, closed_form: np.ndarray) -> np.ndarray:
-        """Blend two embeddings of the same rows, `(n_rows, projection_dim)` of any length."""
-        first, second = self.parts
-        return first * unit_vectors(network) + second * unit_vectors(closed_form)
-
-
-NETWORK_ALONE = Blend(1.0, 1.0, 1.0)
 
 
 def best_blend(network: np.ndarray, closed_form: np.ndarray, validation: Split) -> Blend:
@@ -91,7 +66,7 @@ def best_blend(network: np.ndarray, closed_form: np.ndarray, validation: Split) 
             and a closed form that have not seen them.
         validation ([`Split`]): Those rows.
     """
-    spreads = [spread_of(centred_cosines(embeds, validation)) for embeds in (network, closed_form)]
+    spreads = [spread_of(embeds, validation) for embeds in (network, closed_form)]
     usable = [spread > np.finfo(np.float32).eps for spread in spreads]
     if not all(usable):  # one of the two tells nothing apart
         return Blend(
@@ -145,6 +120,7 @@ def add_closed_forms(
     """
     scored = {part.key: within(model, part) for part in validation}
     found, embeds = {}, dict(network)
+    of_corpora: dict[str, list[tuple[RecordingDataset, Maps, Fitted]]] = {}
     for part in (within(model, each) for each in train):
         started, name = time.monotonic(), part.key
         try:
@@ -152,13 +128,18 @@ def add_closed_forms(
                 raise DataError("There are no validation recordings, by which it is chosen.")
             fitted = _fitted(part, scored.get(name), network[name], folds and folds[name])
             if fitted.maps is not None and sum(each.modality == part.modality for each in train) > 1:
-                fill_beside(model, part, fitted)
+                of_corpora.setdefault(part.modality, []).append((part, fitted.maps, fitted))
             elif fitted.maps is not None:
                 fill(model, part, fitted.maps, fitted.blend, fitted.record["dtype"])
             found[name], embeds[name] = fitted.record, fitted.embeds
         except UNFITTED as error:
             found[name] = {"left_out": reason_of(error)}
         print(f"closed form of {name}: {_told(found[name], started)}", file=sys.stderr)
+    for each in of_corpora.values():
+        dtype = "float16" if all(fitted.record["dtype"] == "float16" for _, _, fitted in each) else "float32"
+        for _, maps, fitted in each:
+            fitted.record.update(dtype=dtype, megabytes=maps.megabytes(dtype))
+        fill_corpora(model, [(part, maps, fitted.blend) for part, maps, fitted in each], dtype)
     return found, embeds
 
 
@@ -179,27 +160,27 @@ def _fitted(
     network: np.ndarray,
     folds: np.ndarray | None = None,
     carried: CarryOver | None = None,
+    own: bool = False,
 ) -> Fitted:
-    """Choose, blend, fit again."""
+    """Choose, blend, fit again; `own` for maps of each subject's own, on recordings as they are."""
     fitted = ready(train.part)
     if validation is None:
         assert folds is not None  # in place of validation rows
         scored = fitted
         way, relative_alpha, predictions = choose_by_folds(fitted, folds)
-        counts = {"train": len(fitted)}
+        counts, strength_by = {"train": len(fitted)}, "held-out training recordings"
     else:
         scored = ready(validation.part)
         require_rows(fitted, scored)
         choice, transform = choose(fitted, scored)
         way, relative_alpha, predictions = choice.fit.way, choice.relative_alpha, choice.predictions
         if carried is not None:
-            predictions = carried(Maps.of(choice.fit, relative_alpha, transform), fitted).predictions(
-                scored, "float32"
-            )
-        counts = {"train": len(fitted), "validation": len(scored)}
+            theirs = carried(Maps.of(choice.fit, relative_alpha, transform), fitted)
+            (predictions,) = theirs.predictions(scored, "float32")
+        counts, strength_by = {"train": len(fitted), "validation": len(scored)}, choice.strength_by
     blend = best_blend(network, predictions, scored)
     embeds = blend(network, predictions)
-    chosen = {"way": way.name, "relative_alpha": relative_alpha, "gamma": GAMMA}
+    chosen = {"way": way.name, "relative_alpha": relative_alpha, "strength_by": strength_by, "gamma": GAMMA}
     record = chosen | _scored(blend, {"network": network, "closed form": predictions, "blend": embeds}, scored)
     if blend.weight == 1:
         return Fitted(record | {"left_out": "The network does better alone."}, network)
@@ -208,12 +189,10 @@ def _fitted(
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
     if carried is not None:
         maps = carried(maps, everything)
+    if own:
+        maps = maps.apart()
     dtype = maps.smallest_dtype(scored, blend, network)
-    record |= {
-        "refitted_on": counts,
-        "dtype": dtype,
-        "megabytes": round(maps.n_numbers * (2 if dtype == "float16" else 4) / 1e6, 3),
-    }
+    record |= {"refitted_on": counts, "dtype": dtype, "megabytes": maps.megabytes(dtype)}
     return Fitted(record, embeds, maps, blend)
 
 
@@ -254,14 +233,12 @@ def give_closed_forms(
         started = time.monotonic()
         own, scored = (of_subject(part, part.subjects.index(name)) for part in (train, validation))
         try:
-            fitted = _fitted(own, scored, network[name], carried=carried.get(name))
+            fitted = _fitted(own, scored, network[name], carried=carried.get(name), own=True)
         except UNFITTED as error:
             fitted = Fitted({"left_out": reason_of(error)}, network[name])
         found[name], embeds[name] = fitted.record, fitted.embeds
         if fitted.maps is not None:
-            if modality not in model.closed_forms:
-                model.set_closed_form(modality, settings_of(train, own=[]).as_dict())
-            fill_own(model, modality, name, fitted.maps, fitted.blend)
+            fill_beside(model, train, fitted.maps, fitted.blend, fitted.record["dtype"])
         print(f"closed form of {name}: {_told(found[name], started)}", file=sys.stderr)
     return found, embeds
 
@@ -292,118 +269,6 @@ def joined(first: Split, second: Split) -> Split:
         np.concatenate([getattr(split, name) for split in (first, second)]) for name in ("subjects", "image_ids")
     )
     return replace(first, recordings=recordings, subjects=subjects, image_ids=image_ids)
-
-
-@dataclass(frozen=True)
-class Maps:
-    """A fit as maps of recordings, scaled so that the largest weight is 1: only directions of predictions count.
-
-    Args:
-        fit ([`Fit`]): What they come from.
-        weights, offsets (`dict[str, np.ndarray]`): `(n_features, width)` and `(width,)` by subject; pooled subjects
-            share the former.
-    """
-
-    fit: Fit
-    weights: dict[str, np.ndarray]
-    offsets: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, fit: Fit, relative_alpha: float, transform: np.ndarray) -> Maps:
-        """Fold scaling, whitening over time, ridge and what undoes the targets' covariance into one map a subject."""
-        weights: dict[str, np.ndarray] = {}
-        offsets: dict[str, np.ndarray] = {}
-        for name in fit.inputs:
-            folded, offset = fit.folded(name, relative_alpha, transform)
-            largest = max(float(np.abs(folded).max()), np.finfo(np.float32).tiny)
-            if fit.way.pooled and weights:
-                weights[name] = next(iter(weights.values()))
-            else:
-                weights[name] = np.asarray(folded / largest, dtype=np.float32)
-            offsets[name] = np.asarray(offset / largest, dtype=np.float32)
-        return cls(fit, weights, offsets)
-
-    @property
-    def mixing(self) -> dict[str, np.ndarray]:
-        """Spatial whitening by subject, `(n_chans, n_chans)`; empty where there is none."""
-        return {name: found.spatial for name, found in self.fit.inputs.items() if hasattr(found, "spatial")}
-
-    @property
-    def n_numbers(self) -> int:
-        """Weights that are stored."""
-        return sum(each.size for each in {id(weights): weights for weights in self.weights.values()}.values())
-
-    def predictions(self, split: Split, dtype: str) -> np.ndarray:
-        """What the maps make of recordings with weights in `dtype`, `(n_rows, width)`."""
-        found = np.empty((len(split), next(iter(self.offsets.values())).size))
-        for name in sorted(set(split.subjects.tolist())):
-            recordings = split.of_subject(name)
-            recordings = self.mixing[name] @ recordings if name in self.mixing else recordings
-            weights = self.weights[name].astype(dtype).astype(np.float32)
-            found[split.subjects == name] = recordings.reshape(len(recordings), -1) @ weights + self.offsets[name]
-        return found
-
-    def smallest_dtype(self, split: Split, blend: Blend, network: np.ndarray) -> str:
-        """`"float16"` where the scores of a split stay as they are, otherwise `"float32"`."""
-        full, half = (
-            scores_of(blend(network, self.predictions(split, dtype)), split) for dtype in ("float32", "float16")
-        )
-        return "float16" if all(abs(full[name] - half[name]) <= HALF_CHANGES_NOTHING for name in full) else "float32"
-
-
-CarryOver = Callable[[Maps, Split], Maps]  # maps of known people, as a new person has them
-
-
-def settings_of(train: RecordingDataset, **changes: Any) -> ClosedFormSettings:
-    """Settings of a closed form that reads what `decimated` leaves of recordings from onset."""
-    facts = train.part.facts
-    first = facts.samples_before_onset if MODALITIES[facts.modality].sensors else 0
-    return ClosedFormSettings(**{"first_sample": first, "decimation": decimation_of(facts), **changes})
-
-
-@torch.no_grad()
-def fill(model: NeuralClipModel, train: RecordingDataset, maps: Maps, blend: Blend, dtype: str) -> None:
-    """Put maps of all subjects into a model."""
-    pooled, subjects = maps.fit.way.pooled, list(train.subjects)
-    settings = settings_of(train, own=[] if pooled else subjects, shared=pooled, mixed=bool(maps.mixing), dtype=dtype)
-    model.set_closed_form(train.modality, settings.as_dict())
-    closed: Any = model.closed_forms[train.modality]
-    for name in subjects:
-        layer = closed.layers[name]
-        copy_map(closed if pooled else layer, maps.weights[name], dtype)
-        layer.bias.copy_(torch.from_numpy(maps.offsets[name]))
-        layer.parts.copy_(torch.tensor(blend.parts))
-        if maps.mixing:
-            layer.mixing.copy_(torch.from_numpy(maps.mixing[name]))
-
-
-def fill_beside(model: NeuralClipModel, train: RecordingDataset, fitted: Fitted) -> None:
-    """Put maps of the people of one corpus beside those of others."""
-    assert fitted.maps is not None  # who calls has looked
-    n_numbers = sum(weights.size for weights in fitted.maps.weights.values())
-    fitted.record.update(dtype="float32", megabytes=round(4 * n_numbers / 1e6, 3))
-    if train.modality not in model.closed_forms:
-        model.set_closed_form(train.modality, settings_of(train, own=[], dtype="float32").as_dict())
-    for name in fitted.maps.offsets:
-        fill_own(model, train.modality, name, fitted.maps, fitted.blend)
-
-
-@torch.no_grad()
-def fill_own(model: NeuralClipModel, modality: str, name: str, maps: Maps, blend: Blend) -> None:
-    """Put the map of one subject into a model whose closed form has others already."""
-    closed: Any = model.closed_forms[modality]
-    layer, weights = closed.give_map(name), maps.weights[name]
-    if name in maps.mixing:  # on recordings as they are
-        by_chan = weights.reshape(len(maps.mixing[name]), -1, weights.shape[1])  # (n_chans, n_times, width)
-        weights = np.einsum("ck,cto->kto", maps.mixing[name], by_chan).reshape(weights.shape)
-    copy_map(layer, weights, closed.settings.dtype)
-    layer.bias.copy_(torch.from_numpy(maps.offsets[name]))
-    layer.parts.copy_(torch.tensor(blend.parts))
-
-
-def copy_map(module: Any, weights: np.ndarray, dtype: str) -> None:
-    """Copy `(n_features, width)` into a map, as it is kept on disk."""
-    module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weights.T).astype(dtype)))
 
 
 def _told(record: dict[str, Any], started: float) -> str:

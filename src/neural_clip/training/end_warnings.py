@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,15 +13,22 @@ from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.trainer import NeuralClipTrainer
 
 
-def end_warnings(trainer: NeuralClipTrainer, network: Mapping[str, np.ndarray]) -> list[str]:
+def end_warnings(
+    trainer: NeuralClipTrainer,
+    scored: Sequence[RecordingDataset],
+    network: Mapping[str, np.ndarray],
+    n_held_out: int = 0,
+) -> list[str]:
     """Sentences for the end of a training, its record and its card; none where there is nothing to say.
 
     Args:
         trainer ([`NeuralClipTrainer`]): Has trained.
-        network (`Mapping[str, np.ndarray]`): By data set what its model makes of the validation recordings, with the
-            weights that are kept.
+        scored (sequence of [`RecordingDataset`]): Validation recordings, or those that cross-validation held out.
+        network (`Mapping[str, np.ndarray]`): By data set what its model makes of these, with the weights that are
+            kept, or what the models made that had not seen them.
+        n_held_out (`int`): Epochs that cross-validation chose from; 0 without.
     """
-    return [*_few_steps(trainer), *_at_chance(trainer, network)]
+    return [*_few_steps(trainer), *_at_chance(trainer, scored, network, n_held_out)]
 
 
 def _few_steps(trainer: NeuralClipTrainer) -> list[str]:
@@ -39,14 +46,16 @@ def _few_steps(trainer: NeuralClipTrainer) -> list[str]:
     return [told] if few else []
 
 
-def _at_chance(trainer: NeuralClipTrainer, network: Mapping[str, np.ndarray]) -> list[str]:
-    """Data sets whose validation score cannot be told from that of guessing."""
-    scored = [entry for entry in trainer.state.log_history if "eval_two_way" in entry]
-    n_chosen_from = len(scored) if trainer.args.load_best_model_at_end else 1
-    found = ((part, chance_of(network[part.key], part, n_chosen_from)) for part in trainer.validation)
+def _at_chance(
+    trainer: NeuralClipTrainer, scored: Sequence[RecordingDataset], network: Mapping[str, np.ndarray], n_held_out: int
+) -> list[str]:
+    """Data sets whose score on recordings that were not learnt from cannot be told from that of guessing."""
+    n_scored = len([entry for entry in trainer.state.log_history if "eval_two_way" in entry])
+    n_chosen_from = n_held_out or (n_scored if trainer.args.load_best_model_at_end else 1)
+    found = ((part, chance_of(network[part.key], part, n_chosen_from)) for part in scored)
+    which = "2-way accuracy on held-out recordings" if n_held_out else "validation 2-way accuracy"
     return [
-        f"the network of {part.key} cannot be told from chance: its validation 2-way accuracy is {score}, and "
-        "guessing gives 0.5."
+        f"the network of {part.key} cannot be told from chance: its {which} is {score}, and guessing gives 0.5."
         for part, score in found
         if score is not None
     ]

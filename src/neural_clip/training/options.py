@@ -27,6 +27,7 @@ class AdaptOptions(Options):
         learning_rate (`float`): Of AdamW without weight decay, falling as a cosine to zero.
         batch_size (`int`): Recordings a step; their images are one another's negatives.
         seed (`int`): Of the order of batches, the recordings drawn and the noise behind the start of fMRI layers.
+        streaming (`bool`): As in [`EvaluateOptions`]; the new checkpoint is the same.
     """
 
     subjects: Sequence[str] | None = option(
@@ -56,6 +57,9 @@ class AdaptOptions(Options):
     )  # fmt: skip
     closed_form: bool = option(True, "a closed form beside the network, as far as validation says that it helps")
     seed: int = option(0, "of the order of batches and of what is drawn", type=int, least=0)
+    streaming: bool = option(
+        False, "read recordings from their Parquet files, here or on the Hub, without copies of them"
+    )
     overwrite: bool = option(False, "replace a checkpoint in the output folder")
 
     def __post_init__(self) -> None:

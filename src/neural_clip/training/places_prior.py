@@ -26,7 +26,8 @@ from neural_clip.retrieval.scores import scores_and_contributions
 from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.retrieval.uncertainty import bootstrap_interval
 from neural_clip.training.batches import RecordingDataset
-from neural_clip.training.closed_form import UNFITTED, Maps, joined, reason_of
+from neural_clip.training.closed_form import UNFITTED, joined, reason_of
+from neural_clip.training.closed_form_maps import Maps
 from neural_clip.training.known_people import ImageSpace, KnownPeople
 from neural_clip.training.ridge_start import of_subject
 from neural_clip.training.voxel_kernels import Parcels

@@ -30,13 +30,16 @@ def leave_out_test_concepts(parts: Sequence[RecordingDataset]) -> list[str]:
         `list[str]`: What is to be said before training starts.
 
     Raises:
-        DataError: If nothing is left of a split, or of somebody who is trained on.
+        DataError: If nothing is left of a split, or of somebody who is trained on, or one of them has numbers in place
+            of the names of its images.
     """
     notes = []
-    for database in sorted({name for part in parts if (name := _database(part))}):
-        own = [part for part in parts if _database(part) == database]
+    databases = [database_of(part.part.facts.corpus) for part in parts]
+    for database in sorted({name for name in databases if name}):
+        own = [part for part, name in zip(parts, databases, strict=True) if name == database]
         sets = {part.part.facts.fingerprint: part.part.data for part in own}
         if len(sets) > 1:
+            _check_named(own, database)
             images, concepts = _tested(sets.values())
             names = " and ".join(f"'{data.name}'" for data in sets.values())
             held_out = {id(part): _held_out(part, own) for part in own}  # before anything goes
@@ -47,8 +50,17 @@ def leave_out_test_concepts(parts: Sequence[RecordingDataset]) -> list[str]:
     return notes
 
 
-def _database(part: RecordingDataset) -> str | None:
-    return None if numbered(part.part.shown_ids) else database_of(part.part.facts.corpus)
+def _check_named(parts: Sequence[RecordingDataset], database: str) -> None:
+    """Raise where images of a data set have numbers, so that nobody can tell which of them others hold out."""
+    for part in parts:
+        if numbered(part.part.shown_ids):
+            other = next(one for one in parts if not _of_one_set(one, part))
+            raise DataError(
+                f"'{part.part.data.name}' ({part.part.facts.corpus}) has numbers in place of the names of its images, "
+                f"and '{other.part.data.name}' shows images of {database} too: nobody can tell which of them it holds "
+                "out. Prepare the first with `--image-metadata` (image_metadata.npy of THINGS-EEG2), or train them "
+                "one by one."
+            )
 
 
 def _tested(sets: Iterable[PreparedSet]) -> tuple[set[str], set[str]]:
@@ -57,7 +69,7 @@ def _tested(sets: Iterable[PreparedSet]) -> tuple[set[str], set[str]]:
     concepts: set[str] = set()
     for data in sets:
         if (data.facts.splits.get("test") or {}).get("rows"):
-            shown = data.images.of(data.split("test").shown_ids)
+            shown = data.images.of(data.distinct("test"))
             images |= set(shown.image_ids)
             concepts |= set(shown.concepts) - {""}
     return images, concepts
@@ -112,7 +124,8 @@ def seen_stimuli(parts: Sequence[RecordingDataset | PooledDataset]) -> list[dict
     """What the record of a checkpoint says of the images that it was trained and chosen on, of shared databases."""
     found = []
     for part in (each for pooled in parts for each in pooled.sets):
-        if (database := _database(part)) is not None:
+        database = database_of(part.part.facts.corpus)
+        if database is not None and not numbered(part.part.shown_ids):
             shown = _shown(part)
             found.append({
                 "modality": part.modality, "corpus": part.part.facts.corpus,
@@ -121,3 +134,13 @@ def seen_stimuli(parts: Sequence[RecordingDataset | PooledDataset]) -> list[dict
                 "concepts": packed(dict(zip(shown.image_ids, shown.concepts, strict=True))),
             })  # fmt: skip
     return found
+
+
+def with_seen(
+    stimuli: list[dict[str, Any]], parts: Sequence[RecordingDataset | PooledDataset]
+) -> list[dict[str, Any]] | None:
+    """What [`seen_stimuli`] listed before, and further recordings; `None` where one has numbers in place of names."""
+    shown = [each.part for pooled in parts for each in pooled.sets]
+    if any(database_of(part.facts.corpus) and numbered(part.shown_ids) for part in shown):
+        return None
+    return [*stimuli, *seen_stimuli(parts)]

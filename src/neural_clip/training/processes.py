@@ -7,8 +7,9 @@ each of which would train a model of its own into the same folder, or start one 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError
 from neural_clip.files.numbers import is_count
@@ -72,6 +73,22 @@ def check_launch(use_cpu: bool) -> None:
             f"'{plugins[0]}' is {os.environ[plugins[0]]!r} (set by `accelerate launch` or its configuration), but "
             "training neither shards nor compiles the model. Allowed are plain processes."
         )
+
+
+def join_on_cpus(settings: Mapping[str, Any]) -> None:
+    """Join the processes of a launcher on CPUs, for as long as `ddp_timeout` says.
+
+    `TrainingArguments` would join them for half an hour and ask no setting. It takes those that are joined as they
+    are.
+
+    Args:
+        settings (`Mapping`): Of `TrainingArguments`: `ddp_timeout` (s) and `ddp_backend`.
+    """
+    from accelerate import PartialState
+
+    PartialState(
+        cpu=True, backend=settings.get("ddp_backend"), timeout=timedelta(seconds=settings["ddp_timeout"])
+    )  # fmt: skip
 
 
 def check_joined(arguments: TrainingArguments) -> None:

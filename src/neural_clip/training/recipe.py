@@ -6,15 +6,16 @@ import math
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neural_clip.errors import DataError, check_value, did_you_mean
-from neural_clip.files.reading import parse_yaml, read_yaml
+from neural_clip.files.reading import parse_yaml, read_yaml, told_where
 from neural_clip.prepared.modalities import MODALITIES
-from neural_clip.training.processes import check_joined, check_launch
+from neural_clip.training.processes import check_joined, check_launch, join_on_cpus
 from neural_clip.training.settings import check_settings
 
 if TYPE_CHECKING:
@@ -61,20 +62,20 @@ options:
   --data.MODALITY FOLDER          the same of one modality, beside the others of the recipe
   --output-dir FOLDER             folder of the checkpoints
   --closed-form true|false        put a closed form beside the trained network
-  --folds N                       cross-validate where there is no validation split; 0 for not
+  --folds N                       cross-validate in N folds where there is no validation split; 0: do not
   --resume                        go on from the last checkpoint in the output folder
   --overwrite                     replace an earlier run in the output folder
   --dry-run                       check all, measure a few steps, tell what the run takes, and write nothing
   --push-to-hub                   send the checkpoint to the Hub, private unless the recipe says otherwise
   --seed N                        of initial weights and the order of batches
   --epochs N                      training.num_train_epochs
-  --min-steps N                   optimiser steps that each modality has in all, or more; 0 for as many as come
+  --min-steps N                   minimum of optimiser steps of each modality in the whole run; 0: none
   --batch-size N                  training.per_device_train_batch_size
-  --mini-batch-size N             embed each batch in parts of so many recordings, in the memory of one part; 0 for not
+  --mini-batch-size N             embed each batch in parts of N recordings, in the memory of one part; 0: in one
   --streaming                     read recordings from their Parquet files, here or on the Hub, without copies of them
-  --shuffle-buffer-size N         shuffle so many recordings at a time, row group after row group; 0 for all
+  --shuffle-buffer-size N         shuffle N recordings at a time, row group after row group; 0: all at once
   --SECTION.KEY VALUE             any value of the recipe, as YAML
-  --KEY VALUE                     any value of its `training` section
+  --KEY VALUE                     any value of its `training` section, such as --max-steps 60 or --bf16 true
 
 examples:
   neural-clip train --data fmri=data/mine --output-dir outputs/mine
@@ -116,8 +117,8 @@ class Recipe:
             Modalities differ in how long they take to learn; an epoch of the run is the same for all.
         closed_form (`bool`): Put a closed form beside the trained network, as far as the validation split says that it
             helps.
-        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds, or
-            over subjects where no test subject is trained on (see `training/folds.py`); 0 for not.
+        folds (`int`): Where no data set has validation recordings, cross-validate over images in so many folds (over
+            runs of categories, over subjects where no test subject is trained on; see `training/folds.py`); 0 for not.
         min_steps (`int`): Optimiser steps that each modality has in the whole run, or more: where its passes give
             fewer, an epoch goes over its recordings more often. `training.max_steps` is followed as it is.
         mini_batch_size (`int`): Recordings of a process whose activations are kept at a time: a batch is embedded in
@@ -205,6 +206,7 @@ class Recipe:
             whole = type(size := getattr(self, name)) is int and 0 <= size <= MAX_AT_ONCE
             check_value(name, size, whole, f"a whole number from 0 to {MAX_AT_ONCE:,}")
         self._arguments: TrainingArguments | None = None
+        self.place: Path | None = None  # the file that it was read from
 
     @property
     def folders(self) -> list[tuple[str, str]]:
@@ -217,19 +219,32 @@ class Recipe:
         """The `training` section on top of [`TRAINING_DEFAULTS`]."""
         if self._arguments is None:
             import torch
+            from accelerate.utils import parse_flag_from_env
             from transformers import TrainingArguments
+
+            from neural_clip.evaluation.processes import PATIENCE
 
             check_keys("training", self.training, [item.name for item in fields(TrainingArguments)])
             check_settings(self.training)
             # said outright, since processes that share no GPU are joined on CPUs only where that is asked for
             settings = {**TRAINING_DEFAULTS, "use_cpu": not torch.accelerator.is_available(), **self.training}
+            # the first process fits the closed form, which takes hours on large data sets, while the others wait
+            settings.setdefault("ddp_timeout", int(PATIENCE.total_seconds()))
             check_launch(bool(settings["use_cpu"]))
             try:
+                if settings["use_cpu"] or parse_flag_from_env("ACCELERATE_USE_CPU"):
+                    join_on_cpus(settings)
                 self._arguments = TrainingArguments(**settings)
             except Exception as error:  # a wrong value comes to light wherever it is first used
                 raise DataError(f"The recipe's 'training' section cannot be used: {error}") from error
             check_joined(self._arguments)
         return self._arguments
+
+    def told_where(self) -> AbstractContextManager[None]:
+        """Have errors that name no data set name the file of the recipe."""
+        return told_where(
+            self.place, "recipe", [*(folder for _, folder in self.folders), str(self.training["output_dir"])]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as it was after overrides."""
@@ -310,10 +325,14 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
         raise DataError(f"'{path}' must hold the sections {SECTIONS}, but holds {type(content).__name__}.")
     if not named:
         content["data"] = {}  # not the folders that the file has as examples
-    for dotted, value in parse_overrides(argv[named:]):
-        override(content, dotted, value)
-    check_keys("top-level", content, [item.name for item in fields(Recipe)])
-    return Recipe(**{key: value for key, value in content.items() if value is not None})
+    overrides = parse_overrides(argv[named:])
+    with told_where(path if named else None, "recipe"):
+        for dotted, value in overrides:
+            override(content, dotted, value)
+        check_keys("top-level", content, [item.name for item in fields(Recipe)])
+        recipe = Recipe(**{key: value for key, value in content.items() if value is not None})
+    recipe.place = path if named else None
+    return recipe
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[list[str], Any]]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, KernelRidge, one_thread
+from neural_clip.evaluation.baselines.ridge import MAX_SIZE, RELATIVE_ALPHAS, CholeskyRidge, Rows, one_thread
+from neural_clip.evaluation.baselines.whitening import mean_of, row_blocks
 from neural_clip.modeling_neural_clip import NeuralClipModel, mean_features
+from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.tiles import unit_vectors
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.trainer import validation_two_way
@@ -48,8 +50,13 @@ def wanted_vectors(model: NeuralClipModel, known: Sequence[str], image_embeds: n
     layers = [encoder.alignment.layers[name] for name in known]
     aligned = torch.cat([layer(torch.randn(N_DRAWS, layer.in_features, generator=generator)) for layer in layers])
     outputs = mean_features(model.project("fmri", encoder.network(aligned))).numpy()
-    inverse = KernelRidge(unit_vectors(outputs), aligned.numpy())
-    return inverse.predict(unit_vectors(image_embeds), [DRAWN_ALPHA])[0]
+    inputs, wanted = unit_vectors(outputs).astype(np.float64), aligned.numpy()
+    mean = inputs.mean(axis=0)
+    inputs -= mean
+    penalty = DRAWN_ALPHA * (inputs**2).sum() / len(inputs)  # relative to the mean eigenvalue, as everywhere
+    gram = inputs.T @ inputs + penalty * np.eye(inputs.shape[1])
+    inverse = np.linalg.solve(gram, inputs.T @ (wanted - wanted.mean(axis=0)))
+    return (unit_vectors(image_embeds) - mean) @ inverse + wanted.mean(axis=0)
 
 
 def of_subject(recordings: RecordingDataset, subject: int) -> RecordingDataset:
@@ -70,6 +77,9 @@ def start_by_ridge(
 ) -> None:
     """Set the fMRI layer of a new subject by ridge regression, its strength chosen by validation 2-way accuracy.
 
+    Recordings are read by blocks, and one matrix of float32 with as many rows as there are recordings, or voxels where
+    these are fewer, is held beside them. Of more than [`MAX_SIZE`] recordings with more voxels, so many are fitted.
+
     Args:
         model ([`NeuralClipModel`]): In `eval()` mode; the layer of `name` is there already and is overwritten.
         name (`str`): Whose layer.
@@ -88,16 +98,30 @@ def start_by_ridge(
             "layer of a new subject starts from is chosen by telling two or more apart. Leave this subject out by "
             "'--subjects', or prepare more validation recordings."
         )
-    batch = train.__getitems__(list(range(len(train))))
-    wanted = wanted_vectors(model, known, batch["image_embeds"].numpy(), seed)
-    ridge = KernelRidge(batch["fmri_values"].numpy(), wanted)
-    encoder: Any = model.encoders["fmri"]
-    layer, scores = encoder.alignment.layers[name], []
-    for alpha in RELATIVE_ALPHAS:
-        set_layer(layer, *ridge.coefficients(alpha))
+    rows, encoder = _rows_fitted(train.part), cast(Any, model.encoders["fmri"])
+    wanted = wanted_vectors(model, known, train.labels(rows.tolist())["image_embeds"].numpy(), seed)
+    mean = mean_of(train.part, rows)
+    blocks = [rows[block] for block in row_blocks(train.part, rows)]
+    ridge = CholeskyRidge(Rows(lambda which: train.values(which.tolist()).numpy() - mean, blocks), wanted)
+    layer, strengths, scores = encoder.alignment.layers[name], RELATIVE_ALPHAS[::-1], list[float]()
+    for alpha in strengths:
+        try:
+            weights = ridge.weights(alpha)
+        except DataError:
+            if not scores:
+                raise
+            break  # too weak for float32, as all that follow
+        set_layer(layer, weights, wanted.mean(axis=0) - mean @ weights)
         scores.append(validation_two_way(model, validation))
-    best = len(scores) - 1 - int(np.argmax(scores[::-1]))  # the stronger ridge wins a tie
-    set_layer(layer, *ridge.coefficients(RELATIVE_ALPHAS[best]))
+    weights = ridge.weights(strengths[int(np.argmax(scores))])  # the stronger ridge wins a tie
+    set_layer(layer, weights, wanted.mean(axis=0) - mean @ weights)
+
+
+def _rows_fitted(part: Split) -> np.ndarray:
+    """All rows, or as many as a matrix may have, spread evenly, where voxels are more than that too."""
+    if len(part) <= MAX_SIZE or part.values([0])[0].size <= MAX_SIZE:
+        return np.arange(len(part))
+    return np.linspace(0, len(part) - 1, MAX_SIZE).astype(int)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from neural_clip.configuration_neural_clip import AVERAGE_NAME
 from neural_clip.errors import DataError
 from neural_clip.evaluation.validation_predictions import ValidationPredictions, write_predictions
 from neural_clip.files.places import command_line, place_line
+from neural_clip.files.whole import only_writer
 from neural_clip.gallery.fit import check_prepared_alike
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.facts import Facts
@@ -50,12 +51,22 @@ from neural_clip.training.closed_form import add_closed_forms
 from neural_clip.training.confidence import fit_confidence, keep_temperature
 from neural_clip.training.dry_run import estimate
 from neural_clip.training.end_warnings import end_warnings
-from neural_clip.training.folds import FoldTrainer, HeldOut, StopAfter, config_of, cross_validate, folds_of
+from neural_clip.training.folds import (
+    FoldTrainer,
+    HeldOut,
+    StopAfter,
+    config_of,
+    cross_validate,
+    finished_folds,
+    folds_of,
+    number_of,
+)
 from neural_clip.training.model import build_model, load_tower, model_config
 from neural_clip.training.processes import once_a_machine
 from neural_clip.training.recipe import Recipe
 from neural_clip.training.record import training_record
 from neural_clip.training.run_folder import RunFolder, check_place
+from neural_clip.training.run_state import states_of
 from neural_clip.training.settings import check_metric
 from neural_clip.training.splits import Splits, notes_on_streaming, without_validation
 from neural_clip.training.termination import EXIT_CODE, SaveOnTermination, Terminated
@@ -81,7 +92,9 @@ def train(recipe: Recipe) -> Path:
     if recipe.dry_run:
         arguments.report_to, arguments.push_to_hub = [], False
     output_dir = Path(str(arguments.output_dir))
-    given = [(modality, PreparedSet.open(folder, recipe.streaming)) for modality, folder in recipe.folders]
+    given = [
+        (modality, PreparedSet.open(folder, recipe.streaming or recipe.dry_run)) for modality, folder in recipe.folders
+    ]
     check_place(output_dir, [opened.folder for _, opened in given])
     check_modalities(given)
     data = by_key(opened for _, opened in given)
@@ -107,7 +120,7 @@ def train(recipe: Recipe) -> Path:
     folds = recipe.folds if not splits.validation else 0
     if folds:
         check_folds(splits.train)
-        folds_of(splits.train, folds)  # refused before anything is read
+        folds = number_of(folds_of(splits.train, folds))  # refused before anything is read
     if not splits.validation:
         without_validation(arguments, recipe.training, data_places(recipe))
     check_metric(recipe.training, [part.key for part in splits.validation])
@@ -122,14 +135,15 @@ def train(recipe: Recipe) -> Path:
     if start is not None:
         check_resumed_encoder(str(start), recipe, identity)
         check_prepared_alike(start, list(data.values()))
-    held_out = None
+    held_out, finished = None, finished_folds(folder.folds, recipe, data)
     if folds and not recipe.dry_run:
 
         def trainer_of(of_fold: TrainingArguments, parts: Splits) -> FoldTrainer:
             model = build_model(config_of(config, parts), None, of_fold.seed)
             return cast(FoldTrainer, _trainer(of_fold, model, parts, recipe, processor, FoldTrainer))
 
-        held_out = cross_validate(trainer_of, arguments, splits.train, folds)
+        with only_writer(folder.path):
+            held_out = cross_validate(trainer_of, arguments, splits.train, folds, finished)
     model = build_model(config, tower, arguments.seed)
     trainer = _trainer(arguments, model, splits, recipe, processor)
     if held_out is not None:
@@ -138,14 +152,16 @@ def train(recipe: Recipe) -> Path:
         trainer.min_batches = check_resumed_batches(str(start), trainer.deciding_batches())
         check_resumed_weights(start, model)
     if trainer.is_world_process_zero():
-        streaming = notes_on_streaming(splits.train, recipe.shuffle_buffer_size)
+        streaming = notes_on_streaming(splits.train, recipe.shuffle_buffer_size) if recipe.streaming else []
         _print_notes([*splits.notes, *folder.notes, *streaming], trainer)
     if recipe.dry_run:
-        lines = estimate(trainer, output_dir, 1 + folds)
+        lines = estimate(trainer, output_dir, recipe, data.values(), 1 + folds)
         if trainer.is_world_process_zero():
             print("\n".join(["dry run: nothing is kept or written", *lines]))
         return output_dir
     _run(trainer, folder, start, recipe, facts, held_out)
+    if trainer.is_world_process_zero():
+        finished.remove()
     if arguments.push_to_hub and trainer.is_world_process_zero():
         _push(recipe, output_dir)
     return output_dir
@@ -166,7 +182,16 @@ def _run(
         wait()  # until the folder is there
         arguments.output_dir = str(folder.partial)
         try:
-            trainer.train(resume_from_checkpoint=str(folder.partial / start.name) if start else None)
+            try:
+                trainer.train(resume_from_checkpoint=str(folder.partial / start.name) if start else None)
+            finally:
+                arguments.output_dir = output_dir
+            termination.end_at_once(bool(states_of(folder.partial)), arguments.device)
+            wait()  # until every process has read the best weights
+            with raised_by_all(arguments.device):
+                if is_first:
+                    warnings = _save(trainer, folder, recipe, facts, held_out)
+                    trainer.remove_other_states()
         except (KeyboardInterrupt, Terminated) as stop:
             if is_first:
                 steps = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
@@ -174,13 +199,6 @@ def _run(
             if isinstance(stop, Terminated):
                 raise SystemExit(EXIT_CODE) from None
             raise
-        finally:
-            arguments.output_dir = output_dir
-        wait()  # until every process has read the best weights
-        with raised_by_all(arguments.device):
-            if is_first:
-                warnings = _save(trainer, folder, recipe, facts, held_out)
-                trainer.remove_other_states()
     wait()  # until the checkpoint stands
     if is_first:
         print(f"kept: {_outcome(trainer, held_out)}", file=sys.stderr)
@@ -203,13 +221,15 @@ def _save(
     model = cast(NeuralClipModel, trainer.model)
     check_weights(model)
     train, validation = trainer.recordings.sets, trainer.validation
-    network = {part.key: neural_embeds(model.eval(), part) for part in validation}
-    warnings = end_warnings(trainer, network)
+    scored, folds, embeds, n_held_out = validation, None, {}, 0
+    if held_out is not None:
+        scored, folds, embeds, n_held_out = train, held_out.folds, held_out.embeds, len(held_out.two_way)
+    else:
+        embeds = {part.key: neural_embeds(model.eval(), part) for part in validation}
+    warnings = end_warnings(trainer, scored, embeds, n_held_out)
     record = training_record(recipe, facts, trainer) | {"warnings": warnings}
-    scored, folds, embeds = validation, None, network
     if held_out is not None:
         record["cross_validation"] = held_out.as_dict()
-        scored, folds, embeds = train, held_out.folds, held_out.embeds
     if recipe.closed_form:
         record["closed_form"], embeds = add_closed_forms(model, train, validation, embeds, folds)
     predictions = [ValidationPredictions.of(part.part, part.rows, embeds[part.key]) for part in scored]

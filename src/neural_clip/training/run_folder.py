@@ -3,6 +3,7 @@
 A run of `out` writes into `out.partial`: the states that `Trainer` saves, and at its end model, processor, record and
 card. Then the folder is renamed to `out`, in place of an older run there. What an interruption leaves in `out.partial`
 is what `--resume` goes on from; a run that is to replace it moves it to `out.interrupted` until it has a state itself.
+The finished folds of cross-validation lie in `out.folds` until the run is over.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class RunFolder:
     def __init__(self, output_dir: str | Path) -> None:
         self.notes: list[str] = []
         self.path = place_of(output_dir)
-        self.partial, self.aside = (
-            self.path.with_name(f"{self.path.name}.{what}") for what in ("partial", "interrupted")
+        self.partial, self.aside, self.folds = (
+            self.path.with_name(f"{self.path.name}.{what}") for what in ("partial", "interrupted", "folds")
         )
         with told(self.path, of_any_kind=True):
             self.aside.is_dir()  # raises where the name is too long
@@ -93,7 +94,8 @@ class RunFolder:
                 return state
             passed.append(f"'{state}' cannot be resumed from: {found}.")
         if not passed:
-            raise DataError(f"'resume' is true, but '{self.path}' holds no checkpoint to resume from.")
+            again = f" Without it, the run goes on from the folds in '{self.folds}'." if self.folds.is_dir() else ""
+            raise DataError(f"'resume' is true, but '{self.path}' holds no checkpoint to resume from.{again}")
         raise DataError(" ".join(passed))
 
     @contextmanager

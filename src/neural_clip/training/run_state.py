@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from neural_clip.errors import DataError
 from neural_clip.files.numbers import is_count
-from neural_clip.files.reading import read_text
+from neural_clip.files.reading import read_json
 from neural_clip.files.record import record_files
 from neural_clip.files.whole import write_whole
 
@@ -55,8 +55,8 @@ def mark_finished(state: Path) -> None:
 def object_in(path: Path) -> dict[str, Any] | None:
     """What a file of a state holds, or nothing where that is no JSON object."""
     try:
-        found = json.loads(read_text(path))
-    except (DataError, ValueError, RecursionError):
+        found = read_json(path, finite=False)  # gradients that overflowed are logged as NaN
+    except DataError:
         return None
     return found if isinstance(found, dict) else None
 

@@ -132,7 +132,7 @@ def check_held_out(train: list[RecordingDataset], data: list[PreparedSet]) -> No
             if other.key == part.key or other.facts.modality != part.modality or other.facts.category_level:
                 continue  # categories are in all splits
             for split in (name for name in ("test", "validation") if other.facts.splits[name]["rows"]):
-                shown = other.images.of(other.split(split).shown_ids)
+                shown = other.images.of(other.distinct(split))
                 mine = part.part.data.images.of(part.part.shown_ids)
                 if len(found := np.flatnonzero(same_images(mine, shown) >= 0)):
                     raise DataError(

@@ -117,8 +117,8 @@ def notes_on_test(name: str, facts: Facts) -> list[str]:
     """What evaluation will not be able to do with a test split."""
     test = facts.splits.get("test", {})
     if (n_images := test.get("images", 2)) < 2:
-        found = "one image" if n_images else "no image"
-        return [f"the test split of '{name}' shows {found}; an evaluation needs two or more."]
+        found, more = ("one image", ", or `--gallery all`") if n_images else ("no image", "")
+        return [f"the test split of '{name}' shows {found}; an evaluation needs two or more{more}."]
     if test.get("concepts", 2) < 2:
         return [f"the test split of '{name}' shows one concept; scores of classes will say nothing."]
     return []

@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from neural_clip.errors import DataError
+from neural_clip.files.reading import read_json
 from neural_clip.files.whole import write_whole
 from neural_clip.gallery.embedding import embed_recordings
 from neural_clip.processing_neural_clip import NeuralClipProcessor
@@ -282,7 +283,7 @@ class NeuralClipTrainer(Trainer):
 
     def _complete(self, folder: Path) -> None:
         """Write beside a state what `Trainer` does not; it names no folder, which may be moved."""
-        state = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        state = read_json(folder / TRAINER_STATE_NAME, finite=False)
         write_whole(folder / TRAINER_STATE_NAME, json.dumps(state | {"best_model_checkpoint": None}, indent=2) + "\n")
         write_whole(folder / BATCHES_FILE, json.dumps(self.deciding_batches(), indent=2) + "\n")
         if self.processor is not None:

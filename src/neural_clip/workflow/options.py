@@ -16,6 +16,8 @@ class RunOptions(Options):
     Args:
         recipe (`str`): Settings of one's own go into a YAML file, as for `neural-clip train`.
         gallery (`str`, *optional*): As in [`EvaluateOptions`].
+        num_proc (`int`): What each takes for baselines stands in [`EvaluateOptions`].
+        streaming (`bool`): In training and evaluation. Outputs are the same, so that a run may go on with or without.
         overwrite (`bool`): What was made of something else is made anew, and whatever was made of that; all steps
             where nothing differs. What lay there stays in `replaced-1` and so on until the last step is done.
     """
@@ -28,11 +30,14 @@ class RunOptions(Options):
     seed: int | None = option(None, "of training; default that of the recipe", type=int, least=0)
     epochs: int | None = option(None, "of training; default those of the recipe", type=int, least=1)
     folds: int | None = option(
-        None, "of cross-validation where there is no validation split, 0 for not; default those of the recipe",
+        None, "of cross-validation where there is no validation split; 0: do not; default those of the recipe",
         type=int, least=0,
     )  # fmt: skip
     gallery: str | None = option_of(EvaluateOptions, "gallery")
-    num_proc: int = option(1, "processes that prepare and embed", type=int, metavar="N", least=1)
+    streaming: bool = option_of(EvaluateOptions, "streaming")
+    num_proc: int = option(
+        1, "processes that prepare, embed images, examine and fit baselines", type=int, metavar="N", least=1
+    )
     overwrite: bool = option(False, "begin anew where the folder holds another run, or this one")
 
 
@@ -42,6 +47,7 @@ class LeaveOutOptions(Options):
 
     Args:
         subjects (`Sequence[str]`, *optional*): People with recordings of the test split.
+        num_proc (`int`): As in [`RunOptions`].
         overwrite (`bool`): As in [`RunOptions`], for every person who is left out.
     """
 
@@ -53,5 +59,6 @@ class LeaveOutOptions(Options):
     epochs: int | None = option_of(RunOptions, "epochs")
     baselines: Sequence[str] = option_of(EvaluateOptions, "baselines")
     templates: str | None = option_of(EvaluateOptions, "templates")
-    num_proc: int = option(1, "processes that examine the data", type=int, metavar="N", least=1)
+    streaming: bool = option_of(EvaluateOptions, "streaming")
+    num_proc: int = option(1, "processes that examine the data and fit baselines", type=int, metavar="N", least=1)
     overwrite: bool = option_of(RunOptions, "overwrite")

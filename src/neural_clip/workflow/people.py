@@ -82,6 +82,7 @@ def leave_one_person_out(
     for fold in folds.values():
         check_folder(fold.output_dir)
         fold.check()
+        _check_scoring(fold)
     with only_writer(output_dir / PEOPLE_FILE):
         for (
             fold
@@ -124,6 +125,14 @@ def _people(facts: Facts, options: LeaveOutOptions) -> list[str]:
     return list(dict.fromkeys(options.subjects or tested))
 
 
+def _check_scoring(fold: Workflow) -> None:
+    """Raise where the person could not be scored, such as for want of templates."""
+    from neural_clip.evaluation.by_person import person_galleries
+    from neural_clip.evaluation.scope import scored_parts
+
+    person_galleries(scored_parts(fold.opened(), fold.scored()), fold.scored())
+
+
 def _check_output(output_dir: Path, facts: Facts) -> None:
     """Raise where the folder holds something else than folds."""
     check_takes_files(output_dir)
@@ -141,10 +150,13 @@ def _fold(source: Source, output_dir: Path, person: str, options: LeaveOutOption
     """The run that trains on all others."""
     from neural_clip.training.model import trained_subjects
 
-    run = RunOptions(recipe=options.recipe, seed=options.seed, epochs=options.epochs, overwrite=options.overwrite)
+    run = RunOptions(
+        recipe=options.recipe, seed=options.seed, epochs=options.epochs, overwrite=options.overwrite,
+        num_proc=options.num_proc, streaming=options.streaming,
+    )  # fmt: skip
     scoring = EvaluateOptions(
         protocol=PROTOCOL, subject="average", subjects=[person], baselines=options.baselines, controls=False,
-        templates=options.templates,
+        templates=options.templates, streaming=options.streaming,
     )  # fmt: skip
     fold = Workflow([source], output_dir / person, run, command, scoring=scoring)
     wanted = (fold.recipe().model.get(source.modality) or {}).get("subjects")

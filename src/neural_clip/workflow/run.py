@@ -33,8 +33,9 @@ from neural_clip.files.whole import check_apart, only_writer, sha256_of, write_w
 from neural_clip.gallery.searched import check_gallery
 from neural_clip.image_tower_files import weights_digest
 from neural_clip.prepared.facts import verify_prepared
-from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.modalities import MODALITIES, kind_of
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.several import by_key
 from neural_clip.prepared.splits import SPLITS
 from neural_clip.targets.embed_images import default_model
 from neural_clip.workflow.options import RunOptions
@@ -57,8 +58,9 @@ def run_workflow(
     """Go from recordings to a page of scores; goes on where an earlier run in the folder was interrupted.
 
     Args:
-        sources (sequence of `str` or `Path`): Manifests of `neural-clip prepare custom`, or prepared data sets, one a
-            modality. Images of a prepared data set without embeddings are embedded in its own folder.
+        sources (sequence of `str` or `Path`): Manifests of `neural-clip prepare custom`, one a modality, or prepared
+            data sets; those of one modality are of different corpora. Images of a prepared data set without
+            embeddings are embedded in its own folder.
         output_dir (`str` or `Path`): Folder of everything: a new one, an empty one, or that of an earlier run.
         options ([`RunOptions`], *optional*): What is trained, and how.
         command (`str`): Command line for the record of the evaluation.
@@ -93,7 +95,7 @@ class Workflow:
     """The steps of a run, and what their outputs are made from.
 
     Args:
-        sources (`list[Source]`): One a modality.
+        sources (`list[Source]`): Of one modality one, or prepared data sets of different corpora.
         output_dir (`Path`): Folder of the run.
         options ([`RunOptions`]): What is trained, and how.
         command (`str`): Command line for the record of the evaluation.
@@ -118,28 +120,37 @@ class Workflow:
         """Folder of the report."""
         return self.output_dir / "evaluation"
 
+    def opened(self) -> dict[str, PreparedSet]:
+        """Data sets by what reports call them."""
+        return by_key(PreparedSet.open(source.folder, self.options.streaming) for source in self.sources)
+
     def scored(self) -> EvaluateOptions:
         """Options of the evaluation: subjects who are trained on, or the average subject where none of them is tested.
 
         Raises:
-            DataError: If it is fMRI, for which there is no average subject.
+            DataError: If it is fMRI, or of several corpora, for which there is no average subject.
         """
-        from neural_clip.training.model import trained_subjects
+        from neural_clip.training.model import encoder_settings
 
         if self.scoring is not None:
             return self.scoring
-        options, settings = EvaluateOptions(gallery=self.options.gallery), self.recipe().model
-        facts = {source.modality: source.facts for source in self.sources}
+        options = EvaluateOptions(gallery=self.options.gallery, streaming=self.options.streaming)
+        settings = self.recipe().model
+        facts = {key: opened.facts for key, opened in self.opened().items()}
         tested = {name for found in facts.values() for name, rows in found.subject_splits.items() if rows.get("test")}
         known: set[str] = set()
-        for modality, found in facts.items():
-            known |= set(trained_subjects(found, modality, (settings.get(modality) or {}).get("subjects")))
+        for modality in {source.modality for source in self.sources}:
+            sets = [found for key, found in facts.items() if kind_of(key) == modality]
+            known |= set(encoder_settings(sets, modality, settings.get(modality) or {})["subjects"])
         if tested <= known:
             return options
         if tested & known:
             return replace(options, subjects=sorted(tested & known))
-        if not all(MODALITIES[modality].sensors for modality in facts):
-            raise DataError(f"The test subjects {sorted(tested)} are not trained on, so their fMRI cannot be scored.")
+        if not all(MODALITIES[source.modality].sensors and not source.several for source in self.sources):
+            raise DataError(
+                f"The test subjects {sorted(tested)} are not trained on, so they cannot be scored: fMRI, and several "
+                "corpora of one modality, have no average subject."
+            )
         return replace(options, subject="average")
 
     def steps(self) -> list[Step]:
@@ -166,7 +177,8 @@ class Workflow:
             from neural_clip.targets.encoder import TargetEncoder
 
             TargetEncoder([self.model])
-        _ = recipe.training_arguments  # reading them checks the settings
+        with recipe.told_where():
+            _ = recipe.training_arguments  # reading them checks the settings
 
     def _needs_encoder(self, source: Source) -> bool:
         """Whether images are to be embedded."""
@@ -203,6 +215,7 @@ class Workflow:
         for name in ("seed", "epochs", "folds"):
             value = getattr(self.options, name)
             words += [] if value is None else [f"--{name}", str(value)]
+        words += ["--streaming", "true"] if self.options.streaming else []
         for modality, subjects in self.trained.items():
             words += [f"--model.{modality}.subjects", json.dumps(subjects)]
         return read_recipe([*words, "--resume", str(resume).lower(), "--overwrite", "false"])
@@ -211,8 +224,9 @@ class Workflow:
         """What decides each output, beside the outputs before it."""
         data: dict[str, Any] = {name: value for source in self.sources for name, value in source.made_from().items()}
         if any(source.manifest and not source.brings_embeddings for source in self.sources):
-            data["the image encoder"] = self.model
-            if (folder := Path(self.model).expanduser()).is_dir():
+            folder, data["the image encoder"] = Path(self.model).expanduser(), self.model
+            if folder.is_dir():  # wherever it lies
+                data["the image encoder"] = folder.resolve().name
                 data["the weights of the image encoder"] = weights_digest(folder)
         return {
             "data": data, "checkpoint": dict(self._settings()),
@@ -242,7 +256,9 @@ class Workflow:
         left_out = {"data", "output_dir", "resume", "overwrite"}
         left_out |= set(MODALITIES) - {source.modality for source in self.sources}
         for section, value in shared_value(self.recipe().as_dict()).items():
-            if section not in left_out:
+            if section == "streaming":
+                yield section, None  # with and without, the weights are the same
+            elif section not in left_out:
                 kept = {k: v for k, v in value.items() if k not in left_out} if isinstance(value, dict) else value
                 yield from _leaves(kept, section)
 
@@ -280,7 +296,7 @@ class Workflow:
     @property
     def fingerprints(self) -> dict[str, str]:
         """Of the data sets."""
-        return {source.modality: source.facts.fingerprint for source in self.sources}
+        return {source.key: source.facts.fingerprint for source in self.sources}
 
     @property
     def findings(self) -> Path:
@@ -306,8 +322,8 @@ class Workflow:
             print(in_words(source.folder, findings))
             if counts_of(findings)["error"]:
                 raise DataError(f"'{source.folder}' has errors, so its scores would be wrong. They are listed above.")
-            told[source.modality] = {
-                "folder": shared_value(source.folder), "fingerprint": self.fingerprints[source.modality],
+            told[source.key] = {
+                "folder": shared_value(source.folder), "fingerprint": self.fingerprints[source.key],
                 "findings": [asdict(finding) for finding in findings],
             }  # fmt: skip
         self.findings.parent.mkdir(exist_ok=True)
@@ -328,8 +344,10 @@ class Workflow:
         from neural_clip.training.run import train
         from neural_clip.training.run_folder import RunFolder
 
-        scored_parts({source.modality: PreparedSet.open(source.folder) for source in self.sources}, self.scored())
-        train(self.recipe(resume=bool(RunFolder(self.checkpoint).interrupted())))
+        scored_parts(self.opened(), self.scored())
+        recipe = self.recipe(resume=bool(RunFolder(self.checkpoint).interrupted()))
+        with recipe.told_where():
+            train(recipe)
 
     def is_evaluated(self) -> bool:
         """Whether the report is whole and about this checkpoint and these data sets."""
@@ -348,14 +366,15 @@ class Workflow:
 
         folders = [source.folder for source in self.sources]
         evaluate_checkpoints(
-            {"neural_clip": self.checkpoint}, folders, self.evaluation, self.scored(), command=self.command
-        )
+            {"neural_clip": self.checkpoint}, folders, self.evaluation, self.scored(), command=self.command,
+            num_proc=self.options.num_proc,
+        )  # fmt: skip
 
     def report(self) -> None:
         """Write text, page and pictures."""
         from neural_clip.report.write import write_report
 
-        data: dict[str, str | Path | PreparedSet] = {source.modality: source.folder for source in self.sources}
+        data: dict[str, str | Path | PreparedSet] = {source.key: source.folder for source in self.sources}
         write_report(self.evaluation / REPORT_FILE, data=data)
 
 

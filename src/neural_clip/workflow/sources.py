@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from neural_clip.corpora.custom.manifest import Manifest, read_manifest
@@ -15,6 +15,7 @@ from neural_clip.errors import DataError
 from neural_clip.files.whole import moved_aside, only_writer, place_of, restore
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.several import by_key
 
 MANIFESTS = (".yaml", ".yml")
 
@@ -28,12 +29,19 @@ class Source:
         modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
         folder (`str`): The prepared data set, which a manifest will become; a name on the Hub is one too.
         manifest ([`Manifest`], *optional*): What a manifest says.
+        several (`bool`): Whether it is one of several corpora of its modality.
     """
 
     given: str
     modality: str
     folder: str
     manifest: Manifest | None = None
+    several: bool = False
+
+    @property
+    def key(self) -> str:
+        """What reports call it: `"eeg"`, or `"eeg.things_eeg2"` as one of several corpora."""
+        return f"{self.modality}.{self.facts.corpus}" if self.several else self.modality
 
     @property
     def is_there(self) -> bool:
@@ -60,16 +68,13 @@ class Source:
         """Files and folders that nothing may be written into."""
         if self.manifest is None:
             return [self.folder] if Path(self.folder).is_dir() else []
-        root, images = Path(self.given).parent, self.manifest.images
-        named = [*(entry.file for entry in self.manifest.recordings), images.folder if images else None]
-        named += self.manifest.place_files
-        return [self.given, *(root / name for name in named if name)]
+        return [self.given, *(Path(self.given).parent / name for name in self.manifest.named_files)]
 
     def made_from(self) -> dict[str, str | None]:
         """What decides the prepared data set: digests by what they are of."""
         if self.manifest is None:
             facts = self.facts
-            return {f"the {self.modality} data set": facts.fingerprint if facts.image_encoder else None}
+            return {f"the {self.key} data set": facts.fingerprint if facts.image_encoder else None}
         root = Path(self.given).parent
         content = json.dumps(asdict(self.manifest), sort_keys=True, default=str)
         files = {
@@ -80,16 +85,16 @@ class Source:
 
 
 def open_sources(given: Sequence[str | Path], output_dir: Path) -> list[Source]:
-    """Read manifests and open data sets, at most one a modality.
+    """Read manifests and open data sets: several of one modality are prepared and of different corpora.
 
     Args:
         given (sequence of `str` or `Path`): YAML files, folders, or names of data sets on the Hub.
         output_dir (`Path`): Where manifests are prepared: in `data/<modality>`.
 
     Raises:
-        DataError: If one cannot be read, or two hold the same modality.
+        DataError: If one cannot be read, or two of one modality cannot be told apart.
     """
-    found: dict[str, Source] = {}
+    found: list[Source] = []
     for name in map(str, given):
         if Path(name).is_file() or Path(name).suffix.lower() in MANIFESTS:
             manifest = read_manifest(name)
@@ -97,15 +102,19 @@ def open_sources(given: Sequence[str | Path], output_dir: Path) -> list[Source]:
         else:
             put_back(name)
             source = Source(name, PreparedSet.open(name).facts.modality, name)
-        if source.modality in found:
-            raise DataError(
-                f"'{found[source.modality].given}' and '{name}' both hold {source.modality}; give one. Several "
-                "corpora of a modality are for `neural-clip train` and `evaluate` (--data eeg=A eeg=B)."
-            )
-        found[source.modality] = source
+        found.append(source)
     if not found:
         raise DataError("Invalid value for the 'sources' parameter. Allowed is one or more, but got none.")
-    return list(found.values())
+    kinds = [source.modality for source in found]
+    found = [replace(source, several=kinds.count(source.modality) > 1) for source in found]
+    for source in (each for each in found if each.several and each.manifest):
+        first, second, *_ = (each.given for each in found if each.modality == source.modality)
+        raise DataError(
+            f"'{first}' and '{second}' both hold {source.modality}, and '{source.given}' is a manifest. Several data "
+            "sets of one modality are given prepared (`neural-clip prepare custom`), and of different corpora."
+        )
+    by_key(PreparedSet.open(source.folder) for source in found if source.several)  # told apart by their corpora
+    return found
 
 
 def put_back(folder: str) -> None:

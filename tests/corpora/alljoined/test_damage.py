@@ -103,7 +103,9 @@ RAW = {
     "another interval": (written(samples=SLOW), "follow each other every 0.78125 s"),
     "a channel absent": (written(names=["X", *LABELS[1:]]), "lacks 1 of the 32 electrodes of Alljoined-1.6M, such as "
                                                             "'Cz'"),
-    "another unit": (written(values=np.zeros_like(VALUES) + 7), "the unit is V"),
+    "no signal": (written(values=np.zeros_like(VALUES) + 7), "half of the channels or more do not vary over time"),
+    "another unit": (written(values=np.clip(1000 * (VALUES - VALUES.mean(1, keepdims=True).round().astype(int)),
+                                            -2**15, 2**15 - 1)), "the unit is V"),
     "fewer test trials": (written(1, 1, ids=made.shown(8, 1, 1)[:-1]), "sub-08: .'test trials': 22. instead of"),
     "no images": (gone("stimuli"), "--images-dir"),
     "an image absent": (gone("stimuli/images/00003.jpg"), r"1 of the images cannot be used.*00003\.jpg"),

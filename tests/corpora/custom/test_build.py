@@ -398,7 +398,10 @@ def test_bad_embeddings_are_named(tmp_path, vectors, changes, message):
         ({"image_column": "img"}, "no column 'img'; it has 'picture', 'block'"),
         ({"picks": ["A", "Z"]}, "no channel 'Z'"),
         ({"picks": ["mag"]}, "no channel of type"),
-        ({"tmin": 5.0, "tmax": 6.0}, "leave no sample"),
+        ({"tmin": 5.0, "tmax": 6.0}, "spans -0.1 to 0.4 s from onset; 'tmin' .5 s. and 'tmax' .6 s. must lie within"),
+        ({"tmin": -0.11, "tmax": 0.2}, "'tmin' .-0.11 s. and 'tmax' .0.2 s. must lie within"),
+        ({"tmin": 0.0, "tmax": 1.0}, "'tmin' .0 s. and 'tmax' .1 s. must lie within"),
+        ({"tmin": 0.001, "tmax": 0.009}, "the window of 0.001 to 0.009 s holds no sample at 100 Hz"),
         ({"keep": {"block": [99]}}, "no row is left"),
         ({"events": "x.tsv"}, "do not use 'events'"),
     ],
@@ -410,13 +413,20 @@ def test_bad_epochs_entries_are_named(tmp_path, changes, message):
         prepared(tmp_path, manifest)
 
 
+def test_a_window_may_begin_and_end_between_the_samples_of_epochs(tmp_path):
+    manifest, _ = eeg_manifest(tmp_path)
+    manifest["defaults"] |= {"tmin": -0.109, "tmax": 0.409}
+    metadata = verify_prepared(prepared(tmp_path, manifest))
+    assert (metadata["tmin"], metadata["n_times"]) == (pytest.approx(-0.1), 51)
+
+
 def test_bad_epochs_files_are_named(tmp_path):
     manifest, _ = eeg_manifest(tmp_path)
     path = tmp_path / "2-epo.fif"
     cases = [
         (lambda: save_epochs(path, metadata=False), "has no metadata"),
         (lambda: save_epochs(path, names=("B", "A", "C")), r"channel 1 is 'B' instead of 'A'.*order"),
-        (lambda: save_epochs(path, sfreq=200.0), "has sfreq 200.0"),
+        (lambda: save_epochs(path, sfreq=120.0), "has sfreq 120.0"),
         (lambda: save_epochs(path), "shows 'im00'|nearest"),
         (lambda: path.write_bytes(path.read_bytes()[:1000]), "cannot be read"),
         (lambda: path.write_bytes(b"junk"), "cannot be read"),
@@ -457,10 +467,13 @@ def test_channels_marked_bad_are_not_taken_in_silence(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mask": "nowhere.nii"}, "There is no mask '.*nowhere.nii'"),
+        ({"mask": "nowhere.nii"}, r"There is no mask '.*nowhere.nii'.* The manifest is '.*manifest\.yaml'"),
         ({"mask": None}, "'mask' must name the voxels"),
+        ({"data_key": "betas"}, "holds one array without a name, but 'data_key' is set"),
         ({"mask": "small.npy"}, r"has shape \(2, 2, 2\), but '.*run0.nii.gz' has shape \(3, 4, 2, 40\)"),
         ({"mask": "empty.npy"}, "no voxel above 0"),
+        ({"mask": "infinite.npy"}, r"infinite\.npy' holds NaN or infinite values"),
+        ({"mask": "nan.nii"}, r"nan\.nii' holds NaN or infinite values"),
         ({"mask": "shifted.nii"}, "their affines differ"),
         ({"t_r": 1.5}, "2.0 s in its header, but 't_r' is 1.5 s"),
         ({"window": [8, 4]}, "'window' is"),
@@ -468,7 +481,7 @@ def test_channels_marked_bad_are_not_taken_in_silence(tmp_path):
         ({"window": [4.5, 5.5]}, "is not covered"),
         ({"keep": {"trial_type": ["dog"]}}, "no row is left"),
         ({"keep": {}}, "shows 'category:rest'"),
-        ({"events": "nowhere.tsv"}, "There is no table"),
+        ({"events": "nowhere.tsv"}, r"There is no table.* The manifest is '.*manifest\.yaml'"),
         ({"events": None}, "need 'events'"),
         ({"block_step": -1.0}, "'block_step'"),
         ({"standardise": "all"}, "'none', 'run', but got 'all'"),
@@ -480,6 +493,9 @@ def test_bad_series_entries_are_named(tmp_path, changes, message):
     manifest, _, mask = series_manifest(tmp_path)
     np.save(tmp_path / "small.npy", np.ones((2, 2, 2)))
     np.save(tmp_path / "empty.npy", np.zeros(mask.shape))
+    np.save(tmp_path / "infinite.npy", np.where(mask, np.inf, 0))
+    spoiled = np.where(mask, 1, np.nan).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(spoiled, np.eye(4)), tmp_path / "nan.nii")
     nibabel.Nifti1Image(mask.astype(np.uint8), np.diag([2.0, 2, 2, 1])).to_filename(tmp_path / "shifted.nii")
     for entry in manifest["recordings"]:
         entry |= {key: value for key, value in changes.items() if key == "events"}

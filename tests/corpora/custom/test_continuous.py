@@ -551,6 +551,36 @@ def test_a_bids_recording_without_events_is_named(tmp_path):
         prepared(tmp_path, [bids_entry()], "meg")
 
 
+@pytest.mark.parametrize(("table", "name"), [("events", "onset"), ("events", "duration"), ("channels", "name")])
+def test_columns_that_bids_asks_for_are_named(tmp_path, table, name):
+    pytest.importorskip("mne_bids")
+    root, _ = bids_tree(tmp_path, ("01",))
+    path = next(root.rglob(f"*_{table}.tsv"))
+    text = path.read_text()
+    path.write_text(text.replace(name, "x" + name, 1))
+    with pytest.raises(
+        DataError, match=rf"_{table}\.tsv' has no column '{name}', which BIDS asks for; it has .*'x{name}'"
+    ):
+        prepared(tmp_path, [bids_entry()], "meg")
+    path.write_text(text.replace("\tgood", "\tbad").replace("\t", ","))  # mne-bids would know of no bad channel
+    with pytest.raises(DataError, match=rf"_{table}\.tsv' has no column .*,.*'\. Tabs separate columns\."):
+        prepared(tmp_path, [bids_entry()], "meg")
+
+
+def test_recordings_of_a_bids_data_set_are_called_by_their_own_names(tmp_path):
+    pytest.importorskip("mne_bids")
+    root, _ = bids_tree(tmp_path)
+    recordings = [bids_entry("01"), bids_entry("02", picks=["A", "B"])]
+    with pytest.raises(
+        DataError, match="'sub-02_ses-a_task-see_run-01_meg' has other channels than 'sub-01_ses-a_task"
+    ):
+        prepared(tmp_path, recordings, "meg")
+    table = next((root / "sub-02").rglob("*_events.tsv"))
+    table.write_text(table.read_text().replace("im05", "nowhere"))
+    with pytest.raises(DataError, match="'sub-02_ses-a_task-see_run-01_meg', row 10 shows 'nowhere"):
+        prepared(tmp_path, [bids_entry("01"), bids_entry("02")], "meg")
+
+
 def test_a_pipe_in_a_bids_data_set_is_named(tmp_path):
     pytest.importorskip("mne_bids")
     root, _ = bids_tree(tmp_path, ("01",))

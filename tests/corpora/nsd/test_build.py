@@ -228,8 +228,9 @@ def test_unknown_coco_images_are_named(raw_dir, tmp_path):
     shown = int(truth(raw_dir, 1)[0][0][4:])
     with pytest.raises(DataError, match=f"does not know COCO image {500 + shown}"):
         nsd.prepare(raw_dir, tmp_path / "out", annotations_dir=annotations(tmp_path / "coco", without=shown))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="instances_"):
-        nsd.prepare(raw_dir, tmp_path / "out", annotations_dir=tmp_path)
+        nsd.prepare(raw_dir, tmp_path / "out", annotations_dir=tmp_path / "empty")
 
 
 def test_visible_area_by_hand():
@@ -360,6 +361,13 @@ def test_scaled_region_files_are_refused(tmp_path):
     content[112:116] = np.float32(-1).tobytes()  # scl_slope
     (tmp_path / "V1.nii").write_bytes(content)
     with pytest.raises(DataError, match="plain numbers"):
+        read_mask(tmp_path / "V1.nii")
+
+
+def test_region_files_hold_finite_values(tmp_path):
+    values = np.array([0, 1, np.nan, 2, 0, 0, 0, 1], dtype=np.float32).reshape(2, 2, 2)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "V1.nii")
+    with pytest.raises(DataError, match=r"V1\.nii' holds NaN or infinite values"):
         read_mask(tmp_path / "V1.nii")
 
 

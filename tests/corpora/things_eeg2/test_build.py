@@ -275,6 +275,16 @@ def test_people_and_sessions_can_be_chosen_at_a_shell(raw, tmp_path):
     assert sorted(images) == sorted(shown) and len(shown) == 4 + 3
 
 
+def test_whitening_is_told_to_be_for_these_rows_alone(raw, tmp_path, capsys):
+    """At a shell and on the card, with the way out; scalings that other recordings can be given say nothing."""
+    words = ["--raw-dir", str(raw("raw")), "--subjects", "1", "--sessions", "1", "--output-dir"]
+    for name, more, told in (("mvnn", [], True), ("std", ["--scaling", "train_std"], False)):
+        main("things_eeg2", [*words, str(tmp_path / name), *more])
+        for text in (capsys.readouterr().err, (tmp_path / name / "README.md").read_text()):
+            assert ("takes no recordings as they were recorded: each session was whitened" in text) == told
+            assert ("--scaling train_std" in text) == told
+
+
 def test_facts_are_those_of_the_published_tables():
     assert REAL.session("training") == {
         "images shown": 16_710, "targets": 90, "different images": 8270, "images shown 2 times or more": 8270,

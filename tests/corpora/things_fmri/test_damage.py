@@ -18,6 +18,7 @@ from neural_clip.corpora.things_fmri import prepare
 from neural_clip.corpora.things_fmri.voxels import check_against_ceilings, noise_ceiling
 from neural_clip.errors import DataError
 from neural_clip.prepared.facts import read_metadata
+from prepared_rows import rows_with_split
 
 RESPONSES, STIMULI, VOXELS = (
     f"betas_csv/sub-01_{name}" for name in ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")
@@ -310,7 +311,7 @@ def test_betas_in_another_order_are_noticed_by_their_noise_ceilings():
 
 VOLUMES = {
     "betas cut": (cut(BETAS), r"run-01_betas\.nii\.gz' cannot be read"),
-    "betas absent": (absent(BETAS), r"no file of betas '.*run-01_betas\.nii\.gz'"),
+    "betas absent": (absent(BETAS), r"run-01_betas\.nii\.gz' does not exist\. Choose other .*--allow-partial"),
     "betas of another person": (copy(BETAS.replace("sub-01", "sub-02"), BETAS), "should have shape"),
     "a volume less": (image(BETAS, lambda data, affine: (data[..., 1:], affine)), "should have shape"),
     "betas of another run": (copy(BETAS.replace("run-01", "run-02"), BETAS), r"run-01_betas.*run-02_betas\.nii\.gz' "
@@ -379,6 +380,63 @@ def test_an_image_may_lie_in_the_wrong_folder_that_was_published(whole, tmp_path
     (images / "hula").mkdir()
     (images / "hula_hoop" / "hula_hoop_16s.jpg").rename(images / "hula" / "hula_hoop_16s.jpg")
     prepare(folder, tmp_path / "set")
+
+
+def left(whole, folder, *names):
+    """A copy without some files."""
+    shutil.copytree(whole, folder, copy_function=os.link)
+    for name in names:
+        (folder / name).unlink()
+    return folder
+
+
+@pytest.mark.parametrize("name", [RESPONSES, STIMULI, VOXELS])
+def test_people_whose_tables_are_lacking_are_left_out_if_asked_for(whole, tmp_path, name):
+    raw = left(whole, tmp_path / "raw", name)
+    with pytest.raises(DataError, match=r"no sub-01_.*--allow-partial"):
+        prepare(raw, tmp_path / "set")
+    facts = read_metadata(prepare(raw, tmp_path / "set", allow_partial=True))
+    assert facts["subjects"] == ["sub-02"]
+    assert facts["partial"] == {"sessions of sub-01": {"found": None, "declared": made.N_SESSIONS}}
+    assert (tmp_path / "set" / "not_downloaded.txt").read_text() == f"{name}\n"
+    assert "1 files are lacking; not_downloaded.txt lists them." in facts["known_defects"]
+    chosen = read_metadata(prepare(raw, tmp_path / "chosen", subjects=[2]))
+    assert chosen["partial"] is None and chosen["splits"] == facts["splits"]
+
+
+def test_sessions_whose_volumes_are_lacking_are_left_out_if_asked_for(whole, tmp_path):
+    """Absent, and a pointer of git-annex; somebody without a list of images is left out."""
+    raw, options = left(whole, tmp_path / "raw", BETAS), {"route": "volume", "average_repeats": False}
+    facts = read_metadata(prepare(raw, tmp_path / "set", allow_partial=True, **options))
+    kept = [session for session in range(1, made.N_SESSIONS + 1) if session != 2]
+    assert facts["preprocessing"]["sessions"] == {"sub-01": kept, "sub-02": [*range(1, made.N_SESSIONS + 1)]}
+    assert facts["partial"] == {"sessions of sub-01": {"found": len(kept), "declared": made.N_SESSIONS}}
+    other = prepare(raw, tmp_path / "chosen", subjects=[1], sessions=kept, **options)
+    own, other = (rows_with_split(folder) for folder in (tmp_path / "set", other))
+    assert {row["session"] for row in other} == {"ses-01", "ses-03"}
+    assert str([row for row in own if row["subject"] == "sub-01"]) == str(other)
+    (raw / BETAS).write_bytes(b"/annex/objects/SHA256E-s1--0.nii.gz")
+    again = prepare(raw, tmp_path / "set", allow_partial=True, overwrite=True, **options)
+    assert read_metadata(again)["partial"] == facts["partial"]
+    (raw / CONDITIONS).unlink()
+    alone = read_metadata(prepare(raw, tmp_path / "set", allow_partial=True, overwrite=True, **options))
+    assert alone["subjects"] == ["sub-02"] and alone["partial"]["sessions of sub-01"]["found"] is None
+    listed = (tmp_path / "set" / "not_downloaded.txt").read_text().splitlines()
+    assert sorted(listed) == sorted(map(str, (BETAS, CONDITIONS)))
+
+
+def test_a_whole_download_is_not_partial_and_nothing_is_refused_as_ever(whole, tmp_path):
+    facts = read_metadata(prepare(whole, tmp_path / "set", allow_partial=True))
+    assert facts["partial"] is None and not (tmp_path / "set" / "not_downloaded.txt").exists()
+    with pytest.raises(DataError, match=r"no sub-01_ResponseData\.h5"):
+        prepare(tmp_path / "set", tmp_path / "other", allow_partial=True)
+    raw = left(whole, tmp_path / "raw")
+    with (raw / STIMULI).open("rb+") as file:
+        content = file.read()
+    (raw / STIMULI).unlink()
+    (raw / STIMULI).write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="StimulusMetadata"):
+        prepare(raw, tmp_path / "other", allow_partial=True)
 
 
 def test_recordings_without_betas_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """THINGS-MEG, damaged: a fault is named, no data set appears, and one that was complete stays byte for byte."""
 
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -258,6 +259,12 @@ def other_rate(raw):
     edit(header(raw), np.array(1200.0, ">f8").tobytes(), np.array(600.0, ">f8").tobytes())
 
 
+def bad_channels_by_a_pipe(raw):
+    listed = recording(raw) / "BadChannels"
+    listed.unlink(missing_ok=True)
+    os.mkfifo(listed)
+
+
 def no_clock(raw):
     for run_number in (1, 2):
         edit(header(raw, 1, 1, run_number), b"SCLK01-177", b"XCLK01-177")
@@ -297,6 +304,7 @@ RAW_FAULTS = {
     "short header": (lambda raw: truncate(header(raw), 12_000), "cannot be read by MNE"),
     "broken coils": (lambda raw: edit(coils(raw), b"measured", b"unable"), "cannot be read by MNE"),
     "other channel": (lambda raw: edit(header(raw, 2, 1, 1), b"MLT", b"XLT", -1), "usable MEG channels|extra"),
+    "a pipe for bad channels": (bad_channels_by_a_pipe, r"BadChannels' is no file of a recording: it is"),
     "other channel in a run": (lambda raw: edit(header(raw, 2, 1, 2), b"ML", b"XL", -1), "other channels than"),
     "no clock": (no_clock, "has 0 channels 'SCLK01-177'; expected one"),
     "other rate": (other_rate, "has 600 Hz; expected 1200 Hz"),

@@ -1,5 +1,6 @@
 """The closed form against slow computations of its own, and on targets that leave nothing to learn."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import Ridge
 
+from kernel_ridge import KernelRidge
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines import closed_form as module
 from neural_clip.evaluation.baselines import closed_form_fit, inputs, strengths, tried, whitening
@@ -22,12 +24,13 @@ from neural_clip.evaluation.baselines.closed_form import (
 )
 from neural_clip.evaluation.baselines.closed_form_fit import fits
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
-from neural_clip.evaluation.baselines.ridge import CholeskyRidge, KernelRidge, Rows
+from neural_clip.evaluation.baselines.ridge import CholeskyRidge, Rows
 from neural_clip.evaluation.baselines.strengths import image_folds
 from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_data import split_of
-from planted_splits import WIDTH, planted, two_way
+from planted_splits import WIDTH, planted, two_way, unit
 from slow_whitening import whitening_of
+from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
 
@@ -40,10 +43,6 @@ def assert_maps_predict(fit, alpha, split, expected):
         mixed = passed.spatial @ rows if hasattr(passed, "spatial") else rows
         made = mixed.reshape(len(rows), -1) @ weights + offset
         np.testing.assert_allclose(made, expected[split.subjects == name], atol=1e-4)
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_voxels_of_each_subject_equal_sklearn():
@@ -138,10 +137,43 @@ def test_few_rows_choose_their_strength_without_the_validation_split():
     assert all(len(set(folds[train.image_ids == image])) == 1 for image in set(train.image_ids))
     shuffled = validation.at(np.random.default_rng(0).permutation(len(validation)))
     wrong = split_of(list(shuffled.recordings), validation.subjects, validation.image_ids, validation.targets)
-    strengths = module._folded_strengths(train)
+    strengths = module._folded_strengths(train, validation)
     allowed = {module.RELATIVE_ALPHAS[number] for number, _ in strengths.values()}
     assert len(strengths) == 5 and choose(train, validation)[0].relative_alpha in allowed
     assert choose(train, wrong)[0].relative_alpha in allowed
+    assert choose(train, wrong)[0].strength_by == "5 folds over training images"
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_validation_images_that_are_trained_on_choose_alone(modality):
+    """Few images in many repeats, divided by runs: what unseen images tell is about another question."""
+    rng, splits = np.random.default_rng(0), []
+    targets, shape = rng.standard_normal((12, WIDTH)).astype(np.float32), (5, 6) if modality == "sensors" else (60,)
+    answers = rng.standard_normal((12, *shape))  # which no map of embeddings predicts
+    for repeats in (6, 2, 4):
+        images = np.tile(np.arange(12), repeats)
+        recordings = (answers[images] + 2 * rng.standard_normal((len(images), *shape))).astype(np.float32)
+        ids = np.array([f"image{number:02d}" for number in images])
+        splits.append(split_of(list(recordings), np.full(len(images), "sub-01"), ids, targets[images]))
+    train, validation, test = map(with_unit_targets, splits)
+    assert module._folded_strengths(train, validation) == {}
+    predictions, found = closed_form(train, validation, test)
+    assert found["strength_by"] == "validation recordings"
+    ridge, _ = per_subject_ridge(train, validation, test)
+    assert two_way(predictions, test) > two_way(ridge, test) - 0.02 and two_way(ridge, test) > 0.7
+
+
+def test_an_image_under_two_names_lies_in_one_fold(monkeypatch):
+    """Each subject saw the same images, but the second one's have names of their own."""
+    train, validation, _ = (with_unit_targets(split) for split in planted("sensors", n_subjects=2))
+    renamed = np.where(train.subjects == "sub-01", np.char.add("twin of ", train.image_ids), train.image_ids)
+    other = split_of(list(train.recordings), train.subjects, renamed, train.targets)
+    assert len(other.shown_ids) == 2 * len(train.shown_ids)
+    found = []
+    monkeypatch.setattr(module, "_held_out", lambda split, folds: found.append(folds) or iter(()))
+    for split in (train, other):
+        module._folded_strengths(split, validation)
+    assert np.array_equal(*found) and len(set(found[0])) == 5
 
 
 @pytest.mark.parametrize("n_images", [2, 12])
@@ -178,6 +210,63 @@ def test_many_rows_choose_their_strength_on_the_validation_split(monkeypatch):
     }
     assert (best.fit.way, best.relative_alpha) == min(entropies, key=entropies.__getitem__)
     assert best.cross_entropy == pytest.approx(min(entropies.values()))
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Recordings of voxels and targets of many dimensions, and their folds."""
+    rng = np.random.default_rng(4)
+    targets = unit(rng.standard_normal((400, 384))).astype(np.float32)
+    values = (targets @ rng.standard_normal((384, 30)) + rng.standard_normal((400, 30))).astype(np.float32)
+    ids = np.array([f"image{number:03d}" for number in range(400)])
+    train = split_of(list(values), np.array(["sub-01"] * 400), ids, targets, "fmri", name="train")
+    return train, image_folds(ids, 5)
+
+
+@pytest.fixture(scope="module")
+def by_all_strengths(wide):
+    """Way, strength and predictions by cross-validation, and the most memory that it took, in bytes."""
+    return traced(module.choose_by_folds, *wide)
+
+
+def traced(function, *given):
+    """What a function returns, and the most memory that arrays took meanwhile, in bytes."""
+    tracemalloc.start()
+    try:
+        return function(*given), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_holds_what_one_way_predicts_of_held_out_rows(wide, by_all_strengths):
+    train, _ = wide
+    path = 4 * len(module.RELATIVE_ALPHAS) * train.targets.size  # of one way, in float32
+    assert len(list(fits(train))) == 4 and by_all_strengths[1] < 5 * path  # 8 for all ways in float64
+
+
+def test_strengths_are_walked_where_predictions_take_much_memory(wide, by_all_strengths, monkeypatch):
+    """Three at a time, to the same way and strength, with the same predictions."""
+    (way, alpha, predictions), whole = by_all_strengths
+    monkeypatch.setattr(module, "MAX_LOADED", len(module.RELATIVE_ALPHAS) * wide[0].targets.size - 1)
+    asked, deviations = [], closed_form_fit.Fit.deviations
+    monkeypatch.setattr(
+        closed_form_fit.Fit, "deviations",
+        lambda self, split, alphas: asked.append(len(alphas)) or deviations(self, split, alphas),
+    )  # fmt: skip
+    (found_way, found_alpha, found), less = traced(module.choose_by_folds, *wide)
+    assert max(asked) == 3 and less < 0.75 * whole
+    assert (found_way, found_alpha) == (way, alpha)
+    # in float32, as products are: of fewer strengths at a time they have other last bits on some processors
+    assert_same_outputs(found.astype(np.float32), predictions.astype(np.float32))
+
+
+def test_the_spread_of_cosines_by_blocks_is_that_of_all(monkeypatch):
+    train, _, _ = planted("voxels")
+    whole = np.sqrt((module.centred_cosines(train.targets + 1, train) ** 2).mean())
+    assert module.spread_of(train.targets + 1, train) == float(whole)
+    monkeypatch.setattr(module, "MAX_CHUNK", 7 * len(train.shown_ids))
+    assert len(module._blocks(train)) == 18
+    assert module.spread_of(train.targets + 1, train) == pytest.approx(whole, rel=1e-6)
 
 
 @pytest.mark.parametrize(("sfreq", "factor"), [(1000.0, 4), (499.0, 1), (120.0, 1), (520.0, 2)])

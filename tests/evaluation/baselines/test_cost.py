@@ -1,5 +1,7 @@
 """What baselines are said to cost, against the ridges that are fitted and counts of their products by hand."""
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +18,11 @@ from neural_clip.evaluation.baselines.cost import (
     NUMBERS,
     Cost,
     costs_of,
+    in_turns,
     told,
 )
 from neural_clip.evaluation.baselines.rows import BASELINES
+from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_splits import planted
 
 WIDTH = 768
@@ -29,18 +33,16 @@ def cost_of(method, train):
     return costs_of([method], train)[method]
 
 
-def of_size(n_subjects, n_rows, *shape, length=1.0):
-    """Recordings of which only the shape is there, of images whose embeddings have this length."""
+def of_size(n_subjects, n_rows, *shape):
+    """Recordings of which only the shape is there."""
     subjects = np.repeat([f"sub-{number:02d}" for number in range(n_subjects)], n_rows)
 
     class Rows(SimpleNamespace):
         def __len__(self):
             return len(subjects)
 
-    embeds = np.zeros((1, WIDTH), dtype=np.float32)
-    embeds[0, 0] = length
     return Rows(
-        subjects=subjects, data=SimpleNamespace(images=SimpleNamespace(embeds=embeds)), targets=embeds,
+        subjects=subjects, projection_dim=WIDTH, facts=SimpleNamespace(sfreq=200.0),
         values=lambda rows: [np.broadcast_to(np.float32(0), shape)],
         rows_of=lambda name: np.flatnonzero(subjects == name),
     )  # fmt: skip
@@ -83,17 +85,31 @@ def test_the_time_is_that_of_products_factors_and_reading():
 
 
 def test_what_several_baselines_need_is_made_once():
-    """For the first of them; ridges are shared where the embeddings of images have unit length."""
+    """For the first of them."""
     names = [name for name, _ in BASELINES]
-    for length, n_ridges in ((1.0, [4, 4, 1, 1, 1]), (2.0, [4, 4, 8, 1, 1])):
-        train = of_size(4, 20_000, 271, 201, length=length)
-        together = costs_of(names, train)
-        assert [cost.ridges for cost in together.values()] == n_ridges
-        alone = {name: cost_of(name, train) for name in names}
-        assert together[names[0]] == alone[names[0]]
-        assert all(together[name].seconds < alone[name].seconds for name in names[1:])
+    train = of_size(4, 20_000, 271, 201)
+    together = costs_of(names, train)
+    assert [cost.ridges for cost in together.values()] == [4, 4, 1, 1, 1]
+    alone = {name: cost_of(name, train) for name in names}
+    assert together[names[0]] == alone[names[0]]
+    assert all(together[name].seconds < alone[name].seconds for name in names[1:])
     voxels = costs_of(names, of_size(8, 27_000, 15_700))
     assert [cost.ridges for cost in voxels.values()] == [8, 8 * 3 + 8 * 4, 0, 0, 1]
+
+
+@pytest.mark.parametrize("sfreq", [100.0, 1000.0])
+def test_as_many_ridges_are_fitted_for_all_as_was_said(sfreq, tmp_path, monkeypatch):
+    """Above 250 Hz the closed form averages samples, and shares no ridge with the others."""
+    monkeypatch.setattr(closed_form, "MAX_FOLDED_ROWS", 0)
+    splits, fits = planted("sensors"), []
+    splits = [replace(split, data=split.data.with_facts(replace(split.facts, sfreq=sfreq))) for split in splits]
+    fitted = ridge.CholeskyRidge.__init__
+    monkeypatch.setattr(ridge.CholeskyRidge, "__init__", lambda *a, **k: fits.append(a[0]) or fitted(*a, **k))
+    for _, fit in BASELINES:
+        fit(*splits, parts=FinishedParts(tmp_path))
+    names = [name for name, _ in BASELINES]
+    assert len(fits) == sum(cost.ridges for cost in costs_of(names, splits[0]).values())
+    assert len(in_turns(names, splits[0])) == (1 if sfreq > 250 else 2)
 
 
 def test_the_line_is_told_of_one_and_of_many():
@@ -116,9 +132,25 @@ def test_the_hours_that_the_documentation_tells_are_those_that_are_printed():
     for words, size in sizes.items():
         cells = []
         for methods in (["closed form"], names):
-            one, other = (
-                sum(cost.seconds for cost in costs_of(methods, of_size(*size, length=length)).values()) / 3600
-                for length in (1.0, 10.0)
-            )
-            cells.append(f"{one:.1f} ({other:.1f})")
+            seconds = sum(cost.seconds for cost in costs_of(methods, of_size(*size)).values())
+            cells.append(f"{seconds / 3600:.1f}")
         assert f"| {words} each | {' | '.join(cells)} |" in page, (words, cells)
+
+
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_baselines_of_one_turn_fit_no_ridge_twice(modality, tmp_path, monkeypatch):
+    """What each keeps by itself: those of one turn have no ridge in common, and one that waits has one."""
+    monkeypatch.setattr(closed_form, "MAX_FOLDED_ROWS", 0)
+    splits = planted(modality)
+    kept, names = {}, [name for name, _ in BASELINES]
+    for name, fit in BASELINES:
+        with suppress(DataError):
+            fit(*splits, parts=FinishedParts(tmp_path / name))
+        kept[name] = {path.name for path in (tmp_path / name).glob("ridge-*")}
+    turns = in_turns(names, splits[0])
+    assert sorted(name for turn in turns for name in turn) == sorted(names)
+    for number, turn in enumerate(turns):
+        for name in turn:
+            assert not any(kept[name] & kept[other] for other in turn if other != name)
+            assert not number or any(kept[name] & kept[other] for other in turns[number - 1])
+    assert len(turns) == (3 if modality == "voxels" else 2)

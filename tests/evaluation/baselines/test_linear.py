@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from kernel_ridge import KernelRidge
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines import closed_form as closed_form_module
 from neural_clip.evaluation.baselines import inputs, strengths, tried, whitening
@@ -22,11 +23,11 @@ from neural_clip.evaluation.baselines.linear import (
     per_subject_ridge,
     pooled_whitened_ridge,
 )
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, KernelRidge
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_data import split_of
-from planted_splits import WIDTH, planted, two_way
+from planted_splits import WIDTH, planted, two_way, unit
 from tolerances import assert_same_outputs
 
 pytestmark = pytest.mark.numerical
@@ -58,11 +59,32 @@ def test_per_subject_ridge_equals_sklearn_at_the_chosen_strength(modality):
         scaler = StandardScaler().fit(inputs)
         scaled = scaler.transform(inputs)
         alpha = chosen["relative_alpha"] * np.linalg.eigvalsh(scaled @ scaled.T).mean()
-        ridge = Ridge(alpha=alpha, solver="svd").fit(scaled, train.targets[rows])
+        ridge = Ridge(alpha=alpha, solver="svd").fit(scaled, unit(train.targets[rows]))
         others = test.of_subject(subject)
         expected = ridge.predict(scaler.transform(others.reshape(len(others), -1)))
-        expected -= train.targets[rows].mean(axis=0)  # predictions lie near it, whatever was recorded
+        expected -= unit(train.targets[rows]).mean(axis=0)  # predictions lie near it, whatever was recorded
         np.testing.assert_allclose(predictions[test.subjects == subject], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(("name", "fit"), BASELINES)
+@pytest.mark.parametrize("modality", ["sensors", "voxels"])
+def test_lengths_of_image_embeddings_change_nothing(name, fit, modality):
+    """They are compared by their cosine, so a ridge must not follow how long they are."""
+    if fit is frozen_identity_alignment and modality == "voxels":
+        pytest.skip("voxels have none")
+    splits = planted(modality, noise=4.0)
+    longer = [
+        split_of(
+            split.recordings,
+            split.subjects,
+            split.image_ids,
+            split.targets * (1 + np.unique(split.image_ids, return_inverse=True)[1])[:, None],
+        )
+        for split in splits
+    ]
+    (expected, chosen), (found, also) = fit(*splits), fit(*longer)
+    assert also == pytest.approx(chosen) if name != "closed form" else also.keys() == chosen.keys()
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_strength_is_the_best_on_validation_and_the_test_split_is_not_looked_at():
@@ -74,7 +96,7 @@ def test_strength_is_the_best_on_validation_and_the_test_split_is_not_looked_at(
         for subject in np.unique(validation.subjects):
             inputs = StandardScaler().fit(train.of_subject(subject).reshape(40, -1))
             flat = inputs.transform(train.of_subject(subject).reshape(40, -1))
-            ridge = KernelRidge(flat, train.targets[train.subjects == subject])
+            ridge = KernelRidge(flat, unit(train.targets[train.subjects == subject]))
             others = inputs.transform(validation.of_subject(subject).reshape(16, -1))
             predictions[validation.subjects == subject] = ridge.predict(others, [alpha])[0] - ridge.target_mean
         scores.append(two_way(predictions, validation))
@@ -155,8 +177,8 @@ def pooled_oracle(train, validation, test, align):
     mean_eigenvalue = (inputs**2).sum() / len(inputs)
     found = []
     for relative in FEW_ALPHAS:
-        ridge = Ridge(alpha=relative * mean_eigenvalue, solver="svd").fit(inputs, train.targets)
-        mean = train.targets.mean(axis=0)
+        ridge = Ridge(alpha=relative * mean_eigenvalue, solver="svd").fit(inputs, unit(train.targets))
+        mean = unit(train.targets).mean(axis=0)
         predictions = [ridge.predict(scaler.transform(rows(split))) - mean for split in (validation, test)]
         found.append((two_way(predictions[0], validation), predictions[1], relative))
     return max(found, key=lambda entry: (round(entry[0], 9), entry[2]))  # the stronger ridge wins a tie
@@ -321,7 +343,7 @@ def test_a_subject_with_next_to_nothing_leaves_the_others_their_signal(method, f
             few = replace(few, recordings=recordings)
         predictions, chosen = fit(few, validation, test)
         assert np.isfinite(predictions).all()
-        assert np.isfinite([value for name, value in chosen.items() if name != "way"]).all()
+        assert np.isfinite([value for name, value in chosen.items() if name not in ("way", "strength_by")]).all()
         others = test.subjects != "sub-00"
         if method != "ridge, random alignment":
             assert two_way(predictions[others], test.at(np.flatnonzero(others))) > 0.8

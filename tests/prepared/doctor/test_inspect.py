@@ -427,7 +427,10 @@ def of_categories():
 
 def test_category_level_sets_share_images_but_not_runs(tmp_path):
     planted = of_categories()
-    assert faults(inspect(planted.write(tmp_path / "set"))) == set()
+    findings = inspect(planted.write(tmp_path / "set"))
+    assert faults(findings) == set()
+    (told,) = (finding.consequence for finding in findings if finding.check == "concepts")
+    assert told == "Scores tell known concepts in new recordings; they are not zero-shot."
     for trial, row in enumerate(sorted(planted.rows, key=lambda row: (row["run"], row["concept"]))):
         row["trial"] = trial
     assert faults(inspect(planted.write(tmp_path / "sorted"))) == {("block design", "warning")}

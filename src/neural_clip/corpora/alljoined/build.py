@@ -65,13 +65,13 @@ DEFECTS = [
 ]
 UNNAMED = (
     "Images are called by their numbers, not by the names that other corpora of THINGS use, so nothing notices that "
-    "an image or concept is in another corpus too. Do not train on several of these corpora together "
+    "an image or concept is in another corpus too. It is not trained together with another of these corpora "
     "(--image-metadata gives the names)."
 )
 FIRST_DEFECTS = [
     "The files name no channels; the order of BioSemi's cap of 64 is assumed.",
-    "All images are of NSD, are called as there, and are among its test images: what is trained on them together with "
-    "NSD has seen these. Nothing leaves them out.",
+    "All images are of NSD, are called as there, and are among its test images. Trained together with NSD, a set is "
+    "left with those that NSD does not test, which are few.",
 ]
 
 
@@ -94,7 +94,7 @@ def prepare(
             contradicts another or the published counts.
     """
     options = replace(options or AlljoinedOptions(), **changes)
-    check_output(output_dir, [raw_dir], options.overwrite)
+    check_output(output_dir, [raw_dir, *options.places], options.overwrite)
     raw_dir = Path(raw_dir)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(raw_dir, simulated)

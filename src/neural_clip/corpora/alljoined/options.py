@@ -44,7 +44,10 @@ class AlljoinedOptions(Options):
         None, "folder of the images, default RAW_DIR/stimuli/images; of alljoined1, nsd_stimuli.hdf5", type=Path
     )
     image_metadata: str | Path | None = option(
-        None, "image_metadata.npy of THINGS-EEG2, for the names of images that all corpora of THINGS use", type=Path
+        None,
+        "image_metadata.npy of THINGS-EEG2, for the names of images that all corpora of THINGS use",
+        type=Path,
+        metavar="FILE",
     )
     scaling: str | None = option(
         None, "of raw and alljoined1, fitted on training epochs; default mvnn", choices=METHODS

@@ -129,7 +129,7 @@ def opened(path: Path, facts: CorpusFacts) -> mne.io.BaseRaw:
 def _events(path: Path, raw: mne.io.BaseRaw, part: str, facts: CorpusFacts) -> tuple[np.ndarray, np.ndarray]:
     """Onsets and images of the annotations of a block, in order of time."""
     found, sfreq = [], float(raw.info["sfreq"])
-    for onset, text in zip(raw.annotations.onset, raw.annotations.description, strict=True):
+    for onset, text in zip(raw.annotations.onset, map(str, raw.annotations.description), strict=True):
         if told := SHOWN.fullmatch(text):
             found.append((round(onset * sfreq), told[1], int(told[2])))
         elif text.startswith("stim_"):

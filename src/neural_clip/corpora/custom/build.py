@@ -30,6 +30,7 @@ from neural_clip.corpora.custom.stimuli import Stimuli, read_stimuli
 from neural_clip.corpora.custom.trials import Trials, preparation_of, unit_of
 from neural_clip.corpora.declared import check_facts
 from neural_clip.errors import DataError
+from neural_clip.files.reading import told_where
 from neural_clip.files.volumes import read_mask
 from neural_clip.preparation import channel_differences, places_of_voxels
 from neural_clip.prepared.modalities import MODALITIES
@@ -62,13 +63,18 @@ def prepare(
         DataError: If the manifest, a recording or an image cannot be used; the message names it.
     """
     options = replace(options or CustomOptions(), **changes)
-    manifest = read_manifest(manifest_path)
+    manifest, place = read_manifest(manifest_path), Path(manifest_path)
+    root = place.parent if options.raw_dir is None else Path(options.raw_dir)
+    there = [root / name for name in manifest.named_files if (root / name).exists()]
+    with told_where(place, "manifest", there):
+        return _prepared(manifest, root, place, Path(output_dir), options)
+
+
+def _prepared(manifest: Manifest, root: Path, manifest_path: Path, output_dir: Path, options: CustomOptions) -> Path:
+    """Read and write what was chosen of a manifest."""
     chosen = _of_subjects(manifest, options.subjects, manifest_path)
     check_splits(chosen, str(manifest_path))
-    root = Path(manifest_path).parent if options.raw_dir is None else Path(options.raw_dir)
-    pictures = [chosen.images.folder] if chosen.images and chosen.images.folder else []
-    inputs = [root / name for name in [*(entry.file for entry in chosen.recordings), *pictures, *chosen.place_files]]
-    check_output(output_dir, [manifest_path, *inputs], options.overwrite)
+    check_output(output_dir, [manifest_path, *(root / name for name in manifest.named_files)], options.overwrite)
     stimuli = read_stimuli(chosen, root)
     trials = [read_trials(entry, chosen, root) for entry in chosen.recordings]
     facts = _common_facts(trials, chosen)
@@ -154,10 +160,9 @@ def _of_subjects(manifest: Manifest, subjects: Sequence[str] | None, where: str 
 
 def _shown_ids(trials: Trials, stimuli: Stimuli, category_level: bool) -> list[str]:
     """Image id of each row."""
-    file = trials.entry.file
     prefix = "category:" if category_level else ""
     return [
-        stimuli.find(f"{prefix}{shown}" if prefix else shown, f"'{file}', row {number}")
+        stimuli.find(f"{prefix}{shown}" if prefix else shown, f"'{trials.name}', row {number}")
         for shown, number in zip(trials.shown, trials.numbers, strict=True)
     ]
 
@@ -168,10 +173,10 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
     for other in trials[1:]:
         for key, value in first.facts.items():
             if (found := other.facts.get(key)) != value:
-                differs = f"has {key} {found}, but '{first.entry.file}' has {value}"
+                differs = f"has {key} {found}, but '{first.name}' has {value}"
                 if key == "ch_names" and found and value:
-                    differs = f"has other channels than '{first.entry.file}': {channel_differences(found, value)}"
-                raise DataError(f"'{other.entry.file}' {differs}. Files of one data set must agree, in order as well.")
+                    differs = f"has other channels than '{first.name}': {channel_differences(found, value)}"
+                raise DataError(f"'{other.name}' {differs}. Files of one data set must agree, in order as well.")
     facts = dict(first.facts)
     if not MODALITIES[manifest.modality].sensors:
         return facts
@@ -182,8 +187,8 @@ def _common_facts(trials: list[Trials], manifest: Manifest) -> dict:
         if stated is not None and not same:
             if key == "ch_names" and facts[key]:
                 differs = channel_differences(facts[key], stated)
-                raise DataError(f"'{first.entry.file}' has other channels than 'ch_names' of the manifest: {differs}.")
-            raise DataError(f"The manifest says {key} is {stated}, but '{first.entry.file}' has {facts[key]}.")
+                raise DataError(f"'{first.name}' has other channels than 'ch_names' of the manifest: {differs}.")
+            raise DataError(f"The manifest says {key} is {stated}, but '{first.name}' has {facts[key]}.")
     if facts["ch_names"] is not None:
         facts["n_chans"] = len(facts["ch_names"])
     return facts

@@ -145,14 +145,19 @@ def read_epochs(entry: Recording, modality: str, path: Path) -> Trials:
     names = column(rows, entry.image_column, path)
     runs = column(rows, entry.run_column, path) if entry.run_column else [entry.run] * len(rows)
     ch_names = channels(epochs, renamed, entry, modality, path)
-    times = np.flatnonzero(
-        (epochs.times >= (-np.inf if entry.tmin is None else entry.tmin) - EDGE)
-        & (epochs.times <= (np.inf if entry.tmax is None else entry.tmax) + EDGE)
-    )
+    sfreq, first, last = float(epochs.info["sfreq"]), float(epochs.times[0]), float(epochs.times[-1])
+    begin, end = (first if entry.tmin is None else entry.tmin), (last if entry.tmax is None else entry.tmax)
+    step = 1 / sfreq - EDGE  # bounds that lie between samples lack less than one
+    if not (first - step < begin < last + step and first - step < end < last + step):
+        raise DataError(
+            f"'{path}' spans {first:g} to {last:g} s from onset; 'tmin' ({begin:g} s) and 'tmax' ({end:g} s) must lie "
+            "within."
+        )
+    times = np.flatnonzero((epochs.times >= begin - EDGE) & (epochs.times <= end + EDGE))
     if not times.size:
-        raise DataError(f"'{path}' spans {epochs.tmin} to {epochs.tmax} s; 'tmin' and 'tmax' leave no sample of it.")
+        raise DataError(f"'{path}': the window of {begin:g} to {end:g} s holds no sample at {sfreq:g} Hz.")
     facts = {
-        "ch_names": ch_names, "sfreq": float(epochs.info["sfreq"]), "tmin": float(epochs.times[times[0]]),
+        "ch_names": ch_names, "sfreq": sfreq, "tmin": float(epochs.times[times[0]]),
         "n_times": len(times),
     }  # fmt: skip
     return Trials(

@@ -80,9 +80,10 @@ class Recording:
             for `bids`; `.nii`, `.nii.gz`, `.npy`, `.npz` or `.mat` for the others.
         kind (`str`): `"epochs"` (an `mne.Epochs` file whose metadata names the images), `"continuous"` (an EEG or MEG
             recording with a table of onsets), `"bids"` (the same, found in a BIDS data set), `"series"` (fMRI time
-            series with a table of onsets) or `"patterns"` (one array row, or one NIfTI volume, a trial).
+            series with a table of onsets) or `"patterns"` (each trial is an array row or a NIfTI volume).
         subject (`str`): Like `sub-01`.
-        session, run (`str`): Labels; runs that share subject, session and run must share a split.
+        session, run (`str`): Labels, such as `ses-01` and `run-01`. Files that share subject, session and run must
+            share a split.
         split (`str`, *optional*): Puts the whole file into this split, whatever `splits` says.
         events (`str`, *optional*): Table (`.tsv` or `.csv`) with `image_column` and, but for `patterns`, `onset` (s
             from the first sample or volume).
@@ -94,12 +95,13 @@ class Recording:
         tmin, tmax (`float`, *optional*): Window in s from onset, both ends included.
         high_pass, low_pass (`float`, *optional*): Band in Hz, by mne's zero-phase FIR filter on the continuous
             recording.
-        notch (`float` or `list[float]`, *optional*): Mains frequency and its multiples in Hz, removed before that.
+        notch (`float` or `list[float]`, *optional*): Mains frequency and its multiples in Hz, removed before the
+            band-pass.
         baseline (`list`, *optional*): `[first, last]` in s, null for an end of the window: the mean of these samples
             is subtracted from each channel of each epoch.
-        decimate_to (`float`, *optional*): Rate in Hz to keep every so-many-th sample for, counted from the sample of
-            the onset. The rate must divide the recording's, and the stop band of `low_pass` must begin below half of
-            it: what lies above would come back as false slow waves.
+        decimate_to (`float`, *optional*): New rate in Hz: every n-th sample is kept, counted from the sample of the
+            onset. The rate must divide the recording's, and the stop band of `low_pass` must begin below half of it:
+            what lies above would come back as false slow waves.
         resample (`float`, *optional*): Rate in Hz to bring epochs to by a polyphase filter, which takes out what lies
             above half of it; any rate up to the recording's.
         bad_segments (`str`): `"drop"` leaves out events whose window overlaps a segment marked bad or a pause of the
@@ -116,7 +118,7 @@ class Recording:
         t_r (`float`, *optional*): Repetition time in s; by default the NIfTI header's.
         window (`list[float]`): Volumes that start in `[onset + window[0], onset + window[1])` s are averaged; the
             default of 4 to 8 s covers the peak of the haemodynamic response.
-        block_step (`float`, *optional*): Events are blocks of their `duration`; one row each so many s.
+        block_step (`float`, *optional*): Events are blocks of their `duration`; there is one row every `block_step` s.
         detrend (`str`): `"linear"` removes each voxel's line over the run.
         standardise (`str`): `"run"` z-scores each voxel with mean and deviation of all volumes of that run alone.
     """
@@ -219,10 +221,11 @@ class Splits:
     Args:
         by (`str`): `"image"` (all rows of an image in one split, over all subjects), `"run"`, `"recording"` (file) or
             `"subject"` (all rows of a test subject, who is not trained on).
-        validation, test (`float` or `list[str]`, *optional*): A share, or the names: image ids,
-            `sub-01/ses-01/run-01`, or `sub-01`. By run or recording a share is taken of each subject's, at least one
-            while one is left to train on: test before validation. By subject a share for `validation` is one of the
-            other subjects' images (runs, where only categories are known). `validation: null` goes without.
+        validation, test (`float` or `list[str]`, *optional*): A share, or names: image ids, `sub-01/ses-01/run-01`,
+            or `sub-01`. By run or recording, a share is taken of each subject's runs or files: at least one, first
+            for `test`, as long as one is left for training. By subject, a share for `validation` is taken of the
+            other subjects' images (of their runs, where only categories are known). `validation: null` makes no
+            validation split.
         seed (`int`): Seed of the choice.
     """
 
@@ -239,7 +242,7 @@ class Places:
     Args:
         space (`str`): `"MNI152"` or `"fsaverage"`.
         files (`dict`, *optional*): Subject to a file of places in that space: an array `(n_voxels, 3)` (`.npy`, or the
-            only array of an `.npz` or `.mat` file), a row a voxel in the order of the columns; or a NIfTI volume
+            only array of an `.npz` or `.mat` file), one row a voxel in the order of the columns; or a NIfTI volume
             `(x, y, z, 3)` on the grid of the mask. A subject who is not named has no places. Without `files`, the
             masks themselves lie in MNI152, and their affine gives the places.
     """
@@ -279,7 +282,7 @@ class Manifest:
     Args:
         name (`str`): Of the data set.
         modality (`str`): `"eeg"`, `"meg"` or `"fmri"`.
-        recordings (`list`): One [`Recording`] a file.
+        recordings (`list`): One [`Recording`] for each file.
         defaults (`dict`): Keys that all recordings share unless they say otherwise.
         splits ([`Splits`]), images ([`Images`]), embeddings ([`Embeddings`]), expect ([`Expect`]): Sections.
         places ([`Places`]): Section of fMRI: where its voxels lie.
@@ -327,6 +330,14 @@ class Manifest:
     def place_files(self) -> list[str]:
         """Files of places of voxels."""
         return list(self.places.files.values()) if self.places and self.places.files else []
+
+    @property
+    def named_files(self) -> list[str]:
+        """All files and folders that it names."""
+        named = [name for entry in self.recordings for name in (entry.file, entry.events, entry.mask)]
+        named += [self.images.folder, self.images.file] if self.images else []
+        named += [self.embeddings.file] if self.embeddings else []
+        return [name for name in (*named, *self.place_files) if name]
 
 
 SECTIONS = {"splits": Splits, "images": Images, "embeddings": Embeddings, "places": Places, "expect": Expect}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from neural_clip.corpora.custom.edf import EDF_SUFFIXES, channels_to_read
 from neural_clip.corpora.custom.epochs import fif_parts, strict_mne
 from neural_clip.corpora.custom.manifest import Recording
 from neural_clip.errors import DataError, did_you_mean
-from neural_clip.files.reading import HEAD, check_no_pipe, existing, reading
+from neural_clip.files.reading import HEAD, checked_files, existing, reading
 
 if TYPE_CHECKING:
     import mne
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Opener = Callable[[], "tuple[mne.io.BaseRaw, set[str]]"]  # a recording, and channel names that occur twice in it
 TEXTS = (".txt", ".csv")
+BIDS_COLUMNS = {"events": ("onset", "duration"), "channels": ("name", "type")}  # without which mne-bids stumbles
 SAMPLE_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}  # of BrainVision's binary formats
 
 
@@ -125,7 +126,9 @@ def files_beside(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise DataError(f"There is no recording '{path}'.")
-    return checked_files(path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.stem) + ".*"))
+    return checked_files(
+        path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.stem) + ".*"), "recording"
+    )
 
 
 def bids_tables(entry: Recording, modality: str, root: Path, *, needs_events: bool = True) -> tuple[Path, list[Path]]:
@@ -133,12 +136,12 @@ def bids_tables(entry: Recording, modality: str, root: Path, *, needs_events: bo
 
     Raises:
         DataError: If mne-bids is not installed, or there is no such recording, or no `events.tsv` where that is
-            needed.
+            needed, or a table lacks a column of BIDS.
     """
     if not root.is_dir():
         raise DataError(f"There is no BIDS data set '{root}'.")
     path = _bids_path(entry, modality, root)
-    checked_files([*root.glob("*"), *Path(path.directory).glob("*")])
+    checked_files([*root.glob("*"), *Path(path.directory).glob("*")], "recording")
     with reading(path.basename):
         table, sidecar = (
             path.find_matching_sidecar(suffix=suffix, extension=".tsv", on_error="ignore")
@@ -147,7 +150,22 @@ def bids_tables(entry: Recording, modality: str, root: Path, *, needs_events: bo
         there = Path(path.fpath).exists()
     if not there or (table is None and needs_events):
         raise _no_recording(path, root)
-    return Path(path.basename), [Path(found) for found in (table, sidecar) if found is not None]
+    tables = [Path(found) for found in (table, sidecar) if found is not None]
+    for found in tables:
+        _check_header(found)
+    return Path(path.basename), tables
+
+
+def _check_header(table: Path) -> None:
+    """Ask for the columns of BIDS: mne-bids passes over a `channels.tsv` without them, and its bad channels."""
+    line = re.split(rb"[\r\n]", existing(table, "table").read_bytes().replace(b"\0", b""), maxsplit=1)[0]
+    names = [re.sub(rb"^\W+|\W+$", b"", cell).decode("ascii", "replace") for cell in line.split(b"\t")]  # no BOM
+    for name in BIDS_COLUMNS[table.stem.rpartition("_")[2]]:
+        if name not in names:
+            raise DataError(
+                f"'{table}' has no column {name!r}, which BIDS asks for; it has {', '.join(map(repr, names))}. "
+                "Tabs separate columns."
+            )
 
 
 def _no_recording(path: mne_bids.BIDSPath, root: Path) -> DataError:
@@ -162,11 +180,3 @@ def _no_recording(path: mne_bids.BIDSPath, root: Path) -> DataError:
             return DataError(f"The BIDS data set '{root}' has no {name} '{value}'; {has}.{did_you_mean(value, known)}")
     lacking = "events.tsv of" if Path(path.fpath).exists() else "recording"
     return DataError(f"The BIDS data set '{root}' has no {lacking} '{path.basename}'.")
-
-
-def checked_files(paths: Iterable[Path]) -> list[Path]:
-    """Those that are files; a `DataError` where one is a pipe, at which mne would wait."""
-    there = [path for path in paths if path.exists()]
-    for path in there:
-        check_no_pipe(path, "recording")
-    return [path for path in there if path.is_file()]

@@ -79,7 +79,7 @@ def _recording_rows(
     values = trial.values(unit)
     if scaling is not None:
         yield statistics_of(trial.entry.subject, scaling)
-        values = scaled(values, scaling, trial.entry.file)
+        values = scaled(values, scaling, trial.name)
     for i, image_id in enumerate(image_ids):
         yield {
             "subject": trial.entry.subject, "session": trial.entry.session, "run": trial.runs[i],

@@ -28,7 +28,7 @@ def fit_scaling(trials: list[Trials], splits: list[list[str]], unit: str | None)
         if rows.any():
             found = _moments(trial.values(unit)[rows].astype(np.float64))
             if subject in fitted and fitted[subject].mean.shape != found.mean.shape:
-                raise _other_size(trial.entry.file, found.mean.size, fitted[subject])
+                raise _other_size(trial.name, found.mean.size, fitted[subject])
             fitted[subject] = fitted[subject].merged(found) if subject in fitted else found
     return fitted
 

@@ -57,6 +57,11 @@ class Trials:
         if not self.numbers.size:
             self.numbers = np.arange(len(self.shown))
 
+    @property
+    def name(self) -> str:
+        """What messages call the recording: its file, or its own name where that is the root of a BIDS data set."""
+        return self.source if self.entry.kind == "bids" else self.entry.file
+
     def values(self, unit: str | None) -> np.ndarray:
         """Load the signals and check them.
 
@@ -68,14 +73,14 @@ class Trials:
         """
         values = self.load()
         if len(values) != len(self.shown):
-            raise DataError(f"'{self.entry.file}' gave {len(values)} recordings for {len(self.shown)} rows.")
+            raise DataError(f"'{self.name}' gave {len(values)} recordings for {len(self.shown)} rows.")
         bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if bad.size:
             raise DataError(
-                f"'{self.entry.file}': {bad.size} rows hold values that are not finite, the first is row {bad[0]}."
+                f"'{self.name}': {bad.size} rows hold values that are not finite, the first is row {bad[0]}."
             )
         check_unit(
-            values, unit, f"'{self.entry.file}'", self.facts.get("ch_names"),
+            values, unit, f"'{self.name}'", self.facts.get("ch_names"),
             " Say so by 'unit', for example 'uV' or 'z', if they are meant so.",
         )  # fmt: skip
         return values

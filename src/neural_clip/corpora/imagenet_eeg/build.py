@@ -75,7 +75,7 @@ def prepare(
             contradicts itself or the published counts.
     """
     options = replace(options or ImageNetEegOptions(), **changes)
-    check_output(output_dir, [raw_dir], options.overwrite)
+    check_output(output_dir, [raw_dir, *options.places], options.overwrite)
     check_filters(options.variant, options.band_pass, options.notch)
     raw_dir, output_dir = Path(raw_dir), Path(output_dir)
     stamp = read_stamp(raw_dir)

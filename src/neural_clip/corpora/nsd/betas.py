@@ -41,6 +41,8 @@ def read_mask(path: Path, values: Sequence[int] | None = None) -> np.ndarray:
                 f"'{path}' should hold plain numbers, but holds {stream.dtype}, scaled by {stream.scaling}."
             )
         regions = read_all(stream)
+    if regions.dtype.kind == "f" and not np.isfinite(regions).all():
+        raise DataError(f"'{path}' holds NaN or infinite values, but should hold whole numbers.")
     if values is None:
         mask = regions > 0
         if not mask.any():

@@ -66,7 +66,8 @@ def prepare(raw_dir: str | Path, output_dir: str | Path, options: NsdOptions | N
         DataError: If a file is absent or damaged, or files contradict each other or the published counts.
     """
     options = replace(options or NsdOptions(), **changes)
-    check_output(output_dir, [raw_dir], options.overwrite)
+    region = [options.roi] if options.roi.endswith((".nii", ".nii.gz")) else []
+    check_output(output_dir, [raw_dir, *options.places, *region], options.overwrite)
     corpus = open_corpus(Path(raw_dir), options)
     images = _image_parts(corpus, options.annotations_dir)  # may add a defect, which the metadata tell
     masks = {

@@ -50,7 +50,9 @@ class ThingsEeg1Options(Options):
     subjects: Sequence[int] | None = option(None, "such as sub-02 sub-03; default all", type=subject_number, nargs="+")
     validation_fraction: float = option(0.1, "share of the training concepts", type=float)
     seed: int = option(0, "of the choice of validation concepts", type=int, least=0)
-    markers: str = option("compare", "of recordings with their events, or not", choices=("compare", "ignore"))
+    markers: str = option(
+        "compare", "compare the markers of recordings with their events, or ignore them", choices=("compare", "ignore")
+    )
     allow_partial: bool = option(False, "accept counts of events that differ from the published ones")
     num_proc: int = option(1, "processes that write", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an older prepared data set")

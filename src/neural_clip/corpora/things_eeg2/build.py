@@ -94,7 +94,7 @@ def prepare(
             contradicts another or the published counts.
     """
     options = replace(options or ThingsEeg2Options(), **changes)
-    check_output(output_dir, [raw_dir], options.overwrite)
+    check_output(output_dir, [raw_dir, *options.places], options.overwrite)
     raw_dir = Path(raw_dir)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(raw_dir, simulated)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from neural_clip.corpora.declared import chosen
+from neural_clip.corpora.declared import check_facts, chosen, listed, told_lacking
 from neural_clip.corpora.image_parts import check_images, image_parts
 from neural_clip.corpora.nsd.betas import mask_file
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_fmri.betas import TableBetas, VolumeBetas
+from neural_clip.corpora.things_fmri.downloaded import downloaded_sessions
 from neural_clip.corpora.things_fmri.facts import CorpusFacts, Trial, corpus_facts, declared_trials
 from neural_clip.corpora.things_fmri.layout import brain_mask_file, find_table_file, name_of, table_file
 from neural_clip.corpora.things_fmri.options import ThingsFmriOptions
@@ -70,6 +71,9 @@ REAL_DEFECTS = [  # not simulated
     "All 100 test images are validation images of THINGS-EEG1, and 77 of the 200 test images of THINGS-EEG2 are "
     "training images here.",
 ]
+ADVICE = (
+    " Choose other sessions (--sessions), or take what is there with the 'allow_partial' parameter (--allow-partial)."
+)
 UNIT = "arbitrary (runs z-scored)"
 
 
@@ -95,14 +99,17 @@ def prepare(
             contradicts another or the published counts.
     """
     options = replace(options or ThingsFmriOptions(), **changes)
-    check_output(output_dir, [raw_dir], options.overwrite)
+    check_output(output_dir, [raw_dir, *options.places], options.overwrite)
     raw_dir = Path(raw_dir)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(raw_dir, simulated)
     subjects = chosen("subjects", options.subjects, facts.subjects)
     sessions = chosen("sessions", options.sessions, range(1, facts.n_sessions + 1))
-    plans = _plans(raw_dir, subjects, sessions, facts, options)
-    shown = {trial.image_id: trial for plan in plans for trial in plan.used(sessions)}
+    there, lacking = dict.fromkeys(subjects, sessions), list[Path]()
+    if options.allow_partial:
+        there, lacking = downloaded_sessions(raw_dir, subjects, sessions, facts, options)
+    plans = _plans(raw_dir, there, facts, options)
+    shown = {trial.image_id: trial for plan in plans for trial in plan.used(plan.sessions)}
     images = _with_paths(raw_dir, options.images_dir, [shown[image_id] for image_id in sorted(shown)])
     voxels: dict[str, np.ndarray] = {}
     for plan in plans:
@@ -110,19 +117,24 @@ def prepare(
     for sentence in _lacking(plans):
         print(sentence, file=sys.stderr)
     about = _metadata(options, facts, plans, simulated)
+    about["known_defects"] += told_lacking(lacking)
+    wanted = {f"sessions of {name_of(subject)}": len(sessions) for subject in subjects}
+    found = {f"sessions of {name_of(subject)}": len(own) for subject, own in there.items()}
+    about["partial"] = check_facts(raw_dir, wanted, found, allow_partial=options.allow_partial)
     return write_prepared(
         output_dir, about, recording_parts(plans, options.session_zscore, average=options.average_repeats),
         image_parts(images, _image_rows, lambda some: [path for _, path in some]), overwrite=options.overwrite,
-        extra_files=_extra_files(plans), voxels=voxels, num_proc=options.num_proc, made_from=raw_dir,
+        extra_files=_extra_files(plans) | listed(raw_dir, lacking), voxels=voxels, num_proc=options.num_proc,
+        made_from=raw_dir,
     )  # fmt: skip
 
 
 def _plans(
-    raw_dir: Path, subjects: Sequence[int], sessions: Sequence[int], facts: CorpusFacts, options: ThingsFmriOptions
+    raw_dir: Path, sessions_of: Mapping[int, Sequence[int]], facts: CorpusFacts, options: ThingsFmriOptions
 ) -> list[SubjectPlan]:
     """What becomes of the trials of each subject; all tables are read and compared."""
     plans: list[SubjectPlan] = []
-    for subject in subjects:
+    for subject, sessions in sessions_of.items():
         read = _table_source if options.route == "table" else _volume_source
         trials, tables, voxels, betas = read(raw_dir, subject, sessions, facts, options)
         splits = _splits(trials, options)
@@ -204,7 +216,7 @@ def _volume_source(
     known: dict[bytes, Path] = {}
     for session in sessions:
         for path in betas.files(session):
-            check_same_place(existing(path, "file of betas"), read_affine(path), mask_path, place)
+            check_same_place(existing(path, "file of betas", ADVICE), read_affine(path), mask_path, place)
             digest = hashlib.sha256(read_first(path, voxels.brain.size).tobytes()).digest()
             if (other := known.setdefault(digest, path)) != path:
                 raise DataError(f"'{other}' and '{path}' hold the same betas. One of them is of another run.")
@@ -286,7 +298,7 @@ def _metadata(
         "preprocessing": {
             "route": options.route, "roi": list(options.roi), "min_noise_ceiling": options.min_noise_ceiling,
             "split_protocol": options.split, "session_zscore": options.session_zscore, "average_repeats": averaged,
-            "sessions": list(plans[0].sessions), "validation_fraction": options.validation_fraction,
+            "sessions": _sessions_used(plans), "validation_fraction": options.validation_fraction,
             "validation_seed": options.seed,
         },
         "average_repeats": averaged, "presentation_order": not averaged, "licence": LICENCE,
@@ -296,6 +308,13 @@ def _metadata(
         "known_defects": KNOWN_DEFECTS + ([] if simulated else REAL_DEFECTS) + _defects(options, plans),
         "declared": {"subjects": [plan.subject for plan in plans], "each subject": declared_trials(facts)},
     }  # fmt: skip
+
+
+def _sessions_used(plans: Sequence[SubjectPlan]) -> list[int] | dict[str, list[int]]:
+    """Sessions that were read: of all, or of each person where they differ."""
+    own = {name_of(plan.subject): list(plan.sessions) for plan in plans}
+    (first, *others) = own.values()
+    return own if any(other != first for other in others) else first
 
 
 def _protocol(options: ThingsFmriOptions, plans: Sequence[SubjectPlan]) -> str:

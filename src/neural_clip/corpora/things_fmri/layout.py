@@ -9,6 +9,10 @@ from neural_clip.errors import DataError
 from neural_clip.files.reading import existing, read_text
 
 SOURCE = "figshare+ (doi.org/10.25452/figshare.plus.20492835)"
+CHOOSE = (
+    "Choose other people with the 'subjects' parameter (--subjects), or take those who are there with the "
+    "'allow_partial' parameter (--allow-partial)."
+)
 # Of each kind: what figshare calls it, then what OpenNeuro's copy does (derivatives/ICA-betas of ds004192).
 FILES = {
     "responses": ("ResponseData.h5", "voxel-wise-responses.h5"),
@@ -41,7 +45,7 @@ def table_file(raw_dir: Path, subject: int, kind: str) -> Path:
     unpack = f" Unpack '{packed}' first." if packed else ""
     raise DataError(
         f"'{raw_dir}' has no {name_of(subject)}_{FILES[kind][0]}, neither in itself nor in betas_csv; it is part of "
-        f"{SOURCE}.{unpack} Choose other people with the 'subjects' parameter (--subjects)."
+        f"{SOURCE}.{unpack} {CHOOSE}"
     )
 
 
@@ -59,25 +63,29 @@ def delimiter(path: Path) -> str:
     return "\t" if "\t" in read_text(path, "table").partition("\n")[0] else ","
 
 
+def volume_places(raw_dir: Path, subject: int, session: int, run: int) -> tuple[Path, Path]:
+    """Where the betas of a run and the list of its images are, or should be."""
+    name = name_of(subject)
+    stem = f"{name}_ses-things{session:02d}_run-{run:02d}"
+    folders = [raw_dir / place / name / f"ses-things{session:02d}" for place in ("betas_vol", "")]
+    folder = next((folder for folder in folders if os.path.lexists(folder / f"{stem}_conditions.tsv")), folders[0])
+    return folder / f"{stem}_betas.nii.gz", folder / f"{stem}_conditions.tsv"
+
+
 def volume_files(raw_dir: Path, subject: int, session: int, run: int) -> tuple[Path, Path]:
     """Betas of a run and the list of its images.
 
     Raises:
         DataError: If the list is not there; the betas of sessions that are not read need not be.
     """
-    name = name_of(subject)
-    stem = f"{name}_ses-things{session:02d}_run-{run:02d}"
-    folders = [raw_dir / place / name / f"ses-things{session:02d}" for place in ("betas_vol", "")]
-    folder = next((folder for folder in folders if os.path.lexists(folder / f"{stem}_conditions.tsv")), folders[0])
-    conditions = folder / f"{stem}_conditions.tsv"
+    betas, conditions = volume_places(raw_dir, subject, session, run)
     if not os.path.lexists(conditions):
         _refuse_raw(raw_dir, subject)
         raise DataError(
             f"'{conditions}' does not exist. The lists of all runs of a person are needed, also where --sessions "
-            f"chooses some: they tell test images from others. They are part of {SOURCE} (betas_vol). Choose other "
-            "people with the 'subjects' parameter (--subjects)."
+            f"chooses some: they tell test images from others. They are part of {SOURCE} (betas_vol). {CHOOSE}"
         )
-    return folder / f"{stem}_betas.nii.gz", existing(conditions, "list of images")
+    return betas, existing(conditions, "list of images")
 
 
 def brain_mask_file(raw_dir: Path, subject: int) -> Path | None:

@@ -50,6 +50,8 @@ class ThingsFmriOptions(Options):
         validation_fraction (`float`): Share of the concepts that are not tested, all of whose images are held out, the
             same for all people.
         sessions (`Sequence[int]`, *optional*): Sessions whose trials are read; the tables of images are read whole.
+        allow_partial (`bool`): Use the people who are downloaded, and of volumes their sessions; what is lacking is
+            listed in `not_downloaded.txt` and in the metadata. Damaged files are refused all the same.
     """
 
     images_dir: str | Path | None = option(None, "extracted THINGS images; default RAW_DIR/images", type=Path)
@@ -65,6 +67,7 @@ class ThingsFmriOptions(Options):
     sessions: Sequence[int] | None = option(None, "numbers, such as 1 2; default all", type=int, nargs="+")
     validation_fraction: float = option(0.1, "share of the training concepts", type=float)
     seed: int = option(0, "of the choice of validation concepts", type=int, least=0)
+    allow_partial: bool = option(False, "use what is downloaded, and mark the data set as partial")
     num_proc: int = option(1, "parts (subjects, or sessions) written at a time", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an older prepared data set")
 

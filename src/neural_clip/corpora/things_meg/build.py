@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neural_clip.corpora.declared import check_facts, chosen
+from neural_clip.corpora.declared import check_facts, chosen, listed, told_lacking
 from neural_clip.corpora.image_parts import check_images, image_parts
 from neural_clip.corpora.stamp import read_stamp
 from neural_clip.corpora.things_meg.derivative_route import derivative_trials, open_derivative
@@ -76,7 +76,6 @@ CATEGORY_FACTS = {
     "27": "27 categories: 559 of 1,854 concepts have none (here: none), 302 have several.",
     "53": "53 categories, joined by row: 406 of 1,854 concepts have none (here: none), 664 have several.",
 }
-NOT_DOWNLOADED = "not_downloaded.txt"
 SOURCE = "OpenNeuro ds004212 (doi:10.18112/openneuro.ds004212)"
 IMAGE_TERMS = (
     "The recordings are CC0. The images are from the THINGS database (osf.io/jum2f) and under its own terms, which "
@@ -116,7 +115,7 @@ def prepare(
         DataError: If a parameter is unknown, or a file is missing, not downloaded, truncated or contradicts another.
     """
     options = replace(options or ThingsMegOptions(), **changes)
-    check_output(output_dir, [raw_dir], options.overwrite)
+    check_output(output_dir, [raw_dir, *options.places], options.overwrite)
     raw_dir = Path(raw_dir)
     simulated = read_stamp(raw_dir)
     facts = corpus_facts(raw_dir, simulated)
@@ -148,7 +147,7 @@ def prepare(
     parts = image_parts(used, iter, lambda rows: [*(row["image"] for row in rows), *stimuli.tables])
     return write_prepared(
         output_dir, metadata, recordings, parts, overwrite=options.overwrite,
-        num_proc=options.num_proc, made_from=raw_dir, extra_files=_listed(raw_dir, lacking),
+        num_proc=options.num_proc, made_from=raw_dir, extra_files=listed(raw_dir, lacking),
     )  # fmt: skip
 
 
@@ -176,12 +175,6 @@ def _parent(output_dir: str | Path) -> Path:
     parent = Path(output_dir).absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     return parent
-
-
-def _listed(raw_dir: Path, lacking: Sequence[Path]) -> dict[str, bytes]:
-    """File that lists what is not downloaded, relative to the raw folder."""
-    lines = [f"{path.relative_to(raw_dir).as_posix()}\n" for path in lacking]
-    return {NOT_DOWNLOADED: "".join(lines).encode()} if lines else {}
 
 
 def _describe(stimuli: Stimuli, trials: pd.DataFrame) -> dict[str, dict]:
@@ -281,6 +274,4 @@ def _defects(options: ThingsMegOptions, simulated: dict | None, lacking: Sequenc
     if options.route == "raw" and options.triggers == "ignore":
         defects.append("Events were not compared with triggers.")
     defects += [] if simulated else [CATEGORY_FACTS[options.categories]]
-    if lacking:
-        defects.append(f"{len(lacking)} files are lacking; {NOT_DOWNLOADED} lists them.")
-    return defects
+    return defects + told_lacking(lacking)

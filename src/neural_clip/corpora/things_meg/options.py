@@ -73,7 +73,9 @@ class ThingsMegOptions(Options):
     sessions: Sequence[int] | None = option(None, "numbers, such as 1 2; default all", type=int, nargs="+")
     validation_fraction: float = option(0.1, "share of the training images", type=float)
     seed: int = option(0, "of the choice of validation images", type=int, least=0)
-    triggers: str = option("compare", "with the events, or not", choices=("compare", "ignore"))
+    triggers: str = option(
+        "compare", "compare the triggers with the events, or ignore them", choices=("compare", "ignore")
+    )
     allow_partial: bool = option(False, "use the runs that are downloaded, and mark the data set as partial")
     num_proc: int = option(1, "processes; each holds one run, 2 GB at real size", type=int, metavar="N", least=1)
     overwrite: bool = option(False, "replace an older prepared data set")

@@ -21,6 +21,7 @@ from neural_clip.corpora.things_meg.facts import BROKEN_SENSOR, CorpusFacts
 from neural_clip.corpora.things_meg.layout import Run, check_downloaded, recording_files
 from neural_clip.corpora.things_meg.preprocessing import MegPreprocessing, cut_epochs, filter_continuous, filter_taps
 from neural_clip.errors import DataError
+from neural_clip.files.reading import checked_files
 from neural_clip.preparation import spatial_filters_of
 from neural_clip.prepared.units import check_unit
 
@@ -210,6 +211,7 @@ def check_recording(path: Path) -> dict:
     if not path.is_dir():
         check_downloaded(path)
         raise DataError(f"'{path}' is a file; expected the folder of a CTF recording.")
+    checked_files(path.rglob("*"), "file of a recording")
     header_file, *data_files = recording_files(path)
     for file in (header_file, *data_files):
         check_downloaded(file)

@@ -11,12 +11,13 @@
 EEG and MEG are decimated first where their rate is twice `MAX_RATE` or more. Where training rows are few, the strength
 of a way of fitting is chosen by five-fold cross-validation over their images, and the way by these held-out rows and
 those of the validation split together, of which such sets have next to none. Otherwise the validation split chooses
-both. The criterion is a cross-entropy, not the 2-way score: it moves with every row, and small sets have few.
+both. So it does where it shows images that are trained on, as the test then does: images that are held out would tell
+about others. The criterion is a cross-entropy, not the 2-way score: it moves with every row, and small sets have few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,8 +31,12 @@ from neural_clip.evaluation.baselines.strengths import (
     MAX_CHUNK,
     image_folds,
     require_rows,
+    share_seen,
     subjects_of,
+    told_apart,
     validation_two_way,
+    walked,
+    with_unit_targets,
 )
 from neural_clip.evaluation.baselines.tried import tried
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
@@ -46,8 +51,9 @@ N_FOLDS = 5
 MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and folds cost their number
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
 RECORDED = ("two_way", "top1")  # beside the cross-entropy
+BY_FOLDS, BY_VALIDATION = f"{N_FOLDS} folds over training images", "validation recordings"  # a strength is chosen
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
-MAX_LOADED = 2**27  # numbers of a split that is read once: 0.5 GB
+MAX_LOADED = 2**27  # numbers of a split that is read once, and of predictions with all strengths: 0.5 GB
 
 
 def undoing(targets: np.ndarray) -> np.ndarray:
@@ -78,9 +84,17 @@ def centred_cosines(predictions: np.ndarray, split: Split) -> np.ndarray:
     return cosines - cosines.mean(axis=1, keepdims=True)
 
 
-def spread_of(cosines: np.ndarray) -> float:
-    """Root mean square of centred cosines."""
-    return float(np.sqrt((cosines**2).mean()))
+def spread_of(predictions: np.ndarray, split: Split) -> float:
+    """Root mean square of centred cosines, by blocks of rows."""
+    means = [(centred_cosines(predictions[part], split) ** 2).mean() for part in _blocks(split)]
+    counts = [len(predictions[part]) / len(split) for part in _blocks(split)]
+    return float(np.sqrt(sum(mean * count for mean, count in zip(means, counts, strict=True))))
+
+
+def _blocks(split: Split) -> list[slice]:
+    """Rows whose cosines to the images of their split are held at a time."""
+    step = max(MAX_CHUNK // len(split.shown_ids), 1)
+    return [slice(start, start + step) for start in range(0, len(split), step)]
 
 
 def cross_entropy(predictions: np.ndarray, split: Split) -> float:
@@ -94,9 +108,7 @@ def cross_entropy(predictions: np.ndarray, split: Split) -> float:
         split ([`Split`]): `n_rows` recordings.
     """
     own = split.of_its_images()
-    n_images = len(own.shown_ids)
-    step = max(MAX_CHUNK // n_images, 1)
-    parts = [slice(start, start + step) for start in range(0, len(own), step)]
+    n_images, parts = len(own.shown_ids), _blocks(own)
     squares = sum(float((centred_cosines(predictions[part], own) ** 2).sum()) for part in parts)
     spread = np.sqrt(squares / (len(own) * n_images)) or 1.0
     total = np.zeros(len(TEMPERATURES))
@@ -126,6 +138,7 @@ class Choice:
         cross_entropy (`float`): On the validation split.
         predictions (`np.ndarray` of shape `(n_validation, projection_dim)`): For it, the covariance undone.
         others (`tuple[np.ndarray, ...]`): The same for further splits.
+        strength_by (`str`): What the strength was chosen by, for the record.
     """
 
     fit: Fit
@@ -133,6 +146,7 @@ class Choice:
     cross_entropy: float
     predictions: np.ndarray
     others: tuple[np.ndarray, ...] = ()
+    strength_by: str = BY_VALIDATION
 
 
 def ready(split: Split) -> Split:
@@ -145,13 +159,6 @@ def ready(split: Split) -> Split:
     split = replace(split, decimation=decimation_of(split.facts))
     small = len(split) and len(split) * split.values([0])[0].size <= MAX_LOADED
     return split.loaded() if small else split
-
-
-def with_unit_targets(split: Split) -> Split:
-    """The same split, the embeddings of its images at unit length."""
-    data = split.data
-    images = replace(data.images, embeds=unit_vectors(data.images.embeds))
-    return replace(split, data=data.with_facts(data.facts, images))
 
 
 def decimation_of(facts: Facts) -> int:
@@ -170,7 +177,7 @@ def choose(
         parts ([`FinishedParts`]): Where the predictions of each subject's ridge are kept.
     """
     transform = undoing(train.data.images.of(train.shown_ids).embeds)
-    folded = _folded_strengths(train)
+    folded = _folded_strengths(train, validation)
 
     def score(path: np.ndarray, split: Split) -> float:
         return -cross_entropy(path @ transform, split)
@@ -183,42 +190,80 @@ def choose(
         nats = len(validation) * entropy + len(train) * held_out
         if best is None or nats < least:
             made, *rest = (found.predictions(number, which) @ transform for which in range(1 + len(others)))
-            best, least = Choice(fit, float(RELATIVE_ALPHAS[number]), entropy, made, tuple(rest)), nats
+            strength_by = BY_FOLDS if fit.way in folded else BY_VALIDATION
+            best = Choice(fit, float(RELATIVE_ALPHAS[number]), entropy, made, tuple(rest), strength_by)
+            least = nats
     assert best is not None  # every recording can be fitted one way
     return best, transform
 
 
-def _lowest(entropies: Mapping[int, float]) -> int:
-    """Position of the lowest; the stronger ridge wins a tie."""
-    return min(entropies, key=lambda number: (entropies[number], -number))
-
-
-def _folded_strengths(train: Split) -> dict[Way, tuple[int, float]]:
+def _folded_strengths(train: Split, validation: Split) -> dict[Way, tuple[int, float]]:
     """Position of each way's strength by cross-validation over images, and its cross-entropy on the held-out rows.
 
-    Empty where rows are many or images too few.
+    Empty where rows are many or images too few, or most validation images are trained on.
     """
-    shown = [len(set(train.image_ids[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
+    images = told_apart(train)
+    shown = [len(set(images[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
     if len(train) > MAX_FOLDED_ROWS or min(shown) < 2 * N_FOLDS:
         return {}
-    paths = _folded_paths(train, image_folds(train.image_ids, N_FOLDS))
-    found = {}
-    for way, path in paths.items():
-        entropies = {number: cross_entropy(one, train) for number, one in enumerate(path)}
-        found[way] = (best := _lowest(entropies)), entropies[best]
-    return found
+    embeds = [split.data.images.of(split.shown_ids).embeds for split in (validation, train)]
+    if share_seen(*embeds) > 0.5:
+        return {}
+    found = _held_out(train, image_folds(images, N_FOLDS))
+    return {way: (number, entropy) for way, number, entropy, _ in found}
 
 
-def _folded_paths(train: Split, folds: np.ndarray) -> dict[Way, np.ndarray]:
-    """Predictions of each row, by each way and all strengths, from the rows of other folds."""
-    paths: dict[Way, np.ndarray] = {}
-    for fold in np.unique(folds):
-        fitted, left = train.at(np.flatnonzero(folds != fold)), train.at(np.flatnonzero(folds == fold))
-        transform = undoing(fitted.data.images.of(fitted.shown_ids).embeds)
-        for fit in fits(fitted):
-            path = paths.setdefault(fit.way, np.empty((len(RELATIVE_ALPHAS), *train.targets.shape)))
-            path[:, folds == fold] = fit.deviations(left, RELATIVE_ALPHAS) @ transform
-    return paths
+def _held_out(train: Split, folds: np.ndarray) -> Iterator[tuple[Way, int, float, np.ndarray]]:
+    """Of one way after the other the position of its best strength, and its cross-entropy and predictions with that.
+
+    Each row is predicted from those of other folds. Memory holds predictions of one way.
+    """
+    rows = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    by_way: dict[Way, list[Fit]] = {}
+    transforms = []
+    for own in rows:
+        fitted = train.at(np.setdiff1d(np.arange(len(train)), own))
+        transforms.append(undoing(fitted.data.images.of(fitted.shown_ids).embeds))
+        for fit in fits(fitted):  # of which only what recordings pass through is there yet
+            by_way.setdefault(fit.way, []).append(fit)
+    number = FIRST_TRIED
+    for way, of_folds in by_way.items():
+        if len(of_folds) == len(rows):  # some folds may be too large for it
+            number, entropy, predictions = _best_held_out(train, rows, of_folds, transforms, number)
+            yield way, number, entropy, predictions
+
+
+def _best_held_out(
+    train: Split, rows: list[np.ndarray], of_folds: list[Fit], transforms: list[np.ndarray], first: int
+) -> tuple[int, float, np.ndarray]:
+    """The same of one way, by its fit for each fold; strengths are walked from `first` where there is much to hold.
+
+    The stronger ridge wins a tie.
+    """
+    best: tuple[float, int, np.ndarray] | None = None
+
+    def score(numbers: list[int]) -> list[float]:
+        nonlocal best
+        paths = np.empty((len(numbers), *train.targets.shape), dtype=np.float32)
+        for own, fit in zip(rows, of_folds, strict=True):
+            paths[:, own] = fit.deviations(train.at(own), RELATIVE_ALPHAS[numbers])
+            fit.forget()
+        scores = []
+        for number, path in zip(numbers, paths, strict=True):
+            predictions = np.empty(path.shape)
+            for own, transform in zip(rows, transforms, strict=True):
+                predictions[own] = path[own] @ transform
+            entropy = cross_entropy(predictions, train)
+            if best is None or (entropy, -number) < best[:2]:
+                best = entropy, -number, predictions
+            scores.append(-entropy)
+        return scores
+
+    n_numbers = len(RELATIVE_ALPHAS) * train.targets.size
+    sizes = [fit.size_of(subject) for fit in of_folds for subject in fit.groups]
+    walked(score, max(sizes) if n_numbers <= MAX_LOADED else n_numbers, first)
+    assert best is not None  # some strength was tried
+    return -best[1], best[0], best[2]
 
 
 def choose_by_folds(train: Split, folds: np.ndarray) -> tuple[Way, float, np.ndarray]:
@@ -233,11 +278,9 @@ def choose_by_folds(train: Split, folds: np.ndarray) -> tuple[Way, float, np.nda
         in one fold, where subjects are fitted one by one.
     """
     best: tuple[float, Way, float, np.ndarray] | None = None
-    for way, path in _folded_paths(train, folds).items():
-        entropies = {number: cross_entropy(one, train) for number, one in enumerate(path)}
-        first = _lowest(entropies)
-        if best is None or entropies[first] < best[0]:
-            best = entropies[first], way, float(RELATIVE_ALPHAS[first]), path[first]
+    for way, number, entropy, predictions in _held_out(train, folds):
+        if best is None or entropy < best[0]:
+            best = entropy, way, float(RELATIVE_ALPHAS[number]), predictions
     assert best is not None  # every recording can be fitted one way
     return best[1:]
 
@@ -252,7 +295,7 @@ def closed_form(
         train, validation, test, parts: As for [`per_subject_ridge`].
 
     Returns:
-        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `way`, `relative_alpha`,
+        `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `way`, `relative_alpha`, `strength_by`,
         `validation_cross_entropy` and `validation_two_way`.
     """
     require_rows(train, validation)
@@ -260,6 +303,7 @@ def closed_form(
     validation = ready(validation)
     choice, _ = choose(ready(train), validation, [ready(test)], parts)
     chosen = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
+    chosen |= {"strength_by": choice.strength_by}
     found = {
         "validation_cross_entropy": choice.cross_entropy,
         "validation_two_way": validation_two_way(choice.predictions, validation),

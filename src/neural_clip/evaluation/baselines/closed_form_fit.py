@@ -6,7 +6,7 @@ is small beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,7 +17,6 @@ from neural_clip.evaluation.baselines import ridge as limits
 from neural_clip.evaluation.baselines.inputs import (
     Inputs,
     aligned,
-    has_unit_targets,
     kept_for,
     n_components,
     reduced,
@@ -29,11 +28,13 @@ from neural_clip.evaluation.baselines.ridge import (
     CholeskyRidge,
     Products,
     Rows,
+    one_thread,
     pooled_products,
     products_of,
     products_without,
 )
 from neural_clip.evaluation.baselines.strengths import are_voxels, subjects_of
+from neural_clip.evaluation.baselines.targets import Targets
 from neural_clip.evaluation.baselines.whitening import (
     LEAST_SHRINKAGES,
     UNWHITENED,
@@ -101,11 +102,6 @@ class Fit:
         self._others: dict[tuple[Any, ...], list[Rows]] = {}
 
     @cached_property
-    def unit_targets(self) -> bool:
-        """Whether the embeddings of images have unit length."""
-        return has_unit_targets(self.train)
-
-    @cached_property
     def average(self) -> Inputs:
         """What the recordings of an unknown subject pass through, where subjects are pooled."""
         return average_of(list(self.inputs.values()))
@@ -139,42 +135,46 @@ class Fit:
             rows = self.rows_fitted(subject)
             least = self.way.least_shrinkage if are_voxels(self.train) else UNWHITENED  # sensors are white by now
             made = self._products(subject)
-            self._ridges[key] = CholeskyRidge(self._rows(self.train, rows), self.train.targets[rows], least, made)
+            self._ridges[key] = CholeskyRidge(self._rows(self.train, rows), Targets.of(self.train, rows), least, made)
         return self._ridges[key]
 
     def _products(self, subject: str) -> Products | None:
         """Those of a ridge from what is kept; `None` where nothing is, or where they are made sooner from the rows."""
         if self.source is not None:
             return self.source(subject)
-        if self.kept.folder is None:
+        in_rows = self.kept_in_rows(subject)
+        if in_rows is None:
             return None
-        rows = self._rows(self.train, self.rows_fitted(subject))
         if not self.way.pooled:
-            return self.kept_products(subject, rows.is_dual)
-        if are_voxels(self.train) or rows.is_dual:
-            return None
+            return self.kept_products(subject, in_rows)
         inputs = standardised(self.train, False, bool(self.way.n_components), self.kept)
         own = Fit(Way(False), inputs, self.train, kept=self.kept)
-        targets = {name: self.train.targets[self.train.rows_of(name)] for name in self.inputs}
+        targets = {name: Targets.of(self.train, self.train.rows_of(name)) for name in self.inputs}
         shape = self.train.values([0])[0].shape
         return pooled_products(shape, inputs, self.inputs, lambda name: own.kept_products(name, False), targets)
+
+    def kept_in_rows(self, subject: str) -> bool | None:
+        """Whether the products of people that a ridge is made from are in rows; `None` where it is made without."""
+        if self.kept.folder is None or (self.way.pooled and are_voxels(self.train)):
+            return None
+        is_dual = self._rows(self.train, self.rows_fitted(subject)).is_dual
+        return (None if is_dual else False) if self.way.pooled else is_dual
 
     def kept_products(self, subject: str, is_dual: bool) -> Products:
         """Those of a subject's standardised rows, from their files where they are there."""
         rows = self.rows_fitted(subject)
-        targets = self.train.targets[rows]
-        centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float32)
+        centred = Targets.of(self.train, rows)
         kept = self.kept.of(whose=subject, in_rows=is_dual)
         stored = kept.finished("matrix")
         gram = None if stored is None else stored["matrix"].T  # symmetric
-        known = {"products": centred} if is_dual else kept.of(unit_targets=self.unit_targets).finished("products")
+        known = {"products": centred.whole()} if is_dual else kept.finished("products")
         if gram is not None and known is not None:
             return Products(gram, known["products"], is_dual)
         made = products_of(self._rows(self.train, rows), centred, is_dual, gram)
         if gram is None:
             kept.keep("matrix", {"matrix": made.gram.T})
         if not is_dual:
-            kept.of(unit_targets=self.unit_targets).keep("products", {"products": made.known})
+            kept.keep("products", {"products": made.known})
         return made
 
     def without(self, subject: str, left_out: np.ndarray, remaining: Fit) -> Products | None:
@@ -194,7 +194,8 @@ class Fit:
         if self._rows(self.train, ours).is_dual or remaining._rows(remaining.train, theirs).is_dual:
             return None
         whole, rows = self.kept_products(subject, False), self._rows(self.train, left_out)
-        targets = np.asarray(self.train.targets[left_out] - self.train.targets[ours].mean(axis=0), dtype=np.float32)
+        mean = Targets.of(self.train, ours).mean
+        targets = np.asarray(self.train.targets_of(left_out) - mean, dtype=np.float32)
         total = sum(block.sum(axis=0, dtype=np.float64) for _, block in rows).astype(np.float32)
         before, after = self.inputs[subject], remaining.inputs[subject]
         assert isinstance(before, Standardised) and isinstance(after, Standardised)  # as of each subject alone
@@ -275,7 +276,7 @@ class Fit:
 
         Those of unknown subjects are 0 where subjects are fitted one by one.
         """
-        found = np.zeros((len(alphas), len(split), self.train.targets.shape[1]), dtype=np.float32)
+        found = np.zeros((len(alphas), len(split), self.train.projection_dim), dtype=np.float32)
         present = set(split.subjects.tolist())
         for name in self.groups:
             if self.way.pooled or name in present:
@@ -311,9 +312,9 @@ class _Ready:
         """That of a way."""
         return Fit(way, inputs, self.train, self.components, self.kept, name)
 
-    def standardised(self, pooled: bool) -> dict[str, Any]:
+    def standardised(self, pooled: bool, subjects: Sequence[str] | None = None) -> dict[str, Any]:
         """Each subject's recordings less their mean, over their deviation."""
-        return standardised(self.train, pooled, self.components is not None, self.kept)
+        return standardised(self.train, pooled, self.components is not None, self.kept, subjects)
 
     def whitened(self, shrinkages: Sequence[float]) -> Iterator[Fit]:
         """Pooled sensors for each least share of white noise."""
@@ -341,6 +342,25 @@ def fits(train: Split, parts: FinishedParts = NOT_KEPT) -> Iterator[Fit]:
         return
     yield ready.fit(replace(alone, pooled=True), ready.standardised(pooled=True))
     yield from ready.whitened(shrinkages)
+
+
+@one_thread
+def keep_of_person(train: Split, subject: str, pooled: Iterable[bool], parts: FinishedParts) -> None:
+    """Make and keep what several baselines need of a person's training rows: statistics and products.
+
+    Args:
+        train, parts: As for [`fits`].
+        subject (`str`): Who.
+        pooled (iterable of `bool`): For ridges of single people, of all together, or both.
+    """
+    if kept_for(train, parts).folder is None:
+        return
+    ready = _Ready.of(train, n_components(train), parts)
+    inputs = ready.standardised(pooled=False, subjects=[subject])
+    for together in pooled:
+        in_rows = ready.fit(Way(together), inputs).kept_in_rows(subject)
+        if in_rows is not None:
+            ready.fit(Way(False), inputs).kept_products(subject, in_rows)
 
 
 def fit_of(way: Way, train: Split, parts: FinishedParts = NOT_KEPT) -> Fit:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from neural_clip.evaluation.baselines.closed_form import decimation_of
 from neural_clip.evaluation.baselines.closed_form_fit import MAX_WHITENED_SIZE, Way, size_of
-from neural_clip.evaluation.baselines.inputs import has_unit_targets, n_components
+from neural_clip.evaluation.baselines.inputs import n_components
 from neural_clip.evaluation.baselines.linear import ALIGNMENT_SIZE, N_FOLDS
 from neural_clip.evaluation.baselines.ridge import MAX_SIZE, in_rows
 from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, are_voxels, subjects_of
@@ -19,6 +20,7 @@ from neural_clip.prepared.reader import Split
 # standardised and reduced.
 FLOPS, NUMBERS = 7.5e10, 5e7
 N_FACTORED = 5  # strengths of a ridge
+LONG = 60.0  # s of one core, beyond which a cost is told before the work, and progress shown
 # Passes over training rows: components, means, variances and the matrix; noise; what random layers make of them.
 N_PASSES, N_NOISE_PASSES, N_RANDOM_PASSES = 4, 4, 2
 # Products and factors that whiten a matrix of voxels, of its size cubed, in rows and in features; and of its size
@@ -50,21 +52,25 @@ NOTHING = Cost(0, 0.0, 0)
 def costs_of(methods: Sequence[str], train: Split) -> dict[str, Cost]:
     """Cost of baselines by their names in tables, fitted to training rows one after the other.
 
-    What several need is made once, for the first of them. The closed form shares ridges with others where the
-    embeddings of images have unit length, and only their matrices where they have not.
+    What several need is made once, for the first of them.
     """
     if not len(train):
         return dict.fromkeys(methods, NOTHING)
     works, done, found = _Works(train), set[str](), {}
     for method in methods:
-        unit = method == "closed form" and not has_unit_targets(train)
-        needed = {f"{name}, unit targets" if unit and work.ridges else name: work
-                  for name, work in works.of(method).items()}  # fmt: skip
+        needed = works.of(method)
         found[method] = sum((work for name, work in needed.items() if name not in done), NOTHING)
-        if unit:  # products with other targets
-            found[method] += works.reading(1)
         done |= set(needed)
     return found
+
+
+def in_turns(methods: Sequence[str], train: Split) -> list[list[str]]:
+    """Baselines that can be fitted at the same time: one that shares ridges with an earlier one waits for it."""
+    works, turns = _Works(train), dict[str, int]()
+    ridges = {method: {name for name, work in works.of(method).items() if work.ridges} for method in methods}
+    for method in methods:
+        turns[method] = max((turn + 1 for other, turn in turns.items() if ridges[other] & ridges[method]), default=0)
+    return [[method for method in methods if turns[method] == turn] for turn in sorted({*turns.values()})]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +104,17 @@ class _Works:
 
     def _ridges(self, count: int, size: int, extra: float = 0.0, strengths: int = N_FACTORED) -> Cost:
         """Factors and solutions of each, and extra products and factors in FLOPs."""
-        each = strengths * (size**3 / 3 + 2 * size**2 * self.train.targets.shape[1]) + extra
+        each = strengths * (size**3 / 3 + 2 * size**2 * self.train.projection_dim) + extra
         return Cost(count, count * each / FLOPS, size)
 
     def of(self, method: str) -> dict[str, Cost]:
-        """Pieces of a baseline."""
+        """Pieces of a baseline; those that another one shares have the same name.
+
+        At a high rate the closed form alone averages samples, and has no piece in common with another one.
+        """
+        if method == "closed form" and (step := decimation_of(self.train.facts)) > 1 == self.train.decimation:
+            own = _Works(replace(self.train, decimation=step)).of(method)
+            return {f"decimated {name}": cost for name, cost in own.items()}
         return (self._of_voxels if are_voxels(self.train) else self._of_sensors)(method)
 
     def _own(self) -> tuple[int, dict[str, Cost]]:
@@ -144,7 +156,7 @@ class _Works:
 
         def whitening(size: int) -> float:
             cubes = WHITENING_BY_FEATURES if by_features else WHITENING
-            return cubes * size**3 + EVOKED * size**2 * self.train.targets.shape[1]
+            return cubes * size**3 + EVOKED * size**2 * self.train.projection_dim
 
         whitened = self._ridges(self.n_subjects, size, whitening(size))
         white = {f"whitened {number}": whitened for number in range(n_white)}
@@ -161,14 +173,15 @@ class _Works:
         }[method]
 
 
-def told(modality: str, costs: Sequence[Cost]) -> str:
+def told(modality: str, costs: Sequence[Cost], processes: int = 1) -> str:
     """What baselines will cost, in a line."""
     size, n_ridges = max(cost.size for cost in costs), sum(cost.ridges for cost in costs)
     return (
         f"{modality}: fitting {_counted(len(costs), 'baseline')} ({_counted(n_ridges, 'ridge')}, matrices of up to "
         f"{size:,} x {size:,}, {4 * size**2 / 1e9:.1f} GB each) takes about "
-        f"{sum(cost.seconds for cost in costs) / 60:.0f} min of one core. What is finished is kept if this is "
-        "interrupted."
+        f"{sum(cost.seconds for cost in costs) / 60:.0f} min of one core. "
+        + (f"{processes} processes share the work, each with its own matrices. " if processes > 1 else "")
+        + "What is finished is kept if this is interrupted."
     )
 
 

@@ -30,7 +30,6 @@ from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
 
 MAX_FEATURES = 21_700  # of sensors; more of them lose time first, the channels are what tells images apart
-UNIT_LENGTH = 1e-4  # deviation of lengths that rounding makes
 
 Inputs = Standardised | WhitenedSensors | Mixed
 
@@ -47,11 +46,6 @@ def kept_for(train: Split, parts: FinishedParts) -> FinishedParts:
     if min(len(train), recording.size) <= MAX_GRID_SIZE:
         return NOT_KEPT
     return parts.of(recording=list(recording.shape))
-
-
-def has_unit_targets(train: Split) -> bool:
-    """Whether the embeddings of images have unit length, as the closed form takes them."""
-    return bool(np.abs(np.linalg.norm(train.data.images.embeds, axis=1) - 1).max() < UNIT_LENGTH)
 
 
 def temporal_components(train: Split, count: int, kept: FinishedParts) -> np.ndarray | None:
@@ -104,7 +98,9 @@ def moments_of(train: Split, subject: str, kept: FinishedParts) -> tuple[np.ndar
     return found["mean"], found["variance"]
 
 
-def standardised(train: Split, pooled: bool, by_chan: bool, kept: FinishedParts = NOT_KEPT) -> dict[str, Standardised]:
+def standardised(
+    train: Split, pooled: bool, by_chan: bool, kept: FinishedParts = NOT_KEPT, subjects: Sequence[str] | None = None
+) -> dict[str, Standardised]:
     """Each subject's recordings less their mean, over their deviation.
 
     Args:
@@ -113,8 +109,9 @@ def standardised(train: Split, pooled: bool, by_chan: bool, kept: FinishedParts 
         by_chan (`bool`): One deviation for all numbers of a channel: recordings that are reduced over time have their
             largest numbers in their first components, and keep them.
         kept ([`FinishedParts`]): Where statistics are kept.
+        subjects (sequence of `str`, *optional*): Of these alone, where deviations are not pooled.
     """
-    rows = {name: train.rows_of(name) for name in subjects_of(train)}
+    rows = {name: train.rows_of(name) for name in subjects or subjects_of(train)}
     moments = {name: moments_of(train, name, kept) for name in rows}
     variances = {name: variance for name, (_, variance) in moments.items()}
     if pooled:
@@ -177,7 +174,7 @@ def whitened(
         n_times (`int`, *optional*): Samples that recordings had before they were reduced to components.
     """
     subjects = subjects_of(train)
-    places = [kept.of(least=least, unit_targets=has_unit_targets(train)) for least in shrinkages]
+    places = [kept.of(least=least) for least in shrinkages]
     found = [place.finished("whitening") for place in places]
     lacking = [number for number, arrays in enumerate(found) if arrays is None]
     few = [shrinkages[number] for number in lacking]

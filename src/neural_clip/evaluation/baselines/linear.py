@@ -6,19 +6,19 @@
 * `frozen_identity_alignment`, `frozen_random_alignment`: one ridge for all subjects with alignment layers that never
   learn: what trained ones must beat.
 
-Everything is fitted on the training split; the ridge strength is chosen on the validation split by the 2-way score;
-the test split is read once. Predictions are compared with images without the mean of the training targets: strong
-ridge shrinks towards it, and every recording would find the images that lie near it. Recordings are read by blocks;
-memory holds few matrices in the smaller of rows and features. Baselines that are given the same `parts` share
-statistics, matrices and ridges. EEG and MEG with more than `MAX_FEATURES` numbers are first reduced to principal
-components over time, and the fit says to how many. Each fit holds BLAS to one thread: where cores are shared, the
-threads of a small decomposition wait for one another far longer than they work, and the sums do not depend on the
-machine.
+The targets are the embeddings of images at unit length. Everything is fitted on the training split; the ridge strength
+is chosen on the validation split by the 2-way score; the test split is read once. Predictions are compared with images
+without the mean of the training targets: strong ridge shrinks towards it, and every recording would find the images
+that lie near it. Recordings are read by blocks; memory holds few matrices in the smaller of rows and features.
+Baselines that are given the same `parts` share statistics, matrices and ridges. EEG and MEG with more than
+`MAX_FEATURES` numbers are first reduced to principal components over time, and the fit says to how many. Each fit
+holds BLAS to one thread: where cores are shared, the threads of a small decomposition wait for one another far longer
+than they work, and the sums do not depend on the machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,9 +44,12 @@ from neural_clip.evaluation.baselines.strengths import (
     image_folds,
     require_rows,
     subjects_of,
+    told_apart,
     validation_two_way,
+    with_unit_targets,
 )
-from neural_clip.evaluation.baselines.tried import Tried, described, paths_of, tried
+from neural_clip.evaluation.baselines.targets import Targets
+from neural_clip.evaluation.baselines.tried import Tried, at_once, described, paths_of, tried
 from neural_clip.evaluation.baselines.whitening import BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
@@ -79,13 +82,22 @@ def per_subject_ridge(
         DataError: If a subject has no training rows, or there are fewer than two validation images.
     """
     require_rows(train, validation)
+    train, validation, test = map(with_unit_targets, (train, validation, test))
     subjects_of(train, validation, test)
     fit = fit_of(Way(False, n_components=n_components(train)), train, parts)
-    means = {name: train.targets[train.rows_of(name)].mean(axis=0) - train.targets.mean(axis=0) for name in fit.inputs}
+    means = {}
+    if subject_means:
+        mean = Targets.of(train, np.arange(len(train))).mean
+        means = {name: Targets.of(train, train.rows_of(name)).mean - mean for name in fit.inputs}
 
     def shifted(predictions: np.ndarray, split: Split) -> np.ndarray:
         """Predictions with what their subject has beside all."""
-        return predictions + np.stack([means[name] for name in split.subjects]) if subject_means else predictions
+        if not subject_means:
+            return predictions
+        made = predictions.astype(np.float64)
+        for name in set(split.subjects.tolist()):
+            made[split.subjects == name] += means[name]
+        return made
 
     def score(predictions: np.ndarray, split: Split) -> float:
         return validation_two_way(shifted(predictions, split), split)
@@ -119,6 +131,7 @@ def pooled_whitened_ridge(
         recordings were pooled but not whitened) and `validation_two_way`.
     """
     require_rows(train, validation)
+    train, validation, test = map(with_unit_targets, (train, validation, test))
     subjects_of(train, validation, test)
     if are_voxels(train):
         return _pooled_voxels(train, validation, test, parts)
@@ -143,6 +156,7 @@ def frozen_identity_alignment(
     nothing is fitted for one subject alone; recordings of voxels are a `DataError`.
     """
     require_rows(train, validation)
+    train, validation, test = map(with_unit_targets, (train, validation, test))
     if are_voxels(train):
         raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
     fit = aligned_fit(train, parts=parts)
@@ -166,6 +180,7 @@ def frozen_random_alignment(
     recordings of a subject, of a size that depends on the unit. Takes and returns what [`per_subject_ridge`] does.
     """
     require_rows(train, validation)
+    train, validation, test = map(with_unit_targets, (train, validation, test))
     layers = {}
     for number, subject in enumerate(subjects_of(train, validation, test)):
         recording = train.values(train.rows_of(subject)[:1])[0]
@@ -203,38 +218,43 @@ def _shared(fit: Fit, first: Tried, validation: Split, parts: FinishedParts) -> 
     held_out, predicted = _out_of_fold(fit, number, parts)
     if not predicted.any():
         raise DataError("No subject has training images enough for out-of-fold predictions, two at least.")
-    known = held_out[predicted]
+    rows = np.flatnonzero(predicted)
+    known = held_out if predicted.all() else held_out[predicted]
     mean = known.mean(axis=0)
     blocks = [np.arange(start, min(start + BLOCK_ROWS, len(known))) for start in range(0, len(known), BLOCK_ROWS)]
     # towards the identity: strong ridge adds a constant only
-    shared = CholeskyRidge(Rows(lambda rows: known[rows] - mean, blocks), train.targets[predicted] - known)
+    left = Targets(lambda part: train.targets_of(rows[part]) - known[part], len(rows))
+    shared = CholeskyRidge(Rows(lambda part: known[part] - mean, blocks), left)
 
-    def behind(which: int, numbers: Sequence[int]) -> list[np.ndarray]:
-        """Predictions with some strengths of the shared map."""
+    def behind(which: int, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """Predictions with some strengths of the shared map, one after the other."""
         made = first.predictions(number, which)
         rows = Rows(lambda rows: made[rows] - mean, [np.arange(len(made))])
-        return [made + path for path in shared.deviations([rows], RELATIVE_ALPHAS[numbers])[0]]
+        for each in at_once(numbers, made.size):
+            for path in shared.deviations([rows], RELATIVE_ALPHAS[each])[0]:
+                path += made
+                yield path
 
     scores = {}
     for each, predictions in enumerate(behind(0, range(len(RELATIVE_ALPHAS)))):
         scores[each] = validation_two_way(predictions, validation)
     second = best_of(scores)
     chosen = described(fit, number, scores[second])
-    return behind(1, [second])[0], chosen | {"relative_alpha_shared": float(RELATIVE_ALPHAS[second])}
+    return next(behind(1, [second])), chosen | {"relative_alpha_shared": float(RELATIVE_ALPHAS[second])}
 
 
 def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarray, np.ndarray]:
     """Predictions of each training row from those of other folds, and whether there are any."""
     train = fit.train
-    held_out = np.zeros(train.targets.shape, dtype=np.float32)
-    folds, predicted = image_folds(train.image_ids, N_FOLDS), np.zeros(len(train), dtype=bool)
+    held_out = np.zeros((len(train), train.projection_dim), dtype=np.float32)
+    folds, predicted = image_folds(told_apart(train), N_FOLDS), np.zeros(len(train), dtype=bool)
     for fold in range(N_FOLDS):
         fitted = train.at(np.flatnonzero(folds != fold))
         left = (folds == fold) & np.isin(train.subjects, fitted.subjects)  # not those who saw images of one fold only
         part = train.at(np.flatnonzero(left))
         of_fold = fit_of(fit.way, fitted)
         of_fold.source = partial(_in_fold, fit, of_fold, folds == fold)
-        made = np.zeros((len(part), train.targets.shape[1]), dtype=np.float32)
+        made = np.zeros((len(part), train.projection_dim), dtype=np.float32)
         for subject in of_fold.groups:
             rows = part.rows_of(subject)
             if len(rows):

@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from neural_clip.errors import DataError
+from neural_clip.evaluation.baselines.targets import Targets
 from neural_clip.evaluation.baselines.whitening import (
     UNWHITENED,
     Mixed,
@@ -44,60 +45,6 @@ def one_thread(function: Callable) -> Callable:
     return limited
 
 
-class KernelRidge:
-    """Ridge regression for many strengths at once, by one eigendecomposition.
-
-    Args:
-        inputs (`np.ndarray` of shape `(n, n_features)`): Training inputs; centred here.
-        targets (`np.ndarray` of shape `(n, projection_dim)`): Training targets; centred here, mean added back.
-
-    With X X^T = U diag(l) U^T the prediction for x is x X^T U diag(1 / (l + alpha)) U^T Y; with fewer features than
-    rows, and X^T X = V diag(l) V^T, it is x V diag(1 / (l + alpha)) V^T X^T Y. Both are the numbers of
-    `sklearn.linear_model.Ridge(alpha)` with an intercept.
-    """
-
-    def __init__(self, inputs: np.ndarray, targets: np.ndarray):
-        self.input_mean, self.target_mean = inputs.mean(axis=0), targets.mean(axis=0)
-        centred = inputs - self.input_mean
-        self.inputs: np.ndarray | None = None  # kept where predictions need them
-        if len(inputs) <= inputs.shape[1]:
-            self.inputs = centred
-            eigenvalues, self.vectors = np.linalg.eigh(np.asarray(centred @ centred.T, dtype=np.float64))  # (n, n)
-            self.projected = self.vectors.T @ (targets - self.target_mean)  # (n, projection_dim)
-        else:
-            centred = np.asarray(centred, dtype=np.float64)
-            eigenvalues, self.vectors = np.linalg.eigh(centred.T @ centred)  # (n_features, n_features)
-            self.projected = self.vectors.T @ (centred.T @ (targets - self.target_mean))
-        self.eigenvalues = np.maximum(eigenvalues, 0.0)
-        # of the n x n matrix in both cases
-        mean = float(self.eigenvalues.sum()) / len(inputs)
-        self.mean_eigenvalue = mean if mean > np.finfo(np.float64).tiny else 1.0  # of nothing: predictions are 0
-
-    def predict(self, inputs: np.ndarray, relative_alphas: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Predictions `(n_alphas, n_rows, projection_dim)`; alpha = relative alpha x mean eigenvalue of X X^T."""
-        return self.deviations(inputs, relative_alphas) + self.target_mean
-
-    def deviations(self, inputs: np.ndarray, relative_alphas: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Predictions without the target mean, `(n_alphas, n_rows, projection_dim)`.
-
-        Strong ridge shrinks predictions towards the target mean. Their cosines then tell which image lies near that
-        mean, whatever was recorded; those of the deviations do not.
-        """
-        centred = inputs - self.input_mean
-        cross = (centred if self.inputs is None else centred @ self.inputs.T) @ self.vectors  # (n_rows, n_eigenvalues)
-        return np.stack(
-            [(cross / (self.eigenvalues + alpha * self.mean_eigenvalue)) @ self.projected for alpha in relative_alphas]
-        )
-
-    def coefficients(self, relative_alpha: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weights `(n_features, projection_dim)` and intercept `(projection_dim,)` of [`~KernelRidge.predict`]."""
-        penalty = self.eigenvalues + relative_alpha * self.mean_eigenvalue
-        weights = self.vectors @ (self.projected / penalty[:, None])
-        if self.inputs is not None:
-            weights = self.inputs.T @ weights
-        return weights, self.target_mean - self.input_mean @ weights
-
-
 class Products(NamedTuple):
     """What a ridge is solved from, float32.
 
@@ -125,11 +72,12 @@ class CholeskyRidge:
     """Ridge regression by Cholesky in float32, on rows that are read by blocks.
 
     The one large matrix is X X^T, or X^T X where features are fewer than rows. It lies in the upper triangle of an
-    array, and is factored in the lower one, one strength after the other. Predictions are those of [`KernelRidge`].
+    array, and is factored in the lower one, one strength after the other. Predictions are the numbers of
+    `sklearn.linear_model.Ridge` with an intercept.
 
     Args:
         rows ([`Rows`]): Training rows, centred over all blocks, of which there is one at least.
-        targets (`np.ndarray` of shape `(n, projection_dim)`): Of these rows; centred here.
+        targets (`np.ndarray` of shape `(n, projection_dim)` or [`Targets`]): Of these rows; centred here.
         least_shrinkage (`float`, *optional*): Least share of white noise in the noise covariance of the features, by
             whose inverse square root rows are multiplied; 1 leaves them.
         made ([`Products`], *optional*): Of these rows, where they are known. Its arrays are changed.
@@ -139,7 +87,11 @@ class CholeskyRidge:
     """
 
     def __init__(
-        self, rows: Rows, targets: np.ndarray, least_shrinkage: float = UNWHITENED, made: Products | None = None
+        self,
+        rows: Rows,
+        targets: np.ndarray | Targets,
+        least_shrinkage: float = UNWHITENED,
+        made: Products | None = None,
     ) -> None:
         self.rows = rows
         n_rows, n_features = rows.n_rows, rows.n_features
@@ -148,7 +100,7 @@ class CholeskyRidge:
                 f"Ridge takes at most {MAX_SIZE} training rows of more features, but got {n_rows} rows of "
                 f"{n_features}."
             )
-        centred = np.asarray(targets - targets.mean(axis=0), dtype=np.float32)
+        centred = Targets(targets.__getitem__, n_rows) if isinstance(targets, np.ndarray) else targets
         if made is None:
             made = products_of(rows, centred)
         self.gram, self.known, self.is_dual = made
@@ -156,9 +108,9 @@ class CholeskyRidge:
         self.penalty: np.ndarray | None = None  # in place of the identity
         found = None
         if least_shrinkage != UNWHITENED and self.is_dual:
-            self.unwhitened = whiten_rows(self.gram, centred, n_features, least_shrinkage)
+            self.unwhitened = whiten_rows(self.gram, centred.whole(), n_features, least_shrinkage)
         elif least_shrinkage != UNWHITENED:
-            found = penalty_of(self.gram, self.known, centred, least_shrinkage)
+            found = penalty_of(self.gram, self.known, centred.whole(), least_shrinkage)
         self.diagonal = self.gram.diagonal().copy()
         trace = float(self.diagonal.sum(dtype=np.float64))
         if found is not None:
@@ -207,16 +159,26 @@ class CholeskyRidge:
         """Weights of the features from coefficients of the training rows."""
         return sum(block.T @ solution[part] for part, block in self.rows)
 
-    def _cross(self, others: Rows) -> np.ndarray:
-        """Products of other rows with the training rows, `(n_rows, n)`; kept for further strengths."""
+    def _crossed_with(self, others: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+        """Products of other rows with the training rows, `(n_rows, n)`, by blocks; small ones are kept, whole."""
+        if others.n_rows * len(self.gram) > MAX_KEPT_CROSS:
+            self._crossed.clear()
+            for place, rows in others:
+                yield place, self._cross(rows)
+            return
         if others not in self._crossed:
             found = np.empty((others.n_rows, len(self.gram)), dtype=np.float32)
             for place, rows in others:
-                for own, block in self.rows:
-                    found[place, own] = rows @ block.T
-            self._crossed = {**self._crossed, others: found} if found.size <= MAX_KEPT_CROSS else {}
-            return found
-        return self._crossed[others]
+                found[place] = self._cross(rows)
+            self._crossed[others] = found
+        yield slice(None), self._crossed[others]
+
+    def _cross(self, rows: np.ndarray) -> np.ndarray:
+        """Products of rows with the training rows, `(n_rows, n)`."""
+        found = np.empty((len(rows), len(self.gram)), dtype=np.float32)
+        for own, block in self.rows:
+            found[:, own] = rows @ block.T
+        return found
 
     def deviations(self, others: Sequence[Rows], relative_alphas: Sequence[float] | np.ndarray) -> list[np.ndarray]:
         """Predictions without the target mean for other rows.
@@ -224,14 +186,14 @@ class CholeskyRidge:
         Returns:
             `list[np.ndarray]`: For each of `others`, `(n_alphas, n_rows, projection_dim)`.
         """
+        width = self.known.shape[1]
         solutions = np.hstack([self.solution(alpha) for alpha in relative_alphas])  # (size, n_alphas * width)
         found = []
         for rows in others:
-            made = np.empty((rows.n_rows, solutions.shape[1]), dtype=np.float32)
-            for place, block in [(slice(None), self._cross(rows))] if self.is_dual else rows:
-                made[place] = block @ solutions
-            paths = made.reshape(-1, len(relative_alphas), self.known.shape[1])
-            found.append(np.ascontiguousarray(paths.swapaxes(0, 1)))
+            paths = np.empty((len(relative_alphas), rows.n_rows, width), dtype=np.float32)
+            for place, block in self._crossed_with(rows) if self.is_dual else rows:
+                paths[:, place] = (block @ solutions).reshape(len(block), len(paths), width).swapaxes(0, 1)
+            found.append(paths)
         return found
 
 
@@ -284,13 +246,13 @@ class Rows:
 
 
 def products_of(
-    rows: Rows, targets: np.ndarray, is_dual: bool | None = None, gram: np.ndarray | None = None
+    rows: Rows, targets: np.ndarray | Targets, is_dual: bool | None = None, gram: np.ndarray | None = None
 ) -> Products:
     """Read rows for their products.
 
     Args:
         rows ([`Rows`]): Training rows, centred over all blocks.
-        targets (`np.ndarray` of shape `(n, projection_dim)`): Of these rows, centred, float32.
+        targets (`np.ndarray` of shape `(n, projection_dim)` or [`Targets`]): Of these rows, centred, float32.
         is_dual (`bool`, *optional*): As in [`Products`]; by default what [`Rows.is_dual`] says.
         gram (`np.ndarray`, *optional*): The matrix, where it is known.
     """
@@ -305,9 +267,9 @@ def products_of(
             for other in range(number + 1):
                 above = block if other == number else rows.block(other)
                 made[rows.place(other), own] = above @ block.T
-        known = targets
+        known = targets if isinstance(targets, np.ndarray) else targets.whole()
     else:
-        known = np.zeros((size, targets.shape[1]), dtype=np.float32)
+        known = np.zeros((size, targets[:0].shape[1]), dtype=np.float32)
         for own, block in rows:
             if gram is None:
                 made = ssyrk(1.0, block.T, beta=1.0, c=made, overwrite_c=1)  # upper, in place
@@ -321,7 +283,7 @@ def pooled_products(
     own: Mapping[str, Standardised],
     inputs: Mapping[str, Standardised | WhitenedSensors | Mixed],
     products: Callable[[str], Products],
-    targets: Mapping[str, np.ndarray],
+    targets: Mapping[str, Targets],
 ) -> Products:
     """Those of all subjects' sensors, X^T X and X^T Y, without reading these again.
 
@@ -333,10 +295,10 @@ def pooled_products(
         own (`Mapping[str, Standardised]`): What made each subject's z of recordings.
         inputs (`Mapping`): What makes each subject's rows of recordings.
         products (`Callable`): Gives Z^T Z and Z^T Y of a subject; its arrays are changed.
-        targets (`Mapping[str, np.ndarray]`): Of each subject's rows, `(n_rows, projection_dim)`.
+        targets (`Mapping[str, Targets]`): Of each subject's rows.
     """
     gram, known = None, None
-    mean = np.concatenate(list(targets.values())).mean(axis=0)
+    mean = sum(each.sum() for each in targets.values()) / sum(each.n_rows for each in targets.values())
     for name, through in inputs.items():
         made, deviation = products(name), reciprocal(own[name].scale)
 
@@ -352,9 +314,9 @@ def pooled_products(
         constant = through(own[name].mean.reshape(1, *shape))[0]
         for panel in panels:
             gram[:, panel] += passed(made.gram[panel]).T
-            gram[:, panel] += np.outer(constant, len(targets[name]) * constant[panel])
+            gram[:, panel] += np.outer(constant, targets[name].n_rows * constant[panel])
         known += passed(made.known.T).T
-        known += np.outer(constant, (targets[name] - mean).sum(axis=0))
+        known += np.outer(constant, targets[name].sum(less=mean))
     assert gram is not None and known is not None  # of one subject at least
     return Products(gram, known, is_dual=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,6 +50,13 @@ def _some(train: Split) -> list[np.ndarray]:
     return [row for start in starts for row in train.values(np.arange(start, start + length))]
 
 
+def with_unit_targets(split: Split) -> Split:
+    """The same split, the embeddings of its images at unit length: they are compared by their cosine."""
+    data = split.data
+    images = replace(data.images, embeds=unit_vectors(data.images.embeds))
+    return replace(split, data=data.with_facts(data.facts, images))
+
+
 def are_voxels(split: Split) -> bool:
     """Whether recordings are rows of voxels, which do not correspond between subjects."""
     return split.values([0])[0].ndim == 1
@@ -63,6 +71,20 @@ def subjects_of(train: Split, *others: Split) -> list[str]:
     return known
 
 
+def told_apart(split: Split) -> np.ndarray:
+    """Image of each row, `(n,)` str; images of one embedding are one, by whatever names."""
+    shown = split.shown_ids
+    _, first, which = np.unique(split.data.images.of(shown).embeds, axis=0, return_index=True, return_inverse=True)
+    names = np.asarray(shown)[first[which.ravel()]]
+    return names[np.searchsorted(shown, split.image_ids)]
+
+
+def share_seen(embeds: np.ndarray, learnt: np.ndarray) -> float:
+    """Share of image embeddings `(n, projection_dim)` that are among others, bit for bit."""
+    known = {row.tobytes() for row in learnt}
+    return float(np.mean([row.tobytes() in known for row in embeds]))
+
+
 def image_folds(image_ids: np.ndarray, n_folds: int) -> np.ndarray:
     """Fold of each row; all rows of an image share one."""
     unique, codes = np.unique(image_ids, return_inverse=True)
@@ -72,7 +94,7 @@ def image_folds(image_ids: np.ndarray, n_folds: int) -> np.ndarray:
 def validation_two_way(predictions: np.ndarray, validation: Split) -> float:
     """2-way score of predictions `(n_rows, projection_dim)` among the images of their split."""
     _, first = np.unique(validation.image_ids, return_index=True)
-    gallery, ids = unit_vectors(validation.targets[first]), validation.image_ids[first]
+    gallery, ids = unit_vectors(validation.targets_of(first)), validation.image_ids[first]
     step = max(MAX_CHUNK // len(ids), 1)
     total = 0.0
     for start in range(0, len(predictions), step):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from neural_clip.evaluation.baselines.targets import Targets
 from neural_clip.prepared.reader import Split
 
 # Least share of the mean variance mixed into a noise covariance before it is inverted; validation chooses. 0.01 keeps
@@ -271,8 +272,7 @@ class _SensorNoise:
 
     def __init__(self, train: Split, subject: str, mean: np.ndarray) -> None:
         self.train, self.rows, self.mean = train, train.rows_of(subject), mean
-        targets = train.targets[self.rows]
-        self.targets = (targets - targets.mean(axis=0)).astype(np.float32)
+        self.targets = Targets.of(train, self.rows).whole()
         products = sum(self.targets[part].T @ flat(values) for part, values in self._centred())
         self.weights = evoked(self.targets, np.asarray(products))
         self.n_samples = len(self.rows) * mean.shape[1]

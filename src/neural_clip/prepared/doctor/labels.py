@@ -249,7 +249,8 @@ def _concept_overlap(labels: Labels, metadata: Mapping) -> Iterator[Finding]:
             "Scores are not zero-shot, whatever they are called.",
         )  # fmt: skip
     elif shared == tested:
-        yield note("concepts", message, "Scores tell known concepts in new images; they are not zero-shot.")
+        what = "recordings" if metadata.get("category_level") else "images"
+        yield note("concepts", message, f"Scores tell known concepts in new {what}; they are not zero-shot.")
     else:
         names = examples(sorted(f"'{labels.names['concept'][code]}'" for code in tested - shared))
         yield note(
