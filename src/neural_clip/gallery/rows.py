@@ -244,11 +244,16 @@ class GalleryRows:
 
     def hits(self, queries: np.ndarray | GalleryRows, count: int = HITS) -> np.ndarray:
         """Nearest rows, the first of each image, `(n_queries, count)`; -1 where there are not so many."""
+        rows = self.nearest(queries, NEAREST_KEPT)
+        images = np.unique(self.image_ids[rows], return_inverse=True)[1].reshape(rows.shape)
+        order = np.argsort(images, axis=1, kind="stable")
+        alike = np.take_along_axis(images, order, axis=1)
+        is_first = np.ones(images.shape, bool)
+        np.put_along_axis(is_first, order[:, 1:], alike[:, 1:] != alike[:, :-1], axis=1)
+        place = is_first.cumsum(axis=1) - 1
+        query, column = np.nonzero(is_first & (place < count))
         hits = np.full((len(queries), count), -1)
-        for query, rows in enumerate(self.nearest(queries, NEAREST_KEPT)):
-            _, first = np.unique(self.image_ids[rows], return_index=True)
-            kept = rows[np.sort(first)][:count]
-            hits[query, : len(kept)] = kept
+        hits[query, place[query, column]] = rows[query, column]
         return hits
 
     def means_of(self, modality: str) -> Self:

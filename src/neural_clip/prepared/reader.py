@@ -604,10 +604,11 @@ class Split:
                 f"The {self.name} split of '{self.data.name}' has {column.null_count} rows without values."
             )
         parts, lengths = column_arrays(column, shape)
-        parts = [part.astype(np.float32, copy=False) for part in parts]
         if shape:
-            flat = parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0, np.float32)])
-            return flat.reshape(-1, *shape)
+            if len(parts) == 1:
+                return parts[0].astype(np.float32, copy=False).reshape(-1, *shape)
+            return np.concatenate([*parts, np.zeros(0, np.float32)], dtype=np.float32).reshape(-1, *shape)
+        parts = [part.astype(np.float32, copy=False) for part in parts]
         stated = np.array([self.facts.n_voxels[subject] for subject in self.subjects[rows]])
         if not np.array_equal(lengths, stated):
             row = int(np.argmax(lengths != stated))
