@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -104,6 +105,8 @@ def older(folder):
 
 class FeatureMethods:
     """The methods of a model that the evaluation asks for features, all from one."""
+
+    closed_forms: ClassVar = {}
 
     def each_features(self, modality, values, subject_ids):
         return {"network": self.features(modality, values, subject_ids)}

@@ -105,9 +105,9 @@ def test_types_of_docstrings_stand_on_one_line_without_marks(written, read):
 
 
 def test_names_in_docstrings_become_links_where_the_site_has_them():
-    found = site_docstrings.plain("See [`~NeuralGallery.load`] and [`private`], not [`Hit`](x).")
-    there = "neural_clip.gallery.neural_gallery.NeuralGallery.load"
-    assert found == f"See [`NeuralGallery.load`][{there}] and `private`, not [`Hit`](x)."
+    found = site_docstrings.plain("See [`~NeuralGallery.load_from_disk`] and [`private`], not [`Hit`](x).")
+    there = "neural_clip.gallery.neural_gallery.NeuralGallery.load_from_disk"
+    assert found == f"See [`NeuralGallery.load_from_disk`][{there}] and `private`, not [`Hit`](x)."
     assert site_docstrings.plain("Do.\n\nReturns:\n    `dict` of [`Hits`]: All.\n") == (
         "Do.\n\nReturns:\n    dict of Hits: All.\n"
     )

@@ -105,7 +105,7 @@ assert model.config.modalities == ["eeg", "ecog"] and type(model.encoders["ecog"
 epochs = mne.read_epochs(sys.argv[2], verbose="error")
 inputs = processor(ecog=epochs, subject="sub-01")
 found = model(**inputs).neural_embeds.detach().numpy()
-hits = NeuralGallery.load(sys.argv[3], sys.argv[1]).decode(epochs, "sub-01", modality="ecog")
+hits = NeuralGallery.load_from_disk(sys.argv[3], sys.argv[1]).decode(epochs, "sub-01", modality="ecog")
 assert found.shape == (len(epochs), model.config.projection_dim) and len(hits) == len(epochs)
 assert neural_clip.EcogConfig.model_type == "neural_clip_ecog"
 """

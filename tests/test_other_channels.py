@@ -142,7 +142,9 @@ def test_prepared_sets_of_other_channels_are_searched_and_searched_for(cap, caps
     gallery = NeuralGallery.from_recordings(cap.checkpoint, part, montage="interpolate")
     np.testing.assert_allclose(gallery.vectors, vectors_by_hand(cap), atol=1e-5)
     (made,) = gallery.montage
-    assert made["interpolated"] == LACKING and NeuralGallery.load(gallery.save_to_disk(tmp_path / "g")).montage
+    assert (
+        made["interpolated"] == LACKING and NeuralGallery.load_from_disk(gallery.save_to_disk(tmp_path / "g")).montage
+    )
     common = ("--checkpoint", cap.checkpoint, "--montage", "interpolate")
     for verb, place, more in (
         ("decode", cap.root / "eight", ("--gallery", cap.root / "stimuli")),

@@ -104,7 +104,7 @@ def saved(modality: str = "eeg") -> None:
     """A part of a gallery, written in place of what may be there."""
     from neural_clip import NeuralGallery
 
-    NeuralGallery.load("gallery").filter(modality=modality).save_to_disk("out", overwrite=True)
+    NeuralGallery.load_from_disk("gallery").filter(modality=modality).save_to_disk("out", overwrite=True)
 
 
 CUSTOM = "prepare custom manifest.yaml --output-dir out"

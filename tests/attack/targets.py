@@ -248,7 +248,7 @@ def search() -> Results:
     """A saved gallery, opened for its checkpoint and searched."""
     from neural_clip import NeuralGallery
 
-    gallery = NeuralGallery.load("gallery", "trained")
+    gallery = NeuralGallery.load_from_disk("gallery", "trained")
     rows, cosines = gallery.search(gallery.vectors[:3], 4)
     behind = repr(gallery.rows.remove_columns("vector")[:])
     return {"vectors": digest(gallery.vectors), "behind": behind, "rows": digest(rows), "cosines": digest(cosines)}

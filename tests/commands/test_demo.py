@@ -182,3 +182,17 @@ def test_second_run_keeps_the_simulation(demo):
     assert (output / "raw" / "nsd" / "SIMULATED.json").stat().st_mtime_ns == made
     step = "of 5: turn raw files into data sets"
     assert "step 2 of 3: turn raw files into data sets\n" in first.stderr and f"{step} (done before)" in second.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
+def test_told_to_end_alone_a_demo_leaves_no_process_behind(tmp_path):
+    """SIGTERM reaches the demo and nothing that it started, which would simulate on unseen."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "neural_clip.commands.main", *DEMO, "--output-dir", tmp_path / "out"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while "simulated " not in (line := running.stdout.readline(60)):  # the bar of what it started
+        assert line, "it ended"
+    running.send_signal(signal.SIGTERM)
+    told = running.communicate(timeout=20)[0]  # until all have closed the pipe
+    assert running.returncode == -signal.SIGTERM and "done in" not in told  # as `simulate` says in the end

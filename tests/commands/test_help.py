@@ -1,12 +1,13 @@
 """Every help and every refusal of an option in a real process, without the packages that take seconds to load."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from neural_clip.commands.main import ACTIONS, COMMANDS
+from neural_clip.commands.main import ACTIONS, COMMANDS, main
 from neural_clip.prepared.known_corpora import CORPORA
 from paths import REPOSITORY
 
@@ -48,6 +49,23 @@ def test_help_loads_nothing_heavy(words):
     name = words[0].rpartition("/")[2] if words[0].endswith(".py") else " ".join(["neural-clip", *words])
     assert shown.startswith(f"usage: {name} ") and "Options of" not in shown
     assert shown.split("\n\n")[1].strip(), "it has no description"
+
+
+def test_an_option_is_a_switch_in_all_commands_or_in_none(monkeypatch, capsys):
+    """And the image encoder is called alike."""
+    monkeypatch.setenv("COLUMNS", "200")
+    switches, valued, of_encoders = set(), set(), set()
+    for words in COMMAND_LINES:
+        if words == ["train"]:  # its settings are those of a recipe
+            continue
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        shown = capsys.readouterr().out
+        for name, value, told in re.findall(r"^  (--[\w-]+)(?:, --no-[\w-]+)?( \S+)?(.*)", shown, re.M):
+            (valued if value else switches).add(name)
+            of_encoders |= {name} if "image encoder" in told else set()
+    assert {"--overwrite", "--pictures"} <= switches and {"--images-dir", "--model"} <= valued
+    assert not switches & valued and of_encoders == {"--model"}
 
 
 def test_loaded_packages_are_noticed(tmp_path):
@@ -123,19 +141,19 @@ def test_refusals_are_one_line_and_load_nothing_heavy(words, told, hint):
 
 OLD = [
     (["evaluate", "--checkpoint", "x", "--data", "eeg=gone", "--output-dir", "x", "--no-audits"],
-     "'--no-audits' is an old spelling that ends with version 0.3; write '--no-controls'."),
+     "'--no-audits' is an old spelling; write '--no-controls'."),
     (["evaluate", "--checkpoint", "x", "--data", "eeg=gone", "--output_dir", "x"],
-     "'--output_dir' is an old spelling that ends with version 0.3; write '--output-dir'."),
+     "'--output_dir' is an old spelling; write '--output-dir'."),
     (["push", "gone", "--repo", "a/b", "--revision-message", "x"],
-     "'--revision-message' is an old spelling that ends with version 0.3; write '--message'."),
+     "'--revision-message' is an old spelling; write '--message'."),
     (["prepare", "imagenet_eeg", "--raw-dir", "gone", "--output-dir", "x", "--image-dir", "y"],
-     "'--image-dir' is an old spelling that ends with version 0.3; write '--images-dir'."),
+     "'--image-dir' is an old spelling; write '--images-dir'."),
     (["dataset_scripts/things_meg.py", "--raw-dir", "gone", "--output-dir", "x", "--split", "large"],
-     "'--split' is an old spelling that ends with version 0.3; write '--split-protocol'."),
+     "'--split' is an old spelling; write '--split-protocol'."),
     (["train", "gone", "--overwrite", "true"],
-     "'--overwrite true' is an old spelling that ends with version 0.3; write '--overwrite'."),
+     "'--overwrite true' is an old spelling; write '--overwrite'."),
     (["train.py", "gone", "--resume", "true"],
-     "'--resume true' is an old spelling that ends with version 0.3; write '--resume'."),
+     "'--resume true' is an old spelling; write '--resume'."),
 ]  # fmt: skip
 
 

@@ -151,14 +151,14 @@ def test_help_shows_defaults(capsys):
 @pytest.mark.parametrize(
     ("command", "old", "today", "told"),
     [
-        ("evaluate", ["--no-audits"], ["--no-controls"], "'--no-audits' is an old spelling .* write '--no-controls'"),
+        ("evaluate", ["--no-audits"], ["--no-controls"], "'--no-audits' is an old .* write '--no-controls'"),
         (
             "evaluate",
             ["--no-baselines"],
             ["--baselines=none"],
             "'--no-baselines' is an old .* write '--baselines=none'",
         ),
-        ("evaluate", ["--no_audits"], ["--no-controls"], "'--no_audits' is an old spelling .* write '--no-controls'"),
+        ("evaluate", ["--no_audits"], ["--no-controls"], "'--no_audits' is an old .* write '--no-controls'"),
         ("push", ["--revision-message", "a b"], ["--message", "a b"], "write '--message'"),
         ("push", ["--revision-message=a_b"], ["--message=a_b"], "write '--message'"),
         ("prepare things_meg", ["--split", "large"], ["--split-protocol", "large"], "write '--split-protocol'"),
@@ -167,7 +167,7 @@ def test_help_shows_defaults(capsys):
         ("train", ["--overwrite=True"], ["--overwrite"], "'--overwrite=True' is an old .* write '--overwrite'"),
         ("train", ["--resume", "true", "--seed", "1"], ["--resume", "--seed", "1"], "write '--resume'"),
         ("train", ["--push_to_hub", "true"], ["--push-to-hub"], "write '--push-to-hub'"),
-        ("train", ["--resume", "false"], [], "'--resume false' is an old spelling .* leave it out"),
+        ("train", ["--resume", "false"], [], "'--resume false' is an old spelling; leave it out"),
         ("train", ["--output_dir", "a_b"], ["--output-dir", "a_b"], "'--output_dir' .* write '--output-dir'"),
         ("doctor", ["--num_proc", "2"], ["--num-proc", "2"], "write '--num-proc'"),
     ],
@@ -175,7 +175,7 @@ def test_help_shows_defaults(capsys):
 def test_old_spellings_work_and_say_so(command, old, today, told, capsys):
     assert todays_spelling(command, old) == today
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: ") and line.endswith(".") and "version 0.3" in line
+    assert line.startswith("warning: ") and line.endswith(".")
     assert re.search(told, line)
 
 

@@ -1,10 +1,15 @@
 """Baselines that several processes fit: the report of one process, digit for digit; what goes wrong ends as in one."""
 
+import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import joblib
@@ -87,6 +92,45 @@ def test_several_processes_write_the_report_of_one(work, way, fits, capsys):
         assert found == set(NAMES) - absent
         for name in found:
             assert len(re.findall(rf"{key}: {name} in [\d.]+ s, [\d.]+ s of the processor", told)) == 1
+
+
+def workers():
+    """Processes of joblib that this one has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended
+            parent, words = (
+                (folder / "stat").read_text().rpartition(")")[2].split()[1],
+                (folder / "cmdline").read_bytes(),
+            )
+            if int(parent) == os.getpid() and b"loky" in words and b"tracker" not in words:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_is_killed_is_told_of_and_the_same_command_ends_with_the_same_report():
+    over = threading.Event()
+
+    def kill():
+        while not over.wait(0.02):
+            for number in workers():
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    try:
+        with pytest.raises(
+            DataError, match=r"A process that worked on 'eeg: .*' was killed.* What was finished is kept"
+        ):
+            evaluated("killed", num_proc=2)
+    finally:
+        over.set()
+        killing.join()
+    assert not Path("killed", "report.json").exists()
+    evaluated("killed", num_proc=2)
+    assert contents("killed")["report.json"] == contents("one")["report.json"]
 
 
 @pytest.fixture

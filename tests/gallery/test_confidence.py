@@ -89,7 +89,7 @@ def test_all_kinds_of_recordings_have_the_temperature_of_their_subject(kind, wor
     else:
         signals = NeuralGallery.from_recordings(model, rows)
         if kind == "loaded gallery":  # knows its checkpoint by its weights, and has no model of its own
-            signals = NeuralGallery.load(signals.save_to_disk(tmp_path / "signals"))
+            signals = NeuralGallery.load_from_disk(signals.save_to_disk(tmp_path / "signals"))
         found = gallery.decode(signals, top_k=1)
     assert [hit.confidence for hit in found] == pytest.approx(expected, rel=1e-4)
 
@@ -116,7 +116,7 @@ def test_what_is_not_calibrated_has_none_and_says_why(world, model, gallery, row
     plain = NeuralGallery.from_images(world.checkpoint, world.folders["eeg"])  # a checkpoint of an earlier version
     own = world.data["eeg"].split("test", ["sub-01"])
     assert "an earlier version made it" in reason(plain.decode(own))
-    stored = NeuralGallery.load(signals.filter(modality="eeg").save_to_disk(tmp_path / "signals"))
+    stored = NeuralGallery.load_from_disk(signals.filter(modality="eeg").save_to_disk(tmp_path / "signals"))
     assert "is not at hand" in reason(NeuralGallery(gallery.rows, gallery.encoder).decode(stored))
     other = save_checkpoint(tmp_path / "other", world.data, seed=1)  # of the same image encoder
     assert "is not at hand" in reason(NeuralGallery.from_images(other, world.folders["eeg"]).decode(stored))
@@ -125,7 +125,7 @@ def test_what_is_not_calibrated_has_none_and_says_why(world, model, gallery, row
 def test_recordings_that_went_through_the_average_have_its_temperature(world, model, gallery, rows, tmp_path):
     """Known people, too: their own temperature is that of their own layer."""
     averaged = NeuralGallery.from_recordings(model, rows, subject="average")
-    stored = NeuralGallery.load(averaged.save_to_disk(tmp_path / "averaged"))
+    stored = NeuralGallery.load_from_disk(averaged.save_to_disk(tmp_path / "averaged"))
     for queries in (averaged, stored):
         hits = gallery.decode(queries, top_k=1)
         assert {hit.confidence for hit in hits} == {None} and "the EEG of 'average'" in hits[0].why_no_confidence
@@ -158,7 +158,7 @@ def test_a_gallery_that_does_not_say_whose_layer_was_used_has_no_confidence(worl
         shutil.copy(path, folder / path.name)
         content["files"][path.name] = sha256_of([path])
     (folder / "gallery.json").write_text(json.dumps(sealed(content)))
-    old = NeuralGallery.load(folder, model)
+    old = NeuralGallery.load_from_disk(folder, model)
     assert np.array_equal(old.vectors, own.vectors)
     hits = gallery.decode(old.filter(subject="sub-01").add(own), top_k=1)
     assert hits[0].confidence is None and "through whose alignment layer" in hits[0].why_no_confidence

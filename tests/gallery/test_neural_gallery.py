@@ -182,7 +182,28 @@ def test_hits_are_drawn(world, images, signals):
     picture = world.data["eeg"].stored_images[0]["image"]
     drawn = signals.encode(picture, top_k=2).plot(ax=figure.subplots())
     assert drawn.figure is figure and len(drawn.images) == 3  # the query too
+    for place in ("hits.png", figure):
+        with pytest.raises(DataError, match=r"'ax' parameter. Allowed is axes of matplotlib, .*\.savefig\(FILE\)"):
+            signals.encode(picture, top_k=2).plot(place)
     pyplot.close("all")
+
+
+def test_more_hits_than_rows_are_all_rows_best_first(world, images, signals):
+    """As the pipelines of transformers do with more labels than there are."""
+    part, picture = part_of(world, "eeg", 3), world.data["fmri"].stored_images[3]["image"]
+    n_fmri, n_shown = len(signals.filter(modality="fmri")), len(set(world.data["fmri"].split("test").image_ids))
+    for ask, size in (
+        (lambda k: images.decode(part, top_k=k), len(images)),
+        (lambda k: images.decode(part, top_k=k, calibrate="csls"), len(images)),
+        (lambda k: images.search_text("a red square", top_k=k), len(images)),
+        (lambda k: signals.encode(picture, top_k=k), len(signals)),
+        (lambda k: signals.encode(picture, modality="fmri", top_k=k), n_fmri),
+        (lambda k: signals.convert(part, to="fmri", top_k=k), n_fmri),
+        (lambda k: signals.convert(part, to="fmri", via="mean recordings", top_k=k), n_shown),
+    ):
+        whole, more = ask(size), ask(size + 1)
+        assert len(more[0]) == size and more.as_dicts() == whole.as_dicts()
+        assert sorted(set(more.rows[0])) == sorted(more.rows[0])
 
 
 @pytest.mark.parametrize("via", ["recordings", "mean recordings"])
@@ -373,8 +394,8 @@ def test_queries_that_do_not_fit_are_named(world, signals, images):
         (lambda: images.decode(part.at(np.arange(0))), "there is nothing to embed"),
         (lambda: images.decode(part, subject="sub-02"), r"'subject' is 'sub-02', but the rows are of \['sub-01'\]"),
         (lambda: images.decode(values, subject="sub-01", sampling=3), "but got 'sampling' instead"),
-        (lambda: images.decode(part, top_k=0), "Allowed is 1 to 26, the rows that are searched, but got 0"),
-        (lambda: images.decode(part, top_k=27), "but got 27 instead"),
+        (lambda: images.decode(part, top_k=0), "Allowed is a whole number, 1 and more, but got 0"),
+        (lambda: images.decode(part, top_k=2.5), "but got 2.5 instead"),
         (lambda: images.decode(part, top_k=True), "but got True instead"),
         (lambda: images.decode(part, calibrate="isotonic"), "Invalid value for the 'calibrate' parameter"),
         (lambda: images.encode("x.png"), "cannot encode; that takes a gallery of recordings"),
@@ -383,7 +404,6 @@ def test_queries_that_do_not_fit_are_named(world, signals, images):
         (lambda: signals.encode("x.png"), "There is no image 'x.png'"),
         (lambda: signals.encode([]), "The list is empty"),
         (lambda: signals.encode(images, modality="meg"), "Allowed values are 'eeg' and 'fmri', but got 'meg'"),
-        (lambda: signals.encode(images, modality="fmri", top_k=49), "Allowed is 1 to 48"),
         (lambda: signals.convert(part, to="meg"), "Invalid value for the 'to' parameter"),
         (lambda: signals.convert(part, to="fmri", via="dreams"), "Invalid value for the 'via' parameter"),
         (lambda: signals.convert(part, to="fmri", via="images", bank=signals), "takes a gallery of images"),

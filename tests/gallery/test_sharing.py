@@ -123,7 +123,7 @@ def test_terms_of_recordings_keep_a_gallery_private(hub, signals, tmp_path, redi
         closed.push_to_hub("lab/open")
     assert set(hub.repositories["dataset", "lab/open"]["files"]) == {".gitattributes"}
     # saved, loaded and joined, the terms are still there
-    loaded = NeuralGallery.load(closed.save_to_disk(tmp_path / "closed"))
+    loaded = NeuralGallery.load_from_disk(closed.save_to_disk(tmp_path / "closed"))
     joined = signals.add(loaded)
     for kept in (loaded, joined, loaded.filter(modality="eeg"), loaded.mean_recordings()):
         with pytest.raises(DataError, match="must not become public"):
@@ -143,7 +143,7 @@ def test_a_gallery_of_before_terms_were_kept_stays_private(hub, saved, tmp_path)
     path.write_text(json.dumps(sealed(content)))
     (folder / "README.md").write_text("---\nlicense: other\n---\n# Old\n")
     for public in (lambda: main([str(folder), "--repo", REPO, "--public"]),
-                   lambda: NeuralGallery.load(folder).push_to_hub(REPO, private=False)):  # fmt: skip
+                   lambda: NeuralGallery.load_from_disk(folder).push_to_hub(REPO, private=False)):  # fmt: skip
         with pytest.raises(DataError, match=r"must not become public: redistribution of .* is not recorded"):
             public()
     assert main([str(folder), "--repo", REPO])

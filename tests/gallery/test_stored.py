@@ -24,7 +24,7 @@ def saved(world, signals, tmp_path_factory):
 def test_another_process_opens_the_same_gallery(saved, signals, world):
     code = (
         "import sys\nimport numpy as np\nfrom neural_clip import NeuralGallery\n"
-        "gallery = NeuralGallery.load(sys.argv[1])\n"
+        "gallery = NeuralGallery.load_from_disk(sys.argv[1])\n"
         "np.save(sys.argv[2], gallery.vectors)\n"
         "print(len(gallery), gallery.modalities, gallery.checkpoint.sha256, gallery.rows[3]['image_id'])\n"
     )
@@ -35,7 +35,7 @@ def test_another_process_opens_the_same_gallery(saved, signals, world):
         f"{len(signals)} {signals.modalities} {signals.checkpoint.sha256} {row['image_id']}"
     )
     np.testing.assert_array_equal(np.load(saved.parent / "vectors.npy"), signals.vectors)
-    opened = NeuralGallery.load(saved, world.checkpoint)
+    opened = NeuralGallery.load_from_disk(saved, world.checkpoint)
     signals.encoder.require(opened.encoder, "one", "other")
     assert opened.checkpoint == signals.checkpoint
 
@@ -44,7 +44,7 @@ def test_the_same_gallery_has_the_same_bytes(saved, world):
     """Made anew by the model, and loaded and saved again."""
     parts = [world.data[modality].split("test") for modality in ("eeg", "fmri")]
     again = NeuralGallery.from_recordings(world.checkpoint, parts).save_to_disk(saved.parent / "again")
-    copied = NeuralGallery.load(again).save_to_disk(saved.parent / "copied")
+    copied = NeuralGallery.load_from_disk(again).save_to_disk(saved.parent / "copied")
     assert contents(again) == contents(saved) == contents(copied)
 
 
@@ -58,8 +58,10 @@ def test_it_is_not_written_over_other_things(saved, signals, images, world, tmp_
     with pytest.raises(DataError, match=r"lies in .*eeg"):
         signals.save_to_disk(world.folders["eeg"] / "gallery")
     copy = shutil.copytree(saved, tmp_path / "copy")
-    NeuralGallery.load(copy).filter(modality="eeg").save_to_disk(copy, overwrite=True)  # of what it is read from
-    assert NeuralGallery.load(copy).modalities == ["eeg"]
+    NeuralGallery.load_from_disk(copy).filter(modality="eeg").save_to_disk(
+        copy, overwrite=True
+    )  # of what it is read from
+    assert NeuralGallery.load_from_disk(copy).modalities == ["eeg"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "mine"]
 
 
@@ -74,7 +76,7 @@ def test_a_damaged_file_is_named(saved, tmp_path, name, way):
     else:
         path.write_bytes(content[:-9] if way == "cut" else content[:50] + bytes([content[50] ^ 4]) + content[51:])
     with pytest.raises(DataError, match=rf"{name}' is (missing|not the file that was written)"):
-        NeuralGallery.load(folder)
+        NeuralGallery.load_from_disk(folder)
 
 
 def test_a_changed_or_unknown_description_is_refused(saved, tmp_path):
@@ -89,14 +91,14 @@ def test_a_changed_or_unknown_description_is_refused(saved, tmp_path):
     ):
         path.write_text(json.dumps(changed))
         with pytest.raises(DataError, match=message):
-            NeuralGallery.load(folder)
+            NeuralGallery.load_from_disk(folder)
     path.write_text("{")
     with pytest.raises(DataError, match=r"gallery\.json"):
-        NeuralGallery.load(folder)
+        NeuralGallery.load_from_disk(folder)
     with pytest.raises(DataError, match=r"is no gallery: it has no gallery\.json"):
-        NeuralGallery.load(tmp_path)
+        NeuralGallery.load_from_disk(tmp_path)
     with pytest.raises(DataError, match=r"^There is no gallery '.*nowhere'\.$"):
-        NeuralGallery.load(tmp_path / "nowhere")
+        NeuralGallery.load_from_disk(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_entries_of_another_type_are_named_though_the_description_is_sealed(save
         changed.append({key: value for key, value in content.items() if key != name})
     for each in changed:
         (folder / "gallery.json").write_text(json.dumps(sealed(each)))
-        for read in (NeuralGallery.load, lambda place: push(place, "me/gallery", public=True)):
+        for read in (NeuralGallery.load_from_disk, lambda place: push(place, "me/gallery", public=True)):
             with pytest.raises(DataError, match=rf"gallery\.json' is damaged: (its )?'{name}'"):
                 read(folder)
 
@@ -130,7 +132,7 @@ def test_a_gallery_that_names_pictures_elsewhere_on_this_machine_is_refused(worl
     files = {path.name: sha256_of([path]) for path in (tmp_path / "gallery").iterdir()}
     (tmp_path / "gallery" / "gallery.json").write_text(json.dumps(sealed(content | {"files": files})))
     with pytest.raises(DataError, match=rf"names the picture '{place}', which does not lie beside it"):
-        NeuralGallery.load(tmp_path / "gallery")
+        NeuralGallery.load_from_disk(tmp_path / "gallery")
 
 
 def test_no_path_of_this_machine_is_written(world, saved, images, tmp_path):
@@ -138,8 +140,8 @@ def test_no_path_of_this_machine_is_written(world, saved, images, tmp_path):
     for folder in (saved, far):
         content = b"".join(path.read_bytes() for path in folder.iterdir())
         assert str(world.root).encode() not in content
-    found = NeuralGallery.load(far, world.checkpoint)
+    found = NeuralGallery.load_from_disk(far, world.checkpoint)
     hit = found.decode(world.data["eeg"].split("test"), top_k=1)[0]
     assert hit.image is None and "is not at hand: there is no 'eeg'. Name its folder by 'pictures'" in hit.why_no_image
-    found = NeuralGallery.load(far, world.checkpoint, pictures=world.folders["eeg"])
+    found = NeuralGallery.load_from_disk(far, world.checkpoint, pictures=world.folders["eeg"])
     assert found.decode(world.data["eeg"].split("test"), top_k=1)[0].image.mode == "RGB"

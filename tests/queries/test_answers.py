@@ -34,9 +34,10 @@ def test_nor_over_pictures_and_images_that_options_name(tmp_path, monkeypatch):
         (tmp_path / name / "a.png").write_text("mine")
     before = contents(tmp_path)
     for command in (
-        "decode eeg --pictures photos --figure photos/a.png", "encode b.png --pictures photos --figure photos/a.png",
-        "search word --pictures photos --figure photos/b.png",
-        "convert eeg --to meg --pictures photos --figure photos/a.png",
+        "decode eeg --images-dir photos --figure photos/a.png",
+        "encode b.png --images-dir photos --figure photos/a.png",
+        "search word --images-dir photos --figure photos/b.png",
+        "convert eeg --to meg --images-dir photos --figure photos/a.png",
         "convert eeg --to meg --via images --bank bank --figure bank/a.png",
     ):  # fmt: skip
         with pytest.raises(DataError, match=r"lies in '(photos|bank)', which is read"):

@@ -34,7 +34,7 @@ def test_galleries_are_built_and_told(here, capsys, tmp_path):
     out, err = capsys.readouterr()
     assert out == f"gallery:    {signals}\n" and PRIVATE in err
     expected = NeuralGallery.from_recordings("checkpoint", [here.data[name].split("test") for name in ("eeg", "fmri")])
-    built = NeuralGallery.load(signals)
+    built = NeuralGallery.load_from_disk(signals)
     assert np.array_equal(built.vectors, expected.vectors) and built.checkpoint == expected.checkpoint
 
     capsys.readouterr()
@@ -49,7 +49,7 @@ def test_galleries_are_built_and_told(here, capsys, tmp_path):
     assert lines["rows"].strip() == "20 images" and lines["vectors"].strip() == "64 numbers of float16"
     assert lines["encoder"].strip().startswith("neural_clip/tiny-clip (projected") and "none" in lines["checkpoint"]
 
-    found = cli.main(["decode", "sets/eeg", "--gallery", str(images), *CHECKPOINT, "--pictures", "stimuli"])
+    found = cli.main(["decode", "sets/eeg", "--gallery", str(images), *CHECKPOINT, "--images-dir", "stimuli"])
     again = cli.main(["decode", "sets/eeg", "--gallery", "stimuli", *CHECKPOINT])
     assert found.hits.rows.tolist() == again.hits.rows.tolist() and found.hits[0].image is not None
 
@@ -144,7 +144,7 @@ def test_data_galleries_and_checkpoints_are_opened_by_their_names_on_the_hub(her
         capsys.readouterr()
         cli.main(["gallery", "info", "lab/signals"])
         told = capsys.readouterr().out
-        assert "lab/signals" in told and f"{len(NeuralGallery.load(signals))} fMRI recordings" in told
+        assert "lab/signals" in told and f"{len(NeuralGallery.load_from_disk(signals))} fMRI recordings" in told
         with pytest.raises(DataError, match=r"'lab/gone' is neither a folder here nor .* it has none of that name"):
             cli.main(["decode", "lab/eeg", "--gallery", "lab/gone", "--checkpoint", "lab/model"])
     again = [cli.main(line) for line in lines[:2]]

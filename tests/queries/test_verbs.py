@@ -137,7 +137,7 @@ def test_all_conversions_by_each_way_equal_those_from_python(here, embedder, cap
     cli.main(["gallery", "build", *(f"sets/{name}" for name in FILES), "--recordings", "--checkpoint", "checkpoint",
               "--output-dir", str(folder)])  # fmt: skip
     assert capsys.readouterr().out == f"gallery:    {folder}\n"
-    signals, bank = NeuralGallery.load(folder, embedder), NeuralGallery.from_images(embedder, "stimuli")
+    signals, bank = NeuralGallery.load_from_disk(folder, embedder), NeuralGallery.from_images(embedder, "stimuli")
     directions = list(permutations(FILES, 2))
     assert len(directions) == 6
     for source, target in directions:

@@ -80,6 +80,8 @@ def test_a_direction_that_was_never_decoded_has_a_dash(report):
 def test_what_cannot_be_drawn_is_told(report, tmp_path):
     with pytest.raises(DataError, match="'by' parameter"):
         plot_conversion(report, by="source")
+    with pytest.raises(DataError, match=r"'ax' parameter\. Allowed is axes of matplotlib"):
+        plot_conversion(report, "conversion.png")
     with pytest.raises(DataError, match="'method' parameter"):
         plot_conversion(report, method="mine")
     before = copy.deepcopy(report)

@@ -14,6 +14,7 @@ from neural_clip.evaluation.baselines import whitening
 from neural_clip.evaluation.baselines.closed_form import choose, cross_entropy, ready, scores_of, undoing
 from neural_clip.evaluation.baselines.closed_form_fit import Way, fit_of
 from neural_clip.evaluation.run import evaluate_checkpoints
+from neural_clip.evaluation.seen import seen_by_closed_form
 from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.report.tables import scope_notes
@@ -231,7 +232,28 @@ def test_a_report_shows_network_closed_form_and_blend(with_closed_form, ready_fo
     assert not [note for note in scope_notes(report) if "closed form" in note]
     options |= {"split": "validation"}
     report = evaluate_checkpoints({"ours": output}, [ready_folders["fmri"]], tmp_path / "validation", **options)
-    assert [note for note in scope_notes(report) if "scores are of recordings that it has seen" in note]
+    assert [note for note in scope_notes(report) if "scores are of recordings that it has seen;" in note]
+
+
+def test_scores_of_the_average_subject_name_whose_recordings_the_closed_form_has_seen(
+    ready_folders, new_recipe, tmp_path
+):
+    """Those of whom it was fitted on, and only where the average subject has a closed form."""
+    only = ["--model.eeg.subjects", "[sub-01]"]
+    recipe = new_recipe(tmp_path, {"eeg": ready_folders["eeg"]})
+    output = train(read_recipe([str(recipe), "--closed-form", "true", *only]))
+    model, part = NeuralClipModel.from_pretrained(output), PreparedSet.open(ready_folders["eeg"]).split("validation")
+    assert seen_by_closed_form(model, part, "average") == ["sub-01"]
+    assert seen_by_closed_form(model, part.data.split("test"), "average") == []
+    options = {"baselines": False, "controls": False, "split": "validation", "subject": "average"}
+    for subjects, told in ((None, "seen, those of sub-01."), (["sub-01"], "it has seen."), (["sub-02"], None)):
+        place = tmp_path / str(subjects)
+        report = evaluate_checkpoints({"ours": output}, [ready_folders["eeg"]], place, subjects=subjects, **options)
+        notes = [note for note in scope_notes(report) if "closed form" in note]
+        assert [note.endswith(told) for note in notes] == [True] * (told is not None)
+    for layer in model.closed_forms["eeg"].layers.values():
+        layer.parts.data[:] = torch.tensor([1.0, 0.0])  # the network alone
+    assert seen_by_closed_form(model, part, "average") == seen_by_closed_form(model, part, None) == []
 
 
 def test_without_validation_rows_it_is_left_out(trained, ready_folders, capsys):

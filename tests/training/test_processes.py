@@ -331,6 +331,33 @@ def test_two_processes_told_to_end_save_and_one_goes_on(recipe_file, tmp_path):
     assert_same_run(part, whole)
 
 
+@pytest.mark.slow
+@pytest.mark.numerical
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
+def test_accelerate_told_to_end_leaves_a_saved_run_and_no_process(recipe_file, tmp_path):
+    """It hands no signal on to the one process that it starts, which would train on unseen."""
+    never = ["--save-strategy", "no", "--eval-strategy", "no", "--load-best-model-at-end", "false"]
+    words = [recipe_file, *never, "--max-steps", "300"]
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "train.py"]
+    logged = ["--logging-strategy", "steps", "--logging-steps", "1", "--output-dir", str(part)]
+    running = subprocess.Popen(
+        [sys.executable, *launcher, *words, *logged], cwd=REPOSITORY, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while "'loss'" not in (line := running.stdout.readline()):
+        assert line, "it ended"
+    running.send_signal(signal.SIGTERM)
+    told = running.communicate(timeout=300)[0]  # until the process that trains has closed the pipe, too
+    (state,) = part.with_name("part.partial").glob("checkpoint-*")
+    step = int(state.name.split("-")[1])
+    assert is_finished(state) and 0 < step < 300
+    assert f"training was interrupted after step {step} of 300, which was saved. Give the same command again" in told
+    train(read_recipe([*words, "--output-dir", str(part), "--resume"]))
+    train(read_recipe([*words, "--output-dir", str(whole)]))
+    assert (part / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 ACCELERATE = REPOSITORY / "configs" / "accelerate"
 EXPECTED = {  # processes, machines, on CPUs
     "cpu": (1, 1, True),

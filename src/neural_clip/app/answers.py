@@ -176,7 +176,7 @@ class Answers:
         """Hits of a text."""
         check_option("search among", among, self.searched)
         target = self.searched[among]
-        hits = target.gallery.search_text(text, top_k=min(HITS, len(target.gallery)))[0]
+        hits = target.gallery.search_text(text, top_k=HITS)[0]
         return Answer(f"“{text}”", target, hits, target.simulated)
 
     def _answer(
@@ -187,11 +187,11 @@ class Answers:
         """Search images, or recordings of whatever modality the gallery has."""
         check_option("search among", among, self.searched)
         target = self.searched[among]
-        top_k, (kind,) = min(HITS, len(target.gallery)), target.gallery.modalities
+        (kind,) = target.gallery.modalities
         if kind == IMAGE:
-            hits = target.gallery.decode(recordings, subject, top_k=top_k, modality=modality, **said)[0]
+            hits = target.gallery.decode(recordings, subject, top_k=HITS, modality=modality, **said)[0]
         else:
-            hits = target.gallery.convert(recordings, subject, to=kind, top_k=top_k, modality=modality, **said)[0]
+            hits = target.gallery.convert(recordings, subject, to=kind, top_k=HITS, modality=modality, **said)[0]
         simulated = simulated or target.simulated or self._trained_on_simulated(modality)
         return Answer(asked, target, hits, simulated, seen, seen_name, right)
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neural_clip.commands.interruption import end_with_parent
 from neural_clip.commands.options import read_options
 from neural_clip.errors import DataError
 from neural_clip.files.places import place_line
@@ -58,7 +59,7 @@ class DemoOptions(Options):
     epochs: int | None = option(
         None, "of training, and no more steps than these; default: as the recipe", type=int, least=1
     )
-    vision_model: str = option(TINY_CLIP, "image encoder: the tiny CLIP or a CLIP of the Hub", metavar="NAME")
+    model: str = option(TINY_CLIP, "image encoder, a name on the Hub or a model folder", metavar="NAME")
     data_only: bool = option(False, "stop once the data sets are there")
 
 
@@ -69,7 +70,8 @@ def side_by_side(*commands: Sequence[object]) -> None:
         name, *words = [str(word) for word in command]
         shown = shlex.join([name, *words])
         print(f"  $ {shown}", flush=True)
-        processes.append((shown, subprocess.Popen([sys.executable, *PROGRAMS[name], *words])))
+        program = [sys.executable, *PROGRAMS[name], *words]
+        processes.append((shown, subprocess.Popen(program, preexec_fn=end_with_parent)))
     try:
         failed = [shown for shown, process in processes if process.wait() != 0]
     except KeyboardInterrupt:
@@ -89,14 +91,14 @@ def end_interrupted(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def is_current(raw: Path, prepared: Path, vision_model: str) -> bool:
+def is_current(raw: Path, prepared: Path, model: str) -> bool:
     """Whether a prepared data set was made from this very simulation and embedded by this encoder."""
     if not (prepared / METADATA_FILE).is_file():
         return False
     facts = Facts.read(prepared)
     stamp = read_json(raw / "SIMULATED.json")
     encoder = facts.image_encoder or {}
-    same_encoder = (encoder.get("name"), encoder.get("pooling")) == (vision_model, "projected")
+    same_encoder = (encoder.get("name"), encoder.get("pooling")) == (model, "projected")
     return facts.simulated == stamp and same_encoder
 
 
@@ -112,7 +114,7 @@ def train(options: DemoOptions, output: Path, data_sets: list[str]) -> None:
     words = [*TRAIN, "demo", "--overwrite", *data_sets, "--seed", str(options.seed)]
     if options.epochs is not None:
         words += ["--epochs", str(options.epochs), "--min-steps", "0"]
-    if options.vision_model != TINY_CLIP:
+    if options.model != TINY_CLIP:
         words += ["--model.include_vision_tower", "false"]  # a large tower would make the checkpoint large
     frozen: list[object] = [*words, "--model.freeze_alignment", "true", "--model.include_vision_tower", "false"]
     frozen += ["--closed-form", "false"]  # a map of each subject's own would stand in for the layers
@@ -138,14 +140,14 @@ def demo_steps(options: DemoOptions) -> list[Step]:
     data_sets = ["--data", *[f"{corpus.modality}={data / name}" for name, corpus in corpora.items()]]
 
     def stale() -> list[str]:
-        return [name for name in corpora if not is_current(raw / name, data / name, options.vision_model)]
+        return [name for name in corpora if not is_current(raw / name, data / name, options.model)]
 
     def prepare(name: str) -> list[object]:
         places = ["--raw-dir", raw / name, "--output-dir", data / name]
         return ["neural-clip", "prepare", name, *places, "--overwrite"]
 
     def embed(name: str) -> list[object]:
-        return ["neural-clip", "embed-images", data / name, "--model", options.vision_model]
+        return ["neural-clip", "embed-images", data / name, "--model", options.model]
 
     steps = [
         Step("simulate the raw files of the three corpora", lambda: simulate(options, raw)),

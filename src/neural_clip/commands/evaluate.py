@@ -30,7 +30,7 @@ class Arguments:
     )  # fmt: skip
     data: Sequence[str] = option(MISSING, "prepared data sets", nargs="+", metavar="MODALITY=FOLDER")
     output_dir: Path = option(MISSING, "folder for report.json, report.md and pictures", type=Path)
-    pictures: bool = option(True, "panels of retrieved images, and of intervals")
+    pictures: bool = option(True, "draw panels of retrieved images, and of intervals")
 
 
 def main(argv: Sequence[str] | None = None) -> dict:

@@ -1,10 +1,15 @@
-"""What a command says last after Ctrl-C: how to go on."""
+"""How commands end that are told to: what is said last after Ctrl-C, and which end with the one that started them."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 NOTHING_CHANGED = "What stood there before is unchanged. Give the same command again."
 AFTER_INTERRUPTION = {
     "train": "Give the same command again; where finished parts stay, with `--resume` in place of `--overwrite`.",
@@ -29,3 +34,15 @@ def told_how_to_go_on(command: str) -> Iterator[None]:
     except Exception as error:
         vars(error)["going_on"] = advice  # told where Ctrl-C was what made this error
         raise
+
+
+def end_with_parent() -> None:
+    """Let this process get SIGTERM when the one that started it has ended; only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def end_with_launcher() -> None:
+    """Do so under `accelerate launch`, which hands no signal on to the one process that it starts."""
+    if "ACCELERATE_USE_CPU" in os.environ:
+        end_with_parent()

@@ -24,8 +24,8 @@ from neural_clip.options import option
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
 
-# What is written otherwise since version 0.2, by command; the old spellings work until version 0.3. Besides these,
-# underscores in long options became dashes (`--output_dir`); dotted names of settings in a recipe keep theirs.
+# What is written otherwise by now, by command; the old spellings still work. Besides these, underscores in long
+# options became dashes (`--output_dir`); dotted names of settings in a recipe keep theirs.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
     "evaluate": {"--no-audits": "--no-controls", "--no-baselines": "--baselines=none"},
     "prepare imagenet_eeg": {"--image-dir": "--images-dir"},
@@ -148,7 +148,7 @@ def todays_spelling(command: str, argv: Sequence[str]) -> list[str]:
             words.append(today + equals + value)
             word, advice = name, f"write '{today}'"
         if today != word:
-            print(f"warning: '{word}' is an old spelling that ends with version 0.3; {advice}.", file=sys.stderr)
+            print(f"warning: '{word}' is an old spelling; {advice}.", file=sys.stderr)
     return words
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neural_clip.commands.interruption import told_how_to_go_on
+from neural_clip.commands.interruption import end_with_launcher, told_how_to_go_on
 from neural_clip.commands.options import todays_spelling, words_of
 from neural_clip.files.privacy import no_secrets_told
 from neural_clip.training.recipe import read_recipe
@@ -12,6 +12,7 @@ from neural_clip.training.recipe import read_recipe
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a recipe with its overrides and train."""
+    end_with_launcher()
     words = todays_spelling("train", words_of(argv))
     with no_secrets_told(words), told_how_to_go_on("train"):
         recipe = read_recipe(words)

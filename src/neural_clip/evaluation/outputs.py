@@ -27,7 +27,6 @@ from neural_clip.prepared.splits import SPLITS
 REPORT_FILE, EMBEDDINGS_FILE = "report.json", "embeddings.npz"
 WEIGHTS = "model*.safetensors"
 MADE_OF_IT = ("report.md", "report.html", "pictures/*.png")  # by `neural-clip report`
-FITTED_SPLITS = ("train", "validation")  # that the closed form of a checkpoint has seen
 TABLES = {"format_version", "decoding", "encoding", "conversion", "data"}
 
 
@@ -101,8 +100,6 @@ def _asked(part: EmbeddedSplit, options: EvaluateOptions, unseen: list[str], out
         asked |= {"subject": options.subject, "unseen_subjects": unseen}
     if own := sorted({*(part.facts.scaling or {}).get("fitted_on_own_rows", [])} & set(part.subjects.tolist())):
         asked["scaled_by_own_rows"] = own
-    if part.parts.shape[1] and options.split in FITTED_SPLITS:
-        asked["seen_by_closed_form"] = True
     if part.searched is not None:
         trained = np.isin(part.gallery_ids, other_images(part, "train"))
         asked["gallery"] = {

@@ -31,7 +31,14 @@ from neural_clip.evaluation.people import Gallery
 from neural_clip.evaluation.processes import embed_together, joined, once_a_machine
 from neural_clip.evaluation.protocols import PROTOCOLS, check_protocol, conversion_entries, decoding_entries
 from neural_clip.evaluation.scope import fitted_splits, left_out_of, other_images, scored_parts
-from neural_clip.evaluation.seen import check_seen, check_unseen_people, chosen_by, known_people, seen_in_training
+from neural_clip.evaluation.seen import (
+    check_seen,
+    check_unseen_people,
+    chosen_by,
+    known_people,
+    seen_by_closed_form,
+    seen_in_training,
+)
 from neural_clip.files.kept import deciding_versions
 from neural_clip.files.record import check_takes_files
 from neural_clip.files.whole import only_writer, whole_folder
@@ -141,6 +148,8 @@ def _evaluated(
     for modality, part in parts.items():
         seen = {name: seen_in_training(path, part.data, part.name) for name, path in checkpoints.items()}
         head["data"][modality]["seen_in_training"] = {name: found for name, found in seen.items() if found is not None}
+        if fitted := seen_by_closed_form(models[first], part, options.subject):
+            head["data"][modality]["seen_by_closed_form"] = fitted
     for entry in head["checkpoints"]:
         entry["chosen_by"] = chosen_by(checkpoints[entry["name"]])
     same = {name: same_pictures(checkpoints[name], models[name], splits, options) for name, splits in embedded.items()}

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.configuration_neural_clip import AVERAGE_SUBJECT
 from neural_clip.errors import DataError
 from neural_clip.evaluation.protocols import PROTOCOLS
 from neural_clip.files.record import read_record
-from neural_clip.prepared.reader import PreparedSet
+from neural_clip.gallery.fit import called_by
+from neural_clip.prepared.reader import PreparedSet, Split
 from neural_clip.prepared.stimuli import database_of, numbered, shown_images
 
+if TYPE_CHECKING:
+    from neural_clip.modeling_neural_clip import NeuralClipModel
+
+FITTED_SPLITS = ("train", "validation")  # that a closed form has seen
 CHOSEN_BY = {"validation": "validation recordings", "folds": "cross-validation over training recordings",
              "none": "nothing: its last weights"}  # fmt: skip
 
@@ -133,6 +139,24 @@ def known_people(config: Any, data: PreparedSet) -> list[str]:
         names = {name for subjects in own for name in subjects}
     known = {name.rpartition("/")[2] for name in names}
     return [name for name in data.facts.subjects if data.stored_name(name) in known]
+
+
+def seen_by_closed_form(model: NeuralClipModel, part: Split, subject: str | None) -> list[str]:
+    """Scored people on whose training and validation recordings the closed form was fitted that embeds theirs.
+
+    Args:
+        model ([`NeuralClipModel`]): What is scored.
+        part ([`Split`]): What is scored of its data set, by the training or validation split.
+        subject (`str`, *optional*): `"average"`, or each person's own layer.
+    """
+    if part.name not in FITTED_SPLITS or part.modality not in model.closed_forms:
+        return []
+    config, closed_form = getattr(model.config, f"{part.modality}_config"), model.closed_forms[part.modality]
+    called = dict(zip(part.subjects.tolist(), part.called_as_in(called_by(config, part.data)).subjects, strict=True))
+    learnt = closed_form.averaged() if subject else config.subjects
+    layers = {name: AVERAGE_SUBJECT if subject else config.subjects.index(called[name])
+              for name in known_people(config, part.data) if called.get(name) in learnt}  # fmt: skip
+    return sorted(name for name, layer in layers.items() if closed_form.parts_of(layer)["parts"][1] > 0)
 
 
 def check_unseen_people(protocol: str, checkpoint: str | Path, known: list[str], scored: list[str]) -> None:

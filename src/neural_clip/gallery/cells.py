@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neural_clip.errors import check_value
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -50,16 +52,24 @@ def draw_frame(axes: Axes, left: float, top: float, size: float, colour: str) ->
     )
 
 
+def axes_of(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
+    """Those that are given, or of a new figure of `pyplot`; a `DataError` for what is neither, such as a file."""
+    from matplotlib import axes, pyplot
+
+    if ax is None:
+        return pyplot.subplots(figsize=figsize, layout="constrained")[1]
+    allowed = "axes of matplotlib, whose picture `.figure.savefig(FILE)` of what is returned writes"
+    check_value("ax", ax, isinstance(ax, axes.Axes), allowed)
+    return ax
+
+
 def draw_hits(hits: Any, ax: Axes | None) -> Axes:
     """Draw [`Hits`]: a row for each of the first 50 queries; see [`Hits.plot`]."""
     shown = hits[:MAX_ROWS]
     first = 1 if hits.asked is not None else 0  # images that are asked for, or were seen, stand left
     width = LABEL_WIDTH + 1.1 * (first + len(shown[0])) + 0.1
     height = PITCH * len(shown) + 0.1
-    if ax is None:
-        from matplotlib import pyplot
-
-        ax = pyplot.subplots(figsize=(CELL_INCHES * width, CELL_INCHES * height), layout="constrained")[1]
+    ax = axes_of(ax, (CELL_INCHES * width, CELL_INCHES * height))
     ax.axis("off")
     for number, ranked in enumerate(shown):
         top = PITCH * number + 0.05

@@ -115,7 +115,8 @@ class Hits(Sequence[Ranked]):
 
     Args:
         table (`datasets.Dataset`): Of the gallery that was searched.
-        rows, scores (`np.ndarray` of shape `(n_queries, top_k)`): Places in it, best first, and cosines.
+        rows, scores (`np.ndarray` of shape `(n_queries, n_hits)`): Places in it, best first, and cosines; `top_k` of
+            each query, or all rows that are searched, where there are fewer.
         pictures ([`Pictures`]): Where pictures are found.
         titles (`list[str]`): What each query is called.
         asked (`Sequence`, *optional*): Pictures of queries: images that are asked for, or were seen.
@@ -166,7 +167,10 @@ class Hits(Sequence[Ranked]):
             ax (`matplotlib.axes.Axes`, *optional*): Drawn into; by default a new figure of `pyplot`.
 
         Returns:
-            `matplotlib.axes.Axes`: What was drawn into.
+            `matplotlib.axes.Axes`: What was drawn into; `hits.plot().figure.savefig("hits.png")` writes a file.
+
+        Raises:
+            DataError: If `ax` is anything else, such as the name of a file.
         """
         from neural_clip.gallery.cells import draw_hits
 

@@ -48,7 +48,7 @@ CSLS_NEIGHBOURS = 10  # as in arXiv:1710.04087
 class NeuralGallery(GalleryRows):
     """Vectors of images or recordings in one space. Decoding searches images, encoding and conversion recordings.
 
-    Make one with [`NeuralGallery.from_images`], [`NeuralGallery.from_recordings`] or [`NeuralGallery.load`].
+    Make one with [`NeuralGallery.from_images`], [`NeuralGallery.from_recordings`] or [`NeuralGallery.load_from_disk`].
 
     Args:
         rows (`datasets.Dataset`): `vector` (float32 or float16; cosines are compared), `modality` (`"image"`, `"eeg"`,
@@ -148,7 +148,9 @@ class NeuralGallery(GalleryRows):
         return cls(table_images(data, table), identity_of(data.facts), terms=terms_of_data(IMAGE, data.facts))
 
     @classmethod
-    def load(cls, folder: str | Path, model: Any = None, *, pictures: str | Path | None = None) -> NeuralGallery:
+    def load_from_disk(
+        cls, folder: str | Path, model: Any = None, *, pictures: str | Path | None = None
+    ) -> NeuralGallery:
         """Open a gallery that was saved.
 
         Args:
@@ -173,15 +175,15 @@ class NeuralGallery(GalleryRows):
 
         Args:
             name (`str` or `Path`): Its folder, or `ORG/NAME`.
-            model, pictures (*optional*): As for [`NeuralGallery.load`].
+            model, pictures (*optional*): As for [`NeuralGallery.load_from_disk`].
             revision (`str`, *optional*): Branch, tag or commit on the Hub.
             token (`str`, *optional*): Of the Hub, in place of that of `hf auth login` or `HF_TOKEN`.
             cache_dir (`str` or `Path`, *optional*): Where files from the Hub are kept.
 
         Raises:
-            DataError: If there is none, the Hub is out of reach, or as for [`NeuralGallery.load`].
+            DataError: If there is none, the Hub is out of reach, or as for [`NeuralGallery.load_from_disk`].
         """
-        return cls.load(fetched(name, revision, token, cache_dir), model, pictures=pictures)
+        return cls.load_from_disk(fetched(name, revision, token, cache_dir), model, pictures=pictures)
 
     def save_to_disk(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the gallery into a folder, whole or not at all.
@@ -231,7 +233,7 @@ class NeuralGallery(GalleryRows):
             recordings (`mne.Epochs`, array, nibabel image, rows of a prepared data set, [`Split`] or
                 [`NeuralGallery`] of recordings): As [`NeuralClipProcessor`] takes them.
             subject (`str` or list of `str`, *optional*): Whose recordings these are; rows of a data set say so.
-            top_k (`int`): Images found for each.
+            top_k (`int`): Images found for each; all, best first, in a gallery that has fewer.
             modality (`str`, *optional*): Where arrays may be of several.
             calibrate (`str`, *optional*): `"csls"` lowers images that are near to many of the recordings that are
                 given: transductive, because a hit depends on the other queries. No label takes part. Scores stay
@@ -245,8 +247,7 @@ class NeuralGallery(GalleryRows):
             checkpoint has no temperature.
 
         Raises:
-            DataError: If this gallery holds recordings, `top_k` is below 1 or above its size, or recordings do not
-                fit the model.
+            DataError: If this gallery holds recordings, `top_k` is below 1, or recordings do not fit the model.
         """
         self.check_kind(images=True, verb="decode")
         check_option("calibrate", calibrate, CALIBRATIONS)
@@ -264,7 +265,7 @@ class NeuralGallery(GalleryRows):
         Args:
             images (`PIL.Image`, array, path, list of them, or [`NeuralGallery`] of images): What is asked for.
             modality (`str`, *optional*): Of the recordings that are searched; by default all.
-            top_k (`int`): Recordings found for each.
+            top_k (`int`): Recordings found for each; all, best first, where there are fewer.
 
         Raises:
             DataError: If this gallery holds images, has no such modality, or an image cannot be read.
@@ -291,7 +292,7 @@ class NeuralGallery(GalleryRows):
             via (`str`): `"recordings"` compares with single recordings; `"mean recordings"` with the mean of all that
                 answered to one image; `"images"` compares single recordings with the image embedding to be expected:
                 the mean of a bank of images, weighted by the softmax of their cosines times exp(5).
-            top_k (`int`): Recordings found for each.
+            top_k (`int`): Recordings found for each; all, best first, where there are fewer.
             bank ([`NeuralGallery`], *optional*): Images for `via="images"`; by default those of the training split
                 that the checkpoint was trained on.
 
@@ -317,7 +318,7 @@ class NeuralGallery(GalleryRows):
         Args:
             text (`str` or list of `str`): Each is a query.
             modality (`str`, *optional*): Of the rows that are searched; by default all.
-            top_k (`int`): Rows found for each.
+            top_k (`int`): Rows found for each; all, best first, where there are fewer.
 
         Raises:
             DataError: If a text is empty or too long, or the model's image encoder has no text tower.

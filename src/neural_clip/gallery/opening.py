@@ -29,7 +29,7 @@ def opened_place(
     on_hub = is_hub_name(place)
     folder = folder_of(place, "gallery or prepared data set") if on_hub else Path(place)
     if is_gallery(folder):
-        return NeuralGallery.load(folder, embedder, pictures=pictures)
+        return NeuralGallery.load_from_disk(folder, embedder, pictures=pictures)
     if (folder / METADATA_FILE).is_file():
         return PreparedSet.open(place)
     if on_hub:

@@ -77,7 +77,7 @@ class NeuralPipeline(PushedByTerms, Pipeline):
         model ([`NeuralClipModel`]): As `pipeline` loads it.
         processor ([`NeuralClipProcessor`], *optional*): By default the one that lies beside the model.
         gallery (*optional*): What is searched, as [`open_gallery`] takes it; here, or with each call.
-        top_k (`int`, *optional*): Rows found for each query.
+        top_k (`int`, *optional*): Rows found for each query; all, best first, where there are fewer.
     """
 
     processor: Any

@@ -279,15 +279,15 @@ class GalleryRows:
         handicap: np.ndarray | None = None, asked: Sequence[Any] | None = None,
         confidences: Confidences | str = NOT_DECODED,
     ) -> Hits:  # fmt: skip
-        """Search among the rows of a modality."""
+        """Search among the rows of a modality; all of them, best first, where more are wanted than there are."""
         size = len(self)
         if modality is not None:
             check_option("modality", modality, self.modalities)
             among = masked(self.rows, {"modality": modality})
             size, handicap = int(among.sum()), np.where(among, 0.0, np.inf)
-        fits = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and 1 <= top_k <= size
-        check_value("top_k", top_k, fits, f"1 to {size}, the rows that are searched")
-        rows, cosines = self.search(queries, int(top_k), handicap)
+        fits = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and top_k >= 1
+        check_value("top_k", top_k, fits, "a whole number, 1 and more")
+        rows, cosines = self.search(queries, min(int(top_k), size), handicap)
         said = "seen" if isinstance(asked, Seen) else "query"
         return Hits(self.rows, rows, cosines, self._pictures, titles, asked, said, confidences)
 

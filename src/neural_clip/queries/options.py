@@ -91,8 +91,10 @@ class SearchOptions(Options):
     gallery_split: str | None = option(
         None, "of the prepared data sets or the gallery that is searched; default all", choices=SPLITS
     )
-    pictures: Path | None = option(None, "where the images of a saved gallery lie by now", type=Path)
-    top_k: int = option(HITS, "hits of each query", type=int, least=1)
+    pictures: Path | None = option(
+        None, "where the images of a saved gallery lie by now", type=Path, flag="--images-dir"
+    )
+    top_k: int = option(HITS, "hits of each query; all, where there are fewer", type=int, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def decode(
     images = open_gallery(gallery, embedder, recordings=False, split=options.gallery_split, pictures=options.pictures)
     images.check_kind(images=True, verb="decode")
     queries = embed()
-    hits = images.decode(queries.gallery, top_k=_fitting(options.top_k, images), calibrate=options.calibrate)
+    hits = images.decode(queries.gallery, top_k=options.top_k, calibrate=options.calibrate)
     return _answer("decode", queries.said, queries.names, queries.gallery.image_ids.tolist(), hits, images,
                    embedder, queries.simulated, asking=queries.gallery)  # fmt: skip
 
@@ -84,7 +84,7 @@ def encode(images: Sequence[str], gallery: Sequence[str], checkpoint: str, optio
     """
     embedder = Embedder.of(checkpoint)
     among = _among(gallery, embedder, options, recordings=True, verb="encode")
-    hits = among.encode(images[0] if len(images) == 1 else list(images), top_k=_fitting(options.top_k, among))
+    hits = among.encode(images[0] if len(images) == 1 else list(images), top_k=options.top_k)
     return _answer("encode", _counted(len(hits), "image"), hits.titles, [], hits, among, embedder)
 
 
@@ -112,8 +112,7 @@ def convert(
     queries = embed()
     means = options.via == MEAN_RECORDINGS
     searched = signals.means_of(options.to) if means else signals.filter(modality=options.to)
-    top_k = _fitting(options.top_k, searched)
-    hits = signals.convert(queries.gallery, to=options.to, via=options.via, bank=bank, top_k=top_k)
+    hits = signals.convert(queries.gallery, to=options.to, via=options.via, bank=bank, top_k=options.top_k)
     return _answer("convert", queries.said, queries.names, queries.gallery.image_ids.tolist(), hits, searched,
                    embedder, queries.simulated, f" via {options.via}", asking=queries.gallery)  # fmt: skip
 
@@ -126,7 +125,7 @@ def search(text: Sequence[str], gallery: Sequence[str], checkpoint: str, options
     embedder = Embedder.of(checkpoint)
     recordings = options.modality in MODALITIES or bool(options.subject or options.session)
     among = _among(gallery, embedder, options, recordings=recordings)
-    hits = among.search_text(list(text), top_k=_fitting(options.top_k, among))
+    hits = among.search_text(list(text), top_k=options.top_k)
     return _answer("search", _counted(len(hits), "text"), list(text), [], hits, among, embedder)
 
 
@@ -221,11 +220,6 @@ def _narrowed(gallery: NeuralGallery, options: Any, *columns: str) -> NeuralGall
     """Rows with the texts that options name."""
     wanted = {name: value for name in columns if (value := getattr(options, name)) is not None}
     return gallery.filter(**wanted) if wanted else gallery
-
-
-def _fitting(top_k: int, gallery: NeuralGallery) -> int:
-    """As many hits as are wanted, or as there are rows."""
-    return min(top_k, len(gallery))
 
 
 def in_words(gallery: NeuralGallery, simulated: bool) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from neural_clip.errors import DataError, check_option
 from neural_clip.evaluation.outputs import read_report
+from neural_clip.gallery.cells import axes_of
 from neural_clip.prepared.modalities import title_of
 from neural_clip.report.tables import method_name, score
 
@@ -42,16 +43,13 @@ def plot_conversion(
         `matplotlib.axes.Axes`: What was drawn into.
 
     Raises:
-        DataError: If the report cannot be read, or has no conversions by ways.
+        DataError: If the report cannot be read, or has no conversions by ways, or `ax` is no axes.
     """
     check_option("by", by, KEYS)
     if not isinstance(report, Mapping):
         report = read_report(report)
     directions, ways, values, intervals = _cells(report, KEYS[by], method)
-    if ax is None:
-        from matplotlib import pyplot
-
-        ax = pyplot.subplots(figsize=_inches(values), layout="constrained")[1]
+    ax = axes_of(ax, _inches(values))
     highest = max(1.0, float(np.nanmax(values, initial=1.0)))
     drawn = ax.imshow(values, cmap=COLOURS, vmin=DARKEST, vmax=highest, aspect="auto")
     for row, column in np.ndindex(values.shape):

@@ -80,11 +80,13 @@ def scope_notes(report: dict) -> list[str]:
                 f"{name}: {', '.join(seen)}: seen in training, but scored by the average subject, not by their own "
                 "layers."
             )
-        if data.get("seen_by_closed_form"):
+        if fitted := data.get("seen_by_closed_form"):  # people; `True` in reports of before
+            whose = "" if fitted is True or set(fitted) == set(scored) else f" of {', '.join(fitted)}"
+            before = "" if data.get("subject") else "; the model card holds its validation scores of before"
             notes.append(
                 f"{name}: the closed form in {report['checkpoints'][0]['name']} was fitted on training and validation "
                 "recordings, after it had been chosen by some that it had not learnt from. These scores are of "
-                "recordings that it has seen; the model card holds its validation scores of before."
+                f"recordings that it has seen{', those' + whose if whose else ''}{before}."
             )
         notes += _seen_notes(report, modality)
         if own := data.get("scaled_by_own_rows"):

@@ -12,6 +12,11 @@ from neural_clip.retrieval.uncertainty import bootstrap_interval
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.trainer import NeuralClipTrainer
 
+OF_ALL_FOLDS = (
+    "This compares the recordings of all folds with the images of all folds; the epochs were chosen by the mean over "
+    "folds, each by its own images, and over data sets."
+)
+
 
 def end_warnings(
     trainer: NeuralClipTrainer,
@@ -54,8 +59,9 @@ def _at_chance(
     n_chosen_from = n_held_out or (n_scored if trainer.args.load_best_model_at_end else 1)
     found = ((part, chance_of(network[part.key], part, n_chosen_from)) for part in scored)
     which = "2-way accuracy on held-out recordings" if n_held_out else "validation 2-way accuracy"
+    folds = f" {OF_ALL_FOLDS}" if n_held_out else ""
     return [
-        f"the network of {part.key} cannot be told from chance: its {which} is {score}, and guessing gives 0.5."
+        f"the network of {part.key} cannot be told from chance: its {which} is {score}, and guessing gives 0.5.{folds}"
         for part, score in found
         if score is not None
     ]

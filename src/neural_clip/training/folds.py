@@ -87,7 +87,8 @@ class HeldOut:
         folds (`dict[str, np.ndarray]`): Fold of each training recording by modality, `(n_recordings,)`.
         embeds (`dict[str, np.ndarray]`): What networks that had not seen them make of the recordings, unit vectors
             `(n_recordings, projection_dim)`.
-        two_way (`list[float]`): Mean 2-way accuracy of held-out recordings after each epoch.
+        two_way (`list[float]`): Mean 2-way accuracy of held-out recordings after each epoch, over folds and data sets,
+            each of a fold's recordings among that fold's images.
         unit (`str`): What was held out: `"images"`, `"runs"`, `"images and runs"` or `"subjects"`.
     """
 
@@ -140,7 +141,10 @@ def cross_validate(
         held_out.embeds[name] = np.empty((len(part), width), np.float32)
         for fold, epochs in enumerate(kept):
             held_out.embeds[name][folds[name] == fold] = epochs[held_out.n_epochs - 1][name]
-    print(f"cross-validation: best 2-way {max(two_way):.4f} after {held_out.n_epochs} epochs", file=sys.stderr)
+    print(
+        f"cross-validation: best mean 2-way of the folds {max(two_way):.4f} after {held_out.n_epochs} epochs",
+        file=sys.stderr,
+    )
     return held_out
 
 

@@ -310,7 +310,8 @@ def _print_notes(notes: list[str], trainer: NeuralClipTrainer) -> None:
 def _outcome(trainer: NeuralClipTrainer, held_out: HeldOut | None) -> str:
     """How the kept weights were found, and whether they tell recordings apart."""
     if held_out is not None:
-        return f"{held_out.n_epochs} epochs, as cross-validation chose: 2-way {max(held_out.two_way):.4f}"
+        two_way = f"mean 2-way of the folds {max(held_out.two_way):.4f}"
+        return f"{held_out.n_epochs} epochs, as cross-validation chose: {two_way}"
     if trainer.state.best_metric is None:
         return f"the weights after step {trainer.state.global_step}, unscored"
     found = f"best validation 2-way {trainer.state.best_metric:.4f}"
