@@ -16,7 +16,6 @@ import numpy as np
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.cost import LONG, costs_of, told
 from neural_clip.evaluation.baselines.rows import BASELINES
-from neural_clip.evaluation.baselines.strengths import n_folds_of
 from neural_clip.evaluation.finished_parts import FinishedParts
 from neural_clip.gallery.embedding import SINGLE_TRIAL, EmbeddedSplit
 from neural_clip.prepared.reader import Split
@@ -63,7 +62,7 @@ def baseline_rows(
     contributions: dict[str, Contributions] = {}
     made: dict[str, Mapping[str, np.ndarray]] = {}
     wanted = [name for name, _ in BASELINES if name in names]
-    costs = costs_of(wanted, splits[0], n_folds_of(*splits[:2]))
+    costs = costs_of(wanted, *splits[:2])
     long = said and sum(cost.seconds for cost in costs.values()) > LONG
     if long:
         print(told(data.data.key, list(costs.values())), file=sys.stderr)

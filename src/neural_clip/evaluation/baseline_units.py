@@ -21,7 +21,7 @@ from neural_clip.evaluation.baselines.cost import LONG, costs_of, in_turns, told
 from neural_clip.evaluation.baselines.inputs import kept_for, n_components, temporal_components
 from neural_clip.evaluation.baselines.ridge import one_thread
 from neural_clip.evaluation.baselines.rows import BASELINES, OF_SENSORS, OF_VOXELS, not_refused
-from neural_clip.evaluation.baselines.strengths import are_voxels, n_folds_of, subjects_of, with_unit_targets
+from neural_clip.evaluation.baselines.strengths import are_voxels, subjects_of, with_unit_targets
 from neural_clip.evaluation.finished_parts import FinishedParts
 from neural_clip.evaluation.scope import fitted_splits, left_out_of
 from neural_clip.files.kept import deciding_versions
@@ -118,8 +118,7 @@ def _rounds(fitted: Sequence[_Fitted], names: Sequence[str], processes: int) -> 
         lacking = not_refused(lacking, *splits)
         if not lacking:
             continue
-        n_folds = n_folds_of(train, splits[1])
-        costs = costs_of(lacking, train, n_folds)
+        costs = costs_of(lacking, *splits[:2])
         if sum(cost.seconds for cost in costs.values()) > LONG:
             print(told(key, list(costs.values()), processes), file=sys.stderr)
         if kept_for(train, each.parts).folder is not None:
@@ -127,7 +126,7 @@ def _rounds(fitted: Sequence[_Fitted], names: Sequence[str], processes: int) -> 
                 over_people[f"{key}: temporal components"] = (each, "", lacking)
             for subject in subjects_of(train):
                 of_person[f"{key}: statistics and matrix of {subject}"] = (each, subject, lacking)
-        for number, turn in enumerate(in_turns(lacking, train, n_folds)):
+        for number, turn in enumerate(in_turns(lacking, *splits[:2])):
             turns += [{}] * (number == len(turns))
             turns[number] = turns[number] | {f"{key}: {name}": (each, name, ()) for name in turn}
     rounds = [(_keep_over_people, over_people), (_keep_of_person, of_person), *((_fit, turn) for turn in turns)]

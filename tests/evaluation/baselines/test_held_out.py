@@ -120,9 +120,7 @@ def test_walked_kept_and_grouped_is_the_same_and_goes_on_where_it_stopped(
     assert {name: again[name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
     assert left_out or (method == "ridge, random alignment" and modality == "voxels")  # a random layer, in no matrix
     made, really_made = [], ridge.CholeskyRidge.__init__
-    monkeypatch.setattr(
-        ridge.CholeskyRidge, "__init__", lambda *a, **k: made.append(1) or really_made(*a, **k)
-    )
+    monkeypatch.setattr(ridge.CholeskyRidge, "__init__", lambda *a, **k: made.append(1) or really_made(*a, **k))
     finished, same = fit(*splits, parts=parts)
     assert same == again and finished.tobytes() == found.tobytes()
     assert len(made) <= (6 * 4 if method == "pooled whitened ridge" and modality == "voxels" else 0)  # shared maps
@@ -207,8 +205,7 @@ def test_as_many_ridges_are_fitted_as_was_said(method, fit, modality, monkeypatc
     splits, fits, ticks = without_validation(modality), [], []
     fitted = ridge.CholeskyRidge.__init__
     monkeypatch.setattr(ridge.CholeskyRidge, "__init__", lambda *a, **k: fits.append(a[0]) or fitted(*a, **k))
-    n_folds = strengths.n_folds_of(*splits[:2])
-    said = cost.costs_of([method], splits[0], n_folds)[method]
+    said = cost.costs_of([method], *splits[:2])[method]
     if method == "ridge, identity alignment" and modality == "voxels":
         assert said.ridges == 0
         return
@@ -217,4 +214,4 @@ def test_as_many_ridges_are_fitted_as_was_said(method, fit, modality, monkeypatc
     assert len(fits) - shared == said.ridges == len(ticks)
     assert max(len(made.gram) for made in fits) == said.size
     assert said.seconds > cost.costs_of([method], splits[0])[method].seconds
-    assert cost.costs_of([method], splits[0].at(np.arange(0)), n_folds)[method].ridges == 0
+    assert cost.costs_of([method], splits[0].at(np.arange(0)), splits[1])[method].ridges == 0

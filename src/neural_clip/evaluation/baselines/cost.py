@@ -12,7 +12,7 @@ from neural_clip.evaluation.baselines.closed_form_fit import MAX_WHITENED_SIZE, 
 from neural_clip.evaluation.baselines.inputs import n_components
 from neural_clip.evaluation.baselines.linear import ALIGNMENT_SIZE, N_FOLDS
 from neural_clip.evaluation.baselines.ridge import MAX_SIZE, in_rows
-from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, are_voxels, subjects_of
+from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, are_voxels, n_folds_of, subjects_of
 from neural_clip.evaluation.baselines.whitening import BLOCK_NUMBERS, BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
 from neural_clip.prepared.reader import Split
 
@@ -55,15 +55,15 @@ class Cost:
 NOTHING = Cost(0, 0.0, 0)
 
 
-def costs_of(methods: Sequence[str], train: Split, n_folds: int = 0) -> dict[str, Cost]:
+def costs_of(methods: Sequence[str], train: Split, validation: Split | None = None) -> dict[str, Cost]:
     """Cost of baselines by their names in tables, fitted to training rows one after the other.
 
-    What several need is made once, for the first of them. `n_folds` is how many folds over training images choose
-    strengths, 0 where validation rows do.
+    What several need is made once, for the first of them. Folds over training images count where a validation split
+    is given that cannot choose strengths.
     """
     if not len(train):
         return dict.fromkeys(methods, NOTHING)
-    works, done, found = _Works(train, n_folds), set[str](), {}
+    works, done, found = _Works.of_splits(train, validation), set[str](), {}
     for method in methods:
         needed = works.of(method)
         found[method] = sum((work for name, work in needed.items() if name not in done), NOTHING)
@@ -71,9 +71,9 @@ def costs_of(methods: Sequence[str], train: Split, n_folds: int = 0) -> dict[str
     return found
 
 
-def in_turns(methods: Sequence[str], train: Split, n_folds: int = 0) -> list[list[str]]:
+def in_turns(methods: Sequence[str], train: Split, validation: Split | None = None) -> list[list[str]]:
     """Baselines that can be fitted at the same time: one that shares ridges with an earlier one waits for it."""
-    works, turns = _Works(train, n_folds), dict[str, int]()
+    works, turns = _Works.of_splits(train, validation), dict[str, int]()
     ridges = {method: {name for name, work in works.of(method).items() if work.ridges} for method in methods}
     for method in methods:
         turns[method] = max((turn + 1 for other, turn in turns.items() if ridges[other] & ridges[method]), default=0)
@@ -87,6 +87,11 @@ class _Works:
     train: Split
     n_folds: int = 0
     share: float = 1.0
+
+    @classmethod
+    def of_splits(cls, train: Split, validation: Split | None) -> _Works:
+        """Where strengths are chosen by a validation split, or else by folds."""
+        return cls(train, 0 if validation is None else n_folds_of(train, validation))
 
     @cached_property
     def n_rows(self) -> float:

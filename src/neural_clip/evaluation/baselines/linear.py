@@ -212,7 +212,10 @@ def _pooled_voxels(
     found = {least: _Shared.of(fits[least], each, validation, parts) for least, each in first.items()}
     least = max(found, key=lambda least: found[least].score)
     shared = found[least]
-    chosen = {"least_shrinkage": least, **described(fits[least], first[least].best, shared.score, first[least].held_out)}
+    chosen = {
+        "least_shrinkage": least,
+        **described(fits[least], first[least].best, shared.score, first[least].held_out),
+    }
     chosen["relative_alpha_shared"] = float(RELATIVE_ALPHAS[shared.number])
     return next(shared.behind(first[least].predictions(first[least].best, 1), [shared.number])), chosen
 
@@ -286,5 +289,7 @@ def _folded_scores(known: np.ndarray, held_out: HeldOut) -> dict[int, float]:
         for own, behind in zip(inside, maps, strict=True):
             for path, made in zip(paths, behind(known[own], numbers), strict=True):
                 path[own] = made
-        scores |= {number: validation_two_way(path, held_out.split) for number, path in zip(numbers, paths, strict=True)}
+        scores |= {
+            number: validation_two_way(path, held_out.split) for number, path in zip(numbers, paths, strict=True)
+        }
     return scores
