@@ -13,7 +13,8 @@ of a way of fitting is chosen by five-fold cross-validation over their images, a
 those of the validation split together, of which such sets have next to none. Otherwise the validation split chooses
 both. So it does where it shows images that are trained on, as the test then does: images that are held out would tell
 about others. Where there are fewer than two validation images, training rows choose way and strength, each predicted
-from the rows of other folds over images. The criterion is a cross-entropy, not the 2-way score: it moves with every row, and small sets have few.
+from the rows of other folds over images. The criterion is a cross-entropy, not the 2-way score: it moves with every
+row, and small sets have few.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@
 
 The targets are the embeddings of images at unit length. Everything is fitted on the training split; the ridge strength
 is chosen on the validation split by the 2-way score, or where it has fewer than two images by that of training rows,
-each predicted from the rows of other folds over images; the test split is read once. Predictions are compared with images
-without the mean of the training targets: strong ridge shrinks towards it, and every recording would find the images
-that lie near it. Recordings are read by blocks; memory holds few matrices in the smaller of rows and features.
+each predicted from the rows of other folds over images; the test split is read once. Predictions are compared with
+images without the mean of the training targets: strong ridge shrinks towards it, and every recording would find the
+images that lie near it. Recordings are read by blocks; memory holds few matrices in the smaller of rows and features.
 Baselines that are given the same `parts` share statistics, matrices and ridges. EEG and MEG with more than
 `MAX_FEATURES` numbers are first reduced to principal components over time, and the fit says to how many. Each fit
 holds BLAS to one thread: where cores are shared, the threads of a small decomposition wait for one another far longer
@@ -77,8 +77,8 @@ def per_subject_ridge(
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)`, the predictions for the test rows, and `dict` with
-        `relative_alpha`, `strength_by`, and what recordings were reduced to where they were. The score that chose it is
-        `validation_two_way`, or of held-out training rows `held_out_two_way`, with `n_folds`.
+        `relative_alpha`, `strength_by`, and what recordings were reduced to where they were. The score that chose it
+        is `validation_two_way`, or of held-out training rows `held_out_two_way`, with `n_folds`.
 
     Raises:
         DataError: If a subject has no training rows, or there are fewer than two validation and two training images.
@@ -283,7 +283,7 @@ def _folded_scores(known: np.ndarray, held_out: HeldOut) -> dict[int, float]:
     folds = held_out.folds[held_out.rows]
     inside = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     maps = [_shared_map(known, held_out.split, np.setdiff1d(np.arange(len(known)), own)) for own in inside]
-    scores = {}
+    scores: dict[int, float] = {}
     for numbers in at_once(range(len(RELATIVE_ALPHAS)), known.size):
         paths = np.empty((len(numbers), *known.shape), dtype=np.float32)
         for own, behind in zip(inside, maps, strict=True):

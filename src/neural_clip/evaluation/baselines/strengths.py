@@ -34,8 +34,8 @@ def require_rows(train: Split, validation: Split) -> None:
         raise DataError("There are no training recordings to fit it on.")
     if not can_choose(validation) and (count := len(set(told_apart(train).tolist()))) < MIN_CHOSEN_BY:
         raise DataError(
-            "Its strength is chosen on validation images, two at least, or by folds over training images, two at least, "
-            f"but there are {len(validation.shown_ids)} and {count}."
+            "Its strength is chosen on validation images, two at least, or by folds over training images, two at "
+            f"least, but there are {len(validation.shown_ids)} and {count}."
         )
     numbers = np.concatenate([np.ravel(values) for values in _some(train)]).astype(np.float64)
     if not np.isfinite(numbers).all():
