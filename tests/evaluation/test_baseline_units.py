@@ -257,7 +257,9 @@ def test_baselines_that_are_refused_at_once_take_no_process():
     assert not_refused(NAMES, train, validation, new) == [IDENTITY]
     assert not_refused(NAMES[:2], train, validation, new) == []
     assert not_refused(NAMES, train.at(np.zeros(0, int)), validation, test) == []
-    assert not_refused(NAMES, train, validation.at(np.zeros(1, int)), test) == []
+    one = validation.at(np.zeros(1, int))
+    assert not_refused(NAMES, train, one, test) == NAMES
+    assert not_refused(NAMES, train.at(np.flatnonzero(train.image_ids == train.image_ids[0])), one, test) == []
 
 
 def test_a_data_set_on_its_way_to_another_process(work):

@@ -62,7 +62,7 @@ def baseline_rows(
     contributions: dict[str, Contributions] = {}
     made: dict[str, Mapping[str, np.ndarray]] = {}
     wanted = [name for name, _ in BASELINES if name in names]
-    costs = costs_of(wanted, splits[0])
+    costs = costs_of(wanted, *splits[:2])
     long = said and sum(cost.seconds for cost in costs.values()) > LONG
     if long:
         print(told(data.data.key, list(costs.values())), file=sys.stderr)

@@ -118,7 +118,7 @@ def _rounds(fitted: Sequence[_Fitted], names: Sequence[str], processes: int) -> 
         lacking = not_refused(lacking, *splits)
         if not lacking:
             continue
-        costs = costs_of(lacking, train)
+        costs = costs_of(lacking, *splits[:2])
         if sum(cost.seconds for cost in costs.values()) > LONG:
             print(told(key, list(costs.values()), processes), file=sys.stderr)
         if kept_for(train, each.parts).folder is not None:
@@ -126,7 +126,7 @@ def _rounds(fitted: Sequence[_Fitted], names: Sequence[str], processes: int) -> 
                 over_people[f"{key}: temporal components"] = (each, "", lacking)
             for subject in subjects_of(train):
                 of_person[f"{key}: statistics and matrix of {subject}"] = (each, subject, lacking)
-        for number, turn in enumerate(in_turns(lacking, train)):
+        for number, turn in enumerate(in_turns(lacking, *splits[:2])):
             turns += [{}] * (number == len(turns))
             turns[number] = turns[number] | {f"{key}: {name}": (each, name, ()) for name in turn}
     rounds = [(_keep_over_people, over_people), (_keep_of_person, of_person), *((_fit, turn) for turn in turns)]

@@ -1,8 +1,8 @@
 """Controls: scores that a decoder can reach from confounds alone.
 
 Each control is a score of its own, with interval and p-value, and a sentence that says what it means. Those that need
-a decoder of their own fit ridge regression on the training split (strength chosen on the validation split), because a
-linear map is quick to fit and finds what a linear decoder can use. None is fitted on the split that is scored.
+a decoder of their own fit ridge regression on the training split (strength chosen as for baselines), because a linear
+map is quick to fit and finds what a linear decoder can use. None is fitted on the split that is scored.
 `evaluation/overlap.py` counts what the scored split shares with training.
 """
 
@@ -21,7 +21,7 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.cost import FLOPS, LONG, NOTHING, NUMBERS, Cost
 from neural_clip.evaluation.baselines.linear import frozen_identity_alignment, per_subject_ridge
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
-from neural_clip.evaluation.baselines.strengths import require_rows
+from neural_clip.evaluation.baselines.strengths import n_folds_of, require_rows
 from neural_clip.evaluation.baselines.targets import Targets
 from neural_clip.evaluation.baselines.whitening import ROUNDING, mean_of, squares_of
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
@@ -126,13 +126,14 @@ def cost_of_controls(data: ControlData) -> Cost:
         n_before = facts.samples_before_onset if facts.tmin is not None and facts.sfreq else 0
         features |= {"slow drift alone": 2 * shape[0], "before onset": n_before * shape[0],
                      "leave one subject out": math.prod(shape)}  # fmt: skip
-    total = NOTHING
+    n_folds, total = n_folds_of(data.train, data.validation), NOTHING
     for check, n_features in features.items():
         size = min(n_rows, n_features)
         flops = n_rows * n_features * size + len(RELATIVE_ALPHAS) * size**2 * (size / 3 + 2 * width)
         again = people if check == "leave one subject out" else 1  # the validation rows of others, for each
         n_read = people * n_rows * N_PASSES + again * len(data.validation) + len(data.test)
-        total += Cost(people, people * flops / FLOPS + n_read * math.prod(shape) / NUMBERS, size)
+        cost = Cost(people, people * flops / FLOPS + n_read * math.prod(shape) / NUMBERS, size)
+        total += cost.times(n_folds + 1)  # of those without a fold, and of all
     return total
 
 

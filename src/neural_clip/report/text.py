@@ -267,13 +267,27 @@ def _decoding_text(report: dict) -> str:
             for row in part["rows"]
             if "not_computed" in row
         ]
-    lines += [*_reduced(report), *size_notes(report)]
+    lines += [*_held_out(report), *_reduced(report), *size_notes(report)]
     if any(known_ceiling(part["ceiling"], "two_way") is not None for part in report["decoding"].values()):
         lines.append(
             "Known-model ceiling: an observer of the simulation that knows its generative model. It was computed when "
             "the recordings were simulated, over a gallery of its own; real recordings have none."
         )
     return "\n\n".join(lines)
+
+
+def _held_out(report: dict) -> list[str]:
+    """Which strengths training recordings chose, where there are no validation images to choose by."""
+    lines = []
+    for modality, part in report["decoding"].items():
+        folded = {row["method"]: row["fit"]["n_folds"] for row in part["rows"] if "n_folds" in row.get("fit", {})}
+        if folded:
+            lines.append(
+                f"{label(report, modality)}: strengths were chosen by held-out training recordings, in "
+                f"{max(folded.values())} folds over training images, as there are no two validation images: "
+                f"{', '.join(folded)}."
+            )
+    return lines
 
 
 def _reduced(report: dict) -> list[str]:

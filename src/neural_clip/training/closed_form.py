@@ -37,7 +37,7 @@ from neural_clip.evaluation.baselines.closed_form import (
 )
 from neural_clip.evaluation.baselines.closed_form_fit import fit_of
 from neural_clip.evaluation.baselines.ridge import one_thread
-from neural_clip.evaluation.baselines.strengths import require_rows
+from neural_clip.evaluation.baselines.strengths import BY_HELD_OUT, require_rows, require_validation
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import Split
 from neural_clip.prepared.streamed_rows import StreamedRows
@@ -168,9 +168,10 @@ def _fitted(
         assert folds is not None  # in place of validation rows
         scored = fitted
         way, relative_alpha, predictions = choose_by_folds(fitted, folds)
-        counts, strength_by = {"train": len(fitted)}, "held-out training recordings"
+        counts, strength_by = {"train": len(fitted)}, BY_HELD_OUT
     else:
         scored = ready(validation.part)
+        require_validation(scored)
         require_rows(fitted, scored)
         choice, transform = choose(fitted, scored)
         way, relative_alpha, predictions = choice.fit.way, choice.relative_alpha, choice.predictions

@@ -129,7 +129,8 @@ def test_shared_voxel_map_does_no_harm():
     single, _ = per_subject_ridge(*splits)
     pooled, chosen = pooled_whitened_ridge(*splits)
     assert two_way(pooled, splits[2]) > two_way(single, splits[2]) - 0.02
-    assert set(chosen) == {"least_shrinkage", "relative_alpha", "relative_alpha_shared", "validation_two_way"}
+    strengths = {"least_shrinkage", "relative_alpha", "relative_alpha_shared"}
+    assert set(chosen) == {*strengths, "strength_by", "validation_two_way"}
 
 
 def test_constant_features_do_not_break_ridge():
@@ -232,6 +233,7 @@ def test_frozen_identity_alignment_equals_sklearn_on_recordings_as_they_are(monk
     splits = planted("sensors")
     score, expected, relative = pooled_oracle(*splits, lambda subject, recording: recording)
     predictions, chosen = frozen_identity_alignment(*splits)
+    assert chosen.pop("strength_by") == "validation recordings"
     assert chosen == pytest.approx({"relative_alpha": relative, "validation_two_way": score}, abs=1e-6)
     np.testing.assert_allclose(predictions, expected, atol=1e-3)
 

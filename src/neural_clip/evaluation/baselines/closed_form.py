@@ -12,7 +12,9 @@ EEG and MEG are decimated first where their rate is twice `MAX_RATE` or more. Wh
 of a way of fitting is chosen by five-fold cross-validation over their images, and the way by these held-out rows and
 those of the validation split together, of which such sets have next to none. Otherwise the validation split chooses
 both. So it does where it shows images that are trained on, as the test then does: images that are held out would tell
-about others. The criterion is a cross-entropy, not the 2-way score: it moves with every row, and small sets have few.
+about others. Where there are fewer than two validation images, training rows choose way and strength, each predicted
+from the rows of other folds over images. The criterion is a cross-entropy, not the 2-way score: it moves with every
+row, and small sets have few.
 """
 
 from __future__ import annotations
@@ -27,8 +29,13 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form_fit import Fit, Way, fits
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, one_thread
 from neural_clip.evaluation.baselines.strengths import (
+    BY_VALIDATION,
     FIRST_TRIED,
     MAX_CHUNK,
+    MIN_CHOSEN_BY,
+    N_FOLDS,
+    can_choose,
+    folds_of_rows,
     image_folds,
     require_rows,
     share_seen,
@@ -38,7 +45,7 @@ from neural_clip.evaluation.baselines.strengths import (
     walked,
     with_unit_targets,
 )
-from neural_clip.evaluation.baselines.tried import tried
+from neural_clip.evaluation.baselines.tried import HeldOut, chosen_by, tried
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import Split
@@ -47,11 +54,10 @@ from neural_clip.retrieval.tiles import unit_vectors
 
 GAMMA = 0.75  # how much of the targets' covariance is undone: 0 none, 1 all
 LEAST_VARIANCE = 1e-6  # relative to the largest: directions with less are outside the span of the targets
-N_FOLDS = 5
 MAX_FOLDED_ROWS = 1000  # above them the validation split tells as much, and folds cost their number
 TEMPERATURES = np.logspace(-1, 1, 11)  # of scores with a spread of one; at the lowest nothing is told apart
 RECORDED = ("two_way", "top1")  # beside the cross-entropy
-BY_FOLDS, BY_VALIDATION = f"{N_FOLDS} folds over training images", "validation recordings"  # a strength is chosen
+BY_FOLDS = f"{N_FOLDS} folds over training images"  # a strength is chosen, but not the way
 MAX_RATE = 250.0  # Hz; responses to images hold little above 100 Hz, and the cost grows with the rate
 MAX_LOADED = 2**27  # numbers of a split that is read once, and of predictions with all strengths: 0.5 GB
 
@@ -296,10 +302,13 @@ def closed_form(
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `way`, `relative_alpha`, `strength_by`,
-        `validation_cross_entropy` and `validation_two_way`.
+        `validation_cross_entropy` and `validation_two_way`; where training rows choose, `n_folds`,
+        `held_out_cross_entropy` and `held_out_two_way`.
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
+    if not can_choose(validation):
+        return _by_held_out(ready(train), ready(validation), ready(test), parts)
     validation = ready(validation)
     choice, _ = choose(ready(train), validation, [ready(test)], parts)
     chosen = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
@@ -309,3 +318,40 @@ def closed_form(
         "validation_two_way": validation_two_way(choice.predictions, validation),
     }
     return choice.others[0], chosen | found | choice.fit.reductions
+
+
+def _by_held_out(
+    train: Split, validation: Split, test: Split, parts: FinishedParts
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Predictions of the test rows by the way and strength with the lowest cross-entropy on held-out training rows."""
+    images, folds = told_apart(train), folds_of_rows(train)
+    if min(len(set(images[folds != fold].tolist())) for fold in np.unique(folds)) < MIN_CHOSEN_BY:
+        raise DataError(
+            "It is chosen on validation images, two at least, or by folds over training images, three at least, but "
+            f"there are {len(validation.shown_ids)} and {len(set(images.tolist()))}."
+        )
+    transforms: dict[bytes, np.ndarray] = {}  # by the images behind them
+
+    def through(predictions: np.ndarray, split: Split, fitted: Split) -> np.ndarray:
+        """Predictions with the covariance of the targets behind them undone."""
+        key = fitted.shown_ids.tobytes()
+        if key not in transforms:
+            transforms[key] = undoing(fitted.data.images.of(fitted.shown_ids).embeds)
+        return predictions @ transforms[key]
+
+    best, number = None, FIRST_TRIED
+    for fit in fits(train, parts):
+        held_out = HeldOut(fit, folds, parts)
+        found = tried(
+            fit, [validation, test], parts, lambda path, split: -cross_entropy(path, split), first=number,
+            held_out=held_out, through=through,
+        )  # fmt: skip
+        number = found.best
+        if best is None or found.scores[number] > best[0]:
+            best = found.scores[number], number, fit, held_out, found
+    assert best is not None  # every recording can be fitted one way
+    score, number, fit, held_out, found = best
+    two_way = validation_two_way(held_out.passed(found.predictions(number, 0), through), held_out.split)
+    chosen = {"way": fit.way.name, "relative_alpha": float(RELATIVE_ALPHAS[number]), **chosen_by(two_way, held_out)}
+    predictions = through(found.predictions(number, 1), test, train)
+    return predictions, chosen | {"held_out_cross_entropy": -score} | fit.reductions

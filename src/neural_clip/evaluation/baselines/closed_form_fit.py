@@ -89,17 +89,27 @@ class Fit:
         components (`np.ndarray` of shape `(n_times, n_components)`, *optional*): These.
         kept ([`FinishedParts`]): Where matrices are kept.
         name (`str`, *optional*): Tells the fit from others on the same rows; by default that of the way.
+        again (`Callable`, *optional*): Makes the inputs of other training rows, for [`Fit.at`].
     """
 
     def __init__(
         self, way: Way, inputs: Mapping[str, Inputs], train: Split, components: np.ndarray | None = None,
-        kept: FinishedParts = NOT_KEPT, name: str = "",
+        kept: FinishedParts = NOT_KEPT, name: str = "", again: _Again | None = None,
     ) -> None:  # fmt: skip
         self.way, self.inputs, self.train, self.components, self.kept = way, inputs, train, components, kept
-        self.name = name or way.name
+        self.name, self.again = name or way.name, again
         self.source: Callable[[str], Products | None] | None = None  # of products, before what is kept
         self._ridges: dict[str | None, CholeskyRidge] = {}
         self._others: dict[tuple[Any, ...], list[Rows]] = {}
+
+    def at(self, rows: np.ndarray) -> Fit:
+        """The same on some of the training rows, by their own statistics; components over time stay those of all.
+
+        It predicts training rows of this fit, and keeps nothing on the disk.
+        """
+        assert self.again is not None  # as of all that this module makes
+        ready = _Ready(self.train.at(rows), self.components, NOT_KEPT)
+        return Fit(self.way, self.again(ready), ready.train, name=self.name, again=self.again)
 
     @cached_property
     def average(self) -> Inputs:
@@ -147,11 +157,21 @@ class Fit:
             return None
         if not self.way.pooled:
             return self.kept_products(subject, in_rows)
+        alone = self.alone
+        return self._pooled(alone, lambda name: alone.kept_products(name, False))
+
+    @cached_property
+    def alone(self) -> Fit:
+        """Ridge of each subject's standardised rows."""
         inputs = standardised(self.train, False, bool(self.way.n_components), self.kept)
-        own = Fit(Way(False), inputs, self.train, kept=self.kept)
+        return Fit(Way(False), inputs, self.train, kept=self.kept)
+
+    def _pooled(self, alone: Fit, products: Callable[[str], Products]) -> Products:
+        """Products of all subjects from those of each, in features."""
         targets = {name: Targets.of(self.train, self.train.rows_of(name)) for name in self.inputs}
         shape = self.train.values([0])[0].shape
-        return pooled_products(shape, inputs, self.inputs, lambda name: own.kept_products(name, False), targets)
+        inputs: Any = alone.inputs
+        return pooled_products(shape, inputs, self.inputs, products, targets)
 
     def kept_in_rows(self, subject: str) -> bool | None:
         """Whether the products of people that a ridge is made from are in rows; `None` where it is made without."""
@@ -178,12 +198,13 @@ class Fit:
         return made
 
     def without(self, subject: str, left_out: np.ndarray, remaining: Fit) -> Products | None:
-        """Products of a subject's ridge of another fit, from the matrix of this one that is kept.
+        """Products of a subject's ridge of another fit, from the matrices of this one that are kept.
 
         Args:
-            subject (`str`): Whose recordings are standardised in both.
-            left_out (`np.ndarray` of shape `(n_rows,)`, int): The subject's training rows that the other fit lacks.
-            remaining ([`Fit`]): That one.
+            subject (`str`): Whose ridge; anyone's where subjects are pooled.
+            left_out (`np.ndarray` of shape `(n_rows,)`, int): Rows of that ridge, in this training split, that the
+                other fit lacks.
+            remaining ([`Fit`]): That one, of the same way.
 
         Returns:
             [`Products`], or `None` where they are made sooner from the rows.
@@ -193,12 +214,26 @@ class Fit:
             return None
         if self._rows(self.train, ours).is_dual or remaining._rows(remaining.train, theirs).is_dual:
             return None
-        whole, rows = self.kept_products(subject, False), self._rows(self.train, left_out)
+        if not self.way.pooled:
+            return self._without(subject, left_out, remaining)
+        if are_voxels(self.train):
+            return None
+        alone, others = self.alone, remaining.alone
+        whose = self.train.subjects[left_out]
+        return remaining._pooled(others, lambda name: alone._without(name, left_out[whose == name], others))
+
+    def _without(self, subject: str, left_out: np.ndarray, remaining: Fit) -> Products:
+        """The same of a subject's standardised rows, in features."""
+        ours, theirs = self.rows_fitted(subject), remaining.rows_fitted(subject)
+        whole = self.kept_products(subject, False)
+        before, after = self.inputs[subject], remaining.inputs[subject]
+        assert isinstance(before, Standardised) and isinstance(after, Standardised)  # as of each subject alone
+        if not len(left_out):
+            return whole
+        rows = self._rows(self.train, left_out)
         mean = Targets.of(self.train, ours).mean
         targets = np.asarray(self.train.targets_of(left_out) - mean, dtype=np.float32)
         total = sum(block.sum(axis=0, dtype=np.float64) for _, block in rows).astype(np.float32)
-        before, after = self.inputs[subject], remaining.inputs[subject]
-        assert isinstance(before, Standardised) and isinstance(after, Standardised)  # as of each subject alone
         ratio = reciprocal(before.scale) * after.scale
         return products_without(
             whole, products_of(rows, targets, False), len(theirs), (total, targets.sum(axis=0)), ratio
@@ -308,20 +343,49 @@ class _Ready:
         components = temporal_components(train, count, kept)
         return cls(reduced(train, components), components, kept)
 
-    def fit(self, way: Way, inputs: Mapping[str, Inputs], name: str = "") -> Fit:
-        """That of a way."""
-        return Fit(way, inputs, self.train, self.components, self.kept, name)
+    def fit(self, way: Way, again: _Again, name: str = "", inputs: Mapping[str, Inputs] | None = None) -> Fit:
+        """That of a way, by its inputs where they are known."""
+        found = again(self) if inputs is None else inputs
+        return Fit(way, found, self.train, self.components, self.kept, name, again)
 
     def standardised(self, pooled: bool, subjects: Sequence[str] | None = None) -> dict[str, Any]:
         """Each subject's recordings less their mean, over their deviation."""
         return standardised(self.train, pooled, self.components is not None, self.kept, subjects)
 
+    def aligned(self, layers: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
+        """Recordings behind fixed layers, and one scaling."""
+        return aligned(self.train, layers, self.components is not None, self.kept)
+
+    def whitened_inputs(self, shrinkages: Sequence[float]) -> list[dict[str, Any]]:
+        """What pooled sensors pass through for each least share of white noise."""
+        n_times = None if self.components is None else len(self.components)
+        return [*whitened(self.train, shrinkages, n_times, self.kept)]
+
     def whitened(self, shrinkages: Sequence[float]) -> Iterator[Fit]:
         """Pooled sensors for each least share of white noise."""
-        n_times, count = (None, 0) if self.components is None else self.components.shape
-        for least, inputs in zip(shrinkages, whitened(self.train, shrinkages, n_times, self.kept), strict=True):
+        count = 0 if self.components is None else self.components.shape[1]
+        for least, inputs in zip(shrinkages, self.whitened_inputs(shrinkages), strict=True):
             way = Way(True, least, count)
-            yield self.fit(way, inputs, "" if way.whitened else f"{way.name}, one scale a subject")
+            name = "" if way.whitened else f"{way.name}, one scale a subject"
+            yield self.fit(way, partial(_whitened, least), name, inputs)
+
+
+_Again = Callable[[_Ready], Mapping[str, Inputs]]  # what recordings pass through, by the statistics of these rows
+
+
+def _alone(ready: _Ready) -> Mapping[str, Inputs]:
+    """Of subjects one by one."""
+    return ready.standardised(pooled=False)
+
+
+def _together(ready: _Ready) -> Mapping[str, Inputs]:
+    """Of subjects who are pooled."""
+    return ready.standardised(pooled=True)
+
+
+def _whitened(least: float, ready: _Ready) -> Mapping[str, Inputs]:
+    """Of pooled sensors with this least share of white noise."""
+    return ready.whitened_inputs([least])[0]
 
 
 def fits(train: Split, parts: FinishedParts = NOT_KEPT) -> Iterator[Fit]:
@@ -334,13 +398,14 @@ def fits(train: Split, parts: FinishedParts = NOT_KEPT) -> Iterator[Fit]:
     alone = Way(False, n_components=n_components(train))
     ready = _Ready.of(train, alone.n_components, parts)
     inputs = ready.standardised(pooled=False)
-    yield ready.fit(alone, inputs)
+    yield ready.fit(alone, _alone, inputs=inputs)
     shrinkages = [least for least in LEAST_SHRINKAGES if least != UNWHITENED]
     if are_voxels(train):
         if size_of(alone, train) <= MAX_WHITENED_SIZE:
-            yield from (ready.fit(replace(alone, least_shrinkage=least), inputs) for least in shrinkages)
+            for least in shrinkages:
+                yield ready.fit(replace(alone, least_shrinkage=least), _alone, inputs=inputs)
         return
-    yield ready.fit(replace(alone, pooled=True), ready.standardised(pooled=True))
+    yield ready.fit(replace(alone, pooled=True), _together)
     yield from ready.whitened(shrinkages)
 
 
@@ -358,9 +423,9 @@ def keep_of_person(train: Split, subject: str, pooled: Iterable[bool], parts: Fi
     ready = _Ready.of(train, n_components(train), parts)
     inputs = ready.standardised(pooled=False, subjects=[subject])
     for together in pooled:
-        in_rows = ready.fit(Way(together), inputs).kept_in_rows(subject)
+        in_rows = ready.fit(Way(together), _alone, inputs=inputs).kept_in_rows(subject)
         if in_rows is not None:
-            ready.fit(Way(False), inputs).kept_products(subject, in_rows)
+            ready.fit(Way(False), _alone, inputs=inputs).kept_products(subject, in_rows)
 
 
 def fit_of(way: Way, train: Split, parts: FinishedParts = NOT_KEPT) -> Fit:
@@ -368,7 +433,7 @@ def fit_of(way: Way, train: Split, parts: FinishedParts = NOT_KEPT) -> Fit:
     ready = _Ready.of(train, way.n_components, parts)
     if way.pooled and way.whitened:
         return next(ready.whitened([way.least_shrinkage]))
-    return ready.fit(way, ready.standardised(way.pooled))
+    return ready.fit(way, _together if way.pooled else _alone)
 
 
 def whitened_fits(train: Split, shrinkages: Sequence[float], parts: FinishedParts = NOT_KEPT) -> Iterator[Fit]:
@@ -386,5 +451,5 @@ def aligned_fit(train: Split, layers: Mapping[str, np.ndarray] | None = None, pa
     """
     ready = _Ready.of(train, n_components(train), parts)
     way = Way(True, n_components=n_components(train))
-    inputs = aligned(ready.train, layers, ready.components is not None, ready.kept)
-    return ready.fit(way, inputs, f"{way.name}, {'random' if layers else 'identity'} alignment")
+    name = f"{way.name}, {'random' if layers else 'identity'} alignment"
+    return ready.fit(way, lambda ready: ready.aligned(layers), name)

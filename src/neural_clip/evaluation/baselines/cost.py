@@ -12,7 +12,7 @@ from neural_clip.evaluation.baselines.closed_form_fit import MAX_WHITENED_SIZE, 
 from neural_clip.evaluation.baselines.inputs import n_components
 from neural_clip.evaluation.baselines.linear import ALIGNMENT_SIZE, N_FOLDS
 from neural_clip.evaluation.baselines.ridge import MAX_SIZE, in_rows
-from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, are_voxels, subjects_of
+from neural_clip.evaluation.baselines.strengths import MAX_GRID_SIZE, are_voxels, n_folds_of, subjects_of
 from neural_clip.evaluation.baselines.whitening import BLOCK_NUMBERS, BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
 from neural_clip.prepared.reader import Split
 
@@ -26,6 +26,8 @@ N_PASSES, N_NOISE_PASSES, N_RANDOM_PASSES = 4, 4, 2
 # Products and factors that whiten a matrix of voxels, of its size cubed, in rows and in features; and of its size
 # squared and the width of the embeddings.
 WHITENING, WHITENING_BY_FEATURES, EVOKED = 7 / 3, 2 / 3, 6
+MEASURED = ("whitened", "one scale")  # pieces that noise is measured for
+SHARED_MAP = "folds"  # the piece behind the shared map of voxels; folds that choose a strength serve for it too
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,23 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.ridges + other.ridges, self.seconds + other.seconds, max(self.size, other.size))
 
+    def times(self, count: int) -> Cost:
+        """So often."""
+        return Cost(count * self.ridges, count * self.seconds, self.size)
+
 
 NOTHING = Cost(0, 0.0, 0)
 
 
-def costs_of(methods: Sequence[str], train: Split) -> dict[str, Cost]:
+def costs_of(methods: Sequence[str], train: Split, validation: Split | None = None) -> dict[str, Cost]:
     """Cost of baselines by their names in tables, fitted to training rows one after the other.
 
-    What several need is made once, for the first of them.
+    What several need is made once, for the first of them. Folds over training images count where a validation split
+    is given that cannot choose strengths.
     """
     if not len(train):
         return dict.fromkeys(methods, NOTHING)
-    works, done, found = _Works(train), set[str](), {}
+    works, done, found = _Works.of_splits(train, validation), set[str](), {}
     for method in methods:
         needed = works.of(method)
         found[method] = sum((work for name, work in needed.items() if name not in done), NOTHING)
@@ -64,9 +71,9 @@ def costs_of(methods: Sequence[str], train: Split) -> dict[str, Cost]:
     return found
 
 
-def in_turns(methods: Sequence[str], train: Split) -> list[list[str]]:
+def in_turns(methods: Sequence[str], train: Split, validation: Split | None = None) -> list[list[str]]:
     """Baselines that can be fitted at the same time: one that shares ridges with an earlier one waits for it."""
-    works, turns = _Works(train), dict[str, int]()
+    works, turns = _Works.of_splits(train, validation), dict[str, int]()
     ridges = {method: {name for name, work in works.of(method).items() if work.ridges} for method in methods}
     for method in methods:
         turns[method] = max((turn + 1 for other, turn in turns.items() if ridges[other] & ridges[method]), default=0)
@@ -75,9 +82,21 @@ def in_turns(methods: Sequence[str], train: Split) -> list[list[str]]:
 
 @dataclass(frozen=True, eq=False)
 class _Works:
-    """What there is to do on some training rows, in pieces that baselines share."""
+    """What there is to do on training rows, or a share of them, in pieces that baselines share."""
 
     train: Split
+    n_folds: int = 0
+    share: float = 1.0
+
+    @classmethod
+    def of_splits(cls, train: Split, validation: Split | None) -> _Works:
+        """Where strengths are chosen by a validation split, or else by folds."""
+        return cls(train, 0 if validation is None else n_folds_of(train, validation))
+
+    @cached_property
+    def n_rows(self) -> float:
+        """Of all subjects."""
+        return len(self.train) * self.share
 
     @cached_property
     def n_subjects(self) -> int:
@@ -100,7 +119,7 @@ class _Works:
 
     def reading(self, passes: float) -> Cost:
         """All training rows, so many times."""
-        return Cost(0, passes * len(self.train) * self.n_numbers / NUMBERS, 0)
+        return Cost(0, passes * self.n_rows * self.n_numbers / NUMBERS, 0)
 
     def _ridges(self, count: int, size: int, extra: float = 0.0, strengths: int = N_FACTORED) -> Cost:
         """Factors and solutions of each, and extra products and factors in FLOPs."""
@@ -113,13 +132,25 @@ class _Works:
         At a high rate the closed form alone averages samples, and has no piece in common with another one.
         """
         if method == "closed form" and (step := decimation_of(self.train.facts)) > 1 == self.train.decimation:
-            own = _Works(replace(self.train, decimation=step)).of(method)
+            own = replace(self, train=replace(self.train, decimation=step)).of(method)
             return {f"decimated {name}": cost for name, cost in own.items()}
-        return (self._of_voxels if are_voxels(self.train) else self._of_sensors)(method)
+        found = (self._of_voxels if are_voxels(self.train) else self._of_sensors)(method)
+        return self._folded(method, found) if self.n_folds else found
+
+    def _folded(self, method: str, found: dict[str, Cost]) -> dict[str, Cost]:
+        """Pieces of a baseline where folds choose: all of it without each fold, then what is chosen on all rows."""
+        in_fold = replace(self, n_folds=0, share=1 - 1 / self.n_folds).of(method)
+        matrices, noise = (in_fold.get(name, NOTHING) for name in ("matrices", "noise"))  # made for each way by itself
+        fits = [name for name, cost in found.items() if cost.ridges and name != SHARED_MAP]
+        pieces = {name: found[name] for name in found if name == "matrices"}
+        for name in fits:
+            cost = in_fold[name] + matrices + (noise if name.startswith(MEASURED) else NOTHING)
+            pieces[f"{name} in folds"] = cost.times(self.n_folds)
+        return pieces | {f"chosen {method}": found[name] for name in fits[-1:]}
 
     def _own(self) -> tuple[int, dict[str, Cost]]:
         """Size of a subject's matrix, all of these, and their ridges."""
-        n_rows = len(self.train) / self.n_subjects
+        n_rows = self.n_rows / self.n_subjects
         n_rows = n_rows if self.n_features <= MAX_SIZE else min(n_rows, MAX_SIZE)
         size = self._size(n_rows)
         matrices = Cost(0, self.n_subjects * n_rows * self.n_features * size / FLOPS, 0)
@@ -128,7 +159,7 @@ class _Works:
     def _of_sensors(self, method: str) -> dict[str, Cost]:
         _, own = self._own()
         matrices, alone = own["matrices"], own["alone"]
-        size = self._size(len(self.train))
+        size = self._size(self.n_rows)
         if size < self.n_features:  # in rows
             pooled = self._ridges(1, size, size**2 * self.n_features) + self.reading(1)
         else:
@@ -162,11 +193,11 @@ class _Works:
         white = {f"whitened {number}": whitened for number in range(n_white)}
         folds = self._ridges(self.n_subjects * n_folds, in_fold, whitening(in_fold) if n_white else 0.0, strengths=1)
         folds += Cost(0, n_folds * read * own["matrices"].seconds, 0)
-        layer = 2 * len(self.train) * self.n_numbers * ALIGNMENT_SIZE * N_PASSES / FLOPS
-        random = self.reading(N_PASSES) + self._ridges(1, min(ALIGNMENT_SIZE, len(self.train))) + Cost(0, layer, 0)
+        layer = 2 * self.n_rows * self.n_numbers * ALIGNMENT_SIZE * N_PASSES / FLOPS
+        random = self.reading(N_PASSES) + self._ridges(1, min(ALIGNMENT_SIZE, int(self.n_rows))) + Cost(0, layer, 0)
         return {
             "per-subject ridge": own,
-            "pooled whitened ridge": {**own, **white, "folds": folds},
+            "pooled whitened ridge": {**own, **white, SHARED_MAP: folds},
             "closed form": {**own, **white},
             "ridge, identity alignment": {},
             "ridge, random alignment": {"random": random},

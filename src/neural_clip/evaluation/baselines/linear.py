@@ -7,9 +7,10 @@
   learn: what trained ones must beat.
 
 The targets are the embeddings of images at unit length. Everything is fitted on the training split; the ridge strength
-is chosen on the validation split by the 2-way score; the test split is read once. Predictions are compared with images
-without the mean of the training targets: strong ridge shrinks towards it, and every recording would find the images
-that lie near it. Recordings are read by blocks; memory holds few matrices in the smaller of rows and features.
+is chosen on the validation split by the 2-way score, or where it has fewer than two images by that of training rows,
+each predicted from the rows of other folds over images; the test split is read once. Predictions are compared with
+images without the mean of the training targets: strong ridge shrinks towards it, and every recording would find the
+images that lie near it. Recordings are read by blocks; memory holds few matrices in the smaller of rows and features.
 Baselines that are given the same `parts` share statistics, matrices and ridges. EEG and MEG with more than
 `MAX_FEATURES` numbers are first reduced to principal components over time, and the fit says to how many. Each fit
 holds BLAS to one thread: where cores are shared, the threads of a small decomposition wait for one another far longer
@@ -18,8 +19,8 @@ than they work, and the sums do not depend on the machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from neural_clip.evaluation.baselines.closed_form_fit import (
     whitened_fits,
 )
 from neural_clip.evaluation.baselines.inputs import n_components
-from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, Products, Rows, one_thread
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, Rows, one_thread
 from neural_clip.evaluation.baselines.strengths import (
     FIRST_TRIED,
     MAX_GRID_SIZE,
@@ -49,7 +50,7 @@ from neural_clip.evaluation.baselines.strengths import (
     with_unit_targets,
 )
 from neural_clip.evaluation.baselines.targets import Targets
-from neural_clip.evaluation.baselines.tried import Tried, at_once, described, paths_of, tried
+from neural_clip.evaluation.baselines.tried import HeldOut, Tried, as_they_are, at_once, described, tried
 from neural_clip.evaluation.baselines.whitening import BLOCK_ROWS, LEAST_SHRINKAGES, UNWHITENED
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
@@ -76,35 +77,29 @@ def per_subject_ridge(
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)`, the predictions for the test rows, and `dict` with
-        `relative_alpha` and `validation_two_way`, and what recordings were reduced to where they were.
+        `relative_alpha`, `strength_by`, and what recordings were reduced to where they were. The score that chose it
+        is `validation_two_way`, or of held-out training rows `held_out_two_way`, with `n_folds`.
 
     Raises:
-        DataError: If a subject has no training rows, or there are fewer than two validation images.
+        DataError: If a subject has no training rows, or there are fewer than two validation and two training images.
     """
     require_rows(train, validation)
     train, validation, test = map(with_unit_targets, (train, validation, test))
     subjects_of(train, validation, test)
     fit = fit_of(Way(False, n_components=n_components(train)), train, parts)
-    means = {}
-    if subject_means:
-        mean = Targets.of(train, np.arange(len(train))).mean
-        means = {name: Targets.of(train, train.rows_of(name)).mean - mean for name in fit.inputs}
-
-    def shifted(predictions: np.ndarray, split: Split) -> np.ndarray:
-        """Predictions with what their subject has beside all."""
-        if not subject_means:
-            return predictions
-        made = predictions.astype(np.float64)
-        for name in set(split.subjects.tolist()):
-            made[split.subjects == name] += means[name]
-        return made
-
-    def score(predictions: np.ndarray, split: Split) -> float:
-        return validation_two_way(shifted(predictions, split), split)
-
-    found = tried(fit, [validation, test], parts, score)
+    through = _shifted if subject_means else as_they_are
+    held_out = HeldOut.instead_of(validation, fit, parts)
+    found = tried(fit, [validation, test], parts, held_out=held_out, through=through)
     best = found.best
-    return shifted(found.predictions(best, 1), test), described(fit, best, found.scores[best])
+    return through(found.predictions(best, 1), test, train), described(fit, best, found.scores[best], held_out)
+
+
+def _shifted(predictions: np.ndarray, split: Split, fitted: Split) -> np.ndarray:
+    """Predictions with what the mean target of their subject has beside that of all training rows."""
+    mean, made = Targets.of(fitted, np.arange(len(fitted))).mean, predictions.astype(np.float64)
+    for name in set(split.subjects.tolist()):
+        made[split.subjects == name] += Targets.of(fitted, fitted.rows_of(name)).mean - mean
+    return made
 
 
 @one_thread
@@ -128,7 +123,7 @@ def pooled_whitened_ridge(
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with the strengths, `least_shrinkage` (1: the
-        recordings were pooled but not whitened) and `validation_two_way`.
+        recordings were pooled but not whitened), and the others of [`per_subject_ridge`].
     """
     require_rows(train, validation)
     train, validation, test = map(with_unit_targets, (train, validation, test))
@@ -137,12 +132,13 @@ def pooled_whitened_ridge(
         return _pooled_voxels(train, validation, test, parts)
     fits, first = [], FIRST_TRIED
     for fit in whitened_fits(train, LEAST_SHRINKAGES, parts):
-        found = tried(fit, [validation, test], parts, first=first)
+        held_out = HeldOut.instead_of(validation, fit, parts)
+        found = tried(fit, [validation, test], parts, first=first, held_out=held_out)
         first = found.best
         fits.append((found.scores[found.best], fit, found))
     best = int(np.argmax([score for score, _, _ in fits]))
     score, fit, found = fits[best]
-    chosen = {"least_shrinkage": LEAST_SHRINKAGES[best], **described(fit, found.best, score)}
+    chosen = {"least_shrinkage": LEAST_SHRINKAGES[best], **described(fit, found.best, score, found.held_out)}
     return found.predictions(found.best, 1), chosen
 
 
@@ -160,8 +156,7 @@ def frozen_identity_alignment(
     if are_voxels(train):
         raise DataError("Voxels of different subjects do not correspond; they cannot be pooled without an alignment.")
     fit = aligned_fit(train, parts=parts)
-    found = tried(fit, [validation, test], parts)
-    return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best])
+    return _chosen(fit, validation, test, parts)
 
 
 @one_thread
@@ -188,8 +183,14 @@ def frozen_random_alignment(
         size = (ALIGNMENT_SIZE if are_voxels(train) else n_in, n_in)
         layers[subject] = (rng.uniform(-1, 1, size) / np.sqrt(n_in)).astype(recording.dtype)
     fit = aligned_fit(train, layers, parts)
-    found = tried(fit, [validation, test], parts)
-    return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best])
+    return _chosen(fit, validation, test, parts)
+
+
+def _chosen(fit: Fit, validation: Split, test: Split, parts: FinishedParts) -> tuple[np.ndarray, dict[str, Any]]:
+    """Predictions of the test rows with the best strength, and what was chosen."""
+    held_out = HeldOut.instead_of(validation, fit, parts)
+    found = tried(fit, [validation, test], parts, held_out=held_out)
+    return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best], held_out)
 
 
 def _pooled_voxels(
@@ -202,70 +203,93 @@ def _pooled_voxels(
     first: dict[float, Tried] = {}
     number = FIRST_TRIED
     for least, fit in fits.items():
-        first[least] = tried(fit, [validation, test], parts, first=number)
+        held_out = HeldOut.instead_of(validation, fit, parts)
+        first[least] = tried(fit, [validation, test], parts, first=number, held_out=held_out)
         number = first[least].best
     if size > MAX_GRID_SIZE:
         best = max(first, key=lambda least: first[least].scores[first[least].best])
         first = {best: first[best]}
-    found = {least: _shared(fits[least], each, validation, parts) for least, each in first.items()}
-    least = max(found, key=lambda least: found[least][1]["validation_two_way"])
-    return found[least][0], {"least_shrinkage": least, **found[least][1]}
+    found = {least: _Shared.of(fits[least], each, validation, parts) for least, each in first.items()}
+    least = max(found, key=lambda least: found[least].score)
+    shared = found[least]
+    chosen = {
+        "least_shrinkage": least,
+        **described(fits[least], first[least].best, shared.score, first[least].held_out),
+    }
+    chosen["relative_alpha_shared"] = float(RELATIVE_ALPHAS[shared.number])
+    return next(shared.behind(first[least].predictions(first[least].best, 1), [shared.number])), chosen
 
 
-def _shared(fit: Fit, first: Tried, validation: Split, parts: FinishedParts) -> tuple[np.ndarray, dict[str, Any]]:
-    """Predictions of the test rows behind a linear map of the embedding space that all subjects share."""
-    train, number = fit.train, first.best
-    held_out, predicted = _out_of_fold(fit, number, parts)
-    if not predicted.any():
-        raise DataError("No subject has training images enough for out-of-fold predictions, two at least.")
-    rows = np.flatnonzero(predicted)
-    known = held_out if predicted.all() else held_out[predicted]
-    mean = known.mean(axis=0)
-    blocks = [np.arange(start, min(start + BLOCK_ROWS, len(known))) for start in range(0, len(known), BLOCK_ROWS)]
+@dataclass(frozen=True)
+class _Shared:
+    """A linear map of the embedding space that all subjects share.
+
+    Args:
+        number (`int`): Position of its strength in `RELATIVE_ALPHAS`.
+        score (`float`): 2-way score on the rows that choose, behind it.
+        behind (`Callable`): Predictions behind it with some strengths, one after the other.
+    """
+
+    number: int
+    score: float
+    behind: Callable[[np.ndarray, Sequence[int]], Iterator[np.ndarray]]
+
+    @classmethod
+    def of(cls, fit: Fit, first: Tried, validation: Split, parts: FinishedParts) -> _Shared:
+        """That of subjects' ridges, fitted to out-of-fold predictions of training rows.
+
+        Without validation images it is scored on these too: those of each fold behind a map fitted to the others.
+        """
+        number, everything = first.best, range(len(RELATIVE_ALPHAS))
+        held_out = first.held_out
+        if held_out is not None:
+            known = first.predictions(number, 0)
+            behind = _shared_map(known, held_out.split, np.arange(len(known)))
+            scores = _folded_scores(known, held_out)
+        else:
+            held_out = HeldOut(fit, image_folds(told_apart(fit.train), N_FOLDS), parts)
+            known = np.zeros((len(held_out.split), fit.train.projection_dim), dtype=np.float32)
+            for subject in fit.groups:
+                known[fit.rows_of(held_out.split, subject)] = held_out.paths(subject, [number])[number]["0"]
+            behind = _shared_map(known, held_out.split, np.arange(len(known)))
+            made = behind(first.predictions(number, 0), everything)
+            scores = {each: validation_two_way(path, validation) for each, path in enumerate(made)}
+        return cls(best_of(scores), max(scores.values()), behind)
+
+
+def _shared_map(
+    known: np.ndarray, split: Split, rows: np.ndarray
+) -> Callable[[np.ndarray, Sequence[int]], Iterator[np.ndarray]]:
+    """A linear map of predictions to targets, fitted to some rows of a split; what it makes of others."""
+    mean = known.mean(axis=0) if len(rows) == len(known) else known[rows].mean(axis=0)
+    blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
     # towards the identity: strong ridge adds a constant only
-    left = Targets(lambda part: train.targets_of(rows[part]) - known[part], len(rows))
-    shared = CholeskyRidge(Rows(lambda part: known[part] - mean, blocks), left)
+    left = Targets(lambda part: split.targets_of(rows[part]) - known[rows[part]], len(rows))
+    shared = CholeskyRidge(Rows(lambda block: known[block] - mean, blocks), left)
 
-    def behind(which: int, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    def behind(made: np.ndarray, numbers: Sequence[int]) -> Iterator[np.ndarray]:
         """Predictions with some strengths of the shared map, one after the other."""
-        made = first.predictions(number, which)
         rows = Rows(lambda rows: made[rows] - mean, [np.arange(len(made))])
         for each in at_once(numbers, made.size):
             for path in shared.deviations([rows], RELATIVE_ALPHAS[each])[0]:
                 path += made
                 yield path
 
-    scores = {}
-    for each, predictions in enumerate(behind(0, range(len(RELATIVE_ALPHAS)))):
-        scores[each] = validation_two_way(predictions, validation)
-    second = best_of(scores)
-    chosen = described(fit, number, scores[second])
-    return next(behind(1, [second])), chosen | {"relative_alpha_shared": float(RELATIVE_ALPHAS[second])}
+    return behind
 
 
-def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of each training row from those of other folds, and whether there are any."""
-    train = fit.train
-    held_out = np.zeros((len(train), train.projection_dim), dtype=np.float32)
-    folds, predicted = image_folds(told_apart(train), N_FOLDS), np.zeros(len(train), dtype=bool)
-    for fold in range(N_FOLDS):
-        fitted = train.at(np.flatnonzero(folds != fold))
-        left = (folds == fold) & np.isin(train.subjects, fitted.subjects)  # not those who saw images of one fold only
-        part = train.at(np.flatnonzero(left))
-        of_fold = fit_of(fit.way, fitted)
-        of_fold.source = partial(_in_fold, fit, of_fold, folds == fold)
-        made = np.zeros((len(part), train.projection_dim), dtype=np.float32)
-        for subject in of_fold.groups:
-            rows = part.rows_of(subject)
-            if len(rows):
-                kept = parts.of(fold=fold, of=N_FOLDS)
-                made[rows] = paths_of(of_fold, subject, [part], [number], kept)[number]["0"]
-            parts.tick()
-        held_out[left] = made
-        predicted |= left
-    return held_out, predicted
-
-
-def _in_fold(fit: Fit, of_fold: Fit, left_out: np.ndarray, subject: str) -> Products | None:
-    """Products of a subject's ridge without the rows of a fold."""
-    return fit.without(subject, np.flatnonzero(left_out & (fit.train.subjects == subject)), of_fold)
+def _folded_scores(known: np.ndarray, held_out: HeldOut) -> dict[int, float]:
+    """2-way score for each strength of a shared map, of out-of-fold predictions behind that of the other folds."""
+    folds = held_out.folds[held_out.rows]
+    inside = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    maps = [_shared_map(known, held_out.split, np.setdiff1d(np.arange(len(known)), own)) for own in inside]
+    scores: dict[int, float] = {}
+    for numbers in at_once(range(len(RELATIVE_ALPHAS)), known.size):
+        paths = np.empty((len(numbers), *known.shape), dtype=np.float32)
+        for own, behind in zip(inside, maps, strict=True):
+            for path, made in zip(paths, behind(known[own], numbers), strict=True):
+                path[own] = made
+        scores |= {
+            number: validation_two_way(path, held_out.split) for number, path in zip(numbers, paths, strict=True)
+        }
+    return scores

@@ -1,4 +1,8 @@
-"""What baselines need of recordings, and by what the strength of a ridge is chosen: the scores of validation rows."""
+"""What baselines need of recordings, and by what the strength of a ridge is chosen.
+
+The scores of validation rows; where there are fewer than two validation images, those of training rows, each predicted
+from the rows of other folds.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,9 @@ from neural_clip.retrieval.tiles import unit_vectors
 ROWS_LOOKED_AT, RUN = 256, 32  # in stretches, of which each is read at once
 LEAST_DEVIATION, MOST_DEVIATION = 1e-16, 1e16  # MEG in T deviates by 1e-13
 FOLD_SEED = 0
+N_FOLDS = 5  # over training images
+MIN_CHOSEN_BY = 2  # images that are told apart
+BY_VALIDATION, BY_HELD_OUT = "validation recordings", "held-out training recordings"  # a strength is chosen
 MAX_GRID_SIZE = 4000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
 FIRST_TRIED = 7  # of `RELATIVE_ALPHAS`, with its neighbours: 10^0.5, about where single trials have their best
 MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
@@ -25,9 +32,10 @@ def require_rows(train: Split, validation: Split) -> None:
     """Raise a `DataError` where there is nothing to fit on, nothing to choose by, or numbers cannot be squared."""
     if not len(train):
         raise DataError("There are no training recordings to fit it on.")
-    if len(validation.shown_ids) < 2:
+    if not can_choose(validation) and (count := len(set(told_apart(train).tolist()))) < MIN_CHOSEN_BY:
         raise DataError(
-            f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
+            "Its strength is chosen on validation images, two at least, or by folds over training images, two at "
+            f"least, but there are {len(validation.shown_ids)} and {count}."
         )
     numbers = np.concatenate([np.ravel(values) for values in _some(train)]).astype(np.float64)
     if not np.isfinite(numbers).all():
@@ -37,6 +45,19 @@ def require_rows(train: Split, validation: Split) -> None:
         raise DataError(
             f"The training recordings deviate by {deviation:.2g}, and of such numbers float32 holds no squares. Scale "
             "the recordings."
+        )
+
+
+def can_choose(validation: Split) -> bool:
+    """Whether a strength can be chosen by the rows of a validation split."""
+    return len(validation.shown_ids) >= MIN_CHOSEN_BY
+
+
+def require_validation(validation: Split) -> None:
+    """Raise a `DataError` where validation rows alone can choose, and cannot."""
+    if not can_choose(validation):
+        raise DataError(
+            f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
         )
 
 
@@ -89,6 +110,19 @@ def image_folds(image_ids: np.ndarray, n_folds: int) -> np.ndarray:
     """Fold of each row; all rows of an image share one."""
     unique, codes = np.unique(image_ids, return_inverse=True)
     return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % n_folds)[codes]
+
+
+def folds_of_rows(train: Split) -> np.ndarray:
+    """Fold of each training row, `(n,)`, where there are no validation images: [`N_FOLDS`], or as many as images."""
+    images = told_apart(train)
+    return image_folds(images, min(N_FOLDS, len(set(images.tolist()))))
+
+
+def n_folds_of(train: Split, validation: Split) -> int:
+    """Folds by which a strength is chosen; 0 where validation rows choose it."""
+    if can_choose(validation) or not len(train):
+        return 0
+    return min(N_FOLDS, len(set(told_apart(train).tolist())))
 
 
 def validation_two_way(predictions: np.ndarray, validation: Split) -> float:

@@ -1,20 +1,29 @@
-"""Fits with several strengths, of which the one that is best on the validation rows counts."""
+"""Fits with several strengths, of which the one that is best on rows that it was not fitted to counts.
+
+These are the validation rows. Where there are fewer than two validation images, they are the training rows: each is
+predicted from those of other folds over the training images, and what is chosen is fitted to all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form_fit import Fit
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
 from neural_clip.evaluation.baselines.strengths import (
+    BY_HELD_OUT,
+    BY_VALIDATION,
     FIRST_TRIED,
     MAX_GRID_SIZE,
     best_of,
+    can_choose,
+    folds_of_rows,
     validation_two_way,
     walked,
 )
@@ -22,6 +31,111 @@ from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.reader import Split
 
 MAX_PATHS = 2**28  # numbers that the predictions of several strengths may have at a time: 1 GB
+Passed = Callable[[np.ndarray, Split, Split], np.ndarray]  # predictions, their split, and the rows behind them
+
+
+def as_they_are(predictions: np.ndarray, split: Split, fitted: Split) -> np.ndarray:
+    """Predictions that are scored as a ridge makes them."""
+    return predictions
+
+
+class HeldOut:
+    """Training rows, each predicted from those of other folds.
+
+    Args:
+        fit ([`Fit`]): On all training rows.
+        folds (`np.ndarray` of shape `(n_rows,)`): Fold of each of them.
+        parts ([`FinishedParts`]): Where predictions are kept.
+
+    Raises:
+        DataError: If no row is predicted: subjects all of whose rows lie in one fold are left out.
+    """
+
+    def __init__(self, fit: Fit, folds: np.ndarray, parts: FinishedParts) -> None:
+        self.fit, self.folds, self.parts = fit, folds, parts
+        self.n_folds, train = int(folds.max()) + 1, fit.train
+        predicted = np.zeros(len(train), dtype=bool)
+        for fold in range(self.n_folds):
+            predicted |= (folds == fold) & np.isin(train.subjects, train.subjects[folds != fold])
+        if not predicted.any():
+            raise DataError("No subject has training images enough for out-of-fold predictions, two at least.")
+        self.rows = np.flatnonzero(predicted)
+        self.split = train if predicted.all() else train.at(self.rows)
+        self._fits: dict[int, Fit] = {}
+        self._counted: set[tuple[int, str]] = set()
+
+    @classmethod
+    def instead_of(cls, validation: Split, fit: Fit, parts: FinishedParts) -> HeldOut | None:
+        """What a strength is chosen by where validation rows cannot choose it; `None` where they can."""
+        return None if can_choose(validation) else cls(fit, folds_of_rows(fit.train), parts)
+
+    def of_fold(self, fold: int) -> Fit:
+        """The fit without the rows of a fold."""
+        if fold not in self._fits:
+            self._fits[fold] = of_fold = self.fit.at(np.flatnonzero(self.folds != fold))
+            of_fold.source = partial(self._products, of_fold, fold)
+        return self._fits[fold]
+
+    def _products(self, of_fold: Fit, fold: int, subject: str) -> Any:
+        """Those of a subject's ridge without the rows of a fold."""
+        left_out = self.folds == fold
+        if not self.fit.way.pooled:
+            left_out = left_out & (self.fit.train.subjects == subject)
+        return self.fit.without(subject, np.flatnonzero(left_out), of_fold)
+
+    def paths(self, subject: str, numbers: Sequence[int]) -> dict[int, Mapping[str, np.ndarray]]:
+        """Predictions with some strengths of the rows of `split` that a subject's ridge predicts, by strength."""
+        own = self.rows[self.fit.rows_of(self.split, subject)]
+        found: list[tuple[np.ndarray, dict[int, Mapping[str, np.ndarray]]]] = []
+        for fold in range(self.n_folds):
+            inside = self.folds[own] == fold
+            if inside.any():
+                of_fold, kept = self.of_fold(fold), self.parts.of(fold=fold, of=self.n_folds)
+                found.append((inside, paths_of(of_fold, subject, [self.fit.train.at(own[inside])], numbers, kept)))
+                of_fold.forget()
+            if (fold, subject) not in self._counted:
+                self._counted.add((fold, subject))
+                self.parts.tick()
+        shape = (len(own), self.fit.train.projection_dim)
+        return {number: _Joined(shape, [(inside, made[number]) for inside, made in found]) for number in numbers}
+
+    def passed(self, predictions: np.ndarray, through: Passed, own: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Predictions of some rows of `split` as they are scored, those of each fold by the rows behind them."""
+        if through is as_they_are:
+            return predictions
+        rows = self.rows[own]
+        made = np.empty(predictions.shape)
+        for fold in np.unique(self.folds[rows]).tolist():
+            inside = self.folds[rows] == fold
+            made[inside] = through(predictions[inside], self.fit.train.at(rows[inside]), self.of_fold(fold).train)
+        return made
+
+
+@dataclass(frozen=True)
+class _Joined(Mapping[str, np.ndarray]):
+    """Predictions of the rows of several folds as those of one split, read from their parts when they are asked for.
+
+    Args:
+        shape (`tuple[int, int]`): Of all together.
+        parts (`list`): Which rows those of a fold are, `(n_rows,)` bool, and their predictions.
+    """
+
+    shape: tuple[int, int]
+    parts: list[tuple[np.ndarray, Mapping[str, np.ndarray]]]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name != "0":
+            raise KeyError(name)
+        made = np.zeros(self.shape, dtype=np.float32)
+        for inside, part in self.parts:
+            made[inside] = part[name]
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("0",))
+
+    def __len__(self) -> int:
+        return 1
 
 
 @dataclass(frozen=True)
@@ -29,13 +143,15 @@ class Tried:
     """Predictions of a fit with some strengths.
 
     Args:
-        scores (`dict[int, float]`): On the validation rows, by position of the strength in `RELATIVE_ALPHAS`.
+        scores (`dict[int, float]`): On the rows that choose, by position of the strength in `RELATIVE_ALPHAS`.
         predictions (`Callable`): Called with such a position and the number of a split, gives `(n_rows,
-            projection_dim)`, without the target mean.
+            projection_dim)`, without the target mean. The first split are the rows that choose.
+        held_out ([`HeldOut`], *optional*): Training rows that choose in place of the validation split.
     """
 
     scores: dict[int, float]
     predictions: Callable[[int, int], np.ndarray]
+    held_out: HeldOut | None = None
 
     @property
     def best(self) -> int:
@@ -50,6 +166,8 @@ def tried(
     score: Callable[[np.ndarray, Split], float] = validation_two_way,
     only: int | None = None,
     first: int = FIRST_TRIED,
+    held_out: HeldOut | None = None,
+    through: Passed = as_they_are,
 ) -> Tried:
     """Fit with all strengths, or where the matrix is large with those around the best one.
 
@@ -59,6 +177,7 @@ def tried(
     Memory holds what one subject's ridge predicts with some strengths at a time. Where nothing is kept on disk and all
     predictions are too many, the splits after the first are predicted with the strength that is asked for alone, by
     ridges that are made again; and where every strength is tried, the first one is scored with some at a time.
+    Where training rows choose, the other splits are predicted with the strength that is asked for alone.
 
     Args:
         fit ([`Fit`]): Not fitted yet.
@@ -67,8 +186,12 @@ def tried(
         score (`Callable`): Of predictions and their split; higher is better.
         only (`int`, *optional*): Position of a strength that is chosen already.
         first (`int`): Position of the strength from which a walk sets out: the best of a similar fit.
+        held_out ([`HeldOut`], *optional*): Training rows, by which strengths are chosen in place of the first split.
+        through (`Callable`): What predictions pass through before they are scored; called with them, their split and
+            the training rows behind them.
     """
-    validation, everything, width = splits[0], range(len(RELATIVE_ALPHAS)), fit.train.projection_dim
+    validation = splits[0] if held_out is None else held_out.split
+    everything, width = range(len(RELATIVE_ALPHAS)), fit.train.projection_dim
     is_kept = parts.folder is not None
     total = sum(map(len, splits)) * width * (len(everything) if only is None else 1)
     ahead = splits if is_kept or total <= MAX_PATHS else splits[:1]
@@ -79,16 +202,27 @@ def tried(
     def predict(subject: str, numbers: Sequence[int]) -> None:
         """Make the predictions of a subject's ridge that are lacking."""
         lacking = [number for number in numbers if number not in found[subject]]
-        found[subject] |= paths_of(fit, subject, ahead, lacking, parts)
+        if held_out is not None:
+            found[subject] |= held_out.paths(subject, lacking)
+        else:
+            found[subject] |= paths_of(fit, subject, ahead, lacking, parts)
 
-    def compute(subject: str, own: Split, numbers: Sequence[int]) -> list[float]:
+    def scored(made: np.ndarray, own: Split, rows: np.ndarray | slice = slice(None)) -> float:
+        """Score of predictions of some rows that choose."""
+        if held_out is not None:
+            return score(held_out.passed(made, through, rows), own)
+        return score(through(made, own, fit.train), own)
+
+    def compute(subject: str, own: Split, rows: np.ndarray, numbers: Sequence[int]) -> list[float]:
         """Scores of a subject's ridge on that subject's validation rows."""
         predict(subject, numbers)
-        return [score(found[subject][number]["0"], own) for number in numbers]
+        return [scored(found[subject][number]["0"], own, rows) for number in numbers]
 
     def predictions(number: int, which: int) -> np.ndarray:
         """Of all subjects."""
-        split = splits[which]
+        if held_out is not None and which:
+            return of_everyone(fit, splits, number, which, parts)
+        split = validation if which == 0 else splits[which]
         made = np.zeros((len(split), width), dtype=np.float32)
         for subject, by_number in found.items():
             if number in by_number and str(which) in by_number[number]:
@@ -102,7 +236,7 @@ def tried(
         rows = fit.rows_of(validation, subject)
         own = validation if len(rows) == len(validation) else validation.at(rows)
         if len(own.shown_ids) > 1:
-            first = best_of(walked(partial(compute, subject, own), sizes[subject], first))
+            first = best_of(walked(partial(compute, subject, own, rows), sizes[subject], first))
             best.append(first)
     between = range(min(best), max(best) + 1) if best else everything
     numbers = list(between) if only is None else [only]
@@ -113,10 +247,10 @@ def tried(
             by_number.clear()
         for subject in found:
             predict(subject, some)
-            if some is groups[-1]:
+            if some is groups[-1] and held_out is None:
                 parts.tick()
         common = sorted(set.intersection(*(set(by_number) for by_number in found.values())))
-        scores |= {number: score(predictions(number, 0), validation) for number in common}
+        scores |= {number: scored(predictions(number, 0), validation) for number in common}
     fit.forget()
 
     def of_one(number: int, which: int) -> np.ndarray:
@@ -125,7 +259,19 @@ def tried(
         fit.forget()
         return made
 
-    return Tried(scores, of_one)
+    return Tried(scores, of_one, held_out)
+
+
+def of_everyone(
+    fit: Fit, splits: Sequence[Split], number: int, which: int, parts: FinishedParts = NOT_KEPT
+) -> np.ndarray:
+    """Predictions of all subjects' ridges with one strength for one split, from their parts where they are there."""
+    made = np.zeros((len(splits[which]), fit.train.projection_dim), dtype=np.float32)
+    for subject in fit.groups:
+        own = paths_of(fit, subject, splits, [number], parts)[number]
+        made[fit.rows_of(splits[which], subject)] = own[str(which)]
+        parts.tick()
+    return made
 
 
 def at_once(numbers: Sequence[int], size: int) -> list[list[int]]:
@@ -152,7 +298,13 @@ def paths_of(
     return found
 
 
-def described(fit: Fit, number: int, score: float) -> dict[str, Any]:
-    """What was chosen, and to what recordings or rows were reduced before."""
-    chosen: dict[str, Any] = {"relative_alpha": float(RELATIVE_ALPHAS[number]), "validation_two_way": score}
-    return chosen | fit.reductions
+def described(fit: Fit, number: int, score: float, held_out: HeldOut | None = None) -> dict[str, Any]:
+    """What was chosen and by what, and to what recordings or rows were reduced before."""
+    return {"relative_alpha": float(RELATIVE_ALPHAS[number]), **chosen_by(score, held_out), **fit.reductions}
+
+
+def chosen_by(score: float, held_out: HeldOut | None) -> dict[str, Any]:
+    """What a strength was chosen by, and its 2-way score there."""
+    if held_out is None:
+        return {"strength_by": BY_VALIDATION, "validation_two_way": score}
+    return {"strength_by": BY_HELD_OUT, "n_folds": held_out.n_folds, "held_out_two_way": score}
