@@ -260,6 +260,7 @@ def _out_of_fold(fit: Fit, number: int, parts: FinishedParts) -> tuple[np.ndarra
             if len(rows):
                 kept = parts.of(fold=fold, of=N_FOLDS)
                 made[rows] = paths_of(of_fold, subject, [part], [number], kept)[number]["0"]
+            of_fold.forget()  # each is asked for once, and a fit refers to itself: its matrices would outlive the fold
             parts.tick()
         held_out[left] = made
         predicted |= left
