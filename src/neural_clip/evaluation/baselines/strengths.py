@@ -83,7 +83,7 @@ def subjects_of(train: Split, *others: Split) -> list[str]:
 
 
 def told_apart(split: Split) -> np.ndarray:
-    """Image of each row, `(n,)` str; images of one embedding are one, by whatever names, and have the first of these."""
+    """Image of each row, `(n,)` str; images of one embedding are one, by whatever names: it has the first of these."""
     shown, images = split.shown_ids, split.data.images
     rows, first, names = images.rows_of(shown), dict[bytes, str](), shown.copy()
     for part in steps(len(shown), TARGET_ROWS):
