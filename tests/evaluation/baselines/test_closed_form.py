@@ -238,6 +238,11 @@ def traced(function, *given):
         tracemalloc.stop()
 
 
+def test_undoing_a_covariance_copies_no_embeddings_whole():
+    targets = np.random.default_rng(0).standard_normal((30_000, 64))
+    assert traced(undoing, targets)[1] < 0.3 * targets.nbytes
+
+
 def test_memory_holds_what_one_way_predicts_of_held_out_rows(wide, by_all_strengths):
     train, _ = wide
     path = 4 * len(module.RELATIVE_ALPHAS) * train.targets.size  # of one way, in float32

@@ -45,12 +45,13 @@ from neural_clip.evaluation.baselines.strengths import (
     walked,
     with_unit_targets,
 )
+from neural_clip.evaluation.baselines.targets import TARGET_ROWS
 from neural_clip.evaluation.baselines.tried import HeldOut, chosen_by, tried
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.prepared.facts import Facts
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import retrieval_scores
-from neural_clip.retrieval.tiles import unit_vectors
+from neural_clip.retrieval.tiles import steps, unit_vectors
 
 GAMMA = 0.75  # how much of the targets' covariance is undone: 0 none, 1 all
 LEAST_VARIANCE = 1e-6  # relative to the largest: directions with less are outside the span of the targets
@@ -73,8 +74,11 @@ def undoing(targets: np.ndarray) -> np.ndarray:
     """
     targets = np.asarray(targets, dtype=np.float64)
     mean = targets.mean(axis=0)
-    centred = targets - mean
-    variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
+    products = np.zeros((len(mean), len(mean)))
+    for part in steps(len(targets), TARGET_ROWS):
+        centred = targets[part] - mean
+        products += centred.T @ centred
+    variances, directions = np.linalg.eigh(products / len(targets))
     kept = variances > LEAST_VARIANCE * variances[-1]
     if variances[-1] <= np.finfo(np.float32).eps ** 2:  # of unit vectors
         raise DataError("All training images have the same embedding; nothing can be learnt from them.")
@@ -208,9 +212,11 @@ def _folded_strengths(train: Split, validation: Split) -> dict[Way, tuple[int, f
 
     Empty where rows are many or images too few, or most validation images are trained on.
     """
+    if len(train) > MAX_FOLDED_ROWS:
+        return {}
     images = told_apart(train)
     shown = [len(set(images[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
-    if len(train) > MAX_FOLDED_ROWS or min(shown) < 2 * N_FOLDS:
+    if min(shown) < 2 * N_FOLDS:
         return {}
     embeds = [split.data.images.of(split.shown_ids).embeds for split in (validation, train)]
     if share_seen(*embeds) > 0.5:

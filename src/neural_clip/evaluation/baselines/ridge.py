@@ -317,6 +317,7 @@ def pooled_products(
             gram[:, panel] += np.outer(constant, targets[name].n_rows * constant[panel])
         known += passed(made.known.T).T
         known += np.outer(constant, targets[name].sum(less=mean))
+        del made  # before the matrix of the next person is there
     assert gram is not None and known is not None  # of one subject at least
     return Products(gram, known, is_dual=False)
 

@@ -6,16 +6,20 @@ from the rows of other folds.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
+from neural_clip.evaluation.baselines.targets import TARGET_ROWS
+from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.reader import Split
 from neural_clip.retrieval.scores import two_way_accuracy
-from neural_clip.retrieval.tiles import unit_vectors
+from neural_clip.retrieval.tiles import steps, unit_vectors
 
 ROWS_LOOKED_AT, RUN = 256, 32  # in stretches, of which each is read at once
 LEAST_DEVIATION, MOST_DEVIATION = 1e-16, 1e16  # MEG in T deviates by 1e-13
@@ -26,6 +30,7 @@ BY_VALIDATION, BY_HELD_OUT = "validation recordings", "held-out training recordi
 MAX_GRID_SIZE = 4000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
 FIRST_TRIED = 7  # of `RELATIVE_ALPHAS`, with its neighbours: 10^0.5, about where single trials have their best
 MAX_CHUNK = 2**23  # cosines that are compared at a time: 64 MB
+_UNITS: WeakKeyDictionary[ImageTable, ref[ImageTable]] = WeakKeyDictionary()  # at unit length, while somebody has them
 
 
 def require_rows(train: Split, validation: Split) -> None:
@@ -72,9 +77,15 @@ def _some(train: Split) -> list[np.ndarray]:
 
 
 def with_unit_targets(split: Split) -> Split:
-    """The same split, the embeddings of its images at unit length: they are compared by their cosine."""
-    data = split.data
-    images = replace(data.images, embeds=unit_vectors(data.images.embeds))
+    """The same split, the embeddings of its images at unit length: they are compared by their cosine.
+
+    Splits of the same images share one copy of these: of many images it takes half a gigabyte.
+    """
+    data, before = split.data, split.data.images
+    images = _UNITS[before]() if before in _UNITS else None
+    if images is None:
+        images = replace(before, embeds=unit_vectors(before.embeds))
+        _UNITS[before] = ref(images)
     return replace(split, data=data.with_facts(data.facts, images))
 
 
@@ -93,10 +104,13 @@ def subjects_of(train: Split, *others: Split) -> list[str]:
 
 
 def told_apart(split: Split) -> np.ndarray:
-    """Image of each row, `(n,)` str; images of one embedding are one, by whatever names."""
-    shown = split.shown_ids
-    _, first, which = np.unique(split.data.images.of(shown).embeds, axis=0, return_index=True, return_inverse=True)
-    names = np.asarray(shown)[first[which.ravel()]]
+    """Image of each row, `(n,)` str; images of one embedding are one, by whatever names: it has the first of these."""
+    shown, images = split.shown_ids, split.data.images
+    rows, first, names = images.rows_of(shown), dict[bytes, str](), shown.copy()
+    for part in steps(len(shown), TARGET_ROWS):
+        embeds = images.embeds[rows[part]] + 0.0  # of which -0.0 is 0.0
+        for number, embed in enumerate(embeds, start=part.start):
+            names[number] = first.setdefault(hashlib.sha256(embed.data).digest(), shown[number])
     return names[np.searchsorted(shown, split.image_ids)]
 
 

@@ -147,7 +147,9 @@ class Standardised:
 
     def __call__(self, recordings: np.ndarray) -> np.ndarray:
         """`(n, ...)` to `(n, n_features)`."""
-        return self.linear(flat(recordings) - self.mean)
+        found = flat(recordings) - self.mean
+        found *= self.scale
+        return found
 
     def linear(self, deviations: np.ndarray) -> np.ndarray:
         """What becomes of deviations from any mean, `(n, ...)` to `(n, n_features)`."""
