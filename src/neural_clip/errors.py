@@ -34,6 +34,10 @@ class DataError(ValueError):
     told_elsewhere = False
 
 
+class ReadError(DataError):
+    """A file that was opened and cannot be read to its end. Nothing is left out for it: the work ends."""
+
+
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """`" Did you mean 'x'?"` for the known name that is nearest; empty where none is near, or it is the same."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)

@@ -1,5 +1,6 @@
 """Checkpoints and data sets to evaluate: their encoders, and recordings that are streamed."""
 
+import pyarrow.parquet as pq
 import pytest
 
 from neural_clip import FmriConfig, NeuralClipConfig, NeuralClipModel
@@ -83,3 +84,19 @@ def test_a_file_that_was_changed_is_refused_by_its_size_or_footer(tmp_path):
              str(tmp_path / "out"), "--streaming"]  # fmt: skip
     with pytest.raises(DataError, match=path.name):
         main(words)
+
+
+@pytest.mark.parametrize("controls", [[], ["--no-controls"]])
+def test_a_file_that_cannot_be_read_to_its_end_is_no_reason_to_leave_baselines_out(tmp_path, controls):
+    data = write_planted(tmp_path / "data", "eeg", pixels=False, counts=COUNTS)
+    path = next((tmp_path / "data").glob("data/*/train-*.parquet"))
+    columns = pq.ParquetFile(path).metadata.row_group(0)
+    column = columns.column(columns.num_columns - 1)
+    with path.open("r+b") as file:
+        file.seek(column.data_page_offset)
+        file.write(b"\xff" * 64)  # where a page says how it is packed
+    words = ["--checkpoint", str(save_model(tmp_path / "model")), "--data", f"eeg={data}", "--output-dir",
+             str(tmp_path / "out"), "--streaming", *controls]  # fmt: skip
+    with pytest.raises(DataError, match=f"{path.name}' cannot be read"):
+        main([*words, *([] if controls else ["--baselines", "none"])])
+    assert not (tmp_path / "out" / "report.json").exists()

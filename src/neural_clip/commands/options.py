@@ -27,6 +27,8 @@ from neural_clip.prepared.reader import PreparedSet
 # What is written otherwise by now, by command; the old spellings still work. Besides these, underscores in long
 # options became dashes (`--output_dir`); dotted names of settings in a recipe keep theirs.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
+    **{key: {"--pictures": "--images-dir"} for key in ("decode", "encode", "convert", "search")},
+    "demo": {"--vision-model": "--model"},
     "evaluate": {"--no-audits": "--no-controls", "--no-baselines": "--baselines=none"},
     "prepare imagenet_eeg": {"--image-dir": "--images-dir"},
     "prepare things_meg": {"--split": "--split-protocol"},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, ReadError
 from neural_clip.evaluation.baselines.cost import LONG, costs_of, told
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.finished_parts import FinishedParts
@@ -76,6 +76,8 @@ def baseline_rows(
             with of_baseline(parts, name).alone("predictions"):
                 try:
                     made[name], chosen = predicted(name, splits, own)
+                except ReadError:
+                    raise
                 except DataError as error:
                     rows.append({"method": name, "aggregation": SINGLE_TRIAL, "not_computed": str(error)})
                     continue

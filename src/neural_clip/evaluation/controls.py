@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, ReadError
 from neural_clip.evaluation.baselines.cost import FLOPS, LONG, NOTHING, NUMBERS, Cost
 from neural_clip.evaluation.baselines.linear import frozen_identity_alignment, per_subject_ridge
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
@@ -180,6 +180,8 @@ def _record(data: ControlData, check: str, predict: Callable, seed: int) -> dict
     head = {"check": check, "by": "order" if check == "time alone" else "ridge", "meaning": MEANINGS[check]}
     try:
         predictions = predict(data, seed)
+    except ReadError:
+        raise
     except DataError as error:
         return {**head, "not_computed": str(error)}
     scored = data.scored

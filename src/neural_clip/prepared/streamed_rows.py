@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from neural_clip.errors import DataError
+from neural_clip.errors import DataError, ReadError
 from neural_clip.files.memory import memory_there
 from neural_clip.files.reading import reason_of
 from neural_clip.prepared.integrity import DATA_ADVICE, footer_sha256
@@ -218,7 +218,7 @@ def _streaming(path: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"'{path}' cannot be read: {reason_of(error)}") from error
+        raise ReadError(f"'{path}' cannot be read: {reason_of(error)}") from error
 
 
 def _check_footer(source: Any, path: str, told: Mapping) -> None:
