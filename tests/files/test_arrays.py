@@ -205,7 +205,7 @@ def test_empty_matrices_of_matlab_are_empty(tmp_path):
 
 @pytest.mark.parametrize(("code", "known"), [(1, True), (32001, False), (32015, False), (307, False)])
 def test_compression_that_only_a_plugin_can_undo_is_named(tmp_path, code, known):
-    """pandas offers blosc, lzo and bzip2; what h5py brings along is read."""
+    """Of blosc, lzo and bzip2, which pandas offers; what h5py brings along is read."""
     path = tmp_path / "x.mat"
     with h5py.File(path, "w") as file:
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
