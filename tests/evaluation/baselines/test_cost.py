@@ -16,6 +16,7 @@ from neural_clip.evaluation.baselines.cost import (
     N_PASSES,
     N_RANDOM_PASSES,
     NUMBERS,
+    POOLED,
     Cost,
     costs_of,
     in_turns,
@@ -76,7 +77,8 @@ def test_the_time_is_that_of_products_factors_and_reading():
     assert cost_of("closed form", of_size(1, 35_000, 40_000)).size == ridge.MAX_SIZE  # on so many of the rows
     size = 271 * 80  # reduced to 80 components
     sensors = cost_of("ridge, random alignment", of_size(2, 25_000, 271, 201))
-    products = 50_000 * size**2 + N_FACTORED * (size**3 / 3 + 2 * size**2 * WIDTH) + 2 * 4 * size**2 * (271 + 80)
+    over_people = N_FACTORED * (size**3 / 3 + 2 * size**2 * WIDTH) + 2 * 4 * size**2 * (271 + 80)
+    products = 50_000 * size**2 + POOLED * over_people
     reading = (N_PASSES + N_RANDOM_PASSES) * 50_000 * 271 * 201 / NUMBERS
     assert sensors.size == size and sensors.seconds == pytest.approx(reading + products / FLOPS)
     voxels = cost_of("ridge, random alignment", of_size(2, 2000, 9000))

@@ -20,6 +20,7 @@ from neural_clip.prepared.reader import Split
 # standardised and reduced.
 FLOPS, NUMBERS = 7.5e10, 5e7
 N_FACTORED = 5  # strengths of a ridge
+POOLED = 1.5  # of what is counted, which ridges over people took: their matrices are read and written many times
 LONG = 60.0  # s of one core, beyond which a cost is told before the work, and progress shown
 # Passes over training rows: components, means, variances and the matrix; noise; what random layers make of them.
 N_PASSES, N_NOISE_PASSES, N_RANDOM_PASSES = 4, 4, 2
@@ -164,7 +165,8 @@ class _Works:
             pooled = self._ridges(1, size, size**2 * self.n_features) + self.reading(1)
         else:
             n_chans, n_times = self.train.values([0])[0].shape[0], self.n_features / self.train.values([0])[0].shape[0]
-            pooled = self._ridges(1, size, self.n_subjects * 4 * size**2 * (n_chans + n_times))
+            summed = self._ridges(1, size, self.n_subjects * 4 * size**2 * (n_chans + n_times))
+            pooled = replace(summed, seconds=POOLED * summed.seconds)
         noise = self.reading(N_NOISE_PASSES)
         white = {f"whitened {least:g}": pooled for least in LEAST_SHRINKAGES if least != UNWHITENED}
         return {
