@@ -13,6 +13,7 @@ from loopback_hub import LoopbackHub
 from neural_clip.errors import DataError
 from neural_clip.prepared import parquet
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.streamed_rows import ParquetFiles
 from planted_data import READY, write_planted
 
 
@@ -166,3 +167,16 @@ def test_a_file_of_the_hub_that_was_changed_is_refused(grouped_folders, monkeypa
         HfFileSystem.clear_instance_cache()
         with pytest.raises(DataError, match=r"sub-02/train-00000.parquet' cannot be read"):
             PreparedSet.open("lab/set", streaming=True).split("train")
+
+
+def test_files_that_were_read_keep_nothing_in_memory_by_themselves(tmp_path):
+    numbers = np.random.default_rng(0).standard_normal((10, 3, 56 * 20_000)).astype(np.float32)
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(len(numbers))]
+    for path, own in zip(paths, numbers, strict=True):
+        column = pa.FixedSizeListArray.from_arrays(pa.array(own.ravel()), 20_000)
+        pq.write_table(pa.table({"eeg": column}), path, row_group_size=56)
+    before = pa.total_allocated_bytes()
+    files = ParquetFiles(paths, most_bytes=1)
+    for group in range(len(files.groups)):
+        files.read(group, ["eeg"])
+    assert pa.total_allocated_bytes() - before < 2 * numbers[0, 0].nbytes

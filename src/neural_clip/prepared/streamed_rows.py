@@ -65,7 +65,8 @@ class ParquetFiles:
             with _streaming(path):
                 source = open_file(path)
                 _check_footer(source, path, (told or {}).get(path, {}))
-                self.files.append(pq.ParquetFile(source, pre_buffer=True))
+                # read ahead, each file would keep a row group in memory until it is closed
+                self.files.append(pq.ParquetFile(source, pre_buffer=False))
         self._count()
 
     def _count(self) -> None:
