@@ -1,6 +1,7 @@
 """Arrays and names from every container; what is none says what it is."""
 
 import pickle
+import re
 
 import h5py
 import numpy as np
@@ -200,3 +201,23 @@ def test_empty_matrices_of_matlab_are_empty(tmp_path):
             file[name].attrs["MATLAB_empty"] = np.uint8(1)
     assert read_array(tmp_path / "x.mat", "a").shape == (0, 3)
     assert read_names(tmp_path / "x.mat", "names") == []
+
+
+@pytest.mark.parametrize(("code", "known"), [(1, True), (32001, False), (32015, False), (307, False)])
+def test_compression_that_only_a_plugin_can_undo_is_named(tmp_path, code, known):
+    """Those that pandas offers are blosc, lzo and bzip2; what h5py brings along is read."""
+    path = tmp_path / "x.mat"
+    with h5py.File(path, "w") as file:
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk((4,))
+        settings.set_filter(code, h5py.h5z.FLAG_OPTIONAL, (4,))
+        made = h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_DOUBLE, h5py.h5s.create_simple((4,)), settings)
+        h5py.Dataset(made)[...] = np.arange(4.0)
+    if known:
+        np.testing.assert_array_equal(read_array(path, "x"), np.arange(4.0))
+        return
+    told = rf"'{re.escape(str(path))}': '/x' is compressed by filter {code} of HDF5.*without compression or with gzip"
+    with pytest.raises(DataError, match=told):
+        read_array(path, "x")
+    with pytest.raises(DataError, match=told), open_dataset(path, "x"):
+        pass

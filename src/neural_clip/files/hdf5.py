@@ -58,7 +58,7 @@ def open_dataset(path: Path, name: str) -> Iterator:
 
 
 def dataset_of(path: Path, file, name: str):
-    """A data set of an open file; a `DataError` where there is none, or it lies in another file."""
+    """A data set of an open file; a `DataError` where there is none, it lies in another file or needs a plugin."""
     import h5py
 
     if name not in file:
@@ -69,7 +69,22 @@ def dataset_of(path: Path, file, name: str):
         raise DataError(f"'{path}': '{name}' is a group, no data set.")
     if dataset.file.filename != file.file.filename:
         raise DataError(f"'{path}': '{name}' is a link to the file '{dataset.file.filename}'; copy it into this one.")
+    _check_filters(path, dataset)
     return dataset
+
+
+def _check_filters(path: Path, dataset) -> None:
+    """Refuse values that were compressed in a way that HDF5 cannot undo without a plugin."""
+    import h5py
+
+    filters = dataset.id.get_create_plist()
+    for code, _, _, name in map(filters.get_filter, range(filters.get_nfilters())):
+        if not h5py.h5z.filter_avail(code):
+            called = f" ({name.decode('latin-1')})" if name else ""
+            raise DataError(
+                f"'{path}': '{dataset.name}' is compressed by filter {code} of HDF5{called}, which only a plugin can "
+                "read. Save it anew without compression or with gzip, which pandas calls `complib='zlib'`."
+            )
 
 
 def stored(path: Path, dataset) -> np.ndarray:
