@@ -229,7 +229,7 @@ def test_the_mean_recording_is_averaged_before_the_model(sets, planted, tmp_path
     assert len(rows) == 3 * 2 * 2 and found["repeats"] == [3, 3] and single["repeats"] is None
     assert report["protocol"]["templates"]["eeg"]["most"] == 3
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "3 of 3 people, simulated, 8 images" in text and "templates are means of 3 to 3 other images" in text
+    assert "3 of 3 people, simulated, 8 images" in text and "templates are means of 3 other images each" in text
     assert (
         "SIMULATED recordings of 8 test images" in text and "Chance is 12.5 % for top-1 and 62.5 % for top-5" in text
     )

@@ -183,7 +183,9 @@ def test_a_validation_split_is_taken_where_there_is_one(recipe_file):
 
 def test_too_few_images_and_wrong_numbers_are_named(small_sets, new_recipe, tmp_path):
     recipe = str(new_recipe(tmp_path, small_sets))
-    with pytest.raises(DataError, match=r"24 training images are too few for 20 folds of two or more.*'folds'"):
+    with pytest.raises(
+        DataError, match=r"24 training images are too few for 20 folds of two or more.*'folds' of the recipe"
+    ):
         train(read_recipe([recipe, "--folds", "20"]))
     part = parts_of({"eeg": small_sets["eeg"]})[0]
     embeds = part.part.data.images.embeds
@@ -331,7 +333,9 @@ def test_people_who_cannot_be_held_out_are_named(new_recipe, tmp_path):
         ({"fmri": voxels}, "/fmri' is fMRI, which has no average subject to score them by"),
         ({"meg": alone}, "/meg' has one training subject, and folds need two"),
     ):
-        with pytest.raises(DataError, match=rf"No test subject is trained on.*but '.*{reason}.*0 'folds'"):
+        with pytest.raises(
+            DataError, match=rf"No test subject is trained on.*but '.*{reason}.*0 as 'folds' of the recipe"
+        ):
             train(read_recipe([str(new_recipe(tmp_path, data)), *ASKED]))
     assert not (tmp_path / "out").exists()
 

@@ -175,6 +175,13 @@ def test_it_is_refused_where_nothing_is_left(things, tmp_path):
     write_things(tmp_path / "all", "things_fmri", "fmri", everything)
     with pytest.raises(DataError, match=r"nothing is left of sub-01, sub-02.*train them one by one"):
         leave_out_test_concepts(datasets(things / "eeg", tmp_path / "all"))
+    one = {"train": images_of(["mole"], "01b", "02b"), "validation": ["hen_03b"], "test": ["newt_09s"]}
+    write_things(tmp_path / "one", "things_fmri", "fmri", one)
+    told = (
+        r"4 of the 4 validation recordings of .*\(1 image of 1 concept\) .*with other validation concepts \(--seed\)"
+    )
+    with pytest.raises(DataError, match=told):
+        leave_out_test_concepts(datasets(things / "eeg", tmp_path / "one"))
 
 
 def test_splits_of_a_run_are_without_them(things):

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from neural_clip.configuration_neural_clip import AVERAGE_SUBJECT
 from neural_clip.errors import DataError
 from neural_clip.evaluation.protocols import PROTOCOLS
@@ -46,7 +44,7 @@ def seen_in_training(checkpoint: str | Path, data: PreparedSet, split: str) -> d
         return None
     if (listed := images_seen(checkpoint, data)) is None:
         return {"known": False}
-    shown = data.images.of(data.distinct(split))
+    shown = data.shown_images(split)
     images, concepts = set(shown.image_ids), set(shown.concepts) - {""}
     found = [
         (corpus, images & set(named), concepts & (set(named.values()) - {""})) for corpus, named in listed
@@ -90,11 +88,10 @@ def _trained_on_it_alone(record: Mapping, database: str, data: PreparedSet) -> b
 
 def _learnt_from(data: PreparedSet) -> dict[str, str]:
     """Concept of each image of the training and validation splits."""
-    ids = [
-        data.distinct(split) for split in ("train", "validation") if (data.facts.splits.get(split) or {}).get("rows")
-    ]
-    images = data.images.of(sorted(set(np.concatenate(ids).tolist()))) if ids else None
-    return {} if images is None else dict(zip(images.image_ids, images.concepts, strict=True))
+    splits = [split for split in ("train", "validation") if (data.facts.splits.get(split) or {}).get("rows")]
+    shown = [data.shown_images(split) for split in splits]
+    return {image_id: concept for images in shown
+            for image_id, concept in zip(images.image_ids, images.concepts, strict=True)}  # fmt: skip
 
 
 def check_seen(protocol: str, checkpoint: str | Path, data: PreparedSet, seen: Mapping | None) -> None:

@@ -60,7 +60,7 @@ def training_images(checkpoint: str | Path) -> list[tuple[PreparedSet, ImageTabl
         data = PreparedSet.open(place)
         if data.facts.fingerprint != known.get("fingerprint"):
             raise DataError(f"'{place}' is no longer the data set that '{checkpoint}' was trained on. {NAME_ONE}.")
-        found.append((data, data.images.of(data.distinct("train"))))
+        found.append((data, data.shown_images("train")))
     if not found:
         raise DataError(f"The record of '{checkpoint}' names no data set. {NAME_ONE}.")
     return found

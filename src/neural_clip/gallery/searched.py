@@ -31,7 +31,7 @@ def searched_images(part: Split, gallery: str) -> ImageTable:
     if gallery == "all":
         return part.data.images.of(sorted(part.data.images.image_ids))
     if gallery in SPLITS:
-        return part.data.images.of(part.data.distinct(gallery))
+        return part.data.shown_images(gallery)
     check_gallery(gallery)
     return _joined(part, PreparedSet.open(gallery))
 
@@ -57,7 +57,7 @@ def _joined(part: Split, other: PreparedSet) -> ImageTable:
         identity_of(other.facts), f"'{part.data.name}'", f"'{other.name}'", means=False
     )  # fmt: skip
     other = other.moved_to(part.facts.target_space)
-    own, more = part.data.images.of(part.shown_ids), other.images
+    own, more = part.shown_images, other.images
     nearest = own.embeds[nearest_rows(more.embeds, own.embeds)[:, 0]]
     cosines = (unit_vectors(more.embeds) * unit_vectors(nearest)).sum(axis=1)
     new = np.flatnonzero(cosines < SAME_IMAGE_COSINE)

@@ -367,6 +367,10 @@ class PreparedSet:
             raise DataError(f"The {name} rows of '{self.name}' are damaged: some have no {column!r}. {DATA_ADVICE}")
         return np.unique(np.array(found[column].unique().to_pylist(), dtype=str))
 
+    def shown_images(self, name: str) -> ImageTable:
+        """The images that recordings of a split show, each once, sorted; errors as [`PreparedSet.distinct`]."""
+        return self.images.of(self.distinct(name))
+
     def _recorded(self, name: str, subjects: Sequence[str] | None) -> list[str]:
         """Those of some subjects, or of all, who have recordings in a split; one at least."""
         check_option("split", name, SPLITS)
@@ -513,6 +517,11 @@ class Split:
         return np.unique(self.image_ids)
 
     @cached_property
+    def shown_images(self) -> ImageTable:
+        """The images of the split, each once, sorted."""
+        return self.data.images.of(self.shown_ids)
+
+    @cached_property
     def gallery_ids(self) -> np.ndarray:
         """The images that are searched, each once, sorted, `(n_images,)` str."""
         return self.shown_ids if self.searched is None else np.array(self.searched.image_ids, dtype=str)
@@ -530,7 +539,7 @@ class Split:
     @cached_property
     def _gallery(self) -> ImageTable:
         """The images that are searched."""
-        return self.data.images.of(self.shown_ids) if self.searched is None else self.searched
+        return self.shown_images if self.searched is None else self.searched
 
     @property
     def gallery_embeds(self) -> np.ndarray:

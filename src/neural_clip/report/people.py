@@ -21,10 +21,10 @@ TEXT = (
     "Each person was scored by a model that was trained and chosen on recordings of the others alone, through the "
     "mean of their alignment layers; baselines were fitted on the others too. Recordings were scaled as the data set "
     "was prepared, which may use the person's own recordings, never their labels. Intervals of a person resample "
-    "images; those of means are over people (Student's t) with the images held fixed. `p`, of the 2-way score: of a "
-    "person 1,000 exchanges of images; of a mean a one-sided t-test against chance over people. Models of two folds "
-    "share most of their training people, so that intervals of means are a little too narrow, and `p` of means too "
-    "small."
+    "images; those of means are over people (Student's t) with the images held fixed, and rest on as few numbers "
+    "as there are people. `p`, of the 2-way score: of a person 1,000 exchanges of images; of a mean a "
+    "one-sided t-test against chance over people. Models of two folds share most of their training people, so that "
+    "intervals of means are a little too narrow, and `p` of means too small."
 )
 
 

@@ -63,6 +63,12 @@ def published_table(published: list[dict]) -> Table:
     return head, rows
 
 
+def _others(least: int, most: int) -> str:
+    """How many images a template is the mean of."""
+    images = "image" if most == 1 else "images"
+    return f"{least if least == most else f'{least} to {most}'} other {images} each"
+
+
 def protocol_sections(report: dict) -> list[str | Callable]:
     """Conditions and tables of a protocol that goes person by person; nothing for others."""
     protocol = report["protocol"]
@@ -70,7 +76,7 @@ def protocol_sections(report: dict) -> list[str | Callable]:
         return []
     lines = []
     for modality, made in protocol["templates"].items():
-        counts = f"{made['least']} to {made['most']} other images each"
+        counts = _others(made["least"], made["most"])
         simulated = ", simulated" if made["simulated"] else ""
         lines.append(f"* {label(report, modality)}: templates are means of {counts} ({made['corpus']}{simulated}).")
     lines += [f"* {method_name(entry['name'])}: chosen by {entry['chosen_by']}." for entry in report["checkpoints"]]

@@ -111,8 +111,8 @@ def check_folds(train: list[Any]) -> None:
     if several:
         raise DataError(
             f"{several[0]} hold no validation recordings, and several corpora of one modality are not "
-            "cross-validated. Prepare one of them with a share for validation, or choose 0 'folds' for the last "
-            "weights of a training on all."
+            "cross-validated. Prepare one of them with a share for validation, or choose 0 as 'folds' of the recipe "
+            "for the last weights of a training on all."
         )
 
 

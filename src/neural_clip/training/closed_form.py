@@ -186,7 +186,7 @@ def _fitted(
     if blend.weight == 1:
         return Fitted(record | {"left_out": "The network does better alone."}, network)
     everything = fitted if validation is None else ready(joined(train.part, validation.part))
-    transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
+    transform = undoing(everything.shown_images.embeds)
     maps = Maps.of(fit_of(way, everything), relative_alpha, transform)
     if carried is not None:
         maps = carried(maps, everything)

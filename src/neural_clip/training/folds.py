@@ -41,7 +41,8 @@ MIN_HELD_OUT = 2  # images of a fold, which are told apart
 EMBEDS, TWO_WAY = "held-out embeddings", "two-way"  # of a fold, what is kept
 NOT_DECIDING = {"data", "output_dir", "closed_form", "resume", "overwrite", "dry_run"}  # in a recipe, for a fold
 FEWER_FOLDS = (
-    "Choose fewer with 'folds', or 0 for the last weights of a training on all, which nothing was chosen for."
+    "Choose fewer by 'folds' of the recipe, or 0 for the last weights of a training on all, which nothing was chosen "
+    "for."
 )
 
 
@@ -128,7 +129,9 @@ def cross_validate(
         DataError: If several processes train, or [`folds_of`] refuses.
     """
     if arguments.world_size > 1:
-        raise DataError("Cross-validation ('folds') runs in one process. Start one, or make a validation split.")
+        raise DataError(
+            "Cross-validation ('folds' of the recipe) runs in one process. Start one, or make a validation split."
+        )
     folds = folds_of(train, n_folds)
     print(f"cross-validation: {number_of(folds)} trainings, then one on all recordings", file=sys.stderr)
     scores, kept = _by_fold(trainer_of, arguments, train, folds, parts)
@@ -295,8 +298,8 @@ def _n_people(train: list[RecordingDataset]) -> int:
     if why:
         raise DataError(
             "No test subject is trained on and there are no validation recordings, so that cross-validation holds out "
-            f"subjects, but {why}. Prepare the data with a share for validation, or choose 0 'folds' for the last "
-            "weights of a training on all."
+            f"subjects, but {why}. Prepare the data with a share for validation, or choose 0 as 'folds' of "
+            "the recipe for the last weights of a training on all."
         )
     return min(counts.values())
 

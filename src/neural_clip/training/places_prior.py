@@ -205,7 +205,7 @@ def own_closed_form(train: Split, validation: Split) -> tuple[Maps, Split]:
     """The closed form of one person as `neural-clip adapt` fits it without a prior, and the rows behind it."""
     choice, _ = choose(train, validation)
     everything = ready(joined(train, validation))
-    transform = undoing(everything.data.images.of(everything.shown_ids).embeds)
+    transform = undoing(everything.shown_images.embeds)
     return Maps.of(fit_of(choice.fit.way, everything), choice.relative_alpha, transform), everything
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from neural_clip.errors import DataError
-from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.reader import PreparedSet
 from neural_clip.prepared.stimuli import database_of, numbered, packed
 from neural_clip.training.batches import RecordingDataset
@@ -69,7 +68,7 @@ def _tested(sets: Iterable[PreparedSet]) -> tuple[set[str], set[str]]:
     concepts: set[str] = set()
     for data in sets:
         if (data.facts.splits.get("test") or {}).get("rows"):
-            shown = data.images.of(data.distinct("test"))
+            shown = data.shown_images("test")
             images |= set(shown.image_ids)
             concepts |= set(shown.concepts) - {""}
     return images, concepts
@@ -82,13 +81,10 @@ def _held_out(part: RecordingDataset, parts: Sequence[RecordingDataset]) -> tupl
     for other in parts if part.part.name == "train" else ():
         if other.part.name == "validation" and other.modality == part.modality and not _of_one_set(other, part):
             learnt = [one for one in parts if one.part.name == "train" and _of_one_set(one, other)]
-            images |= set(_shown(other).image_ids)
-            concepts |= set(_shown(other).concepts) - {""}.union(*(_shown(one).concepts for one in learnt))
+            images |= set(other.part.shown_images.image_ids)
+            learnt_concepts = (one.part.shown_images.concepts for one in learnt)
+            concepts |= set(other.part.shown_images.concepts) - {""}.union(*learnt_concepts)
     return images, concepts
-
-
-def _shown(part: RecordingDataset) -> ImageTable:
-    return part.part.data.images.of(part.part.shown_ids)
 
 
 def _of_one_set(part: RecordingDataset, other: RecordingDataset) -> bool:
@@ -97,21 +93,21 @@ def _of_one_set(part: RecordingDataset, other: RecordingDataset) -> bool:
 
 def _leave_out(part: RecordingDataset, images: set[str], concepts: set[str], names: str) -> str:
     """Keep the other rows; what is to be said, empty where all stay."""
-    shown = _shown(part)
+    shown = part.part.shown_images
     named = dict(zip(shown.image_ids, shown.concepts, strict=True))
     gone = {image_id for image_id, concept in named.items() if image_id in images or concept in concepts}
     out = np.isin(part.part.image_ids, sorted(gone))
     name, split = part.part.data.name, {"train": "training"}.get(part.part.name, part.part.name)
     n_concepts = len({named[image_id] for image_id in gone})
-    told = (
-        f"{out.sum()} of the {len(out)} {split} recordings of '{name}' ({len(gone)} images of {n_concepts} concepts)"
-    )
+    images_of = f"{len(gone)} image{'s' * (len(gone) > 1)} of {n_concepts} concept{'s' * (n_concepts > 1)}"
+    told = f"{out.sum()} of the {len(out)} {split} recordings of '{name}' ({images_of})"
     lost = sorted(set(part.part.subjects.tolist()) - set(part.part.subjects[~out].tolist()))
     if lost and (out.all() or part.part.name == "train"):
+        others = "test images" if part.part.name == "train" else "validation concepts (--seed)"
         raise DataError(
             f"{told} show what is held out in {names}, and nothing is left of {', '.join(lost)}. Data sets that share "
             "their images are trained together without what one of them holds out: train them one by one, or "
-            "prepare them with other test images."
+            f"prepare them with other {others}."
         )
     part.left_out = {"rows": int(out.sum()), "images": len(gone), "concepts": n_concepts}
     if not out.any():
@@ -126,7 +122,7 @@ def seen_stimuli(parts: Sequence[RecordingDataset | PooledDataset]) -> list[dict
     for part in (each for pooled in parts for each in pooled.sets):
         database = database_of(part.part.facts.corpus)
         if database is not None and not numbered(part.part.shown_ids):
-            shown = _shown(part)
+            shown = part.part.shown_images
             found.append({
                 "modality": part.modality, "corpus": part.part.facts.corpus,
                 "fingerprint": part.part.facts.fingerprint, "database": database, "split": part.part.name,

@@ -132,8 +132,8 @@ def check_held_out(train: list[RecordingDataset], data: list[PreparedSet]) -> No
             if other.key == part.key or other.facts.modality != part.modality or other.facts.category_level:
                 continue  # categories are in all splits
             for split in (name for name in ("test", "validation") if other.facts.splits[name]["rows"]):
-                shown = other.images.of(other.distinct(split))
-                mine = part.part.data.images.of(part.part.shown_ids)
+                shown = other.shown_images(split)
+                mine = part.part.shown_images
                 if len(found := np.flatnonzero(same_images(mine, shown) >= 0)):
                     raise DataError(
                         f"{len(found)} of the {len(mine.image_ids)} training images of '{part.part.data.name}' are "

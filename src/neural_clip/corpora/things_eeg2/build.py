@@ -10,7 +10,8 @@ scaled by is fitted on training epochs alone.
 
 Codes of images, channels, times and counts are compared with what is published; files that were exchanged between
 people, sessions or parts are refused as far as anything in them tells it. Nothing in them tells whether sessions 1 and
-2, or 3 and 4, of one person were exchanged.
+2, or 3 and 4, of one person were exchanged; in BIDS, nor whether signals alone, or events alone, of two runs or people
+were.
 """
 
 from __future__ import annotations

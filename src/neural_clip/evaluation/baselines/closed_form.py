@@ -186,7 +186,7 @@ def choose(
         others (sequence of [`Split`]): Further splits that are predicted.
         parts ([`FinishedParts`]): Where the predictions of each subject's ridge are kept.
     """
-    transform = undoing(train.data.images.of(train.shown_ids).embeds)
+    transform = undoing(train.shown_images.embeds)
     folded = _folded_strengths(train, validation)
 
     def score(path: np.ndarray, split: Split) -> float:
@@ -218,7 +218,7 @@ def _folded_strengths(train: Split, validation: Split) -> dict[Way, tuple[int, f
     shown = [len(set(images[train.subjects == name].tolist())) for name in set(train.subjects.tolist())]
     if min(shown) < 2 * N_FOLDS:
         return {}
-    embeds = [split.data.images.of(split.shown_ids).embeds for split in (validation, train)]
+    embeds = [split.shown_images.embeds for split in (validation, train)]
     if share_seen(*embeds) > 0.5:
         return {}
     found = _held_out(train, image_folds(images, N_FOLDS))
@@ -235,7 +235,7 @@ def _held_out(train: Split, folds: np.ndarray) -> Iterator[tuple[Way, int, float
     transforms = []
     for own in rows:
         fitted = train.at(np.setdiff1d(np.arange(len(train)), own))
-        transforms.append(undoing(fitted.data.images.of(fitted.shown_ids).embeds))
+        transforms.append(undoing(fitted.shown_images.embeds))
         for fit in fits(fitted):  # of which only what recordings pass through is there yet
             by_way.setdefault(fit.way, []).append(fit)
     number = FIRST_TRIED
