@@ -17,8 +17,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with no_secrets_told(words), told_how_to_go_on("train"):
         recipe = read_recipe(words)
         from neural_clip.files.bars import only_our_bars
+        from neural_clip.training.processes import leave_group
         from neural_clip.training.run import train
 
         only_our_bars()
         with recipe.told_where():
             train(recipe)
+        leave_group()  # after an error others may still wait for this process: its end tells them

@@ -108,6 +108,17 @@ def check_joined(arguments: TrainingArguments) -> None:
         )
 
 
+def leave_group() -> None:
+    """Leave the group of the processes that have trained together; does nothing where there is none.
+
+    Its threads would otherwise run until Python ends, and can abort a process there that has done all of its work.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def check_one_process(what: str) -> None:
     """Raise a `DataError` where a launcher started several processes, or several GPUs are seen, for what one does."""
     import torch
