@@ -44,7 +44,8 @@ def plant(patch, model_of):
 
 
 def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=0, pixels=True, shuffled=False,
-                  encoder=ENCODER, counts=COUNTS, simulated=True, n_unseen=0, places=False):  # fmt: skip
+                  encoder=ENCODER, counts=COUNTS, simulated=True, n_unseen=0, places=False,
+                  corpus="planted"):  # fmt: skip
     """Write a prepared data set whose recordings are `embedding @ map + noise`; returns the folder.
 
     The last `n_unseen` subjects are for testing alone, with all images. With `places`, voxels lie anywhere in MNI152.
@@ -78,7 +79,7 @@ def write_planted(folder, modality, *, n_subjects=2, repeats=2, noise=1.0, seed=
                            "split": split, modality: values}  # fmt: skip
 
     metadata = {
-        "corpus": "planted", "modality": modality, "split_protocol": "planted",
+        "corpus": corpus, "modality": modality, "split_protocol": "planted",
         "split_unit": "subject" if n_unseen else "image",
         "licence": "none", "redistribution": "allowed", "citation": "none", "source": "planted",
         "image_encoder": encoder,

@@ -5,11 +5,14 @@ import pytest
 from neural_clip.evaluation import run as evaluation
 from planted_data import PlantedModel, plant, write_planted
 
+PAPER_CORPORA = {"eeg": "imagenet_eeg", "meg": "things_meg", "fmri": "nsd"}
+
 
 def make_report(root, *, modalities=("eeg", "fmri"), **options):
     counts = {"train": 20, "validation": 8, "test": 12}
     folders = [
-        write_planted(root / m, m, noise=6.0, seed=i, counts=counts, **options) for i, m in enumerate(modalities)
+        write_planted(root / m, m, noise=6.0, seed=i, counts=counts, **({"corpus": PAPER_CORPORA[m]} | options))
+        for i, m in enumerate(modalities)
     ]
     patch = pytest.MonkeyPatch()
     plant(patch, lambda checkpoint: calibrated(modalities))

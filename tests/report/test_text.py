@@ -12,7 +12,8 @@ from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.report import tables as report_tables
 from neural_clip.report import text as reporting
 from neural_clip.report.tables import print_tables
-from planted_reports import cells
+from neural_clip.report.write import write_report
+from planted_reports import cells, make_report
 
 
 def test_numbers_of_the_report_equal_the_json(output_dir):
@@ -183,3 +184,12 @@ def test_what_recordings_were_reduced_to_is_told(output_dir):
         "closed form." in text
     )
     assert "EEG simulated: fitted on a part of the rows, at most 30,000 of each ridge: ridge, random" in text
+
+
+def test_the_papers_figures_stand_beside_its_corpora_alone(tmp_path):
+    folder = make_report(tmp_path, modalities=("eeg",), pixels=False, corpus="things_eeg2")
+    report = read_report(folder)
+    assert [report[task]["eeg"]["paper"] for task in ("decoding", "encoding")] == [None, None]
+    text = write_report(folder).read_text()
+    table, rest = text.split("## Table 1")[1].split("## Encoding")
+    assert "| the paper |" not in table and "The paper's figures" not in rest

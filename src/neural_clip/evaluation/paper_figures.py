@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # arXiv 2411.09723, tables 1 and 2, of what it measured; the top-k of its EEG and MEG are no ranks, see PAPER_REMARKS
 PAPER: dict[str, dict] = {
     "decoding": {
@@ -23,3 +25,20 @@ PAPER: dict[str, dict] = {
         "meg->fmri": {"two_way": 0.7928, "normalised": 0.8912},
     },
 }
+# its corpora, as prepared data sets name them
+MODALITY_OF = {"imagenet_eeg": "eeg", "things_meg": "meg", "nsd": "fmri"}
+
+
+def paper_figures(task: str, *parts: Any) -> dict[str, Any] | None:
+    """The paper's figures beside scores of recordings of its corpora.
+
+    Args:
+        task (`str`): `"decoding"`, `"encoding"` or `"conversion"`.
+        *parts ([`Split`]): The recordings; source and target of a conversion.
+
+    Returns:
+        `dict` or `None`: `two_way` and what else the paper tells (shares of 1); nothing where recordings are of a
+            corpus that it did not measure.
+    """
+    known = [MODALITY_OF.get(part.facts.corpus, "") for part in parts]
+    return PAPER[task].get("->".join(known))

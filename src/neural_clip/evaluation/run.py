@@ -294,7 +294,7 @@ class Report:
         self, modality: str, recordings: Sequence[Split], baselines: Sequence[str], left_out: Sequence[str]
     ) -> None:
         """Rows of every checkpoint and baseline, what the protocol makes of them, and their differences."""
-        from neural_clip.evaluation.paper_figures import PAPER
+        from neural_clip.evaluation.paper_figures import paper_figures
         from neural_clip.evaluation.tasks import decoding_rows
 
         rows: list[dict] = []
@@ -321,7 +321,7 @@ class Report:
         if self.by_person is not None:
             self.by_person.add(modality, self._with(modality), predictions, self.seed)
         ceiling = (part.facts.simulated or {}).get("ceiling")
-        paper = PAPER["decoding"].get(kind_of(modality))
+        paper = paper_figures("decoding", part)
         self.decoding[modality] = {"rows": rows, "ceiling": ceiling, "paper": paper}
         self.decoding_entries[modality] = entries
         self._compare("decoding", [modality], contributions, _units(part), COMPARED)
@@ -343,23 +343,23 @@ class Report:
 
     def _add_encoding(self, modality: str) -> None:
         """Encoding by every checkpoint, and their differences."""
-        from neural_clip.evaluation.paper_figures import PAPER
+        from neural_clip.evaluation.paper_figures import paper_figures
         from neural_clip.evaluation.tasks import encoding_record
 
         rows, contributions = [], {}
         for name, splits in self._with(modality).items():
             record, contributions[name] = encoding_record(splits[modality], self.seed)
             rows.append({"method": name, **record})
-        self.encoding[modality] = {"rows": rows, "paper": PAPER["encoding"].get(kind_of(modality))}
+        self.encoding[modality] = {"rows": rows, "paper": paper_figures("encoding", self._first(modality))}
         images = self._first(modality).shown_ids.tolist()
         self._compare("encoding", [modality], contributions, images, ("two_way",))
 
     def add_conversion(self, source: str, target: str) -> None:
         """Conversion of one pair by every checkpoint that has both, and their differences."""
-        from neural_clip.evaluation.paper_figures import PAPER
+        from neural_clip.evaluation.paper_figures import paper_figures
         from neural_clip.evaluation.tasks import conversion_record
 
-        pair, paper = f"{source}->{target}", PAPER["conversion"].get(f"{kind_of(source)}->{kind_of(target)}")
+        pair, paper = f"{source}->{target}", paper_figures("conversion", self._first(source), self._first(target))
         contributions, entries = {}, []
         for name, splits in self._with(source, target).items():
             decoded, seen = (

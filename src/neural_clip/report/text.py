@@ -149,7 +149,7 @@ def markdown(
         "All aggregations, both directions": [aggregation_table, AGGREGATION_TEXT],
         "Each subject, single trial": [subjects_table],
         "Known defects of the data": _defects(report),
-        "The paper's figures": ["\n".join(f"* {remark}" for remark in PAPER_REMARKS)],
+        "The paper's figures": _paper_remarks(report),
         "How this was made": [_provenance(named)],
     }
     parts = _opening(report)
@@ -157,6 +157,12 @@ def markdown(
         if section:
             parts += [f"## {title}", *(p if isinstance(p, str) else as_markdown(p(report)) for p in section)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _paper_remarks(report: dict) -> list[str]:
+    """How the paper's figures differ from ours, where any stand beside them."""
+    parts = [*report["decoding"].values(), *report["encoding"].values(), *report["conversion"]]
+    return ["\n".join(f"* {remark}" for remark in PAPER_REMARKS)] if any(part["paper"] for part in parts) else []
 
 
 def _protocol_title(protocol: dict) -> str:
