@@ -25,9 +25,14 @@ from attack.rewrites import REWRITES
 
 # Which kinds of damage must be told where they change a result. The rest cannot be: nothing says what was there.
 GUARDS = {
-    "sealed": {"missing", "cut", "bytes", "invalid", "valid"},  # a digest of the file stands elsewhere
+    "sealed": {
+        "missing",
+        "cut",
+        "bytes",
+        "invalid",
+        "valid",
+    },  # a digest stands elsewhere, of all or of the footer where pages have sums
     "kept here": {"cut", "bytes", "invalid", "valid"},  # the same, but it may be absent, as on another machine
-    "footed": {"missing", "cut", "invalid", "valid"},  # sizes and footers are known, pages of rows are not read
     "summed": {"missing", "cut", "bytes", "invalid"},  # the file holds a checksum of itself
     "bare": {"missing", "cut", "invalid"},  # samples without a checksum; their count is declared
     "optional": {"cut", "bytes", "invalid"},  # the file holds a checksum of itself, and may be absent

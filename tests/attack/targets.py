@@ -25,9 +25,9 @@ CHECKPOINT = {
 }
 
 
-def files_of(folder: str, rows: str) -> dict[str, str]:
-    """How the files of a prepared set are guarded, where its rows are guarded so."""
-    named = {"*.parquet": rows, "*.safetensors": "sealed", "README.md": "text", "neural_clip.json": "text"}
+def files_of(folder: str) -> dict[str, str]:
+    """How the files of a prepared set are guarded: pages of rows by checksums, footers by their digests elsewhere."""
+    named = {"*.parquet": "sealed", "*.safetensors": "sealed", "README.md": "text", "neural_clip.json": "text"}
     return {f"{folder}/{name}": guard for name, guard in named.items()}
 
 
@@ -35,11 +35,6 @@ def of_checkpoint(folder: str, recorded: bool = True) -> dict[str, str]:
     """How the files of a checkpoint are guarded: by its record, where it was trained by a command."""
     found = {"model.safetensors": "bare", "config.json": "text", "processor_config.json": "text"}
     return {f"{folder}/{name}": "sealed" if recorded else guard for name, guard in found.items()}
-
-
-def both(rows: str) -> dict[str, str]:
-    """Of both sets that the recipe names."""
-    return files_of("set_eeg", rows) | files_of("set_fmri", rows)
 
 
 class Refused(Exception):
@@ -346,7 +341,8 @@ TWIN = {"*.jpg": "bare", **dict.fromkeys(("*.csv", "*.tsv", "*.json"), "text")}
 EEG1 = {"*.eeg": "bare", "*.jpg": "bare", **dict.fromkeys(("*.vhdr", "*.vmrk", "*.tsv", "*.json"), "text")}
 THINGS = "things_meg --raw-dir things --route"
 REPORT = {"report/report.json": "text", "report/embeddings.npz": "summed"}
-TWO = files_of("first", "footed") | files_of("second", "footed")
+TWO = files_of("first") | files_of("second")
+BOTH = files_of("set_eeg") | files_of("set_fmri")  # that the recipe names
 ASKED = {"asked/*.png": "summed", "asked/*.jpg": "bare", "asked/*.webp": "bare"}
 PRETRAINED = {"trained/*.json": "text", "trained/*.safetensors": "bare"}
 TARGETS = [
@@ -384,25 +380,25 @@ TARGETS = [
     _alljoined("alljoined1", {"*.parquet": "bare", "*.hdf5": "bare"}),
     _fmri("table"),
     _fmri("volume"),
-    Target("read EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg"), 2),
-    Target("read fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri"), 2),
-    Target("read own set", "trained", files_of("set_own", "footed"), read_set("set_own")),
-    Target("stream EEG set", "trained", files_of("set_eeg", "footed"), read_set("set_eeg", streaming=True)),
-    Target("stream fMRI set", "trained", files_of("set_fmri", "footed"), read_set("set_fmri", streaming=True)),
-    Target("doctor", "trained", files_of("set_own", "sealed"), doctor("set_own"), 2),
-    Target("train", "trained", {"recipe.yaml": "text"} | both("sealed"), train("--output-dir out", "out"), 2),
+    Target("read EEG set", "trained", files_of("set_eeg"), read_set("set_eeg"), 2),
+    Target("read fMRI set", "trained", files_of("set_fmri"), read_set("set_fmri"), 2),
+    Target("read own set", "trained", files_of("set_own"), read_set("set_own")),
+    Target("stream EEG set", "trained", files_of("set_eeg"), read_set("set_eeg", streaming=True)),
+    Target("stream fMRI set", "trained", files_of("set_fmri"), read_set("set_fmri", streaming=True)),
+    Target("doctor", "trained", files_of("set_own"), doctor("set_own"), 2),
+    Target("train", "trained", {"recipe.yaml": "text"} | BOTH, train("--output-dir out", "out"), 2),
     Target("train --resume", "interrupted", {"trained*/checkpoint-2/*": "sealed"}, train("--resume", "trained")),
     Target(
         "train --streaming",
         "corpora",
-        {"alone.yaml": "text"} | files_of("first", "footed"),
+        {"alone.yaml": "text"} | files_of("first"),
         train("--streaming --output-dir out", "out", "alone.yaml"),
         0.5,
     ),
     Target(
         "train --folds",
         "corpora",
-        {"folds.yaml": "text"} | files_of("shown", "sealed"),
+        {"folds.yaml": "text"} | files_of("shown"),
         train("--folds 2 --output-dir out", "out", "folds.yaml"),
         0.5,
     ),
@@ -413,18 +409,18 @@ TARGETS = [
         train("--data eeg=first eeg=second --output-dir out", "out", "both.yaml"),
         0.5,
     ),
-    Target("adapt", "trained", files_of("set_eeg", "footed") | CHECKPOINT, adapt("--data eeg=set_eeg")),
+    Target("adapt", "trained", files_of("set_eeg") | CHECKPOINT, adapt("--data eeg=set_eeg")),
     Target(
         "adapt --prior places",
         "trained",
-        files_of("set_third", "footed") | files_of("set_fmri", "footed") | CHECKPOINT,
+        files_of("set_third") | files_of("set_fmri") | CHECKPOINT,
         adapt("--data fmri=set_third --known fmri=set_fmri --prior places"),
         0.5,
     ),
     Target(
         "evaluate",
         "trained",
-        both("footed") | CHECKPOINT,
+        BOTH | CHECKPOINT,
         evaluate("--checkpoint trained --data eeg=set_eeg fmri=set_fmri --subjects sub-01 sub-02"),
         2,
     ),
@@ -437,26 +433,26 @@ TARGETS = [
     Target(
         "evaluate --templates",
         "corpora",
-        files_of("shown", "footed") | files_of("others", "footed"),
+        files_of("shown") | files_of("others"),
         evaluate("--checkpoint folds --data eeg=shown --protocol things-eeg2-200 --templates others"),
     ),
     Target(
         "evaluate --montage",
         "corpora",
-        of_checkpoint("alone") | files_of("cap", "footed"),
+        of_checkpoint("alone") | files_of("cap"),
         evaluate("--checkpoint alone --data eeg=cap --montage interpolate"),
         0.5,
     ),
     Target(
         "embed-recordings",
         "recorded",
-        of_checkpoint("checkpoint", recorded=False) | files_of("sets/fmri", "footed"),
+        of_checkpoint("checkpoint", recorded=False) | files_of("sets/fmri"),
         into("embed-recordings sets/fmri --checkpoint checkpoint --output-file out/fmri.parquet"),
     ),
     Target(
         "embed-recordings --montage",
         "corpora",
-        of_checkpoint("alone") | files_of("cap", "footed"),
+        of_checkpoint("alone") | files_of("cap"),
         into("embed-recordings cap --checkpoint alone --montage interpolate --output-file out/eeg.parquet"),
         0.5,
     ),
@@ -469,14 +465,14 @@ TARGETS = [
     Target(
         "gallery build --recordings",
         "recorded",
-        files_of("sets/meg", "footed"),
+        files_of("sets/meg"),
         into("gallery build sets/meg --recordings --checkpoint checkpoint --output-dir out"),
         0.5,
     ),
     Target(
         "encode",
         "recorded",
-        ASKED | files_of("sets/eeg", "footed"),
+        ASKED | files_of("sets/eeg"),
         answered(
             "encode asked/picture0.png asked/picture1.jpg asked/picture2.webp --gallery sets/eeg "
             "--checkpoint checkpoint"
@@ -485,7 +481,7 @@ TARGETS = [
     Target(
         "convert",
         "recorded",
-        {"betas.nii.gz": "summed", "mask.nii.gz": "summed"} | files_of("sets/meg", "footed"),
+        {"betas.nii.gz": "summed", "mask.nii.gz": "summed"} | files_of("sets/meg"),
         answered(
             "convert betas.nii.gz --mask mask.nii.gz --subject sub-01 --to meg --gallery sets/meg "
             "--checkpoint checkpoint"
@@ -494,7 +490,7 @@ TARGETS = [
     Target(
         "search",
         "recorded",
-        of_checkpoint("checkpoint", recorded=False) | files_of("sets/eeg", "footed"),
+        of_checkpoint("checkpoint", recorded=False) | files_of("sets/eeg"),
         answered("search square --gallery sets/eeg --checkpoint checkpoint"),
         0.5,
     ),
@@ -505,7 +501,7 @@ TARGETS = [
         run_whole,
         0.3,
     ),
-    Target("report", "trained", REPORT | both("footed"), report, 2),
+    Target("report", "trained", REPORT | BOTH, report, 2),
     Target("search a gallery", "gallery", {"gallery/*": "sealed"}, search),
     Target("gallery info", "gallery", {"gallery/*": "sealed"}, gallery_info, 0.5),
     Target(
@@ -526,6 +522,6 @@ TARGETS = [
     Target("upload epochs", "epochs", {"*.fif": "bare"}, uploads("eeg", "1-epo.fif", "2-epo.fif")),
     Target("upload an array", "npy", {"*.npy": "bare"}, uploads("fmri", "betas.npy")),
     Target("upload volumes", "series", {"*.nii": "bare", "*.nii.gz": "summed"}, uploads("fmri", "run3.nii")),
-    Target("embed-images", "trained", files_of("set_fmri", "sealed"), embed_images, 0.5),
+    Target("embed-images", "trained", files_of("set_fmri"), embed_images, 0.5),
     Target("from_pretrained", "trained", PRETRAINED, pretrained, 1, (ValueError, OSError)),
 ]

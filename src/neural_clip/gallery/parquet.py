@@ -77,7 +77,7 @@ def write_embeddings(
                 rows = split_recordings(part, vectors, options.dtype, layers).remove_columns(PIXELS)
                 table = _shared(rows.with_format("arrow")[:], path.absolute().parent)
                 table = table.replace_schema_metadata(described)
-                writer = writer or held.enter_context(pq.ParquetWriter(aside, table.schema))
+                writer = writer or held.enter_context(pq.ParquetWriter(aside, table.schema, write_page_checksum=True))
                 writer.write_table(table)
             if writer is None:
                 raise DataError(f"'{opened.name}' has no recordings.")

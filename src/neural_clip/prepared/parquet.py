@@ -1,7 +1,12 @@
-"""Rows to Parquet files that `datasets` reads with their types, in bounded memory."""
+"""Rows to Parquet files that `datasets` reads with their types, in bounded memory, and back.
+
+Pages are written with checksums, and compared with them wherever they are read. Checksums cover what pages hold, not
+how many rows they say they hold: rows are counted against the footer, whose digest `neural_clip.json` has.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +15,55 @@ import numpy as np
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 MAX_FILE_BYTES = 200 * 2**20  # the Hub's viewer and resumable uploads like files of a few hundred MB at most
 ROW_GROUP_BYTES = 16 * 2**20  # bounds the memory of a writer, and of a reader that streams
+
+
+def open_parquet(source: Any, **options: Any) -> pq.ParquetFile:
+    """Open a Parquet file whose pages are compared with their checksums; older files have none.
+
+    Args:
+        source: A path or an open file.
+        **options: As for `pyarrow.parquet.ParquetFile`.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(source, page_checksum_verification=True, **options)
+
+
+def read_columns(file: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
+    """Columns of a row group, or of all of them.
+
+    Raises:
+        OSError: If a page cannot be read or is not what its checksum says.
+        ValueError: If there are fewer or more rows than the footer tells.
+    """
+    if group is None:
+        table, told = file.read(columns=list(columns), use_threads=False), file.metadata.num_rows
+    else:
+        table, told = file.read_row_group(group, columns=list(columns)), file.metadata.row_group(group).num_rows
+    _check_count(table.num_rows, told)
+    return table
+
+
+def read_batches(
+    file: pq.ParquetFile, batch_rows: int, columns: Sequence[str], groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of these columns of all row groups, or of some; raises as [`read_columns`], after the last one."""
+    groups = range(file.num_row_groups) if groups is None else groups
+    found = 0
+    for batch in file.iter_batches(batch_rows, row_groups=list(groups), columns=list(columns), use_threads=False):
+        found += batch.num_rows
+        yield batch
+    _check_count(found, sum(file.metadata.row_group(group).num_rows for group in groups))
+
+
+def _check_count(found: int, told: int) -> None:
+    if found != told:
+        raise ValueError(f"its pages hold {found} rows, its footer tells {told}")
 
 
 class ParquetShards:
@@ -66,7 +116,9 @@ class _Stream:
             if self.writer is None:
                 path = self.folder / f"{self.stem}-{self.shard:05d}.parquet"
                 texts = [name for name, type_ in self.features.items() if getattr(type_, "dtype", "") == "string"]
-                self.writer = pq.ParquetWriter(path, self.features.arrow_schema, use_dictionary=texts)
+                self.writer = pq.ParquetWriter(
+                    path, self.features.arrow_schema, use_dictionary=texts, write_page_checksum=True
+                )
             self.writer.write_table(_table(self.rows, self.features), row_group_size=len(self.rows))
             self.file_rows += len(self.rows)
             self.file_bytes += self.pending_bytes

@@ -13,6 +13,7 @@ from neural_clip.files.reading import existing, reading, reason_of
 from neural_clip.prepared.facts import METADATA_FILE, Facts
 from neural_clip.prepared.integrity import DATA_ADVICE, check_files
 from neural_clip.prepared.modalities import MODALITIES
+from neural_clip.prepared.parquet import open_parquet, read_batches
 
 if TYPE_CHECKING:
     import datasets
@@ -89,11 +90,13 @@ def open_rows(
         DataError: If a file is missing or damaged, or has other columns.
     """
     from datasets import load_dataset
+    from pyarrow.dataset import ParquetFragmentScanOptions
 
+    checked = ParquetFragmentScanOptions(page_checksum_verification=True)
     files = {split: files_of(folder, pattern) for split, pattern in patterns.items()}
     named = {split: [glob.escape(str(path.absolute())) for path in paths] for split, paths in files.items()}
     try:
-        found = load_dataset("parquet", f"prepared-{fingerprint}", data_files=named)
+        found = load_dataset("parquet", f"checked-{fingerprint}", data_files=named, fragment_scan_options=checked)
     except Exception as error:  # of `datasets`, of Arrow, and of the system
         every = [path for paths in files.values() for path in paths]
         _name_damaged(every, columns)
@@ -142,15 +145,13 @@ def check_cache_takes_files(error: BaseException | None) -> None:
 
 def _name_damaged(paths: Iterable[Path], columns: Mapping[str, Any]) -> None:
     """Raise a `DataError` that names the first file that cannot be read or lacks a column; none if all are sound."""
-    import pyarrow.parquet as pq
-
     for path in paths:
         existing(path, "Parquet file")
-        with reading(path), pq.ParquetFile(path) as file:
+        with reading(path), open_parquet(path) as file:
             for name in columns:
                 if name not in file.schema_arrow.names:
                     raise DataError(f"'{path}' has no column {name!r}. {DATA_ADVICE}")
-            for _ in file.iter_batches(ROWS_READ):
+            for _ in read_batches(file, ROWS_READ, file.schema_arrow.names):
                 pass
 
 

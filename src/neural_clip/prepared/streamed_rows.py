@@ -22,11 +22,13 @@ from neural_clip.errors import DataError, ReadError
 from neural_clip.files.memory import memory_there
 from neural_clip.files.reading import reason_of
 from neural_clip.prepared.integrity import DATA_ADVICE, footer_sha256
+from neural_clip.prepared.parquet import open_parquet, read_columns
 
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 KEPT_SHARE = 0.25  # of the memory of this machine or container, for the row groups that all its processes keep
 LABELS = ("subject", "image_id")
@@ -54,7 +56,6 @@ class ParquetFiles:
         most_bytes: int | None = None,
     ) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self.paths, open_file = list(paths), open_file or pa.OSFile
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -66,7 +67,7 @@ class ParquetFiles:
                 source = open_file(path)
                 _check_footer(source, path, (told or {}).get(path, {}))
                 # read ahead, each file would keep a row group in memory until it is closed
-                self.files.append(pq.ParquetFile(source, pre_buffer=False))
+                self.files.append(open_parquet(source, pre_buffer=False))
         self._count()
 
     def _count(self) -> None:
@@ -113,7 +114,7 @@ class ParquetFiles:
         if key not in self.kept:
             file, number = self.groups[group]
             with _streaming(self.paths[file]):
-                self.kept[key] = self.files[file].read_row_group(number, columns=list(columns))
+                self.kept[key] = read_columns(self.files[file], columns, number)
             while len(self.kept) > 1 and self.n_bytes_kept > self.share:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(key)
@@ -126,7 +127,7 @@ class ParquetFiles:
         found = []
         for path, file in zip(self.paths, self.files, strict=True):
             with _streaming(path):
-                found.append(file.read(columns=list(columns)))
+                found.append(read_columns(file, columns))
                 found[-1].validate(full=True)  # whether texts are UTF-8: Arrow does not look before somebody asks
         with _streaming(self.paths[0]):  # whether all have the same columns
             return pa.concat_tables(found)

@@ -162,7 +162,11 @@ def _written_images(folder: Path) -> ImageTable:
     import pyarrow.parquet as pq
 
     files = sorted((Path(folder) / "images").glob("images-*.parquet"))
-    return ImageTable.of_columns(pa.concat_tables([pq.read_table(path, columns=ImageTable.COLUMNS) for path in files]))
+    return ImageTable.of_columns(
+        pa.concat_tables(
+            [pq.read_table(path, columns=ImageTable.COLUMNS, page_checksum_verification=True) for path in files]
+        )
+    )
 
 
 def _describe_embeddings(metadata: dict, width: int | None) -> None:

@@ -80,4 +80,4 @@ def _in_memory(paths: list[Path]) -> datasets.Dataset:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return datasets.Dataset(pa.concat_tables([pq.read_table(path) for path in paths]))
+    return datasets.Dataset(pa.concat_tables([pq.read_table(path, page_checksum_verification=True) for path in paths]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from neural_clip.errors import DataError
 from neural_clip.files.reading import reading
 from neural_clip.prepared.image_rows import decoded_image
+from neural_clip.prepared.parquet import open_parquet, read_batches
 
 ROWS_READ = 64  # images held in memory while they are read
 
@@ -29,16 +30,14 @@ def image_files(folder: Path) -> list[Path]:
 
 def read_image_rows(files: list[Path], first: int = 0) -> Iterator[dict]:
     """Rows of the `images` config without embeddings, from the first of those that are wanted."""
-    import pyarrow.parquet as pq
-
     columns = ["image_id", "concept", "categories", "image"]
     for path in files:
-        with reading(path), pq.ParquetFile(path) as file:
+        with reading(path), open_parquet(path) as file:
             groups = [*range(file.num_row_groups)]
             while groups and first >= (n_rows := file.metadata.row_group(groups[0]).num_rows):
                 first -= n_rows
                 groups.pop(0)
-            for batch in file.iter_batches(ROWS_READ, row_groups=groups, columns=columns) if groups else ():
+            for batch in read_batches(file, ROWS_READ, columns, groups) if groups else ():
                 yield from batch.to_pylist()[first:]
                 first = max(first - len(batch), 0)
 

@@ -17,6 +17,7 @@ from neural_clip.files.reading import existing
 from neural_clip.parallel import run_units
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.moments import RowMoments, block_moments
+from neural_clip.prepared.parquet import open_parquet, read_batches, read_columns
 from neural_clip.prepared.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -139,10 +140,8 @@ def _scan_file(folder: Path, modality: str, path: Path) -> RecordingScan | Image
 @contextmanager
 def _opened(path: Path, columns: tuple[str, ...]) -> Iterator[pq.ParquetFile]:
     """A Parquet file that has these columns; what is wrong with it becomes a `DataError` that names it."""
-    import pyarrow.parquet as pq
-
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with open_parquet(path, memory_map=True) as file:
             missing = [column for column in columns if column not in file.schema_arrow.names]
             if missing:
                 raise DataError(f"'{path}' lacks the columns {', '.join(missing)}. Prepare the data set again.")
@@ -167,12 +166,12 @@ def _scan_recordings(path: Path, scan: RecordingScan, modality: str) -> Recordin
     import pyarrow as pa
 
     with _opened(path, (*TEXTS, "trial", "categories", "n_repeats", modality)) as file:
-        table = file.read(columns=[*TEXTS, "trial", "categories", "n_repeats"], use_threads=False)
+        table = read_columns(file, [*TEXTS, "trial", "categories", "n_repeats"])
         table.validate(full=True)  # texts too: Arrow does not look at their bytes before somebody asks for them
         repeats = _whole_numbers(table["n_repeats"], path)
         hashes = np.zeros(len(table), dtype=np.uint64)
         row, shape = 0, None
-        for batch in file.iter_batches(_batch_rows(file), columns=[modality], use_threads=False):
+        for batch in read_batches(file, _batch_rows(file), [modality]):
             for values, rows in _blocks(batch.column(0), row, scan.shapes):
                 shape = shape or values.shape[1:]
                 if len(shape) != (2 if MODALITIES[modality].sensors else 1):
@@ -271,7 +270,7 @@ def _scan_images(path: Path, name: str) -> ImageScan:
         scan = ImageScan(name, [], np.zeros(n_images, np.uint64), np.zeros(n_images, np.uint64))
         present = file.schema_arrow.names
         columns = [column for column in ("image_id", "image", "image_embeds") if column in present]
-        for batch in file.iter_batches(_batch_rows(file), columns=columns, use_threads=False):
+        for batch in read_batches(file, _batch_rows(file), columns):
             rows = len(scan.image_ids) + np.arange(len(batch))
             scan.image_ids += [str(image_id) for image_id in batch["image_id"].to_pylist()]
             if "image" in columns:
