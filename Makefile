@@ -120,11 +120,12 @@ package: $(STAMP) ## Build sdist and wheel, compare them with what is tracked, a
 # Tools of their own environment, so that what is listed is what the package runs on and nothing more.
 SBOM := build/sbom
 # whole names: a licence that is only like one of these is looked at by a person first
-LICENCES := 3-Clause BSD License;Apache 2.0 License;Apache Software License;Apache-2.0;
+LICENCES := 3-Clause BSD License;Apache 2.0;Apache 2.0 License;Apache Software License;Apache-2.0;
 LICENCES := $(LICENCES)Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND MIT;
-LICENCES := $(LICENCES)Apache-2.0 AND CNRI-Python;Apache-2.0 AND MIT;Apache-2.0 OR BSD-2-Clause;BSD License;BSD-2-Clause;
-LICENCES := $(LICENCES)BSD-3-Clause;BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0;ISC License (ISCL);MIT;MIT License;
-LICENCES := $(LICENCES)MIT-CMU;MPL-2.0;MPL-2.0 AND MIT;Mozilla Public License 2.0 (MPL 2.0);PSF-2.0;
+LICENCES := $(LICENCES)Apache-2.0 AND CNRI-Python;Apache-2.0 AND MIT;Apache-2.0 OR BSD-2-Clause;BSD;BSD License;
+LICENCES := $(LICENCES)BSD-2-Clause;BSD-3-Clause;BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0;ISC;
+LICENCES := $(LICENCES)ISC License (ISCL);MIT;MIT AND PSF-2.0;MIT License;MIT-CMU;MPL-2.0;
+LICENCES := $(LICENCES)MPL-2.0 AND (Apache-2.0 OR MIT);MPL-2.0 AND MIT;Mozilla Public License 2.0 (MPL 2.0);PSF-2.0;
 LICENCES := $(LICENCES)Python Software Foundation License
 .PHONY: sbom
 sbom: $(STAMP) ## List all packages of .venv in build/sbom/sbom.json (CycloneDX), and check their licences
