@@ -319,9 +319,10 @@ def test_without_validation_images_every_baseline_and_control_is_there(
     ridges = {each["check"]: each for each in report["controls"][modality] if each["by"] == "ridge"}
     fitted = {"shuffled labels"} | ({"slow drift alone", "leave one subject out"} if modality == "eeg" else set())
     assert {check for check in fitted if "two_way" not in ridges[check]} == set()
+    n_images = rows[0]["fit"]["n_images"]
     told = (
         f"{'EEG' if modality == 'eeg' else 'fMRI'} simulated: strengths were chosen by held-out training recordings, "
-        "in 5 folds over training images, as there are no two validation images: per-subject ridge, pooled whitened"
+        f"in 5 folds over training images, {n_images} in all, as there are no two validation images: per-subject ridge"
     )
     assert told in (tmp_path / "out" / "report.md").read_text()
     assert capsys.readouterr().out.count("not computed") == len(inherent)

@@ -117,7 +117,10 @@ def test_json_is_read_as_deep_as_it_may_be_and_with_nan_where_that_is_meant(tmp_
     assert found != found
 
 
-def test_an_error_on_what_a_file_says_names_the_file_once():
+def test_an_error_on_what_a_file_says_names_the_file_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/set_eeg", "out"):
+        Path(name).mkdir(parents=True)
     for said, named in (("'k' is 3.", True), ("'a.yaml': 'k' is 3.", False), ("'set_eeg' has no rows.", False)):
         with pytest.raises(DataError) as caught, told_where(Path("x/a.yaml"), "recipe", ["data/set_eeg"]):
             raise DataError(said)
@@ -128,6 +131,9 @@ def test_an_error_on_what_a_file_says_names_the_file_once():
         with pytest.raises(DataError) as caught, told_where(Path("a.yaml"), "recipe", ["out"]):
             raise DataError(said)
         assert str(caught.value) == said + " The recipe is 'a.yaml'." * named
+    with pytest.raises(DataError) as caught, told_where(Path("a.yaml"), "recipe", ["sub-01"]):
+        raise DataError("There is no folder 'sub-01'.")
+    assert str(caught.value).endswith("'sub-01'. The recipe is 'a.yaml'.")  # it is the recipe that is wrong
     error = DataError("'k' is 3.")
     error.told_elsewhere = True  # by another process, so that it is printed once
     with pytest.raises(DataError) as caught, told_where(Path("a.yaml"), "recipe"):

@@ -15,7 +15,6 @@ from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.closed_form import choose_by_folds, ready, undoing
 from neural_clip.evaluation.validation_predictions import validation_predictions
 from neural_clip.prepared.reader import PreparedSet
-from neural_clip.prepared.writer import write_prepared
 from neural_clip.retrieval.scores import two_way_accuracy
 from neural_clip.training import folds as module
 from neural_clip.training.batches import RecordingDataset
@@ -24,6 +23,7 @@ from neural_clip.training.folds import config_of, finished_folds, folds_of, held
 from neural_clip.training.recipe import read_recipe
 from neural_clip.training.run import train
 from planted_data import READY, write_planted
+from planted_runs import write_runs
 from second_process import python
 
 pytestmark = pytest.mark.numerical
@@ -254,28 +254,6 @@ def test_the_average_subject_is_what_chooses_for_people(people, new_recipe, tmp_
     assert model.closed_forms["eeg"].settings.shared  # the average subject has it
     fitted = json.loads((output / "training.json").read_text())["confidence"]["eeg"]["temperature"]
     assert model.config.eeg_config.confidence_temperature == {"average": fitted}  # nobody else was predicted so
-
-
-def write_runs(folder, modality, n_runs):
-    """Eight categories that each of so many runs shows twice, the last run for the test."""
-    rng, size = np.random.default_rng(0), (30,) if modality == "fmri" else (4, 6)
-    embeds, answers = rng.standard_normal((8, 16)), rng.standard_normal((8, *size))
-    named = {"concept": "c", "categories": []}
-    images = [{"image_id": f"im{n}", "image_embeds": row, **named} for n, row in enumerate(np.float32(embeds))]
-
-    def rows():
-        for subject, runs in (("sub-01", range(n_runs)), ("sub-02", (0, n_runs - 1))):
-            for run in runs:
-                split = "test" if run == n_runs - 1 else "train"
-                for number in [*range(8)] * 2:
-                    values = answers[number] + rng.standard_normal(size)
-                    yield {"subject": subject, "run": f"run-{run:02d}", "image_id": f"im{number}", "split": split,
-                           modality: values}  # fmt: skip
-
-    metadata = dict.fromkeys(("corpus", "split_protocol", "licence", "citation", "source"), "planted")
-    metadata |= {"modality": modality, "split_unit": "run", "redistribution": "allowed", "image_encoder": READY}
-    metadata |= {} if modality == "fmri" else {"sfreq": 100.0, "tmin": 0.0, "ch_names": list("abcd")}
-    return str(write_prepared(folder, metadata | {"category_level": True}, rows(), images))
 
 
 def test_runs_are_held_out_where_the_test_shows_the_categories_again(new_recipe, tmp_path, capsys):

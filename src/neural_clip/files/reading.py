@@ -54,11 +54,12 @@ def reading(path: Path | str, what: str = "") -> Iterator[None]:
 
 @contextmanager
 def told_where(place: Path | None, what: str, others: Iterable[str | Path] = ()) -> Iterator[None]:
-    """Have a `DataError` on what a file says name that file, unless it names that or one of other places already."""
+    """Have a `DataError` on what a file says name that file, unless it names that or another place that is there."""
     try:
         yield
     except DataError as error:
-        names = [Path(each).name for each in (place, *others) if each is not None and Path(each).name]
+        there = [each for each in others if Path(each).exists()]
+        names = [Path(each).name for each in (place, *there) if each is not None and Path(each).name]
         if place is None or error.told_elsewhere or any(_is_named(name, str(error)) for name in names):
             raise
         raise DataError(f"{error} The {what} is '{place}'.") from error

@@ -286,12 +286,14 @@ def _held_out(report: dict) -> list[str]:
     """Which strengths training recordings chose, where there are no validation images to choose by."""
     lines = []
     for modality, part in report["decoding"].items():
-        folded = {row["method"]: row["fit"]["n_folds"] for row in part["rows"] if "n_folds" in row.get("fit", {})}
+        folded = {row["method"]: row["fit"] for row in part["rows"] if "n_folds" in row.get("fit", {})}
         if folded:
+            fit = next(iter(folded.values()))
+            of = f", {fit['n_images']} in all" if fit.get("folds_over") == "images" else ""
             lines.append(
                 f"{label(report, modality)}: strengths were chosen by held-out training recordings, in "
-                f"{max(folded.values())} folds over training images, as there are no two validation images: "
-                f"{', '.join(folded)}."
+                f"{fit['n_folds']} folds over training {fit.get('folds_over', 'images')}{of}, as there are no two "
+                f"validation images: {', '.join(folded)}."
             )
     return lines
 

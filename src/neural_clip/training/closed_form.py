@@ -277,7 +277,8 @@ def _told(record: dict[str, Any], started: float) -> str:
     if "left_out" in record:
         return f"left out. {record['left_out']}"
     scores = ", ".join(f"{name} {found['two_way']:.4f}" for name, found in record["validation"].items())
+    which = "held-out" if record["strength_by"] == BY_HELD_OUT else "validation"
     return (
         f"{record['way']}, the network counts {record['weight_of_network']:.2f} "
-        f"(validation 2-way: {scores}; {time.monotonic() - started:.1f} s)"
+        f"({which} 2-way: {scores}; {time.monotonic() - started:.1f} s)"
     )

@@ -26,7 +26,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from neural_clip.configuration_neural_clip import AVERAGE_SUBJECT, NeuralClipConfig
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.strengths import image_folds, told_apart
+from neural_clip.evaluation.baselines.strengths import image_folds, runs_of, told_apart
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.files.kept import deciding_versions
 from neural_clip.files.privacy import shared_value
@@ -231,16 +231,6 @@ def _shows_again(part: RecordingDataset) -> bool:
     return bool(np.isin(data.distinct("test"), part.part.shown_ids).mean() > 0.5)
 
 
-def _runs(part: RecordingDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Number of the run of each recording among its subject's, in random order, and the numbers that there are."""
-    labels = part.part.labels("session", "run").astype(str).agg("/".join, axis=1).to_numpy()
-    found = np.zeros(len(part), dtype=np.int64)
-    for name in sorted(set(part.part.subjects.tolist())):
-        own = part.part.subjects == name
-        found[own] = image_folds(labels[own], len(own))
-    return found, np.unique(found)
-
-
 def number_of(folds: dict[str, np.ndarray]) -> int:
     """Of folds."""
     return int(max(each.max() for each in folds.values())) + 1
@@ -258,10 +248,10 @@ def folds_of(train: list[RecordingDataset], n_folds: int) -> dict[str, np.ndarra
     """
     units = held_out_units(train)
     whole = [part for part in train if units[part.modality] != "runs"]  # divided together
-    runs = {part.modality: _runs(part) for part in train if units[part.modality] == "runs"}
-    n_folds = min([n_folds, *(len(numbers) for _, numbers in runs.values())])
+    runs = {part.modality: runs_of(part.part) for part in train if units[part.modality] == "runs"}
+    n_folds = min([n_folds, *(len(set(numbers.tolist())) for numbers in runs.values())])
     n_folds = min(n_folds, _n_people(train)) if "subjects" in units.values() else n_folds
-    found = {modality: number % n_folds for modality, (number, _) in runs.items()}
+    found = {modality: numbers % n_folds for modality, numbers in runs.items()}
     if whole:
         if "subjects" in units.values():
             codes = np.concatenate([part.part.subjects for part in whole])
@@ -276,7 +266,7 @@ def folds_of(train: list[RecordingDataset], n_folds: int) -> dict[str, np.ndarra
         counts = [len(set(shown[folds == fold].tolist())) for fold in range(n_folds)]
         if n_folds < 2 or min(counts) < MIN_HELD_OUT:
             of = {"subjects": len(set(part.part.subjects.tolist())), "images": len(set(shown.tolist()))}
-            count = of.get(unit) or len(runs[part.modality][1])
+            count = of.get(unit) or len(set(runs[part.modality].tolist()))
             few = f"{count} training {unit} are" if count > 1 else f"only training {unit[:-1]} is"
             folds_of_two = f"{max(n_folds, 2)} folds of two {'images ' * (unit != 'images')}or more"
             raise DataError(

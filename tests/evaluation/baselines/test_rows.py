@@ -13,8 +13,11 @@ from neural_clip.evaluation.baselines.linear import per_subject_ridge, pooled_wh
 from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.baselines.strengths import image_folds
+from neural_clip.evaluation.baselines.targets import Targets
 from neural_clip.evaluation.finished_parts import FinishedParts
+from neural_clip.prepared.reader import PreparedSet
 from planted_data import split_of
+from planted_runs import write_runs
 from planted_splits import planted, two_way, unit
 
 pytestmark = pytest.mark.numerical
@@ -191,12 +194,12 @@ def test_a_subject_with_images_of_one_fold_does_not_choose_but_is_predicted(meth
 
 
 def test_images_under_two_names_lie_in_one_fold():
-    train, validation, _ = without_validation("sensors", rows=4)
+    train, validation, test = without_validation("sensors", rows=4)
     names = np.array([f"{name} of {subject}" for name, subject in zip(train.image_ids, train.subjects, strict=True)])
     apart = split_of(train.recordings, train.subjects, names, train.targets)
-    folds = strengths.folds_of_rows(apart)
-    assert strengths.n_folds_of(apart, validation) == len(set(folds.tolist())) == 4
-    assert all(len(set(folds[train.image_ids == name].tolist())) == 1 for name in np.unique(train.image_ids))
+    folds = strengths.folds_of_rows(apart, test)
+    assert strengths.n_folds_of(apart, validation) == folds.count == folds.n_images == 4 and folds.over == "images"
+    assert all(len(set(folds.of_rows[train.image_ids == name].tolist())) == 1 for name in np.unique(train.image_ids))
 
 
 @METHODS
@@ -215,3 +218,130 @@ def test_as_many_ridges_are_fitted_as_was_said(method, fit, modality, monkeypatc
     assert max(len(made.gram) for made in fits) == said.size
     assert said.seconds > cost.costs_of([method], splits[0])[method].seconds
     assert cost.costs_of([method], splits[0].at(np.arange(0)), splits[1])[method].ridges == 0
+
+
+def test_validation_images_of_one_embedding_choose_nothing():
+    """Two names of one picture: every strength has the same score on them."""
+    train, validation, test = planted("sensors", noise=4.0)
+    pair = validation.at(np.flatnonzero(np.isin(validation.image_ids, ["validation0", "validation1"])))
+    same = split_of(pair.recordings, pair.subjects, pair.image_ids, np.tile(pair.targets[:1], (len(pair), 1)))
+    assert strengths.can_choose(pair) and not strengths.can_choose(same) and len(same.shown_ids) == 2
+    for fit in (per_subject_ridge, closed_form):
+        found, chosen = fit(train, same, test)
+        expected, _ = fit(train, same.at(np.arange(0)), test)
+        assert chosen["strength_by"] == BY_HELD_OUT
+        np.testing.assert_array_equal(found, expected)
+
+
+def of_categories(modality, n_images=4, n_rows=20):
+    """Categories that the test shows again, `n_rows` recordings of each one by one; no validation."""
+    rng = np.random.default_rng(3)
+    shape = (5, 6) if modality == "sensors" else (60,)
+    targets, maps = rng.standard_normal((n_images, 8)), rng.standard_normal((2, 8, int(np.prod(shape))))
+
+    def split(n_rows):
+        which, subjects = np.tile(np.arange(n_images), 2 * n_rows), np.repeat([0, 1], n_images * n_rows)
+        signal = np.einsum("nd,ndp->np", targets[which], maps[subjects])
+        values = (signal + 12 * rng.standard_normal(signal.shape)).astype(np.float32).reshape(-1, *shape)
+        names = np.array([f"sub-{subject:02d}" for subject in subjects])
+        return split_of(list(values), names, np.array([f"kind {k}" for k in which]), targets[which].astype(np.float32))
+
+    train = split(n_rows)
+    return train, train.at(np.arange(0)), split(10)
+
+
+@METHODS
+@MODALITIES
+def test_categories_that_are_tested_are_not_held_out(method, fit, modality):
+    """New recordings of known categories are what the test asks for: each is held out with its neighbours."""
+    if method == "ridge, identity alignment" and modality == "voxels":
+        pytest.skip("voxels have none")
+    train, validation, test = of_categories(modality)
+    predictions, chosen = fit(train, validation, test)
+    assert (chosen["folds_over"], chosen["n_folds"], chosen["n_images"]) == ("recordings", 5, 4)
+    assert chosen["held_out_two_way"] == pytest.approx(two_way(predictions, test), abs=0.12)
+    folds = strengths.folds_of_rows(train, test).of_rows
+    for subject in np.unique(train.subjects):
+        for image in np.unique(train.image_ids):
+            own = folds[(train.subjects == subject) & (train.image_ids == image)]
+            assert np.array_equal(own, np.repeat(np.arange(5), 4))
+    _, of_new = fit(train, validation, planted(modality)[2].at(np.arange(0)))
+    assert of_new["folds_over"] == "images"
+
+
+@pytest.mark.parametrize("modality", ["eeg", "fmri"])
+def test_runs_are_held_out_where_there_are_any(modality, tmp_path):
+    data = PreparedSet.open(write_runs(tmp_path / "set", modality, 5))
+    train, test = data.split("train"), data.split("test")
+    folds = strengths.folds_of_rows(train, test)
+    runs = train.labels("run")["run"].to_numpy()
+    first = train.rows_of("sub-01")  # the other subject has one run
+    assert (folds.over, folds.count, folds.n_images) == ("runs", 4, 8)
+    assert len({*zip(folds.of_rows[first].tolist(), runs[first].tolist(), strict=True)}) == 4
+    _, chosen = closed_form(train, train.at(np.arange(0)), test)  # which reads small sets into memory
+    assert (chosen["folds_over"], chosen["n_folds"], chosen["n_images"]) == ("runs", 4, 8)
+
+
+def test_single_recordings_of_known_images_are_spread_over_folds():
+    train, validation, _ = without_validation("sensors", rows=11)
+    folds = strengths.folds_of_rows(train, train)
+    assert folds.over == "recordings" and folds.count == 5
+    assert np.ptp(np.bincount(folds.of_rows)) <= 1
+    predictions, chosen = per_subject_ridge(train, validation, train)
+    assert chosen["folds_over"] == "recordings" and np.isfinite(predictions).all()
+
+
+@METHODS
+@MODALITIES
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_unit_of_recordings_changes_no_choice(method, fit, modality, scale):
+    if method == "ridge, identity alignment" and modality == "voxels":
+        pytest.skip("voxels have none")
+    train, validation, test = without_validation(modality, noise=4.0)
+    predictions, chosen = fit(train, validation, test)
+    scaled = (split_of([(row * scale).astype(np.float32) for row in split.recordings], split.subjects,
+                       split.image_ids, split.targets) for split in (train, test))  # fmt: skip
+    fitted, asked = scaled
+    others, choice = fit(fitted, fitted.at(np.arange(0)), asked)
+    assert {k: v for k, v in choice.items() if "two_way" not in k and "entropy" not in k} == {
+        k: v for k, v in chosen.items() if "two_way" not in k and "entropy" not in k
+    }
+    np.testing.assert_allclose(others, predictions, atol=2e-3 * np.abs(predictions).max())
+
+
+def test_rows_that_choose_are_never_predicted_by_a_fit_to_them(monkeypatch):
+    """Where predictions of all strengths are too many, those of the best are made again: by folds, as before."""
+    train, validation, test = without_validation("voxels", noise=4.0)
+    whole, chosen = pooled_whitened_ridge(train, validation, test)
+    expected, by_form = closed_form(train, validation, test)
+    monkeypatch.setattr(tried, "MAX_PATHS", 1)
+    found, again = pooled_whitened_ridge(train, validation, test)
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+    assert again == pytest.approx(chosen, abs=1e-6)
+    found, again = closed_form(train, validation, test)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert again == pytest.approx(by_form, abs=1e-6)
+
+
+@METHODS
+@MODALITIES
+def test_targets_that_are_all_the_same_leave_nothing(method, fit, modality):
+    """Rounding would rank images; a subject who saw one image says nothing of others."""
+    if method == "ridge, identity alignment" and modality == "voxels":
+        pytest.skip("voxels have none")
+    rng = np.random.default_rng(0)
+    vector = np.repeat(rng.standard_normal((1, 8)).astype(np.float32), 1001, axis=0)
+    assert not Targets(lambda part: vector[part], len(vector)).whole().any()
+    train, validation, test = planted(modality)
+    alike = split_of(
+        train.recordings, train.subjects, train.image_ids, np.tile(unit(train.targets)[:1], (len(train), 1))
+    )
+    refused = {"closed form": "All training images have the same embedding"}
+    if modality == "voxels":
+        refused["pooled whitened ridge"] = "No subject has training images enough"
+    if method in refused:
+        with pytest.raises(DataError, match=refused[method]):
+            fit(alike, validation, test)
+        return
+    predictions, _ = fit(alike, validation, test)
+    assert not predictions.any() and two_way(predictions, test) == 0.5

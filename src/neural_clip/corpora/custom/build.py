@@ -65,8 +65,7 @@ def prepare(
     options = replace(options or CustomOptions(), **changes)
     manifest, place = read_manifest(manifest_path), Path(manifest_path)
     root = place.parent if options.raw_dir is None else Path(options.raw_dir)
-    there = [root / name for name in manifest.named_files if (root / name).exists()]
-    with told_where(place, "manifest", there):
+    with told_where(place, "manifest", [root / name for name in manifest.named_files]):
         return _prepared(manifest, root, place, Path(output_dir), options)
 
 

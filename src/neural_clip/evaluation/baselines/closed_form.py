@@ -12,8 +12,8 @@ EEG and MEG are decimated first where their rate is twice `MAX_RATE` or more. Wh
 of a way of fitting is chosen by five-fold cross-validation over their images, and the way by these held-out rows and
 those of the validation split together, of which such sets have next to none. Otherwise the validation split chooses
 both. So it does where it shows images that are trained on, as the test then does: images that are held out would tell
-about others. Where there are fewer than two validation images, training rows choose way and strength, each predicted
-from the rows of other folds over images. The criterion is a cross-entropy, not the 2-way score: it moves with every
+about others. Where it shows fewer than two images, training rows choose way and strength, each predicted from the rows
+of other folds. The criterion is a cross-entropy, not the 2-way score: it moves with every
 row, and small sets have few.
 """
 
@@ -34,9 +34,11 @@ from neural_clip.evaluation.baselines.strengths import (
     MAX_CHUNK,
     MIN_CHOSEN_BY,
     N_FOLDS,
+    Folds,
     can_choose,
     folds_of_rows,
     image_folds,
+    n_told_apart,
     require_rows,
     share_seen,
     subjects_of,
@@ -308,13 +310,14 @@ def closed_form(
 
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)` and `dict` with `way`, `relative_alpha`, `strength_by`,
-        `validation_cross_entropy` and `validation_two_way`; where training rows choose, `n_folds`,
-        `held_out_cross_entropy` and `held_out_two_way`.
+        `validation_cross_entropy` and `validation_two_way`; where training rows choose, `n_folds`, `folds_over`,
+        `n_images`, `held_out_cross_entropy` and `held_out_two_way`.
     """
     require_rows(train, validation)
     subjects_of(train, validation, test)
     if not can_choose(validation):
-        return _by_held_out(ready(train), ready(validation), ready(test), parts)
+        folds = folds_of_rows(train, test)  # before recordings are read into memory, which have no runs there
+        return _by_held_out(ready(train), ready(validation), ready(test), folds, parts)
     validation = ready(validation)
     choice, _ = choose(ready(train), validation, [ready(test)], parts)
     chosen = {"way": choice.fit.way.name, "relative_alpha": choice.relative_alpha}
@@ -327,14 +330,14 @@ def closed_form(
 
 
 def _by_held_out(
-    train: Split, validation: Split, test: Split, parts: FinishedParts
+    train: Split, validation: Split, test: Split, folds: Folds, parts: FinishedParts
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Predictions of the test rows by the way and strength with the lowest cross-entropy on held-out training rows."""
-    images, folds = told_apart(train), folds_of_rows(train)
-    if min(len(set(images[folds != fold].tolist())) for fold in np.unique(folds)) < MIN_CHOSEN_BY:
+    images = told_apart(train)
+    if min(len(set(images[folds.of_rows != fold].tolist())) for fold in range(folds.count)) < MIN_CHOSEN_BY:
         raise DataError(
             "It is chosen on validation images, two at least, or by folds over training images, three at least, but "
-            f"there are {len(validation.shown_ids)} and {len(set(images.tolist()))}."
+            f"there are {n_told_apart(validation)} and {n_told_apart(train)}."
         )
     transforms: dict[bytes, np.ndarray] = {}  # by the images behind them
 

@@ -7,8 +7,8 @@
   learn: what trained ones must beat.
 
 The targets are the embeddings of images at unit length. Everything is fitted on the training split; the ridge strength
-is chosen on the validation split by the 2-way score, or where it has fewer than two images by that of training rows,
-each predicted from the rows of other folds over images; the test split is read once. Predictions are compared with
+is chosen on the validation split by the 2-way score, or where it shows fewer than two images by that of training rows,
+each predicted from the rows of other folds; the test split is read once. Predictions are compared with
 images without the mean of the training targets: strong ridge shrinks towards it, and every recording would find the
 images that lie near it. Recordings are read by blocks; memory holds few matrices in the smaller of rows and features.
 Baselines that are given the same `parts` share statistics, matrices and ridges. EEG and MEG with more than
@@ -40,9 +40,11 @@ from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidg
 from neural_clip.evaluation.baselines.strengths import (
     FIRST_TRIED,
     MAX_GRID_SIZE,
+    Folds,
     are_voxels,
     best_of,
     image_folds,
+    n_told_apart,
     require_rows,
     subjects_of,
     told_apart,
@@ -78,7 +80,8 @@ def per_subject_ridge(
     Returns:
         `tuple` of `np.ndarray` `(n_test, projection_dim)`, the predictions for the test rows, and `dict` with
         `relative_alpha`, `strength_by`, and what recordings were reduced to where they were. The score that chose it
-        is `validation_two_way`, or of held-out training rows `held_out_two_way`, with `n_folds`.
+        is `validation_two_way`, or of held-out training rows `held_out_two_way`, with `n_folds`, `folds_over` and
+        `n_images`.
 
     Raises:
         DataError: If a subject has no training rows, or there are fewer than two validation and two training images.
@@ -88,7 +91,7 @@ def per_subject_ridge(
     subjects_of(train, validation, test)
     fit = fit_of(Way(False, n_components=n_components(train)), train, parts)
     through = _shifted if subject_means else as_they_are
-    held_out = HeldOut.instead_of(validation, fit, parts)
+    held_out = HeldOut.instead_of(validation, test, fit, parts)
     found = tried(fit, [validation, test], parts, held_out=held_out, through=through)
     best = found.best
     return through(found.predictions(best, 1), test, train), described(fit, best, found.scores[best], held_out)
@@ -132,7 +135,7 @@ def pooled_whitened_ridge(
         return _pooled_voxels(train, validation, test, parts)
     fits, first = [], FIRST_TRIED
     for fit in whitened_fits(train, LEAST_SHRINKAGES, parts):
-        held_out = HeldOut.instead_of(validation, fit, parts)
+        held_out = HeldOut.instead_of(validation, test, fit, parts)
         found = tried(fit, [validation, test], parts, first=first, held_out=held_out)
         first = found.best
         fits.append((found.scores[found.best], fit, found))
@@ -188,7 +191,7 @@ def frozen_random_alignment(
 
 def _chosen(fit: Fit, validation: Split, test: Split, parts: FinishedParts) -> tuple[np.ndarray, dict[str, Any]]:
     """Predictions of the test rows with the best strength, and what was chosen."""
-    held_out = HeldOut.instead_of(validation, fit, parts)
+    held_out = HeldOut.instead_of(validation, test, fit, parts)
     found = tried(fit, [validation, test], parts, held_out=held_out)
     return found.predictions(found.best, 1), described(fit, found.best, found.scores[found.best], held_out)
 
@@ -203,7 +206,7 @@ def _pooled_voxels(
     first: dict[float, Tried] = {}
     number = FIRST_TRIED
     for least, fit in fits.items():
-        held_out = HeldOut.instead_of(validation, fit, parts)
+        held_out = HeldOut.instead_of(validation, test, fit, parts)
         first[least] = tried(fit, [validation, test], parts, first=number, held_out=held_out)
         number = first[least].best
     if size > MAX_GRID_SIZE:
@@ -247,7 +250,8 @@ class _Shared:
             behind = _shared_map(known, held_out.split, np.arange(len(known)))
             scores = _folded_scores(known, held_out)
         else:
-            held_out = HeldOut(fit, image_folds(told_apart(fit.train), N_FOLDS), parts)
+            folds = Folds(image_folds(told_apart(fit.train), N_FOLDS), "images", n_told_apart(fit.train))
+            held_out = HeldOut(fit, folds, parts)
             known = np.zeros((len(held_out.split), fit.train.projection_dim), dtype=np.float32)
             for subject in fit.groups:
                 known[fit.rows_of(held_out.split, subject)] = held_out.paths(subject, [number])[number]["0"]

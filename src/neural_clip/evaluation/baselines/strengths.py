@@ -1,14 +1,14 @@
 """What baselines need of recordings, and by what the strength of a ridge is chosen.
 
-The scores of validation rows; where there are fewer than two validation images, those of training rows, each predicted
-from the rows of other folds.
+The scores of validation rows; where these show fewer than two images, those of training rows, each predicted from the
+rows of other folds. As in the test, what is held out is new: images, or recordings of images that are trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -24,7 +24,7 @@ from neural_clip.retrieval.tiles import steps, unit_vectors
 ROWS_LOOKED_AT, RUN = 256, 32  # in stretches, of which each is read at once
 LEAST_DEVIATION, MOST_DEVIATION = 1e-16, 1e16  # MEG in T deviates by 1e-13
 FOLD_SEED = 0
-N_FOLDS = 5  # over training images
+N_FOLDS = 5  # over training recordings
 MIN_CHOSEN_BY = 2  # images that are told apart
 BY_VALIDATION, BY_HELD_OUT = "validation recordings", "held-out training recordings"  # a strength is chosen
 MAX_GRID_SIZE = 4000  # rows of a matrix for which every strength is tried; a larger one is factored for a few
@@ -37,10 +37,10 @@ def require_rows(train: Split, validation: Split) -> None:
     """Raise a `DataError` where there is nothing to fit on, nothing to choose by, or numbers cannot be squared."""
     if not len(train):
         raise DataError("There are no training recordings to fit it on.")
-    if not can_choose(validation) and (count := len(set(told_apart(train).tolist()))) < MIN_CHOSEN_BY:
+    if not can_choose(validation) and (count := n_told_apart(train)) < MIN_CHOSEN_BY:
         raise DataError(
             "Its strength is chosen on validation images, two at least, or by folds over training images, two at "
-            f"least, but there are {len(validation.shown_ids)} and {count}."
+            f"least, but there are {n_told_apart(validation)} and {count}."
         )
     numbers = np.concatenate([np.ravel(values) for values in _some(train)]).astype(np.float64)
     if not np.isfinite(numbers).all():
@@ -54,15 +54,17 @@ def require_rows(train: Split, validation: Split) -> None:
 
 
 def can_choose(validation: Split) -> bool:
-    """Whether a strength can be chosen by the rows of a validation split."""
-    return len(validation.shown_ids) >= MIN_CHOSEN_BY
+    """Whether a strength can be chosen by the rows of a validation split: two of its images are told apart."""
+    embeds, rows = validation.data.images.embeds, validation.data.images.rows_of(validation.shown_ids)
+    return any((embeds[rows[part]] != embeds[rows[:1]]).any() for part in steps(len(rows), TARGET_ROWS))
 
 
 def require_validation(validation: Split) -> None:
     """Raise a `DataError` where validation rows alone can choose, and cannot."""
     if not can_choose(validation):
         raise DataError(
-            f"Its strength is chosen on validation images, two at least, but there are {len(validation.shown_ids)}."
+            "Its strength is chosen on validation images, two at least, but there are "
+            f"{n_told_apart(validation)}; those of the same embedding count once."
         )
 
 
@@ -114,6 +116,11 @@ def told_apart(split: Split) -> np.ndarray:
     return names[np.searchsorted(shown, split.image_ids)]
 
 
+def n_told_apart(split: Split) -> int:
+    """Images of a split that are told apart."""
+    return len(set(told_apart(split).tolist())) if len(split) else 0
+
+
 def share_seen(embeds: np.ndarray, learnt: np.ndarray) -> float:
     """Share of image embeddings `(n, projection_dim)` that are among others, bit for bit."""
     known = {row.tobytes() for row in learnt}
@@ -126,17 +133,74 @@ def image_folds(image_ids: np.ndarray, n_folds: int) -> np.ndarray:
     return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % n_folds)[codes]
 
 
-def folds_of_rows(train: Split) -> np.ndarray:
-    """Fold of each training row, `(n,)`, where there are no validation images: [`N_FOLDS`], or as many as images."""
+@dataclass(frozen=True)
+class Folds:
+    """What is held out of training rows in turn.
+
+    Args:
+        of_rows (`np.ndarray` of shape `(n_rows,)`, int): Fold of each, from 0 on.
+        over (`str`): What a fold holds: `"images"`, `"runs"` or `"recordings"`.
+        n_images (`int`): Images of all rows that are told apart.
+    """
+
+    of_rows: np.ndarray
+    over: str
+    n_images: int
+
+    @property
+    def count(self) -> int:
+        """Of folds."""
+        return int(self.of_rows.max()) + 1
+
+
+def folds_of_rows(train: Split, scored: Split) -> Folds:
+    """Folds by which strengths are chosen where there are no validation images, [`N_FOLDS`] where that can be.
+
+    Images are held out where those of `scored` are new. Where most of them are trained on, as categories are, the test
+    asks for new recordings of known images: each subject's runs are held out, or where nobody has two,
+    recordings of each image that follow each other.
+    """
     images = told_apart(train)
-    return image_folds(images, min(N_FOLDS, len(set(images.tolist()))))
+    n_images = n_told_apart(train)
+    if not len(scored) or share_seen(*(each.shown_images.embeds for each in (scored, train))) <= 0.5:
+        return Folds(image_folds(images, min(N_FOLDS, n_images)), "images", n_images)
+    runs = runs_of(train)
+    if (n_runs := int(runs.max()) + 1) > 1:
+        return Folds(runs % min(N_FOLDS, n_runs), "runs", n_images)
+    return Folds(_stretches(train.subjects, images, N_FOLDS), "recordings", n_images)
+
+
+def runs_of(split: Split) -> np.ndarray:
+    """Number of the run of each recording among its subject's, in random order, `(n,)` int; 0 of what is in memory."""
+    found = np.zeros(len(split), dtype=np.int64)
+    if isinstance(split.recordings, np.ndarray | list):
+        return found
+    labels = split.labels("session", "run").astype(str).agg("/".join, axis=1).to_numpy()
+    for name in set(split.subjects.tolist()):
+        own = split.subjects == name
+        found[own] = image_folds(labels[own], len(labels))
+    return found
+
+
+def _stretches(subjects: np.ndarray, images: np.ndarray, n_folds: int) -> np.ndarray:
+    """Fold of each row: what each subject has of an image is cut into stretches of neighbours.
+
+    Where that is less than a row for each fold, images begin with different folds, so that all are about as large.
+    """
+    folds = np.zeros(len(images), dtype=np.int64)
+    pairs = np.unique(np.stack([subjects.astype(str), images.astype(str)]), axis=1, return_inverse=True)[1].ravel()
+    for pair in range(int(pairs.max()) + 1):
+        own = np.flatnonzero(pairs == pair)
+        first = pair if len(own) < n_folds else 0
+        folds[own] = (np.arange(len(own)) * n_folds // len(own) + first) % n_folds
+    return np.unique(folds, return_inverse=True)[1]
 
 
 def n_folds_of(train: Split, validation: Split) -> int:
     """Folds by which a strength is chosen; 0 where validation rows choose it."""
     if can_choose(validation) or not len(train):
         return 0
-    return min(N_FOLDS, len(set(told_apart(train).tolist())))
+    return min(N_FOLDS, n_told_apart(train))
 
 
 def validation_two_way(predictions: np.ndarray, validation: Split) -> float:

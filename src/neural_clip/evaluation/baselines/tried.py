@@ -1,7 +1,7 @@
 """Fits with several strengths, of which the one that is best on rows that it was not fitted to counts.
 
-These are the validation rows. Where there are fewer than two validation images, they are the training rows: each is
-predicted from those of other folds over the training images, and what is chosen is fitted to all.
+These are the validation rows. Where these show fewer than two images, they are the training rows: each is predicted
+from those of other folds, and what is chosen is fitted to all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from neural_clip.evaluation.baselines.strengths import (
     BY_VALIDATION,
     FIRST_TRIED,
     MAX_GRID_SIZE,
+    Folds,
     best_of,
     can_choose,
     folds_of_rows,
@@ -44,19 +45,20 @@ class HeldOut:
 
     Args:
         fit ([`Fit`]): On all training rows.
-        folds (`np.ndarray` of shape `(n_rows,)`): Fold of each of them.
+        folds ([`Folds`]): Of all of them.
         parts ([`FinishedParts`]): Where predictions are kept.
 
     Raises:
         DataError: If no row is predicted: subjects all of whose rows lie in one fold are left out.
     """
 
-    def __init__(self, fit: Fit, folds: np.ndarray, parts: FinishedParts) -> None:
-        self.fit, self.folds, self.parts = fit, folds, parts
-        self.n_folds, train = int(folds.max()) + 1, fit.train
+    def __init__(self, fit: Fit, folds: Folds, parts: FinishedParts) -> None:
+        self.fit, self.told, self.folds, self.parts = fit, folds, folds.of_rows, parts
+        self.n_folds, train = folds.count, fit.train
         predicted = np.zeros(len(train), dtype=bool)
         for fold in range(self.n_folds):
-            predicted |= (folds == fold) & np.isin(train.subjects, train.subjects[folds != fold])
+            inside = self.folds == fold
+            predicted |= inside & np.isin(train.subjects, train.subjects[~inside])
         if not predicted.any():
             raise DataError("No subject has training images enough for out-of-fold predictions, two at least.")
         self.rows = np.flatnonzero(predicted)
@@ -65,9 +67,9 @@ class HeldOut:
         self._counted: set[tuple[int, str]] = set()
 
     @classmethod
-    def instead_of(cls, validation: Split, fit: Fit, parts: FinishedParts) -> HeldOut | None:
+    def instead_of(cls, validation: Split, scored: Split, fit: Fit, parts: FinishedParts) -> HeldOut | None:
         """What a strength is chosen by where validation rows cannot choose it; `None` where they can."""
-        return None if can_choose(validation) else cls(fit, folds_of_rows(fit.train), parts)
+        return None if can_choose(validation) else cls(fit, folds_of_rows(fit.train, scored), parts)
 
     def of_fold(self, fold: int) -> Fit:
         """The fit without the rows of a fold."""
@@ -90,7 +92,7 @@ class HeldOut:
         for fold in range(self.n_folds):
             inside = self.folds[own] == fold
             if inside.any():
-                of_fold, kept = self.of_fold(fold), self.parts.of(fold=fold, of=self.n_folds)
+                of_fold, kept = self.of_fold(fold), self.parts.of(fold=fold, of=self.n_folds, over=self.told.over)
                 found.append((inside, paths_of(of_fold, subject, [self.fit.train.at(own[inside])], numbers, kept)))
                 of_fold.forget()
             if (fold, subject) not in self._counted:
@@ -227,6 +229,8 @@ def tried(
         for subject, by_number in found.items():
             if number in by_number and str(which) in by_number[number]:
                 made[fit.rows_of(split, subject)] = by_number[number][str(which)]
+            elif held_out is not None:  # never by the fit to all rows
+                made[fit.rows_of(split, subject)] = held_out.paths(subject, [number])[number]["0"]
             else:
                 made[fit.rows_of(split, subject)] = fit.paths(subject, [split], RELATIVE_ALPHAS[[number]])[0][0]
         return made
@@ -307,4 +311,5 @@ def chosen_by(score: float, held_out: HeldOut | None) -> dict[str, Any]:
     """What a strength was chosen by, and its 2-way score there."""
     if held_out is None:
         return {"strength_by": BY_VALIDATION, "validation_two_way": score}
-    return {"strength_by": BY_HELD_OUT, "n_folds": held_out.n_folds, "held_out_two_way": score}
+    told = {"n_folds": held_out.n_folds, "folds_over": held_out.told.over, "n_images": held_out.told.n_images}
+    return {"strength_by": BY_HELD_OUT, **told, "held_out_two_way": score}
