@@ -94,7 +94,10 @@ def test_rows_that_cannot_be_those_of_the_set_are_told(written, tmp_path, case):
     modality, name, spoil, said = SPOILT[case]
     folder = shutil.copytree(written[modality], tmp_path / "set")
     read(folder)
-    pq.write_table(spoil(pq.read_table(folder / name)), folder / name)
+    try:
+        pq.write_table(spoil(pq.read_table(folder / name)), folder / name)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"This pyarrow cannot write it: {error}")
     with pytest.raises(DataError, match=said) as error:
         read(folder)
     assert str(folder) in str(error.value)
