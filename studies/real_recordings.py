@@ -8,6 +8,7 @@ makes these prepared data sets, and the manifest of each (`<output-dir>/converte
 
 - `digit69`: fMRI patterns of 100 handwritten digits; targets are coarse pixels, 14 x 14.
 - `digit69_mobilenet`: the same patterns; targets are MobileNetV2 embeddings.
+- `digit69_fold0` to `digit69_fold9`, `digit69_mobilenet_fold0` ...: the same, each with ten other digits as its test.
 - `n170`: EEG of four electrodes while faces and houses were shown; category level.
 - `haxby`: fMRI of one slice while faces and houses were shown; category level.
 
@@ -23,6 +24,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,8 @@ from neural_clip.errors import DataError, run
 
 DIGITS = "digit69_fmri/digit69_28x28.mat"
 N_TRAIN_DIGITS = 90  # the published split: 90 to train on, 10 to test on
+N_FOLDS = 10  # of as many digits each; which, is drawn with seed 0
+DIGIT_LISTS = ("fmri", "stim", "label")  # each ends in Trn or Test
 MOBILENET = "mobilenet_v2"
 HAXBY = "haxby_fmri/mvpa2/data"
 N170 = "n170_eeg/examples/data/visual-N170"
@@ -55,16 +59,21 @@ class MuseFile:
     session: str
 
 
-def digit69(data_dir: Path, work: Path, target: str) -> dict:
+def digit69(data_dir: Path, work: Path, target: str, fold: int | None = None) -> dict:
     """Manifest of the digit patterns.
 
     Args:
         target (`str`): `"pixels"` or `"mobilenet"`.
+        fold (`int`, *optional*): Which of [`N_FOLDS`] is the test; by default the published split.
     """
     import scipy.io
 
     path = data_dir / DIGITS
     arrays = scipy.io.loadmat(path)
+    if fold is not None:
+        path = work / "digits.mat"
+        arrays = _divided(arrays, fold)
+        scipy.io.savemat(path, arrays, do_compression=True)
     flat = np.concatenate([arrays["stimTrn"], arrays["stimTest"]])
     images = flat.reshape(-1, 28, 28).transpose(0, 2, 1)  # MATLAB stores by column
     if target == "pixels":
@@ -97,6 +106,15 @@ def digit69(data_dir: Path, work: Path, target: str) -> dict:
         "generative models. Neural Computation 22(12), 3127-3142.",
         "known_defects": ["the runs are not told apart by the source; run-01 and run-02 here are its two lists"],
     }  # fmt: skip
+
+
+def _divided(arrays: dict, fold: int) -> dict:
+    """The lists of the source divided anew: what lies in a fold is the test."""
+    whole = {name: np.concatenate([arrays[f"{name}Trn"], arrays[f"{name}Test"]]) for name in DIGIT_LISTS}
+    n_digits = len(whole["label"])
+    inside = np.random.default_rng(0).permutation(n_digits) % N_FOLDS == fold
+    parts = {"Trn": ~inside, "Test": inside}
+    return {name + part: whole[name][rows] for name in DIGIT_LISTS for part, rows in parts.items()}
 
 
 def _mobilenet(data_dir: Path, images: np.ndarray) -> np.ndarray:
@@ -289,6 +307,11 @@ SETS: dict[str, Callable[[Path, Path], dict]] = {
     "n170": n170,
     "haxby": haxby,
 }
+FOLDS = {
+    f"{name}_fold{fold}": partial(digit69, target=target, fold=fold)
+    for name, target in (("digit69", "pixels"), ("digit69_mobilenet", "mobilenet"))
+    for fold in range(N_FOLDS)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -298,7 +321,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds digit69_fmri, n170_eeg, ...")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for the prepared data sets")
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="default: all")
+    parser.add_argument("--sets", nargs="+", choices=[*SETS, *FOLDS], default=list(SETS),
+                        metavar="NAME", help=f"{', '.join(SETS)} (default: these), {', '.join(FOLDS)}")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace older prepared data sets")
     arguments = parser.parse_args(argv)
     if not arguments.data_dir.is_dir():
@@ -306,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in arguments.sets:
         work = (arguments.output_dir / "converted" / name).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        manifest = SETS[name](arguments.data_dir.absolute(), work)
+        manifest = (SETS | FOLDS)[name](arguments.data_dir.absolute(), work)
         text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=110)
         (work / "manifest.yaml").write_text(text, encoding="utf-8")
         folder = prepare(work / "manifest.yaml", arguments.output_dir / name, overwrite=arguments.overwrite)

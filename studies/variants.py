@@ -20,6 +20,9 @@ REAL = {
     "digits_mobilenet": {"fmri": Path("outputs/real/digit69_mobilenet")},
     "faces": {"eeg": Path("outputs/real/n170"), "fmri": Path("outputs/real/haxby")},
 }
+# Real recordings in folds, each of which tests on other images
+N_FOLDS = 10
+FOLDS = {f"{name}_folds": [f"{name}_fold{fold}" for fold in range(N_FOLDS)] for name in ("digits", "digits_mobilenet")}
 ALONE = "alone"
 SETTINGS = {
     "frozen": ["--model.freeze_alignment", "true"],
@@ -40,6 +43,8 @@ def data_folders(twin: Path) -> dict[str, Path]:
     """Prepared data sets of a twin, or of what stands in its place, by modality."""
     if twin.name in REAL:
         return REAL[twin.name]
+    if any(twin.name in folds for folds in FOLDS.values()):
+        return {"fmri": Path("outputs/real") / twin.name.replace("digits", "digit69")}
     return {modality: twin / "data" / corpus.name for modality, corpus in CORPUS_OF.items()}
 
 

@@ -55,14 +55,14 @@ def test_best_baseline_and_what_is_behind():
                        pair(1, "top1", 0.03, 0.02), pair("mean", "top1", 0.02, 0.02)]  # fmt: skip
     _, lines = compare_shares.shares_table([own, weak, strong])
     assert lines == [
-        ["fMRI simulated", "27 (5%)", "2-way", "0.650", "closed form", "0.660", "-0.010 [-0.060, +0.040]", "1 of 2",
-         "0 of 2"],
-        ["fMRI simulated", "27 (5%)", "top-1", "0.030", "ridge", "0.050", "-0.020 [-0.030, -0.010]", "1 of 2",
-         "1 of 2"],
+        ["fMRI simulated", "27 (5%)", "2-way", "0.650", "ridge", "0.500", "+0.150 [+0.100, +0.200]", "0.660",
+         "-0.010 [-0.060, +0.040]", "1 of 2", "0 of 2"],
+        ["fMRI simulated", "27 (5%)", "top-1", "0.030", "ridge", "0.050", "-0.020 [-0.030, -0.010]", "0.010",
+         "+0.020 [+0.000, +0.040]", "1 of 2", "1 of 2"],
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["demo", *compare_shares.REAL])
+@pytest.mark.parametrize("name", ["demo", *compare_shares.REAL, *compare_shares.FOLDS])
 def test_page_and_committed_results_agree(name):
     file = REPOSITORY / "studies" / "results" / f"shares_{name}.json"
     page = (REPOSITORY / "docs" / "studies" / "ridge.md").read_text(encoding="utf-8")
@@ -116,3 +116,35 @@ def test_real_recordings_are_taken_whole_from_where_they_lie(tmp_path, monkeypat
     records = json.loads((tmp_path / "shares_digits.json").read_text())["records"]
     assert {(record["modality"], record["share"], record["simulated"]) for record in records} == {("fmri", 1, False)}
     assert "| fMRI | 40 (100%) |" in page.read_text() and "cut" not in page.read_text()
+
+
+@pytest.mark.slow
+def test_trials_of_all_folds_count_together(tmp_path, monkeypatch):
+    """Each among the images of its own test split; scores are the means over folds, and differences over all trials."""
+    folders = {f"digits_fold{k}": write_planted(tmp_path / f"set{k}", "fmri", pixels=False, simulated=False, seed=k)
+               for k in range(2)}  # fmt: skip
+    monkeypatch.setattr(variants, "REAL", {name: {"fmri": folder} for name, folder in folders.items()})
+    monkeypatch.setattr(compare_shares, "FOLDS", {"digits_folds": list(folders)})
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- results: {name} -->\n<!-- end -->\n" for name in ("digits_folds", *folders)))
+    monkeypatch.chdir(REPOSITORY)
+    words = ["--recipe", "base", "--seeds", "0", "--epochs", "1", "--page", str(page)]
+    words += ["--output-dir", str(tmp_path / "out"), "--results-dir", str(tmp_path)]
+    monkeypatch.setattr(compare_shares, "REAL", variants.REAL)
+    found = {}
+    for name in ("digits_folds", *folders):
+        compare_shares.main(["--name", name, *words])
+        records = json.loads((tmp_path / f"shares_{name}.json").read_text())["records"]
+        found[name] = {record["method"]: record for record in records}
+    whole, *parts = found.values()
+    for method, record in whole.items():
+        for score in ("two_way", "top1"):
+            of_folds = [np.mean(part[method][score]) for part in parts]
+            assert np.mean(record[score]) == pytest.approx(np.mean(of_folds), abs=1e-9)
+    assert whole["base"]["n_queries"] == sum(part["base"]["n_queries"] for part in parts)
+    assert len(whole["base"]["fingerprint"]) == len(whole["base"]["weights_of_network"]) == 2
+    (pair,) = (p for p in whole["per-subject ridge"]["ahead"] if (p["seed"], p["score"]) == ("mean", "two_way"))
+    alone = [p for part in parts for p in part["per-subject ridge"]["ahead"]
+             if (p["seed"], p["score"]) == ("mean", "two_way")]  # fmt: skip
+    assert pair["difference"] == pytest.approx(np.mean([p["difference"] for p in alone]), abs=1e-9)
+    assert np.ptp(pair["interval"]) < max(np.ptp(p["interval"]) for p in alone)
