@@ -120,7 +120,7 @@ def test_real_recordings_are_taken_whole_from_where_they_lie(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_trials_of_all_folds_count_together(tmp_path, monkeypatch):
-    """Each among the images of its own test split; scores are the means over folds, and differences over all trials."""
+    """Each among the images of its own test split; scores are means over folds, differences over all trials."""
     folders = {f"digits_fold{k}": write_planted(tmp_path / f"set{k}", "fmri", pixels=False, simulated=False, seed=k)
                for k in range(2)}  # fmt: skip
     monkeypatch.setattr(variants, "REAL", {name: {"fmri": folder} for name, folder in folders.items()})
