@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -11,6 +12,7 @@ from folder_contents import contents
 from neural_clip.commands import main as cli
 from neural_clip.errors import DataError
 from neural_clip.files.record import RECORD_FILE
+from neural_clip.gallery import embedder
 from neural_clip.gallery.embedder import Embedder
 
 SAMPLE = next(iter(neural_clip.sample.__path__))
@@ -55,3 +57,11 @@ def test_nothing_is_embedded_by_weights_that_are_not_finite(folder):
     (folder / RECORD_FILE).unlink()
     with pytest.raises(DataError, match=r"'checkpoint' are not finite: 'projections\.eeg\.bias' holds NaN"):
         Embedder.of("checkpoint")
+
+
+def test_large_weights_are_finite_though_their_sum_is_not():
+    large = torch.full((4,), 3e38)
+    assert not large.sum().isfinite() and embedder._is_finite(large)
+    assert embedder._is_finite(torch.full((3000,), 60000.0, dtype=torch.float16))
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        assert not embedder._is_finite(torch.tensor([1.0, bad, -bad]))

@@ -155,7 +155,8 @@ def _evaluated(
     same = {name: same_pictures(checkpoints[name], models[name], splits, options) for name, splits in embedded.items()}
     report = Report(
         head, embedded, options.protocol,
-        training_images(parts), {name: model.config for name, model in models.items()}, kept, by_person, same,
+        training_images(parts) if len({kind_of(name) for name in splits}) > 1 else None,
+        {name: model.config for name, model in models.items()}, kept, by_person, same,
     )  # fmt: skip
     if options.wanted_baselines and n_processes(options.num_proc) > 1:
         fit_elsewhere(parts, options.wanted_baselines, options.protocol, kept, options.num_proc)
@@ -228,7 +229,8 @@ class Report:
         header (`dict`): What was scored, by what and on what.
         embedded (`Embedded`): Recordings in the space of each checkpoint, the first the one that is reported.
         protocol (`str`): Key of `PROTOCOLS`.
-        bank (`np.ndarray` of shape `(n_images, projection_dim)`): Images for conversion through images.
+        bank (`np.ndarray` of shape `(n_images, projection_dim)`, *optional*): Images for conversion through them;
+            `None` where all recordings are of one kind.
         configs (`dict[str, NeuralClipConfig]`): Of each checkpoint, with its temperatures.
         parts ([`FinishedParts`]): Where baselines and controls are kept when they are finished.
         by_person ([`ByPerson`], *optional*): What the protocol scores person by person.
@@ -241,7 +243,7 @@ class Report:
     header: dict
     embedded: Embedded
     protocol: str
-    bank: np.ndarray
+    bank: np.ndarray | None
     configs: Mapping[str, Any]
     parts: FinishedParts = field(default_factory=FinishedParts)
     by_person: ByPerson | None = None

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ KEY_FILE = "key.json"
 DECIDING = ("neural_clip", "torch", "transformers", "pillow", "numpy", "scipy")
 
 
+@cache
 def version_of(package: str) -> str | None:
     """Installed version, or nothing where the package is only on the path."""
     try:

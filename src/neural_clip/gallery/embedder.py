@@ -128,9 +128,16 @@ def load_model(checkpoint: str | Path) -> NeuralClipModel:
     except (ImportError, OSError, ValueError) as error:
         raise DataError(f"'{checkpoint}' is no readable checkpoint of a NeuralClipModel: {error}") from error
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise DataError(f"The weights of '{checkpoint}' are not finite: '{name}' holds NaN or infinite values.")
     return model
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no weight is NaN or infinite: a finite sum shows it in one pass; one that is not may have overflowed."""
+    import torch
+
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
 @dataclass(frozen=True, eq=False)
