@@ -80,7 +80,10 @@ def test_epochs_are_those_after_which_held_out_recordings_are_told_apart_best(ru
     record = json.loads((output / "training.json").read_text())
     found = record["cross_validation"]
     chosen = {"n_epochs": int(np.argmax(found["two_way"])) + 1, "two_way": held_out.two_way}
-    assert found == {"n_folds": 3, "held_out": "images", **chosen}
+    assert found == {"n_folds": 3, "held_out": "images", "n_images": {"eeg": 24, "fmri": 24}, **chosen}
+    for each in record["closed_form"].values():
+        told = [each[name] for name in ("strength_by", "n_folds", "folds_over", "n_images")]
+        assert told == ["held-out training recordings", 3, "images", 24]
     again = []  # of the kept epoch, fold by fold
     for fold in range(3):
         scores = []
@@ -94,7 +97,8 @@ def test_epochs_are_those_after_which_held_out_recordings_are_told_apart_best(ru
         again.append(np.mean(scores))
     assert np.mean(again) == pytest.approx(max(found["two_way"]), abs=1e-6)
     card = (output / "README.md").read_text()
-    assert "cross-validation over\ntraining images in 3 folds" in card and f"{max(found['two_way']):.4f}" in card
+    assert "cross-validation over\ntraining images in 3 folds (24 images of EEG, 24 images of fMRI): " in card
+    assert f"{max(found['two_way']):.4f}" in card
     # the model itself is what so many epochs of the same schedule make of all recordings
     whole = [recipe, *ASKED, "--folds", "0", "--closed-form", "false", "--save_total_limit", "9"]
     plain = train(read_recipe([*whole, "--output-dir", str(tmp_path / "plain")]))
@@ -270,11 +274,14 @@ def test_runs_are_held_out_where_the_test_shows_the_categories_again(new_recipe,
     train(read_recipe([*asked, "--dry-run"]))
     assert " in each of 5 trainings, " in capsys.readouterr().out
     output = train(read_recipe(asked))
+    said = capsys.readouterr().err
+    assert "(held-out 2-way: " in said and "validation 2-way" not in said
     record = json.loads((output / "training.json").read_text())
     assert record["cross_validation"]["held_out"] == "runs" and record["cross_validation"]["n_folds"] == 4
     assert "training runs in 4 folds" in (output / "README.md").read_text().replace("\n", " ")
     for found in record["closed_form"].values():  # answers that no map of embeddings predicts
         assert found["strength_by"] == "held-out training recordings"
+        assert (found["n_folds"], found["folds_over"], found["n_images"]) == (4, "runs", 8)
         assert found["validation"]["closed form"]["two_way"] > 0.75
 
 

@@ -37,7 +37,7 @@ from neural_clip.evaluation.baselines.closed_form import (
 )
 from neural_clip.evaluation.baselines.closed_form_fit import fit_of
 from neural_clip.evaluation.baselines.ridge import one_thread
-from neural_clip.evaluation.baselines.strengths import BY_HELD_OUT, require_rows, require_validation
+from neural_clip.evaluation.baselines.strengths import BY_HELD_OUT, n_told_apart, require_rows, require_validation
 from neural_clip.modeling_neural_clip import NeuralClipModel
 from neural_clip.prepared.reader import Split
 from neural_clip.prepared.streamed_rows import StreamedRows
@@ -51,6 +51,7 @@ from neural_clip.training.closed_form_maps import (
     fill_beside,
     fill_corpora,
 )
+from neural_clip.training.folds import held_out_units, number_of
 from neural_clip.training.ridge_start import of_subject
 
 WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the network
@@ -119,6 +120,7 @@ def add_closed_forms(
         what was predicted of the rows of `network` before the last fit.
     """
     scored = {part.key: within(model, part) for part in validation}
+    units = held_out_units(train) if folds is not None else {}
     found, embeds = {}, dict(network)
     of_corpora: dict[str, list[tuple[RecordingDataset, Maps, Fitted]]] = {}
     for part in (within(model, each) for each in train):
@@ -127,6 +129,9 @@ def add_closed_forms(
             if name not in network:
                 raise DataError("There are no validation recordings, by which it is chosen.")
             fitted = _fitted(part, scored.get(name), network[name], folds and folds[name])
+            if folds is not None:
+                told = {"n_folds": number_of({name: folds[name]}), "folds_over": units[name]}
+                fitted.record.update(told, n_images=n_told_apart(part.part))
             if fitted.maps is not None and sum(each.modality == part.modality for each in train) > 1:
                 of_corpora.setdefault(part.modality, []).append((part, fitted.maps, fitted))
             elif fitted.maps is not None:

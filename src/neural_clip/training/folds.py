@@ -26,7 +26,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from neural_clip.configuration_neural_clip import AVERAGE_SUBJECT, NeuralClipConfig
 from neural_clip.errors import DataError
-from neural_clip.evaluation.baselines.strengths import image_folds, runs_of, told_apart
+from neural_clip.evaluation.baselines.strengths import image_folds, n_told_apart, runs_of, told_apart
 from neural_clip.evaluation.finished_parts import NOT_KEPT, FinishedParts
 from neural_clip.files.kept import deciding_versions
 from neural_clip.files.privacy import shared_value
@@ -91,12 +91,14 @@ class HeldOut:
         two_way (`list[float]`): Mean 2-way accuracy of held-out recordings after each epoch, over folds and data sets,
             each of a fold's recordings among that fold's images.
         unit (`str`): What was held out: `"images"`, `"runs"`, `"images and runs"` or `"subjects"`.
+        n_images (`dict[str, int]`): Training images by modality, as they are told apart.
     """
 
     folds: dict[str, np.ndarray]
     embeds: dict[str, np.ndarray]
     two_way: list[float]
     unit: str
+    n_images: dict[str, int]
 
     @property
     def n_epochs(self) -> int:
@@ -106,7 +108,8 @@ class HeldOut:
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
         chosen = {"n_epochs": self.n_epochs, "two_way": self.two_way}
-        return {"n_folds": number_of(self.folds), "held_out": self.unit, **chosen}
+        told = {"n_folds": number_of(self.folds), "held_out": self.unit, "n_images": self.n_images}
+        return told | chosen
 
 
 def cross_validate(
@@ -137,7 +140,8 @@ def cross_validate(
     scores, kept = _by_fold(trainer_of, arguments, train, folds, parts)
     n_epochs = min(map(len, scores))  # of `max_steps`, folds of fewer batches make more
     two_way = np.mean([each[:n_epochs] for each in scores], axis=0).tolist()
-    held_out = HeldOut(folds, {}, two_way, " and ".join(sorted(set(held_out_units(train).values()))))
+    unit = " and ".join(sorted(set(held_out_units(train).values())))
+    held_out = HeldOut(folds, {}, two_way, unit, {part.modality: n_told_apart(part.part) for part in train})
     for part in train:
         name = part.modality
         width = kept[0][0][name].shape[1]
