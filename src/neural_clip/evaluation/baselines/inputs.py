@@ -146,8 +146,11 @@ def aligned(
     variance = sum(
         len(own) * (moments[name][1] + (moments[name][0] - mean) ** 2) for name, own in rows.items()
     ) / len(train)  # fmt: skip
-    deviation = np.sqrt(_of_chans(np.asarray(variance)) if by_chan else np.asarray(variance))
-    deviation = np.where(deviation <= ROUNDING * np.abs(mean), 0, deviation)  # a constant, but for its rounded mean
+    within = sum(len(own) * np.asarray(moments[name][1]) for name, own in rows.items()) / len(train)
+    largest = np.max([np.abs(moments[name][0]) for name in subjects], axis=0)
+    varies = ~(np.sqrt(within) <= ROUNDING * largest)  # or it is a constant of each subject, but for its rounded mean
+    variance = np.where(varies, np.asarray(variance), 0)
+    deviation = np.where(varies, np.sqrt(_of_chans(variance) if by_chan else variance), 0)
     scaling = Standardised(np.asarray(mean, np.float32).ravel(), reciprocal(deviation).ravel().astype(np.float32))
     return {name: Mixed(layers[name], scaling) if layers else scaling for name in subjects}
 
