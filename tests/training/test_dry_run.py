@@ -13,6 +13,7 @@ from folder_contents import contents
 from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines.cost import Cost
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.stored_rows import cache_name
 from neural_clip.training import dry_run, room
 from neural_clip.training.batches import RecordingDataset
 from neural_clip.training.recipe import read_recipe
@@ -54,7 +55,7 @@ def test_nothing_is_written_and_the_run_is_as_it_would_have_been(recipe_file, tm
     for folder, size in zip(read_recipe([recipe_file]).folders, sizes.groups(), strict=True):
         fingerprint = PreparedSet.open(folder[1]).facts.fingerprint
         cache = Path(datasets.config.HF_DATASETS_CACHE)
-        copied = sum(path.stat().st_size for path in cache.glob(f"parquet/prepared-{fingerprint}-*/**/*.arrow"))
+        copied = sum(path.stat().st_size for path in cache.glob(f"parquet/{cache_name(fingerprint)}-*/**/*.arrow"))
         assert float(size) == pytest.approx(copied / 2**20, rel=0.2, abs=0.06)
 
 

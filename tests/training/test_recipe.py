@@ -433,7 +433,11 @@ def test_errors_of_a_recipe_name_its_file(tmp_path, monkeypatch, content, messag
         main(["train", "mine.yaml"])
 
 
-def test_an_error_that_names_a_data_set_is_told_as_it_is(recipe_file):
-    with pytest.raises(DataError, match="absent") as caught:
-        main(["train", recipe_file, "--data", "eeg=absent"])
+def test_an_error_that_names_a_data_set_is_told_as_it_is(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(DataError, match="'empty") as caught:
+        main(["train", recipe_file, "--data", "eeg=empty"])
     assert "The recipe is" not in str(caught.value)
+    with pytest.raises(DataError, match=r"no folder 'absent'.*The recipe is '.*recipe\.yaml'"):  # which may name it
+        main(["train", recipe_file, "--data", "eeg=absent"])

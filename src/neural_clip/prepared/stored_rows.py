@@ -72,6 +72,11 @@ def files_of(folder: Path, pattern: str) -> list[Path]:
     raise DataError(f"'{folder}' has no files '{pattern}'. {DATA_ADVICE}")
 
 
+def cache_name(fingerprint: str) -> str:
+    """What copies in the cache of `datasets` begin with; another name than that of copies made without checksums."""
+    return f"checked-{fingerprint}"
+
+
 def open_rows(
     folder: Path, patterns: Mapping[str, str], fingerprint: str, columns: Mapping[str, Any]
 ) -> datasets.DatasetDict:
@@ -96,7 +101,7 @@ def open_rows(
     files = {split: files_of(folder, pattern) for split, pattern in patterns.items()}
     named = {split: [glob.escape(str(path.absolute())) for path in paths] for split, paths in files.items()}
     try:
-        found = load_dataset("parquet", f"checked-{fingerprint}", data_files=named, fragment_scan_options=checked)
+        found = load_dataset("parquet", cache_name(fingerprint), data_files=named, fragment_scan_options=checked)
     except Exception as error:  # of `datasets`, of Arrow, and of the system
         every = [path for paths in files.values() for path in paths]
         _name_damaged(every, columns)

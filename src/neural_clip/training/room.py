@@ -19,6 +19,7 @@ from neural_clip.evaluation.baselines.cost import NOTHING, Cost, costs_of
 from neural_clip.files.memory import memory_held, memory_there
 from neural_clip.prepared.modalities import MODALITIES
 from neural_clip.prepared.reader import PreparedSet
+from neural_clip.prepared.stored_rows import cache_name
 from neural_clip.prepared.streamed_rows import StreamedRows
 from neural_clip.training.closed_form import joined, within
 from neural_clip.training.trainer import NeuralClipTrainer
@@ -146,7 +147,7 @@ def copies_of(data: Iterable[PreparedSet]) -> list[Need]:
     for opened in data:
         here = opened.folder
         lacking = {name: told for name, told in (opened.facts.files or {}).items() if not (here / name).is_file()}
-        copied = cache.glob(f"parquet/prepared-{opened.facts.fingerprint}-*/**/parquet-*.arrow")
+        copied = cache.glob(f"parquet/{cache_name(opened.facts.fingerprint)}-*/**/parquet-*.arrow")
         size = opened.stored_bytes - sum(path.stat().st_size for path in copied)
         found += [
             Need(f"'{opened.name}' from the Hub", here, sum(told["bytes"] for told in lacking.values())),
