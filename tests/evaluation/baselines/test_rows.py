@@ -282,6 +282,15 @@ def test_runs_are_held_out_where_there_are_any(modality, tmp_path):
     assert (chosen["folds_over"], chosen["n_folds"], chosen["n_images"]) == ("runs", 4, 8)
 
 
+def test_runs_are_numbered_at_random_whatever_their_size(tmp_path):
+    data = PreparedSet.open(write_runs(tmp_path / "set", "fmri", 7))
+    train = data.split("train", ["sub-01"])
+    runs = train.labels("run")["run"].to_numpy()
+    kept = np.flatnonzero((runs != "run-03") | (np.arange(len(runs)) % 4 == 0))  # which has fewer recordings
+    np.testing.assert_array_equal(strengths.runs_of(train.at(kept)), strengths.runs_of(train)[kept])
+    assert {*strengths.runs_of(train).tolist()} == {*range(6)}
+
+
 def test_single_recordings_of_known_images_are_spread_over_folds():
     train, validation, _ = without_validation("sensors", rows=11)
     folds = strengths.folds_of_rows(train, train)

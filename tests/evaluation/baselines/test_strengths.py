@@ -52,3 +52,23 @@ def test_embeddings_of_many_images_are_not_copied():
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 0.7 * embeds.nbytes  # 3 times that by sorting them
+
+
+def test_folds_over_images_are_balanced_by_recordings():
+    """The largest images are told apart by fold, and each fold has as many images as before, to one."""
+    rng, wide = np.random.default_rng(5), []
+    for trial in range(40):
+        counts = np.r_[[60] * 5, rng.integers(1, 9, 15)]
+        ids = rng.permutation(np.repeat([f"im{n:02d}" for n in rng.permutation(20)], counts))
+        folds = strengths.image_folds(ids, 5)
+        n_images = [len(set(ids[folds == fold].tolist())) for fold in range(5)]
+        sizes = np.bincount(folds, minlength=5)
+        wide.append(int(np.ptp(sizes)))
+        assert n_images == [4] * 5 and len({(i, f) for i, f in zip(ids, folds, strict=True)}) == 20, trial
+    assert max(wide) <= 8  # of 375 recordings; the largest of the small images
+
+
+def test_images_shown_equally_often_keep_their_folds():
+    ids = np.repeat([f"im{n:02d}" for n in range(23)], 3)
+    order = np.random.default_rng(strengths.FOLD_SEED).permutation(23)
+    np.testing.assert_array_equal(strengths.image_folds(ids, 5), np.repeat(order % 5, 3))

@@ -128,9 +128,21 @@ def share_seen(embeds: np.ndarray, learnt: np.ndarray) -> float:
 
 
 def image_folds(image_ids: np.ndarray, n_folds: int) -> np.ndarray:
-    """Fold of each row; all rows of an image share one."""
-    unique, codes = np.unique(image_ids, return_inverse=True)
-    return (np.random.default_rng(FOLD_SEED).permutation(len(unique)) % n_folds)[codes]
+    """Fold of each row; all rows of an image share one.
+
+    Folds hold as many images to one, and rows as equally as that allows. Images come in random order, those of most
+    rows first. Of each `n_folds` of them, every fold gets one: that of most rows the fold with the fewest so far.
+    """
+    unique, codes, counts = np.unique(image_ids, return_inverse=True, return_counts=True)
+    turns = np.random.default_rng(FOLD_SEED).permutation(len(unique))
+    ordered = np.lexsort((turns, -counts))
+    of_image, sizes = np.zeros(len(unique), dtype=np.int64), np.zeros(n_folds, dtype=np.int64)
+    for start in range(0, len(unique), n_folds):
+        several = ordered[start : start + n_folds]
+        folds = np.argsort(sizes, kind="stable")[: len(several)]
+        of_image[several] = folds
+        sizes[folds] += counts[several]
+    return of_image[codes]
 
 
 @dataclass(frozen=True)
@@ -178,7 +190,8 @@ def runs_of(split: Split) -> np.ndarray:
     labels = split.labels("session", "run").astype(str).agg("/".join, axis=1).to_numpy()
     for name in set(split.subjects.tolist()):
         own = split.subjects == name
-        found[own] = image_folds(labels[own], len(labels))
+        unique, codes = np.unique(labels[own], return_inverse=True)
+        found[own] = np.random.default_rng(FOLD_SEED).permutation(len(unique))[codes]
     return found
 
 
