@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from kernel_ridge import KernelRidge
+from neural_clip.errors import DataError
 from neural_clip.evaluation.baselines import closed_form, closed_form_fit, linear, ridge, tried
 from neural_clip.evaluation.baselines.closed_form_fit import Way, fit_of
 from neural_clip.evaluation.baselines.linear import per_subject_ridge
-from neural_clip.evaluation.baselines.ridge import CholeskyRidge, Rows
+from neural_clip.evaluation.baselines.ridge import RELATIVE_ALPHAS, CholeskyRidge, Products, Rows
 from neural_clip.evaluation.baselines.rows import BASELINES
 from neural_clip.evaluation.finished_parts import FinishedParts
 from planted_splits import WIDTH, planted
@@ -112,3 +113,30 @@ def test_ridges_that_are_made_again_are_dropped():
     found = tried.tried(fit, [validation, replace(test)], only=3)
     found.predictions(3, 1)
     assert not fit._ridges and not fit._others
+
+
+def test_a_strength_that_float32_does_not_hold_is_the_next_that_it_does():
+    """As rounding leaves of a large matrix whose largest eigenvalue is many times its mean: one just below zero."""
+    rng, size, n_rows = np.random.default_rng(0), 50, 60
+    directions = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    known, rows = rng.standard_normal((size, 4)), rng.standard_normal((n_rows, size)).astype(np.float32)
+
+    def of(lowest):
+        values = np.r_[lowest, rng.uniform(1, 3, size - 1)]
+        gram = (directions * values) @ directions.T
+        made = Products(np.asfortranarray(gram, np.float32), np.asfortranarray(known, np.float32), False)
+        read = Rows(lambda block: rows[block], [np.arange(n_rows)])
+        return gram, CholeskyRidge(read, rng.standard_normal((n_rows, 4)), made=made)
+
+    gram, made = of(-0.003)
+    mean = np.trace(gram) / n_rows
+    held = RELATIVE_ALPHAS[RELATIVE_ALPHAS * mean > 0.003]
+    expected = np.linalg.solve(gram + held[0] * mean * np.eye(size), known)
+    assert len(held) == len(RELATIVE_ALPHAS) - 1
+    for relative in RELATIVE_ALPHAS[:2]:
+        np.testing.assert_allclose(made.solution(relative), expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+    stronger = np.linalg.solve(gram + held[-1] * mean * np.eye(size), known)
+    np.testing.assert_allclose(made.solution(held[-1]), stronger, rtol=1e-3)
+    _, made = of(-1e6)
+    with pytest.raises(DataError, match=r"strength 0\.001 or more cannot be computed: the recordings are too unequal"):
+        made.solution(RELATIVE_ALPHAS[0])

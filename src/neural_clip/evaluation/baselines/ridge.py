@@ -128,25 +128,36 @@ class CholeskyRidge:
         return n_matrices * self.gram.size + self.rows.n_numbers
 
     def solution(self, relative_alpha: float) -> np.ndarray:
-        """Coefficients of the training rows, or of the features where these are fewer, `(size, projection_dim)`."""
-        from scipy.linalg.lapack import spotrf, spotrs
+        """Coefficients of the training rows, or of the features where these are fewer, `(size, projection_dim)`.
+
+        A strength that float32 does not hold, as the largest eigenvalue is too many times the penalty, is that of the
+        next of `RELATIVE_ALPHAS` which it does. They tie, and the stronger ridge wins a tie.
+        """
+        from scipy.linalg.lapack import spotrs
 
         if self.mean_eigenvalue == 0:  # nothing varies
             return np.zeros_like(self.known)
-        alpha, diagonal = np.float32(relative_alpha * self.mean_eigenvalue), np.ones(1, dtype=np.float32)
+        for relative in (relative_alpha, *RELATIVE_ALPHAS[relative_alpha < RELATIVE_ALPHAS]):
+            if (factor := self._factor(np.float32(relative * self.mean_eigenvalue))) is not None:
+                found = spotrs(factor, self.known, lower=1)[0]
+                return found if self.unwhitened is None else self.unwhitened(found)
+        raise DataError(
+            f"Ridge of relative strength {relative_alpha:g} or more cannot be computed: the recordings are too "
+            "unequal for float32. Scale them, or leave out those that are extreme."
+        )
+
+    def _factor(self, alpha: np.float32) -> np.ndarray | None:
+        """Cholesky factor of the matrix with a penalty, in its place; `None` where it is not positive definite."""
+        from scipy.linalg.lapack import spotrf
+
+        diagonal = np.ones(1, dtype=np.float32)
         _mirror(self.gram)
         if self.penalty is not None:
             _add_upper(self.gram, self.penalty, alpha)
             diagonal = self.penalty.diagonal()
         self.gram[np.diag_indices(len(self.gram))] = self.diagonal + alpha * diagonal
         factor, failed = spotrf(self.gram, lower=1, clean=0, overwrite_a=1)
-        if failed:
-            raise DataError(
-                f"Ridge of relative strength {relative_alpha:g} cannot be computed: the recordings are too unequal "
-                "for float32. Scale them, or leave out those that are extreme."
-            )
-        found = spotrs(factor, self.known, lower=1)[0]
-        return found if self.unwhitened is None else self.unwhitened(found)
+        return None if failed else factor
 
     def weights(self, relative_alpha: float) -> np.ndarray:
         """Weights of the features, `(n_features, projection_dim)`."""
