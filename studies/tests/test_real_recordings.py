@@ -55,3 +55,19 @@ def test_real_muse_files_that_are_of_no_use_are_told(tmp_path, real_data, capsys
     rows = {split: columns_of(tmp_path / "n170", split, tmp_path) for split in ("train", "validation", "test")}
     units = [set(zip(r["subject"], r["session"], r["run"], strict=True)) for r in rows.values()]
     assert not units[0] & units[1] and not units[0] & units[2] and not units[1] & units[2]
+
+
+def test_each_digit_is_tested_in_one_fold():
+    rng = np.random.default_rng(3)
+    whole = {"fmri": rng.standard_normal((100, 5)), "stim": np.arange(100)[:, None], "label": np.arange(100)[:, None]}
+    source = {name + part: rows[which] for name, rows in whole.items()
+              for part, which in (("Trn", slice(90)), ("Test", slice(90, None)))}  # fmt: skip
+    tested = []
+    for fold in range(real_recordings.N_FOLDS):
+        found = real_recordings._divided(source, fold)
+        for part, count in (("Trn", 90), ("Test", 10)):
+            shown = found[f"stim{part}"].ravel()
+            assert len(shown) == count and np.array_equal(found[f"fmri{part}"], whole["fmri"][shown])
+            assert np.array_equal(found[f"label{part}"].ravel(), shown)
+        tested += found["stimTest"].ravel().tolist()
+    assert sorted(tested) == list(range(100))
