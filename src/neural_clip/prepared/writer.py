@@ -35,6 +35,7 @@ from neural_clip.prepared.facts import METADATA_FILE, checked_metadata, plain
 from neural_clip.prepared.image_rows import merge_images, write_images
 from neural_clip.prepared.image_table import ImageTable
 from neural_clip.prepared.integrity import FINGERPRINT_VERSION, described, fingerprint_of
+from neural_clip.prepared.parquet import open_parquet, read_columns
 from neural_clip.prepared.parts import Part, keep_parts, remove_marks, run_parts
 from neural_clip.prepared.places import PLACES_FILE, checked_set
 from neural_clip.prepared.recording_rows import merge_recordings, write_recordings
@@ -159,13 +160,10 @@ def save_metadata(folder: Path, metadata: dict, files: dict[str, dict] | None = 
 def _written_images(folder: Path) -> ImageTable:
     """The image table as it lies in the files."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     files = sorted((Path(folder) / "images").glob("images-*.parquet"))
     return ImageTable.of_columns(
-        pa.concat_tables(
-            [pq.read_table(path, columns=ImageTable.COLUMNS, page_checksum_verification=True) for path in files]
-        )
+        pa.concat_tables([read_columns(open_parquet(path), ImageTable.COLUMNS) for path in files])
     )
 
 

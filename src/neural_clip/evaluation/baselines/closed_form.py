@@ -337,7 +337,7 @@ def _by_held_out(
     if min(len(set(images[folds.of_rows != fold].tolist())) for fold in range(folds.count)) < MIN_CHOSEN_BY:
         raise DataError(
             "It is chosen on validation images, two at least, or by folds over training images, three at least, but "
-            f"there are {n_told_apart(validation)} and {n_told_apart(train)}."
+            f"there are {n_told_apart(validation)} and {folds.n_images}."
         )
     transforms: dict[bytes, np.ndarray] = {}  # by the images behind them
 

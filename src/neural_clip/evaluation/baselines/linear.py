@@ -44,7 +44,6 @@ from neural_clip.evaluation.baselines.strengths import (
     are_voxels,
     best_of,
     image_folds,
-    n_told_apart,
     require_rows,
     subjects_of,
     told_apart,
@@ -250,7 +249,8 @@ class _Shared:
             behind = _shared_map(known, held_out.split, np.arange(len(known)))
             scores = _folded_scores(known, held_out)
         else:
-            folds = Folds(image_folds(told_apart(fit.train), N_FOLDS), "images", n_told_apart(fit.train))
+            images = told_apart(fit.train)
+            folds = Folds(image_folds(images, N_FOLDS), "images", len(set(images.tolist())))
             held_out = HeldOut(fit, folds, parts)
             known = np.zeros((len(held_out.split), fit.train.projection_dim), dtype=np.float32)
             for subject in fit.groups:

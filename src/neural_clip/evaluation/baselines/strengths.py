@@ -173,7 +173,7 @@ def folds_of_rows(train: Split, scored: Split) -> Folds:
     recordings of each image that follow each other.
     """
     images = told_apart(train)
-    n_images = n_told_apart(train)
+    n_images = len(set(images.tolist()))
     if not len(scored) or share_seen(*(each.shown_images.embeds for each in (scored, train))) <= 0.5:
         return Folds(image_folds(images, min(N_FOLDS, n_images)), "images", n_images)
     runs = runs_of(train)
